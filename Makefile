@@ -1,0 +1,54 @@
+# What there is to do here; each target makes the virtual environment that it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv from the pinned lock
+
+# Stamped last, so that an interrupted set-up starts anew.
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "error: PYTHON: expected Python 3.11 or newer, got $$($(PYTHON) --version 2>&1 || echo 'no $(PYTHON)')" >&2; \
+		exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+demo: $(READY) ## run the main job: 2,000 signed events, one ingress, two workers
+	@$(BIN)/python -m deploy.local.demo $(ARGS)
+
+test: $(READY) ## run the tests with their coverage
+	@$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	@$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+check: $(READY) ## check format, lint and types
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+format: $(READY) ## write the format that check wants
+	$(BIN)/python -m ruff check --fix-only --quiet .
+	$(BIN)/python -m ruff format .
+
+bench: $(READY) ## measure against the peers; results go to tests/bench/results/
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+lock: $(READY) ## resolve the pinned locks anew (needs uv)
+	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet pyproject.toml --output-file requirements.lock
+	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet --extra dev pyproject.toml --output-file requirements-dev.lock
+
+clean: ## remove what make has made
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

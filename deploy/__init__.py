@@ -1,0 +1,1 @@
+"""How the two programs are run: on this machine, in containers, under systemd."""

@@ -1,0 +1,1 @@
+"""Runs everything on one machine, for tests and for a look around."""

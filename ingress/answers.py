@@ -1,0 +1,147 @@
+"""The answers of the ingress, in the vendor's own shape."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from shared.errors import SellfernError, SignatureError, Unavailable
+from shared.queue import Accepted
+
+RETRY_AFTER_SECONDS: Final = 5
+"""When a sender is asked to come again after a 503."""
+
+REQUEST_ID: Final = "X-Request-Id"
+"""The header that carries ``meta.request_id`` as well."""
+
+_JSON: Final = "application/json"
+_SERVER: Final = "sellfern-ingress"  # rather than aiohttp's, which tells its version
+_SUCCESS: Final = {
+    accepted: f'{{"success":true,"data":{{"status":"{accepted.value}"}},"meta":{{"request_id":"'
+    for accepted in Accepted
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not accepted, as its sender is told.
+
+    Attributes:
+        status: of the HTTP answer.
+        code: a stable name of the reason.
+        message: a sentence; holds nothing that came from outside.
+    """
+
+    status: HTTPStatus
+    code: str
+    message: str
+
+
+class Refused(SellfernError):
+    """A request is not accepted.
+
+    Attributes:
+        refusal: why.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(f"{refusal.code}: {refusal.message}")
+
+
+NOT_FOUND: Final = Refusal(HTTPStatus.NOT_FOUND, "not_found", "there is nothing here")
+UNKNOWN_ENDPOINT: Final = Refusal(
+    HTTPStatus.NOT_FOUND, "unknown_endpoint", "no endpoint has this id"
+)
+METHOD_NOT_ALLOWED: Final = Refusal(
+    HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "deliveries are sent by POST"
+)
+BAD_REQUEST: Final = Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "this is not valid HTTP")
+HEADERS_TOO_LARGE: Final = Refusal(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "the headers are too large"
+)
+BODY_INCOMPLETE: Final = Refusal(
+    HTTPStatus.BAD_REQUEST, "body_incomplete", "the body ended before its announced end"
+)
+REQUEST_TIMEOUT: Final = Refusal(
+    HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the request did not arrive in time"
+)
+PAYLOAD_TOO_LARGE: Final = Refusal(
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "payload_too_large", "the body is over the size limit"
+)
+UNSUPPORTED_ENCODING: Final = Refusal(
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", "a body is taken as it is signed"
+)
+DRAINING: Final = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "draining", "this process is shutting down"
+)
+BYTES_IN_FLIGHT: Final = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "bytes_in_flight", "too many bytes are being received"
+)
+TOO_MANY_CONNECTIONS: Final = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections", "too many connections are open"
+)
+INTERNAL_ERROR: Final = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "internal_error", "the delivery was not stored; send it again"
+)
+
+
+def unauthorized(exc: SignatureError) -> Refusal:
+    """The refusal of a delivery that no secret of its endpoint verifies."""
+    return Refusal(HTTPStatus.UNAUTHORIZED, exc.code, str(exc))
+
+
+def unavailable(exc: Unavailable) -> Refusal:
+    """The refusal of a delivery that can't be stored durably just now."""
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, exc.code, exc.message)
+
+
+def success(accepted: Accepted, request_id: str) -> web.Response:
+    """The answer to a delivery that is stored durably."""
+    return web.Response(
+        status=HTTPStatus.ACCEPTED,
+        body=f'{_SUCCESS[accepted]}{request_id}"}}}}'.encode(),
+        headers={"Content-Type": _JSON, REQUEST_ID: request_id, "Server": _SERVER},
+    )
+
+
+def refused(refusal: Refusal, request_id: str) -> web.Response:
+    """The answer to a request that is not accepted."""
+    return web.Response(
+        status=refusal.status,
+        body=_body(refusal, request_id),
+        headers=_headers(refusal, request_id),
+    )
+
+
+def refused_raw(refusal: Refusal, request_id: str) -> bytes:
+    """The same answer as bytes, for a connection that never gave a whole request."""
+    body = _body(refusal, request_id)
+    headers = _headers(refusal, request_id) | {
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+    }
+    lines = [f"HTTP/1.1 {refusal.status.value} {refusal.status.phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+
+
+def _body(refusal: Refusal, request_id: str) -> bytes:
+    return msgspec.json.encode(
+        {
+            "success": False,
+            "error": {"code": refusal.code, "message": refusal.message},
+            "meta": {"request_id": request_id},
+        }
+    )
+
+
+def _headers(refusal: Refusal, request_id: str) -> dict[str, str]:
+    headers = {"Content-Type": _JSON, REQUEST_ID: request_id, "Server": _SERVER}
+    if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if refusal.status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = "POST"
+    return headers

@@ -1,0 +1,100 @@
+"""The life of the ingress: it opens, serves, and drains without losing a request."""
+
+import asyncio
+import contextlib
+import resource
+import signal
+from collections.abc import AsyncIterator
+
+from redis.asyncio import Redis
+
+from ingress.health import Readiness
+from ingress.listener import listening
+from ingress.receive import Receiver
+from ingress.settings import IngressSettings
+from shared.admin import admin_site
+from shared.connection import open_redis
+from shared.durability import check_durability
+from shared.endpoints_file import EndpointsFile
+from shared.errors import SettingsError
+from shared.logs import get_logger
+from shared.queue import open_queue
+
+_OTHER_FILES = 64
+"""Open files beside the clients' connections: Redis, the admin site, logs, the listener."""
+
+_log = get_logger()
+
+
+async def serve(settings: IngressSettings, endpoints: EndpointsFile) -> None:
+    """Take deliveries in until SIGTERM or SIGINT, then drain; a second signal ends it at once.
+
+    Args:
+        settings: how.
+        endpoints: the endpoints file, loaded already.
+
+    Raises:
+        SettingsError: Redis can't be reached or doesn't keep what it is given, or a port can't
+            be listened on.
+    """
+    stop = asyncio.Event()
+    _raise_file_limit(settings.limits.connections)
+    async with _signals(stop), open_redis(settings.common.redis_url) as redis:
+        await _check_redis(redis, settings)
+        ready = Readiness(lambda: check_durability(redis, settings.durability))
+        async with (
+            endpoints.watching(),
+            open_queue(redis, settings.durability, settings.backlog) as writer,
+            admin_site(
+                settings.admin_host, settings.admin_port, ready.problems, prefix="INGRESS_ADMIN"
+            ),
+            listening(
+                settings, Receiver(lambda: endpoints.current, writer, settings.limits), ready
+            ) as listener,
+        ):
+            await stop.wait()
+            await listener.drain()
+    _log.info("ingress_stopped")
+
+
+async def _check_redis(redis: Redis, settings: IngressSettings) -> None:
+    problems = await check_durability(redis, settings.durability)
+    if problems:
+        expected = (
+            f"a Redis that keeps accepted events (DURABILITY={settings.durability.mode.value})"
+        )
+        got = "; ".join(problem.message for problem in problems)
+        raise SettingsError("REDIS_URL", expected, f"{settings.common.redis_url}: {got}")
+
+
+@contextlib.asynccontextmanager
+async def _signals(stop: asyncio.Event) -> AsyncIterator[None]:
+    """Set ``stop`` on the first signal; leave a second one to the system, which ends us."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def first() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        stop.set()
+
+    for number in numbers:
+        loop.add_signal_handler(number, first)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _raise_file_limit(connections: int) -> None:
+    """Let the process have a file for each connection, as far as the system allows it."""
+    needed = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= needed or soft == resource.RLIM_INFINITY:
+        return
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        _log.warning("few_files", connections=connections, open_files=allowed)

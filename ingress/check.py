@@ -1,0 +1,89 @@
+"""Whether the ingress could start: its settings, its endpoints, its Redis."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from time import time
+from typing import Literal
+
+from ingress.settings import IngressSettings
+from shared.connection import open_redis
+from shared.durability import Mode, check_durability
+from shared.endpoints import Endpoint, Endpoints
+from shared.endpoints_file import EndpointsFile
+from shared.errors import SettingsError
+
+Level = Literal["ok", "warning", "error"]
+"""``error``: the ingress would not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        level: how it is.
+        subject: what was looked at: ``settings``, ``endpoints`` or ``redis``.
+        code: a stable name of what was found.
+        message: a sentence.
+    """
+
+    level: Level
+    subject: str
+    code: str
+    message: str
+
+
+async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
+    """Look at everything that has to be right, and say each thing found."""
+    try:
+        settings = IngressSettings.from_environ(environ)
+    except SettingsError as exc:
+        yield Finding("error", "settings", "settings_invalid", str(exc))
+        return
+    yield Finding("ok", "settings", "settings_valid", _listeners(settings))
+    for finding in _of_endpoints(settings, environ):
+        yield finding
+    async for finding in _of_redis(settings):
+        yield finding
+
+
+def _listeners(settings: IngressSettings) -> str:
+    public = f"{settings.host}:{settings.port}"
+    return f"deliveries on {public}, admin site on {settings.admin_host}:{settings.admin_port}"
+
+
+def _of_endpoints(settings: IngressSettings, environ: Mapping[str, str]) -> list[Finding]:
+    try:
+        endpoints = EndpointsFile(settings.common.endpoints_file, environ).load()
+    except SettingsError as exc:
+        return [Finding("error", "endpoints", "endpoints_invalid", str(exc))]
+    return [
+        Finding("ok", "endpoints", "endpoints_valid", _counted(endpoints)),
+        *(_locked_out(endpoint) for endpoint in endpoints.values() if _is_locked_out(endpoint)),
+    ]
+
+
+def _counted(endpoints: Endpoints) -> str:
+    return f"endpoints: {len(endpoints)}, organizations: {len(endpoints.organizations())}"
+
+
+def _is_locked_out(endpoint: Endpoint) -> bool:
+    return not endpoint.active_secrets(time())
+
+
+def _locked_out(endpoint: Endpoint) -> Finding:
+    message = f"endpoint {endpoint.id}: the until of every secret has passed, so it refuses all"
+    return Finding("warning", "endpoints", "no_active_secret", message)
+
+
+async def _of_redis(settings: IngressSettings) -> AsyncIterator[Finding]:
+    url, durability = settings.common.redis_url, settings.durability
+    async with open_redis(url) as redis:
+        problems = await check_durability(redis, durability)
+    for problem in problems:
+        yield Finding("error", "redis", problem.code, f"{url}: {problem.message}")
+    if not problems:
+        yield Finding("ok", "redis", "durable", f"{url}: DURABILITY={durability.mode.value} holds")
+    if durability.mode is Mode.MEMORY:
+        message = "DURABILITY=memory: a crash of Redis loses events that were answered 202"
+        yield Finding("warning", "redis", "memory_only", message)

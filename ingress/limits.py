@@ -1,0 +1,143 @@
+"""The limits on the size of a delivery's body and on the time that it takes."""
+
+import asyncio
+from types import TracebackType
+from typing import Final, Self
+
+from aiohttp import StreamReader, hdrs, web
+
+from ingress.answers import (
+    BODY_INCOMPLETE,
+    BYTES_IN_FLIGHT,
+    PAYLOAD_TOO_LARGE,
+    REQUEST_TIMEOUT,
+    UNSUPPORTED_ENCODING,
+    Refused,
+)
+from ingress.settings import Limits
+from shared import metrics
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class BytesInFlight:
+    """The bytes of all bodies that are being read or not yet durable.
+
+    What is announced but has not come is not held against others: somebody who announces much
+    and sends nothing would otherwise keep everybody out.
+
+    Args:
+        most: how many there may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.held = 0
+        metrics.INGRESS_BYTES_IN_FLIGHT.set_function(lambda: self.held)
+
+    def share(self) -> "Share":
+        """The part of one request, empty at first; given back at the end of its block."""
+        return Share(self)
+
+    def take(self, size: int) -> None:
+        """Hold ``size`` more bytes; raises Refused where that is too many."""
+        self.refuse_beyond(size)
+        self.held += size
+
+    def refuse_beyond(self, size: int) -> None:
+        """Raise Refused where ``size`` more bytes would be too many."""
+        if self.held + size > self._most:
+            raise Refused(BYTES_IN_FLIGHT)
+
+
+class Share:
+    """What one request holds of the bytes in flight."""
+
+    __slots__ = ("_all", "size")
+
+    def __init__(self, everybody: BytesInFlight) -> None:
+        self._all = everybody
+        self.size = 0
+
+    def take(self, size: int) -> None:
+        """Hold ``size`` more bytes; raises Refused where that is too many."""
+        self._all.take(size)
+        self.size += size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._all.held -= self.size
+
+
+def check_head(request: web.BaseRequest, limits: Limits, in_flight: BytesInFlight) -> None:
+    """Judge a body by what its headers announce.
+
+    Raises:
+        Refused: 415 for a content coding, since nothing is ever inflated; 413 for a length over
+            the limit; 503 where it doesn't fit beside the others.
+    """
+    headers = request.headers
+    coding = headers.get(hdrs.CONTENT_ENCODING)
+    if coding is not None and coding.lower() != "identity":
+        raise Refused(UNSUPPORTED_ENCODING)
+    announced = headers.get(hdrs.CONTENT_LENGTH)
+    if announced is None:
+        return
+    # The parser has made sure of digits, of which a number over the limit may have too many.
+    if len(announced.lstrip("0")) > len(str(limits.body_bytes)):
+        raise Refused(PAYLOAD_TOO_LARGE)
+    length = int(announced)
+    if length > limits.body_bytes:
+        raise Refused(PAYLOAD_TOO_LARGE)
+    in_flight.refuse_beyond(length)
+
+
+async def read_body(request: web.BaseRequest, limits: Limits, share: Share) -> bytes:
+    """Read the body, bytes as they came.
+
+    Raises:
+        Refused: 413 as soon as it is over the limit; 408 when it isn't complete in time; 503
+            where it doesn't fit beside the others; 400 when the client ends it early.
+    """
+    content = request.content
+    try:
+        if content.is_eof():  # a small body comes together with its headers
+            body = content.read_nowait()
+            _take(body, 0, limits, share)
+            return body
+        async with asyncio.timeout(limits.body_seconds):
+            await _invite(request)
+            return await _read_rest(content, limits, share)
+    except TimeoutError:
+        raise Refused(REQUEST_TIMEOUT) from None
+    except (web.RequestPayloadError, OSError, RuntimeError) as exc:
+        # aiohttp raises RuntimeError where the connection is gone before the first wait.
+        raise Refused(BODY_INCOMPLETE) from exc
+
+
+async def _invite(request: web.BaseRequest) -> None:
+    """Answer ``Expect: 100-continue``, with which a client asks before it sends the body."""
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(_CONTINUE)
+        request.writer.output_size = 0  # the answer itself is still to come
+
+
+async def _read_rest(content: StreamReader, limits: Limits, share: Share) -> bytes:
+    chunks = []
+    while chunk := await content.readany():
+        _take(chunk, share.size, limits, share)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _take(chunk: bytes, before: int, limits: Limits, share: Share) -> None:
+    if before + len(chunk) > limits.body_bytes:
+        raise Refused(PAYLOAD_TOO_LARGE)
+    share.take(len(chunk))

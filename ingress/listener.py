@@ -1,0 +1,100 @@
+"""The public port: opened, and drained without losing a request."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+from ingress.connections import Connections
+from ingress.health import Readiness
+from ingress.receive import Receiver
+from ingress.settings import IngressSettings
+from ingress.site import Site
+from shared.listening import cannot_listen
+from shared.logs import get_logger
+
+_BACKLOG: Final = 1024  # connections that the system holds until we take them
+_log = get_logger()
+
+
+class Listener:
+    """Listens, and stops listening.
+
+    Args:
+        settings: where, how long to drain, and what one client may ask.
+        receiver: takes deliveries in.
+        ready: told when this process begins to leave.
+    """
+
+    def __init__(self, settings: IngressSettings, receiver: Receiver, ready: Readiness) -> None:
+        self._settings = settings
+        self._receiver = receiver
+        self._ready = ready
+        self._site = Site(receiver)
+        self._connections = Connections(self._site.answer, self._site, settings.limits)
+        self._server: asyncio.Server | None = None
+        self.port = settings.port
+        """The port that it listens on, once it does."""
+
+    async def open(self) -> None:
+        """Begin to listen; logs ``ingress_listening``.
+
+        Raises:
+            SettingsError: host and port can't be listened on.
+        """
+        host = self._settings.host
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                self._connections, host, self._settings.port, backlog=_BACKLOG
+            )
+        except OSError as exc:
+            raise cannot_listen("INGRESS", host, self._settings.port, exc) from exc
+        self.port = self._server.sockets[0].getsockname()[1]
+        _log.info("ingress_listening", host=host, port=self.port)
+
+    async def drain(self) -> None:
+        """Finish the requests in flight.
+
+        At first everything goes on but readiness, and answers close their connections: what was
+        sent before the signal may still be on its way through the kernel, and a load balancer
+        takes its time to look elsewhere.
+        """
+        settings = self._settings
+        _log.info("draining", seconds=settings.drain_seconds)
+        self._ready.draining = self._site.leaving = True
+        await asyncio.sleep(settings.drain_delay)
+        self._stop_listening()
+        self._receiver.closed = True
+        self._connections.close_idle()
+        try:
+            async with asyncio.timeout(settings.drain_seconds):
+                await self._connections.closed()
+        except TimeoutError:
+            _log.warning("drain_cut_short", connections=len(self._connections.open))
+
+    async def close(self) -> None:
+        """Close what is still open, finished or not."""
+        self._stop_listening()
+        await self._connections.shutdown(0)
+
+    def _stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    settings: IngressSettings, receiver: Receiver, ready: Readiness
+) -> AsyncIterator[Listener]:
+    """A listener that is open while the block runs; drain it there.
+
+    Raises:
+        SettingsError: host and port can't be listened on.
+    """
+    listener = Listener(settings, receiver, ready)
+    await listener.open()
+    try:
+        yield listener
+    finally:
+        await listener.close()

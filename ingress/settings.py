@@ -1,0 +1,138 @@
+"""The settings of the ingress."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+from shared.config import CommonSettings, Reader
+from shared.connection import SOCKET_TIMEOUT
+from shared.durability import Durability, Mode
+from shared.durations import format_duration
+from shared.errors import SettingsError
+from shared.queue import BacklogLimits
+
+_KIB: Final = 1024
+_MIB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may ask of the ingress.
+
+    Attributes:
+        body_bytes: the largest body (``MAX_BODY_BYTES``).
+        bytes_in_flight: bodies that are being read or not yet durable, all together
+            (``MAX_BYTES_IN_FLIGHT``).
+        connections: open at once (``MAX_CONNECTIONS``).
+        header_seconds: from the first byte of a request to the end of its headers
+            (``HEADER_TIMEOUT``).
+        body_seconds: from there to the end of its body (``BODY_TIMEOUT``).
+        keepalive_seconds: how long a connection may be idle (``KEEPALIVE_TIMEOUT``).
+    """
+
+    body_bytes: int = _MIB
+    bytes_in_flight: int = 64 * _MIB
+    connections: int = 4096
+    header_seconds: float = 5.0
+    body_seconds: float = 10.0
+    keepalive_seconds: float = 75.0
+
+
+@dataclass(frozen=True, slots=True)
+class IngressSettings:
+    """Everything that the ingress needs to be told.
+
+    Attributes:
+        common: what both programs need.
+        host: the address that Sellfern's deliveries come to (``INGRESS_HOST``).
+        port: its port; 0 picks one (``INGRESS_PORT``).
+        admin_host: the address of the admin site (``INGRESS_ADMIN_HOST``).
+        admin_port: its port; 0 picks one (``INGRESS_ADMIN_PORT``).
+        durability: what must hold before a delivery counts as accepted (``DURABILITY`` …).
+        backlog: how many unfinished events there may be (``MAX_BACKLOG`` …).
+        limits: what one client may ask.
+        drain_delay: seconds that the ingress goes on listening after SIGTERM (``DRAIN_DELAY``).
+        drain_seconds: seconds that requests in flight then have to finish (``DRAIN_SECONDS``).
+    """
+
+    common: CommonSettings
+    host: str
+    port: int
+    admin_host: str
+    admin_port: int
+    durability: Durability
+    backlog: BacklogLimits
+    limits: Limits
+    drain_delay: float
+    drain_seconds: float
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings.
+
+        Raises:
+            SettingsError: one is wrong by itself, or against another.
+        """
+        reader = Reader(environ)
+        limits = _limits(reader)
+        return cls(
+            common=CommonSettings.from_reader(reader),
+            host=reader.text("INGRESS_HOST", "127.0.0.1", expected="an address"),
+            port=reader.port("INGRESS_PORT", 8080),
+            admin_host=reader.text("INGRESS_ADMIN_HOST", "127.0.0.1", expected="an address"),
+            admin_port=reader.port("INGRESS_ADMIN_PORT", 9101),
+            durability=_durability(reader),
+            backlog=_backlog(reader),
+            limits=limits,
+            drain_delay=reader.duration("DRAIN_DELAY", "200ms", maximum="5m"),
+            drain_seconds=_drain_seconds(reader, limits),
+        )
+
+
+def _limits(reader: Reader) -> Limits:
+    default = Limits()
+    body = reader.integer("MAX_BODY_BYTES", default.body_bytes, minimum=_KIB, maximum=16 * _MIB)
+    in_flight = reader.integer("MAX_BYTES_IN_FLIGHT", default.bytes_in_flight, minimum=_KIB)
+    if in_flight < body:
+        expected = f"at least MAX_BODY_BYTES ({body})"
+        raise SettingsError("MAX_BYTES_IN_FLIGHT", expected, str(in_flight))
+    return Limits(
+        body_bytes=body,
+        bytes_in_flight=in_flight,
+        connections=reader.integer("MAX_CONNECTIONS", default.connections, minimum=1),
+        header_seconds=reader.duration("HEADER_TIMEOUT", "5s", minimum="100ms", maximum="5m"),
+        body_seconds=reader.duration("BODY_TIMEOUT", "10s", minimum="100ms", maximum="5m"),
+        keepalive_seconds=reader.duration("KEEPALIVE_TIMEOUT", "75s", minimum="1s", maximum="1h"),
+    )
+
+
+def _durability(reader: Reader) -> Durability:
+    modes = [mode.value for mode in Mode]
+    timeout = reader.duration("DURABILITY_TIMEOUT", "2s", minimum="10ms")
+    if timeout >= SOCKET_TIMEOUT:
+        expected = f"less than Redis has for a reply ({format_duration(SOCKET_TIMEOUT)})"
+        raise SettingsError("DURABILITY_TIMEOUT", expected, format_duration(timeout))
+    return Durability(
+        mode=Mode(reader.choice("DURABILITY", modes, Mode.FSYNC.value)),
+        replicas=reader.integer("WAIT_REPLICAS", 1, minimum=1, maximum=100),
+        timeout=timeout,
+        asserted=reader.flag("DURABILITY_ASSERTED", default=False),
+    )
+
+
+def _backlog(reader: Reader) -> BacklogLimits:
+    """The limits; left alone, one organization may fill a quarter of the whole."""
+    total = reader.integer("MAX_BACKLOG", 1_000_000, minimum=0)
+    organization = reader.integer("MAX_ORGANIZATION_BACKLOG", total // 4, minimum=0)
+    if 0 < total < organization:
+        expected = f"at most MAX_BACKLOG ({total})"
+        raise SettingsError("MAX_ORGANIZATION_BACKLOG", expected, str(organization))
+    return BacklogLimits(total, organization)
+
+
+def _drain_seconds(reader: Reader, limits: Limits) -> float:
+    drain = reader.duration("DRAIN_SECONDS", "30s", minimum="1s", maximum="1h")
+    if drain < limits.body_seconds:
+        expected = f"at least BODY_TIMEOUT ({format_duration(limits.body_seconds)})"
+        raise SettingsError("DRAIN_SECONDS", expected, format_duration(drain))
+    return drain

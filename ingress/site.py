@@ -1,0 +1,96 @@
+"""The public site: one answer for every request, whatever happens to it."""
+
+import traceback
+from http import HTTPStatus
+from time import perf_counter
+from typing import Final
+from uuid import uuid4
+
+from aiohttp import web
+
+from ingress import answers
+from ingress.answers import BAD_REQUEST, INTERNAL_ERROR, Refusal, Refused
+from ingress.connections import Connection
+from ingress.receive import Receiver, endpoint_id
+from ingress.refusals import Refusals, counter
+from shared import metrics
+from shared.errors import SignatureError, Unavailable
+from shared.logs import get_logger
+from shared.queue import Accepted
+
+_ACCEPTED: Final = {
+    Accepted.NEW: counter("accepted"),
+    Accepted.KNOWN: counter("known"),
+}
+_log = get_logger()
+
+
+class Site:
+    """Answers requests, and what never became one.
+
+    Args:
+        receiver: takes deliveries in.
+    """
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._refusals = Refusals()
+        self.leaving = False
+        """Whether answers tell their client to close its connection."""
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        """Answer a request; never raises but when it is cancelled."""
+        started = perf_counter()
+        request_id = str(uuid4())
+        response = await self._respond(request, request_id)
+        if self._is_last(request):
+            response.force_close()
+        metrics.INGRESS_DURATION.observe(perf_counter() - started)
+        return response
+
+    def refused(self, refusal: Refusal) -> bytes:
+        """Note the refusal of a connection; the answer as bytes."""
+        request_id = str(uuid4())
+        self._refusals.note(refusal, request_id)
+        return answers.refused_raw(refusal, request_id)
+
+    def failed(self, status: HTTPStatus, exc: BaseException | None) -> web.Response:
+        """Note what aiohttp couldn't parse or hand over; the answer to it."""
+        refusal = BAD_REQUEST if status < HTTPStatus.INTERNAL_SERVER_ERROR else INTERNAL_ERROR
+        request_id = str(uuid4())
+        more = _fault(exc) if refusal is INTERNAL_ERROR else {"error": type(exc).__name__}
+        self._refusals.note(refusal, request_id, **more)
+        return answers.refused(refusal, request_id)
+
+    async def _respond(self, request: web.BaseRequest, request_id: str) -> web.Response:
+        more: dict[str, object] = {"client": request.remote}
+        try:
+            accepted = await self._receiver.receive(request)
+        except Refused as exc:
+            refusal = exc.refusal
+        except SignatureError as exc:
+            refusal = answers.unauthorized(exc)
+        except Unavailable as exc:
+            refusal = answers.unavailable(exc)
+        except Exception as exc:  # noqa: BLE001  # the sender is to try again, whatever it was
+            refusal = INTERNAL_ERROR
+            more |= _fault(exc)
+        else:
+            _ACCEPTED[accepted].inc()
+            _log.debug("delivery_accepted", request_id=request_id, status=accepted.value)
+            return answers.success(accepted, request_id)
+        self._refusals.note(refusal, request_id, endpoint=endpoint_id(request), **more)
+        return answers.refused(refusal, request_id)
+
+    def _is_last(self, request: web.BaseRequest) -> bool:
+        """Whether the connection is to end: its body is unread, or this process is leaving."""
+        if not request.content.is_eof():
+            return True
+        protocol = request.protocol
+        return self.leaving and not (isinstance(protocol, Connection) and protocol.has_more)
+
+
+def _fault(exc: BaseException | None) -> dict[str, object]:
+    """Tell where an exception came from, without its text: that may quote the request."""
+    frames = traceback.format_tb(exc.__traceback__) if exc is not None else []
+    return {"error": type(exc).__name__, "traceback": "".join(frames)}

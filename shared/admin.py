@@ -1,0 +1,120 @@
+"""The admin site of a program: whether it lives, whether it is ready, its metrics."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from shared import metrics
+from shared.errors import SellfernError
+from shared.health import Problem
+from shared.listening import cannot_listen
+from shared.logs import get_logger
+
+Check = Callable[[], Awaitable[list[Problem]]]
+"""Finds what keeps a program from being ready; an empty list when nothing does."""
+
+CACHE_SECONDS: Final = 1.0
+"""How long the result of a check is good for."""
+
+CHECK_SECONDS: Final = 5.0
+"""How long a check may take until the program counts as not ready."""
+
+_CHECK: Final[web.AppKey[Check]] = web.AppKey("check")
+_log = get_logger()
+
+
+def cached(check: Check, seconds: float = CACHE_SECONDS) -> Check:
+    """The same check, run once in ``seconds`` however many ask, and by one of them at a time."""
+    lock = asyncio.Lock()
+    found: list[Problem] = []
+    good_until = -1.0
+
+    async def ask() -> list[Problem]:
+        nonlocal found, good_until
+        async with lock:
+            if monotonic() >= good_until:
+                found = await check()
+                good_until = monotonic() + seconds
+        return found
+
+    return ask
+
+
+@contextlib.asynccontextmanager
+async def admin_site(
+    host: str, port: int, ready: Check, *, prefix: str = "INGRESS_ADMIN"
+) -> AsyncIterator[int]:
+    """Serve ``/livez``, ``/readyz`` and ``/metrics`` while the block runs.
+
+    Args:
+        host: the address to listen on.
+        port: the port; 0 picks one. It is logged as ``admin_listening`` and given to the block.
+        ready: asked at every ``/readyz``; wrap what is costly in `cached`.
+        prefix: what the names of the settings of host and port start with.
+
+    Raises:
+        SettingsError: host and port can't be listened on.
+    """
+    runner = web.AppRunner(_app(ready), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as exc:
+            raise cannot_listen(prefix, host, port, exc) from exc
+        _log.info("admin_listening", host=host, port=site.port)
+        yield site.port
+    finally:
+        await runner.cleanup()
+
+
+def _app(ready: Check) -> web.Application:
+    app = web.Application()
+    app[_CHECK] = ready
+    app.add_routes(
+        [
+            web.get("/livez", _livez),
+            web.get("/readyz", _readyz),
+            web.get("/metrics", _metrics),
+        ]
+    )
+    return app
+
+
+async def _livez(_: web.Request) -> web.Response:
+    return _json(200, {"alive": True})
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    problems = await _problems(request.app[_CHECK])
+    shown = [{"code": problem.code, "message": problem.message} for problem in problems]
+    return _json(503 if problems else 200, {"ready": not problems, "problems": shown})
+
+
+async def _problems(check: Check) -> list[Problem]:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await check()
+    except TimeoutError:
+        return [Problem("check_timeout", f"the check took longer than {CHECK_SECONDS:g} seconds")]
+    except SellfernError as exc:
+        return [Problem(getattr(exc, "code", "check_failed"), str(exc))]
+    except Exception:  # noqa: BLE001  # a check that fails means not ready, whatever it was
+        _log.exception("readiness_check_failed")
+        return [Problem("check_failed", "the check itself failed; the log says why")]
+
+
+async def _metrics(_: web.Request) -> web.Response:
+    body, content_type = metrics.render()
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _json(status: int, value: object) -> web.Response:
+    body = msgspec.json.encode(value)
+    return web.Response(status=status, body=body, content_type="application/json")

@@ -1,0 +1,97 @@
+"""The one place that opens Redis, and that translates its errors."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from shared.config import RedisUrl
+from shared.errors import Unavailable
+
+SOCKET_TIMEOUT: Final = 3.0
+"""Seconds that a reply may take before the outcome of a command is in doubt."""
+
+REDIS_ERRORS: Final = (exceptions.RedisError, OSError, asyncio.TimeoutError)
+"""What a call of the Redis client may raise; ``translate`` knows each."""
+
+_BY_PREFIX: Final = {
+    "READONLY": ("redis_readonly", "Redis is a replica or read-only"),
+    "OOM": ("redis_out_of_memory", "Redis has reached its maxmemory"),
+    "MISCONF": ("redis_not_persisting", "Redis can't write to its disk"),
+    "LOADING": ("redis_loading", "Redis is loading its data"),
+    "MASTERDOWN": ("redis_unreachable", "Redis is a replica without its primary"),
+    "NOREPLICAS": ("not_replicated", "Redis has too few replicas in reach"),
+    "BUSY": ("redis_busy", "Redis is busy with a script"),
+    "NOAUTH": ("redis_refused_login", "Redis asks for a password"),
+    "WRONGPASS": ("redis_refused_login", "Redis refuses the user name or password"),
+    "NOPERM": ("redis_permission", "the Redis user may not do this"),
+}
+
+# redis-py takes the code word off the errors that it has a class for. Subclasses stand first.
+_BY_KIND: Final = (
+    ((exceptions.ReadOnlyError,), _BY_PREFIX["READONLY"]),
+    ((exceptions.OutOfMemoryError,), _BY_PREFIX["OOM"]),
+    ((exceptions.BusyLoadingError,), _BY_PREFIX["LOADING"]),
+    ((exceptions.AuthenticationError,), _BY_PREFIX["WRONGPASS"]),
+    ((exceptions.NoPermissionError,), _BY_PREFIX["NOPERM"]),
+    (
+        (exceptions.TimeoutError, TimeoutError),
+        ("redis_timeout", "Redis did not answer in time"),
+    ),
+    (
+        (exceptions.ConnectionError, OSError),
+        ("redis_unreachable", "no connection to Redis"),
+    ),
+)
+
+
+@asynccontextmanager
+async def open_redis(
+    url: RedisUrl, *, connections: int = 4, socket_timeout: float = SOCKET_TIMEOUT
+) -> AsyncIterator[Redis]:
+    """Open a bounded pool of connections; nothing is sent until the first command.
+
+    Args:
+        url: where Redis is.
+        connections: how many at most; who finds none free waits for one.
+        socket_timeout: seconds to connect, and to wait for a reply.
+    """
+    pool = connection_pool(url, connections=connections, socket_timeout=socket_timeout)
+    redis = Redis(connection_pool=pool)
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+        await pool.aclose()
+
+
+def connection_pool(
+    url: RedisUrl, *, connections: int, socket_timeout: float = SOCKET_TIMEOUT
+) -> BlockingConnectionPool:
+    """A bounded, blocking pool with socket time-outs and TCP keep-alive."""
+    options: dict[str, object] = {} if url.is_unix_socket else {"socket_keepalive": True}
+    return BlockingConnectionPool.from_url(
+        url.reveal(),
+        max_connections=connections,
+        timeout=socket_timeout,
+        socket_timeout=socket_timeout,
+        socket_connect_timeout=socket_timeout,
+        **options,
+    )
+
+
+def translate(exc: BaseException) -> Unavailable:
+    """Say in this project's words why Redis did not do what it was asked."""
+    if isinstance(exc, Unavailable):
+        return exc
+    text = str(exc)
+    for prefix, (code, message) in _BY_PREFIX.items():
+        if text.startswith(prefix):
+            return Unavailable(code, message)
+    for kinds, (code, message) in _BY_KIND:
+        if isinstance(exc, kinds):
+            return Unavailable(code, message)
+    return Unavailable("redis_error", f"Redis answered {type(exc).__name__}")

@@ -1,0 +1,156 @@
+"""How commands show what came from outside: as text in a terminal, as JSON lines elsewhere."""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NoReturn
+
+import click
+import msgspec
+from rich import box
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+USAGE_ERROR: Final = 2
+"""The exit code of a command that can't do what it was told."""
+
+_PIPE_WIDTH: Final = 10_000  # no terminal: no line is broken, so grep and cut work
+
+# Terminals obey the C0 and C1 controls; bidi and invisible characters make text look like
+# another; a lone surrogate can't be printed at all.
+_UNSAFE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
+
+
+def escape_controls(text: str) -> str:
+    r"""Show as text whatever could move a cursor, reorder a line, hide, or fail to print.
+
+    A line feed becomes ``\n``, an escape ``\x1b``, a bidi override ``\u202e``. Other printable
+    characters stay, whatever their script.
+    """
+    return _UNSAFE.sub(_as_escape, text)
+
+
+def safe_markup(text: str) -> str:
+    """Give text from outside a form that rich's markup shows as it is.
+
+    The console must not replace emoji codes (``emoji=False``).
+    """
+    return escape(escape_controls(text))
+
+
+def truncate(text: str, width: int) -> str:
+    """Cut text that takes more than ``width`` columns of a terminal; an ellipsis tells."""
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, width - 1).rstrip() + "…"
+
+
+def json_line(value: object) -> str:
+    """Give a value as JSON on one line, without the line feed, safe to show in a terminal.
+
+    Raises:
+        TypeError: the value holds something that JSON has no form for.
+    """
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # a lone surrogate
+        encoded = msgspec.json.encode(_without_surrogates(value))
+    return escape_json(encoded).decode()
+
+
+def escape_json(encoded: bytes) -> bytes:
+    r"""Replace what a terminal would obey in encoded JSON by JSON's own ``\u`` escapes."""
+    if encoded.isascii():  # nearly always; JSON has escaped all but DEL, which shows nothing
+        return encoded
+    return _UNSAFE.sub(_as_json_escape, encoded.decode()).encode()
+
+
+def emit(
+    rows: Iterable[Mapping[str, object]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    title: str | None = None,
+) -> None:
+    """Print rows to stdout: one JSON object a line with all that a row has, or a table.
+
+    Args:
+        rows: what to list; with ``as_json`` each is printed as soon as it comes.
+        columns: the keys that the table shows, in this order; a row may lack some.
+        as_json: print JSON lines.
+        title: the table's title.
+    """
+    if as_json:
+        for row in rows:
+            click.echo(json_line(row))
+    else:
+        _print_table(rows, columns, title)
+
+
+def fail(message: str) -> NoReturn:
+    """Print ``error: …`` as one line to stderr and leave with exit code 2.
+
+    Raises:
+        SystemExit: always.
+    """
+    click.echo(f"error: {escape_controls(message)}", err=True)
+    raise SystemExit(USAGE_ERROR)
+
+
+def stdout_console() -> Console:
+    """Give a rich console on stdout that shows text as it is: no emoji codes, no guessing."""
+    terminal = sys.stdout.isatty()
+    return Console(
+        emoji=False, highlight=False, soft_wrap=False, width=None if terminal else _PIPE_WIDTH
+    )
+
+
+def _print_table(
+    rows: Iterable[Mapping[str, object]], columns: Sequence[str], title: str | None
+) -> None:
+    table = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in columns:
+        table.add_column(Text(column.replace("_", " ")), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
+    if not table.row_count:
+        click.echo(f"{title or 'rows'}: none")
+        return
+    stdout_console().print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return escape_controls(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping | list | tuple):
+        return json_line(value)
+    return escape_controls(str(value))
+
+
+def _without_surrogates(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(item) for item in value]
+    return value
+
+
+def _as_escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
+
+
+def _as_json_escape(match: re.Match[str]) -> str:
+    return json.dumps(match[0])[1:-1]

@@ -1,0 +1,46 @@
+"""Durations as an operator writes them: ``200ms``, ``30s``, ``5m``, ``2h``, ``7d``."""
+
+import re
+from typing import Final
+
+EXPECTED: Final = "a duration such as 200ms, 30s, 5m, 2h or 7d"
+"""What an error message says was expected."""
+
+_SECONDS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
+
+
+def parse_duration(text: str) -> float:
+    """Give the seconds in a number with its unit, or in a bare ``0``.
+
+    Raises:
+        ValueError: it is anything else; the message is what was expected.
+    """
+    if text == "0":
+        return 0.0
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(EXPECTED)
+    if match[2] == "ms":
+        return float(match[1]) / 1000
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds, to the millisecond, in the largest unit that needs no fraction.
+
+    `parse_duration` reads it back.
+
+    Raises:
+        ValueError: the seconds are negative or not finite.
+    """
+    if not 0 <= seconds < float("inf"):
+        raise ValueError("a duration is finite and not negative")
+    milliseconds = round(seconds * 1000)
+    if milliseconds == 0:
+        return "0"
+    for unit, length in _SECONDS.items():
+        whole, rest = divmod(milliseconds, round(length * 1000))
+        if rest == 0:
+            return f"{whole}{unit}"
+    raise AssertionError("every whole number of milliseconds is one of ms")  # pragma: no cover

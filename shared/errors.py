@@ -1,0 +1,69 @@
+"""The one tree of errors that this project raises."""
+
+
+class SellfernError(Exception):
+    """Everything that this project raises on purpose."""
+
+
+class SettingsError(SellfernError):
+    """A setting or a line of the endpoints file is missing or wrong.
+
+    Attributes:
+        setting: the environment variable or the key at fault.
+        expected: what would have been right.
+        got: what was there, already masked where it could hold a secret.
+        line: the line of the file at fault, from 1, where a file is at fault.
+    """
+
+    def __init__(self, setting: str, expected: str, got: str, *, line: int | None = None) -> None:
+        self.setting = setting
+        self.expected = expected
+        self.got = got
+        self.line = line
+        where = setting if line is None else f"{setting} line {line}"
+        super().__init__(f"{where}: expected {expected}, got {got}")
+
+
+class SignatureError(SellfernError):
+    """A delivery is not signed by any secret of its endpoint.
+
+    Attributes:
+        code: ``signature_missing`` or ``signature_invalid``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class EnvelopeError(SellfernError):
+    """A signed body is not Sellfern's envelope."""
+
+
+class Unavailable(SellfernError):
+    """An event can't be accepted durably just now; the sender is to retry.
+
+    Attributes:
+        code: a stable name of the cause, as it stands in the 503 answer.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(f"{code}: {message}")
+
+
+class HandlerError(SellfernError):
+    """A handler is registered or used in a way that can't work."""
+
+
+class StateError(SellfernError):
+    """A handler asked its organization's state for something that it can't do.
+
+    Raised for a key or a value over its size limit, for a value that is not JSON, and for
+    an ``increment`` of something that is not a number.
+    """
+
+
+class TransitionError(SellfernError):
+    """Redis answered a transition with something that this version doesn't know."""

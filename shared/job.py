@@ -1,0 +1,115 @@
+"""arq's payload record, written as MessagePack."""
+
+from typing import Any
+
+import msgspec
+
+from shared.errors import SellfernError
+
+FUNCTION = "handle_event"
+"""The arq function that every delivery names."""
+
+UNDECODABLE = "undecodable_job"
+"""The arq function that buries a payload which is no record of this version."""
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder()
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One signed POST as it was received: what the ingress hands to the queue.
+
+    Attributes:
+        endpoint: id of the endpoint that it was sent to.
+        organization: the endpoint's organization, bound by the secret that verified.
+        received_at: when it came in, epoch milliseconds.
+        headers: the few unsigned headers worth keeping; never trusted.
+        body: the signed bytes, unparsed.
+        weight: the organization's share under contention, 0.01 to 100.
+    """
+
+    endpoint: str
+    organization: str
+    received_at: int
+    headers: dict[str, str]
+    body: bytes
+    weight: float = 1.0
+
+
+class PayloadError(SellfernError):
+    """A payload is not a record that this version reads."""
+
+
+def serialize(record: dict[str, Any]) -> bytes:
+    """Write arq's record ``{t, f, a, k, et}``; arq calls this as its ``job_serializer``."""
+    return _encoder.encode(record)
+
+
+def encode(delivery: Delivery) -> bytes:
+    """The payload record of a delivery."""
+    arguments = (
+        delivery.endpoint,
+        delivery.organization,
+        delivery.received_at,
+        delivery.headers,
+        delivery.body,
+    )
+    return _encoder.encode(
+        {"t": None, "f": FUNCTION, "a": arguments, "k": {}, "et": delivery.received_at}
+    )
+
+
+def deserialize(raw: bytes) -> dict[str, Any]:
+    """Read arq's record; arq calls this as its ``job_deserializer``.
+
+    Never raises: arq deletes a job whose payload raises here. What is not a record becomes a
+    call of ``undecodable_job``, which buries it where someone can read it. Pickle is not read.
+    """
+    try:
+        record = _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        record = None
+    if _is_record(record):
+        return {**record, "a": tuple(record["a"])}
+    return {"t": None, "f": UNDECODABLE, "a": (), "k": {}, "et": 0}
+
+
+def _is_record(record: object) -> bool:
+    return (
+        isinstance(record, dict)
+        and {"t", "f", "a", "k", "et"} <= record.keys()
+        and isinstance(record["f"], str)
+        and isinstance(record["a"], list)
+        and isinstance(record["k"], dict)
+        and all(isinstance(name, str) for name in record["k"])
+        and isinstance(record["et"], int)
+        and (record["t"] is None or isinstance(record["t"], int))
+    )
+
+
+def decode(raw: bytes) -> Delivery:
+    """The delivery in a payload.
+
+    Raises:
+        PayloadError: it is no arq record, calls another function, or its arguments are not ours.
+    """
+    record = deserialize(raw)
+    if record["f"] != FUNCTION:
+        raise PayloadError(f"expected a call of {FUNCTION}, got {record['f']!r:.80}")
+    return from_arguments(record["a"])
+
+
+def from_arguments(arguments: tuple[Any, ...] | list[Any]) -> Delivery:
+    """The delivery in the arguments of ``handle_event``.
+
+    Raises:
+        PayloadError: they are not endpoint, organization, received-at, headers and body.
+    """
+    names = ("endpoint", "organization", "received_at", "headers", "body")
+    if len(arguments) != len(names):
+        raise PayloadError(f"expected {len(names)} arguments, got {len(arguments)}")
+    try:
+        fields = dict(zip(names, arguments, strict=True))
+        return msgspec.convert(fields, Delivery, builtin_types=(bytes,))  # bytes as they are
+    except msgspec.ValidationError as exc:
+        raise PayloadError(f"expected a delivery, got: {exc}") from exc

@@ -1,0 +1,112 @@
+"""The names of everything that the two programs keep in Redis.
+
+A job is ``{organization}:{first 32 hex digits of the body's SHA-256}``. An organization's id has
+no colon, so a name built from it can't reach into another organization's names.
+"""
+
+import re
+from hashlib import sha256
+
+ORGANIZATION_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What an organization's id may look like; the endpoints file refuses others."""
+
+QUEUE = "sellfern:queue"
+CLAIMS = "sellfern:claims"
+FLOWS = "sellfern:flows"
+RUNNING = "sellfern:running"
+ORGANIZATIONS = "sellfern:organizations"
+ACCEPTED = "sellfern:accepted"
+WAITING = "sellfern:waiting"
+COUNTERS = "sellfern:counters"
+BURIED = "sellfern:dead"
+WORKERS = "sellfern:workers"
+WORKERS_SEEN = "sellfern:workers:seen"
+SLOTS = "sellfern:slots"
+DUTY = "sellfern:duty"
+WAKE = "sellfern:wake"
+
+JOB = "arq:job:"
+ARQ_RETRY = "arq:retry:"
+PARKED = "sellfern:parked:"
+EVENT = "sellfern:event:"
+STATE = "sellfern:state:"
+DEAD = "sellfern:dead:"
+DEAD_LETTER = "sellfern:dead-letter:"
+
+PAUSE = "pause:"
+"""In front of an organization's id: the field of ``ORGANIZATIONS`` that says why it is paused."""
+
+DEFERRED_FROM = 1_000_000_000_000
+"""Scores of the queue from here on are epoch milliseconds; those below are virtual times."""
+
+_LUA_NAMES = {
+    "queue": QUEUE,
+    "claims": CLAIMS,
+    "flows": FLOWS,
+    "running": RUNNING,
+    "organizations": ORGANIZATIONS,
+    "accepted": ACCEPTED,
+    "waiting": WAITING,
+    "counters": COUNTERS,
+    "buried": BURIED,
+    "workers": WORKERS,
+    "workers_seen": WORKERS_SEEN,
+    "slots": SLOTS,
+    "duty": DUTY,
+    "wake": WAKE,
+    "job": JOB,
+    "arq_retry": ARQ_RETRY,
+    "parked": PARKED,
+    "event": EVENT,
+    "state": STATE,
+    "dead": DEAD,
+    "dead_letter": DEAD_LETTER,
+    "pause": PAUSE,
+}
+
+
+def job_id(organization: str, body: bytes) -> str:
+    """The job of these bytes: the same bytes for the same organization are one job."""
+    return f"{organization}:{sha256(body).hexdigest()[:32]}"
+
+
+def organization_of(job: str) -> str:
+    """The organization of a job, or an empty string for a job that none of ours made."""
+    organization, colon, _ = job.partition(":")
+    return organization if colon and ORGANIZATION_PATTERN.fullmatch(organization) else ""
+
+
+def payload(job: str) -> str:
+    """arq's payload record of a job."""
+    return JOB + job
+
+
+def event(organization: str, event_id: str) -> str:
+    """The dedupe mark of an event."""
+    return f"{EVENT}{organization}:{event_id}"
+
+
+def state(organization: str, key: str) -> str:
+    """A value that the organization's handlers wrote."""
+    return f"{STATE}{organization}:{key}"
+
+
+def dead(organization: str) -> str:
+    """The dead letters of an organization, by the time of their death."""
+    return DEAD + organization
+
+
+def dead_letter(job: str) -> str:
+    """The record of one dead letter."""
+    return DEAD_LETTER + job
+
+
+def parked(organization: str) -> str:
+    """The jobs of an organization that wait for a slot of its own."""
+    return PARKED + organization
+
+
+def lua_table() -> str:
+    """The same names as a Lua table ``key``, put in front of every script."""
+    fields = ", ".join(f"{name} = '{value}'" for name, value in _LUA_NAMES.items())
+    return f"local key = {{ {fields}, deferred_from = {DEFERRED_FROM} }}\n"

@@ -1,0 +1,125 @@
+"""Every metric of both programs, under names that start with ``sellfern_``."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+# A second series a counter, with the time it was made, would only double the scrape.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library left it out
+
+REGISTRY: Final = CollectorRegistry()
+"""What /metrics shows; apart from the library's own registry, so that tests see only ours."""
+
+ProcessCollector(namespace="sellfern", registry=REGISTRY)
+
+_FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_HANDLING: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_WAITING: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 3600, 21600, 86400)
+_BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+BUILD: Final = Gauge(
+    "sellfern_build_info", "1, with what runs as labels", ["version", "python"], registry=REGISTRY
+)
+
+INGRESS_REQUESTS: Final = Counter(
+    "sellfern_ingress_requests",
+    "Deliveries answered; outcome is accepted, known or the code of the error",
+    ["outcome"],
+    registry=REGISTRY,
+)
+INGRESS_DURATION: Final = Histogram(
+    "sellfern_ingress_request_duration_seconds",
+    "From a delivery's headers to its answer",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+INGRESS_BATCH: Final = Histogram(
+    "sellfern_ingress_batch_events",
+    "Deliveries in one group commit",
+    buckets=_BATCH,
+    registry=REGISTRY,
+)
+INGRESS_DURABLE: Final = Histogram(
+    "sellfern_ingress_durable_seconds",
+    "From a group commit's sending to Redis's word that it is durable",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+INGRESS_BYTES_IN_FLIGHT: Final = Gauge(
+    "sellfern_ingress_bytes_in_flight",
+    "Bytes of bodies that are being read or not yet durable",
+    registry=REGISTRY,
+)
+ENDPOINTS_RELOADS: Final = Counter(
+    "sellfern_endpoints_reloads",
+    "Changes of the endpoints file; outcome is applied or refused",
+    ["outcome"],
+    registry=REGISTRY,
+)
+
+EVENTS: Final = Counter(
+    "sellfern_events",
+    "Attempts at an event by how they ended: handled, duplicate, conflicting, retried, dead, "
+    "lost, released",
+    ["outcome"],
+    registry=REGISTRY,
+)
+DEAD_LETTERS: Final = Counter(
+    "sellfern_dead_letters", "Events given up, by reason", ["reason"], registry=REGISTRY
+)
+ORGANIZATION_MISMATCHES: Final = Counter(
+    "sellfern_organization_mismatches",
+    "Signed events whose body names another organization than their endpoint's",
+    registry=REGISTRY,
+)
+HANDLER_DURATION: Final = Histogram(
+    "sellfern_handler_duration_seconds",
+    "Time in a handler, by outcome",
+    ["outcome"],
+    buckets=_HANDLING,
+    registry=REGISTRY,
+)
+ACCEPTED_TO_HANDLED: Final = Histogram(
+    "sellfern_accepted_to_handled_seconds",
+    "From an event's acceptance to the commit of what its handler did",
+    buckets=_WAITING,
+    registry=REGISTRY,
+)
+STATE_CONFLICTS: Final = Counter(
+    "sellfern_state_conflicts",
+    "Commits refused, and handlers run again, since another had changed what they read",
+    registry=REGISTRY,
+)
+
+REDIS_ERRORS: Final = Counter(
+    "sellfern_redis_errors",
+    "Failed calls of Redis, by program and kind of failure",
+    ["program", "kind"],
+    registry=REGISTRY,
+)
+
+
+def render() -> tuple[bytes, str]:
+    """Give the body and the content type of an answer to a scrape."""
+    return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
+
+
+def _installed_version() -> str:
+    try:
+        return version("sellfern-webhooks")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"
+
+
+BUILD.labels(version=_installed_version(), python=platform.python_version()).set(1)

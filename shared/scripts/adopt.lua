@@ -1,0 +1,22 @@
+-- adopt: a stock arq worker that picked a job from the queue takes its claim.
+--
+-- Arguments: job, token, lease (ms).
+-- Result: 'gone' when it has no payload any more, else {attempts with an outcome, claims
+--   without one before this, Redis's time (ms)}.
+-- Transition: queued or an expired lease → leased. Whoever held it before is `lost` from now on.
+
+local job, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if redis.call('EXISTS', key.job .. job) == 0 then return finish('gone') end
+
+local claim, now = read_claim(job), now_ms()
+local result = { claim.attempts, claim.claims, now }
+local score = tonumber(redis.call('ZSCORE', key.queue, job)) or 0
+if score < key.deferred_from then
+  claim.virtual = score
+  raise_system_time(score)
+end
+set_token(claim, token)
+claim.claims = claim.claims + 1
+write_claim(claim)
+redis.call('ZADD', key.queue, number(now + lease), job)
+return finish(result)

@@ -1,0 +1,18 @@
+-- discard: a dead letter is given up for good.
+--
+-- Arguments: job, retention (ms).
+-- Result: 'discarded', or 'absent' without such a dead letter.
+-- Transition: dead → done, so that a late redelivery doesn't bring it back.
+
+local job, organization = ARGV[1], organization_of(ARGV[1])
+local event_id = redis.call('HGET', key.dead_letter .. job, 'event_id')
+if not event_id then return finish('absent') end
+if event_id ~= '' then
+  local name = mark_name(organization, event_id)
+  if redis.call('GET', name) == 'dead:' .. job then
+    redis.call('SET', name, 'done:' .. job, 'PX', ARGV[2])
+  end
+end
+remove_record(organization, job)
+count('discarded')
+return finish('discarded')

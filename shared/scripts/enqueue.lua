@@ -1,0 +1,67 @@
+-- enqueue: a batch of deliveries becomes waiting jobs; a known one is counted again.
+--
+-- Arguments: backlog limit of all, backlog limit of one organization (0: none), then for each
+--   delivery: job, payload, received-at (ms), cost (1 / weight).
+-- Result: a list of 'new', 'known', 'backlog_full', 'organization_backlog_full'.
+-- Transition: nothing → queued. A known job stays where it is.
+
+local limit, organization_limit = tonumber(ARGV[1]), tonumber(ARGV[2])
+local system = system_time()
+local backlog = redis.call('ZCARD', key.accepted)
+local last, depth = {}, {}
+
+local function refused(organization)
+  if limit > 0 and backlog >= limit then return 'backlog_full' end
+  if organization_limit > 0 then
+    depth[organization] = depth[organization]
+      or tonumber(redis.call('HGET', key.waiting, organization)) or 0
+    if depth[organization] >= organization_limit then return 'organization_backlog_full' end
+  end
+  return nil
+end
+
+-- Start-time fair queueing: behind its own flow, never behind another's, never in the past.
+local function next_virtual_time(organization, cost)
+  last[organization] = last[organization]
+    or tonumber(redis.call('HGET', key.flows, organization)) or 0
+  last[organization] = math.max(system, last[organization]) + cost
+  return last[organization]
+end
+
+-- A payload without its place (an operator deleted one of the two) would never run.
+local function has_place(job)
+  return redis.call('ZSCORE', key.queue, job)
+    or redis.call('ZSCORE', key.parked .. organization_of(job), job)
+end
+
+local function accept(job, payload, received_at, cost)
+  local organization = organization_of(job)
+  if redis.call('EXISTS', key.job .. job) == 1 and has_place(job) then
+    -- A write: WAIT and WAITAOF after a script that wrote nothing answer at once.
+    count('known')
+    return 'known'
+  end
+  local refusal = refused(organization)
+  if refusal then return refusal end
+  redis.call('SET', key.job .. job, payload)
+  redis.call('ZADD', key.queue, number(next_virtual_time(organization, cost)), job)
+  if redis.call('ZADD', key.accepted, 'NX', received_at, job) == 1 then
+    add(waiting, organization, 1)
+    if depth[organization] then depth[organization] = depth[organization] + 1 end
+    backlog = backlog + 1
+  end
+  count('accepted')
+  return 'new'
+end
+
+local results, news = {}, false
+for i = 3, #ARGV, 4 do
+  local result = accept(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]))
+  results[#results + 1] = result
+  news = news or result == 'new'
+end
+for organization, virtual in pairs(last) do
+  redis.call('HSET', key.flows, organization, number(virtual))
+end
+if news then wake_one() end
+return finish(results)

@@ -1,0 +1,22 @@
+-- expire: dead letters that nobody acted on in time go, with their marks.
+--
+-- Arguments: organization, died before (ms), how many at the most.
+-- Result: how many went.
+-- Transition: dead → gone, after the retention that the operator has set. A redelivery after that
+--   is judged by its age.
+
+local organization = ARGV[1]
+local jobs = redis.call('ZRANGE', key.dead .. organization, '-inf', '(' .. ARGV[2], 'BYSCORE',
+  'LIMIT', 0, ARGV[3])
+for _, job in ipairs(jobs) do
+  local event_id = redis.call('HGET', key.dead_letter .. job, 'event_id')
+  if event_id and event_id ~= '' then
+    local name = mark_name(organization, event_id)
+    if redis.call('GET', name) == 'dead:' .. job then redis.call('DEL', name) end
+  end
+  if not remove_record(organization, job) then
+    redis.call('ZREM', key.dead .. organization, job)
+  end
+  count('expired')
+end
+return finish(#jobs)

@@ -1,0 +1,57 @@
+-- mark: the SETNX of the event id, fenced by the claim's token.
+--
+-- Arguments: for each job: job, token, event id.
+-- Result: Redis's time (ms), then for each job one of
+--   'fresh'        there was no mark; it is pending by this job now
+--   'own'          it was pending by this job: a crash came between
+--   'taken-over'   it was pending by a job whose payload is gone
+--   'revived'      it was dead: the record goes, the attempts start anew
+--   'duplicate'    the event is done, or pending elsewhere
+--   'conflicting'  the same, and that other job has other bytes
+--   'lost'         somebody else holds the job
+--   'refused:why'  Redis holds something else under one of the names
+-- Transition: leased → leased, with the event id learned; mark absent or dead → pending.
+
+local function take(claim, name)
+  redis.call('SET', name, 'pending:' .. claim.job)
+end
+
+-- One organization's jobs are named by their bytes, so another job is other bytes.
+local function duplicate(claim, holder)
+  return holder == claim.job and 'duplicate' or 'conflicting'
+end
+
+local function mark(claim, event_id)
+  local name = mark_name(claim.organization, event_id)
+  claim.event_id = event_id
+  local raw = redis.call('GET', name)
+  if not raw then
+    take(claim, name)
+    return 'fresh'
+  end
+  local state, holder = string.match(raw, '^(%a+):(.*)$')
+  if state == 'done' then return duplicate(claim, holder) end
+  if state == 'dead' then
+    remove_record(claim.organization, holder)
+    claim.attempts = 0
+    take(claim, name)
+    count('revived')
+    return 'revived'
+  end
+  if holder == claim.job then return 'own' end
+  if holder and redis.call('EXISTS', key.job .. holder) == 1 then return duplicate(claim, holder) end
+  take(claim, name)
+  return 'taken-over'
+end
+
+local results = { now_ms() }
+for i = 1, #ARGV, 3 do
+  local claim = held_claim(ARGV[i], ARGV[i + 1])
+  local result = 'lost'
+  if claim then
+    result = protected(mark, claim, ARGV[i + 2])
+    write_claim(claim)
+  end
+  results[#results + 1] = result
+end
+return finish(results)

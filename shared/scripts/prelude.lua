@@ -1,0 +1,194 @@
+-- Words that every script shares: a job's claim, slots, flows of virtual time, removal.
+-- The loader puts the table `key` (names in Redis, from shared/keys.py) in front.
+--
+-- A claim is "token:attempts:claims:virtual time:event id". The token is empty when nobody holds
+-- the job; `claims` counts the claims since the last outcome; the event id is empty until known.
+-- What scripts change per organization is gathered here and written once, by `finish`.
+
+local counted, slots, waiting, buried, freed = {}, {}, {}, {}, {}
+
+local function count(name, by)
+  counted[name] = (counted[name] or 0) + (by or 1)
+end
+
+local function add(tally, organization, by)
+  tally[organization] = (tally[organization] or 0) + by
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Whole numbers of any size and fractions alike, without loss.
+local function number(value)
+  return string.format('%.17g', value)
+end
+
+-- A job that none of ours made belongs to a flow of its own: '?' is no organization's id.
+local function organization_of(job)
+  local organization = string.match(job, '^([%w_-]+):')
+  if organization and #organization <= 64 then return organization end
+  return '?'
+end
+
+local function read_claim(job)
+  local raw = redis.call('HGET', key.claims, job)
+  local token, attempts, claims, virtual, event_id
+  if raw then
+    token, attempts, claims, virtual, event_id = string.match(raw, '^(%x*):(%d+):(%d+):([^:]*):(.*)$')
+  end
+  return {
+    job = job,
+    organization = organization_of(job),
+    token = token or '',
+    attempts = tonumber(attempts) or 0,
+    claims = tonumber(claims) or 0,
+    virtual = tonumber(virtual) or 0,
+    event_id = event_id or '',
+  }, not raw
+end
+
+local function write_claim(claim)
+  redis.call('HSET', key.claims, claim.job, table.concat({
+    claim.token, claim.attempts, claim.claims, number(claim.virtual), claim.event_id,
+  }, ':'))
+end
+
+-- The one rule: whoever does not hold the job's token changes nothing.
+local function held_claim(job, token)
+  local claim = read_claim(job)
+  if token ~= '' and claim.token == token then return claim end
+  return nil
+end
+
+-- A slot is freed exactly when a token goes from set to cleared.
+local function clear_token(claim)
+  if claim.token == '' then return end
+  claim.token = ''
+  add(slots, claim.organization, -1)
+  freed[claim.organization] = true
+end
+
+local function set_token(claim, token)
+  if claim.token == '' then add(slots, claim.organization, 1) end
+  claim.token = token
+end
+
+local function system_time()
+  return tonumber(redis.call('HGET', key.flows, '*')) or 0
+end
+
+-- The system's virtual time only rises.
+local function raise_system_time(virtual)
+  if virtual > system_time() then redis.call('HSET', key.flows, '*', number(virtual)) end
+end
+
+local function wake_one()
+  if redis.call('LLEN', key.wake) == 0 then redis.call('LPUSH', key.wake, '1') end
+end
+
+-- What the endpoints file and the operators say of an organization. Its field in the hash is
+-- "cap:weight"; an empty cap is the default one. "pause:{organization}" is there while it is
+-- paused.
+local profiles = {}
+
+local function profile_of(organization)
+  local known = profiles[organization]
+  if known then return known end
+  local raw, pause =
+    unpack(redis.call('HMGET', key.organizations, organization, key.pause .. organization))
+  local cap, weight = string.match(raw or '', '^(%d*):([%d.]+)$')
+  known = { cap = tonumber(cap), weight = tonumber(weight) or 1, paused = pause and true or false }
+  profiles[organization] = known
+  return known
+end
+
+-- Without a cap of its own, an organization may hold four of five slots of all live workers: the
+-- rest stays for the others while its handlers hang.
+local default_cap
+
+local function cap_of(organization)
+  local own = profile_of(organization).cap
+  if own then return own end
+  if not default_cap then
+    local all = tonumber(redis.call('GET', key.slots)) or 0
+    default_cap = all > 0 and math.max(1, math.floor(all * 0.8)) or math.huge
+  end
+  return default_cap
+end
+
+local function running_of(organization)
+  return tonumber(redis.call('HGET', key.running, organization)) or 0
+end
+
+-- Retries and expired leases form a flow beside the organization's fresh events: they don't go
+-- behind its backlog, and they don't go ahead of the others.
+local function retry_time(organization)
+  local field = 'retry:' .. organization
+  local last = tonumber(redis.call('HGET', key.flows, field)) or 0
+  local virtual = math.max(system_time(), last) + 1 / profile_of(organization).weight
+  redis.call('HSET', key.flows, field, number(virtual))
+  return virtual
+end
+
+-- Up to the free slots of an organization's parked jobs go back in line, at their old places.
+local function unpark(organization)
+  local parked = key.parked .. organization
+  if redis.call('EXISTS', parked) == 0 or profile_of(organization).paused then return end
+  local free = math.min(cap_of(organization) - running_of(organization), 256)
+  if free <= 0 then return end
+  local places = redis.call('ZPOPMIN', parked, free)
+  for i = 1, #places, 2 do redis.call('ZADD', key.queue, places[i + 1], places[i]) end
+  if #places > 0 then wake_one() end
+end
+
+local function mark_name(organization, event_id)
+  return key.event .. organization .. ':' .. event_id
+end
+
+local function remove_record(organization, job)
+  if redis.call('DEL', key.dead_letter .. job) == 1 then
+    redis.call('ZREM', key.dead .. organization, job)
+    add(buried, organization, -1)
+    return true
+  end
+  return false
+end
+
+-- All of it: payload, place, claim, slot, and its part in every count.
+local function remove_job(claim)
+  local job, organization = claim.job, claim.organization
+  redis.call('DEL', key.job .. job, key.arq_retry .. job)
+  if redis.call('ZREM', key.queue, job) == 0 then
+    redis.call('ZREM', key.parked .. organization, job)
+  end
+  redis.call('HDEL', key.claims, job)
+  if redis.call('ZREM', key.accepted, job) == 1 then add(waiting, organization, -1) end
+  clear_token(claim)
+end
+
+local function write_tally(name, tally)
+  for organization, by in pairs(tally) do
+    if by ~= 0 and redis.call('HINCRBY', name, organization, by) <= 0 then
+      redis.call('HDEL', name, organization)
+    end
+  end
+end
+
+-- One job's trouble (a foreign value under one of our names) is not its neighbours' trouble.
+local function protected(step, ...)
+  local ok, result = pcall(step, ...)
+  if ok then return result end
+  return 'refused:' .. tostring(type(result) == 'table' and result.err or result)
+end
+
+-- Every script ends here, so that nothing that it gathered is forgotten.
+local function finish(result)
+  write_tally(key.running, slots)
+  write_tally(key.waiting, waiting)
+  write_tally(key.buried, buried)
+  for organization in pairs(freed) do unpark(organization) end
+  for name, by in pairs(counted) do redis.call('HINCRBY', key.counters, name, by) end
+  return result
+end

@@ -1,0 +1,31 @@
+-- renew: a worker's sign of life, for itself and for the jobs that it holds.
+--
+-- Arguments: worker, what it says of itself (JSON), its slots, lease (ms), then for each job:
+--   job, token.
+-- Result: the places (from 1) of the jobs that somebody else holds by now.
+-- Transition: leased → leased, for another lease.
+
+local worker, description, own_slots, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local now = now_ms()
+
+redis.call('HSET', key.workers, worker, own_slots .. ':' .. description)
+redis.call('ZADD', key.workers_seen, now + lease, worker)
+for _, gone in ipairs(redis.call('ZRANGE', key.workers_seen, '-inf', '(' .. now, 'BYSCORE')) do
+  redis.call('ZREM', key.workers_seen, gone)
+  redis.call('HDEL', key.workers, gone)
+end
+local all = 0
+for _, raw in ipairs(redis.call('HVALS', key.workers)) do
+  all = all + (tonumber(string.match(raw, '^(%d+):')) or 0)
+end
+redis.call('SET', key.slots, all)
+
+local lost = {}
+for i = 5, #ARGV, 2 do
+  if held_claim(ARGV[i], ARGV[i + 1]) then
+    redis.call('ZADD', key.queue, number(now + lease), ARGV[i])
+  else
+    lost[#lost + 1] = (i - 3) / 2
+  end
+end
+return finish(lost)

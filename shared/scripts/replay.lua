@@ -1,0 +1,22 @@
+-- replay: a dead letter is given another life.
+--
+-- Arguments: job.
+-- Result: 'queued', 'known' when it waits already, or 'absent' without such a dead letter.
+-- Transition: dead → queued, with the receipt time that it had. Record and mark stay: `mark`
+--   revives the event, and removes the record in the same step.
+
+local job = ARGV[1]
+local record = key.dead_letter .. job
+local payload, received_at = unpack(redis.call('HMGET', record, 'payload', 'received_at'))
+if not payload then return finish('absent') end
+if redis.call('EXISTS', key.job .. job) == 1 then return finish('known') end
+
+local organization = organization_of(job)
+redis.call('SET', key.job .. job, payload)
+redis.call('ZADD', key.queue, number(retry_time(organization)), job)
+if redis.call('ZADD', key.accepted, 'NX', received_at, job) == 1 then
+  add(waiting, organization, 1)
+end
+count('replayed')
+wake_one()
+return finish('queued')

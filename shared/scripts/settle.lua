@@ -1,0 +1,223 @@
+-- settle: what became of a leased job, and of its event's mark, in one step.
+--
+-- Arguments: for each job: job, token, verb, details (MessagePack).
+--   done       {retention ms, {{key, sha1 or ''}…} read, {operation…}}
+--   retry      {delay ms}
+--   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made}
+--   duplicate  {}
+--   release    {}
+--   remove     {}: a job of a function that is not ours, which arq has finished
+-- Result: for each job one of
+--   'done', 'retried', 'dead', 'duplicate', 'released', 'removed'  it left, as asked or (dead) as a duplicate
+--   'again'          its mark has changed hands: back to mark
+--   'conflict'       a value that the handler read has changed: run the handler again
+--   'refused:why'    an operation can't be applied; nothing was
+--   'lost'           somebody else holds the job
+-- Transition: leased → done, deferred, dead, removed or queued.
+
+-- A value in the state is its JSON; a versioned one is followed by "\n", version, "\n" and the
+-- id of the event that wrote it. A tombstone has no JSON: it keeps the version of what was deleted.
+local function read_state(name)
+  local raw = redis.call('GET', name)
+  if not raw then return { json = '', expire = 0 } end
+  local json, version, writer = string.match(raw, '^([^\n]*)\n([^\n]*)\n(.*)$')
+  if json then return { json = json, version = tonumber(version), writer = writer, expire = -1 } end
+  return { json = raw, expire = -1 }
+end
+
+local function write_state(name, value)
+  if value.json == '' and not value.version then return redis.call('DEL', name) end
+  local raw = value.json
+  if value.version then raw = raw .. '\n' .. number(value.version) .. '\n' .. value.writer end
+  if value.expire > 0 then
+    redis.call('SET', name, raw, 'PX', number(value.expire))
+  elseif value.expire < 0 then
+    redis.call('SET', name, raw, 'KEEPTTL')
+  else
+    redis.call('SET', name, raw)
+  end
+end
+
+-- Byte by byte: `>` on strings would follow the locale of the server.
+local function follows(one, other)
+  for i = 1, math.min(#one, #other) do
+    local a, b = string.byte(one, i), string.byte(other, i)
+    if a ~= b then return a > b end
+  end
+  return #one > #other
+end
+
+local function is_newer(current, version, writer)
+  if not current.version then return true end
+  if version ~= current.version then return version > current.version end
+  return follows(writer, current.writer)
+end
+
+-- Operations are {name, key, expire (ms; 0: never, -1: as it is), …}. Each is a function of the
+-- value before, and answers the value after, or nil and why not. They match worker/state.py.
+local apply = {}
+
+function apply.put(_, operation)
+  return { json = operation[4], expire = operation[3] }
+end
+
+function apply.put_if_newer(current, operation, writer)
+  local version = operation[5]
+  if not is_newer(current, version, writer) then return current end
+  return { json = operation[4], version = version, writer = writer, expire = operation[3] }
+end
+
+local largest = 9007199254740991 -- 2^53 - 1: beyond it a whole number loses digits
+
+function apply.increment(current, operation)
+  local before = current.json == '' and 0 or tonumber(current.json)
+  if not before then return nil, 'increment: the value is not a number' end
+  local after = before + operation[4]
+  if math.abs(after) > largest then return nil, 'increment: the sum is beyond 2^53 - 1' end
+  local whole = after == math.floor(after)
+  return {
+    json = whole and string.format('%.0f', after) or number(after),
+    version = current.version,
+    writer = current.writer,
+    expire = operation[3] < 0 and current.expire or operation[3],
+  }
+end
+
+-- A deleted version stays known for a while, so that an older write doesn't bring it back.
+function apply.delete(current, operation, writer)
+  local version = operation[4]
+  if version then
+    if not is_newer(current, version, writer) then return current end
+    return { json = '', version = version, writer = writer, expire = operation[3] }
+  end
+  return { json = '', version = current.version, writer = current.writer, expire = operation[3] }
+end
+
+local function unchanged(prefix, reads)
+  for _, read in ipairs(reads) do
+    local raw = redis.call('GET', prefix .. read[1])
+    if (raw and redis.sha1hex(raw) or '') ~= read[2] then return false end
+  end
+  return true
+end
+
+-- All or nothing: nothing is written until the last operation has been worked out.
+local function commit(prefix, operations, writer)
+  local values, changed = {}, {}
+  for _, operation in ipairs(operations) do
+    local name = prefix .. operation[2]
+    local before = values[name] or read_state(name)
+    local after, why = apply[operation[1]](before, operation, writer)
+    if not after then return why end
+    values[name] = after
+    if after ~= before then changed[name] = after end
+  end
+  for name, value in pairs(changed) do write_state(name, value) end
+  return nil
+end
+
+local function is_own(claim, raw)
+  return raw == 'pending:' .. claim.job or raw == 'dead:' .. claim.job
+end
+
+local settle = {}
+
+function settle.done(claim, details)
+  local prefix = key.state .. claim.organization .. ':'
+  local name = mark_name(claim.organization, claim.event_id)
+  if redis.call('GET', name) ~= 'pending:' .. claim.job then return 'again' end
+  if not unchanged(prefix, details[2]) then
+    count('state_conflicts')
+    return 'conflict'
+  end
+  local why = commit(prefix, details[3], claim.event_id)
+  if why then return 'refused:' .. why end
+  redis.call('SET', name, 'done:' .. claim.job, 'PX', number(details[1]))
+  remove_record(claim.organization, claim.job)
+  remove_job(claim)
+  count('handled')
+  return 'done'
+end
+
+-- One at a time means in order: who retries keeps the organization's only slot until it is due.
+-- The slot is the token's; this one nobody holds.
+function settle.retry(claim, details)
+  claim.attempts = claim.attempts + 1
+  claim.claims = 0
+  if cap_of(claim.organization) == 1 then
+    claim.token = redis.sha1hex(claim.token)
+  else
+    clear_token(claim)
+  end
+  write_claim(claim)
+  redis.call('ZADD', key.queue, number(now_ms() + details[1]), claim.job)
+  count('retried')
+  return 'retried'
+end
+
+local function write_record(claim, details)
+  local now = now_ms()
+  local payload = redis.call('GET', key.job .. claim.job)
+  redis.call('HSET', key.dead_letter .. claim.job,
+    'organization', claim.organization, 'endpoint', details[4], 'event_id', claim.event_id,
+    'type', details[3], 'reason', details[1], 'error', details[2],
+    'attempts', claim.attempts, 'claims', claim.claims,
+    'received_at', number(details[5]), 'died_at', number(now), 'payload', payload or '')
+  if redis.call('ZADD', key.dead .. claim.organization, number(now), claim.job) == 1 then
+    add(buried, claim.organization, 1)
+  end
+end
+
+local function leave_as_duplicate(claim)
+  remove_record(claim.organization, claim.job)
+  remove_job(claim)
+  count('duplicate')
+  return 'duplicate'
+end
+
+function settle.dead(claim, details)
+  if claim.event_id ~= '' then
+    local name = mark_name(claim.organization, claim.event_id)
+    local raw = redis.call('GET', name)
+    if raw and not is_own(claim, raw) then return leave_as_duplicate(claim) end
+    redis.call('SET', name, 'dead:' .. claim.job)
+  end
+  if details[6] then claim.attempts = claim.attempts + 1 end
+  write_record(claim, details)
+  remove_job(claim)
+  count('dead')
+  count('dead:' .. details[1])
+  return 'dead'
+end
+
+function settle.duplicate(claim)
+  local raw = redis.call('GET', mark_name(claim.organization, claim.event_id))
+  if not raw or is_own(claim, raw) or string.sub(raw, 1, 5) == 'dead:' then return 'again' end
+  return leave_as_duplicate(claim)
+end
+
+function settle.release(claim)
+  claim.claims = math.max(claim.claims - 1, 0)
+  clear_token(claim)
+  write_claim(claim)
+  redis.call('ZADD', key.queue, number(math.max(claim.virtual, 1)), claim.job)
+  count('released')
+  wake_one()
+  return 'released'
+end
+
+function settle.remove(claim)
+  remove_job(claim)
+  return 'removed'
+end
+
+local results = {}
+for i = 1, #ARGV, 4 do
+  local claim = held_claim(ARGV[i], ARGV[i + 1])
+  local result = 'lost'
+  if claim then
+    result = protected(settle[ARGV[i + 2]], claim, cmsgpack.unpack(ARGV[i + 3]))
+  end
+  results[#results + 1] = result
+end
+return finish(results)

@@ -1,0 +1,1 @@
+"""Sellfern's public contract: its envelope, its signatures, its reference data."""

@@ -1,0 +1,57 @@
+"""Fixtures for every test: a real Redis server, a client of it, an endpoints file."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from redis.asyncio import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+
+
+class StartRedis(Protocol):
+    """Starts a server for one test alone, with the arguments of `EmbeddedRedis`."""
+
+    def __call__(self, **options: Any) -> EmbeddedRedis:  # passed through
+        """Start it; it ends with the test."""
+        ...
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[EmbeddedRedis]:
+    """Give the server that all tests share, every write on disk before it answers."""
+    with EmbeddedRedis(appendfsync="always") as server:
+        yield server
+
+
+@pytest.fixture
+async def redis(redis_server: EmbeddedRedis) -> AsyncIterator[Redis]:
+    """Give a client, replies as bytes, of the shared server after emptying it."""
+    async with Redis.from_url(redis_server.url) as client:
+        await client.flushall()
+        yield client
+
+
+@pytest.fixture
+def fresh_redis_server() -> Iterator[StartRedis]:
+    """Start servers that a test may stop, freeze or limit."""
+    with ExitStack() as servers:
+
+        def start(**options: Any) -> EmbeddedRedis:  # passed through
+            return servers.enter_context(EmbeddedRedis(**options))
+
+        yield start
+
+
+@pytest.fixture
+def endpoints_file(tmp_path: Path) -> Callable[[str], Path]:
+    """Write the text of an endpoints file and give its path, always the same in one test."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "endpoints.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write

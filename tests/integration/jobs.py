@@ -1,0 +1,99 @@
+"""Puts jobs into a real Redis, and looks at where they are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from shared import keys
+from shared.durability import Durability, Mode
+from shared.job import Delivery
+from shared.queue import Accepted, BacklogLimits, Queue
+
+RECEIVED_AT = 1_795_000_000_000
+
+
+def delivery(body: bytes = b"{}", organization: str = "org_a", **changes: Any) -> Delivery:
+    """A delivery with one thing or another changed."""
+    fields: dict[str, Any] = {
+        "endpoint": "acme",
+        "organization": organization,
+        "received_at": RECEIVED_AT,
+        "headers": {},
+        "body": body,
+    }
+    return Delivery(**{**fields, **changes})
+
+
+async def enqueue(redis: Redis, *deliveries: Delivery, **limits: int) -> list[Any]:
+    """Enqueue without waiting for the disk; the answers."""
+    queue = Queue(redis, Durability(Mode.MEMORY), BacklogLimits(**limits))
+    return await queue.enqueue(deliveries)
+
+
+async def enqueued(redis: Redis, *deliveries: Delivery) -> list[str]:
+    """Enqueue new deliveries; their jobs."""
+    answers = await enqueue(redis, *deliveries)
+    assert answers == [Accepted.NEW] * len(deliveries)
+    return [keys.job_id(each.organization, each.body) for each in deliveries]
+
+
+@dataclass(frozen=True)
+class Account:
+    """Everything that Redis holds about jobs, as a test compares it."""
+
+    payloads: set[str]
+    queued: set[str]
+    leased_or_deferred: set[str]
+    claims: set[str]
+    accepted: set[str]
+    waiting: dict[str, int]
+    running: dict[str, int]
+
+
+async def account(redis: Redis) -> Account:
+    """Read it."""
+    queue = dict(await redis.zrange(keys.QUEUE, 0, -1, withscores=True))
+    return Account(
+        payloads={name.decode().removeprefix(keys.JOB) for name in await redis.keys("arq:job:*")},
+        queued=_names(job for job, score in queue.items() if score < keys.DEFERRED_FROM),
+        leased_or_deferred=_names(j for j, score in queue.items() if score >= keys.DEFERRED_FROM),
+        claims=_names(await redis.hkeys(keys.CLAIMS)),
+        accepted=_names(await redis.zrange(keys.ACCEPTED, 0, -1)),
+        waiting=await _tally(redis, keys.WAITING),
+        running=await _tally(redis, keys.RUNNING),
+    )
+
+
+NOTHING = Account(set(), set(), set(), set(), set(), {}, {})
+
+
+async def counters(redis: Redis) -> dict[str, int]:
+    """What the scripts have counted."""
+    return await _tally(redis, keys.COUNTERS)
+
+
+async def mark_of(redis: Redis, event_id: str, organization: str = "org_a") -> str | None:
+    """The dedupe mark of an event."""
+    raw = await redis.get(keys.event(organization, event_id))
+    return raw.decode() if raw else None
+
+
+async def record_of(redis: Redis, job: str) -> dict[str, str]:
+    """The dead letter of a job; empty without one."""
+    raw = await redis.hgetall(keys.dead_letter(job))
+    return {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
+
+
+def _names(raw: Any) -> set[str]:
+    return {name.decode() for name in raw}
+
+
+async def _tally(redis: Redis, name: str) -> dict[str, int]:
+    return {key.decode(): int(value) for key, value in (await redis.hgetall(name)).items()}
+
+
+def bodies(count: int) -> Sequence[bytes]:
+    """Different bodies."""
+    return [b'{"number":%d}' % number for number in range(count)]

@@ -1,0 +1,269 @@
+"""Facts about the worker's loop: waking, sleeping, stopping, suspects, leases."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from shared import keys
+from tests.integration.jobs import NOTHING, account, counters
+from tests.integration.workplace import Workplace, body
+from worker import Event, Handlers, Organization
+from worker.engine import Worker
+from worker.transitions import Claimed
+
+
+class Stage:
+    """A handler that says when it starts, and ends when it is told to."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.started: asyncio.Queue[Event[Any]] = asyncio.Queue()
+        self.go = asyncio.Event()
+        self.running = 0
+        self.most = 0
+        handlers = Handlers()
+
+        @handlers.on("order.updated")
+        async def act(event: Event[Any], _: Organization) -> None:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            self.started.put_nowait(event)
+            try:
+                await self.go.wait()
+            finally:
+                self.running -= 1
+
+        self.place = Workplace(redis, handlers)
+
+    async def start(self) -> Event[Any]:
+        """Wait for a handler to start."""
+        return await asyncio.wait_for(self.started.get(), 10)
+
+
+@pytest.fixture
+def stage(redis: Redis) -> Stage:
+    return Stage(redis)
+
+
+@asynccontextmanager
+async def working(*workers: Worker) -> AsyncIterator[None]:
+    """Workers that run as long as the block."""
+    tasks = [asyncio.create_task(worker.async_run()) for worker in workers]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for worker in workers:
+            await worker.close()
+
+
+async def asleep(redis: Redis, number: int = 1) -> None:
+    """Wait until so many clients wait for the wake token."""
+    while int((await redis.info("clients"))["blocked_clients"]) < number:
+        await asyncio.sleep(0.002)
+
+
+async def drained(redis: Redis) -> None:
+    """Wait until nothing is accepted and unfinished."""
+    while await redis.zcard(keys.ACCEPTED):
+        await asyncio.sleep(0.002)
+
+
+async def test_an_idle_worker_starts_an_event_within_milliseconds(
+    redis: Redis, stage: Stage
+) -> None:
+    stage.go.set()
+    async with working(stage.place.worker()):
+        delays = []
+        for _ in range(20):
+            await asleep(redis)
+            accepted = perf_counter()
+            await stage.place.accept(body())
+            await stage.start()
+            delays.append(perf_counter() - accepted)
+            await drained(redis)
+    assert sorted(delays)[10] < 0.05  # half a second is what arq's poll takes
+
+
+async def test_one_event_wakes_one_worker(redis: Redis, stage: Stage) -> None:
+    async with working(stage.place.worker(), stage.place.worker()):
+        await asleep(redis, 2)
+        before = await claims_so_far(redis)
+        await stage.place.accept(body())
+        await stage.start()
+        assert await claims_so_far(redis) - before == 1
+        stage.go.set()
+        await drained(redis)
+
+
+async def claims_so_far(redis: Redis) -> int:
+    """How often any worker has claimed: it waits for the token after each time."""
+    return int((await redis.info("commandstats"))["cmdstat_blpop"]["calls"])
+
+
+async def test_an_idle_worker_looks_by_itself_once_a_second_at_most(
+    redis: Redis, stage: Stage
+) -> None:
+    async with working(stage.place.worker()):
+        await asleep(redis)
+        started, before = perf_counter(), await claims_so_far(redis)
+        while await claims_so_far(redis) < before + 2:
+            await asyncio.sleep(0.02)
+        assert perf_counter() - started > 0.9
+
+
+async def test_a_deferred_event_runs_when_it_is_due_not_at_the_next_poll(
+    redis: Redis, stage: Stage
+) -> None:
+    stage.go.set()
+    (job,) = await stage.place.accept(body())
+    seconds, microseconds = await redis.time()
+    due = seconds * 1000 + microseconds // 1000 + 200
+    await redis.zadd(keys.QUEUE, {job: due})
+    async with working(stage.place.worker()):
+        await stage.start()
+        seconds, microseconds = await redis.time()
+        assert 0 <= seconds * 1000 + microseconds / 1000 - due < 400
+
+
+async def test_a_worker_runs_as_many_at_once_as_it_has_slots(redis: Redis, stage: Stage) -> None:
+    for n in range(10):
+        organization = f"org_{n}"
+        await stage.place.accept(
+            *(body("", organization) for _ in range(3)), organization=organization
+        )
+    async with working(stage.place.worker(slots=7)):
+        for _ in range(7):
+            await stage.start()
+        await asleep_or_full(stage, 7)
+        stage.go.set()
+        await drained(redis)
+    assert stage.most == 7
+
+
+async def asleep_or_full(stage: Stage, slots: int) -> None:
+    assert stage.running == slots
+    assert stage.started.empty()
+
+
+async def test_one_organization_leaves_a_fifth_of_the_slots_to_the_others(
+    redis: Redis, stage: Stage
+) -> None:
+    await stage.place.accept(*(body() for _ in range(20)))
+    worker = stage.place.worker(slots=10)
+    async with working(worker):
+        for _ in range(8):
+            await stage.start()
+        await asleep(redis)
+        assert stage.running == 8
+        await stage.place.accept(body("", "org_b"), organization="org_b")
+        event = await stage.start()
+        assert event.organization_id == "org_b"
+        stage.go.set()
+        await drained(redis)
+    assert await account(redis) == NOTHING
+
+
+async def test_a_claim_that_is_on_its_way_when_the_worker_stops_is_given_back(
+    redis: Redis, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = await stage.place.accept(body())
+    worker = stage.place.worker()
+    on_its_way, answered = asyncio.Event(), asyncio.Event()
+    real = stage.place.transitions.claim
+
+    async def slow(*arguments: Any, **options: Any) -> Claimed:
+        claimed = await real(*arguments, **options)
+        on_its_way.set()
+        await answered.wait()
+        return claimed
+
+    monkeypatch.setattr(stage.place.transitions, "claim", slow)
+    running = asyncio.create_task(worker.async_run())
+    await on_its_way.wait()
+    assert (await account(redis)).running == {"org_a": 1}
+    running.cancel()
+    await asyncio.sleep(0)
+    answered.set()
+    await asyncio.gather(running, return_exceptions=True)
+    await worker.close()
+    found = await account(redis)
+    assert found.queued == {job}
+    assert found.running == {}
+
+
+async def test_a_suspect_runs_alone(redis: Redis, stage: Stage) -> None:
+    """A busy worker takes nothing more until it is idle, then it takes the suspect."""
+    (suspect,) = await stage.place.accept(body("evt_suspect"))
+    for _ in range(2):
+        assert await stage.place.claim()
+        await redis.zadd(keys.QUEUE, {suspect: keys.DEFERRED_FROM})
+    await redis.zadd(keys.QUEUE, {suspect: 500})  # behind the first of the others
+    async with working(stage.place.worker()):
+        await stage.place.accept(body("evt_1"))
+        assert (await stage.start()).id == "evt_1"
+        await stage.place.accept(body("evt_2"))
+        if stage.running == 2:
+            await stage.start()
+        stage.go.set()
+        await drained(redis)
+    assert (await counters(redis))["handled"] == 3
+
+
+async def test_a_lost_lease_ends_its_handler(redis: Redis, stage: Stage) -> None:
+    (job,) = await stage.place.accept(body("evt_1"))
+    async with working(stage.place.worker(lease=0.3)):
+        await stage.start()
+        await redis.hset(keys.CLAIMS, job, "ff:0:1:1:evt_1")  # somebody else has it
+        while "event_lost" not in stage.place.lines.events():
+            await asyncio.sleep(0.01)
+        assert stage.running == 0
+        assert stage.place.lines.of("lease_lost")[0]["job"] == job
+
+
+async def test_leases_are_renewed_for_as_long_as_a_handler_runs(redis: Redis, stage: Stage) -> None:
+    (job,) = await stage.place.accept(body("evt_1"))
+    async with working(stage.place.worker(lease=0.3)):
+        await stage.start()
+        first = await redis.zscore(keys.QUEUE, job)
+        assert first is not None
+        while (await redis.zscore(keys.QUEUE, job) or 0) < first + 600:
+            await asyncio.sleep(0.02)
+        stage.go.set()
+        await drained(redis)
+    assert (await counters(redis)).get("lease_expired") is None
+
+
+async def test_a_worker_that_leaves_takes_its_slots_along(redis: Redis, stage: Stage) -> None:
+    one, other = stage.place.worker(slots=10), stage.place.worker(slots=5)
+    async with working(one):
+        async with working(other):
+            while await redis.get(keys.SLOTS) != b"15":
+                await asyncio.sleep(0.01)
+        assert await redis.get(keys.SLOTS) == b"10"
+        assert await redis.hlen(keys.WORKERS) == 1
+
+
+async def test_caps_of_the_endpoints_file_reach_redis_and_change_with_it(
+    redis: Redis, stage: Stage
+) -> None:
+    profiles: list[tuple[str, int | None, float]] = [("org_a", 2, 1.0)]
+    await stage.place.accept(*(body() for _ in range(5)))
+    worker = stage.place.worker(lease=0.3, profiles=lambda: list(profiles))
+    async with working(worker):
+        for _ in range(2):
+            await stage.start()
+        await asleep(redis)
+        assert stage.running == 2
+        profiles[0] = ("org_a", 4, 1.0)
+        for _ in range(2):
+            await stage.start()
+        stage.go.set()
+        await drained(redis)
+    assert stage.most == 4

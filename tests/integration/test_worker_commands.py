@@ -1,0 +1,215 @@
+"""Facts about the worker's commands, on a real Redis."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from redis.asyncio import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from shared import keys
+from tests.integration.workplace import Workplace, body
+from worker import Event, Handlers, Organization
+from worker.cli import main
+
+EVIL = "\x1b[2Jevt[bold]\u202e"
+
+
+def run(server: EmbeddedRedis, *arguments: str, **environ: str) -> Result:
+    """Run a command against the server, as wide as a large terminal."""
+    env = {"REDIS_URL": server.url, "COLUMNS": "250", **environ}
+    return CliRunner().invoke(main, arguments, env=env)
+
+
+def seeded(server: EmbeddedRedis, seed: Callable[[Workplace], Awaitable[None]]) -> None:
+    """Empty Redis, then put something into it."""
+
+    async def go() -> None:
+        handlers = Handlers()
+
+        @handlers.on("order.updated")
+        async def store(event: Event[Any], organization: Organization) -> None:
+            await organization.state.put_if_newer("orders/1", event.data, event.created_at)
+            await organization.state.put("other", [1])
+
+        async with Redis.from_url(server.url) as redis:
+            await redis.flushall()
+            await seed(Workplace(redis, handlers))
+
+    asyncio.run(go())
+
+
+async def some_of_everything(place: Workplace) -> None:
+    await place.handle(body("evt_1"))
+    await place.handle(body(EVIL, type="order.[red]exploded\n"))
+    await place.handle(b"rubbish", organization="org_b")
+    await place.accept(body("evt_2"), body("evt_3"))
+    await place.claim()
+
+
+async def nothing(_: Workplace) -> None: ...
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    """The JSON lines of a command's output."""
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_status_shows_what_waits_runs_and_died(redis_server: EmbeddedRedis) -> None:
+    seeded(redis_server, some_of_everything)
+    (status,) = lines(run(redis_server, "status", "--json"))
+    assert status["waiting"] == 2
+    assert status["ready"] == 1
+    assert status["running"] == 1
+    assert status["deferred"] == 0
+    assert status["dead"] == 2
+    assert status["oldest_seconds"] >= 0
+    assert status["counters"]["handled"] == 1
+    assert status["dead_by_reason"] == {"malformed": 1, "unavailable_event": 1}
+    assert [each["organization"] for each in status["organizations"]] == ["org_a", "org_b"]
+
+    shown = run(redis_server, "status").stdout
+    for text in ("Events now", "dead: malformed", "org_b"):
+        assert text in shown
+
+
+def test_an_empty_system_has_a_status_too(redis_server: EmbeddedRedis) -> None:
+    seeded(redis_server, nothing)
+    (status,) = lines(run(redis_server, "status", "--json"))
+    assert status["waiting"] == 0
+    assert status["oldest_seconds"] is None
+    assert run(redis_server, "status").exit_code == 0
+
+
+def test_state_lists_an_organizations_values_by_key(redis_server: EmbeddedRedis) -> None:
+    seeded(redis_server, some_of_everything)
+    found = lines(run(redis_server, "state", "org_a"))
+    assert [each["key"] for each in found] == ["orders/1", "other"]
+    assert found[0]["value"] == {"order_id": "1"}
+    assert found[0]["version"] > 1e15
+    assert found[1] == {"key": "other", "value": [1], "version": None}
+    assert lines(run(redis_server, "state", "org_a", "orders/", "--json")) == found[:1]
+    assert lines(run(redis_server, "state", "org_b")) == []
+
+
+@pytest.mark.parametrize("prefix", ["*", "?rders", "[o]", "\\"])
+def test_a_key_prefix_is_taken_literally(redis_server: EmbeddedRedis, prefix: str) -> None:
+    seeded(redis_server, some_of_everything)
+    assert lines(run(redis_server, "state", "org_a", prefix)) == []
+
+
+@pytest.mark.parametrize("organization", ["org_a:x", "*", "", "o" * 65])
+def test_an_organization_that_cannot_be_is_one_line(
+    redis_server: EmbeddedRedis, organization: str
+) -> None:
+    result = run(redis_server, "state", organization)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ORGANIZATION: expected 1 to 64 letters")
+
+
+def test_dead_letters_are_listed_with_their_reasons(redis_server: EmbeddedRedis) -> None:
+    seeded(redis_server, some_of_everything)
+    found = lines(run(redis_server, "dead-letters", "list", "--json"))
+    assert {each["reason"] for each in found} == {"malformed", "unavailable_event"}
+    mine = lines(run(redis_server, "dead-letters", "list", "--organization", "org_b", "--json"))
+    assert [each["organization"] for each in mine] == ["org_b"]
+    assert len(lines(run(redis_server, "dead-letters", "list", "--limit", "1", "--json"))) == 1
+    assert "malformed" in run(redis_server, "dead-letters", "list").stdout
+
+
+def test_no_dead_letters_is_said(redis_server: EmbeddedRedis) -> None:
+    seeded(redis_server, nothing)
+    assert "none" in run(redis_server, "dead-letters", "list").stdout
+
+
+def test_a_dead_letter_is_shown_with_its_body(redis_server: EmbeddedRedis) -> None:
+    seeded(redis_server, some_of_everything)
+    (job,) = [
+        each["job"]
+        for each in lines(run(redis_server, "dead-letters", "list", "--json"))
+        if each["organization"] == "org_b"
+    ]
+    (shown,) = lines(run(redis_server, "dead-letters", "show", job, "--json"))
+    assert shown["body"] == "rubbish"
+    assert shown["endpoint"] == "acme"
+    assert shown["received"] is not None
+    text = run(redis_server, "dead-letters", "show", job).stdout
+    assert "rubbish" in text
+    assert "malformed" in text
+
+
+def test_a_dead_letter_that_is_not_there_is_one_line(redis_server: EmbeddedRedis) -> None:
+    seeded(redis_server, nothing)
+    result = run(redis_server, "dead-letters", "show", "org_a:\x1bnothing")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: JOB: expected the job of a dead letter (see: dead-letters list), "
+        "got org_a:\\x1bnothing\n"
+    )
+
+
+def test_an_undecodable_payload_is_shown_as_it_is(redis_server: EmbeddedRedis) -> None:
+    async def undecodable(place: Workplace) -> None:
+        (job,) = await place.accept(body())
+        await place.redis.set(keys.payload(job), b"\xffraw")
+        await place.handle_next()
+
+    seeded(redis_server, undecodable)
+    (letter,) = lines(run(redis_server, "dead-letters", "list", "--json"))
+    assert letter["received"] is None
+    (shown,) = lines(run(redis_server, "dead-letters", "show", letter["job"], "--json"))
+    assert shown["body"] == "\\xffraw"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("dead-letters", "list"), ("status",), ("dead-letters", "list", "--json")]
+)
+def test_text_from_outside_is_shown_as_text(
+    redis_server: EmbeddedRedis, arguments: tuple[str, ...]
+) -> None:
+    seeded(redis_server, some_of_everything)
+    shown = run(redis_server, *arguments).stdout
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    if "list" in arguments:
+        assert "[bold]" in shown
+
+
+def test_a_redis_that_is_not_there_is_one_line(redis_server: EmbeddedRedis) -> None:
+    result = run(redis_server, "status", REDIS_URL="redis://:secret@127.0.0.1:1")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: REDIS_URL: expected a Redis that answers, got")
+    assert "secret" not in result.output
+
+
+def test_a_wrong_url_is_one_line(redis_server: EmbeddedRedis) -> None:
+    result = run(redis_server, "status", REDIS_URL="http://x")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: REDIS_URL: expected redis://")
+
+
+def test_a_module_that_fails_to_import_is_one_line(
+    redis_server: EmbeddedRedis, tmp_path: Path, endpoints_file: Callable[[str], Path]
+) -> None:
+    (tmp_path / "broken_handlers.py").write_text(
+        "from worker import Handlers\nhandlers = Handlers()\n"
+        "@handlers.on('order.updated')\ndef plain(event, organization): ...\n"
+    )
+    (tmp_path / "empty_handlers.py").write_text("from worker import Handlers\nh = Handlers()\n")
+    path = endpoints_file('[[endpoint]]\nid="a"\norganization_id="org_a"\nsecrets=["whsec_a"]\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        for handlers, message in (
+            ("broken_handlers:handlers", "plain: expected an async def function, got function"),
+            ("empty_handlers:h", "expected at least one handler, got an empty registry"),
+            ("empty_handlers:h.x", "no 'x' in it"),
+        ):
+            result = run(redis_server, ENDPOINTS_FILE=str(path), WORKER_HANDLERS=handlers)
+            assert result.exit_code == 2
+            assert message in result.stderr
+            assert len(result.stderr.splitlines()) == 1

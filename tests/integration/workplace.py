@@ -1,0 +1,187 @@
+"""A worker's inside on a real Redis, without its process."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+import msgspec
+import structlog
+from redis.asyncio import ConnectionPool, Redis
+from structlog.testing import CapturingLogger
+from structlog.typing import FilteringBoundLogger
+
+from shared import keys
+from shared.durability import Durability, Mode
+from shared.endpoints import OrganizationProfile
+from shared.job import Delivery
+from shared.queue import Queue
+from shared.sellfern.reference import load_default
+from worker import Handlers, stock
+from worker.backoff import Backoff
+from worker.engine import Worker
+from worker.judgement import Limits
+from worker.leases import Profiles
+from worker.ledger import Ledger
+from worker.pipeline import Pipeline, Policy
+from worker.reports import Report
+from worker.transitions import Claim, Settled, Transitions
+
+DAY = 86_400.0
+LIMITS = Limits(max_event_age=6 * DAY, dedupe_retention=7 * DAY, clock_skew=300)
+POLICY = Policy(
+    limits=LIMITS,
+    handler_timeout=5,
+    max_attempts=3,
+    max_claims=3,
+    backoff=Backoff(base=0.001, cap=0.002),
+)
+_numbers = count()
+
+
+def now() -> datetime:
+    """The present, aware."""
+    return datetime.now(UTC)
+
+
+def body(event_id: str = "", organization: str = "org_a", **changes: Any) -> bytes:
+    """A signed body as Sellfern would send it, with one thing or another changed."""
+    fields: dict[str, Any] = {
+        "id": event_id or f"evt_{next(_numbers)}",
+        "type": "order.updated",
+        "created_at": now(),
+        "organization_id": organization,
+        "data": {"order_id": "1"},
+    }
+    return msgspec.json.encode({**fields, **changes})
+
+
+class Lines:
+    """What was logged."""
+
+    def __init__(self) -> None:
+        self._capture = CapturingLogger()
+        self.log: FilteringBoundLogger = structlog.wrap_logger(
+            self._capture,
+            processors=[],
+            wrapper_class=structlog.make_filtering_bound_logger("debug"),
+        )
+
+    def events(self) -> list[str]:
+        """The events in the order in which they were logged."""
+        return [str(call.kwargs["event"]) for call in self._capture.calls]
+
+    def of(self, event: str) -> list[Mapping[str, Any]]:
+        """The fields of each line of an event."""
+        return [call.kwargs for call in self._capture.calls if call.kwargs["event"] == event]
+
+    def text(self) -> str:
+        """Everything that was logged."""
+        return repr(self._capture.calls)
+
+
+class Workplace:
+    """A pipeline with what it needs.
+
+    Args:
+        redis: a real one.
+        handlers: to be run.
+        policy: the rules.
+    """
+
+    def __init__(
+        self, redis: Redis, handlers: Handlers | None = None, policy: Policy = POLICY
+    ) -> None:
+        self.redis = redis
+        self.handlers = handlers or Handlers()
+        self.lines = Lines()
+        self.transitions = Transitions(redis)
+        self.profiles: dict[str, OrganizationProfile] = {}
+        self.pipeline = Pipeline(
+            ledger=Ledger(self.transitions, patience=1, log=self.lines.log),
+            handlers=self.handlers,
+            reference=load_default(),
+            policy=policy,
+            profiles=lambda: self.profiles,
+            log=self.lines.log,
+            report=Report(self.lines.log),
+        )
+
+    def context(self, lease: float = 30) -> stock.Context:
+        """What arq's functions need."""
+        return stock.Context(self.pipeline, self.transitions, lease, self.lines.log)
+
+    async def accept(
+        self, *bodies: bytes, organization: str = "org_a", **changes: Any
+    ) -> list[str]:
+        """Enqueue signed bodies; their jobs."""
+        received_at = round(now().timestamp() * 1000)
+        deliveries = [
+            Delivery(
+                **{
+                    "endpoint": "acme",
+                    "organization": organization,
+                    "received_at": received_at,
+                    "headers": {},
+                    "body": each,
+                    **changes,
+                }
+            )
+            for each in bodies
+        ]
+        await Queue(self.redis, Durability(Mode.MEMORY)).enqueue(deliveries)
+        return [keys.job_id(organization, each) for each in bodies]
+
+    async def claim(self, most: int = 1, lease: float = 30) -> list[tuple[Claim, bytes]]:
+        """Claim what is in line."""
+        claimed = await self.transitions.claim("w1", most=most, lease=lease, holding=0)
+        return claimed.jobs
+
+    async def handle(self, signed: bytes, **changes: Any) -> Settled:
+        """Take one body from acceptance to its end, or to its next attempt."""
+        await self.accept(signed, **changes)
+        return await self.handle_next()
+
+    async def handle_next(self) -> Settled:
+        """Run the next job that is, or comes, in line."""
+        from shared import job as jobs  # noqa: PLC0415  # beside the function of that name
+
+        while not (claimed := await self.claim()):
+            await asyncio.sleep(0.001)  # the next attempt is due in a millisecond or two
+        ((claim, payload),) = claimed
+        try:
+            delivery = jobs.decode(payload)
+        except jobs.PayloadError:
+            return await self.pipeline.run(claim, None)
+        return await self.pipeline.run(claim, delivery)
+
+    def worker(
+        self,
+        *,
+        slots: int = 10,
+        lease: float = 30,
+        profiles: Callable[[], Profiles] = list,
+        **options: Any,
+    ) -> Worker:
+        """This project's arq worker around the pipeline; to be closed by the test."""
+        context = self.context(lease)
+        return Worker(
+            context,
+            self.redis,
+            name=f"w{next(_numbers)}",
+            description=b"{}",
+            profiles=profiles,
+            **{**self.options(context, slots), **options},
+        )
+
+    def options(self, context: stock.Context, slots: int = 10) -> dict[str, Any]:
+        """Options for an ``arq.Worker``."""
+        where = self.redis.connection_pool.connection_kwargs
+        return stock.worker_options(
+            context,
+            stock.arq_redis(ConnectionPool(host=where["host"], port=where["port"])),
+            concurrency=slots,
+            job_timeout=60,
+            drain=5,
+        )

@@ -1,0 +1,258 @@
+"""Facts about signing and verifying."""
+
+import base64
+import hashlib
+import hmac
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from shared.errors import SignatureError
+from shared.sellfern.signature import (
+    SELLFERN,
+    STANDARD_WEBHOOKS,
+    TIMESTAMPED,
+    Scheme,
+    scheme_from_table,
+    sign,
+    verify,
+)
+
+NOW = 1_795_000_000.0
+BODY = b'{"id":"evt_1"}'
+SECRET = b"whsec_c2VjcmV0IGtleSBvZiB0aGUgZW5kcG9pbnQ="
+GITHUB = scheme_from_table({"header": "X-Hub-Signature-256", "prefix": "sha256="})
+SHA512 = scheme_from_table({"header": "x-sig", "algorithm": "sha512", "encoding": "base64"})
+SCHEMES = [SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, GITHUB, SHA512]
+
+
+def refused(scheme: Scheme, headers: Any, *, body: bytes = BODY, now: float = NOW) -> str:
+    """The code with which these headers are refused."""
+    with pytest.raises(SignatureError) as caught:
+        verify(scheme, body, CIMultiDict(headers), [SECRET], now)
+    return caught.value.code
+
+
+def test_githubs_published_example_verifies() -> None:
+    headers = CIMultiDict(
+        {
+            "X-Hub-Signature-256": "sha256="
+            "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+        }
+    )
+    verify(GITHUB, b"Hello, World!", headers, [b"It's a Secret to Everybody"], NOW)
+    with pytest.raises(SignatureError):
+        verify(GITHUB, b"Hello, World?", headers, [b"It's a Secret to Everybody"], NOW)
+
+
+def test_the_vector_of_the_standard_webhooks_specification_verifies() -> None:
+    headers = CIMultiDict(
+        {
+            "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            "webhook-timestamp": "1614265330",
+            "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+        }
+    )
+    secret = b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    verify(STANDARD_WEBHOOKS, b'{"test": 2432232314}', headers, [secret], 1614265330)
+
+
+def test_sellferns_scheme_is_the_lower_case_hex_hmac_of_the_raw_body() -> None:
+    good = hmac.new(SECRET, BODY, hashlib.sha256).hexdigest()
+    verify(SELLFERN, BODY, CIMultiDict({"x-sellfern-signature": good}), [SECRET], NOW)
+    assert refused(SELLFERN, {"x-sellfern-signature": good.upper()}) == "signature_invalid"
+    assert refused(SELLFERN, {"x-sellfern-signature": f"sha256={good}"}) == "signature_invalid"
+    assert refused(SELLFERN, {}) == "signature_missing"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.header)
+def test_what_is_signed_verifies_and_nothing_else_does(scheme: Scheme) -> None:
+    headers = sign(scheme, BODY, SECRET, now=NOW, message_id="msg_1")
+    verify(scheme, BODY, CIMultiDict(headers), [b"other", SECRET], NOW)
+    assert refused(scheme, headers, body=BODY + b" ") == "signature_invalid"
+    for secrets in ([], [b""], [b"other"]):
+        with pytest.raises(SignatureError) as caught:
+            verify(scheme, BODY, CIMultiDict(headers), secrets, NOW)
+        assert caught.value.code == "signature_invalid"
+    for name in headers:
+        rest = {key: value for key, value in headers.items() if key != name}
+        assert refused(scheme, rest) == "signature_missing"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.header)
+def test_a_header_that_is_there_twice_is_refused(scheme: Scheme) -> None:
+    for name, value in sign(scheme, BODY, SECRET, now=NOW, message_id="msg_1").items():
+        headers = [*sign(scheme, BODY, SECRET, now=NOW, message_id="msg_1").items(), (name, value)]
+        assert refused(scheme, headers) == "signature_invalid"
+
+
+@pytest.mark.parametrize("scheme", [STANDARD_WEBHOOKS, TIMESTAMPED])
+def test_a_timestamp_may_be_as_far_off_as_the_tolerance(scheme: Scheme) -> None:
+    headers = sign(scheme, BODY, SECRET, now=NOW, message_id="msg_1")
+    for off in (-300, 300):
+        verify(scheme, BODY, CIMultiDict(headers), [SECRET], NOW + off)
+    for off in (-301, 301):
+        assert refused(scheme, headers, now=NOW + off) == "signature_invalid"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "join"), [(STANDARD_WEBHOOKS, " "), (TIMESTAMPED, ",")], ids=["standard", "stamped"]
+)
+def test_one_good_signature_among_several_suffices(scheme: Scheme, join: str) -> None:
+    headers = sign(scheme, BODY, SECRET, now=NOW, message_id="msg_1")
+    several = headers[scheme.header] + join + scheme.prefix + "AAAA" + join + "v9,other"
+    verify(scheme, BODY, CIMultiDict({**headers, scheme.header: several}), [SECRET], NOW)
+
+
+def test_a_header_full_of_signatures_is_refused_before_any_is_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared = 0
+
+    def counted(one: bytes, other: bytes) -> bool:
+        nonlocal compared
+        compared += 1
+        return one == other
+
+    monkeypatch.setattr(hmac, "compare_digest", counted)
+    headers = sign(STANDARD_WEBHOOKS, BODY, SECRET, now=NOW, message_id="msg_1")
+    headers[STANDARD_WEBHOOKS.header] = " ".join(["v1,a"] * 17)
+    assert refused(STANDARD_WEBHOOKS, headers) == "signature_invalid"
+    assert compared == 0
+
+
+def test_every_secret_is_compared_in_constant_time_with_every_candidate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The comparison goes through hmac.compare_digest, and a match ends nothing early."""
+    compared = []
+    real = hmac.compare_digest
+
+    def spy(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return real(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", spy)
+    headers = sign(TIMESTAMPED, BODY, SECRET, now=NOW, message_id="m")
+    headers[TIMESTAMPED.header] += ",v1=00"
+    verify(TIMESTAMPED, BODY, CIMultiDict(headers), [SECRET, b"other"], NOW)
+    assert len(compared) == 4
+    assert {type(each) for pair in compared for each in pair} == {bytes}
+
+
+def test_a_secret_without_a_key_in_it_neither_signs_nor_verifies() -> None:
+    headers = sign(STANDARD_WEBHOOKS, BODY, SECRET, now=NOW, message_id="m")
+    for secret in (b"whsec_", b"whsec_not base64!", b"whsec_\xff"):
+        with pytest.raises(ValueError, match="expected a base64 secret"):
+            sign(STANDARD_WEBHOOKS, BODY, secret, now=NOW, message_id="m")
+        with pytest.raises(SignatureError):
+            verify(STANDARD_WEBHOOKS, BODY, CIMultiDict(headers), [secret], NOW)
+
+
+_TEXTS = st.one_of(
+    st.text(max_size=80),
+    st.text(alphabet="0123456789abcdef", min_size=64, max_size=64),
+    st.text(alphabet="v1,= t0129+/\ud800é", max_size=60),
+    st.just("t=1795000000,v1=00"),
+    st.just("x" * 5000),
+)
+_HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from([h for s in SCHEMES for h in (s.header, s.timestamp_header, s.id_header)]),
+        _TEXTS,
+    ),
+    max_size=6,
+)
+_DESCRIBED = st.builds(
+    lambda prefix, separator, field: replace(
+        TIMESTAMPED, prefix=prefix, separator=separator, timestamp_field=field
+    ),
+    st.text(max_size=3),
+    st.text(min_size=1, max_size=2),
+    st.text(min_size=1, max_size=2),
+)
+
+
+@given(
+    scheme=st.one_of(st.sampled_from(SCHEMES), _DESCRIBED),
+    body=st.binary(max_size=100),
+    headers=_HEADERS,
+    secrets=st.lists(st.binary(max_size=20), max_size=3),
+    now=st.floats(0, 4e9),
+)
+def test_any_bytes_with_any_headers_verify_or_raise_a_signature_error(
+    scheme: Scheme, body: bytes, headers: Any, secrets: list[bytes], now: float
+) -> None:
+    with pytest.raises(SignatureError) as caught:  # to verify, it would have to guess an HMAC
+        verify(scheme, body, CIMultiDict(headers), secrets, now)
+    assert caught.value.code in {"signature_missing", "signature_invalid"}
+
+
+@given(body=st.binary(max_size=200), secret=st.binary(min_size=1, max_size=40))
+def test_any_body_and_any_secret_sign_and_verify(body: bytes, secret: bytes) -> None:
+    for scheme in (SELLFERN, TIMESTAMPED, GITHUB):
+        headers = sign(scheme, body, secret, now=NOW, message_id="m")
+        verify(scheme, body, CIMultiDict(headers), [secret], NOW)
+
+
+def test_a_described_scheme_says_everything_about_an_hmac() -> None:
+    scheme = scheme_from_table(
+        {
+            "header": "X-Signature",
+            "prefix": "v1,",
+            "encoding": "base64",
+            "algorithm": "sha512",
+            "signed": "{id}:{timestamp}:{body}",
+            "separator": " ",
+            "id_header": "X-Id",
+            "timestamp_header": "X-Time",
+            "tolerance": "1m",
+            "secret_encoding": "base64",
+            "secret_prefix": "k_",
+        }
+    )
+    secret = b"k_" + base64.b64encode(b"key")
+    headers = sign(scheme, BODY, secret, now=NOW, message_id="m1")
+    expected = hmac.digest(b"key", b"m1:1795000000:" + BODY, "sha512")
+    assert headers["X-Signature"] == "v1," + base64.b64encode(expected).decode()
+    verify(scheme, BODY, CIMultiDict(headers), [secret], NOW + 60)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, "no 'header'"),
+        ({"header": "a b"}, "'header': expected the name of a header, got 'a b'"),
+        ({"header": "h", "heeder": 1}, "'heeder': expected one of header, prefix"),
+        ({"header": "h", "encoding": "HEX"}, "'encoding': expected one of hex, base64, got 'HEX'"),
+        ({"header": "h", "prefix": 1}, "'prefix': expected a short text, got 1"),
+        ({"header": "h", "signed": "{bdy}"}, "'signed': expected {id}, {timestamp}, {body} once"),
+        ({"header": "h", "signed": "{body}."}, "'signed': expected it to end in {body}"),
+        ({"header": "h", "signed": "{timestamp}{body}"}, "expected {timestamp} exactly where"),
+        ({"header": "h", "signed": "{id}{body}"}, "expected {id} exactly where id_header"),
+        (
+            {"header": "h", "signed": "{timestamp}{body}", "timestamp_header": "t"},
+            "'tolerance': expected exactly where {timestamp} is signed",
+        ),
+        (
+            {
+                "header": "h",
+                "signed": "{timestamp}{body}",
+                "timestamp_field": "t",
+                "tolerance": "5m",
+            },
+            "'separator': expected one between the fields",
+        ),
+        ({"header": "h", "tolerance": "soon"}, "'tolerance': expected a duration such as '5m'"),
+    ],
+)
+def test_a_scheme_that_cannot_be_is_told_what_was_expected(
+    table: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the text is compared below
+        scheme_from_table(table)
+    assert message in str(caught.value)

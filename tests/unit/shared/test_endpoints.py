@@ -1,0 +1,342 @@
+"""The endpoints file: what it may say, and what it is told when it is wrong."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.endpoints import Endpoints, parse_endpoints
+from shared.errors import SettingsError
+from shared.sellfern import signature
+
+SECRET = "whsec_topsecret"
+ACME = f"""[[endpoint]]
+id = "acme"
+organization_id = "org_1"
+secrets = ["{SECRET}"]
+"""
+BETA = ACME.replace("acme", "beta")
+
+
+def parse(text: str, **files: str) -> Endpoints:
+    def read(path: Path) -> str:
+        if path.name not in files:
+            raise FileNotFoundError(2, "No such file or directory")
+        return files[path.name]
+
+    return parse_endpoints(
+        text,
+        path=Path("conf/endpoints.toml"),
+        environ={"ACME_SECRET": "whsec_env\n", "EMPTY": ""},
+        read_secret_file=read,
+    )
+
+
+def error(text: str, **files: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        parse(text, **files)
+    message = str(caught.value)
+    assert message.startswith("ENDPOINTS_FILE (conf/endpoints.toml)")
+    assert SECRET not in message
+    return message.removeprefix("ENDPOINTS_FILE (conf/endpoints.toml)").lstrip(": ")
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    endpoint = parse(ACME)["acme"]
+    assert endpoint.organization_id == "org_1"
+    assert endpoint.scheme is signature.SELLFERN
+    assert (endpoint.weight, endpoint.concurrency, dict(endpoint.settings)) == (1.0, None, {})
+    assert endpoint.active_secrets(0) == [SECRET.encode()]
+
+
+def test_all_that_can_be_said_is_kept() -> None:
+    endpoints = parse(
+        ACME.replace(SECRET, "whsec_c2VjcmV0")
+        + 'scheme = "standard-webhooks"\nweight = 2\nconcurrency = 1\n'
+        '[endpoint.settings]\nerp = "https://erp.example"\n'
+    )
+    endpoint = endpoints["acme"]
+    assert endpoint.scheme is signature.STANDARD_WEBHOOKS
+    assert (endpoint.weight, endpoint.concurrency) == (2.0, 1)
+    assert endpoint.settings == {"erp": "https://erp.example"}
+    profile = endpoints.organizations()["org_1"]
+    assert (profile.id, profile.weight, profile.concurrency) == ("org_1", 2.0, 1)
+    assert profile.settings == {"erp": "https://erp.example"}
+
+
+def test_a_described_hmac_is_a_scheme() -> None:
+    text = ACME + '[endpoint.scheme]\nheader = "X-Hub-Signature-256"\nprefix = "sha256="\n'
+    assert parse(text)["acme"].scheme.header.lower() == "x-hub-signature-256"
+
+
+def test_secrets_come_from_the_file_the_environment_and_other_files() -> None:
+    text = ACME.replace(
+        f'["{SECRET}"]',
+        '["a", { value = "b" }, { env = "ACME_SECRET" }, { file = "secret.txt" }]',
+    )
+    endpoint = parse(text, **{"secret.txt": "whsec_file\n"})["acme"]
+    assert endpoint.active_secrets(0) == [b"a", b"b", b"whsec_env", b"whsec_file"]
+
+
+def test_a_secret_file_is_looked_for_beside_the_endpoints_file() -> None:
+    seen = []
+
+    def read(path: Path) -> str:
+        seen.append(path)
+        return "x"
+
+    text = ACME.replace(f'"{SECRET}"', '{ file = "a/b" }, { file = "/run/c" }')
+    parse_endpoints(text, path=Path("/etc/e.toml"), environ={}, read_secret_file=read)
+    assert seen == [Path("/etc/a/b"), Path("/run/c")]
+
+
+def test_a_secret_works_until_its_moment_and_not_after() -> None:
+    text = ACME.replace(
+        f'"{SECRET}"', '"new", { value = "old", until = 2026-12-01T01:00:00+01:00 }'
+    )
+    endpoint = parse(text)["acme"]
+    moment = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+    assert endpoint.active_secrets(moment - 0.001) == [b"new", b"old"]
+    assert endpoint.active_secrets(moment) == [b"new"]
+
+
+def test_no_secret_shows_in_a_repr() -> None:
+    assert SECRET not in repr(parse(ACME)["acme"])
+
+
+def test_endpoints_of_one_organization_are_one_profile() -> None:
+    endpoints = parse(
+        ACME
+        + "weight = 3\n[endpoint.settings]\na = 1\nb = 2\n"
+        + BETA
+        + "concurrency = 4\n[endpoint.settings]\nb = 2\nc = 3\n"
+    )
+    profile = endpoints.organizations()["org_1"]
+    assert (profile.weight, profile.concurrency) == (3.0, 4)
+    assert profile.settings == {"a": 1, "b": 2, "c": 3}
+    assert {endpoint.weight for endpoint in endpoints.values()} == {3.0}
+    assert {endpoint.concurrency for endpoint in endpoints.values()} == {4}
+    assert endpoints["acme"].settings == {"a": 1, "b": 2}
+
+
+def test_endpoints_are_a_mapping_in_the_order_of_the_file() -> None:
+    endpoints = parse(BETA + ACME)
+    assert list(endpoints) == ["beta", "acme"]
+    assert len(endpoints) == 2
+    assert endpoints.get("nobody") is None
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ("weight = 0", "line 5: expected weight to be a number from 0.01 to 100, got 0"),
+        ("weight = 100.1", "line 5: expected weight to be a number from 0.01 to 100, got 100.1"),
+        ("weight = nan", "line 5: expected weight to be a number from 0.01 to 100, got nan"),
+        ("weight = true", "line 5: expected weight to be a number from 0.01 to 100, got True"),
+        ("weight = '1'", "line 5: expected weight to be a number from 0.01 to 100, got '1'"),
+        ("concurrency = 0", "line 5: expected concurrency to be a whole number from 1, got 0"),
+        (
+            "concurrency = true",
+            "line 5: expected concurrency to be a whole number from 1, got True",
+        ),
+        ("concurrency = 1.5", "line 5: expected concurrency to be a whole number from 1, got 1.5"),
+        ("settings = 1", "line 5: expected settings to be a table, got a int"),
+        (
+            "scheme = 'selfern'",
+            (
+                "line 5: expected scheme to be one of sellfern, standard-webhooks, timestamped, "
+                "or a table that describes an HMAC, got 'selfern'; did you mean 'sellfern'?"
+            ),
+        ),
+        (
+            "scheme = 1",
+            (
+                "line 5: expected scheme to be one of sellfern, standard-webhooks, timestamped, "
+                "or a table that describes an HMAC, got a int"
+            ),
+        ),
+        (
+            "wieght = 1",
+            (
+                "line 5: expected one of the keys id, organization_id, secrets, scheme, weight, "
+                "concurrency, settings, got 'wieght'; did you mean 'weight'?"
+            ),
+        ),
+        ("a =", "line 5: expected valid TOML, got a mistake: Invalid value"),
+        ("[[endpoint]]", None),
+        (
+            "[endpoints]",
+            (
+                "line 5: expected only [[endpoint]] tables, got the key 'endpoints'; "
+                "did you mean 'endpoint'?"
+            ),
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(added: str, message: str | None) -> None:
+    found = error(ACME + added)
+    assert message is None or found == message
+
+
+@pytest.mark.parametrize(
+    ("secrets", "message"),
+    [
+        ("[]", "expected secrets to be a list of 1 to 16 secrets, got 0"),
+        (f"{['x'] * 17}", "expected secrets to be a list of 1 to 16 secrets, got 17"),
+        (f'"{SECRET}"', "expected secrets to be a list of secrets, got a text"),
+        ("[1]", "expected secrets to be texts or tables, got a int"),
+        ('[""]', "expected secrets to be a secret that isn't empty, got an empty text"),
+        ("[{}]", "expected secrets to be tables with one of value, env, file, got none of them"),
+        (
+            f'[{{ value = "{SECRET}", env = "X" }}]',
+            "expected secrets to be tables with one of value, env, file, got value and env",
+        ),
+        ("[{ value = [] }]", "expected secrets to be tables whose value is a text, got a list"),
+        (
+            '[{ env = "NOBODY" }]',
+            (
+                "expected secrets to be a secret that isn't empty, "
+                "got nothing in the environment variable 'NOBODY'"
+            ),
+        ),
+        (
+            '[{ env = "EMPTY" }]',
+            (
+                "expected secrets to be a secret that isn't empty, "
+                "got nothing in the environment variable 'EMPTY'"
+            ),
+        ),
+        (
+            f'[{{ env = "{SECRET}" }}]',
+            (
+                "expected secrets to be a secret that isn't empty, got nothing in the environment "
+                "variable something that looks like a secret"
+            ),
+        ),
+        (
+            '[{ file = "gone" }]',
+            (
+                "expected secrets to be a secret in a readable file, "
+                "got 'gone' (No such file or directory)"
+            ),
+        ),
+        (
+            '[{ file = "empty" }]',
+            "expected secrets to be a secret that isn't empty, got nothing in the file 'empty'",
+        ),
+        (
+            f'[{{ vlaue = "{SECRET}" }}]',
+            "expected one of the keys value, env, file, until, got 'vlaue'; did you mean 'value'?",
+        ),
+        (
+            f'[{{ value = "{SECRET}", until = 2026-12-01T00:00:00 }}]',
+            (
+                "expected secrets to be tables whose until is a date and time with an offset, "
+                "as in 2026-12-01T00:00:00Z, got 2026-12-01T00:00:00"
+            ),
+        ),
+        (
+            f'[{{ value = "{SECRET}", until = "{SECRET}" }}]',
+            (
+                "expected secrets to be tables whose until is a date and time with an offset, "
+                "as in 2026-12-01T00:00:00Z, got a text"
+            ),
+        ),
+    ],
+)
+def test_wrong_secrets_are_refused_without_showing_one(secrets: str, message: str) -> None:
+    text = ACME.replace(f'["{SECRET}"]', secrets)
+    assert error(text, empty="\n") in {f"line 4: {message}", f"line 1: {message}"}
+
+
+def test_a_secret_without_a_key_for_its_scheme_is_refused() -> None:
+    assert error(ACME + 'scheme = "standard-webhooks"\n') == (
+        "line 4: expected secrets to be base64 secrets, as the scheme standard-webhooks needs "
+        "them, got one without a key in it"
+    )
+
+
+def test_a_secret_file_that_is_no_text_is_refused() -> None:
+    def read(path: Path) -> str:
+        return b"\xff".decode()
+
+    text = ACME.replace(f'"{SECRET}"', '{ file = "binary" }')
+    with pytest.raises(SettingsError, match=r"got 'binary' \(not UTF-8\)"):
+        parse_endpoints(text, path=Path("e"), environ={}, read_secret_file=read)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "got"),
+    [
+        ("id", '"a b"', "'a b'"),
+        ("id", f'"{"a" * 65}"', None),
+        ("id", "1", "a int"),
+        ("organization_id", '"org:1"', "'org:1'"),
+        ("organization_id", '"whsec_/+="', "something that looks like a secret"),
+        ("organization_id", '""', "''"),
+    ],
+)
+def test_ids_are_names_of_letters_digits_dash_and_underscore(
+    key: str, value: str, got: str | None
+) -> None:
+    line = {"id": 2, "organization_id": 3}[key]
+    old = {"id": '"acme"', "organization_id": '"org_1"'}[key]
+    found = error(ACME.replace(old, value))
+    expected = f"line {line}: expected {key} to be 1 to 64 characters of A-Z a-z 0-9 _ -, got "
+    assert found.startswith(expected)
+    assert got is None or found == expected + got
+
+
+@pytest.mark.parametrize("key", ["id", "organization_id", "secrets"])
+def test_what_must_be_there_is_missed(key: str) -> None:
+    text = "\n".join(line for line in ACME.splitlines() if not line.startswith(f"{key} ="))
+    assert error(text).startswith(f"line 1: expected {key} to be ")
+    assert error(text).endswith("got nothing")
+
+
+def test_two_endpoints_of_one_id_are_refused() -> None:
+    assert error(ACME + ACME) == (
+        "line 6: expected id to be an id that no other endpoint has, got 'acme'"
+    )
+
+
+def test_one_secret_for_two_organizations_is_refused() -> None:
+    assert error(ACME + BETA.replace("org_1", "org_2")) == (
+        "line 8: expected secrets to be secrets of this organization alone, "
+        "got one of organization org_1 as well"
+    )
+
+
+def test_endpoints_that_contradict_each_other_are_refused() -> None:
+    assert error(ACME + "weight = 2\n" + BETA + "weight = 3\n") == (
+        "line 10: expected weight to be 2.0 as in another endpoint of organization org_1, got 3.0"
+    )
+    assert error(ACME + "concurrency = 2\n" + BETA + "concurrency = 3\n").startswith("line 10")
+    settings = "[endpoint.settings]\ntoken = '{}'\n"
+    assert error(ACME + settings.format(SECRET) + BETA + settings.format("other")) == (
+        "line 11: expected settings to be the same 'token' as in the other endpoints of its "
+        "organization, got another value"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "endpoint = 1", "endpoint = []"])
+def test_a_file_without_endpoints_is_refused(text: str) -> None:
+    assert error(text) == "expected at least one [[endpoint]] table, got none"
+
+
+def test_an_endpoint_that_is_no_table_is_refused() -> None:
+    assert error("endpoint = [1]") == "expected an [[endpoint]] table, got a int"
+
+
+def test_brackets_without_end_are_refused() -> None:
+    assert error("a = " + "[" * 20_000) == "expected valid TOML, got brackets nested too deeply"
+
+
+@given(st.text(alphabet=st.sampled_from("[]{}=\"'\n #.,aeidnpotsrc_1"), max_size=80))
+def test_any_text_is_endpoints_or_a_settings_error(text: str) -> None:
+    try:
+        parse(ACME + text)
+    except SettingsError as exc:
+        assert SECRET not in str(exc)  # noqa: PT017  # only some texts raise

@@ -1,0 +1,38 @@
+"""Asks Redis something from the command line."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from redis.asyncio import Redis
+
+from shared import display, keys
+from shared.config import CommonSettings, Reader
+from shared.connection import REDIS_ERRORS, open_redis, translate
+from shared.errors import SettingsError
+
+Answer = TypeVar("Answer")
+
+
+def ask(question: Callable[[Redis], Awaitable[Answer]]) -> Answer:
+    """Ask it; one line on stderr and exit code 2 where that can't be done."""
+
+    async def asked() -> Answer:
+        async with open_redis(settings.redis_url, connections=1) as redis:
+            return await question(redis)
+
+    try:
+        settings = CommonSettings.from_reader(Reader(os.environ))
+        return asyncio.run(asked())
+    except SettingsError as exc:
+        display.fail(str(exc))
+    except REDIS_ERRORS as exc:
+        display.fail(f"REDIS_URL: expected a Redis that answers, got {translate(exc)}")
+
+
+def checked_organization(organization: str, name: str = "ORGANIZATION") -> str:
+    """The organization's id, if it can be one."""
+    if not keys.ORGANIZATION_PATTERN.fullmatch(organization):
+        display.fail(f"{name}: expected 1 to 64 letters, digits, _ or -, got {organization!r:.80}")
+    return organization

@@ -1,0 +1,133 @@
+"""The worker's command line."""
+
+import os
+
+import click
+import msgspec
+import uvloop
+from redis.asyncio import Redis
+
+from shared import display, logs
+from shared.durations import format_duration
+from shared.endpoints_file import EndpointsFile
+from shared.errors import SettingsError
+from worker import contention, projection
+from worker.app import serve
+from worker.asking import ask, checked_organization
+from worker.dead_letter_commands import dead_letters
+from worker.loading import load_handlers
+from worker.overview import Overview, read_overview
+from worker.settings import WorkerSettings
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+
+
+@click.group(invoke_without_command=True)
+@click.version_option(package_name="sellfern-webhooks")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Handle accepted Sellfern events; without a command, run a worker."""
+    if context.invoked_subcommand is None:
+        context.invoke(run)
+
+
+@main.command()
+def run() -> None:
+    """Run a worker until it is told to stop (SIGTERM)."""
+    try:
+        settings = WorkerSettings.from_mapping(os.environ)
+        logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
+        endpoints = EndpointsFile(settings.common.endpoints_file, os.environ)
+        endpoints.load()
+        handlers = load_handlers(settings.handlers)
+        uvloop.run(serve(settings, endpoints, handlers))
+    except SettingsError as exc:
+        display.fail(str(exc))
+
+
+@main.command()
+@_json_option
+def status(*, as_json: bool) -> None:
+    """Show what waits, what runs, what died, and whose it is."""
+    overview = ask(read_overview)
+    if as_json:
+        click.echo(display.json_line(overview))
+    else:
+        _print_overview(overview)
+
+
+@main.command()
+@click.argument("organization")
+@click.argument("key_prefix", default="")
+@_json_option
+def state(organization: str, key_prefix: str, *, as_json: bool) -> None:
+    """Show an organization's committed state, one JSON object a line."""
+    del as_json  # it is JSON either way; the option is there as in every command that lists
+    name = checked_organization(organization)
+
+    async def show(redis: Redis) -> None:
+        async for value in projection.stored_values(redis, name, key_prefix):
+            click.echo(display.json_line(value))
+
+    ask(show)
+
+
+@main.command()
+@click.argument("organization")
+@click.option("--why", default="by an operator", show_default=True, help="Shown by status.")
+def pause(organization: str, *, why: str) -> None:
+    """Let an organization's events wait until resume; the ingress goes on accepting them."""
+    name = checked_organization(organization)
+    if ask(lambda redis: contention.pause(redis, name, why)):
+        click.echo(f"{name} is paused; its events wait")
+    else:
+        click.echo(f"{name} was paused already")
+
+
+@main.command()
+@click.argument("organization")
+def resume(organization: str) -> None:
+    """Let a paused organization's events go on, in the order of their acceptance."""
+    name = checked_organization(organization)
+    if ask(lambda redis: contention.resume(redis, name)):
+        click.echo(f"{name} goes on")
+    else:
+        click.echo(f"{name} was not paused")
+
+
+main.add_command(dead_letters)
+
+
+def _print_overview(overview: Overview) -> None:
+    oldest = overview.oldest_seconds
+    display.emit(
+        [
+            {
+                "waiting": overview.waiting,
+                "ready": overview.ready,
+                "running": overview.running,
+                "deferred": overview.deferred,
+                "dead": overview.dead,
+                "oldest": "-" if oldest is None else format_duration(round(oldest, 1)),
+            }
+        ],
+        ["waiting", "ready", "running", "deferred", "dead", "oldest"],
+        as_json=False,
+        title="Events now",
+    )
+    display.emit(
+        [{"since the beginning": name, "events": n} for name, n in overview.counters.items()]
+        + [
+            {"since the beginning": f"dead: {name}", "events": n}
+            for name, n in overview.dead_by_reason.items()
+        ],
+        ["since the beginning", "events"],
+        as_json=False,
+        title="Counts",
+    )
+    display.emit(
+        [msgspec.to_builtins(organization) for organization in overview.organizations],
+        ["organization", "waiting", "running", "dead", "paused"],
+        as_json=False,
+        title="Organizations",
+    )

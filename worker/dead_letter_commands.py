@@ -1,0 +1,291 @@
+"""The commands that act on dead letters."""
+
+import base64
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from shared import display
+from shared.durations import parse_duration
+from worker import dead_letters as records
+from worker import revival
+from worker.asking import ask, checked_organization
+from worker.dead_letters import DeadLetter, Filter
+from worker.settings import WorkerSettings
+
+_LINE_EVERY = 1000
+_PREVIEW = 10
+
+Command = Callable[..., Any]
+
+
+def _ago(age: str) -> int:
+    """The moment a duration such as ``2h`` ago, in epoch milliseconds."""
+    try:
+        seconds = parse_duration(age)
+    except ValueError as exc:
+        raise click.BadParameter(f"expected {exc}, got {age!r:.40}") from None
+    return round((datetime.now(UTC) - timedelta(seconds=seconds)).timestamp() * 1000)
+
+
+def _filtered(command: Command) -> Command:
+    """The options that say which dead letters are meant."""
+    for option in (
+        click.option("--younger-than", "died_after", type=_ago, help="Died within, as 2h."),
+        click.option("--older-than", "died_before", type=_ago, help="Died before, as 7d."),
+        click.option("--type", "event_type", help="Only this event type."),
+        click.option("--reason", help="Only this reason."),
+        click.option("--organization", help="Only this organization's."),
+    ):
+        command = option(command)
+    return command
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Only say which ones are meant.")
+_yes = click.option("--yes", is_flag=True, help="Don't ask.")
+_all = click.option("--all", "everything", is_flag=True, help="All there are.")
+_jobs = click.argument("jobs", nargs=-1, metavar="[JOB]...")
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Look at the events that were given up, and act on them."""
+
+
+@dead_letters.command("list")
+@_filtered
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@_json
+def list_them(*, limit: int, as_json: bool, **wanted: Any) -> None:
+    """List dead letters, an organization at a time, the newest first."""
+    chosen = _filter(wanted)
+
+    async def collect(redis: Redis) -> list[DeadLetter]:
+        found: list[DeadLetter] = []
+        async for letter in records.select(redis, chosen, newest_first=True):
+            found.append(letter)
+            if len(found) == limit:
+                break
+        return found
+
+    display.emit(
+        map(_summary, ask(collect)),
+        ["job", "died", "reason", "type", "event_id", "attempts", "error"],
+        as_json=as_json,
+        title="Dead letters",
+    )
+
+
+@dead_letters.command()
+@click.argument("job")
+@_json
+def show(job: str, *, as_json: bool) -> None:
+    """Show one dead letter with its body."""
+    letter = ask(lambda redis: records.find(redis, job))
+    if letter is None:
+        display.fail(f"JOB: expected the job of a dead letter (see: dead-letters list), got {job}")
+    row = {**_summary(letter), "body": letter.body.decode(errors="backslashreplace")}
+    if as_json:
+        click.echo(display.json_line(row))
+        return
+    for name, value in row.items():
+        click.echo(f"{name:>12}  {display.escape_controls(str(value))}")
+
+
+@dead_letters.command()
+@_filtered
+def export(**wanted: Any) -> None:
+    """Print dead letters as JSON lines, each with its payload in base64."""
+    chosen = _filter(wanted)
+
+    async def printed(redis: Redis) -> None:
+        async for letter in records.select(redis, chosen):
+            payload = base64.b64encode(letter.payload).decode()
+            click.echo(display.json_line({**_summary(letter), "payload": payload}))
+
+    ask(printed)
+
+
+@dead_letters.command()
+@_jobs
+@_filtered
+@_all
+@click.option("--rate", type=click.FloatRange(0.1, 100_000), default=100.0, show_default=True)
+@click.option("--force", is_flag=True, help="The unprovable ones, too.")
+@_dry_run
+@_yes
+def replay(
+    *,
+    jobs: tuple[str, ...],
+    everything: bool,
+    rate: float,
+    force: bool,
+    dry_run: bool,
+    yes: bool,
+    **wanted: Any,
+) -> None:
+    """Give dead letters another life; each passes judgement anew.
+
+    It stops by itself when ten in a row have died again. Interrupting it loses nothing, and
+    running it again goes on.
+    """
+    chosen = _selection(jobs, wanted, everything=everything)
+    meant = ask(lambda redis: _count(redis, chosen))
+    if not _confirmed("replay", meant, dry_run=dry_run, yes=yes):
+        return
+
+    async def run(redis: Redis) -> revival.Progress:
+        with _progress("replaying", meant) as told:
+            going = revival.Replay(redis, rate, force=force, told=lambda each: told(each.seen))
+            return await going.run(chosen(redis))
+
+    try:
+        done = ask(run)
+    except KeyboardInterrupt:
+        click.echo("interrupted; nothing is lost, the same command goes on", err=True)
+        raise SystemExit(130) from None
+    _tell(done)
+
+
+@dead_letters.command()
+@_jobs
+@_filtered
+@_all
+@_dry_run
+@_yes
+def discard(
+    *, jobs: tuple[str, ...], everything: bool, dry_run: bool, yes: bool, **wanted: Any
+) -> None:
+    """Give dead letters up for good; a late redelivery doesn't bring them back."""
+    chosen = _selection(jobs, wanted, everything=everything)
+    retention = WorkerSettings.from_mapping({}).policy.limits.dedupe_retention
+    meant = ask(lambda redis: _count(redis, chosen))
+    if not _confirmed("discard", meant, dry_run=dry_run, yes=yes):
+        return
+
+    async def run(redis: Redis) -> int:
+        gone = 0
+        with _progress("discarding", meant) as told:
+            async for letter in chosen(redis):
+                gone += await revival.discard(redis, letter.job, retention=retention)
+                told(gone)
+        return gone
+
+    click.echo(f"{ask(run)} discarded")
+
+
+_Selection = Callable[[Redis], AsyncIterator[DeadLetter]]
+
+
+def _selection(jobs: tuple[str, ...], wanted: dict[str, Any], *, everything: bool) -> _Selection:
+    """What a command acts on; never everything by accident."""
+    filters = any(value is not None for value in wanted.values())
+    if sum((bool(jobs), filters, everything)) != 1:
+        display.fail("expected jobs, or filters such as --organization, or --all; one of the three")
+    if not jobs:
+        chosen = _filter(wanted)
+        return lambda redis: records.select(redis, chosen)
+
+    async def named(redis: Redis) -> AsyncIterator[DeadLetter]:
+        for job in jobs:
+            letter = await records.find(redis, job)
+            if letter is not None:
+                yield letter
+
+    return named
+
+
+def _filter(wanted: dict[str, Any]) -> Filter:
+    organization = wanted["organization"]
+    if organization is not None and organization != "?":  # the jobs of no organization
+        checked_organization(organization, "--organization")
+    return Filter(
+        organization=organization,
+        reason=wanted["reason"],
+        type=wanted["event_type"],
+        died_before=wanted["died_before"],
+        died_after=wanted["died_after"],
+    )
+
+
+async def _count(redis: Redis, chosen: _Selection) -> int:
+    found = 0
+    async for letter in chosen(redis):
+        if found < _PREVIEW:
+            about = f"{letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
+            click.echo(f"  {display.escape_controls(letter.job)}  {display.escape_controls(about)}")
+        found += 1
+    if found > _PREVIEW:
+        click.echo(f"  … and {found - _PREVIEW} more")
+    return found
+
+
+def _confirmed(verb: str, meant: int, *, dry_run: bool, yes: bool) -> bool:
+    if not meant:
+        display.fail(f"nothing to {verb}: expected at least one dead letter, got none that matches")
+    if dry_run:
+        click.echo(f"would {verb} {meant}")
+        return False
+    if not yes and not click.confirm(f"{verb} {meant}?"):
+        click.echo("nothing was changed")
+        return False
+    return True
+
+
+def _tell(done: revival.Progress) -> None:
+    click.echo(
+        f"{done.queued} replayed, {done.known} waiting already, {done.absent} gone meanwhile"
+    )
+    if done.unprovable:
+        click.echo(f"{done.unprovable} unprovable left alone; --force runs them")
+    if done.stopped:
+        display.fail(
+            f"stopped: the last {revival.FAILURES_IN_A_ROW} replays died again; "
+            "the rest is left as it was (see: dead-letters list)"
+        )
+
+
+@contextmanager
+def _progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, a plain line now and then elsewhere."""
+    if not sys.stderr.isatty():
+
+        def line(seen: int) -> None:
+            if seen % _LINE_EVERY == 0:
+                click.echo(f"{doing}: {seen} of {total}", err=True)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(doing, total=total)
+        yield lambda seen: bar.update(task, completed=seen)
+
+
+def _summary(letter: DeadLetter) -> dict[str, object]:
+    return {
+        "job": letter.job,
+        "organization": letter.organization,
+        "endpoint": letter.endpoint,
+        "event_id": letter.event_id,
+        "type": letter.type,
+        "reason": letter.reason,
+        "error": letter.error,
+        "attempts": letter.attempts,
+        "received": _time(letter.received_at),
+        "died": _time(letter.died_at),
+    }
+
+
+def _time(milliseconds: int) -> str | None:
+    if not milliseconds:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,111 @@
+"""Whether an event may reach a handler, and why not."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from shared.errors import EnvelopeError
+from shared.sellfern import envelope as envelopes
+from shared.sellfern.envelope import Envelope
+from shared.sellfern.reference import Reference
+from worker.outcomes import Dead
+from worker.transitions import Mark, Marked
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How old, or how far ahead, an event may be; all in seconds.
+
+    Attributes:
+        max_event_age: from its creation to its receipt. Waiting in our queue makes none stale.
+        dedupe_retention: how long the mark of a finished event is kept.
+        clock_skew: how far apart Sellfern's clock and ours may be.
+    """
+
+    max_event_age: float
+    dedupe_retention: float
+    clock_skew: float
+
+
+def decode(body: bytes) -> Envelope | Dead:
+    """The envelope in the signed bytes, or ``malformed``."""
+    try:
+        return envelopes.decode(body)
+    except EnvelopeError as exc:
+        return Dead("malformed", str(exc))
+
+
+def judge(
+    envelope: Envelope,
+    *,
+    organization: str,
+    received_at: int,
+    marked: Marked,
+    reference: Reference,
+    limits: Limits,
+) -> Dead | None:
+    """Why this event must not be handled, or ``None``: ownership, catalogue, age, in this order.
+
+    Args:
+        envelope: what the body claims.
+        organization: what the endpoint's secret proves.
+        received_at: when the ingress took it, epoch milliseconds.
+        marked: what was found under its event id, and Redis's clock then.
+        reference: the events that Sellfern's API Reference lists.
+        limits: of age.
+    """
+    return (
+        _judge_ownership(envelope, organization)
+        or _judge_catalogue(envelope, reference)
+        or _judge_age(envelope, received_at, limits)
+        or _judge_provability(envelope, marked, limits)
+    )
+
+
+def _judge_ownership(envelope: Envelope, organization: str) -> Dead | None:
+    if envelope.organization_id == organization:
+        return None
+    return Dead(
+        "organization_mismatch",
+        f"signed by {organization}, but the body says {envelope.organization_id}",
+    )
+
+
+def _judge_catalogue(envelope: Envelope, reference: Reference) -> Dead | None:
+    if reference.is_available(envelope.type):
+        return None
+    return Dead(
+        "unavailable_event", f"{envelope.type} is not available in Sellfern's API Reference"
+    )
+
+
+def _judge_age(envelope: Envelope, received_at: int, limits: Limits) -> Dead | None:
+    received = datetime.fromtimestamp(received_at / 1000, tz=UTC)
+    age = (received - envelope.created_at).total_seconds()
+    if age > limits.max_event_age:
+        return Dead(
+            "stale",
+            f"created {timedelta(seconds=round(age))} before it was received; "
+            f"the limit is {timedelta(seconds=limits.max_event_age)}",
+        )
+    if -age > limits.clock_skew:
+        return Dead(
+            "stale",
+            f"created {timedelta(seconds=round(-age))} after it was received; "
+            f"clocks may be {timedelta(seconds=limits.clock_skew)} apart",
+        )
+    return None
+
+
+def _judge_provability(envelope: Envelope, marked: Marked, limits: Limits) -> Dead | None:
+    """Without a mark, an old event can't be told from a finished one whose mark has expired."""
+    if marked.mark is not Mark.FRESH:
+        return None
+    now = datetime.fromtimestamp(marked.now / 1000, tz=UTC)
+    age = (now - envelope.created_at).total_seconds()
+    if age <= limits.dedupe_retention - limits.clock_skew:
+        return None
+    return Dead(
+        "unprovable",
+        f"created {timedelta(seconds=round(age))} ago, longer than marks are kept "
+        f"({timedelta(seconds=limits.dedupe_retention)}): it may have been handled before",
+    )

@@ -1,0 +1,91 @@
+"""Gathers what concurrent handlers ask of Redis into batches."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from structlog.typing import FilteringBoundLogger
+
+from shared import keys
+from shared.connection import REDIS_ERRORS, translate
+from shared.group_commit import GroupCommit
+from worker.outage import Outage
+from worker.transitions import Claim, Marked, Settled, Settlement, Transitions
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Ledger:
+    """One round trip for all who wait: marks, settlements and reads of state.
+
+    Every call may be sent again when its reply was lost: a token makes the second one harmless.
+
+    Args:
+        transitions: the scripts.
+        patience: seconds to go on trying while Redis is away. Beyond a lease there is no use:
+            somebody else has the jobs by then.
+        log: told when Redis goes away, and when it is back.
+    """
+
+    def __init__(
+        self, transitions: Transitions, *, patience: float, log: FilteringBoundLogger
+    ) -> None:
+        self._patience = patience
+        self._log = log
+        self._marks: GroupCommit[tuple[Claim, str], Marked] = GroupCommit(
+            self._persistently("mark", transitions.mark), weigh=lambda request: len(request[1])
+        )
+        self._settlements: GroupCommit[Settlement, Settled] = GroupCommit(
+            self._persistently("settle", transitions.settle), weigh=_size
+        )
+        self._reads: GroupCommit[str, bytes | None] = GroupCommit(
+            self._persistently("read", transitions.read), weigh=len
+        )
+
+    async def mark(self, claim: Claim, event_id: str) -> Marked:
+        """Set, or find, the mark of the event id.
+
+        Raises:
+            Unavailable: Redis stayed away; the lease will bring the job back.
+            Refused: something else stands under one of our names.
+        """
+        return await self._marks.submit((claim, event_id))
+
+    async def settle(self, settlement: Settlement) -> Settled:
+        """Say what is to become of a job; raises as ``mark`` does."""
+        return await self._settlements.submit(settlement)
+
+    async def read_state(self, organization: str, key: str) -> bytes | None:
+        """A raw value of an organization's state; raises as ``mark`` does."""
+        return await self._reads.submit(keys.state(organization, key))
+
+    async def drain(self) -> None:
+        """Wait for what is on its way."""
+        for commits in (self._marks, self._settlements, self._reads):
+            await commits.drain()
+
+    def _persistently(
+        self, doing: str, send: Callable[[list[Item]], Awaitable[Sequence[Answer]]]
+    ) -> Callable[[list[Item]], Awaitable[Sequence[Answer]]]:
+        """The same call, tried again while Redis is away."""
+        outage = Outage(self._log, doing)
+
+        async def sent(items: list[Item]) -> Sequence[Answer]:
+            deadline = asyncio.get_running_loop().time() + self._patience
+            while True:
+                try:
+                    answers = await send(items)
+                except REDIS_ERRORS as exc:
+                    if asyncio.get_running_loop().time() > deadline:
+                        raise translate(exc) from exc
+                    await outage.pause(exc)
+                else:
+                    outage.over()
+                    return answers
+
+        return sent
+
+
+def _size(settlement: Settlement) -> int:
+    return len(settlement.packed())

@@ -1,0 +1,44 @@
+"""Finds the handlers that ``WORKER_HANDLERS`` names."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from shared.errors import HandlerError, SettingsError
+from worker.registry import Handlers
+
+_SETTING = "WORKER_HANDLERS"
+
+
+def load_handlers(path: str) -> Handlers:
+    """Import the registry.
+
+    Args:
+        path: ``package.module:name``; looked for in the current directory, too.
+
+    Raises:
+        SettingsError: the module can't be imported, it has no such name, or that is no registry.
+    """
+    module_name, _, name = path.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: object = importlib.import_module(module_name)
+    except HandlerError as exc:
+        raise SettingsError(_SETTING, f"handlers in {module_name}", f"{exc}") from exc
+    except Exception as exc:  # a module of the user's may fail in any way
+        raise SettingsError(
+            _SETTING, f"a module to import in {path!r}", f"{type(exc).__name__}: {exc}"
+        ) from exc
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise SettingsError(_SETTING, f"a registry in {path!r}", f"no {part!r} in it")
+        found = getattr(found, part)
+    if not isinstance(found, Handlers):
+        raise SettingsError(
+            _SETTING, "a worker.Handlers object", f"{type(found).__name__} at {path!r}"
+        )
+    if not len(found):
+        raise SettingsError(_SETTING, "at least one handler", f"an empty registry at {path!r}")
+    return found

@@ -1,0 +1,45 @@
+"""Says once that Redis has gone away, and once that it is back."""
+
+import asyncio
+
+from structlog.typing import FilteringBoundLogger
+
+from shared import metrics
+from shared.connection import translate
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+
+
+class Outage:
+    """The state of Redis as one loop of the worker sees it.
+
+    Args:
+        log: where it is said.
+        doing: what the loop can't do meanwhile.
+    """
+
+    def __init__(self, log: FilteringBoundLogger, doing: str) -> None:
+        self._log = log
+        self._doing = doing
+        self._pause = 0.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the last call failed."""
+        return self._pause > 0
+
+    async def pause(self, exc: BaseException) -> None:
+        """Take note of a failed call, and wait a while that grows with each."""
+        code = translate(exc).code
+        metrics.REDIS_ERRORS.labels("worker", code).inc()
+        if not self.is_on:
+            self._log.warning("redis_lost", doing=self._doing, code=code)
+        self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self._pause * 2))
+        await asyncio.sleep(self._pause)
+
+    def over(self) -> None:
+        """Take note of a call that worked."""
+        if self.is_on:
+            self._log.info("redis_back", doing=self._doing)
+            self._pause = 0.0

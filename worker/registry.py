@@ -1,0 +1,152 @@
+"""Which handler gets which event."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from shared.errors import HandlerError
+from worker.events import Event
+from worker.organization import Organization
+from worker.outcomes import Reject, Retry
+
+HandlerFunction = Callable[[Event[Any], Organization], Awaitable[Retry | Reject | None]]
+AnyHandler = TypeVar("AnyHandler", bound=Callable[..., Awaitable[Retry | Reject | None]])
+
+_MOST_FOUND = 10_000
+"""Look-ups remembered; event types come from outside, so not all of them are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A handler, or the wish to ignore, for a pattern of event types.
+
+    Attributes:
+        pattern: a type, a prefix that ends in ``.*``, or ``*``.
+        organization: the one organization that it is for, or ``None`` for any.
+        function: the handler; ``None`` ignores the event on purpose.
+        data: decodes the event's data to the type that the handler's annotation names.
+    """
+
+    pattern: str
+    organization: str | None
+    function: HandlerFunction | None
+    data: msgspec.json.Decoder[Any]
+
+    def matches(self, event_type: str, organization: str) -> bool:
+        """Whether it is for this event."""
+        if self.organization not in (None, organization):
+            return False
+        if self.pattern in {"*", event_type}:
+            return True
+        return self.pattern.endswith(".*") and event_type.startswith(self.pattern[:-1])
+
+    @property
+    def rank(self) -> tuple[bool, bool, int]:
+        """How specific it is: an organization's own first, an exact type, the longer prefix."""
+        return (self.organization is not None, not self.pattern.endswith("*"), len(self.pattern))
+
+
+class Handlers:
+    """A registry of handlers; ``WORKER_HANDLERS`` names the one that the worker uses."""
+
+    def __init__(self) -> None:
+        self._registrations: list[Registration] = []
+        self._found: dict[tuple[str, str], Registration | None] = {}
+
+    def on(
+        self, pattern: str, *, organization: str | None = None
+    ) -> Callable[[AnyHandler], AnyHandler]:
+        """Register a handler for the event types that match.
+
+        Args:
+            pattern: a type (``order.updated``), a prefix (``order.*``) or ``*``. The most
+                specific match wins.
+            organization: the only organization that it is for; any without it.
+
+        Raises:
+            HandlerError: the function is not ``async def``, doesn't take an event and an
+                organization, its annotation can't be decoded, or the pattern is taken.
+        """
+
+        def register(function: AnyHandler) -> AnyHandler:
+            _check_signature(function)
+            self._add(Registration(pattern, organization, function, _data_decoder(function)))
+            return function
+
+        return register
+
+    def ignore(self, pattern: str, *, organization: str | None = None) -> None:
+        """Drop the event types that match, on purpose: they count as handled."""
+        self._add(Registration(pattern, organization, None, msgspec.json.Decoder()))
+
+    def find(self, event_type: str, organization: str) -> Registration | None:
+        """The most specific registration for an event, or ``None``."""
+        key = (event_type, organization)
+        if key not in self._found:
+            if len(self._found) > _MOST_FOUND:
+                self._found.clear()
+            matching = [r for r in self._registrations if r.matches(event_type, organization)]
+            self._found[key] = max(matching, key=lambda r: r.rank, default=None)
+        return self._found[key]
+
+    def __len__(self) -> int:
+        return len(self._registrations)
+
+    def _add(self, registration: Registration) -> None:
+        _check_pattern(registration.pattern)
+        for other in self._registrations:
+            if (other.pattern, other.organization) == (
+                registration.pattern,
+                registration.organization,
+            ):
+                of = f" of {other.organization}" if other.organization else ""
+                raise HandlerError(f"{other.pattern!r}{of} is registered already")
+        self._registrations.append(registration)
+        self._found.clear()
+
+
+def _check_pattern(pattern: str) -> None:
+    star = pattern.find("*")
+    if pattern == "*" or (pattern and star == -1):
+        return
+    if star != len(pattern) - 1 or not pattern.endswith(".*") or pattern == ".*":
+        raise HandlerError(
+            f"expected an event type, a prefix such as 'order.*', or '*', got {pattern!r}"
+        )
+
+
+def _check_signature(function: Callable[..., Any]) -> None:
+    name = getattr(function, "__qualname__", repr(function))
+    if not inspect.iscoroutinefunction(function):
+        raise HandlerError(f"{name}: expected an async def function, got {type(function).__name__}")
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        raise HandlerError(
+            f"{name}: expected the parameters (event, organization), "
+            f"got {inspect.signature(function)}"
+        ) from None
+
+
+def _data_decoder(function: Callable[..., Any]) -> msgspec.json.Decoder[Any]:
+    """Built where the handler is registered, so that a wrong annotation shows at start."""
+    name = getattr(function, "__qualname__", repr(function))
+    first = next(iter(inspect.signature(function).parameters))
+    try:
+        annotation = get_type_hints(function).get(first, Event)
+    except NameError as exc:
+        raise HandlerError(
+            f"{name}: the annotation of {first!r} names an unknown type: {exc}"
+        ) from exc
+    if annotation is not Event and get_origin(annotation) is not Event:
+        raise HandlerError(f"{name}: expected {first!r} to be an Event, got {annotation!r}")
+    (data_type,) = get_args(annotation) or (Any,)
+    if isinstance(data_type, TypeVar):
+        data_type = Any
+    try:
+        return msgspec.json.Decoder(data_type)
+    except TypeError as exc:
+        raise HandlerError(f"{name}: {data_type!r} can't be decoded from JSON: {exc}") from exc

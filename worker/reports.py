@@ -1,0 +1,91 @@
+"""Tells the log and the metrics how each event ended."""
+
+from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
+
+from shared import metrics
+from shared.sellfern.envelope import Envelope
+from worker.outcomes import Dead, Later, Outcome
+from worker.transitions import Claim, Settled
+from worker.work import Work
+
+_NAMES = {
+    Settled.DONE: "handled",
+    Settled.RETRIED: "retried",
+    Settled.DEAD: "dead",
+    Settled.DUPLICATE: "duplicate",
+    Settled.RELEASED: "released",
+    Settled.LOST: "lost",
+}
+_COUNTS = {settled: metrics.EVENTS.labels(name) for settled, name in _NAMES.items()}
+_SECONDS = {settled: metrics.HANDLER_DURATION.labels(name) for settled, name in _NAMES.items()}
+_CONFLICTING = metrics.EVENTS.labels("conflicting")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where the ends of events are told.
+
+    Attributes:
+        log: one line for each.
+    """
+
+    log: FilteringBoundLogger
+
+    def conflicting(self, claim: Claim, envelope: Envelope) -> None:
+        """An event id has come with other bytes than before."""
+        _CONFLICTING.inc()
+        self.log.warning("event_conflicting", job=claim.job, event_id=envelope.id)
+
+    def settled(self, work: Work, outcome: Outcome, settled: Settled, *, now: float) -> None:
+        """A job was settled, or was to be.
+
+        Args:
+            work: the job, with what is known of it.
+            outcome: what was asked.
+            settled: what Redis made of it.
+            now: seconds since the epoch.
+        """
+        if settled is Settled.CONFLICT:
+            metrics.STATE_CONFLICTS.inc()
+        if settled not in _NAMES:  # another round follows
+            return
+        _COUNTS[settled].inc()
+        if work.seconds:
+            _SECONDS[settled].observe(work.seconds)
+        match settled:
+            case Settled.DONE:
+                self._handled(work, now)
+            case Settled.RETRIED if isinstance(outcome, Later):
+                self._line("warning", "event_retried", work, error=outcome.error)
+            case Settled.DEAD if isinstance(outcome, Dead):
+                self._buried(work, outcome)
+            case Settled.LOST:
+                self._line("warning", "event_lost", work)
+            case _:
+                self._line("info", f"event_{_NAMES[settled]}", work)
+
+    def _handled(self, work: Work, now: float) -> None:
+        if work.delivery is not None:
+            metrics.ACCEPTED_TO_HANDLED.observe(max(0.0, now - work.delivery.received_at / 1000))
+        self._line("info", "event_handled", work)
+
+    def _buried(self, work: Work, outcome: Dead) -> None:
+        metrics.DEAD_LETTERS.labels(outcome.reason).inc()
+        if outcome.reason == "organization_mismatch":
+            metrics.ORGANIZATION_MISMATCHES.inc()
+            self._line("warning", "organization_mismatch", work)
+        self._line("error", "event_dead", work, reason=outcome.reason, error=outcome.error)
+
+    def _line(self, level: str, event: str, work: Work, **fields: object) -> None:
+        envelope = work.envelope
+        getattr(self.log, level)(
+            event,
+            job=work.claim.job,
+            event_id=envelope.id if envelope else None,
+            type=envelope.type if envelope else None,
+            attempt=work.claim.attempts + 1,
+            seconds=round(work.seconds, 6),
+            **fields,
+        )

@@ -1,0 +1,109 @@
+"""The worker's settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from shared.config import CommonSettings, Reader
+from shared.durations import format_duration
+from shared.errors import SettingsError
+from worker.backoff import Backoff
+from worker.judgement import Limits
+from worker.pipeline import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What the worker needs to be told; times are seconds.
+
+    Attributes:
+        common: what both programs need.
+        handlers: ``package.module:name`` of the registry.
+        concurrency: how many events this worker handles at once.
+        organization_concurrency: how many events of one organization are handled at once, by all
+            workers together; ``None`` is four of five of all slots.
+        admin_host: where ``/livez``, ``/readyz`` and ``/metrics`` listen.
+        admin_port: the same; 0 picks one.
+        lease: how long a job may go without a sign of life from its worker.
+        drain: how long handlers may finish after SIGTERM.
+        policy: the rules of handling.
+    """
+
+    common: CommonSettings
+    handlers: str
+    concurrency: int
+    organization_concurrency: int | None
+    admin_host: str
+    admin_port: int
+    lease: float
+    drain: float
+    policy: Policy
+
+    @classmethod
+    def from_mapping(cls, environ: Mapping[str, str]) -> Self:
+        """Read them from an environment.
+
+        Raises:
+            SettingsError: one is wrong, or two don't fit each other.
+        """
+        reader = Reader(environ)
+        return cls(
+            common=CommonSettings.from_reader(reader),
+            handlers=reader.text(
+                "WORKER_HANDLERS",
+                "worker.handlers:handlers",
+                pattern=r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*",
+                expected="package.module:name",
+            ),
+            concurrency=reader.integer("WORKER_CONCURRENCY", 100, minimum=1, maximum=10_000),
+            organization_concurrency=reader.integer(
+                "ORGANIZATION_CONCURRENCY", 0, minimum=0, maximum=100_000
+            )
+            or None,
+            admin_host=reader.text("WORKER_ADMIN_HOST", "127.0.0.1"),
+            admin_port=reader.port("WORKER_ADMIN_PORT", 9102),
+            lease=reader.duration("LEASE_SECONDS", "30s", minimum="1s", maximum="1h"),
+            drain=reader.duration("DRAIN_SECONDS", "25s", minimum="1s", maximum="1h"),
+            policy=_policy(reader),
+        )
+
+
+def _policy(reader: Reader) -> Policy:
+    return Policy(
+        limits=_limits(reader),
+        handler_timeout=reader.duration("HANDLER_TIMEOUT", "60s", minimum="10ms", maximum="1d"),
+        max_attempts=reader.integer("MAX_ATTEMPTS", 12, minimum=1, maximum=1000),
+        max_claims=reader.integer("MAX_CRASHES", 3, minimum=1, maximum=1000),
+        backoff=_backoff(reader),
+    )
+
+
+def _limits(reader: Reader) -> Limits:
+    limits = Limits(
+        max_event_age=reader.duration("MAX_EVENT_AGE", "6d", minimum="1m", maximum="3650d"),
+        dedupe_retention=reader.duration("DEDUPE_RETENTION", "7d", minimum="2m", maximum="3650d"),
+        clock_skew=reader.duration("CLOCK_SKEW", "5m", minimum="0", maximum="1d"),
+    )
+    if limits.max_event_age >= limits.dedupe_retention - limits.clock_skew:
+        raise SettingsError(
+            "MAX_EVENT_AGE",
+            "less than DEDUPE_RETENTION minus CLOCK_SKEW "
+            f"({format_duration(limits.dedupe_retention)} - {format_duration(limits.clock_skew)}), "
+            "so that a late redelivery still finds its mark",
+            format_duration(limits.max_event_age),
+        )
+    return limits
+
+
+def _backoff(reader: Reader) -> Backoff:
+    backoff = Backoff(
+        base=reader.duration("BACKOFF_BASE", "1s", minimum="1ms", maximum="1d"),
+        cap=reader.duration("BACKOFF_CAP", "1h", minimum="1ms", maximum="7d"),
+    )
+    if backoff.base > backoff.cap:
+        raise SettingsError(
+            "BACKOFF_BASE",
+            f"at most BACKOFF_CAP ({format_duration(backoff.cap)})",
+            format_duration(backoff.base),
+        )
+    return backoff

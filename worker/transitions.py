@@ -1,0 +1,232 @@
+"""The worker's transitions, as Redis runs them: claim or adopt, renew, mark, settle."""
+
+import enum
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+from redis.asyncio import Redis
+
+from shared import scripts
+from shared.errors import TransitionError
+
+_ADOPT = scripts.load("adopt")
+_CLAIM = scripts.load("claim")
+_LEAVE = scripts.load("leave")
+_MARK = scripts.load("mark")
+_PROFILE = scripts.load("profile")
+_RENEW = scripts.load("renew")
+_SETTLE = scripts.load("settle")
+
+Answer = TypeVar("Answer", bound=enum.Enum)
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(slots=True)
+class Claim:
+    """A job that this worker holds.
+
+    Attributes:
+        job: its id.
+        token: proves the hold; every later word about the job names it.
+        attempts: attempts with an outcome so far.
+        claims: claims without an outcome before this one: each is a worker that went away.
+    """
+
+    job: str
+    token: str
+    attempts: int = 0
+    claims: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim brought.
+
+    Attributes:
+        jobs: each claim with its job's payload.
+        more: others are in line still.
+        quiet: a suspect waits for this worker to hold nothing else.
+        next_due: seconds until a deferred job is due; ``None`` without one.
+    """
+
+    jobs: list[tuple[Claim, bytes]]
+    more: bool
+    quiet: bool
+    next_due: float | None
+
+
+class Mark(enum.Enum):
+    """What ``mark`` found under the event id."""
+
+    FRESH = "fresh"
+    OWN = "own"
+    TAKEN_OVER = "taken-over"
+    REVIVED = "revived"
+    DUPLICATE = "duplicate"
+    CONFLICTING = "conflicting"
+    LOST = "lost"
+
+
+class Settled(enum.Enum):
+    """What ``settle`` made of a job."""
+
+    DONE = "done"
+    RETRIED = "retried"
+    DEAD = "dead"
+    DUPLICATE = "duplicate"
+    RELEASED = "released"
+    REMOVED = "removed"
+    AGAIN = "again"
+    CONFLICT = "conflict"
+    LOST = "lost"
+
+
+class Refused(TransitionError):
+    """Redis could not apply one job's transition; nothing of it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """The mark, and Redis's clock at that moment in epoch milliseconds."""
+
+    mark: Mark
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What is to become of a claimed job: a verb of ``settle.lua`` with its details."""
+
+    claim: Claim
+    verb: str
+    details: Sequence[Any] = field(default=())
+
+    def packed(self) -> bytes:
+        """The details as the script takes them."""
+        return _pack(self.details)
+
+
+class Transitions:
+    """Runs the scripts; every call is one round trip for a batch."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def adopt(self, job: str, *, lease: float) -> Claim | None:
+        """Take a job that a stock arq worker picked; ``None`` if its payload is gone.
+
+        Args:
+            job: its id.
+            lease: seconds until somebody else may have it.
+        """
+        token = secrets.token_hex(8)
+        answer = await _ADOPT(self._redis, job, token, round(lease * 1000))
+        if answer == b"gone":
+            return None
+        attempts, claims, _now = answer
+        return Claim(job, token, attempts, claims)
+
+    async def claim(
+        self, worker: str, *, most: int, lease: float, holding: int, most_bytes: int = 1 << 20
+    ) -> Claimed:
+        """Take jobs that are due, in virtual order.
+
+        Args:
+            worker: who takes them.
+            most: how many at the most.
+            lease: seconds until somebody else may have them.
+            holding: how many the worker holds already.
+            most_bytes: of payload at the most; one larger job comes alone.
+        """
+        answer = await _CLAIM(
+            self._redis,
+            worker,
+            most,
+            round(lease * 1000),
+            secrets.token_hex(8),
+            holding,
+            most_bytes,
+        )
+        _now, word, wait, *jobs = answer
+        return Claimed(
+            [
+                (Claim(job.decode(errors="surrogateescape"), token.decode(), attempts, claims), raw)
+                for job, token, attempts, claims, raw in jobs
+            ],
+            more=word == b"more",
+            quiet=word == b"quiet",
+            next_due=None if wait < 0 else wait / 1000,
+        )
+
+    async def renew(
+        self,
+        worker: str,
+        claims: Sequence[Claim],
+        *,
+        description: bytes,
+        slots: int,
+        lease: float,
+    ) -> list[Claim]:
+        """Show that the worker lives, and keep its claims; answers those that it has lost.
+
+        Args:
+            worker: who it is.
+            claims: what it holds.
+            description: what it says of itself, JSON.
+            slots: how many events it handles at once.
+            lease: seconds until the next sign of life has to come.
+        """
+        arguments: list[str | bytes | int] = [worker, description, slots, round(lease * 1000)]
+        for claim in claims:
+            arguments += (_name(claim), claim.token)
+        return [claims[place - 1] for place in await _RENEW(self._redis, *arguments)]
+
+    async def leave(self, worker: str) -> None:
+        """Take a worker's slots out of the count."""
+        await _LEAVE(self._redis, worker)
+
+    async def publish(self, profiles: Sequence[tuple[str, int | None, float]]) -> None:
+        """Tell the scripts each organization's cap (``None``: the default one) and weight."""
+        arguments: list[str | float] = []
+        for organization, cap, weight in profiles:
+            arguments += (organization, "" if cap is None else cap, weight)
+        await _PROFILE(self._redis, *arguments)
+
+    async def mark(self, requests: Sequence[tuple[Claim, str]]) -> list[Marked | Exception]:
+        """Set, or find, the mark of each event id."""
+        arguments: list[str | bytes] = []
+        for claim, event_id in requests:
+            arguments += (_name(claim), claim.token, event_id)
+        now, *answers = await _MARK(self._redis, *arguments)
+        return [
+            answer if isinstance(answer, Exception) else Marked(answer, now)
+            for answer in (_read(Mark, raw) for raw in answers)
+        ]
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | Exception]:
+        """Make each job what its settlement says, if its claim still holds."""
+        arguments: list[str | bytes] = []
+        for settlement in settlements:
+            claim = settlement.claim
+            arguments += (_name(claim), claim.token, settlement.verb, settlement.packed())
+        return [_read(Settled, raw) for raw in await _SETTLE(self._redis, *arguments)]
+
+    async def read(self, names: Sequence[str]) -> list[bytes | None]:
+        """Raw values by their full names."""
+        return list(await self._redis.mget(names))
+
+
+def _name(claim: Claim) -> bytes:
+    """A job's id as Redis has it; a foreign one may be any bytes."""
+    return claim.job.encode(errors="surrogateescape")
+
+
+def _read(kind: type[Answer], raw: bytes) -> Answer | Exception:
+    text = raw.decode(errors="replace")
+    if text.startswith("refused:"):
+        return Refused(text.removeprefix("refused:"))
+    return kind(text)

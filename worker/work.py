@@ -1,0 +1,27 @@
+"""One claimed job on its way through the pipeline."""
+
+from dataclasses import dataclass
+
+from shared.job import Delivery
+from shared.sellfern.envelope import Envelope
+from worker.state import State
+from worker.transitions import Claim
+
+
+@dataclass(slots=True)
+class Work:
+    """What is known of a claimed job so far.
+
+    Attributes:
+        claim: proves the hold.
+        delivery: what was received; ``None`` when the payload is no record of ours.
+        envelope: once decoded.
+        state: what the handler read and changed, once it ran.
+        seconds: that the handler took.
+    """
+
+    claim: Claim
+    delivery: Delivery | None
+    envelope: Envelope | None = None
+    state: State | None = None
+    seconds: float = 0.0
