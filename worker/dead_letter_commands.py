@@ -1,6 +1,7 @@
 """The commands that act on dead letters."""
 
 import base64
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -166,12 +167,12 @@ def discard(
 ) -> None:
     """Give dead letters up for good; a late redelivery doesn't bring them back."""
     chosen = _selection(jobs, wanted, everything=everything)
-    retention = WorkerSettings.from_mapping({}).policy.limits.dedupe_retention
     meant = ask(lambda redis: _count(redis, chosen))
     if not _confirmed("discard", meant, dry_run=dry_run, yes=yes):
         return
 
     async def run(redis: Redis) -> int:
+        retention = WorkerSettings.from_mapping(os.environ).policy.limits.dedupe_retention
         gone = 0
         with _progress("discarding", meant) as told:
             async for letter in chosen(redis):

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
+from shared import keys
 from shared.endpoints import OrganizationProfile
 from shared.errors import Unavailable
 from shared.job import Delivery
@@ -104,6 +105,8 @@ class Pipeline:
         work.state = None
         if work.delivery is None:
             return Dead("undecodable", "the payload is not a record that this version reads")
+        if keys.organization_of(work.claim.job) != work.delivery.organization:
+            return Dead("undecodable", _mislabelled(work.claim, work.delivery))
         if work.claim.claims >= self.policy.max_claims:
             return Dead("crashed", f"{work.claim.claims} workers went away while they had it")
         decoded = judgement.decode(work.delivery.body)
@@ -236,6 +239,14 @@ def _event(envelope: Envelope, delivery: Delivery, data: Any, attempt: int) -> E
         raw=delivery.body,
         attempt=attempt,
         received_at=datetime.fromtimestamp(delivery.received_at / 1000, tz=UTC),
+    )
+
+
+def _mislabelled(claim: Claim, delivery: Delivery) -> str:
+    """A job of a stock producer whose id would take it into another organization's names."""
+    return (
+        f"expected a job id that begins with {delivery.organization}:, as its payload says, "
+        f"got {claim.job}"
     )
 
 

@@ -50,8 +50,10 @@ def decode(body: bytes) -> Envelope:
         raise EnvelopeError(str(exc)) from exc
     except msgspec.DecodeError as exc:
         raise EnvelopeError(f"not JSON: {exc}") from exc
-    except (UnicodeDecodeError, RecursionError) as exc:
-        raise EnvelopeError(f"not JSON: {type(exc).__name__}") from exc
+    except UnicodeDecodeError as exc:
+        raise EnvelopeError("not JSON: not UTF-8") from exc
+    except RecursionError as exc:
+        raise EnvelopeError("not JSON: nested too deeply") from exc
     if bytes(envelope.data).lstrip(_WHITE_SPACE)[:1] != b"{":
         raise EnvelopeError("Expected `object` - at `$.data`")
     return envelope

@@ -190,6 +190,23 @@ async def test_what_a_stock_producer_enqueues_is_run_by_ours(
     assert await account(redis) == NOTHING
 
 
+async def test_a_job_whose_id_names_another_organization_than_its_payload_is_buried(
+    redis: Redis, foreign: ArqRedis
+) -> None:
+    """The scripts go by the id: run, it would write into names that are not its organization's."""
+    place = Workplace(redis, deciding())
+    received = round(now().timestamp() * 1000)
+    for name in ("org_b:made-by-arq", "0123456789abcdef"):
+        arguments: Any = ("acme", "org_a", received, {}, body("evt_0"))
+        await foreign.enqueue_job("handle_event", *arguments, _job_id=name)
+    await drained(place.worker(), redis, 2)
+    assert await counters(redis) == {"dead": 2, "dead:undecodable": 2}
+    record = await record_of(redis, "org_b:made-by-arq")
+    assert record["error"].startswith("expected a job id that begins with org_a:")
+    assert await redis.keys("sellfern:state:*") == []
+    assert await account(redis) == NOTHING
+
+
 async def test_other_functions_take_arqs_own_path(redis: Redis, foreign: ArqRedis) -> None:
     tries = []
 
