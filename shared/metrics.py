@@ -78,6 +78,11 @@ EVENTS: Final = Counter(
 DEAD_LETTERS: Final = Counter(
     "sellfern_dead_letters", "Events given up, by reason", ["reason"], registry=REGISTRY
 )
+DEAD_LETTERS_EXPIRED: Final = Counter(
+    "sellfern_dead_letters_expired",
+    "Dead letters removed since nobody acted on them in time",
+    registry=REGISTRY,
+)
 ORGANIZATION_MISMATCHES: Final = Counter(
     "sellfern_organization_mismatches",
     "Signed events whose body names another organization than their endpoint's",

@@ -22,7 +22,7 @@ from shared.errors import SettingsError
 from shared.health import Problem
 from shared.logs import get_logger
 from shared.sellfern.reference import load_default
-from worker import stock
+from worker import retention, stock
 from worker.engine import Worker
 from worker.leases import Profiles
 from worker.ledger import Ledger
@@ -100,6 +100,11 @@ class _Program:
             name=self.name,
             description=self._description(),
             profiles=self._profiles,
+            cron_jobs=[
+                retention.cron_job(
+                    redis, retention=self.settings.dead_letter_retention, log=self.log
+                )
+            ],
             **stock.worker_options(
                 context,
                 stock.arq_redis(pool),

@@ -24,6 +24,10 @@ class Backoff:
         # 2**1000 is still a float; beyond that the cap has long been reached.
         return min(self.cap, self.base * 2.0 ** min(attempt - 1, 1000))
 
+    def horizon(self, attempts: int) -> float:
+        """The longest time that the delays between so many attempts take, in seconds."""
+        return sum(self.bound(attempt) for attempt in range(1, attempts))
+
     def delay(self, attempt: int, random: Callable[[], float]) -> float:
         """The delay after this attempt (from 1), in seconds.
 

@@ -26,6 +26,7 @@ class WorkerSettings:
         admin_port: the same; 0 picks one.
         lease: how long a job may go without a sign of life from its worker.
         drain: how long handlers may finish after SIGTERM.
+        dead_letter_retention: how long dead letters are kept.
         policy: the rules of handling.
     """
 
@@ -37,6 +38,7 @@ class WorkerSettings:
     admin_port: int
     lease: float
     drain: float
+    dead_letter_retention: float
     policy: Policy
 
     @classmethod
@@ -64,18 +66,39 @@ class WorkerSettings:
             admin_port=reader.port("WORKER_ADMIN_PORT", 9102),
             lease=reader.duration("LEASE_SECONDS", "30s", minimum="1s", maximum="1h"),
             drain=reader.duration("DRAIN_SECONDS", "25s", minimum="1s", maximum="1h"),
+            dead_letter_retention=reader.duration(
+                "DEAD_LETTER_RETENTION", "90d", minimum="1m", maximum="3650d"
+            ),
             policy=_policy(reader),
         )
 
 
 def _policy(reader: Reader) -> Policy:
-    return Policy(
+    policy = Policy(
         limits=_limits(reader),
         handler_timeout=reader.duration("HANDLER_TIMEOUT", "60s", minimum="10ms", maximum="1d"),
         max_attempts=reader.integer("MAX_ATTEMPTS", 12, minimum=1, maximum=1000),
         max_claims=reader.integer("MAX_CRASHES", 3, minimum=1, maximum=1000),
         backoff=_backoff(reader),
     )
+    _check_horizon(policy)
+    return policy
+
+
+def _check_horizon(policy: Policy) -> None:
+    """An event that is retried for longer than deleted versions stay known would revive them."""
+    limits = policy.limits
+    horizon = policy.backoff.horizon(policy.max_attempts)
+    horizon += policy.max_attempts * policy.handler_timeout
+    most = limits.dedupe_retention - limits.clock_skew - limits.max_event_age
+    if horizon > most:
+        raise SettingsError(
+            "MAX_ATTEMPTS",
+            "attempts (with HANDLER_TIMEOUT each, and the delays up to BACKOFF_CAP between them) "
+            "that take at most DEDUPE_RETENTION minus CLOCK_SKEW minus MAX_EVENT_AGE "
+            f"({format_duration(most)}) together",
+            f"{policy.max_attempts}, which may take {format_duration(horizon)}",
+        )
 
 
 def _limits(reader: Reader) -> Limits:

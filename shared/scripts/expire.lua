@@ -1,14 +1,16 @@
 -- expire: dead letters that nobody acted on in time go, with their marks.
 --
 -- Arguments: organization, died before (ms), how many at the most.
--- Result: how many went.
+-- Result: how many went. One that waits for its replay stays.
 -- Transition: dead → gone, after the retention that the operator has set. A redelivery after that
 --   is judged by its age.
 
 local organization = ARGV[1]
 local jobs = redis.call('ZRANGE', key.dead .. organization, '-inf', '(' .. ARGV[2], 'BYSCORE',
   'LIMIT', 0, ARGV[3])
-for _, job in ipairs(jobs) do
+local gone = 0
+
+local function expire(job)
   local event_id = redis.call('HGET', key.dead_letter .. job, 'event_id')
   if event_id and event_id ~= '' then
     local name = mark_name(organization, event_id)
@@ -18,5 +20,10 @@ for _, job in ipairs(jobs) do
     redis.call('ZREM', key.dead .. organization, job)
   end
   count('expired')
+  gone = gone + 1
 end
-return finish(#jobs)
+
+for _, job in ipairs(jobs) do
+  if redis.call('EXISTS', key.job .. job) == 0 then expire(job) end
+end
+return finish(gone)

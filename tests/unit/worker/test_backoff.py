@@ -30,3 +30,8 @@ def test_full_jitter_reaches_from_nothing_to_the_bound() -> None:
     delays = [Backoff(base=1, cap=3600).delay(5, source.random) for _ in range(1000)]
     assert min(delays) < 0.1
     assert max(delays) > 15.9
+
+
+def test_the_horizon_is_the_sum_of_the_longest_delays_between_the_attempts() -> None:
+    assert Backoff(base=1, cap=4).horizon(5) == 1 + 2 + 4 + 4
+    assert Backoff(base=1, cap=4).horizon(1) == 0

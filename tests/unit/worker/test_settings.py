@@ -33,6 +33,14 @@ def test_the_defaults_fit_each_other() -> None:
             {"BACKOFF_BASE": "2h", "BACKOFF_CAP": "1h"},
             "BACKOFF_BASE: expected at most BACKOFF_CAP (1h), got 2h",
         ),
+        (
+            {"MAX_ATTEMPTS": "40"},
+            (
+                "MAX_ATTEMPTS: expected attempts (with HANDLER_TIMEOUT each, and the delays up to "
+                "BACKOFF_CAP between them) that take at most DEDUPE_RETENTION minus CLOCK_SKEW "
+                "minus MAX_EVENT_AGE (1435m) together, got 40, which may take 103695s"
+            ),
+        ),
         ({"WORKER_HANDLERS": "no"}, "WORKER_HANDLERS: expected package.module:name, got 'no'"),
         ({"MAX_ATTEMPTS": "0"}, "MAX_ATTEMPTS: expected a whole number from 1 to 1000, got '0'"),
         ({"WORKER_ADMIN_PORT": "x"}, "WORKER_ADMIN_PORT: expected a port from 0 to 65535, got 'x'"),

@@ -1,0 +1,71 @@
+"""Facts about dead letters that nobody acts on."""
+
+import asyncio
+from typing import Any
+
+from redis.asyncio import Redis
+
+from shared import keys
+from tests.integration.jobs import NOTHING, account, counters, mark_of
+from tests.integration.workplace import Workplace, body
+from worker import Event, Handlers, Organization, Reject
+from worker.retention import cron_job, expire_dead_letters
+from worker.revival import replay_one
+
+
+def rejecting(redis: Redis) -> Workplace:
+    handlers = Handlers()
+
+    @handlers.on("*")
+    async def rejects(_event: Event[Any], _: Organization) -> None:
+        raise Reject("no")
+
+    return Workplace(redis, handlers)
+
+
+async def test_only_the_old_ones_go_and_their_marks_with_them(redis: Redis) -> None:
+    place = rejecting(redis)
+    for number in (1, 2, 3):
+        await place.handle(body(f"evt_{number}"))
+    jobs = await redis.zrange(keys.dead("org_a"), 0, -1)
+    await redis.zincrby(keys.dead("org_a"), -60_000, jobs[0])
+
+    assert await expire_dead_letters(redis, retention=59) == 1
+    assert await redis.zrange(keys.dead("org_a"), 0, -1) == jobs[1:]
+    assert await mark_of(redis, "evt_1") is None
+    assert await mark_of(redis, "evt_2") is not None
+    assert (await counters(redis))["expired"] == 1
+    assert await redis.hgetall(keys.BURIED) == {b"org_a": b"2"}
+
+
+async def test_one_that_is_being_replayed_stays_until_it_has_ended(redis: Redis) -> None:
+    place = rejecting(redis)
+    await place.handle(body("evt_1"))
+    (job,) = await redis.zrange(keys.dead("org_a"), 0, -1)
+    await redis.zincrby(keys.dead("org_a"), -60_000, job)
+    assert await replay_one(redis, job.decode()) == "queued"
+
+    assert await expire_dead_letters(redis, retention=59) == 0
+    assert await mark_of(redis, "evt_1") == f"dead:{job.decode()}"
+
+
+async def test_a_worker_looks_by_itself_as_an_arq_cron_job(redis: Redis) -> None:
+    place = rejecting(redis)
+    await place.handle(body("evt_1"))
+    (job,) = await redis.zrange(keys.dead("org_a"), 0, -1)
+    await redis.zincrby(keys.dead("org_a"), -60_000, job)
+    cron = cron_job(redis, retention=59, log=place.lines.log)
+    cron.run_at_startup = True  # rather than at the next quarter of an hour
+    worker = place.worker(cron_jobs=[cron])
+    running = asyncio.create_task(worker.async_run())
+    try:
+        async with asyncio.timeout(20):
+            while "dead_letters_expired" not in place.lines.events():
+                await asyncio.sleep(0.01)
+            while await account(redis) != NOTHING:
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await worker.close()
+    assert place.lines.of("dead_letters_expired")[0]["number"] == 1
