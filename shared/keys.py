@@ -24,6 +24,7 @@ WORKERS_SEEN = "sellfern:workers:seen"
 SLOTS = "sellfern:slots"
 DUTY = "sellfern:duty"
 WAKE = "sellfern:wake"
+BREAKERS = "sellfern:breakers"
 
 JOB = "arq:job:"
 ARQ_RETRY = "arq:retry:"
@@ -35,6 +36,9 @@ DEAD_LETTER = "sellfern:dead-letter:"
 
 PAUSE = "pause:"
 """In front of an organization's id: the field of ``ORGANIZATIONS`` that says why it is paused."""
+
+BREAKER = "breaker:"
+"""In front of an organization's id: the field of ``ORGANIZATIONS`` that holds its breaker."""
 
 DEFERRED_FROM = 1_000_000_000_000
 """Scores of the queue from here on are epoch milliseconds; those below are virtual times."""
@@ -54,6 +58,7 @@ _LUA_NAMES = {
     "slots": SLOTS,
     "duty": DUTY,
     "wake": WAKE,
+    "breakers": BREAKERS,
     "job": JOB,
     "arq_retry": ARQ_RETRY,
     "parked": PARKED,
@@ -62,6 +67,7 @@ _LUA_NAMES = {
     "dead": DEAD,
     "dead_letter": DEAD_LETTER,
     "pause": PAUSE,
+    "breaker": BREAKER,
 }
 
 

@@ -8,7 +8,6 @@ import uvloop
 from redis.asyncio import Redis
 
 from shared import display, logs
-from shared.durations import format_duration
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 from worker import contention, projection
@@ -16,7 +15,7 @@ from worker.app import serve
 from worker.asking import ask, checked_organization
 from worker.dead_letter_commands import dead_letters
 from worker.loading import load_handlers
-from worker.overview import Overview, read_overview
+from worker.overview import OrganizationOverview, Overview, read_overview
 from worker.settings import WorkerSettings
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
@@ -87,12 +86,12 @@ def pause(organization: str, *, why: str) -> None:
 @main.command()
 @click.argument("organization")
 def resume(organization: str) -> None:
-    """Let a paused organization's events go on, in the order of their acceptance."""
+    """Let an organization's events go on that wait by a pause or its breaker, in their order."""
     name = checked_organization(organization)
     if ask(lambda redis: contention.resume(redis, name)):
         click.echo(f"{name} goes on")
     else:
-        click.echo(f"{name} was not paused")
+        click.echo(f"{name} was neither paused nor held by its breaker")
 
 
 main.add_command(dead_letters)
@@ -108,7 +107,7 @@ def _print_overview(overview: Overview) -> None:
                 "running": overview.running,
                 "deferred": overview.deferred,
                 "dead": overview.dead,
-                "oldest": "-" if oldest is None else format_duration(round(oldest, 1)),
+                "oldest": "-" if oldest is None else _roughly(oldest),
             }
         ],
         ["waiting", "ready", "running", "deferred", "dead", "oldest"],
@@ -116,18 +115,36 @@ def _print_overview(overview: Overview) -> None:
         title="Events now",
     )
     display.emit(
-        [{"since the beginning": name, "events": n} for name, n in overview.counters.items()]
+        [{"outcome": name, "events": n} for name, n in overview.counters.items()]
         + [
-            {"since the beginning": f"dead: {name}", "events": n}
-            for name, n in overview.dead_by_reason.items()
+            {"outcome": f"dead: {name}", "events": n} for name, n in overview.dead_by_reason.items()
         ],
-        ["since the beginning", "events"],
+        ["outcome", "events"],
         as_json=False,
-        title="Counts",
+        title="Since the beginning",
     )
     display.emit(
-        [msgspec.to_builtins(organization) for organization in overview.organizations],
-        ["organization", "waiting", "running", "dead", "paused"],
+        [
+            {**msgspec.to_builtins(organization), "breaker": _breaker(organization)}
+            for organization in overview.organizations
+        ],
+        ["organization", "waiting", "running", "dead", "paused", "breaker"],
         as_json=False,
         title="Organizations",
     )
+
+
+def _breaker(organization: OrganizationOverview) -> str | None:
+    if organization.breaker == "open" and organization.breaker_seconds is not None:
+        return f"open, tries one in {_roughly(organization.breaker_seconds)}"
+    return organization.breaker
+
+
+def _roughly(seconds: float) -> str:
+    """A time as people say it: ``2d 3h``, ``4m 10s``, ``7s``."""
+    parts = []
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        whole, seconds = divmod(seconds, length)
+        if whole or parts:
+            parts.append(f"{whole:.0f}{unit}")
+    return " ".join(parts[:2]) or "0s"

@@ -47,10 +47,12 @@ class Later:
     Attributes:
         error: what went wrong, for people.
         after: seconds, if the handler named them.
+        failed: whether the handler failed, rather than asked for it.
     """
 
     error: str
     after: float | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,13 @@ class Dead:
         reason: one of the stable names under "Judgement" in the README.
         error: what went wrong, for people.
         attempted: whether a handler had its try in this attempt.
+        failed: whether it failed, rather than decided.
     """
 
     reason: str
     error: str
     attempted: bool = False
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

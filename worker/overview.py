@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from shared import keys
 
 _DEAD_PREFIX = "dead:"
+_CLOSED = (None, None)
 
 
 class OrganizationOverview(msgspec.Struct, frozen=True):
@@ -19,6 +20,9 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
         running: of these, leased by a worker.
         dead: dead letters.
         paused: why its events wait; ``None`` while they don't.
+        breaker: ``open`` while its events wait since its handlers kept failing, ``trying`` while
+            one of them is let through; ``None`` otherwise.
+        breaker_seconds: until an open breaker lets one through.
     """
 
     organization: str
@@ -26,6 +30,8 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
     running: int
     dead: int
     paused: str | None
+    breaker: str | None
+    breaker_seconds: float | None
 
 
 class Overview(msgspec.Struct, frozen=True):
@@ -66,7 +72,9 @@ async def read_overview(redis: Redis) -> Overview:
         for name in (keys.COUNTERS, keys.WAITING, keys.RUNNING, keys.BURIED):
             pipe.hgetall(name)
         waiting, ready, scheduled, oldest, now, profiles, *hashes = await pipe.execute()
+    moment = now[0] + now[1] / 1e6
     paused = _pauses(profiles)
+    breakers = _breakers(profiles, moment)
     counters, waits, runs, buried = map(_numbers, hashes)
     running = sum(runs.values())
     return Overview(
@@ -75,7 +83,7 @@ async def read_overview(redis: Redis) -> Overview:
         running=running,
         deferred=max(0, scheduled - running),
         dead=sum(buried.values()),
-        oldest_seconds=max(0.0, now[0] + now[1] / 1e6 - oldest[0][1] / 1000) if oldest else None,
+        oldest_seconds=max(0.0, moment - oldest[0][1] / 1000) if oldest else None,
         counters={k: v for k, v in counters.items() if not k.startswith(_DEAD_PREFIX)},
         dead_by_reason={
             k.removeprefix(_DEAD_PREFIX): v
@@ -89,8 +97,10 @@ async def read_overview(redis: Redis) -> Overview:
                 running=runs.get(name, 0),
                 dead=buried.get(name, 0),
                 paused=paused.get(name),
+                breaker=breakers.get(name, _CLOSED)[0],
+                breaker_seconds=breakers.get(name, _CLOSED)[1],
             )
-            for name in sorted(waits.keys() | runs.keys() | buried.keys() | paused.keys())
+            for name in sorted({*waits, *runs, *buried, *paused, *breakers})
         ],
     )
 
@@ -102,6 +112,18 @@ def _pauses(profiles: Mapping[bytes, bytes]) -> dict[str, str]:
         for name, why in found.items()
         if name.startswith(keys.PAUSE)
     }
+
+
+def _breakers(profiles: Mapping[bytes, bytes], now: float) -> dict[str, tuple[str, float | None]]:
+    """The breakers that are not closed: their state, and how many seconds it lasts if known."""
+    found: dict[str, tuple[str, float | None]] = {}
+    for field, raw in profiles.items():
+        name = field.decode(errors="replace")
+        state, _, rest = raw.decode(errors="replace").partition(":")
+        if name.startswith(keys.BREAKER) and state != "closed":
+            seconds = max(0.0, float(rest) / 1000 - now) if state == "open" else None
+            found[name.removeprefix(keys.BREAKER)] = (state, seconds)
+    return found
 
 
 def _numbers(raw: Mapping[bytes, bytes]) -> dict[str, int]:

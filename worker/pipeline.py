@@ -20,6 +20,7 @@ from shared.sellfern.envelope import Envelope
 from shared.sellfern.reference import Reference
 from worker import judgement
 from worker.backoff import Backoff
+from worker.breaker import Breaker
 from worker.events import Event
 from worker.ledger import Ledger
 from worker.organization import Organization
@@ -44,6 +45,7 @@ class Policy:
         max_attempts: attempts before the dead letter.
         max_claims: claims without an outcome before the job counts as one that kills workers.
         backoff: the delay between attempts.
+        breaker: when an organization's events wait because its handlers keep failing.
     """
 
     limits: judgement.Limits
@@ -51,6 +53,7 @@ class Policy:
     max_attempts: int
     max_claims: int
     backoff: Backoff
+    breaker: Breaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,8 @@ class Pipeline:
             if isinstance(exc, asyncio.CancelledError) and task and task.cancelling():
                 raise
             if isinstance(exc, TimeoutError) and limit.expired():
-                return Later(f"the handler took longer than {self.policy.handler_timeout:g} s")
+                error = f"the handler took longer than {self.policy.handler_timeout:g} s"
+                return Later(error, failed=True)
             return _failure(exc)
         if isinstance(result, Retry | Reject):
             return _failure(result)
@@ -204,7 +208,7 @@ class Pipeline:
     def _last_attempt(self, claim: Claim, outcome: Outcome) -> Outcome:
         """The one place that knows how many attempts there are."""
         if isinstance(outcome, Later) and claim.attempts + 1 >= self.policy.max_attempts:
-            return Dead("exhausted", outcome.error, attempted=True)
+            return Dead("exhausted", outcome.error, attempted=True, failed=outcome.failed)
         return outcome
 
     def _settlement(self, work: Work, outcome: Outcome) -> Settlement:
@@ -214,19 +218,25 @@ class Pipeline:
             case Later(after=after):
                 if after is None:
                     after = self.policy.backoff.delay(work.claim.attempts + 1, self.random)
-                return Settlement(work.claim, "retry", (round(after * 1000),))
+                details = (round(after * 1000), self._breaker(outcome))
+                return Settlement(work.claim, "retry", details)
             case Dead():
-                return Settlement(work.claim, "dead", _burial(work, outcome))
+                details = (*_burial(work, outcome), self._breaker(outcome))
+                return Settlement(work.claim, "dead", details)
             case Duplicate():
                 return Settlement(work.claim, "duplicate")
             case Released():
                 return Settlement(work.claim, "release")
 
+    def _breaker(self, outcome: Later | Dead) -> tuple[Any, ...] | None:
+        """What the script needs to judge the organization by; nothing unless a handler failed."""
+        return self.policy.breaker.packed() if outcome.failed else None
+
     def _commit(self, state: State | None) -> tuple[Any, ...]:
         retention = round(self.policy.limits.dedupe_retention * 1000)
         if state is None:
-            return (retention, (), ())
-        return (retention, tuple(state.reads.items()), tuple(state.operations))
+            return (retention, (), (), False)
+        return (retention, tuple(state.reads.items()), tuple(state.operations), True)
 
 
 def _event(envelope: Envelope, delivery: Delivery, data: Any, attempt: int) -> Event[Any]:
@@ -256,7 +266,7 @@ def _failure(exc: BaseException) -> Outcome:
             return Dead("rejected", why[:_MOST_ERROR_CHARACTERS], attempted=True)
         case Retry(after=after):
             return Later(str(exc)[:_MOST_ERROR_CHARACTERS], after)
-    return Later(f"{type(exc).__name__}: {exc}"[:_MOST_ERROR_CHARACTERS])
+    return Later(f"{type(exc).__name__}: {exc}"[:_MOST_ERROR_CHARACTERS], failed=True)
 
 
 def _burial(work: Work, dead: Dead) -> tuple[Any, ...]:

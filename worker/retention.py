@@ -31,7 +31,7 @@ async def expire_dead_letters(redis: Redis, *, retention: float) -> int:
 def cron_job(redis: Redis, *, retention: float, log: FilteringBoundLogger) -> CronJob:
     """The same as an arq cron job, counted and logged where something went."""
 
-    async def expire(_ctx: dict[Any, Any]) -> None:
+    async def expire(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:  # noqa: ARG001  # arq's
         gone = await expire_dead_letters(redis, retention=retention)
         if gone:
             metrics.DEAD_LETTERS_EXPIRED.inc(gone)

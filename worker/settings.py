@@ -8,6 +8,7 @@ from shared.config import CommonSettings, Reader
 from shared.durations import format_duration
 from shared.errors import SettingsError
 from worker.backoff import Backoff
+from worker.breaker import Breaker
 from worker.judgement import Limits
 from worker.pipeline import Policy
 
@@ -80,6 +81,12 @@ def _policy(reader: Reader) -> Policy:
         max_attempts=reader.integer("MAX_ATTEMPTS", 12, minimum=1, maximum=1000),
         max_claims=reader.integer("MAX_CRASHES", 3, minimum=1, maximum=1000),
         backoff=_backoff(reader),
+        breaker=Breaker(
+            failures=reader.integer("BREAKER_FAILURES", 50, minimum=0, maximum=1_000_000),
+            share=reader.number("BREAKER_SHARE", 0.0, minimum=0.0, maximum=1.0),
+            sample=reader.integer("BREAKER_SAMPLE", 20, minimum=1, maximum=1_000_000),
+            cool_off=reader.duration("BREAKER_COOL_OFF", "30s", minimum="10ms", maximum="1d"),
+        ),
     )
     _check_horizon(policy)
     return policy

@@ -8,7 +8,9 @@
 local job, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if redis.call('EXISTS', key.job .. job) == 0 then return finish('gone') end
 
-local claim, now = read_claim(job), now_ms()
+local claim, first = read_claim(job)
+local now = now_ms()
+if first then adopt_foreign(job, now) end
 local result = { claim.attempts, claim.claims, now }
 local score = tonumber(redis.call('ZSCORE', key.queue, job)) or 0
 if score < key.deferred_from then
@@ -18,5 +20,6 @@ end
 set_token(claim, token)
 claim.claims = claim.claims + 1
 write_claim(claim)
+redis.call('ZREM', key.parked .. claim.organization, job) -- where a claim was faster to look at it
 redis.call('ZADD', key.queue, number(now + lease), job)
 return finish(result)

@@ -7,7 +7,8 @@
 --   this, payload}}. `more` means that others are in line still; `quiet` asks the worker to take
 --   no more until it holds nothing, since a suspect waits for it.
 -- Transitions: deferred and due → queued; expired lease → queued; queued → leased; queued →
---   parked (organization paused, or at its cap); queued → removed (no payload).
+--   parked (organization paused, its breaker open, or at its cap); queued → removed (no payload);
+--   breaker open → trying, and parked → queued for the one event that it lets through.
 
 local worker, most, lease, base = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local holding, most_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -18,26 +19,30 @@ local suspect_from = 2
 -- Crash recovery is no mechanism of its own: an expired lease is a job that is due.
 local function promote(job)
   local claim, first = read_claim(job)
-  if first then
-    -- arq's own enqueue_job made it: from here on it counts like ours.
-    if redis.call('ZADD', key.accepted, 'NX', now, job) == 1 then
-      add(waiting, claim.organization, 1)
-    end
-  end
+  if first then adopt_foreign(job, now) end
   if claim.token ~= '' then
     if claim.claims > 0 then count('lease_expired') end
     clear_token(claim)
     write_claim(claim)
   end
-  -- One at a time means in order: the job goes back to the place that it had.
-  local in_order = cap_of(claim.organization) == 1 and claim.virtual > 0
-  local virtual = in_order and claim.virtual or retry_time(claim.organization)
+  -- In order, the job goes back to the place that it had.
+  local had_place = in_order(claim.organization) and claim.virtual > 0
+  local virtual = had_place and claim.virtual or retry_time(claim.organization)
   redis.call('ZADD', key.queue, number(virtual), job)
 end
 
 local due = redis.call('ZRANGE', key.queue, key.deferred_from, now, 'BYSCORE', 'LIMIT', 0,
   most_promoted)
 for _, job in ipairs(due) do promote(job) end
+
+-- A breaker whose time is over lets one event through.
+local breaker = redis.call('ZRANGE', key.breakers, 0, 0, 'WITHSCORES')
+while breaker[1] and tonumber(breaker[2]) <= now do
+  redis.call('ZREM', key.breakers, breaker[1])
+  set_breaker(breaker[1], 'trying', '')
+  unpark(breaker[1])
+  breaker = redis.call('ZRANGE', key.breakers, 0, 0, 'WITHSCORES')
+end
 -- Slots that promotion freed count in this very claim.
 write_tally(key.running, slots)
 slots = {}
@@ -73,14 +78,14 @@ end
 
 -- A job whose claims keep ending without an outcome may be what ends the workers: it is given to
 -- one that holds nothing else. Somebody has to become that one.
-local function suspect_must_wait()
+local function suspect_must_wait(job)
   if holding == 0 and #jobs == 0 then
     alone = true
     return false
   end
-  local duty = redis.call('GET', key.duty)
-  if not duty or duty == worker then
-    redis.call('SET', key.duty, worker, 'PX', lease)
+  local on_duty = duty()
+  if not on_duty or on_duty == worker then
+    redis.call('SET', key.duty, worker .. '\n' .. job, 'PX', lease)
     quiet = true
   end
   return true
@@ -89,15 +94,20 @@ end
 -- Answers whether the job has left the part of the queue that is in line.
 local function look_at(job, virtual)
   local organization = organization_of(job)
-  if profile_of(organization).paused or not slot_is_free(organization) then
+  if must_wait(organization) or not slot_is_free(organization) then
     park(job, organization, virtual)
     return true
   end
   local claim = read_claim(job)
-  if claim.claims >= suspect_from and suspect_must_wait() then return false end
-  local payload = redis.call('GETEX', key.job .. job, 'PERSIST')
-  if not payload then
+  if claim.claims >= suspect_from and suspect_must_wait(job) then
+    -- In order, whoever stands behind it waits with it.
+    if in_order(organization) then running[organization] = math.huge end
+    return false
+  end
+  local payload = redis.pcall('GETEX', key.job .. job, 'PERSIST')
+  if type(payload) ~= 'string' then -- gone, or a foreign value that is no string
     remove_job(claim)
+    freed[organization] = true -- it may have been brought back in line for a slot
     count('dropped')
     return true
   end
@@ -106,11 +116,21 @@ local function look_at(job, virtual)
     return false
   end
   give(claim, virtual, payload)
+  if profile_of(organization).breaker == 'trying' then set_breaker(organization, 'trying', job) end
   return true
 end
 
 local function enough()
   return alone or full or #jobs >= most or looks >= most_looks
+end
+
+-- Once it holds nothing, who is on duty takes its suspect before all others: there might always be
+-- somebody ahead of it in line.
+local on_duty, suspect = duty()
+if on_duty == worker and holding == 0 and most > 0 then
+  redis.call('DEL', key.duty)
+  local virtual = tonumber(redis.call('ZSCORE', key.queue, suspect))
+  if virtual and virtual < key.deferred_from then look_at(suspect, virtual) end
 end
 
 while not enough() do
@@ -131,7 +151,8 @@ if more then wake_one() end
 
 local next_due = redis.call('ZRANGE', key.queue, key.deferred_from, '+inf', 'BYSCORE', 'LIMIT', 0, 1,
   'WITHSCORES')
-local wait = next_due[2] and math.max(0, math.ceil(tonumber(next_due[2]) - now)) or -1
+local soonest = math.min(tonumber(next_due[2]) or math.huge, tonumber(breaker[2]) or math.huge)
+local wait = soonest < math.huge and math.max(0, math.ceil(soonest - now)) or -1
 local result = { now, quiet and 'quiet' or (more and 'more' or ''), wait }
 for _, job in ipairs(jobs) do result[#result + 1] = job end
 return finish(result)

@@ -28,14 +28,9 @@ local function next_virtual_time(organization, cost)
   return last[organization]
 end
 
--- A payload without its place (an operator deleted one of the two) would never run.
-local function has_place(job)
-  return redis.call('ZSCORE', key.queue, job)
-    or redis.call('ZSCORE', key.parked .. organization_of(job), job)
-end
-
 local function accept(job, payload, received_at, cost)
   local organization = organization_of(job)
+  -- A payload without its place (an operator deleted one of the two) would never run.
   if redis.call('EXISTS', key.job .. job) == 1 and has_place(job) then
     -- A write: WAIT and WAITAOF after a script that wrote nothing answer at once.
     count('known')
@@ -43,10 +38,8 @@ local function accept(job, payload, received_at, cost)
   end
   local refusal = refused(organization)
   if refusal then return refusal end
-  redis.call('SET', key.job .. job, payload)
-  redis.call('ZADD', key.queue, number(next_virtual_time(organization, cost)), job)
-  if redis.call('ZADD', key.accepted, 'NX', received_at, job) == 1 then
-    add(waiting, organization, 1)
+  local function next_place() return next_virtual_time(organization, cost) end
+  if put_in_line(job, payload, received_at, next_place) then
     if depth[organization] then depth[organization] = depth[organization] + 1 end
     backlog = backlog + 1
   end

@@ -10,5 +10,5 @@ if raw then
   redis.call('HDEL', key.workers, ARGV[1])
   redis.call('DECRBY', key.slots, tonumber(string.match(raw, '^(%d+):')) or 0)
 end
-if redis.call('GET', key.duty) == ARGV[1] then redis.call('DEL', key.duty) end
+if duty() == ARGV[1] then redis.call('DEL', key.duty) end
 return finish('left')

@@ -4,7 +4,7 @@
 -- Result: Redis's time (ms), then for each job one of
 --   'fresh'        there was no mark; it is pending by this job now
 --   'own'          it was pending by this job: a crash came between
---   'taken-over'   it was pending by a job whose payload is gone
+--   'taken-over'   it was pending by a job whose payload is gone; what was left of that one goes
 --   'revived'      it was dead: the record goes, the attempts start anew
 --   'duplicate'    the event is done, or pending elsewhere
 --   'conflicting'  the same, and that other job has other bytes
@@ -23,8 +23,8 @@ end
 
 local function mark(claim, event_id)
   local name = mark_name(claim.organization, event_id)
-  claim.event_id = event_id
   local raw = redis.call('GET', name)
+  claim.event_id = event_id
   if not raw then
     take(claim, name)
     return 'fresh'
@@ -39,7 +39,9 @@ local function mark(claim, event_id)
     return 'revived'
   end
   if holder == claim.job then return 'own' end
-  if holder and redis.call('EXISTS', key.job .. holder) == 1 then return duplicate(claim, holder) end
+  local lost = lost_carrier(raw)
+  if state == 'pending' and not lost then return duplicate(claim, holder) end
+  if lost then remove_job(read_claim(lost)) end
   take(claim, name)
   return 'taken-over'
 end

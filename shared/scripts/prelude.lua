@@ -63,11 +63,14 @@ local function held_claim(job, token)
 end
 
 -- A slot is freed exactly when a token goes from set to cleared.
+local let_another_try
+
 local function clear_token(claim)
   if claim.token == '' then return end
   claim.token = ''
   add(slots, claim.organization, -1)
   freed[claim.organization] = true
+  let_another_try(claim)
 end
 
 local function set_token(claim, token)
@@ -88,20 +91,62 @@ local function wake_one()
   if redis.call('LLEN', key.wake) == 0 then redis.call('LPUSH', key.wake, '1') end
 end
 
--- What the endpoints file and the operators say of an organization. Its field in the hash is
--- "cap:weight"; an empty cap is the default one. "pause:{organization}" is there while it is
--- paused.
+-- What the endpoints file and the operators say of an organization, and what its handlers' ends
+-- say. Its field in the hash is "cap:weight"; an empty cap is the default one.
+-- "pause:{organization}" is there while it is paused, "breaker:{organization}" after failures:
+--   closed:consecutive failures:handled:failed   events go on, and are counted
+--   open:until (ms)                              events wait
+--   trying:job                                   one event is let through; no job: the next one
 local profiles = {}
 
 local function profile_of(organization)
   local known = profiles[organization]
   if known then return known end
-  local raw, pause =
-    unpack(redis.call('HMGET', key.organizations, organization, key.pause .. organization))
+  local raw, pause, breaker = unpack(redis.call('HMGET', key.organizations, organization,
+    key.pause .. organization, key.breaker .. organization))
   local cap, weight = string.match(raw or '', '^(%d*):([%d.]+)$')
-  known = { cap = tonumber(cap), weight = tonumber(weight) or 1, paused = pause and true or false }
+  local state, rest = string.match(breaker or '', '^(%a+):(.*)$')
+  known = {
+    cap = tonumber(cap),
+    weight = tonumber(weight) or 1,
+    paused = pause and true or false,
+    breaker = state or 'closed',
+    breaker_rest = rest or '',
+  }
   profiles[organization] = known
   return known
+end
+
+local function set_breaker(organization, state, rest)
+  local profile = profile_of(organization)
+  profile.breaker, profile.breaker_rest = state, rest
+  redis.call('HSET', key.organizations, key.breaker .. organization, state .. ':' .. rest)
+end
+
+local function close_breaker(organization)
+  local profile = profile_of(organization)
+  profile.breaker, profile.breaker_rest = 'closed', ''
+  redis.call('ZREM', key.breakers, organization)
+  freed[organization] = true
+  return redis.call('HDEL', key.organizations, key.breaker .. organization)
+end
+
+-- An organization's events wait while it is paused, and while its breaker is open or watches the
+-- one event that it has let through.
+local function must_wait(organization)
+  local profile = profile_of(organization)
+  return profile.paused or profile.breaker == 'open'
+    or profile.breaker == 'trying' and profile.breaker_rest ~= ''
+end
+
+local function is_tried(claim)
+  local profile = profile_of(claim.organization)
+  return profile.breaker == 'trying' and profile.breaker_rest == claim.job
+end
+
+-- The event that was let through has ended without saying anything about the organization.
+function let_another_try(claim)
+  if is_tried(claim) then set_breaker(claim.organization, 'trying', '') end
 end
 
 -- Without a cap of its own, an organization may hold four of five slots of all live workers: the
@@ -116,6 +161,12 @@ local function cap_of(organization)
     default_cap = all > 0 and math.max(1, math.floor(all * 0.8)) or math.huge
   end
   return default_cap
+end
+
+-- One at a time means in order of acceptance. Only a cap that somebody has set says so: a default
+-- one is 1 where there are few slots, and then nobody waits for another's retry.
+local function in_order(organization)
+  return profile_of(organization).cap == 1
 end
 
 local function running_of(organization)
@@ -135,12 +186,53 @@ end
 -- Up to the free slots of an organization's parked jobs go back in line, at their old places.
 local function unpark(organization)
   local parked = key.parked .. organization
-  if redis.call('EXISTS', parked) == 0 or profile_of(organization).paused then return end
-  local free = math.min(cap_of(organization) - running_of(organization), 256)
+  if redis.call('EXISTS', parked) == 0 or must_wait(organization) then return end
+  local most = profile_of(organization).breaker == 'trying' and 1 or 256
+  local free = math.min(cap_of(organization) - running_of(organization), most)
   if free <= 0 then return end
   local places = redis.call('ZPOPMIN', parked, free)
   for i = 1, #places, 2 do redis.call('ZADD', key.queue, places[i + 1], places[i]) end
   if #places > 0 then wake_one() end
+end
+
+local function has_place(job)
+  return redis.call('ZSCORE', key.queue, job)
+    or redis.call('ZSCORE', key.parked .. organization_of(job), job)
+end
+
+-- A job gets its payload and a place in line; answers whether it is counted from now on. One that
+-- was here before has lost its payload or its place to somebody's hand: it keeps the place that it
+-- has, and without one nobody holds it any more.
+local function put_in_line(job, payload, received_at, next_place)
+  local organization = organization_of(job)
+  redis.call('SET', key.job .. job, payload)
+  local is_new = redis.call('ZADD', key.accepted, 'NX', received_at, job) == 1
+  if is_new then
+    add(waiting, organization, 1)
+  elseif has_place(job) then
+    return false
+  else
+    local claim = read_claim(job)
+    if claim.token ~= '' then
+      clear_token(claim)
+      write_claim(claim)
+    end
+  end
+  redis.call('ZADD', key.queue, number(next_place(organization)), job)
+  return is_new
+end
+
+-- A job that arq's own enqueue_job made counts, and stays, like ours from its first claim on.
+local function adopt_foreign(job, now)
+  redis.call('PERSIST', key.job .. job)
+  if redis.call('ZADD', key.accepted, 'NX', now, job) == 1 then
+    add(waiting, organization_of(job), 1)
+  end
+end
+
+-- The worker that takes no more until it holds nothing, and the suspect that waits for that.
+local function duty()
+  return string.match(redis.call('GET', key.duty) or '', '^([^\n]*)\n(.*)$')
 end
 
 local function mark_name(organization, event_id)
@@ -166,6 +258,14 @@ local function remove_job(claim)
   redis.call('HDEL', key.claims, job)
   if redis.call('ZREM', key.accepted, job) == 1 then add(waiting, organization, -1) end
   clear_token(claim)
+end
+
+-- The job that a mark names as the event's carrier, where somebody has deleted its payload: it
+-- carries nothing any more.
+local function lost_carrier(mark)
+  local job = string.match(mark, '^pending:(.*)$')
+  if job and redis.call('EXISTS', key.job .. job) == 0 then return job end
+  return nil
 end
 
 local function write_tally(name, tally)

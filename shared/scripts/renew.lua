@@ -3,7 +3,7 @@
 -- Arguments: worker, what it says of itself (JSON), its slots, lease (ms), then for each job:
 --   job, token.
 -- Result: the places (from 1) of the jobs that somebody else holds by now.
--- Transition: leased → leased, for another lease.
+-- Transition: leased → leased, for another lease; parked → queued where more slots raise a cap.
 
 local worker, description, own_slots, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_ms()
@@ -18,7 +18,12 @@ local all = 0
 for _, raw in ipairs(redis.call('HVALS', key.workers)) do
   all = all + (tonumber(string.match(raw, '^(%d+):')) or 0)
 end
-redis.call('SET', key.slots, all)
+-- Other slots are another default cap, so perhaps a higher one.
+if all ~= tonumber(redis.call('GET', key.slots)) then
+  redis.call('SET', key.slots, all)
+  for _, organization in ipairs(redis.call('HKEYS', key.waiting)) do freed[organization] = true end
+end
+if duty() == worker then redis.call('PEXPIRE', key.duty, lease) end
 
 local lost = {}
 for i = 5, #ARGV, 2 do

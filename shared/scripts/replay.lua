@@ -9,14 +9,9 @@ local job = ARGV[1]
 local record = key.dead_letter .. job
 local payload, received_at = unpack(redis.call('HMGET', record, 'payload', 'received_at'))
 if not payload then return finish('absent') end
-if redis.call('EXISTS', key.job .. job) == 1 then return finish('known') end
+if redis.call('EXISTS', key.job .. job) == 1 and has_place(job) then return finish('known') end
 
-local organization = organization_of(job)
-redis.call('SET', key.job .. job, payload)
-redis.call('ZADD', key.queue, number(retry_time(organization)), job)
-if redis.call('ZADD', key.accepted, 'NX', received_at, job) == 1 then
-  add(waiting, organization, 1)
-end
+put_in_line(job, payload, received_at, retry_time)
 count('replayed')
 wake_one()
 return finish('queued')

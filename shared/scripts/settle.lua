@@ -1,19 +1,22 @@
 -- settle: what became of a leased job, and of its event's mark, in one step.
 --
 -- Arguments: for each job: job, token, verb, details (MessagePack).
---   done       {retention ms, {{key, sha1 or ''}…} read, {operation…}}
---   retry      {delay ms}
---   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made}
+--   done       {retention ms, {{key, sha1 or ''}…} read, {operation…}, a handler worked}
+--   retry      {delay ms, breaker}
+--   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made, breaker}
 --   duplicate  {}
 --   release    {}
 --   remove     {}: a job of a function that is not ours, which arq has finished
+--   A handler that failed brings its organization's breaker: {consecutive failures, share of
+--   failures, ends needed for the share, cool-off ms}, 0 for what opens none; else nil.
 -- Result: for each job one of
 --   'done', 'retried', 'dead', 'duplicate', 'released', 'removed'  it left, as asked or (dead) as a duplicate
 --   'again'          its mark has changed hands: back to mark
 --   'conflict'       a value that the handler read has changed: run the handler again
 --   'refused:why'    an operation can't be applied; nothing was
 --   'lost'           somebody else holds the job
--- Transition: leased → done, deferred, dead, removed or queued.
+-- Transition: leased → done, deferred, dead, removed or queued; breaker closed → open, trying →
+--   closed or open.
 
 -- A value in the state is its JSON; a versioned one is followed by "\n", version, "\n" and the
 -- id of the event that wrote it. A tombstone has no JSON: it keeps the version of what was deleted.
@@ -120,6 +123,55 @@ local function is_own(claim, raw)
   return raw == 'pending:' .. claim.job or raw == 'dead:' .. claim.job
 end
 
+-- Once failures are few among what was handled, they are forgotten.
+local forgotten_among = 100
+
+local function breaker_counts(profile)
+  local row, handled, failed = string.match(profile.breaker_rest, '^(%d+):(%d+):(%d+)$')
+  return tonumber(row) or 0, tonumber(handled) or 0, tonumber(failed) or 0
+end
+
+local function handler_worked(claim)
+  local organization = claim.organization
+  local profile = profile_of(organization)
+  if is_tried(claim) then
+    close_breaker(organization)
+    count('breaker_closed')
+  elseif profile.breaker == 'closed' and profile.breaker_rest ~= '' then
+    local _, handled, failed = breaker_counts(profile)
+    if handled + 1 >= forgotten_among * failed then
+      close_breaker(organization)
+    else
+      set_breaker(organization, 'closed', '0:' .. handled + 1 .. ':' .. failed)
+    end
+  end
+end
+
+local function open_breaker(organization, cool_off)
+  local due = now_ms() + cool_off
+  set_breaker(organization, 'open', number(due))
+  redis.call('ZADD', key.breakers, number(due), organization)
+  count('breaker_opened')
+end
+
+local function handler_failed(claim, breaker)
+  if not breaker then return end
+  local most_in_a_row, most_share, sample, cool_off = unpack(breaker)
+  local profile = profile_of(claim.organization)
+  if is_tried(claim) then return open_breaker(claim.organization, cool_off) end
+  if profile.breaker ~= 'closed' then return end
+  local row, handled, failed = breaker_counts(profile)
+  row, failed = row + 1, failed + 1
+  if handled + failed > 2 * sample then -- the older half fades
+    handled, failed = math.floor(handled / 2), math.ceil(failed / 2)
+  end
+  local too_many = most_in_a_row > 0 and row >= most_in_a_row
+  local too_large_a_share = most_share > 0 and handled + failed >= sample
+    and failed >= most_share * (handled + failed)
+  if too_many or too_large_a_share then return open_breaker(claim.organization, cool_off) end
+  set_breaker(claim.organization, 'closed', row .. ':' .. handled .. ':' .. failed)
+end
+
 local settle = {}
 
 function settle.done(claim, details)
@@ -134,17 +186,19 @@ function settle.done(claim, details)
   if why then return 'refused:' .. why end
   redis.call('SET', name, 'done:' .. claim.job, 'PX', number(details[1]))
   remove_record(claim.organization, claim.job)
+  if details[4] then handler_worked(claim) end
   remove_job(claim)
   count('handled')
   return 'done'
 end
 
--- One at a time means in order: who retries keeps the organization's only slot until it is due.
--- The slot is the token's; this one nobody holds.
+-- In order, who retries keeps the organization's only slot until it is due. The slot is the
+-- token's; this one nobody holds.
 function settle.retry(claim, details)
+  handler_failed(claim, details[2])
   claim.attempts = claim.attempts + 1
   claim.claims = 0
-  if cap_of(claim.organization) == 1 then
+  if in_order(claim.organization) then
     claim.token = redis.sha1hex(claim.token)
   else
     clear_token(claim)
@@ -176,12 +230,18 @@ local function leave_as_duplicate(claim)
 end
 
 function settle.dead(claim, details)
+  if claim.event_id == '' then -- an earlier life of the job may have learned it
+    claim.event_id = redis.call('HGET', key.dead_letter .. claim.job, 'event_id') or ''
+  end
   if claim.event_id ~= '' then
     local name = mark_name(claim.organization, claim.event_id)
     local raw = redis.call('GET', name)
-    if raw and not is_own(claim, raw) then return leave_as_duplicate(claim) end
+    local lost = raw and lost_carrier(raw)
+    if raw and not lost and not is_own(claim, raw) then return leave_as_duplicate(claim) end
+    if lost and lost ~= claim.job then remove_job(read_claim(lost)) end
     redis.call('SET', name, 'dead:' .. claim.job)
   end
+  handler_failed(claim, details[7])
   if details[6] then claim.attempts = claim.attempts + 1 end
   write_record(claim, details)
   remove_job(claim)
@@ -192,7 +252,9 @@ end
 
 function settle.duplicate(claim)
   local raw = redis.call('GET', mark_name(claim.organization, claim.event_id))
-  if not raw or is_own(claim, raw) or string.sub(raw, 1, 5) == 'dead:' then return 'again' end
+  if not raw or is_own(claim, raw) or string.sub(raw, 1, 5) == 'dead:' or lost_carrier(raw) then
+    return 'again'
+  end
   return leave_as_duplicate(claim)
 end
 
@@ -200,7 +262,7 @@ function settle.release(claim)
   claim.claims = math.max(claim.claims - 1, 0)
   clear_token(claim)
   write_claim(claim)
-  redis.call('ZADD', key.queue, number(math.max(claim.virtual, 1)), claim.job)
+  redis.call('ZADD', key.queue, number(claim.virtual > 0 and claim.virtual or 1), claim.job)
   count('released')
   wake_one()
   return 'released'

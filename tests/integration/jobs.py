@@ -1,7 +1,7 @@
 """Puts jobs into a real Redis, and looks at where they are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio import Redis
@@ -50,6 +50,7 @@ class Account:
     accepted: set[str]
     waiting: dict[str, int]
     running: dict[str, int]
+    parked: set[str] = field(default_factory=set)
 
 
 async def account(redis: Redis) -> Account:
@@ -63,6 +64,7 @@ async def account(redis: Redis) -> Account:
         accepted=_names(await redis.zrange(keys.ACCEPTED, 0, -1)),
         waiting=await _tally(redis, keys.WAITING),
         running=await _tally(redis, keys.RUNNING),
+        parked=await _parked(redis),
     )
 
 
@@ -88,6 +90,16 @@ async def record_of(redis: Redis, job: str) -> dict[str, str]:
 
 def _names(raw: Any) -> set[str]:
     return {name.decode() for name in raw}
+
+
+async def _parked(redis: Redis) -> set[str]:
+    places = [
+        job
+        for name in await redis.keys(f"{keys.PARKED}*")
+        for job in await redis.zrange(name, 0, -1)
+    ]
+    assert len(places) == len(set(places))
+    return _names(places)
 
 
 async def _tally(redis: Redis, name: str) -> dict[str, int]:

@@ -12,6 +12,7 @@ from redis.asyncio import ConnectionPool, Redis
 from structlog.testing import CapturingLogger
 from structlog.typing import FilteringBoundLogger
 
+from shared import job as jobs
 from shared import keys
 from shared.durability import Durability, Mode
 from shared.endpoints import OrganizationProfile
@@ -20,6 +21,7 @@ from shared.queue import Queue
 from shared.sellfern.reference import load_default
 from worker import Handlers, stock
 from worker.backoff import Backoff
+from worker.breaker import Breaker
 from worker.engine import Worker
 from worker.judgement import Limits
 from worker.leases import Profiles
@@ -36,6 +38,7 @@ POLICY = Policy(
     max_attempts=3,
     max_claims=3,
     backoff=Backoff(base=0.001, cap=0.002),
+    breaker=Breaker(),
 )
 _numbers = count()
 
@@ -145,11 +148,12 @@ class Workplace:
 
     async def handle_next(self) -> Settled:
         """Run the next job that is, or comes, in line."""
-        from shared import job as jobs  # noqa: PLC0415  # beside the function of that name
-
         while not (claimed := await self.claim()):
             await asyncio.sleep(0.001)  # the next attempt is due in a millisecond or two
-        ((claim, payload),) = claimed
+        return await self.run(*claimed[0])
+
+    async def run(self, claim: Claim, payload: bytes) -> Settled:
+        """Run one claimed job."""
         try:
             delivery = jobs.decode(payload)
         except jobs.PayloadError:

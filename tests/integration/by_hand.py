@@ -1,0 +1,91 @@
+"""Takes jobs through the transitions by hand, one call at a time."""
+
+from typing import Any
+
+from redis.asyncio import Redis
+
+from shared import keys
+from tests.integration.jobs import RECEIVED_AT
+from worker import revival
+from worker.transitions import Claim, Mark, Marked, Settled, Settlement, Transitions
+
+RETENTION = 3_600_000
+LATER = 3_600_000
+"""Milliseconds until a retry is due: never by itself, within a test."""
+
+
+class Hand:
+    """One call is one transition of one job.
+
+    Args:
+        redis: a real one.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.transitions = Transitions(redis)
+
+    async def cap(self, most: int | None, organization: str = "org_a", weight: float = 1.0) -> None:
+        """Let an organization hold so many slots."""
+        await self.transitions.publish([(organization, most, weight)])
+
+    async def claim(self, most: int = 10, *, worker: str = "w1", holding: int = 0) -> list[Claim]:
+        """Claim what is in line."""
+        claimed = await self.transitions.claim(worker, most=most, lease=30, holding=holding)
+        return [claim for claim, _ in claimed.jobs]
+
+    async def claim_only(self, job: str, most: int = 10) -> Claim:
+        """Claim what is in line, which is this job and no other."""
+        (claim,) = await self.claim(most)
+        assert claim.job == job
+        return claim
+
+    async def promote(self) -> None:
+        """Let a worker look whose slots are taken: what is due comes in line, and stays there."""
+        assert await self.claim(0) == []
+
+    async def come_due(self, job: str) -> None:
+        """Let a lease, or a delay, be over."""
+        assert await self.redis.zscore(keys.QUEUE, job) >= keys.DEFERRED_FROM
+        await self.redis.zadd(keys.QUEUE, {job: keys.DEFERRED_FROM})
+
+    async def mark(self, claim: Claim, event_id: str = "evt_1") -> Mark:
+        """Set, or find, the event's mark."""
+        (answer,) = await self.transitions.mark([(claim, event_id)])
+        assert isinstance(answer, Marked), answer
+        return answer.mark
+
+    async def done(self, claim: Claim, event_id: str = "evt_1") -> Settled:
+        """Commit, with a state that counts how often this event was applied."""
+        operation = ("increment", f"applied/{event_id}", -1, 1)
+        return await self._settle(claim, "done", (RETENTION, (), (operation,)))
+
+    async def retry(self, claim: Claim) -> Settled:
+        """Ask for another attempt, later."""
+        return await self._settle(claim, "retry", (LATER,))
+
+    async def dead(self, claim: Claim, reason: str = "rejected") -> Settled:
+        """Bury it."""
+        details = (reason, "why", "order.updated", "acme", RECEIVED_AT, reason == "rejected")
+        return await self._settle(claim, "dead", details)
+
+    async def duplicate(self, claim: Claim) -> Settled:
+        """Leave it to the job that carries the event."""
+        return await self._settle(claim, "duplicate", ())
+
+    async def release(self, claim: Claim) -> Settled:
+        """Give it back."""
+        return await self._settle(claim, "release", ())
+
+    async def replay(self, job: str) -> str:
+        """Give a dead letter another life."""
+        return await revival.replay_one(self.redis, job)
+
+    async def applied(self, event_id: str = "evt_1", organization: str = "org_a") -> int:
+        """How often the event has changed the state."""
+        return int(await self.redis.get(keys.state(organization, f"applied/{event_id}")) or 0)
+
+    async def _settle(self, claim: Claim, verb: str, details: tuple[Any, ...]) -> Settled:
+        (answer,) = await self.transitions.settle([Settlement(claim, verb, details)])
+        assert isinstance(answer, Settled), answer
+        return answer
