@@ -1,0 +1,1 @@
+"""Breaks everything that can break while events come in, and draws up an account afterwards."""

@@ -1,0 +1,78 @@
+"""``make chaos``."""
+
+import asyncio
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from tests.chaos.report import show
+from tests.chaos.run import Plan, run
+
+
+@click.command()
+@click.option(
+    "--durability",
+    type=click.Choice(["fsync", "replica", "both"]),
+    default="both",
+    show_default=True,
+)
+@click.option("--faults", type=click.IntRange(1), default=56, show_default=True, help="A run's.")
+@click.option(
+    "--events",
+    type=click.IntRange(1),
+    default=26_000,
+    show_default=True,
+    help="Accepted in a run, at least.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(1),
+    default=130.0,
+    show_default=True,
+    help="Events begun a second.",
+)
+@click.option(
+    "--pause",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two faults.",
+)
+@click.option("--seed", type=click.IntRange(0), help="Repeat a run's draws; default: new.")
+def main(
+    *, durability: str, faults: int, events: int, rate: float, pause: float, seed: int | None
+) -> None:
+    """Break everything that can break while events come in; exit code 1 if a promise breaks."""
+    seed = random.SystemRandom().randrange(100_000) if seed is None else seed
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    held = True
+    for kind in ("fsync", "replica") if durability == "both" else (durability,):
+        console.rule(f"DURABILITY={kind}, seed {seed}")
+        held &= _run(Plan(kind, faults, events, rate, pause, seed), console)
+    raise SystemExit(0 if held else 1)
+
+
+def _run(plan: Plan, console: Console) -> bool:
+    folder = Path(tempfile.mkdtemp(prefix="sellfern-chaos-"))
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"{time.monotonic() - began:7.1f} s  {text}", markup=False)
+
+    verdict = asyncio.run(run(plan, folder, say))
+    show(console, verdict)
+    if verdict.holds:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        console.print(f"The ledger and the logs are in {folder}", markup=False)
+    return verdict.holds
+
+
+if __name__ == "__main__":
+    main()

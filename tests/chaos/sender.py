@@ -1,0 +1,164 @@
+"""Plays Sellfern: makes events, signs them, sends them until it gets a 2xx."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import aiohttp
+
+from tests.chaos.ledger import Ledger
+
+ORGANIZATIONS: Final = ("org_a", "org_b", "org_c", "org_d", "org_ordered")
+_SHARES: Final = (5, 5, 5, 5, 0.4)  # one at a time takes its time
+_ORDERS: Final = 40
+_REDELIVERED: Final = 0.2
+_PATIENCE: Final = 4.0
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 1.0
+_KINDS: Final = {
+    "good": 0.88,
+    "flaky": 0.05,
+    "reject": 0.02,
+    "mismatch": 0.01,
+    "stale": 0.01,
+    "rubbish": 0.01,
+    "unsigned": 0.02,
+}
+
+
+@dataclass(slots=True)
+class Secrets:
+    """What each organization signs with now; the saboteur changes it."""
+
+    current: dict[str, str] = field(
+        default_factory=lambda: {name: f"whsec_{name}_1" for name in ORGANIZATIONS}
+    )
+
+
+@dataclass(slots=True)
+class Sender:
+    """Sends at a rate, whatever the answers are.
+
+    Attributes:
+        ports: of the ingresses; each delivery goes to one of them.
+        secrets: what to sign with.
+        ledger: where everything is written down.
+        random: draws the events.
+        accepted: how many events have had a 2xx so far.
+    """
+
+    ports: list[int]
+    secrets: Secrets
+    ledger: Ledger
+    random: random.Random
+    accepted: int = 0
+    _number: int = 0
+    _sending: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def run(self, rate: float, stop: asyncio.Event) -> None:
+        """Begin ``rate`` events a second until told to stop; returns when each has its answer."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        connector = aiohttp.TCPConnector(limit=200)
+        timeout = aiohttp.ClientTimeout(total=_PATIENCE)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            while not stop.is_set():
+                due = int((loop.time() - began) * rate)
+                while self._number < due:
+                    self._begin(session)
+                await asyncio.sleep(0.01)
+            while self._sending:
+                await asyncio.wait(self._sending)
+
+    def _begin(self, session: aiohttp.ClientSession) -> None:
+        self._number += 1
+        task = asyncio.create_task(self._event(session, self._number))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _event(self, session: aiohttp.ClientSession, number: int) -> None:
+        kind = self.random.choices(list(_KINDS), list(_KINDS.values()))[0]
+        organization = self.random.choices(ORGANIZATIONS, _SHARES)[0]
+        event_id = f"evt_{number}"
+        body = self._body(kind, organization, event_id, number)
+        self.ledger.write("event", id=event_id, kind=kind, organization=organization)
+        if not await self._deliver(session, kind, organization, event_id, body):
+            return
+        self.accepted += 1
+        if self.random.random() < _REDELIVERED:
+            again = body if self.random.random() < 0.5 or kind == "rubbish" else body + b" "
+            await asyncio.sleep(self.random.random())
+            await self._deliver(session, kind, organization, event_id, again)
+
+    def _body(self, kind: str, organization: str, event_id: str, number: int) -> bytes:
+        if kind == "rubbish":
+            return f"rubbish {event_id}".encode()
+        happened = datetime.now(UTC) - timedelta(seconds=self.random.random() * 5)
+        if kind == "stale":
+            happened -= timedelta(days=30)
+        others = [name for name in ORGANIZATIONS if name != organization]
+        data: dict[str, Any] = {
+            "order": f"order_{self.random.randrange(_ORDERS)}",
+            "number": int(happened.timestamp() * 1000),
+            "fails": 2 if kind == "flaky" else 0,
+            "reject": kind == "reject",
+            "seconds": round(self.random.random() * 0.02, 4),
+            "nr": number,
+        }
+        envelope = {
+            "id": event_id,
+            "type": "order.updated",
+            "created_at": happened.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "organization_id": self.random.choice(others) if kind == "mismatch" else organization,
+            "data": data,
+        }
+        return json.dumps(envelope).encode()
+
+    async def _deliver(
+        self,
+        session: aiohttp.ClientSession,
+        kind: str,
+        organization: str,
+        event_id: str,
+        body: bytes,
+    ) -> bool:
+        """Send until there is an answer that ends it; whether that was a 2xx."""
+        pause = _FIRST_PAUSE
+        while True:
+            status, code = await self._post(session, kind, organization, body)
+            self.ledger.write(
+                "answer", id=event_id, sha=_sha(body), status=status, code=code, kind=kind
+            )
+            if status is not None and status != 503:
+                return 200 <= status < 300
+            await asyncio.sleep(pause * (0.5 + self.random.random()))
+            pause = min(_LONGEST_PAUSE, pause * 2)
+
+    async def _post(
+        self, session: aiohttp.ClientSession, kind: str, organization: str, body: bytes
+    ) -> tuple[int | None, str]:
+        secret = "whsec_wrong" if kind == "unsigned" else self.secrets.current[organization]
+        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        url = f"http://127.0.0.1:{self.random.choice(self.ports)}/webhooks/{organization}"
+        headers = {"X-Sellfern-Signature": signature, "Content-Type": "application/json"}
+        try:
+            async with session.post(url, data=body, headers=headers) as response:
+                return response.status, _code(await response.read())
+        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+            return None, type(exc).__name__
+
+
+def _code(answer: bytes) -> str:
+    try:
+        return str(json.loads(answer).get("error", {}).get("code", ""))
+    except ValueError:
+        return "not JSON"
+
+
+def _sha(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:32]

@@ -1,0 +1,202 @@
+"""What is put under fire: a primary and its replica, two ingresses, three workers."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from redis.asyncio import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from deploy.local.supervisor import Program, bare_environment
+from tests.chaos.proxy import Proxy
+from tests.chaos.sender import ORGANIZATIONS, Secrets
+
+LEASE_SECONDS: Final = 3
+INGRESSES: Final = 2
+WORKERS: Final = 3
+_PATIENCE: Final = 30.0
+_WRONG_CLOCK: Final = Path(__file__).parent / "wrong_clock"
+
+Result = TypeVar("Result")
+
+
+class Stage:
+    """Everything that runs; faults act on it.
+
+    Args:
+        folder: for logs, data and what the handlers write.
+        durability: ``fsync`` or ``replica``.
+        say: tells of what must not happen, such as a program that doesn't stop as it should.
+    """
+
+    def __init__(self, folder: Path, durability: str, say: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.durability = durability
+        self.say = say
+        self.secrets = Secrets()
+        self.ports = [_free_port() for _ in range(INGRESSES)]
+        self.ingresses: list[Program] = []
+        self.workers: list[Program] = []
+        self.primary = self._server("redis-1")
+        self.replica = self.primary
+        self.proxy = Proxy(0)
+        self._servers = 1
+        self._programs = 0
+        # Children end with the thread that started them: this one stays.
+        self._thread = ThreadPoolExecutor(max_workers=1)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Stage"]:
+        """Start everything, and end it all with the block."""
+        self.write_endpoints(self.secrets.current)
+        try:
+            await self.do(self.primary.start)
+            await self.new_replica()
+            self.proxy.upstream = self.primary.port
+            async with self.proxy.listening():
+                for number in range(INGRESSES):
+                    self.ingresses.append(await self.start_ingress(number))
+                for number in range(WORKERS):
+                    self.workers.append(await self.start_worker(number))
+                yield self
+        finally:
+            for program in (*self.ingresses, *self.workers):
+                program.signal(signal.SIGCONT)
+                program.kill()
+            self.primary.kill()
+            self.replica.kill()
+            self._thread.shutdown()
+
+    async def do(self, action: Callable[[], Result]) -> Result:
+        """Do what takes a while in the thread that starts and waits for processes."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, action)
+
+    @contextlib.asynccontextmanager
+    async def redis(self) -> AsyncIterator[Redis]:
+        """A client of the primary, past the proxy."""
+        async with Redis(host="127.0.0.1", port=self.primary.port, socket_timeout=10) as client:
+            yield client
+
+    def write_endpoints(
+        self, secrets: Mapping[str, str], old: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the endpoints file: for each organization its secret, and perhaps an old one."""
+        tables = []
+        for name in ORGANIZATIONS:
+            valid = [secrets[name], *([old[name]] if old else [])]
+            cap = "concurrency = 1\n" if name == "org_ordered" else ""
+            listed = ", ".join(f'"{secret}"' for secret in valid)
+            tables.append(
+                f'[[endpoint]]\nid = "{name}"\norganization_id = "{name}"\n'
+                f"secrets = [{listed}]\n{cap}"
+            )
+        path = self.folder / "endpoints.toml"
+        path.with_suffix(".new").write_text("\n".join(tables), encoding="utf-8")
+        path.with_suffix(".new").replace(path)
+
+    async def publish_endpoints(
+        self, secrets: Mapping[str, str], old: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the endpoints file; returns once every ingress goes by it."""
+        before = [_reloads(program) for program in self.ingresses]
+        self.write_endpoints(secrets, old)
+        async with asyncio.timeout(_PATIENCE):
+            while any(
+                _reloads(program) <= number
+                for program, number in zip(self.ingresses, before, strict=True)
+            ):
+                await asyncio.sleep(0.05)
+
+    async def start_ingress(self, number: int) -> Program:
+        """Start an ingress on its port."""
+        environ = self._environ(INGRESS_PORT=str(self.ports[number]))
+        return await self._start(f"ingress-{number}", "ingress", "ingress_listening", environ)
+
+    async def start_worker(self, number: int, clock: float = 0.0) -> Program:
+        """Start a worker, perhaps with a clock that is so many seconds wrong."""
+        environ = self._environ()
+        if clock:
+            environ |= {"CHAOS_CLOCK_SECONDS": str(clock), "PYTHONPATH": str(_WRONG_CLOCK)}
+        return await self._start(f"worker-{number}", "worker", "worker_started", environ)
+
+    async def stop(self, program: Program) -> None:
+        """Ask a program to stop, and say so where it doesn't as it should."""
+        program.signal(signal.SIGTERM)
+        code = await self.do(lambda: program.wait(_PATIENCE))
+        if code:
+            self.say(f"{program.name} ended with code {code} on SIGTERM")
+
+    async def new_replica(self) -> None:
+        """Start another replica of the primary; returns once it follows."""
+        self._servers += 1
+        self.replica = self._server(
+            f"redis-{self._servers}", replicaof=("127.0.0.1", self.primary.port)
+        )
+        await self.do(self.replica.start)
+        await self.replica_follows()
+
+    async def replica_follows(self) -> None:
+        """Wait until the replica has all that the primary has."""
+        async with asyncio.timeout(_PATIENCE), self.redis() as redis:
+            while not await redis.wait(1, 100):
+                await asyncio.sleep(0.05)
+
+    def _server(self, name: str, replicaof: tuple[str, int] | None = None) -> EmbeddedRedis:
+        folder = self.folder / name
+        folder.mkdir()
+        return EmbeddedRedis(
+            appendfsync="always",
+            folder=folder,
+            replicaof=replicaof,
+            arguments={"repl-timeout": "5", "auto-aof-rewrite-percentage": "0"},
+        )
+
+    async def _start(
+        self, name: str, module: str, ready: str, environ: Mapping[str, str]
+    ) -> Program:
+        self._programs += 1
+        label = f"{name}-{self._programs}"
+        command = [sys.executable, "-m", module]
+        program = await self.do(lambda: Program(label, command, environ, self.folder))
+        await asyncio.to_thread(program.wait_for, ready)
+        return program
+
+    def _environ(self, **more: str) -> dict[str, str]:
+        return bare_environment(
+            os.environ,
+            REDIS_URL=f"redis://127.0.0.1:{self.proxy.port}/0",
+            ENDPOINTS_FILE=str(self.folder / "endpoints.toml"),
+            LOG_FORMAT="json",
+            INGRESS_ADMIN_PORT="0",
+            WORKER_ADMIN_PORT="0",
+            DURABILITY=self.durability,
+            WORKER_HANDLERS="tests.chaos.handlers:handlers",
+            WORKER_CONCURRENCY="20",
+            LEASE_SECONDS=f"{LEASE_SECONDS}s",
+            BACKOFF_BASE="100ms",
+            BACKOFF_CAP="1s",
+            # A fault that lasts may cost attempts, and crashes; neither is what is looked for.
+            MAX_ATTEMPTS="50",
+            MAX_CRASHES="50",
+            DRAIN_SECONDS="10s",
+            BODY_TIMEOUT="5s",
+            CHAOS_FOLDER=str(self.folder),
+            **more,
+        )
+
+
+def _reloads(program: Program) -> int:
+    return sum(line.get("event") == "endpoints_reloaded" for line in program.lines())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
