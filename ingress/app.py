@@ -45,15 +45,20 @@ async def serve(settings: IngressSettings, endpoints: EndpointsFile) -> None:
         async with (
             endpoints.watching(),
             open_queue(redis, settings.durability, settings.backlog) as writer,
-            admin_site(
-                settings.admin_host, settings.admin_port, ready.problems, prefix="INGRESS_ADMIN"
-            ),
-            listening(
-                settings, Receiver(lambda: endpoints.current, writer, settings.limits), ready
-            ) as listener,
         ):
-            await stop.wait()
-            await listener.drain()
+            receiver = Receiver(lambda: endpoints.current, writer, settings.limits)
+            async with (
+                admin_site(
+                    settings.admin_host,
+                    settings.admin_port,
+                    ready.problems,
+                    prefix="INGRESS_ADMIN",
+                    routes=receiver.secret_use.routes(),
+                ),
+                listening(settings, receiver, ready) as listener,
+            ):
+                await stop.wait()
+                await listener.drain()
     _log.info("ingress_stopped")
 
 

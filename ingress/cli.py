@@ -10,6 +10,8 @@ import uvloop
 
 from ingress.app import serve
 from ingress.check import Finding, findings
+from ingress.management.endpoint_commands import endpoints
+from ingress.management.reference_commands import reference
 from ingress.receive import ROUTE
 from ingress.send import (
     DEFAULT_DATA,
@@ -42,9 +44,9 @@ def run() -> None:
     try:
         settings = IngressSettings.from_environ(os.environ)
         logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
-        endpoints = EndpointsFile(settings.common.endpoints_file, os.environ)
-        endpoints.load()
-        uvloop.run(serve(settings, endpoints))
+        file = EndpointsFile(settings.common.endpoints_file, os.environ)
+        file.load()
+        uvloop.run(serve(settings, file))
     except SettingsError as exc:
         fail(str(exc))
 
@@ -52,7 +54,7 @@ def run() -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
 def check(*, as_json: bool) -> None:
-    """Look at the settings, the endpoints and the Redis; exit code 2 when one is wrong."""
+    """Look at the settings, the endpoints and the Redis. Exit code 2 when one is wrong."""
     if not asyncio.run(_show_findings(as_json=as_json)):
         raise SystemExit(USAGE_ERROR)
 
@@ -88,7 +90,7 @@ def send(
     organization: str | None,
     url: str | None,
 ) -> None:
-    """Send an event to an endpoint, signed as Sellfern would; exit code 1 unless accepted."""
+    """Send an event to an endpoint, signed as Sellfern would. Exit code 1 unless accepted."""
     try:
         settings = IngressSettings.from_environ(os.environ)
         target = find_endpoint(
@@ -136,6 +138,10 @@ def _default_url(settings: IngressSettings, endpoint_id: str) -> str:
     if settings.port == 0:
         raise SendError("--url: expected it, since INGRESS_PORT is 0, got nothing")
     return f"http://127.0.0.1:{settings.port}{ROUTE}{endpoint_id}"
+
+
+main.add_command(endpoints)
+main.add_command(reference)
 
 
 def _show(answer: Answer) -> None:

@@ -5,10 +5,13 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final, Protocol, cast
 
-from aiohttp import web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
 from ingress.answers import (
+    BAD_REQUEST,
+    DRAINING,
     HEADERS_TOO_LARGE,
     REQUEST_TIMEOUT,
     TOO_MANY_CONNECTIONS,
@@ -28,6 +31,12 @@ HEADERS: Final = 100
 
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a refused body is read and dropped, so that its sender sees the answer."""
+
+LINGERING: Final = 32
+"""The most connections beyond the limit that are given that time: each is an open file."""
+
+CUT_SECONDS: Final = 0.1
+"""How long requests have, twice, when everything is closed; aiohttp takes 0 for no limit."""
 
 _READ_AHEAD: Final = 64 * 1024  # bytes of a body that aiohttp buffers, and twice that at most
 _QUEUED_REQUESTS: Final = 2  # what a client may pipeline before its connection is read no more
@@ -60,22 +69,32 @@ class Connections(web.Server):
     """
 
     def __init__(self, handler: Handler, misfits: Misfits, limits: Limits) -> None:
-        super().__init__(handler)
+        super().__init__(handler, request_factory=self._request)
         self.misfits = misfits
         self.limits = limits
         self.open: set[Connection] = set()
+        self.leaving = False
+        """Whether each answer ends its connection, unless another request is behind it."""
+        self._is_stopped = False
+        self._lingering: set[Connection] = set()
         self._all_closed: asyncio.Event | None = None
 
     def __call__(self) -> "Connection":
         """Make the protocol of a new connection."""
         return Connection(self, self._loop)
 
-    def is_full(self) -> bool:
-        """Whether one more connection is one too many."""
-        return len(self.open) >= self.limits.connections
+    def admit(self, connection: "Connection") -> Refusal | None:
+        """Take a new connection in, or say why not."""
+        if self._is_stopped:
+            return DRAINING
+        if len(self.open) >= self.limits.connections:
+            return TOO_MANY_CONNECTIONS
+        self.open.add(connection)
+        return None
 
-    def close_idle(self) -> None:
-        """Close the connections on which no request is under way."""
+    def stop(self) -> None:
+        """Take in no new connection, and close those on which no request is under way."""
+        self._is_stopped = True
         for connection in list(self.open):
             if connection.is_idle:
                 connection.force_close()
@@ -86,11 +105,37 @@ class Connections(web.Server):
             self._all_closed = asyncio.Event()
             await self._all_closed.wait()
 
+    async def cut(self) -> None:
+        """Close all of them, whatever is under way."""
+        for connection in list(self._lingering):
+            connection.force_close()
+        await self.shutdown(CUT_SECONDS)
+
+    def linger(self, connection: "Connection") -> bool:
+        """Whether a connection that is turned away may stay until its client has read why."""
+        if len(self._lingering) >= LINGERING:
+            return False
+        self._lingering.add(connection)
+        return True
+
     def forget(self, connection: "Connection") -> None:
         """Take note that a connection is closed."""
+        self._lingering.discard(connection)
         self.open.discard(connection)
         if not self.open and self._all_closed is not None:
             self._all_closed.set()
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> web.BaseRequest:
+        """Make the request that a connection answers next, and let it know whose body is read."""
+        cast("Connection", protocol).body = payload
+        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
 
 
 class Connection(web.RequestHandler):
@@ -98,11 +143,11 @@ class Connection(web.RequestHandler):
 
     aiohttp bounds the size of lines and headers, and how long a connection may be idle. This
     adds: headers have to be complete within a time and a size of their own, a connection too
-    many is turned away, a client that doesn't read its answers is left, and a body that breaks
-    off in the middle of a chunk is told to whoever reads it.
+    many is turned away, a client that doesn't read its answers is left, one that sends no more
+    is still answered, and a body that breaks off is told to whoever reads it.
     """
 
-    __slots__ = ("_connections", "_head_bytes", "_head_timer")
+    __slots__ = ("_connections", "_head_bytes", "_is_refused", "_timer", "body")
 
     def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -121,47 +166,65 @@ class Connection(web.RequestHandler):
         self._msg_queue_resume_size = _QUEUED_REQUESTS // 2
         self._connections = connections
         self._head_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._is_refused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.body: StreamReader = EMPTY_PAYLOAD
+        """The body of the request that is being answered, or was the last."""
 
     @property
     def is_idle(self) -> bool:
         """Whether no request is under way; one whose headers are incomplete isn't yet one."""
         if self._waiter is not None:
             return not self._waiter.done()
-        return self._request_count == 0
+        return self._request_count == 0 or self._is_refused
 
     @property
-    def has_more(self) -> bool:
-        """Whether another request has come behind the one that is being answered."""
-        return bool(self._messages)
+    def is_ending(self) -> bool:
+        """Whether the answer that is being made is the last one."""
+        return self._close or (self._connections.leaving and not self._messages)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, unless there are too many."""
-        if self._connections.is_full():
-            self.close()
-            self._turn_away(transport, TOO_MANY_CONNECTIONS)
+        refusal = self._connections.admit(self)
+        if refusal is not None:
+            self.transport = cast("asyncio.Transport", transport)
+            self._turn_away(refusal)
             return
-        self._connections.open.add(self)
+        # Answers are small: one that the system doesn't take at once has a client that doesn't
+        # read, and what is left over would keep the connection open for ever.
+        cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
         super().connection_made(transport)
+        cast("asyncio.Task[None]", self._task_handler).add_done_callback(self._serving_ended)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
-        self._head_is_complete()
+        self._stop_timer()
         super().connection_lost(exc)
         self._connections.forget(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, and see to headers that are incomplete after it."""
+        requests, body = self._request_count, self._last_body
+        was_whole = body.is_eof()
         super().data_received(data)
-        if self.is_idle and data:
-            self._head_goes_on(len(data))
-        elif self._head_timer is not None:
+        if self._request_count != requests:
             self._head_is_complete()
-        if self._current_request is not None and self._messages:
-            self._end_broken_body()
+            if not body.is_eof():  # what can't be parsed counts as a request
+                self._break_off(body)
+        elif was_whole and data:
+            self._head_goes_on(len(data))
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp never keeps half of it
+        """Answer what a client sent before it ended its side; whether there is anything."""
+        if self.is_idle:
+            return False  # the transport closes itself
+        self.close()
+        if not self._last_body.is_eof():
+            self._break_off(self._last_body)
+        return True
 
     def pause_writing(self) -> None:
-        """Leave a client that lets its answers pile up: they are small."""
+        """Leave a client that lets its answers pile up."""
         super().pause_writing()
         if self.transport is not None:
             self.transport.abort()
@@ -184,10 +247,27 @@ class Connection(web.RequestHandler):
         """Note the kind of a failure only: aiohttp's text of it may quote the request."""
         _log.debug("connection_failed", error=type(kw.get("exc_info")).__name__)
 
+    def _serving_ended(self, task: "asyncio.Task[None]") -> None:
+        """Refuse a request that aiohttp fails on: it would leave the connection open for ever."""
+        if not task.cancelled() and task.exception() is not None:
+            self._turn_away(BAD_REQUEST)
+
+    @property
+    def _last_body(self) -> StreamReader:
+        """The body of the request that came last."""
+        return self._messages[-1][1] if self._messages else self.body
+
+    def _break_off(self, body: StreamReader) -> None:
+        """Tell the reader of a body whose rest will never come; aiohttp lets it wait."""
+        body.set_exception(web.RequestPayloadError("the body broke off"))
+
     def _head_goes_on(self, size: int) -> None:
-        if self._head_timer is None:
-            self._head_timer = self._loop.call_later(
-                self._connections.limits.header_seconds, self._head_is_late
+        if self._close or self._force_close:
+            return
+        if self._timer is None:
+            self.keep_alive(True)  # noqa: FBT003  # stops the timer of an idle connection
+            self._timer = self._loop.call_later(
+                self._connections.limits.header_seconds, self._give_up, REQUEST_TIMEOUT
             )
         self._head_bytes += size
         if self._head_bytes > HEAD_BYTES:
@@ -195,31 +275,31 @@ class Connection(web.RequestHandler):
 
     def _head_is_complete(self) -> None:
         self._head_bytes = 0
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _head_is_late(self) -> None:
-        self._head_timer = None
-        if self.is_idle:
-            self._give_up(REQUEST_TIMEOUT)
+        if self._timer is not None:
+            self._stop_timer()
 
     def _give_up(self, refusal: Refusal) -> None:
-        if self.transport is not None:
-            self._turn_away(self.transport, refusal)
-        self.force_close()
+        """Refuse headers; behind a request under way only its own answer can be given."""
+        if self.is_idle:
+            self._turn_away(refusal)
+        else:
+            self.close()
 
-    def _turn_away(self, transport: asyncio.BaseTransport, refusal: Refusal) -> None:
-        cast("asyncio.Transport", transport).write(self._connections.misfits.refused(refusal))
-        transport.close()
-
-    def _end_broken_body(self) -> None:
-        """Tell the reader of a body whose rest can't be parsed; aiohttp lets it wait."""
-        message, _ = self._messages[-1]
-        if isinstance(message, RawRequestMessage) or self._current_request is None:
+    def _turn_away(self, refusal: Refusal) -> None:
+        """Answer and end; what still comes is dropped, so that its sender can read the answer."""
+        self._stop_timer()
+        self._is_refused = True
+        self.close()
+        if self.transport is None:
             return
-        content = (
-            self._messages[-2][1] if len(self._messages) > 1 else self._current_request.content
-        )
-        if not content.is_eof():
-            content.set_exception(web.RequestPayloadError("the body is not valid HTTP"))
+        self.transport.write(self._connections.misfits.refused(refusal))
+        if self._connections.linger(self):
+            self.transport.write_eof()
+            self._timer = self._loop.call_later(LINGER_SECONDS, self.transport.abort)
+        else:
+            self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

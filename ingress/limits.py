@@ -4,9 +4,10 @@ import asyncio
 from types import TracebackType
 from typing import Final, Self
 
-from aiohttp import StreamReader, hdrs, web
+from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
 from ingress.answers import (
+    BAD_REQUEST,
     BODY_INCOMPLETE,
     BYTES_IN_FLIGHT,
     PAYLOAD_TOO_LARGE,
@@ -80,15 +81,16 @@ def check_head(request: web.BaseRequest, limits: Limits, in_flight: BytesInFligh
     """Judge a body by what its headers announce.
 
     Raises:
-        Refused: 415 for a content coding, since nothing is ever inflated; 413 for a length over
-            the limit; 503 where it doesn't fit beside the others.
+        Refused: 415 for a coding, since nothing is ever inflated; 413 for a length over the
+            limit; 503 where it doesn't fit beside the others; 400 for chunks in HTTP/1.0, which
+            has none, so that a proxy may see another end of the body than we do.
     """
     headers = request.headers
-    coding = headers.get(hdrs.CONTENT_ENCODING)
-    if coding is not None and coding.lower() != "identity":
+    if hdrs.CONTENT_ENCODING in headers and _is_coded(headers.getall(hdrs.CONTENT_ENCODING)):
         raise Refused(UNSUPPORTED_ENCODING)
     announced = headers.get(hdrs.CONTENT_LENGTH)
     if announced is None:
+        _check_transfer(request)
         return
     # The parser has made sure of digits, of which a number over the limit may have too many.
     if len(announced.lstrip("0")) > len(str(limits.body_bytes)):
@@ -97,6 +99,20 @@ def check_head(request: web.BaseRequest, limits: Limits, in_flight: BytesInFligh
     if length > limits.body_bytes:
         raise Refused(PAYLOAD_TOO_LARGE)
     in_flight.refuse_beyond(length)
+
+
+def _is_coded(codings: list[str]) -> bool:
+    return any(coding.lower() != "identity" for coding in codings)
+
+
+def _check_transfer(request: web.BaseRequest) -> None:
+    coding = request.headers.get(hdrs.TRANSFER_ENCODING)
+    if coding is None:
+        return
+    if coding.lower() != "chunked":
+        raise Refused(UNSUPPORTED_ENCODING)
+    if request.version < HttpVersion11:
+        raise Refused(BAD_REQUEST)
 
 
 async def read_body(request: web.BaseRequest, limits: Limits, share: Share) -> bytes:
@@ -124,7 +140,8 @@ async def read_body(request: web.BaseRequest, limits: Limits, share: Share) -> b
 
 async def _invite(request: web.BaseRequest) -> None:
     """Answer ``Expect: 100-continue``, with which a client asks before it sends the body."""
-    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+    asks = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
+    if asks and request.version >= HttpVersion11:
         await request.writer.write(_CONTINUE)
         request.writer.output_size = 0  # the answer itself is still to come
 

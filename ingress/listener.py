@@ -30,8 +30,8 @@ class Listener:
         self._settings = settings
         self._receiver = receiver
         self._ready = ready
-        self._site = Site(receiver)
-        self._connections = Connections(self._site.answer, self._site, settings.limits)
+        site = Site(receiver)
+        self._connections = Connections(site.answer, site, settings.limits)
         self._server: asyncio.Server | None = None
         self.port = settings.port
         """The port that it listens on, once it does."""
@@ -48,7 +48,7 @@ class Listener:
             self._server = await loop.create_server(
                 self._connections, host, self._settings.port, backlog=_BACKLOG
             )
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:
             raise cannot_listen("INGRESS", host, self._settings.port, exc) from exc
         self.port = self._server.sockets[0].getsockname()[1]
         _log.info("ingress_listening", host=host, port=self.port)
@@ -62,11 +62,11 @@ class Listener:
         """
         settings = self._settings
         _log.info("draining", seconds=settings.drain_seconds)
-        self._ready.draining = self._site.leaving = True
+        self._ready.draining = self._connections.leaving = True
         await asyncio.sleep(settings.drain_delay)
         self._stop_listening()
         self._receiver.closed = True
-        self._connections.close_idle()
+        self._connections.stop()
         try:
             async with asyncio.timeout(settings.drain_seconds):
                 await self._connections.closed()
@@ -76,7 +76,7 @@ class Listener:
     async def close(self) -> None:
         """Close what is still open, finished or not."""
         self._stop_listening()
-        await self._connections.shutdown(0)
+        await self._connections.cut()
 
     def _stop_listening(self) -> None:
         if self._server is not None:

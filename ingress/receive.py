@@ -16,6 +16,7 @@ from ingress.answers import (
     Refused,
 )
 from ingress.limits import BytesInFlight, check_head, read_body
+from ingress.secret_use import SecretUse
 from ingress.settings import Limits
 from shared.endpoints import Endpoint, Endpoints
 from shared.job import Delivery
@@ -55,6 +56,7 @@ class Receiver:
         self._endpoints = endpoints
         self._writer = writer
         self._limits = limits
+        self.secret_use = SecretUse(endpoints)
         self.in_flight = BytesInFlight(limits.bytes_in_flight)
         self.closed = False
         """Whether deliveries are turned away because the process is shutting down."""
@@ -73,7 +75,10 @@ class Receiver:
             body = await read_body(request, self._limits, share)
             now = time()
             headers = request.headers
-            signature.verify(endpoint.scheme, body, headers, endpoint.active_secrets(now), now)
+            active = endpoint.active(now)
+            secrets = [secret.value.reveal().encode() for secret in active]
+            number = signature.verify(endpoint.scheme, body, headers, secrets, now)
+            self.secret_use.note(endpoint.id, active[number])
             return await self._writer.accept(_delivery(endpoint, request, body, now))
 
     def _check(self, request: web.BaseRequest) -> None:

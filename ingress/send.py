@@ -7,7 +7,13 @@ from time import time
 from uuid import uuid4
 
 import msgspec
-from aiohttp import ClientError, ClientSession, ClientTimeout
+from aiohttp import (
+    ClientError,
+    ClientSession,
+    ClientTimeout,
+    InvalidURL,
+    NonHttpUrlClientError,
+)
 
 from shared.endpoints import Endpoint, Endpoints, nearest
 from shared.errors import SellfernError
@@ -75,16 +81,21 @@ def envelope(
         event_id: by default a new one.
         created_at: RFC 3339; by default now.
         organization: another than the endpoint's.
+
+    Raises:
+        SendError: a text has bytes in it that are no UTF-8, as a terminal may give them.
     """
-    return msgspec.json.encode(
-        {
-            "id": event_id or f"evt_{uuid4().hex}",
-            "type": event_type,
-            "created_at": created_at or _now(),
-            "organization_id": organization or endpoint.organization_id,
-            "data": data,
-        }
-    )
+    fields = {
+        "id": event_id or f"evt_{uuid4().hex}",
+        "type": event_type,
+        "created_at": created_at or _now(),
+        "organization_id": organization or endpoint.organization_id,
+        "data": data,
+    }
+    try:
+        return msgspec.json.encode(fields)
+    except UnicodeEncodeError as exc:
+        raise SendError(f"the event: expected text in UTF-8, got {exc.object!r:.80}") from exc
 
 
 def signed_headers(endpoint: Endpoint, event_type: str, body: bytes) -> dict[str, str]:
@@ -122,9 +133,14 @@ async def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
             text = await response.text(errors="replace")
             return Answer(response.status, text[:_SHOWN_ANSWER])
     except TimeoutError as exc:
-        raise SendError(f"{url}: no answer within {TIMEOUT_SECONDS:g} seconds") from exc
+        expected = f"an answer within {TIMEOUT_SECONDS:g} seconds"
+        raise SendError(f"--url: expected {expected}, got none from {url}") from exc
+    except (InvalidURL, NonHttpUrlClientError) as exc:
+        expected = "an http:// or https:// URL"
+        raise SendError(f"--url: expected {expected}, got {url!r:.80}") from exc
     except (ClientError, OSError, ValueError) as exc:
-        raise SendError(f"{url}: {str(exc) or type(exc).__name__}") from exc
+        got = str(exc) or type(exc).__name__
+        raise SendError(f"--url: expected an answer from {url}, got: {got}") from exc
 
 
 def _now() -> str:

@@ -7,9 +7,10 @@ from typing import Final
 from uuid import uuid4
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
 from ingress import answers
-from ingress.answers import BAD_REQUEST, INTERNAL_ERROR, Refusal, Refused
+from ingress.answers import BAD_REQUEST, HEADERS_TOO_LARGE, INTERNAL_ERROR, Refusal, Refused
 from ingress.connections import Connection
 from ingress.receive import Receiver, endpoint_id
 from ingress.refusals import Refusals, counter
@@ -35,15 +36,13 @@ class Site:
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._refusals = Refusals()
-        self.leaving = False
-        """Whether answers tell their client to close its connection."""
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer a request; never raises but when it is cancelled."""
         started = perf_counter()
         request_id = str(uuid4())
         response = await self._respond(request, request_id)
-        if self._is_last(request):
+        if _is_last(request):
             response.force_close()
         metrics.INGRESS_DURATION.observe(perf_counter() - started)
         return response
@@ -56,7 +55,7 @@ class Site:
 
     def failed(self, status: HTTPStatus, exc: BaseException | None) -> web.Response:
         """Note what aiohttp couldn't parse or hand over; the answer to it."""
-        refusal = BAD_REQUEST if status < HTTPStatus.INTERNAL_SERVER_ERROR else INTERNAL_ERROR
+        refusal = _misfit(status, exc)
         request_id = str(uuid4())
         more = _fault(exc) if refusal is INTERNAL_ERROR else {"error": type(exc).__name__}
         self._refusals.note(refusal, request_id, **more)
@@ -82,12 +81,17 @@ class Site:
         self._refusals.note(refusal, request_id, endpoint=endpoint_id(request), **more)
         return answers.refused(refusal, request_id)
 
-    def _is_last(self, request: web.BaseRequest) -> bool:
-        """Whether the connection is to end: its body is unread, or this process is leaving."""
-        if not request.content.is_eof():
-            return True
-        protocol = request.protocol
-        return self.leaving and not (isinstance(protocol, Connection) and protocol.has_more)
+
+def _is_last(request: web.BaseRequest) -> bool:
+    """Whether the connection is to end: its body is unread, or nothing is to come behind it."""
+    protocol = request.protocol
+    return not request.content.is_eof() or (isinstance(protocol, Connection) and protocol.is_ending)
+
+
+def _misfit(status: HTTPStatus, exc: BaseException | None) -> Refusal:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return INTERNAL_ERROR
+    return HEADERS_TOO_LARGE if isinstance(exc, LineTooLong) else BAD_REQUEST
 
 
 def _fault(exc: BaseException | None) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from time import monotonic
 from typing import Final
 
@@ -47,7 +47,12 @@ def cached(check: Check, seconds: float = CACHE_SECONDS) -> Check:
 
 @contextlib.asynccontextmanager
 async def admin_site(
-    host: str, port: int, ready: Check, *, prefix: str = "INGRESS_ADMIN"
+    host: str,
+    port: int,
+    ready: Check,
+    *,
+    prefix: str = "INGRESS_ADMIN",
+    routes: Iterable[web.RouteDef] = (),
 ) -> AsyncIterator[int]:
     """Serve ``/livez``, ``/readyz`` and ``/metrics`` while the block runs.
 
@@ -56,17 +61,18 @@ async def admin_site(
         port: the port; 0 picks one. It is logged as ``admin_listening`` and given to the block.
         ready: asked at every ``/readyz``; wrap what is costly in `cached`.
         prefix: what the names of the settings of host and port start with.
+        routes: what else there is to see.
 
     Raises:
         SettingsError: host and port can't be listened on.
     """
-    runner = web.AppRunner(_app(ready), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(_app(ready, routes), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
         try:
             await site.start()
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:
             raise cannot_listen(prefix, host, port, exc) from exc
         _log.info("admin_listening", host=host, port=site.port)
         yield site.port
@@ -74,7 +80,7 @@ async def admin_site(
         await runner.cleanup()
 
 
-def _app(ready: Check) -> web.Application:
+def _app(ready: Check, routes: Iterable[web.RouteDef]) -> web.Application:
     app = web.Application()
     app[_CHECK] = ready
     app.add_routes(
@@ -82,6 +88,7 @@ def _app(ready: Check) -> web.Application:
             web.get("/livez", _livez),
             web.get("/readyz", _readyz),
             web.get("/metrics", _metrics),
+            *routes,
         ]
     )
     return app

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self, TypeVar
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote_plus, urlsplit
 
 from shared.durations import parse_duration
 from shared.errors import SettingsError
@@ -232,12 +232,14 @@ class CommonSettings:
     Attributes:
         redis_url: the Redis that they share.
         endpoints_file: the TOML file of endpoints and their secrets.
+        reference_file: the imported reference data; None where none is named.
         log_level: the least urgent lines that are logged.
         log_format: JSON for machines, console for people.
     """
 
     redis_url: RedisUrl
     endpoints_file: Path
+    reference_file: Path | None
     log_level: LogLevel
     log_format: LogFormat
 
@@ -255,9 +257,11 @@ class CommonSettings:
         read_by_people = sys.stderr.isatty() if terminal is None else terminal
         levels: tuple[LogLevel, ...] = ("debug", "info", "warning", "error", "critical")
         formats: tuple[LogFormat, ...] = ("json", "console")
+        reference_file = reader.text("REFERENCE_FILE", "")
         return cls(
             redis_url=RedisUrl(reader.text("REDIS_URL", "redis://127.0.0.1:6379/0")),
             endpoints_file=Path(reader.text("ENDPOINTS_FILE", "endpoints.toml")),
+            reference_file=Path(reference_file) if reference_file else None,
             log_level=reader.choice("LOG_LEVEL", levels, "info"),
             log_format=reader.choice(
                 "LOG_FORMAT", formats, "console" if read_by_people else "json"
@@ -309,19 +313,26 @@ def _split_url(url: str) -> SplitResult | str:
 
 def _wrong_place(parts: SplitResult) -> str | None:
     if parts.scheme == "unix":
-        return None if parts.path.strip("/") else "the path of a socket after unix://"
+        # redis-py would drop what stands before the first slash.
+        whole = not parts.hostname and parts.path.strip("/")
+        return None if whole else "the whole path of a socket after unix://, as in unix:///a.sock"
     if not parts.hostname:
         return f"a host after {parts.scheme}://"
+    if parts.port == 0:  # redis-py would take 6379
+        return "a port from 1 to 65535"
     if not re.fullmatch(r"/?[0-9]{0,5}", parts.path, re.ASCII):
         return "the number of a database after the host's /"
     return None
 
 
 def _wrong_option(parts: SplitResult) -> str | None:
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    options = dict(given)
     known = _URL_OPTIONS | (_TLS_OPTIONS if parts.scheme == "rediss" else frozenset())
     if not options.keys() <= known:
         return "no query options but " + ", ".join(sorted(known))
+    if len(options) < len(given):
+        return "each query option once"
     if not re.fullmatch(r"[0-9]{1,5}", options.get("db", "0"), re.ASCII):
         return "a number in the query option db"
     return None
@@ -338,8 +349,11 @@ def _masked_url(parts: SplitResult) -> str:
     user, colon, _ = who.partition(":")
     # A name without a password is often a password in the wrong place.
     masked = f"{user}:{_MASK}" if colon else _MASK
-    query = "&".join(
-        f"{name}={_MASK if name in _HIDDEN_OPTIONS else value}"
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
-    )
+    query = "&".join(map(_masked_option, parts.query.split("&")))
     return f"{parts.scheme}://{masked + at if at else ''}{where}{parts.path}{query and '?' + query}"
+
+
+def _masked_option(option: str) -> str:
+    """Mask one option of a query; what is percent-encoded stays so, for it may be a line feed."""
+    name, equals, _ = option.partition("=")
+    return f"{name}{equals}{_MASK}" if unquote_plus(name) in _HIDDEN_OPTIONS else option

@@ -24,8 +24,9 @@ _BY_PREFIX: Final = {
     "LOADING": ("redis_loading", "Redis is loading its data"),
     "MASTERDOWN": ("redis_unreachable", "Redis is a replica without its primary"),
     "NOREPLICAS": ("not_replicated", "Redis has too few replicas in reach"),
-    "BUSY": ("redis_busy", "Redis is busy with a script"),
+    "BUSY ": ("redis_busy", "Redis is busy with a script"),
     "NOAUTH": ("redis_refused_login", "Redis asks for a password"),
+    "Authentication required": ("redis_refused_login", "Redis asks for a password"),
     "WRONGPASS": ("redis_refused_login", "Redis refuses the user name or password"),
     "NOPERM": ("redis_permission", "the Redis user may not do this"),
 }

@@ -11,7 +11,6 @@ import msgspec
 from rich import box
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -23,8 +22,9 @@ _PIPE_WIDTH: Final = 10_000  # no terminal: no line is broken, so grep and cut w
 # Terminals obey the C0 and C1 controls; bidi and invisible characters make text look like
 # another; a lone surrogate can't be printed at all.
 _UNSAFE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 
 
@@ -35,14 +35,6 @@ def escape_controls(text: str) -> str:
     characters stay, whatever their script.
     """
     return _UNSAFE.sub(_as_escape, text)
-
-
-def safe_markup(text: str) -> str:
-    """Give text from outside a form that rich's markup shows as it is.
-
-    The console must not replace emoji codes (``emoji=False``).
-    """
-    return escape(escape_controls(text))
 
 
 def truncate(text: str, width: int) -> str:
@@ -61,13 +53,13 @@ def json_line(value: object) -> str:
     try:
         encoded = msgspec.json.encode(value)
     except UnicodeEncodeError:  # a lone surrogate
-        encoded = msgspec.json.encode(_without_surrogates(value))
+        encoded = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(value)))
     return escape_json(encoded).decode()
 
 
 def escape_json(encoded: bytes) -> bytes:
     r"""Replace what a terminal would obey in encoded JSON by JSON's own ``\u`` escapes."""
-    if encoded.isascii():  # nearly always; JSON has escaped all but DEL, which shows nothing
+    if encoded.isascii() and b"\x7f" not in encoded:  # nearly always; JSON has escaped the rest
         return encoded
     return _UNSAFE.sub(_as_json_escape, encoded.decode()).encode()
 

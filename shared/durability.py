@@ -1,6 +1,7 @@
 """How sure Redis must be of an event before it counts as accepted."""
 
 import enum
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -73,6 +74,7 @@ class Durability:
 @dataclass(frozen=True, slots=True)
 class _Server:
     version: tuple[int, int]
+    loading: bool
     aof_enabled: bool
     replicas: int
     role: str
@@ -121,6 +123,8 @@ def _common_problems(server: _Server) -> list[Problem]:
         problems.append(
             Problem("redis_too_old", f"expected Redis 7.0 or newer, got {_dotted(server.version)}")
         )
+    if server.loading:
+        problems.append(_problem(exceptions.BusyLoadingError()))
     if server.role != "master":
         problems.append(Problem("redis_readonly", f"expected a primary, got a {server.role}"))
     if server.eviction != "noeviction":
@@ -152,32 +156,39 @@ def _mode_problems(server: _Server, durability: Durability) -> list[Problem]:
 def _fsync_problems(server: _Server, *, asserted: bool) -> list[Problem]:
     if not server.aof_enabled:
         return [Problem("not_durable", "DURABILITY=fsync: expected appendonly yes, got no")]
-    if asserted or server.version >= _WAITAOF_SINCE:
-        return []
-    if server.appendfsync is None:
-        return [
-            Problem(
-                "not_durable",
-                "DURABILITY=fsync: expected Redis 7.2 or newer (WAITAOF), or a user that may read "
-                f"appendfsync, got Redis {_dotted(server.version)} and no permission; "
-                "DURABILITY_ASSERTED=1 vouches for appendfsync always",
-            )
-        ]
-    if server.appendfsync != "always":
-        return [
-            Problem(
-                "not_durable",
-                "DURABILITY=fsync: expected appendfsync always (or Redis 7.2 or newer), "
-                f"got appendfsync {server.appendfsync} on Redis {_dotted(server.version)}",
-            )
-        ]
-    return []
+    waits = server.version >= _WAITAOF_SINCE and not asserted
+    match server.appendfsync:
+        case "always":
+            return []
+        case None:
+            return [] if asserted or waits else [_unreadable(server)]
+        case "everysec" if waits:
+            return []
+    # With "no", Redis never syncs by itself: WAITAOF would only ever run out of time.
+    expected = "always or everysec" if waits else "always"
+    if asserted:
+        expected += ", which DURABILITY_ASSERTED vouches for"
+    elif not waits:
+        expected += " (or everysec on Redis 7.2 or newer)"
+    got = f"{server.appendfsync} on Redis {_dotted(server.version)}"
+    message = f"DURABILITY=fsync: expected appendfsync {expected}, got {got}"
+    return [Problem("not_durable", message)]
+
+
+def _unreadable(server: _Server) -> Problem:
+    return Problem(
+        "not_durable",
+        "DURABILITY=fsync: expected Redis 7.2 or newer (WAITAOF), or a user that may read "
+        f"appendfsync, got Redis {_dotted(server.version)} and no permission; "
+        "DURABILITY_ASSERTED=1 vouches for appendfsync always",
+    )
 
 
 async def _look_at(redis: Redis) -> _Server:
     info: dict[str, Any] = await redis.info()
     return _Server(
         version=_version(str(info.get("redis_version", "0.0"))),
+        loading=info.get("loading") == 1,
         aof_enabled=info.get("aof_enabled") == 1,
         replicas=int(info.get("connected_slaves", 0)),
         role=str(info.get("role", "unknown")),
@@ -195,8 +206,8 @@ async def _appendfsync(redis: Redis) -> str | None:
 
 
 def _version(text: str) -> tuple[int, int]:
-    major, _, rest = text.partition(".")
-    return int(major), int(rest.partition(".")[0] or 0)
+    found = re.match(r"(\d+)(?:\.(\d+))?", text)
+    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Never
@@ -26,6 +27,9 @@ DEFAULT_WEIGHT: Final = 1.0
 
 MAX_SECRETS: Final = 16
 """How many secrets one endpoint may have: each costs a pass over every body that is refused."""
+
+FINGERPRINT_LENGTH: Final = 12
+"""Characters of a secret's fingerprint: too few to find a guessed secret by."""
 
 ReadSecretFile = Callable[[Path], str]
 """Reads a file that holds a secret; raises OSError or UnicodeDecodeError where it can't."""
@@ -55,6 +59,11 @@ class EndpointSecret:
         """Whether it verifies at ``now``, seconds since the epoch."""
         return self.until is None or now < self.until.timestamp()
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from others without telling it."""
+        return sha256(self.value.reveal().encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -78,9 +87,13 @@ class Endpoint:
     concurrency: int | None
     settings: Mapping[str, object]
 
-    def active_secrets(self, now: float) -> list[bytes]:
+    def active(self, now: float) -> list[EndpointSecret]:
         """The secrets that verify at ``now``, seconds since the epoch; perhaps none."""
-        return [secret.value.reveal().encode() for secret in self.secrets if secret.is_active(now)]
+        return [secret for secret in self.secrets if secret.is_active(now)]
+
+    def active_secrets(self, now: float) -> list[bytes]:
+        """The same, as bytes."""
+        return [secret.value.reveal().encode() for secret in self.active(now)]
 
 
 @dataclass(frozen=True, slots=True)

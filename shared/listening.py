@@ -10,16 +10,16 @@ from shared.errors import SettingsError
 _HOST_AT_FAULT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL})
 
 
-def cannot_listen(prefix: str, host: str, port: int, exc: OSError) -> SettingsError:
+def cannot_listen(prefix: str, host: str, port: int, exc: OSError | UnicodeError) -> SettingsError:
     """Say which setting of ``{prefix}_HOST`` and ``{prefix}_PORT`` is at fault.
 
     Args:
         prefix: what the names of both settings start with, such as ``INGRESS``.
         host: the value of the one.
         port: the value of the other.
-        exc: what the system said.
+        exc: what the system said; a UnicodeError where the host can't be a name at all.
     """
-    if isinstance(exc, socket.gaierror) or exc.errno in _HOST_AT_FAULT:
+    if isinstance(exc, UnicodeError | socket.gaierror) or exc.errno in _HOST_AT_FAULT:
         return SettingsError(f"{prefix}_HOST", "an address of this machine", repr(host))
     why = os.strerror(exc.errno).lower() if exc.errno else "it can't be listened on"
     return SettingsError(f"{prefix}_PORT", "a port free to listen on", f"{port} ({why})")

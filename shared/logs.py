@@ -33,6 +33,7 @@ _DEPTH: Final = 8  # of lists and mappings in each other
 # An object of another type may hold a body or a secret, so it is taken apart or named.
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _SHOWN_BY_STR: Final = (Secret, RedisUrl, PurePath, uuid.UUID, Decimal, dt.timedelta)
+_RESERVED: Final = frozenset({"timestamp", "level"})  # a field of such a name is shown as level_
 _BARE: Final = re.compile(r"[\w.:/@+*-]+")
 
 _BOLD, _DIM, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[0m"
@@ -95,10 +96,12 @@ class _Output:
     render: Callable[[str, Fields], bytes]
 
     def line(self, level: str, fields: Fields) -> bytes:
+        event = fields.get("event")
         try:
             return self.render(level, fields)
         except Exception as error:  # noqa: BLE001  # whatever a field's own code raises
-            fields = {"event": "log_line_failed", "error": type(error).__name__}
+            lost = event if isinstance(event, str) else None
+            fields = {"event": "log_line_failed", "error": type(error).__name__, "lost": lost}
             return self.render(level, fields)
 
     def write(self, line: bytes) -> None:
@@ -133,11 +136,13 @@ _now: Final = _Clock()
 def _render_json(level: str, fields: Fields) -> bytes:
     if "exc_info" in fields or not _SCALARS.issuperset(map(type, fields.values())):
         fields = _plain_fields(fields)
-    line = {"timestamp": _now(), "level": level, "event": fields.pop("event"), **fields}
+    if not _RESERVED.isdisjoint(fields):
+        fields = {f"{name}_" if name in _RESERVED else name: fields[name] for name in fields}
+    line = {"timestamp": _now(), "level": level, "event": fields.pop("event", None), **fields}
     try:
         encoded = _encode(line)
     except (UnicodeEncodeError, OverflowError):
-        encoded = _encode({name: _harmless(value) for name, value in line.items()})
+        encoded = _encode(_harmless(line))
     return escape_json(encoded) + b"\n"
 
 
@@ -149,14 +154,14 @@ class _ConsoleRenderer:
 
     def __call__(self, level: str, fields: Fields) -> bytes:
         fields = _plain_fields(fields)
-        event = escape_controls(str(fields.pop("event")))
+        event = escape_controls(str(fields.pop("event", None)))
         exception = fields.pop("exception", None)
         head = (
             self._paint(_DIM, _now()[11:-1]),
             self._paint(_COLOURS[level], f"{level:<8}"),
             self._paint(_BOLD, event),
         )
-        shown = (f"{name}={_console_value(value)}" for name, value in fields.items())
+        shown = (f"{_quoted(name)}={_quoted(str(value))}" for name, value in fields.items())
         lines = [" ".join((*head, *shown))]
         if exception is not None:
             lines += ["  " + escape_controls(line) for line in str(exception).split("\n") if line]
@@ -166,9 +171,12 @@ class _ConsoleRenderer:
         return f"{colour}{text}{_RESET}" if self._colours else text
 
 
-def _console_value(value: object) -> str:
-    text = escape_controls(str(value))
-    return text if _BARE.fullmatch(text) else f'"{text}"'
+def _quoted(text: str) -> str:
+    """Give a text that ends where it seems to: what is in it can't look like another field."""
+    if _BARE.fullmatch(text):
+        return text
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escape_controls(quoted)}"'
 
 
 def _plain_fields(fields: Fields) -> Fields:
@@ -268,8 +276,8 @@ class _StandardHandler(logging.Handler):
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except (TypeError, ValueError):  # the arguments don't fit; they may be bodies, so not shown
-        return str(record.msg)
+    except Exception:  # noqa: BLE001  # the arguments don't fit; they may be bodies, so not shown
+        return record.msg if isinstance(record.msg, str) else f"<{type(record.msg).__qualname__}>"
 
 
 def _level_name(number: int) -> str:

@@ -21,7 +21,7 @@ from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 from shared.health import Problem
 from shared.logs import get_logger
-from shared.sellfern.reference import load_default
+from shared.sellfern.reference_file import load_reference
 from worker import retention, stock
 from worker.engine import Worker
 from worker.leases import Profiles
@@ -46,8 +46,10 @@ async def serve(settings: WorkerSettings, endpoints: EndpointsFile, handlers: Ha
     """
     program = _Program(settings, endpoints, handlers, get_logger())
     async with open_redis(settings.common.redis_url, connections=_CONNECTIONS) as redis:
-        for problem in await check_server(redis):
-            raise SettingsError("REDIS_URL", "a Redis that can be worked with", problem.message)
+        if problems := await check_server(redis):
+            got = "; ".join(problem.message for problem in problems)
+            url = settings.common.redis_url
+            raise SettingsError("REDIS_URL", "a Redis that can be worked with", f"{url}: {got}")
 
         async def ready() -> list[Problem]:
             return await program.problems(redis)
@@ -151,7 +153,7 @@ class _Program:
         pipeline = Pipeline(
             ledger=Ledger(transitions, patience=self.settings.lease, log=self.log),
             handlers=self.handlers,
-            reference=load_default(),
+            reference=load_reference(self.settings.common),
             policy=self.settings.policy,
             profiles=lambda: self.endpoints.current.organizations(),  # noqa: PLW0108  # it changes
             log=self.log,

@@ -60,7 +60,7 @@ def status(*, as_json: bool) -> None:
 @click.argument("key_prefix", default="")
 @_json_option
 def state(organization: str, key_prefix: str, *, as_json: bool) -> None:
-    """Show an organization's committed state, one JSON object a line."""
+    """Show an organization's committed state as JSON lines."""
     del as_json  # it is JSON either way; the option is there as in every command that lists
     name = checked_organization(organization)
 
@@ -75,7 +75,7 @@ def state(organization: str, key_prefix: str, *, as_json: bool) -> None:
 @click.argument("organization")
 @click.option("--why", default="by an operator", show_default=True, help="Shown by status.")
 def pause(organization: str, *, why: str) -> None:
-    """Let an organization's events wait until resume; the ingress goes on accepting them."""
+    """Let an organization's events wait until resume. The ingress goes on accepting them."""
     name = checked_organization(organization)
     if ask(lambda redis: contention.pause(redis, name, why)):
         click.echo(f"{name} is paused; its events wait")
@@ -142,7 +142,7 @@ def _breaker(organization: OrganizationOverview) -> str | None:
 
 def _roughly(seconds: float) -> str:
     """A time as people say it: ``2d 3h``, ``4m 10s``, ``7s``."""
-    parts = []
+    parts: list[str] = []
     for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
         whole, seconds = divmod(seconds, length)
         if whole or parts:

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -73,16 +74,35 @@ def list_them(*, limit: int, as_json: bool, **wanted: Any) -> None:
         found: list[DeadLetter] = []
         async for letter in records.select(redis, chosen, newest_first=True):
             found.append(letter)
-            if len(found) == limit:
+            if len(found) > limit:
                 break
         return found
 
-    display.emit(
-        map(_summary, ask(collect)),
-        ["job", "died", "reason", "type", "event_id", "attempts", "error"],
-        as_json=as_json,
-        title="Dead letters",
-    )
+    found = ask(collect)
+    _print(found[:limit], as_json=as_json)
+    if len(found) > limit:
+        click.echo(f"only the first {limit}; --limit shows more", err=True)
+
+
+def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
+    """Print a table; on a terminal, which is too narrow for it, a few lines each."""
+    if as_json or not letters or not sys.stdout.isatty():
+        display.emit(
+            map(_summary, letters),
+            ["job", "died", "reason", "type", "event_id", "attempts", "error"],
+            as_json=as_json,
+            title="Dead letters",
+        )
+        return
+    width = shutil.get_terminal_size().columns
+    for letter in letters:
+        click.secho(display.escape_controls(letter.job), bold=True)
+        for line in (
+            f"{letter.reason}  died {_time(letter.died_at)}  attempts: {letter.attempts}",
+            f"{letter.type or '-'}  {letter.event_id or '-'}",
+            letter.error,
+        ):
+            click.echo(display.truncate("  " + display.escape_controls(line), width))
 
 
 @dead_letters.command()

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ _LONGEST_SLEEP: Final = 1.0
 _MOST_CLAIMED: Final = 256
 _BEAT: Final = 0.5
 """Seconds between arq's own beats: health record and cron."""
+
+_ONCE_MORE: Final = 0.1
 
 
 class Worker(arq.Worker):
@@ -84,9 +86,7 @@ class Worker(arq.Worker):
         try:
             await self._claim_forever()
         finally:
-            for beat in beats:
-                beat.cancel()
-            await asyncio.gather(*beats, return_exceptions=True)
+            await _end(beats)
 
     async def close(self) -> None:
         """End what still runs, which gives it back, and close as arq does, whatever Redis does."""
@@ -267,3 +267,17 @@ class Worker(arq.Worker):
             else:
                 outage.over()
                 await asyncio.sleep(_BEAT)
+
+
+async def _end(tasks: Collection["asyncio.Task[None]"]) -> None:
+    """Cancel tasks until they have ended.
+
+    redis-py sends every command by ``asyncio.wait_for``, which in Python 3.11 loses a cancellation
+    that comes when the sending is just done; a loop would then go on for ever.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_ONCE_MORE)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -34,6 +34,16 @@ def decode(body: bytes) -> Envelope | Dead:
         return Dead("malformed", str(exc))
 
 
+def provable_until(envelope: Envelope, limits: Limits) -> int:
+    """Until when, in epoch milliseconds, the mark of the event would be there if it were done.
+
+    A mark is kept for the retention from the event's end, which isn't before its creation.
+    """
+    return round(
+        (envelope.created_at.timestamp() + limits.dedupe_retention - limits.clock_skew) * 1000
+    )
+
+
 def judge(
     envelope: Envelope,
     *,
@@ -98,12 +108,10 @@ def _judge_age(envelope: Envelope, received_at: int, limits: Limits) -> Dead | N
 
 def _judge_provability(envelope: Envelope, marked: Marked, limits: Limits) -> Dead | None:
     """Without a mark, an old event can't be told from a finished one whose mark has expired."""
-    if marked.mark is not Mark.FRESH:
+    if marked.mark is not Mark.UNPROVABLE:
         return None
     now = datetime.fromtimestamp(marked.now / 1000, tz=UTC)
     age = (now - envelope.created_at).total_seconds()
-    if age <= limits.dedupe_retention - limits.clock_skew:
-        return None
     return Dead(
         "unprovable",
         f"created {timedelta(seconds=round(age))} ago, longer than marks are kept "

@@ -10,7 +10,7 @@ from shared import keys
 from shared.connection import REDIS_ERRORS, translate
 from shared.group_commit import GroupCommit
 from worker.outage import Outage
-from worker.transitions import Claim, Marked, Settled, Settlement, Transitions
+from worker.transitions import Marked, MarkRequest, Settled, Settlement, Transitions
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -33,8 +33,9 @@ class Ledger:
     ) -> None:
         self._patience = patience
         self._log = log
-        self._marks: GroupCommit[tuple[Claim, str], Marked] = GroupCommit(
-            self._persistently("mark", transitions.mark), weigh=lambda request: len(request[1])
+        self._marks: GroupCommit[MarkRequest, Marked] = GroupCommit(
+            self._persistently("mark", transitions.mark),
+            weigh=lambda request: len(request.event_id),
         )
         self._settlements: GroupCommit[Settlement, Settled] = GroupCommit(
             self._persistently("settle", transitions.settle), weigh=_size
@@ -43,14 +44,14 @@ class Ledger:
             self._persistently("read", transitions.read), weigh=len
         )
 
-    async def mark(self, claim: Claim, event_id: str) -> Marked:
+    async def mark(self, request: MarkRequest) -> Marked:
         """Set, or find, the mark of the event id.
 
         Raises:
             Unavailable: Redis stayed away; the lease will bring the job back.
             Refused: something else stands under one of our names.
         """
-        return await self._marks.submit((claim, event_id))
+        return await self._marks.submit(request)
 
     async def settle(self, settlement: Settlement) -> Settled:
         """Say what is to become of a job; raises as ``mark`` does."""

@@ -28,7 +28,7 @@ from worker.outcomes import Dead, Done, Duplicate, Later, Outcome, Reject, Relea
 from worker.registry import HandlerFunction, Handlers
 from worker.reports import Report
 from worker.state import State
-from worker.transitions import Claim, Mark, Marked, Refused, Settled, Settlement
+from worker.transitions import Claim, Mark, Marked, MarkRequest, Refused, Settled, Settlement
 from worker.work import Work
 
 _MOST_ROUNDS = 10
@@ -131,7 +131,8 @@ class Pipeline:
 
     async def _mark(self, work: Work, envelope: Envelope) -> Marked | Outcome:
         try:
-            marked = await self.ledger.mark(work.claim, envelope.id)
+            until = judgement.provable_until(envelope, self.policy.limits)
+            marked = await self.ledger.mark(MarkRequest(work.claim, envelope.id, until))
         except Refused as exc:
             return Later(f"mark: {exc}")
         if marked.mark is Mark.LOST:

@@ -1,5 +1,6 @@
 """Tells the log and the metrics how each event ended."""
 
+import re
 from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
@@ -21,6 +22,9 @@ _NAMES = {
 _COUNTS = {settled: metrics.EVENTS.labels(name) for settled, name in _NAMES.items()}
 _SECONDS = {settled: metrics.HANDLER_DURATION.labels(name) for settled, name in _NAMES.items()}
 _CONFLICTING = metrics.EVENTS.labels("conflicting")
+
+# msgspec quotes the value that is none of an enum's or a union's, and a field that it doesn't know.
+_QUOTED = re.compile(r"'.*'|(?<=unknown field )`.*`", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Report:
         if outcome.reason == "organization_mismatch":
             metrics.ORGANIZATION_MISMATCHES.inc()
             self._line("warning", "organization_mismatch", work)
-        self._line("error", "event_dead", work, reason=outcome.reason, error=outcome.error)
+        self._line("error", "event_dead", work, reason=outcome.reason, error=_loggable(outcome))
 
     def _line(self, level: str, event: str, work: Work, **fields: object) -> None:
         envelope = work.envelope
@@ -89,3 +93,8 @@ class Report:
             seconds=round(work.seconds, 6),
             **fields,
         )
+
+
+def _loggable(dead: Dead) -> str:
+    """The error without what it quotes of a body, which only the dead letter shows."""
+    return _QUOTED.sub("…", dead.error) if dead.reason == "malformed" else dead.error

@@ -63,6 +63,7 @@ class Mark(enum.Enum):
     """What ``mark`` found under the event id."""
 
     FRESH = "fresh"
+    UNPROVABLE = "unprovable"
     OWN = "own"
     TAKEN_OVER = "taken-over"
     REVIVED = "revived"
@@ -83,6 +84,22 @@ class Settled(enum.Enum):
     AGAIN = "again"
     CONFLICT = "conflict"
     LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class MarkRequest:
+    """The question for an event's mark.
+
+    Attributes:
+        claim: of the job that carries the event.
+        event_id: Sellfern's.
+        provable_until: epoch milliseconds until which the mark of a finished one would be there;
+            ``None`` is for ever.
+    """
+
+    claim: Claim
+    event_id: str
+    provable_until: int | None = None
 
 
 class Refused(TransitionError):
@@ -196,11 +213,12 @@ class Transitions:
             arguments += (organization, "" if cap is None else cap, weight)
         await _PROFILE(self._redis, *arguments)
 
-    async def mark(self, requests: Sequence[tuple[Claim, str]]) -> list[Marked | Exception]:
+    async def mark(self, requests: Sequence[MarkRequest]) -> list[Marked | Exception]:
         """Set, or find, the mark of each event id."""
-        arguments: list[str | bytes] = []
-        for claim, event_id in requests:
-            arguments += (_name(claim), claim.token, event_id)
+        arguments: list[str | bytes | int] = []
+        for request in requests:
+            until = "" if request.provable_until is None else request.provable_until
+            arguments += (_name(request.claim), request.claim.token, request.event_id, until)
         now, *answers = await _MARK(self._redis, *arguments)
         return [
             answer if isinstance(answer, Exception) else Marked(answer, now)

@@ -2,18 +2,18 @@
 
 import contextlib
 import importlib.util
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+from deploy.local.parentage import launcher
 
 STARTUP_SECONDS: Final = 20.0
 """How long a server may take until it answers PING."""
@@ -22,14 +22,6 @@ STOP_SECONDS: Final = 10.0
 """How long a server may take to stop when asked nicely."""
 
 _PORT_TRIES: Final = 3  # a free port may be taken before the server has it
-
-_END_WITH_PARENT: Final = """
-import ctypes, os, signal, sys
-PR_SET_PDEATHSIG = 1
-ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class RedisServerError(Exception):
@@ -119,6 +111,7 @@ class EmbeddedRedis:
         try:
             self.start()
         except BaseException:
+            self.kill()
             self._remove_folder()
             raise
         return self
@@ -178,7 +171,7 @@ class EmbeddedRedis:
 
     def _start_on(self, port: int, program: Path) -> None:
         self._process = subprocess.Popen(
-            [*_launcher(), str(program), "--port", str(port), *self._settings],
+            [*launcher(), str(program), "--port", str(port), *self._settings],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -261,13 +254,3 @@ def _answers(port: int, pid: int) -> bool:
         return False
     ready = reply.startswith(b"+PONG") and b"process_id:%d\r" % pid in reply
     return ready or reply.startswith(b"-NOAUTH")
-
-
-def _launcher() -> list[str]:
-    """Give the words before the command that let Linux end the server with this program.
-
-    A small Python rather than ``preexec_fn``, which isn't safe in a program with threads.
-    """
-    if sys.platform != "linux":
-        return []
-    return [sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid())]

@@ -1,8 +1,10 @@
 -- mark: the SETNX of the event id, fenced by the claim's token.
 --
--- Arguments: for each job: job, token, event id.
+-- Arguments: for each job: job, token, event id, until when (ms; '' is for ever) an event without a
+--   mark is one that wasn't finished. After that, the mark of a finished one may have expired.
 -- Result: Redis's time (ms), then for each job one of
 --   'fresh'        there was no mark; it is pending by this job now
+--   'unprovable'   there was no mark, and it is too late to say what that means; there still is none
 --   'own'          it was pending by this job: a crash came between
 --   'taken-over'   it was pending by a job whose payload is gone; what was left of that one goes
 --   'revived'      it was dead: the record goes, the attempts start anew
@@ -21,11 +23,15 @@ local function duplicate(claim, holder)
   return holder == claim.job and 'duplicate' or 'conflicting'
 end
 
-local function mark(claim, event_id)
+local now = now_ms()
+
+local function mark(claim, event_id, provable_until)
   local name = mark_name(claim.organization, event_id)
   local raw = redis.call('GET', name)
   claim.event_id = event_id
   if not raw then
+    -- Taken here, it would be its own, and so be handled, after a crash before its end.
+    if provable_until and now > provable_until then return 'unprovable' end
     take(claim, name)
     return 'fresh'
   end
@@ -46,12 +52,12 @@ local function mark(claim, event_id)
   return 'taken-over'
 end
 
-local results = { now_ms() }
-for i = 1, #ARGV, 3 do
+local results = { now }
+for i = 1, #ARGV, 4 do
   local claim = held_claim(ARGV[i], ARGV[i + 1])
   local result = 'lost'
   if claim then
-    result = protected(mark, claim, ARGV[i + 2])
+    result = protected(mark, claim, ARGV[i + 2], tonumber(ARGV[i + 3]))
     write_claim(claim)
   end
   results[#results + 1] = result

@@ -10,8 +10,9 @@ from typing import Literal
 
 import msgspec
 
-Source = Literal["guide", "v1", "legacy"]
-"""Where a fact is from: the guide on webhooks, another V1 page, a page for ``/api/v2``."""
+Source = Literal["guide", "v1", "legacy", "openapi"]
+"""Where a fact is from: the guide on webhooks, another V1 page, a page for ``/api/v2``, or an
+imported OpenAPI document, which outranks the others."""
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,12 +23,15 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         source: the page of the highest rank that names it.
         available: whether the Reference lists it. What it doesn't list is unavailable.
         note: for people.
+        path: of an operation, where it isn't the one in its name, such as
+            ``/api/v2/webhooks/{id}``.
     """
 
     name: str
     source: Source
     available: bool
     note: str = ""
+    path: str = ""
 
 
 class _Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +56,19 @@ class Reference:
         entry = self.events.get(event_type)
         return entry is not None and entry.available
 
+    def has_operation(self, name: str) -> bool:
+        """Whether the Reference lists this operation."""
+        entry = self.operations.get(name)
+        return entry is not None and entry.available
+
+    def path(self, operation: str) -> str:
+        """The path of a known operation, with ``{id}`` in the place of an endpoint's id."""
+        return self.operations[operation].path or operation.partition(" ")[2]
+
+    def available_events(self) -> list[str]:
+        """The events that the Reference lists."""
+        return [name for name, entry in self.events.items() if entry.available]
+
 
 def parse_reference(text: str) -> Reference:
     """Read reference data from TOML.
@@ -61,7 +78,7 @@ def parse_reference(text: str) -> Reference:
     """
     try:
         tables = msgspec.convert(tomllib.loads(text), _Tables)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as exc:
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as exc:
         raise ValueError(f"reference data: {exc}") from exc
     return Reference(_by_name("event", tables.event), _by_name("operation", tables.operation))
 

@@ -18,6 +18,7 @@ MOST_SIGNATURES: Final = 16
 """In one header; a sender in the middle of a rotation sends two."""
 
 _MOST_HEADER: Final = 4096
+_PROOFS: Final = 32  # signatures tried: among so many each letter of either encoding occurs
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 _PLACES: Final = ("{id}", "{timestamp}", "{body}")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -110,8 +111,8 @@ class _Claim:
 
 def verify(
     scheme: Scheme, body: bytes, headers: Headers, secrets: Sequence[bytes], now: float
-) -> None:
-    """Return if one of the secrets signed this body.
+) -> int:
+    """Return if one of the secrets signed this body, and say which.
 
     Every secret is tried against every candidate, and each comparison takes the same time
     wherever two signatures differ.
@@ -123,22 +124,27 @@ def verify(
         secrets: those that are active; none of them verifies nothing.
         now: seconds since the epoch.
 
+    Returns:
+        The place of the secret among those given.
+
     Raises:
         SignatureError: nothing else, for any bytes and any headers.
     """
     claim = _read(scheme, headers)
     _check_time(scheme, claim.timestamp, now)
     content = _content(scheme, claim.message_id, claim.timestamp, body)
-    verified = False
-    for secret in secrets:
+    verified = -1
+    for number, secret in enumerate(secrets):
         key = _key(scheme, secret)
         if not key:
             continue
         expected = _encoded(scheme, hmac.digest(key, content, scheme.algorithm))
         for candidate in claim.candidates:
-            verified |= hmac.compare_digest(expected, candidate)
-    if not verified:
+            if hmac.compare_digest(expected, candidate):
+                verified = number
+    if verified < 0:
         raise SignatureError(INVALID, "the signature was made with none of the endpoint's secrets")
+    return verified
 
 
 def sign(
@@ -257,7 +263,7 @@ def scheme_from_table(table: Mapping[str, Any]) -> Scheme:
     if "header" not in table:
         raise ValueError("no 'header', which every scheme needs")
     fields = {key: _READERS[key](key, value) for key, value in table.items()}
-    return _consistent(Scheme("described", **fields))
+    return _proven(_consistent(Scheme("described", **fields)))
 
 
 def _consistent(scheme: Scheme) -> Scheme:
@@ -276,6 +282,33 @@ def _consistent(scheme: Scheme) -> Scheme:
         raise ValueError("'tolerance': expected exactly where {timestamp} is signed")
     if scheme.timestamp_field and not scheme.separator:
         raise ValueError("'separator': expected one between the fields, such as ','")
+    return scheme
+
+
+class _SignedHeaders:
+    """The headers that `sign` gives, as a request has them."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+
+    def getall(self, key: str, default: list[str], /) -> list[str]:
+        found = [value for name, value in self._headers.items() if name.lower() == key.lower()]
+        return found or default
+
+
+def _proven(scheme: Scheme) -> Scheme:
+    """Refuse what would silently verify nothing, such as a separator that may be in a signature."""
+    secret = scheme.secret_prefix.encode() + base64.b64encode(b"a key")
+    for number in range(_PROOFS):
+        body = b"%d" % number
+        headers = _SignedHeaders(sign(scheme, body, secret, now=0.0, message_id="a message"))
+        try:
+            verify(scheme, body, headers, [secret], now=0.0)
+        except SignatureError as exc:
+            raise ValueError(
+                "expected headers, prefix and separator that can be told apart, "
+                f"got a scheme whose own signatures fail: {exc}"
+            ) from exc
     return scheme
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -32,6 +32,21 @@ async def _await_file(path: str) -> None:
     """Wait until somebody makes a file."""
     while not os.path.exists(path):  # noqa: ASYNC240, PTH110  # a look at a local file
         await asyncio.sleep(0.01)
+
+
+class Choice(msgspec.Struct):
+    """Data of which a handler takes only some values.
+
+    Attributes:
+        kind: one of them.
+    """
+
+    kind: Literal["plain"]
+
+
+@handlers.on("order.created")
+async def choose(event: Event[Choice], organization: Organization) -> None:
+    """Take nothing but the right kind."""
 
 
 @handlers.on("*")

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +12,11 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared import keys
-from tests.acceptance.worker_process import PATIENCE, ROOT, environment, running
+from tests.acceptance.process import PATIENCE, ROOT, environment, until
+from tests.acceptance.worker_process import running
 from tests.conftest import StartRedis
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
-
-
-async def until(fact: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for a fact; fails when it doesn't come."""
-    async with asyncio.timeout(PATIENCE):
-        while not await fact():
-            await asyncio.sleep(0.01)
 
 
 async def handled(redis: Redis, number: int) -> None:
@@ -55,7 +49,7 @@ async def test_a_killed_workers_events_run_again_within_a_lease_and_commit_once(
     gate = tmp_path / "gate"
     signed = [scripted(f"evt_{n}", "wait", path=str(gate)) for n in range(20)]
     await Workplace(redis).accept(*signed)
-    environ = environment(redis_server, tmp_path, ORGANIZATION_CONCURRENCY="50")
+    environ = environment(redis_server.url, tmp_path, ORGANIZATION_CONCURRENCY="50")
     async with running(environ) as (first,):
         await first.logged("waiting", 20)
         first.send(signal.SIGKILL)
@@ -77,7 +71,7 @@ async def test_a_worker_that_slept_past_its_lease_changes_nothing_any_more(
     """Whether the late one wants to commit, to retry or to bury."""
     gate = tmp_path / "gate"
     place = Workplace(redis)
-    environ = environment(redis_server, tmp_path)
+    environ = environment(redis_server.url, tmp_path)
     async with running(environ) as (sleeper,):
         # The first attempt is the sleeper's; the other worker's is the first with an outcome.
         await place.accept(scripted("evt_1", "wait", path=str(gate), then=then, times=1))
@@ -106,7 +100,7 @@ async def test_a_job_that_kills_its_worker_is_buried_and_its_neighbours_are_hand
     signed = [scripted(f"evt_{n}", "count") for n in range(30)]
     signed.insert(3, scripted("evt_bad", "kill"))
     await Workplace(redis).accept(*signed)
-    environ = environment(redis_server, tmp_path)
+    environ = environment(redis_server.url, tmp_path)
 
     async def all_ended() -> bool:
         ended = await counters(redis)
@@ -132,11 +126,12 @@ async def test_sigterm_lets_handlers_finish_and_gives_the_others_back(
         scripted("evt_soon", "wait", path=str(gate)),
         scripted("evt_never", "wait", path=str(tmp_path / "nothing")),
     )
-    environ = environment(redis_server, tmp_path, DRAIN_SECONDS="1s", LEASE_SECONDS="30s")
+    environ = environment(redis_server.url, tmp_path, DRAIN_SECONDS="1s", LEASE_SECONDS="30s")
     async with running(environ) as (worker,):
         await worker.logged("waiting", 2)
         worker.send(signal.SIGTERM)
         await worker.logged("draining")
+        assert (await worker.admin("/readyz")).json["problems"][0]["code"] == "draining"
         gate.touch()
         await handled(redis, 1)
         assert await worker.ended() == 0
@@ -153,7 +148,7 @@ async def test_a_second_signal_ends_a_worker_at_once(
     redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
     await Workplace(redis).accept(scripted("evt_1", "wait", path=str(tmp_path / "nothing")))
-    async with running(environment(redis_server, tmp_path)) as (worker,):
+    async with running(environment(redis_server.url, tmp_path)) as (worker,):
         await worker.logged("waiting")
         worker.send(signal.SIGTERM)
         await worker.logged("draining")
@@ -166,7 +161,7 @@ async def test_redis_killed_and_restarted_is_survived(
 ) -> None:
     server, redis = own
     place = Workplace(redis)
-    async with running(environment(server, tmp_path)) as (worker,):
+    async with running(environment(server.url, tmp_path)) as (worker,):
         await place.accept(*(scripted(f"evt_{n}", "count") for n in range(10)))
         await handled(redis, 10)
         server.kill()
@@ -183,7 +178,7 @@ async def test_redis_killed_and_restarted_is_survived(
 async def test_a_frozen_redis_is_survived(own: tuple[EmbeddedRedis, Redis], tmp_path: Path) -> None:
     server, redis = own
     place = Workplace(redis)
-    async with running(environment(server, tmp_path)) as (worker,):
+    async with running(environment(server.url, tmp_path)) as (worker,):
         server.freeze()
         lines = await worker.logged("redis_lost")
         assert lines[0]["code"] == "redis_timeout"
@@ -200,7 +195,7 @@ async def test_forgotten_scripts_and_a_full_redis_are_survived(
     place = Workplace(redis)
     await place.accept(*(scripted(f"evt_{n}", "count") for n in range(50)))
     await redis.config_set("maxmemory", 1)
-    async with running(environment(server, tmp_path)):
+    async with running(environment(server.url, tmp_path)):
         await handled(redis, 50)
         await redis.config_set("maxmemory", 0)
         await redis.script_flush()
@@ -212,7 +207,7 @@ async def test_forgotten_scripts_and_a_full_redis_are_survived(
 async def test_two_workers_share_the_work_and_each_event_commits_once(
     redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
-    async with running(environment(redis_server, tmp_path), 2) as workers:
+    async with running(environment(redis_server.url, tmp_path), 2) as workers:
         place = Workplace(redis)
         for start in range(0, 1000, 100):
             signed = [scripted(f"evt_{n}", "count") for n in range(start, start + 100)]
@@ -236,7 +231,7 @@ async def test_caps_retries_and_kills_leave_the_running_counters_at_zero(
             for k in range(100)
         ]
         await place.accept(*signed, organization=organization)
-    environ = environment(redis_server, tmp_path, ORGANIZATION_CONCURRENCY="3")
+    environ = environment(redis_server.url, tmp_path, ORGANIZATION_CONCURRENCY="3")
     async with running(environ):
         for share in (150, 300, 450):
             async with running(environ) as (victim,):
@@ -270,7 +265,7 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(
     done = subprocess.run(
         [sys.executable, "-m", "worker"],
         cwd=ROOT,
-        env=environment(redis_server, tmp_path, **changes),
+        env=environment(redis_server.url, tmp_path, **changes),
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -1,5 +1,6 @@
 """Takes jobs through the transitions by hand, one call at a time."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -7,7 +8,7 @@ from redis.asyncio import Redis
 from shared import keys
 from tests.integration.jobs import RECEIVED_AT
 from worker import revival
-from worker.transitions import Claim, Mark, Marked, Settled, Settlement, Transitions
+from worker.transitions import Claim, Mark, Marked, MarkRequest, Settled, Settlement, Transitions
 
 RETENTION = 3_600_000
 LATER = 3_600_000
@@ -51,7 +52,7 @@ class Hand:
 
     async def mark(self, claim: Claim, event_id: str = "evt_1") -> Mark:
         """Set, or find, the event's mark."""
-        (answer,) = await self.transitions.mark([(claim, event_id)])
+        (answer,) = await self.transitions.mark([MarkRequest(claim, event_id)])
         assert isinstance(answer, Marked), answer
         return answer.mark
 
@@ -76,6 +77,16 @@ class Hand:
     async def release(self, claim: Claim) -> Settled:
         """Give it back."""
         return await self._settle(claim, "release", ())
+
+    async def finish(self, claims: Sequence[Claim]) -> None:
+        """Handle each as an event of its own, in batches."""
+        marked = await self.transitions.mark([MarkRequest(each, each.job) for each in claims])
+        assert [each.mark for each in marked if isinstance(each, Marked)] == [Mark.FRESH] * len(
+            claims
+        )
+        details = (RETENTION, (), ())
+        settled = await self.transitions.settle([Settlement(c, "done", details) for c in claims])
+        assert settled == [Settled.DONE] * len(claims)
 
     async def replay(self, job: str) -> str:
         """Give a dead letter another life."""

@@ -14,6 +14,7 @@ from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
 from worker.engine import Worker
+from worker.leases import Leases
 from worker.transitions import Claimed
 
 
@@ -267,3 +268,24 @@ async def test_caps_of_the_endpoints_file_reach_redis_and_change_with_it(
         stage.go.set()
         await drained(redis)
     assert stage.most == 4
+
+
+async def test_a_cancellation_that_gets_lost_does_not_keep_a_worker_from_stopping(
+    redis: Redis, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As redis-py loses one under Python 3.11, when it comes as a command has just been sent."""
+    lost: list[asyncio.CancelledError] = []
+
+    async def beat_forever(leases: Leases) -> None:
+        leases.announced.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError as exc:
+            lost.append(exc)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(Leases, "beat_forever", beat_forever)
+    async with asyncio.timeout(10):
+        async with working(stage.place.worker()):
+            await asleep(redis)
+    assert len(lost) == 1

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from shared import job as jobs
 from shared import keys
 from shared.durability import Durability, Mode
 from shared.errors import Unavailable
 from shared.queue import Accepted, Queue
+from shared.sellfern import envelope
 from tests.conftest import StartRedis
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import (
@@ -30,9 +32,9 @@ from tests.integration.jobs import (
     mark_of,
     record_of,
 )
-from tests.integration.workplace import Workplace, body, now
-from worker import Event, Handlers, Organization, contention
-from worker.transitions import Claim, Mark, Settled
+from tests.integration.workplace import POLICY, Workplace, body, now
+from worker import Event, Handlers, Organization, contention, judgement
+from worker.transitions import Mark, Marked, MarkRequest, Settled
 
 J, K, P = delivery(b"J"), delivery(b"K, the same event"), delivery(b"P, another event")
 
@@ -300,7 +302,7 @@ async def test_10_a_crashed_event_that_was_marked_is_revived_by_its_variant(
 async def test_10_a_crashed_event_that_was_never_marked_is_not_handled_beside_its_variant(
     redis: Redis, hand: Hand
 ) -> None:
-    """The record has no mark; K is handled once, and J's replay leaves no record of a done event."""
+    """The record has no mark; K is handled once, and a replay of J leaves nothing behind."""
     (job,) = await enqueued(redis, J)
     await crashed(hand, job, learned=False)
     assert await account(redis) == NOTHING
@@ -358,6 +360,27 @@ async def test_11_a_variant_that_waited_past_the_retention_is_not_applied(redis:
     assert (await record_of(redis, other))["reason"] == "unprovable"
     assert await dead_letters(redis) == {other}
     assert await mark_of(redis, "evt_1") == f"dead:{other}"
+    assert old.seen == []
+    assert await old.hand.applied() == 1
+    assert await account(redis) == NOTHING
+
+
+async def test_11_neither_a_crash_nor_a_lost_reply_makes_it_provable(redis: Redis) -> None:
+    """Marked before the crash, the event would be its own afterwards, and so be applied again."""
+    old = OldEvent(redis)
+    _, other = await old.accept()
+    ((claim, payload),) = await old.place.claim()
+    limits = POLICY.limits
+    until = judgement.provable_until(envelope.decode(jobs.decode(payload).body), limits)
+    for _ in range(2):  # the second time, since the first reply was lost
+        (answer,) = await old.hand.transitions.mark([MarkRequest(claim, "evt_1", until)])
+        assert isinstance(answer, Marked)
+        assert answer.mark is Mark.UNPROVABLE
+        assert await mark_of(redis, "evt_1") is None
+    await old.hand.come_due(other)
+
+    assert await old.place.handle_next() is Settled.DEAD
+    assert (await record_of(redis, other))["reason"] == "unprovable"
     assert old.seen == []
     assert await old.hand.applied() == 1
     assert await account(redis) == NOTHING
@@ -476,26 +499,33 @@ async def test_16_a_paused_flood_stands_in_nobodys_way(redis: Redis, hand: Hand)
     await contention.pause(redis, "org_a", "a test")
     for number in range(20):
         (job,) = await enqueued(redis, delivery(b"%d" % number, "org_b"))
-        claim = await hand.claim_only(job)
-        assert await hand.mark(claim, f"evt_{number}") is Mark.FRESH
-        assert await hand.done(claim, f"evt_{number}") is Settled.DONE
-    waiting = await account(redis)
-    assert waiting == unfinished(queued=waiting.queued, parked=waiting.parked)
-    assert waiting.accepted == set(accepted)
+        await hand.finish([await hand.claim_only(job)])
 
-    await hand.cap(None)
+    await hand.cap(100)
     await contention.resume(redis, "org_a")
     started: list[str] = []
-    while len(started) < 1_000:
+    for _ in range(10):
         claims = await hand.claim(100)
         started += [each.job for each in claims]
-        for claim in claims:
-            assert await hand.release(claim) is Settled.RELEASED
-            await redis.zadd(keys.QUEUE, {claim.job: keys.DEFERRED_FROM * 9})
-    assert started == accepted[: len(started)]
+        await hand.finish(claims)
+    assert started == accepted[:1_000]
+    left = set(accepted[1_000:])
     found = await account(redis)
-    assert found.accepted == found.payloads == set(accepted)
-    assert found.queued | found.leased_or_deferred | found.parked == set(accepted)
+    assert found == unfinished(queued=found.queued, parked=left - found.queued)
+    assert found.accepted == left
+
+
+async def filled(redis: Redis) -> list[str]:
+    """Enqueue until Redis is full; the jobs that were accepted."""
+    accepted: list[str] = []
+    code = ""
+    try:
+        while True:
+            accepted += await enqueued(redis, delivery(b"%d" % len(accepted) + b"." * 20_000))
+    except Unavailable as refusal:
+        code = refusal.code
+    assert code == "redis_out_of_memory"
+    return accepted
 
 
 async def test_17_a_full_redis_drains_and_accepts_again(fresh_redis_server: StartRedis) -> None:
@@ -503,24 +533,13 @@ async def test_17_a_full_redis_drains_and_accepts_again(fresh_redis_server: Star
     server = fresh_redis_server(appendfsync=None, maxmemory="6mb")
     async with Redis.from_url(server.url) as redis:
         hand = Hand(redis)
-        accepted: list[str] = []
-        filler = b"." * 20_000
-        while True:
-            sent = delivery(b"%d" % len(accepted) + filler)
-            try:
-                answers = await enqueue(redis, sent)
-            except Unavailable as refusal:
-                assert refusal.code == "redis_out_of_memory"
-                break
-            assert answers == [Accepted.NEW]
-            accepted.append(keys.job_id("org_a", sent.body))
-        full = await account(redis)
-        assert full == unfinished(queued=accepted)
+        accepted = await filled(redis)
+        assert await account(redis) == unfinished(queued=accepted)
 
         claims = await hand.claim(10)
         assert [claim.job for claim in claims] == accepted[:10]
         with pytest.raises(Unavailable):
-            await enqueue(redis, sent)
+            await enqueue(redis, J)
         while claims:
             for claim in claims:
                 assert await hand.mark(claim, claim.job) is Mark.FRESH
@@ -528,7 +547,7 @@ async def test_17_a_full_redis_drains_and_accepts_again(fresh_redis_server: Star
             claims = await hand.claim(10)
         assert await account(redis) == NOTHING
         assert [await hand.applied(job) for job in accepted] == [1] * len(accepted)
-        assert await enqueue(redis, sent) == [Accepted.NEW]
+        assert await enqueue(redis, J) == [Accepted.NEW]
 
 
 async def refused(queue: Queue, code: str) -> None:

@@ -26,7 +26,7 @@ from worker.state import (
     Value,
     apply,
 )
-from worker.transitions import Claim, Refused, Settled, Settlement, Transitions
+from worker.transitions import Claim, MarkRequest, Refused, Settled, Settlement, Transitions
 
 _numbers = count()
 
@@ -58,7 +58,7 @@ async def attempt(redis: Redis, event_id: str = "") -> Attempt:
     transitions = Transitions(redis)
     claim = await transitions.adopt(job, lease=30)
     assert claim is not None
-    await transitions.mark([(claim, event_id)])
+    await transitions.mark([MarkRequest(claim, event_id)])
     return Attempt(redis, claim, event_id)
 
 

@@ -15,7 +15,16 @@ from tests.integration.jobs import (
     mark_of,
     record_of,
 )
-from worker.transitions import Claim, Mark, Marked, Refused, Settled, Settlement, Transitions
+from worker.transitions import (
+    Claim,
+    Mark,
+    Marked,
+    MarkRequest,
+    Refused,
+    Settled,
+    Settlement,
+    Transitions,
+)
 
 RETENTION = 60_000
 DONE: tuple[Any, ...] = (RETENTION, (), ())
@@ -33,7 +42,7 @@ async def adopted(transitions: Transitions, job: str) -> Claim:
 
 
 async def marked(transitions: Transitions, claim: Claim, event_id: str) -> Mark:
-    (result,) = await transitions.mark([(claim, event_id)])
+    (result,) = await transitions.mark([MarkRequest(claim, event_id)])
     assert isinstance(result, Marked)
     return result.mark
 
@@ -280,7 +289,7 @@ async def test_a_foreign_value_under_a_mark_troubles_only_its_own_job(
     await redis.hset(keys.event("org_a", "evt_1"), "a", "b")
     first, second = [await adopted(transitions, job) for job in (one, other)]
 
-    answers = await transitions.mark([(first, "evt_1"), (second, "evt_2")])
+    answers = await transitions.mark([MarkRequest(first, "evt_1"), MarkRequest(second, "evt_2")])
     assert isinstance(answers[0], Refused)
     assert isinstance(answers[1], Marked)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from shared.endpoints import Endpoints, parse_endpoints
 from shared.errors import SettingsError
@@ -66,9 +67,13 @@ def test_all_that_can_be_said_is_kept() -> None:
     assert profile.settings == {"erp": "https://erp.example"}
 
 
-def test_a_described_hmac_is_a_scheme() -> None:
-    text = ACME + '[endpoint.scheme]\nheader = "X-Hub-Signature-256"\nprefix = "sha256="\n'
-    assert parse(text)["acme"].scheme.header.lower() == "x-hub-signature-256"
+def test_githubs_published_example_verifies_by_a_described_hmac() -> None:
+    text = ACME.replace(SECRET, "It's a Secret to Everybody")
+    text += '[endpoint.scheme]\nheader = "X-Hub-Signature-256"\nprefix = "sha256="\n'
+    endpoint = parse(text)["acme"]
+    digest = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+    headers = CIMultiDict({"x-hub-signature-256": f"sha256={digest}"})
+    signature.verify(endpoint.scheme, b"Hello, World!", headers, endpoint.active_secrets(0), 0)
 
 
 def test_secrets_come_from_the_file_the_environment_and_other_files() -> None:
@@ -90,6 +95,13 @@ def test_a_secret_file_is_looked_for_beside_the_endpoints_file() -> None:
     text = ACME.replace(f'"{SECRET}"', '{ file = "a/b" }, { file = "/run/c" }')
     parse_endpoints(text, path=Path("/etc/e.toml"), environ={}, read_secret_file=read)
     assert seen == [Path("/etc/a/b"), Path("/run/c")]
+
+
+def test_a_secret_file_is_read_as_utf_8_text(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("whsec_ü\n", encoding="utf-8")
+    text = ACME.replace(f'"{SECRET}"', '{ file = "secret" }')
+    endpoints = parse_endpoints(text, path=tmp_path / "endpoints.toml", environ={})
+    assert endpoints["acme"].active_secrets(0) == ["whsec_ü".encode()]
 
 
 def test_a_secret_works_until_its_moment_and_not_after() -> None:
@@ -162,6 +174,13 @@ def test_endpoints_are_a_mapping_in_the_order_of_the_file() -> None:
             (
                 "line 5: expected one of the keys id, organization_id, secrets, scheme, weight, "
                 "concurrency, settings, got 'wieght'; did you mean 'weight'?"
+            ),
+        ),
+        (
+            "scheme = { header = 'a b' }",
+            (
+                "line 5: expected scheme to be a table that describes an HMAC, "
+                "got 'header': expected the name of a header, got 'a b'"
             ),
         ),
         ("a =", "line 5: expected valid TOML, got a mistake: Invalid value"),

@@ -31,7 +31,11 @@ from shared.listening import cannot_listen
             socket.gaierror(socket.EAI_NONAME, "unknown"),
             "X_HOST: expected an address of this machine, got 'here'",
         ),
+        (
+            UnicodeError("label empty or too long"),
+            "X_HOST: expected an address of this machine, got 'here'",
+        ),
     ],
 )
-def test_the_setting_at_fault_is_named(exc: OSError, message: str) -> None:
+def test_the_setting_at_fault_is_named(exc: OSError | UnicodeError, message: str) -> None:
     assert str(cannot_listen("X", "here", 80, exc)) == message

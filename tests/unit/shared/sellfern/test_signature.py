@@ -90,6 +90,14 @@ def test_a_header_that_is_there_twice_is_refused(scheme: Scheme) -> None:
         assert refused(scheme, headers) == "signature_invalid"
 
 
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.header)
+def test_a_header_of_over_4_kib_is_refused(scheme: Scheme) -> None:
+    headers = sign(scheme, BODY, SECRET, now=NOW, message_id="msg_1")
+    for name in headers:
+        with pytest.raises(SignatureError, match=f"the header {name} is too long"):
+            verify(scheme, BODY, CIMultiDict(headers | {name: "x" * 4097}), [SECRET], NOW)
+
+
 @pytest.mark.parametrize("scheme", [STANDARD_WEBHOOKS, TIMESTAMPED])
 def test_a_timestamp_may_be_as_far_off_as_the_tolerance(scheme: Scheme) -> None:
     headers = sign(scheme, BODY, SECRET, now=NOW, message_id="msg_1")
@@ -97,6 +105,28 @@ def test_a_timestamp_may_be_as_far_off_as_the_tolerance(scheme: Scheme) -> None:
         verify(scheme, BODY, CIMultiDict(headers), [SECRET], NOW + off)
     for off in (-301, 301):
         assert refused(scheme, headers, now=NOW + off) == "signature_invalid"
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [
+        "",
+        "soon",
+        "-1",
+        "+1795000000",
+        "1795000000.0",
+        "1_795_000_000",
+        "1" * 13,
+        "\u0661795000000",  # a digit, but an Arabic one
+        "1795000000\ud800",
+    ],
+)
+def test_a_timestamp_that_is_no_number_of_seconds_is_refused(timestamp: str) -> None:
+    standard = sign(STANDARD_WEBHOOKS, BODY, SECRET, now=NOW, message_id="msg_1")
+    standard["webhook-timestamp"] = timestamp
+    assert refused(STANDARD_WEBHOOKS, standard) == "signature_invalid"
+    header = f"t={timestamp},v1=00"
+    assert refused(TIMESTAMPED, {TIMESTAMPED.header: header}) == "signature_invalid"
 
 
 @pytest.mark.parametrize(
@@ -142,6 +172,28 @@ def test_every_secret_is_compared_in_constant_time_with_every_candidate(
     verify(TIMESTAMPED, BODY, CIMultiDict(headers), [SECRET, b"other"], NOW)
     assert len(compared) == 4
     assert {type(each) for pair in compared for each in pair} == {bytes}
+
+
+def test_without_a_secret_nothing_verifies_not_even_an_empty_signature() -> None:
+    for scheme in SCHEMES:
+        empty = sign(scheme, BODY, SECRET, now=NOW, message_id="msg_1") | {scheme.header: ""}
+        unkeyed = hmac.new(b"", BODY, hashlib.sha256).hexdigest()
+        for value in ("", scheme.prefix, unkeyed, scheme.prefix + unkeyed):
+            headers = CIMultiDict(empty | {scheme.header: value})
+            for secrets in ([], [b""], [b"", b""]):
+                with pytest.raises(SignatureError):
+                    verify(scheme, BODY, headers, secrets, NOW)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.header)
+@pytest.mark.parametrize("odd", ["\udcff", "é", "\0", "", " "])
+def test_a_header_of_odd_characters_is_refused(scheme: Scheme, odd: str) -> None:
+    """The HTTP parser gives bytes that are no UTF-8 as lone surrogates."""
+    headers = sign(scheme, BODY, SECRET, now=NOW, message_id="msg_1")
+    for value in (odd, scheme.prefix + odd, headers[scheme.header][:-2] + odd):
+        assert refused(scheme, headers | {scheme.header: value}) == "signature_invalid"
+    if scheme.id_header:
+        assert refused(scheme, headers | {scheme.id_header: odd}) == "signature_invalid"
 
 
 def test_a_secret_without_a_key_in_it_neither_signs_nor_verifies() -> None:
@@ -248,6 +300,24 @@ def test_a_described_scheme_says_everything_about_an_hmac() -> None:
             "'separator': expected one between the fields",
         ),
         ({"header": "h", "tolerance": "soon"}, "'tolerance': expected a duration such as '5m'"),
+        ({"header": "h", "prefix": "x" * 65}, "'prefix': expected a short text, got 'xxx"),
+        ({"header": "h", "prefix": "a\n"}, "'prefix': expected a short text, got 'a\\n'"),
+        ({"header": "h", "separator": "f"}, "got a scheme whose own signatures fail"),
+        ({"header": "h", "encoding": "base64", "separator": "+"}, "own signatures fail"),
+        ({"header": "h", "prefix": " v1="}, "own signatures fail"),
+        ({"header": "h", "prefix": "a,b=", "separator": ","}, "own signatures fail"),
+        ({"header": "h", "signed": "{id}{body}", "id_header": "H"}, "own signatures fail"),
+        (
+            {
+                "header": "h",
+                "signed": "{timestamp}{body}",
+                "timestamp_field": "t",
+                "prefix": "t=",
+                "separator": ",",
+                "tolerance": "5m",
+            },
+            "own signatures fail",
+        ),
     ],
 )
 def test_a_scheme_that_cannot_be_is_told_what_was_expected(
@@ -256,3 +326,40 @@ def test_a_scheme_that_cannot_be_is_told_what_was_expected(
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the text is compared below
         scheme_from_table(table)
     assert message in str(caught.value)
+
+
+_SHORT = st.sampled_from(["", "v1=", "v1,", "t=", "t", " v", "x ", ",", " ", "a", "=", ";", ", "])
+_NAMES = st.sampled_from(["X-Signature", "x-signature", "X-Id", "X-Time"])
+_TABLES = st.fixed_dictionaries(
+    {"header": _NAMES},
+    optional={
+        "prefix": _SHORT,
+        "encoding": st.sampled_from(["hex", "base64"]),
+        "algorithm": st.sampled_from(["sha256", "sha512"]),
+        "signed": st.sampled_from(
+            ["{body}", "{timestamp}.{body}", "{id}.{body}", "{id}{timestamp}{body}"]
+        ),
+        "separator": _SHORT,
+        "id_header": _NAMES,
+        "timestamp_header": _NAMES,
+        "timestamp_field": _SHORT,
+        "tolerance": st.sampled_from(["0", "5m"]),
+        "secret_encoding": st.sampled_from(["raw", "base64"]),
+        "secret_prefix": _SHORT,
+    },
+)
+
+
+@given(table=_TABLES, body=st.binary(max_size=40), key=st.binary(min_size=1, max_size=20))
+def test_a_scheme_that_is_taken_verifies_what_it_signs(
+    table: dict[str, Any], body: bytes, key: bytes
+) -> None:
+    try:
+        scheme = scheme_from_table(table)
+    except ValueError:
+        return
+    secret = scheme.secret_prefix.encode() + base64.b64encode(key)
+    headers = sign(scheme, body, secret, now=NOW, message_id="msg_1")
+    verify(scheme, body, CIMultiDict(headers), [secret], NOW)
+    for name in headers:
+        assert refused(scheme, {k: v for k, v in headers.items() if k != name}, body=body)

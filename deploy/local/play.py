@@ -1,0 +1,214 @@
+"""The demo: Sellfern played, one ingress, two workers, and an account at the end."""
+
+import contextlib
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console, RenderableType
+
+from deploy.local import tables
+from deploy.local.account import Evidence, account
+from deploy.local.delivery import deliver
+from deploy.local.embedded_redis import RedisServerError
+from deploy.local.signals import Ending, ended_by_signals, run_until_interrupted
+from deploy.local.supervisor import ProgramError, bare_environment, last_lines
+from deploy.local.system import System, running_system
+from deploy.local.traffic import FEWEST_EVENTS, Organization, Plan, plan
+from deploy.local.witnesses import evidence
+from shared.display import USAGE_ERROR, escape_controls
+from shared.errors import SellfernError
+
+BALANCED: Final = 0
+UNBALANCED: Final = 1
+FAILED: Final = USAGE_ERROR
+
+_MOST_EVENTS: Final = 200_000
+_STAY_SECONDS: Final = 0.5
+_SEEDS: Final = 100_000
+_SETTINGS: Final = {
+    "WORKER_HANDLERS": "deploy.local.demo_handlers:handlers",
+    "BACKOFF_BASE": "200ms",
+    "BACKOFF_CAP": "1s",
+}
+"""What differs from the defaults: an event that failed comes back while somebody is looking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for.
+
+    Attributes:
+        events: how many events Sellfern has.
+        seed: which plan.
+        workers: how many.
+        patience: seconds without any progress until it gives up.
+        stay: whether everything keeps running afterwards.
+    """
+
+    events: int
+    seed: int
+    workers: int
+    patience: float
+    stay: bool
+
+
+@click.command()
+@click.option(
+    "--events",
+    type=click.IntRange(FEWEST_EVENTS, _MOST_EVENTS),
+    default=2000,
+    show_default=True,
+    help="How many events Sellfern has.",
+)
+@click.option("--seed", type=click.IntRange(0), help="Repeat an earlier run's plan; default: new.")
+@click.option("--workers", type=click.IntRange(1, 16), default=2, show_default=True)
+@click.option(
+    "--patience",
+    type=click.FloatRange(1),
+    default=30.0,
+    show_default=True,
+    help="Seconds without any progress until it gives up.",
+)
+@click.option("--stay", is_flag=True, help="Keep everything running afterwards, to look around.")
+def main(*, events: int, seed: int | None, workers: int, patience: float, stay: bool) -> None:
+    """Send signed events through one ingress and two workers, and balance the account.
+
+    Exit code 0 if the account balances to the last event, 1 if it doesn't, 2 if the demo could
+    not be run, 130 after Ctrl-C. Whatever happens, all that was started is stopped.
+    """
+    if seed is None:
+        seed = random.randrange(_SEEDS)
+    options = Options(events, seed, workers, patience, stay)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a stream that is no file's
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # just suppressed
+    raise SystemExit(run(options))
+
+
+def run(options: Options) -> int:
+    """Run the demo; its exit code. Its folder stays for whoever looks for what went wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="sellfern-demo-"))
+    code = BALANCED
+    try:
+        with ended_by_signals() as ending:
+            code = _run(folder, options, ending)
+    finally:
+        if code not in {UNBALANCED, FAILED}:
+            shutil.rmtree(folder, ignore_errors=True)
+    return code
+
+
+def _run(folder: Path, options: Options, ending: Ending) -> int:
+    try:
+        balances = _play(folder, options)
+    except KeyboardInterrupt:
+        ending.ignore_more()
+        click.echo("interrupted; everything is stopped", err=True)
+        return ending.exit_code
+    except Exception as exc:  # noqa: BLE001  # whatever it was, it is told in one line
+        _tell_failure(exc, folder)
+        return FAILED
+    if balances:
+        return BALANCED
+    _tell(f"the account doesn't balance; --seed {options.seed} makes the same plan", folder)
+    return UNBALANCED
+
+
+def _play(folder: Path, options: Options) -> bool:
+    """From the plan to the verdict, whether it balances; everything is stopped afterwards."""
+    script = plan(options.events, seed=options.seed, now=datetime.now(UTC))
+    console = tables.console()
+    _print(console, tables.opening(script))
+    environ = _environment(folder, script)
+    with contextlib.ExitStack() as stack:
+        with _doing("starting Redis, the ingress and the workers"):
+            system = stack.enter_context(running_system(folder, environ, workers=options.workers))
+        _print(console, tables.places(system))
+        found = _observe(script, system, options.patience)
+        drawn_up = account(script, found)
+        _print(console, [tables.account_table(drawn_up), *tables.projection(script, found)])
+        _print(console, tables.verdict(drawn_up))
+        if options.stay:
+            for line in tables.look_around(system, script):
+                console.print(line, soft_wrap=True)  # each is to be copied as it is
+            _stay(system)
+    hint = "." if options.stay else "; `make demo ARGS=--stay` keeps it running."
+    click.echo(f"  Everything is stopped{hint}")
+    return drawn_up.balances
+
+
+def _environment(folder: Path, script: Plan) -> dict[str, str]:
+    path = folder / "endpoints.toml"
+    path.write_text("\n".join(map(_endpoint, script.organizations)), encoding="utf-8")
+    return bare_environment(os.environ, ENDPOINTS_FILE=str(path), **_SETTINGS)
+
+
+def _endpoint(organization: Organization) -> str:
+    return (
+        f'[[endpoint]]\nid = "{organization.endpoint}"\n'
+        f'organization_id = "{organization.id}"\nsecrets = ["{organization.secret}"]\n'
+    )
+
+
+def _observe(script: Plan, system: System, patience: float) -> Evidence:
+    """Send everything, wait until it has ended, and ask what became of it."""
+    sender, ingress = run_until_interrupted(deliver(script, system, patience=patience))
+    deadline = time.monotonic() + patience
+    with _doing("asking the worker's commands"):
+        found = evidence(script, sender, ingress, system)
+    # Only where an answer was lost: then the sender doesn't know how many there are to wait for.
+    while found.waiting and sender.unanswered and time.monotonic() < deadline:
+        time.sleep(_STAY_SECONDS)
+        found = evidence(script, sender, ingress, system)
+    return found
+
+
+def _stay(system: System) -> None:
+    """Keep everything running until Ctrl-C, which is then no failure."""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            system.supervisor.check()
+            time.sleep(_STAY_SECONDS)
+
+
+def _tell_failure(exc: Exception, folder: Path) -> None:
+    """One line that says what is wrong, then where to read more."""
+    if isinstance(exc, SellfernError | RedisServerError | OSError):
+        message = str(exc)
+    else:
+        log = folder / "demo.log"
+        log.write_text("".join(traceback.format_exception(exc)), encoding="utf-8")
+        message = f"unexpected {type(exc).__name__}: {exc}; the traceback is in {log.name}"
+    _tell(message, folder, log=exc.log if isinstance(exc, ProgramError) else None)
+
+
+def _tell(message: str, folder: Path, *, log: Path | None = None) -> None:
+    click.echo(f"error: {escape_controls(message)}", err=True)
+    if log is not None:
+        click.echo(f"  The last lines of {log.name}:", err=True)
+        for line in last_lines(log):
+            click.echo(f"    {escape_controls(line)}", err=True)
+    click.echo(f"  The logs are in {folder}", err=True)
+
+
+@contextlib.contextmanager
+def _doing(what: str) -> Iterator[None]:
+    """Say on a terminal what takes a while."""
+    with Console(stderr=True).status(f"{what} …"):
+        yield
+
+
+def _print(console: Console, parts: Iterable[RenderableType]) -> None:
+    for part in parts:
+        console.print(part)

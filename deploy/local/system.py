@@ -1,0 +1,100 @@
+"""One Redis, one ingress and some workers, on ports that are free."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from deploy.local.supervisor import Program, Supervisor
+
+_HOST: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What runs, and where.
+
+    Attributes:
+        supervisor: of the programs.
+        environ: the settings of all of them.
+        ingress: the program that takes deliveries in.
+        workers: those that handle them.
+        ingress_port: where deliveries go.
+        ingress_admin: where the metrics of the ingress are.
+        worker_admins: where those of the workers are.
+    """
+
+    supervisor: Supervisor
+    environ: Mapping[str, str]
+    ingress: Program
+    workers: Sequence[Program]
+    ingress_port: int
+    ingress_admin: int
+    worker_admins: Sequence[int]
+
+    @property
+    def url(self) -> str:
+        """Of the ingress, up to the id of an endpoint."""
+        return f"http://{_HOST}:{self.ingress_port}/webhooks/"
+
+    def ask_worker(self, *questions: Sequence[str]) -> list[str]:
+        """What the worker's commands answer; raises as `Supervisor.ask` does."""
+        return self.supervisor.ask("worker", questions, environ=self.environ)
+
+
+@contextmanager
+def running_system(
+    folder: Path, environ: Mapping[str, str], *, workers: int = 2
+) -> Iterator[System]:
+    """Start everything, and stop it all at the end of the block.
+
+    Args:
+        folder: for the logs, and what Redis keeps.
+        environ: all of the environment but for ``REDIS_URL``, the hosts and the ports.
+        workers: how many.
+
+    Raises:
+        RedisServerError: there is no Redis to start, or it doesn't come up.
+        ProgramError: a program doesn't come up, or doesn't stop as it should.
+    """
+    redis_folder = folder / "redis"
+    redis_folder.mkdir()
+    with (
+        EmbeddedRedis(appendfsync="always", folder=redis_folder) as redis,
+        Supervisor(folder) as supervisor,
+    ):
+        environ = {**environ, **_places(redis.url)}
+        ingress = supervisor.start("ingress", "ingress", environ=environ)
+        names = [f"worker {number}" for number in range(1, workers + 1)]
+        started = [supervisor.start(name, "worker", environ=environ) for name in names]
+        for worker in started:
+            worker.wait_for("worker_started")
+        yield System(
+            supervisor=supervisor,
+            environ=environ,
+            ingress=ingress,
+            workers=started,
+            ingress_port=_port(ingress, "ingress_listening"),
+            ingress_admin=_port(ingress, "admin_listening"),
+            worker_admins=[_port(worker, "admin_listening") for worker in started],
+        )
+
+
+def _places(redis_url: str) -> dict[str, str]:
+    """Everything on this machine alone, on ports that the system picks."""
+    return {
+        "REDIS_URL": redis_url,
+        "LOG_FORMAT": "json",
+        "INGRESS_HOST": _HOST,
+        "INGRESS_PORT": "0",
+        "INGRESS_ADMIN_HOST": _HOST,
+        "INGRESS_ADMIN_PORT": "0",
+        "WORKER_ADMIN_HOST": _HOST,
+        "WORKER_ADMIN_PORT": "0",
+    }
+
+
+def _port(program: Program, event: str) -> int:
+    return int(program.wait_for(event)["port"])

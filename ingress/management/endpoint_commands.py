@@ -1,0 +1,150 @@
+"""The commands about an organization's endpoints at Sellfern, and those that only look."""
+
+import os
+from collections.abc import Sequence
+from time import time
+
+import click
+import msgspec
+
+from ingress.management import options
+from ingress.management.change_commands import (
+    disable,
+    enable,
+    registration_of,
+    remove,
+    send_test,
+)
+from ingress.management.context import confirm, key_organization, reading
+from ingress.management.editing import read_endpoints
+from ingress.management.matching import shown, side_by_side
+from ingress.management.registration_command import register_endpoint
+from ingress.management.rotation import Rotation
+from ingress.management.rotation_command import rotate
+from ingress.management.running import run
+from ingress.management.settings import ManagementSettings
+from shared import display
+from shared.errors import SettingsError
+from shared.sellfern.api_errors import OperationUnavailable
+from shared.sellfern.client import DELIVERIES, LIST, RemoteEndpoint
+from shared.sellfern.journal import Journal
+from shared.sellfern.reference_file import load_reference
+
+
+@click.group()
+def endpoints() -> None:
+    """Manage an organization's endpoints at Sellfern.
+
+    Exit codes: 1 Sellfern refuses or doesn't answer, 2 a setting or an argument is wrong, 3 the
+    API Reference doesn't list it, 4 run the same command again.
+    """
+
+
+for _command in (register_endpoint, rotate, enable, disable, remove, send_test):
+    endpoints.add_command(_command)
+
+
+@endpoints.command("list")
+@options.organization_option
+@options.json_option
+def list_endpoints(*, organization: str | None, as_json: bool) -> None:
+    """List the endpoints here and at Sellfern side by side, and where they differ."""
+
+    async def show() -> None:
+        try:
+            async with reading(organization, needs=[LIST]) as context:
+                remotes = await context.client.endpoints()
+                _show_rows(organization, remotes, as_json=as_json)
+        except OperationUnavailable:
+            _show_rows(organization, None, as_json=as_json)
+            raise
+
+    run(show(), "list")
+
+
+def _show_rows(
+    organization: str | None, remotes: Sequence[RemoteEndpoint] | None, *, as_json: bool
+) -> None:
+    settings = ManagementSettings.from_environ(os.environ)
+    known = read_endpoints(settings.common.endpoints_file, os.environ)
+    journal = Journal(settings.journal)
+    name = key_organization(organization, known, settings)
+    rows = side_by_side(
+        known,
+        name,
+        remotes,
+        public_url=settings.public_url,
+        reference=load_reference(settings.common),
+        rotating=[each for each in known if journal.noted(f"rotation/{each}", Rotation)],
+        now=time(),
+    )
+    display.emit(
+        (shown(row, name) for row in rows),
+        ["endpoint", "remote_id", "url", "enabled", "events", "drift"],
+        as_json=as_json,
+        title=f"Endpoints of {name}",
+    )
+
+
+@endpoints.command()
+@options.endpoint_argument
+@options.id_option
+@options.organization_option
+@options.json_option
+def deliveries(
+    endpoint: str, *, remote_id: str | None, organization: str | None, as_json: bool
+) -> None:
+    """List the latest deliveries to an endpoint, as Sellfern saw them."""
+
+    async def show() -> None:
+        async with reading(organization, needs=[LIST, DELIVERIES]) as context:
+            remote = await registration_of(context, endpoint, remote_id)
+            found = await context.client.deliveries(remote.id)
+            display.emit(
+                map(msgspec.to_builtins, found),
+                [
+                    "created_at",
+                    "event",
+                    "event_id",
+                    "status",
+                    "attempts",
+                    "response_status",
+                    "error",
+                ],
+                as_json=as_json,
+                title=f"Deliveries to {remote.url}",
+            )
+
+    run(show(), "deliveries", endpoint)
+
+
+@endpoints.command()
+@click.option("--forget", metavar="KEY", help="Forget one, after looking at Sellfern.")
+@options.yes_option
+@options.json_option
+def pending(*, forget: str | None, yes: bool, as_json: bool) -> None:
+    """List the requests whose outcome isn't known; the same command again finds out."""
+
+    async def go() -> None:
+        settings = ManagementSettings.from_environ(os.environ)
+        if forget is not None:
+            _forget(settings, forget, yes=yes)
+            return
+        display.emit(
+            map(msgspec.to_builtins, Journal(settings.journal).pending),
+            ["key", "organization", "summary"],
+            as_json=as_json,
+            title="Requests without a known outcome",
+        )
+
+    run(go(), "pending")
+
+
+def _forget(settings: ManagementSettings, key: str, *, yes: bool) -> None:
+    with Journal.locked(settings.journal) as journal:
+        for entry in journal.pending:
+            if entry.key == key:
+                confirm([f"forget {entry.summary}: its outcome stays unknown"], yes=yes)
+                journal.settle(entry)
+                return
+    raise SettingsError("--forget", "a key of endpoints pending", repr(key)[:80])

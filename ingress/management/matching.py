@@ -1,0 +1,175 @@
+"""Which endpoint at Sellfern is which one here, and how the two differ."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from yarl import URL
+
+from ingress.receive import ROUTE
+from shared.endpoints import Endpoint, Endpoints
+from shared.errors import SellfernError
+from shared.sellfern.client import RemoteEndpoint
+from shared.sellfern.reference import Reference
+
+ROTATION = "rotation"
+"""The query parameter by which Sellfern tells an endpoint's next registration from its first."""
+
+
+class MatchError(SellfernError):
+    """The endpoint that is meant can't be told; the message says which ones there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One endpoint, as far as it is here and at Sellfern.
+
+    Attributes:
+        endpoint: its id here, if it is in the endpoints file.
+        remote: what Sellfern has, if it has it.
+        drift: how the two differ, in a few words each.
+    """
+
+    endpoint: str | None
+    remote: RemoteEndpoint | None
+    drift: tuple[str, ...]
+
+
+def endpoint_url(public_url: str, endpoint_id: str) -> str:
+    """The URL of an endpoint, as it is registered."""
+    return f"{public_url}{ROUTE}{endpoint_id}"
+
+
+def is_of(url: str, endpoint_id: str) -> bool:
+    """Whether deliveries to a URL come to this endpoint, whatever its host and its query."""
+    try:
+        return urlsplit(url).path.endswith(f"{ROUTE}{endpoint_id}")
+    except ValueError:
+        return False
+
+
+def registrations(remotes: Sequence[RemoteEndpoint], endpoint_id: str) -> list[RemoteEndpoint]:
+    """What Sellfern has for an endpoint; several during a rotation."""
+    return [remote for remote in remotes if is_of(remote.url, endpoint_id)]
+
+
+def the_one(
+    remotes: Sequence[RemoteEndpoint], endpoint_id: str, remote_id: str | None
+) -> RemoteEndpoint:
+    """The one registration of an endpoint.
+
+    Args:
+        remotes: all that the organization has.
+        endpoint_id: here.
+        remote_id: which one is meant, where there are several.
+
+    Raises:
+        MatchError: there is none, or more than one.
+    """
+    found = registrations(remotes, endpoint_id)
+    if remote_id is not None:
+        found = [remote for remote in found if remote.id == remote_id]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise MatchError(
+            f"{endpoint_id}: expected it among the organization's endpoints at Sellfern "
+            f"(see: endpoints list), got none with a URL that ends in {ROUTE}{endpoint_id}"
+            + (f" and the id {remote_id}" if remote_id else "")
+        )
+    listed = ", ".join(f"{remote.id} ({remote.url})" for remote in found)
+    raise MatchError(
+        f"{endpoint_id}: expected one registration, got {len(found)}: {listed}. If a rotation is "
+        "under way, end it first (rotate, or rotate --abort); else say which one by --id"
+    )
+
+
+def next_rotation(remotes: Sequence[RemoteEndpoint], remote: RemoteEndpoint) -> str:
+    """The URL of an endpoint's next registration: the same, under a number not used yet."""
+    url = URL(remote.url, encoded=True)
+    used = [_number(each.url) for each in remotes if each.url.partition("?")[0] == str(_bare(url))]
+    return str(url.update_query({ROTATION: str(max(used, default=1) + 1)}))
+
+
+def side_by_side(
+    endpoints: Endpoints,
+    organization: str,
+    remotes: Sequence[RemoteEndpoint] | None,
+    *,
+    public_url: str | None,
+    reference: Reference,
+    rotating: Collection[str],
+    now: float,
+) -> list[Row]:
+    """The organization's endpoints here and at Sellfern, each pair in a row.
+
+    Args:
+        endpoints: of the endpoints file.
+        organization: whose.
+        remotes: what Sellfern has; None where it can't be asked.
+        public_url: where this ingress is reached, if that is known.
+        reference: what is available.
+        rotating: the endpoints whose secret is being rotated.
+        now: seconds since the epoch.
+    """
+    mine = {name: each for name, each in endpoints.items() if each.organization_id == organization}
+    rows: list[Row] = []
+    for name, endpoint in mine.items():
+        found = registrations(remotes or (), name)
+        local = _local_drift(endpoint, now)
+        if remotes is not None and not found:
+            local.append("not at Sellfern")
+        if len(found) > 1:
+            local.append("rotating" if name in rotating else "registered more than once")
+        for remote in found:
+            drift = local + _remote_drift(name, remote, public_url, reference)
+            rows.append(Row(name, remote, tuple(drift)))
+        if not found:
+            rows.append(Row(name, None, tuple(local)))
+    rows += [
+        Row(None, remote, ("not in the endpoints file",))
+        for remote in remotes or ()
+        if not any(is_of(remote.url, name) for name in mine)
+    ]
+    return rows
+
+
+def shown(row: Row, organization: str) -> Mapping[str, object]:
+    """A row for a table or for JSON."""
+    remote = row.remote
+    return {
+        "endpoint": row.endpoint,
+        "organization": organization,
+        "remote_id": remote and remote.id,
+        "url": remote and remote.url,
+        "enabled": remote and remote.enabled,
+        "events": remote and remote.events,
+        "drift": ", ".join(row.drift),
+    }
+
+
+def _local_drift(endpoint: Endpoint, now: float) -> list[str]:
+    return [] if endpoint.active(now) else ["no active secret"]
+
+
+def _remote_drift(
+    name: str, remote: RemoteEndpoint, public_url: str | None, reference: Reference
+) -> list[str]:
+    drift: list[str] = []
+    if not remote.enabled:
+        drift.append("disabled")
+    if public_url and remote.url.partition("?")[0] != endpoint_url(public_url, name):
+        drift.append("another address")
+    unavailable = [event for event in remote.events if not reference.is_available(event)]
+    if unavailable:
+        drift.append(f"unavailable events: {' '.join(unavailable)}")
+    return drift
+
+
+def _bare(url: URL) -> URL:
+    return url.with_query(None).with_fragment(None)
+
+
+def _number(url: str) -> int:
+    text = URL(url, encoded=True).query.get(ROTATION, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1  # noqa: PLR2004

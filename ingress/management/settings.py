@@ -1,0 +1,142 @@
+"""The settings of the commands that ask Sellfern's management API."""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import SplitResult, urlsplit
+
+from shared.config import NOTHING, CommonSettings, Reader, Secret
+from shared.errors import SettingsError
+from shared.sellfern.client import Persistence
+
+API_URL: Final = "https://api.sellfern.com"
+"""Where the management API is."""
+
+STATE_FOLDER: Final = ".sellfern"
+"""What the folder of the journal is called, beside the endpoints file."""
+
+_KEY: Final = re.compile(r"[!#-\[\]-~]{8,256}")
+_BASE: Final = "https://host[:port][/path]"
+_LOCAL: Final = " (http:// only for a host of this machine or this network)"
+
+
+@dataclass(frozen=True, slots=True)
+class ManagementSettings:
+    """What the commands need to be told.
+
+    Attributes:
+        common: what both programs need.
+        api_url: of Sellfern's API, without a slash at its end (``SELLFERN_API_URL``).
+        public_url: what comes before ``/webhooks/{endpoint}`` in the URLs of this ingress, as
+            Sellfern reaches it; None if it isn't told (``INGRESS_PUBLIC_URL``).
+        admin_url: of the admin site of the ingress (``INGRESS_ADMIN_HOST``, ``…_PORT``); None if
+            only the ingress knows its port.
+        journal: the file of the requests whose outcome isn't known (``SELLFERN_STATE_DIR``).
+        persistence: how long to go on asking (``SELLFERN_DEADLINE``, ``SELLFERN_TIMEOUT``).
+    """
+
+    common: CommonSettings
+    api_url: str
+    public_url: str | None
+    admin_url: str | None
+    journal: Path
+    persistence: Persistence
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings.
+
+        Raises:
+            SettingsError: one is wrong.
+        """
+        reader = Reader(environ)
+        common = CommonSettings.from_reader(reader)
+        folder = reader.text("SELLFERN_STATE_DIR", str(common.endpoints_file.parent / STATE_FOLDER))
+        return cls(
+            common=common,
+            api_url=base_url("SELLFERN_API_URL", reader.text("SELLFERN_API_URL", API_URL)),
+            public_url=_public_url(reader),
+            admin_url=_admin_url(reader),
+            journal=Path(folder) / "journal.json",
+            persistence=Persistence(
+                deadline=reader.duration("SELLFERN_DEADLINE", "60s", minimum="100ms", maximum="1h"),
+                timeout=reader.duration("SELLFERN_TIMEOUT", "15s", minimum="10ms", maximum="10m"),
+            ),
+        )
+
+
+def api_key(environ: Mapping[str, str]) -> Secret:
+    """The API key, from ``SELLFERN_API_KEY`` or from the file ``SELLFERN_API_KEY_FILE``.
+
+    Raises:
+        SettingsError: there is none, or both, or it can't be one. No message holds it.
+    """
+    reader = Reader(environ)
+    key, file = reader.secret("SELLFERN_API_KEY", ""), reader.text("SELLFERN_API_KEY_FILE", "")
+    if bool(key) == bool(file):
+        expected = "an API key of the organization, here or in the file SELLFERN_API_KEY_FILE"
+        raise SettingsError("SELLFERN_API_KEY", expected, "both" if key else NOTHING)
+    name = "SELLFERN_API_KEY_FILE" if file else "SELLFERN_API_KEY"
+    text = _file(file) if file else key.reveal()
+    if not _KEY.fullmatch(text):
+        raise SettingsError(name, "8 to 256 printable characters, no spaces", "something else")
+    return Secret(text)
+
+
+def base_url(setting: str, text: str) -> str:
+    """A URL that paths can be put behind.
+
+    Raises:
+        SettingsError: it is none, or a secret would cross a network in the clear.
+    """
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise SettingsError(setting, _BASE, "something else") from None
+    if parts.username is not None or parts.query or parts.fragment or not parts.hostname:
+        raise SettingsError(setting, _BASE, "something else")
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise SettingsError(setting, _BASE, "something else")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_near(parts)):
+        raise SettingsError(setting, _BASE + _LOCAL, f"{parts.scheme}://{parts.hostname}")
+    return text.rstrip("/")
+
+
+def _is_near(parts: SplitResult) -> bool:
+    """Whether a host is this machine's, or by a name or address that only a private network has."""
+    host = parts.hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host
+    return address.is_loopback or address.is_private
+
+
+def _public_url(reader: Reader) -> str | None:
+    text = reader.text("INGRESS_PUBLIC_URL", "")
+    return base_url("INGRESS_PUBLIC_URL", text) if text else None
+
+
+def _admin_url(reader: Reader) -> str | None:
+    """Where this machine reaches the admin site; None where its port isn't known beforehand."""
+    host = reader.text("INGRESS_ADMIN_HOST", "127.0.0.1")
+    port = reader.port("INGRESS_ADMIN_PORT", 9101)
+    if host in {"0.0.0.0", "::"}:  # noqa: S104  # it listens there; nothing is bound here
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104  # same
+    if ":" in host:
+        host = f"[{host}]"
+    return f"http://{host}:{port}" if port else None
+
+
+def _file(name: str) -> str:
+    expected = "a readable file with an API key"
+    try:
+        return Path(name).read_text(encoding="utf-8").strip()
+    except OSError as exc:
+        raise SettingsError("SELLFERN_API_KEY_FILE", expected, f"{name} ({exc.strerror})") from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError("SELLFERN_API_KEY_FILE", expected, f"{name} (not UTF-8)") from exc

@@ -1,0 +1,6 @@
+"""Runs the simulator: ``python -m shared.sellfern.simulator``."""
+
+from shared.sellfern.simulator.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The page for people: endpoints, deliveries, and a button that sends an event."""
+
+from collections.abc import Iterable
+from html import escape
+from itertools import islice
+from typing import Final
+
+from aiohttp import web
+
+from shared.errors import SettingsError
+from shared.sellfern.simulator.answer import Refused, invalid
+from shared.sellfern.simulator.clock import timestamp
+from shared.sellfern.simulator.control import check_origin
+from shared.sellfern.simulator.delivery import Delivery
+from shared.sellfern.simulator.endpoint import Endpoint
+from shared.sellfern.simulator.vendor import EVENTS, Sellfern
+
+_SHOWN: Final = 50
+_FAVOURITE: Final = "order.updated"
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+_STYLE: Final = """
+:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8886;
+  vertical-align: top; overflow-wrap: anywhere }
+form { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center }
+button, select { font: inherit; padding: .3rem .6rem }
+.failed, .abandoned { color: #c33 }
+.delivered { color: #283 }
+"""
+
+
+class Page:
+    """Shows the page and takes its form.
+
+    Args:
+        sellfern: what it shows.
+    """
+
+    def __init__(self, sellfern: Sellfern) -> None:
+        self._sellfern = sellfern
+
+    def routes(self) -> list[web.RouteDef]:
+        """The page and the form's place."""
+        return [web.get("/", self._show), web.post("/send", self._send)]
+
+    async def _show(self, _: web.Request) -> web.Response:
+        return web.Response(text=render(self._sellfern), content_type="text/html", headers=_HEADERS)
+
+    async def _send(self, request: web.Request) -> web.Response:
+        """Let an event happen, then show the page again; its deliveries may still be under way."""
+        form = await request.post()
+        try:
+            check_origin(request)
+            await self._sellfern.publish(
+                str(form.get("type", _FAVOURITE)), _text(form.get("organization"))
+            )
+        except SettingsError as exc:
+            return _refused(invalid(str(exc)))
+        except Refused as exc:
+            return _refused(exc)
+        raise web.HTTPSeeOther("/")
+
+
+def render(sellfern: Sellfern) -> str:
+    """The page as HTML."""
+    organizations = sellfern.api_keys.organizations
+    endpoints = [each for name in organizations for each in sellfern.endpoints.of(name)]
+    urls = {each.id: each.url for each in endpoints}
+    deliveries = islice(sellfern.deliveries, _SHOWN)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Sellfern simulator</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1>Sellfern simulator</h1>
+<p>{sellfern.events} events so far. The <a href="/openapi.json">OpenAPI document</a> describes the
+management API. Everything is gone when the simulator stops.</p>
+<h2>Send an event</h2>
+{_form(organizations)}
+<h2>Endpoints</h2>
+{_table(("Organization", "URL", "Events", "Enabled", "Secret"), map(_endpoint, endpoints))}
+<h2>Deliveries</h2>
+{
+        _table(
+            ("Created", "Event", "Id", "To", "Kind", "Status", "Attempts", "Answer"),
+            (
+                _delivery(each, urls.get(each.endpoint_id, "a removed endpoint"))
+                for each in deliveries
+            ),
+        )
+    }
+</body>
+</html>
+"""
+
+
+def _form(organizations: Iterable[str]) -> str:
+    types = [_FAVOURITE, *(name for name in EVENTS if name != _FAVOURITE)]
+    return f"""<form method="post" action="/send">
+<button name="type" value="{_FAVOURITE}">Send {_FAVOURITE}</button>
+<label>for <select name="organization">{_options(organizations)}</select></label>
+</form>
+<form method="post" action="/send">
+<label>or <select name="type">{_options(types)}</select></label>
+<label>for <select name="organization">{_options(organizations)}</select></label>
+<button>Send</button>
+</form>"""
+
+
+def _options(values: Iterable[str]) -> str:
+    return "".join(f"<option>{escape(value)}</option>" for value in values)
+
+
+def _table(heads: Iterable[str], rows: Iterable[str]) -> str:
+    body = "".join(rows)
+    if not body:
+        return "<p>None yet.</p>"
+    head = "".join(f"<th>{escape(each)}</th>" for each in heads)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _endpoint(endpoint: Endpoint) -> str:
+    secret = escape(endpoint.secret.reveal())
+    return _row(
+        escape(endpoint.organization),
+        escape(endpoint.url),
+        escape(", ".join(endpoint.events)),
+        "yes" if endpoint.enabled else "no",
+        f"<details><summary>show</summary><code>{secret}</code></details>",
+    )
+
+
+def _delivery(delivery: Delivery, url: str) -> str:
+    last = delivery.attempts[-1] if delivery.attempts else None
+    told = (last.response_status or last.error) if last else ""
+    return _row(
+        timestamp(delivery.created_at),
+        escape(delivery.event.type),
+        escape(delivery.event.id),
+        escape(url),
+        delivery.kind,
+        f'<span class="{delivery.status}">{delivery.status}</span>',
+        str(len(delivery.attempts)),
+        escape(str(told)),
+    )
+
+
+def _row(*cells: str) -> str:
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _refused(exc: Refused) -> web.Response:
+    return web.Response(status=exc.status, text=f"{exc.message}\n")

@@ -1,0 +1,163 @@
+"""Facts about the simulator as a program, and about our ingress behind it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from redis.asyncio import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from shared import keys
+from shared.sellfern.simulator import simulator
+from tests.acceptance.ingress_process import ingress
+from tests.acceptance.process import PATIENCE, ROOT, SECRET, Program, environment, run, until
+from tests.integration.sink import sink
+
+MODULE = "shared.sellfern.simulator"
+KEY = "sk_test_0123456789"
+
+
+def environ(**changes: str) -> dict[str, str]:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("LOG_")}
+    return {**kept, "LOG_FORMAT": "json", **changes}
+
+
+@contextlib.asynccontextmanager
+async def program(*arguments: str) -> AsyncIterator[tuple[Program, str]]:
+    """The simulator on a free port, and its URL; ended with the block."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", MODULE, "--port", "0", "--api-key", f"{KEY}:org_a", *arguments),
+        cwd=ROOT,
+        env=environ(),
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    running = Program(process)
+    try:
+        (line,) = await running.logged("simulator_listening")
+        yield running, line["url"]
+    finally:
+        await running.stop()
+
+
+async def ask(method: str, url: str, body: Any = None) -> Any:
+    """The data of an answer."""
+    async with (
+        ClientSession() as session,
+        session.request(method, url, json=body, headers={"x-api-key": KEY}) as response,
+    ):
+        return (await response.json())["data"]
+
+
+async def test_it_says_where_it_is_in_one_line_and_stops_when_told() -> None:
+    async with program("--api-key", "short:org_b", "--seed", "7") as (running, url):
+        assert await ask("GET", f"{url}/webhooks") == []
+        running.send(signal.SIGTERM)
+        assert await running.ended() == 0
+    first, last = running.lines
+    assert first["api_keys"] == ["sk_t…:org_a", "…:org_b"]
+    assert first["seed"] == 7
+    assert last["event"] == "simulator_stopped"
+    assert KEY not in running.text
+    assert "short" not in running.text
+
+
+async def test_it_stops_at_once_with_a_hang_and_a_delivery_under_way() -> None:
+    async with (
+        sink() as receiver,
+        program("--fault", "hang,operation=GET", "--rate", "200") as (running, url),
+    ):
+        receiver.gate.clear()
+        endpoint = {"url": receiver.url, "events": ["order.updated"]}
+        await ask("POST", f"{url}/webhooks", endpoint)
+        await receiver.has(1)
+        hung = asyncio.create_task(ask("GET", f"{url}/webhooks"))
+
+        async def is_hit() -> bool:
+            return len(await ask("GET", f"{url}/_control/requests")) == 2
+
+        await until(is_hit)
+        running.send(signal.SIGINT)
+        assert await running.ended() == 0
+        await asyncio.gather(hung, return_exceptions=True)
+    assert running.lines[-1]["deliveries"]["event_abandoned"] >= 1
+
+
+async def test_it_stops_by_itself_after_its_events() -> None:
+    async with sink() as receiver, program("--rate", "1000", "--events", "50") as (running, url):
+        endpoint = {"url": receiver.url, "events": ["order.updated", "order.created"]}
+        await ask("POST", f"{url}/webhooks", endpoint)
+        assert await running.ended() == 0
+        assert len({each.event.id for each in receiver.received}) == 50
+    stopped = running.lines[-1]
+    assert (stopped["events"], stopped["deliveries"]) == (50, {"event_delivered": 50})
+
+
+async def test_it_stops_by_itself_after_its_time() -> None:
+    async with program("--for", "100ms") as (running, _):
+        assert await running.ended() == 0
+    assert [line["event"] for line in running.lines] == ["simulator_listening", "simulator_stopped"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "log_format", "named"),
+    [
+        (("--api-key", "k:b"), "json", "each key once"),
+        (("--host", "203.0.113.7"), "json", "--host"),
+        (("--timeout", "0"), "json", "timeout: expected more than 0"),
+        (("--rate", "nan"), "json", "rate: expected at least 0"),
+        ((), "xml", "LOG_FORMAT"),
+    ],
+)
+async def test_a_wrong_argument_or_setting_is_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], log_format: str, named: str
+) -> None:
+    keys_given = ("--api-key", "k:a", *arguments)
+    ended = await run(MODULE, *keys_given, environ=environ(LOG_FORMAT=log_format))
+    assert (ended.code, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert named in line
+
+
+async def test_our_ingress_accepts_what_is_signed_and_refuses_what_is_forged(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """Every event is stored once, whatever the knobs add, and nothing that was forged is."""
+    async with (
+        ingress(environment(redis_server.url, tmp_path)) as receiving,
+        simulator(
+            "ka:org_a",
+            duplicates=0.3,
+            disorder=0.3,
+            disorder_seconds=0.05,
+            bad_signatures=0.3,
+            seed=1,
+        ) as sellfern,
+    ):
+        url = f"http://127.0.0.1:{receiving.port}/webhooks/acme"
+        events = ("order.created", "order.updated", "order.status_changed")
+        sellfern.endpoints.create("org_a", url, events, secret=SECRET)
+        async with asyncio.timeout(PATIENCE):
+            for number in range(100):
+                await sellfern.publish(events[number % 3])
+            await sellfern.settled()
+        deliveries = list(sellfern.deliveries)
+    honest = [each for each in deliveries if each.kind != "forged"]
+    forged = [each for each in deliveries if each.kind == "forged"]
+    assert {(each.status, each.response_status) for each in honest} == {("delivered", 202)}
+    assert {(each.status, each.response_status) for each in forged} == {("failed", 401)}
+    assert len(honest) > 100
+    assert forged
+    jobs = {keys.job_id("org_a", each.body) for each in honest}
+    assert len(jobs) == 100
+    stored = {name.decode().removeprefix(keys.JOB) for name in await redis.keys(f"{keys.JOB}*")}
+    assert stored == jobs

@@ -1,0 +1,126 @@
+"""The figures that must hold, and whether they do."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tests.bench.figures import Figure, short, spread
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What a figure must reach, and what we aim at.
+
+    Attributes:
+        what: in words.
+        figure: its name, ``section/name``.
+        limit: it must be at least that, or at most.
+        aim: what it should be; ``None`` where the limit is all.
+        unit: behind the numbers.
+        at_least: whether more is better.
+        aim_figure: the name of the figure that the aim is about, if another.
+    """
+
+    what: str
+    figure: str
+    limit: float
+    aim: float | None = None
+    unit: str = ""
+    at_least: bool = True
+    aim_figure: str | None = None
+
+    def is_held(self, figure: Figure) -> bool:
+        """Whether the median is on the right side of the limit."""
+        return _on_side(figure.middle, self.limit, at_least=self.at_least)
+
+    def target(self) -> str:
+        """The limit and the aim in words."""
+        sign = "≥" if self.at_least else "≤"
+        aim = "" if self.aim is None else f" (aim {short(self.aim)}{self.unit})"
+        return f"{sign} {short(self.limit)}{self.unit}{aim}"
+
+
+def _on_side(value: float, limit: float, *, at_least: bool) -> bool:
+    return value >= limit if at_least else value <= limit
+
+
+_TIMES: Final = "x"
+
+FLOORS: Final = (
+    Floor(
+        "drain, 1 worker with a log line an event, over stock arq", "drain/over arq", 8, 15, _TIMES
+    ),
+    Floor("the same over BullMQ's bare processing", "drain/over BullMQ", 0.8, 1.5, _TIMES),
+    Floor("drain with 2 workers over 1", "drain/2 over 1", 0.95, None, _TIMES),
+    Floor("drain with 4 workers over 1", "drain/4 over 1", 0.95, None, _TIMES),
+    Floor("100 ms handlers, 8 workers over 1", "handlers/8 over 1", 7.5, None, _TIMES),
+    Floor("ingress, fsync, over only verifying", "ingress/over verifying", 0.7, 0.9, _TIMES),
+    Floor("ingress, fsync, over arq's enqueue_job", "ingress/over arq", 2.5, 4, _TIMES),
+    Floor("accepted to handled, idle, p50", "latency/p50", 10, 3, " ms", at_least=False),
+    Floor("accepted to handled, idle, p99", "latency/p99", 40, 10, " ms", at_least=False),
+    Floor(
+        "p99 beside another's backlog, less 20 ms, over alone",
+        "neighbours/backlog beyond",
+        3,
+        1.5,
+        _TIMES,
+        at_least=False,
+        aim_figure="neighbours/backlog over alone",
+    ),
+    Floor(
+        "p99 beside another's hanging handlers, less 20 ms, over alone",
+        "neighbours/hanging beyond",
+        3,
+        1.5,
+        _TIMES,
+        at_least=False,
+        aim_figure="neighbours/hanging over alone",
+    ),
+    Floor("a waiting event of 300 bytes", "cost/waiting", 1200, 800, " B", at_least=False),
+    Floor("a done mark", "cost/done", 240, 160, " B", at_least=False),
+)
+
+COLUMNS: Final = ("must hold", "target", "measured", "verdict")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A floor with what was measured.
+
+    Attributes:
+        floor: the floor.
+        figure: what was measured, if anything.
+        reached: whether the aim was reached as well.
+    """
+
+    floor: Floor
+    figure: Figure | None
+    reached: bool
+
+    @property
+    def missed(self) -> bool:
+        """Whether it was measured and doesn't hold."""
+        return self.figure is not None and not self.floor.is_held(self.figure)
+
+    def row(self) -> Sequence[str]:
+        """Its row of the table."""
+        if self.figure is None:
+            return (self.floor.what, self.floor.target(), "-", "not measured")
+        word = "MISSED" if self.missed else ("holds, aim reached" if self.reached else "holds")
+        measured = f"{spread(self.figure)}{self.floor.unit}"
+        return (self.floor.what, self.floor.target(), measured, word)
+
+
+def verdicts(figures: Mapping[str, Figure], floors: Iterable[Floor] = FLOORS) -> list[Verdict]:
+    """What became of each floor, by figures named ``section/name``."""
+    found = []
+    for floor in floors:
+        figure = figures.get(floor.figure)
+        aimed = figures.get(floor.aim_figure or floor.figure)
+        reached = (
+            aimed is not None
+            and floor.aim is not None
+            and _on_side(aimed.middle, floor.aim, at_least=floor.at_least)
+        )
+        found.append(Verdict(floor, figure, reached))
+    return found

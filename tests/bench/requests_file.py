@@ -1,0 +1,41 @@
+"""Signed deliveries in a file, for clients that do nothing but send."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tests.bench import events
+
+
+@dataclass(frozen=True, slots=True)
+class RequestsFile:
+    """Different deliveries of one length, one behind the other.
+
+    Attributes:
+        path: the file.
+        size: bytes of each.
+        number: how many there are.
+    """
+
+    path: Path
+    size: int
+    number: int
+
+    @classmethod
+    def write(cls, path: Path, number: int) -> Self:
+        """Write so many."""
+        size = 0
+        with path.open("wb") as file:
+            for organization, body in events.bodies(number):
+                request = events.request(organization, body)
+                size = len(request)
+                file.write(request)
+        return cls(path, size, number)
+
+    def read(self, first: int) -> list[bytes]:
+        """All from the given one on."""
+        whole = self.path.read_bytes()
+        return [
+            whole[start : start + self.size]
+            for start in range(first * self.size, len(whole), self.size)
+        ]

@@ -1,0 +1,232 @@
+"""Everything that Redis holds, and what is true of it whatever has happened."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+
+from shared import keys
+
+_DUMP = """
+local dump = {}
+for _, name in ipairs(redis.call('KEYS', '*')) do
+  local kind = redis.call('TYPE', name).ok
+  local value
+  if kind == 'string' then value = redis.call('GET', name)
+  elseif kind == 'hash' then value = redis.call('HGETALL', name)
+  elseif kind == 'zset' then value = redis.call('ZRANGE', name, 0, -1, 'WITHSCORES')
+  else value = redis.call('LRANGE', name, 0, -1) end
+  dump[#dump + 1] = { name, kind, value }
+end
+return dump
+"""
+_CLAIM = re.compile(r"([0-9a-f]*):(\d+):(\d+):([^:]*):(.*)", re.DOTALL)
+
+
+@dataclass
+class Books:
+    """Every key, by what it is for.
+
+    Attributes:
+        values: every key as it stands; two that are equal mean that nothing at all has changed.
+        queue: of each job in the queue its score.
+        parked: of each parked job its organization.
+        tokens: of each job with a claim its token.
+        claims: of the same its claims without an outcome.
+        marks: of each (organization, event id) the mark.
+        records: of each dead letter its event id.
+        applied: of each (organization, event id) how often it has changed the state.
+    """
+
+    values: dict[str, Any]
+    queue: dict[str, float] = field(default_factory=dict)
+    parked: dict[str, str] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+    claims: dict[str, int] = field(default_factory=dict)
+    payloads: set[str] = field(default_factory=set)
+    marks: dict[tuple[str, str], str] = field(default_factory=dict)
+    records: dict[str, str] = field(default_factory=dict)
+    applied: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    @classmethod
+    async def read(cls, redis: Redis) -> "Books":
+        """Read all of it, at one moment."""
+        raw = await redis.execute_command("EVAL", _DUMP, 0)
+        books = cls({name.decode(): _value(kind, value) for name, kind, value in raw})
+        for name, value in books.values.items():
+            books._file(name, value)
+        return books
+
+    def _file(self, name: str, value: Any) -> None:
+        """Put one key where it belongs; there is no other kind of key."""
+        if name.startswith(keys.JOB):
+            self.payloads.add(name.removeprefix(keys.JOB))
+        elif name.startswith(keys.PARKED):
+            organization = name.removeprefix(keys.PARKED)
+            for job in value:
+                assert job not in self.parked
+                assert keys.organization_of(job) == organization
+                self.parked[job] = organization
+        elif name.startswith(keys.EVENT):
+            self.marks[_event(name, keys.EVENT)] = value
+        elif name.startswith(f"{keys.STATE}"):
+            self.applied[_event(name.replace("applied/", ""), keys.STATE)] = int(value)
+        elif name.startswith(keys.DEAD_LETTER):
+            self.records[name.removeprefix(keys.DEAD_LETTER)] = value["event_id"]
+        elif name == keys.QUEUE:
+            self.queue = value
+        elif name == keys.CLAIMS:
+            for job, claim in value.items():
+                found = _CLAIM.fullmatch(claim)
+                assert found, claim
+                self.tokens[job], self.claims[job] = found[1], int(found[3])
+        else:
+            assert name.startswith((keys.DEAD, *_SINGLE)), name
+
+    @property
+    def accepted(self) -> set[str]:
+        """The unfinished jobs."""
+        return set(self.values.get(keys.ACCEPTED, {}))
+
+    @property
+    def in_line(self) -> list[str]:
+        """The jobs that a worker may have at once, in their order."""
+        return [job for job, score in self.queue.items() if score < keys.DEFERRED_FROM]
+
+    @property
+    def virtual_times(self) -> dict[str, float]:
+        """Of the system (``*``) and of each flow."""
+        return {name: float(raw) for name, raw in self.values.get(keys.FLOWS, {}).items()}
+
+    def running(self, organization: str) -> int:
+        """The slots that an organization holds."""
+        return int(self.values.get(keys.RUNNING, {}).get(organization, 0))
+
+    def is_held(self, job: str, token: str) -> bool:
+        """Whether that token is the job's."""
+        return self.tokens.get(job) == token
+
+    def must_wait(self, organization: str) -> bool:
+        """Whether it is paused, or held by its breaker."""
+        profiles = self.values.get(keys.ORGANIZATIONS, {})
+        breaker = profiles.get(keys.BREAKER + organization, "closed")
+        held = breaker.startswith(("open", "trying:org"))
+        return keys.PAUSE + organization in profiles or held
+
+    def is_tried(self, organization: str) -> bool:
+        """Whether its breaker lets events through one at a time."""
+        profiles = self.values.get(keys.ORGANIZATIONS, {})
+        return str(profiles.get(keys.BREAKER + organization, "")).startswith("trying")
+
+    def cap(self, organization: str) -> float:
+        """How many slots the organization may hold."""
+        own = self.values.get(keys.ORGANIZATIONS, {}).get(organization, ":1").partition(":")[0]
+        slots = int(self.values.get(keys.SLOTS, 0))
+        default = max(1, slots * 8 // 10) if slots > 0 else math.inf
+        return int(own) if own else default
+
+    def check(self, robbed: set[str]) -> None:
+        """What holds between any two steps.
+
+        Args:
+            robbed: jobs whose payload somebody has deleted by hand.
+        """
+        self._check_places(robbed)
+        self._check_counts()
+        self._check_marks(robbed)
+        self._check_nothing_waits_for_nobody()
+
+    def _check_places(self, robbed: set[str]) -> None:
+        accepted = self.accepted
+        assert not self.queue.keys() & self.parked.keys()
+        assert self.queue.keys() | self.parked.keys() == accepted
+        assert self.payloads <= accepted
+        assert accepted - self.payloads <= robbed
+        assert self.tokens.keys() <= accepted
+        for job, token in self.tokens.items():
+            assert not token or self.queue[job] >= keys.DEFERRED_FROM, job
+        assert all(score > 0 for score in self.queue.values())
+        assert len(self.values.get(keys.WAKE, [])) <= 1
+
+    def _check_counts(self) -> None:
+        assert self._numbers(keys.WAITING) == _tally(self.accepted)
+        held = {job for job, token in self.tokens.items() if token}
+        assert self._numbers(keys.RUNNING) == _tally(held)
+        assert self._numbers(keys.BURIED) == _tally(self.records)
+        listed = {
+            job
+            for name, value in self.values.items()
+            if name.startswith(keys.DEAD)
+            for job in value
+        }
+        assert listed == self.records.keys()
+
+    def _numbers(self, name: str) -> dict[str, int]:
+        return {key: int(value) for key, value in self.values.get(name, {}).items()}
+
+    def _check_marks(self, robbed: set[str]) -> None:
+        for (organization, event_id), mark in self.marks.items():
+            state, _, job = mark.partition(":")
+            assert keys.organization_of(job) == organization
+            if state == "dead":
+                assert self.records.get(job) == event_id
+            if state == "pending":
+                assert job in self.accepted | robbed
+        for job, event_id in self.records.items():
+            if event_id:
+                assert self.marks[keys.organization_of(job), event_id] == f"dead:{job}"
+        for event, times in self.applied.items():
+            assert times == 1, event
+            assert self.marks[event].startswith("done:")
+
+    def _check_nothing_waits_for_nobody(self) -> None:
+        """Who is parked is brought back in line by somebody's end, or by a resume."""
+        coming = _tally(self.in_line)
+        no_worker = int(self.values.get(keys.SLOTS, 0)) <= 0
+        for organization in set(self.parked.values()):
+            if not self.must_wait(organization):
+                one_at_a_time = self.is_tried(organization) or no_worker
+                least = 1 if one_at_a_time else self.cap(organization)
+                on_their_way = self.running(organization) + coming.get(organization, 0)
+                assert on_their_way >= least, organization
+
+
+_SINGLE = (
+    keys.FLOWS,
+    keys.RUNNING,
+    keys.ORGANIZATIONS,
+    keys.ACCEPTED,
+    keys.WAITING,
+    keys.COUNTERS,
+    keys.BURIED,
+    keys.WORKERS,
+    keys.SLOTS,
+    keys.DUTY,
+    keys.WAKE,
+    keys.BREAKERS,
+)
+
+
+def _event(name: str, prefix: str) -> tuple[str, str]:
+    organization, _, event_id = name.removeprefix(prefix).partition(":")
+    return organization, event_id
+
+
+def _value(kind: bytes, value: Any) -> Any:
+    if kind == b"string":
+        return value.decode(errors="replace")
+    texts = [each.decode(errors="replace") for each in value]
+    if kind == b"list":
+        return texts
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    return {name: float(score) for name, score in pairs} if kind == b"zset" else dict(pairs)
+
+
+def _tally(jobs: Any) -> dict[str, int]:
+    tally: dict[str, int] = {}
+    for job in jobs:
+        organization = keys.organization_of(job)
+        tally[organization] = tally.get(organization, 0) + 1
+    return tally

@@ -1,0 +1,354 @@
+"""Facts about claim and renew: who is given what, who is brought back in line, who waits."""
+
+import pytest
+from arq.connections import ArqRedis
+from redis.asyncio import Redis
+
+from shared import job as jobs
+from shared import keys
+from shared.queue import Accepted
+from tests.integration.by_hand import Hand
+from tests.integration.jobs import (
+    NOTHING,
+    account,
+    bodies,
+    counters,
+    delivery,
+    enqueue,
+    enqueued,
+    mark_of,
+    record_of,
+)
+from worker import contention, revival
+from worker.transitions import Mark, Refused, Settled, Settlement
+
+FIRST, SECOND, THIRD = map(delivery, bodies(3))
+
+
+@pytest.fixture
+async def hand(redis: Redis) -> Hand:
+    hand = Hand(redis)
+    await hand.cap(1)
+    return hand
+
+
+async def places(redis: Redis, job: str) -> list[str]:
+    """Everywhere that a job stands."""
+    found = await account(redis)
+    everywhere = {
+        "queued": found.queued,
+        "held": found.leased_or_deferred,
+        "parked": found.parked,
+    }
+    return [name for name, members in everywhere.items() if job in members]
+
+
+# What somebody's hand has deleted
+
+
+async def test_a_job_that_is_dropped_brings_the_next_one(redis: Redis, hand: Hand) -> None:
+    first, second, third = await enqueued(redis, FIRST, SECOND, THIRD)
+    claim = await hand.claim_only(first)
+    await redis.delete(keys.payload(second))
+    await hand.finish([claim])
+    assert await hand.claim() == []
+    assert (await counters(redis))["dropped"] == 1
+    assert await places(redis, third) == ["queued"]
+    await hand.finish([await hand.claim_only(third)])
+    assert await account(redis) == NOTHING
+
+
+async def test_a_job_that_is_dropped_frees_no_slot(redis: Redis, hand: Hand) -> None:
+    await hand.cap(3)
+    first, second = await enqueued(redis, FIRST, SECOND)
+    await hand.claim(1)
+    await redis.delete(keys.payload(second))
+    assert await hand.claim() == []
+    found = await account(redis)
+    assert (found.leased_or_deferred, found.running) == ({first}, {"org_a": 1})
+
+
+async def test_a_payload_that_is_no_string_stops_nobody(redis: Redis, hand: Hand) -> None:
+    first, second = await enqueued(redis, FIRST, SECOND)
+    await redis.delete(keys.payload(first))
+    await redis.rpush(keys.payload(first), "what is this?")
+    await hand.finish([await hand.claim_only(second)])
+    assert await account(redis) == NOTHING
+
+
+async def test_a_redelivery_puts_a_parked_jobs_payload_back_where_it_stands(
+    redis: Redis, hand: Hand
+) -> None:
+    first, second = await enqueued(redis, FIRST, SECOND)
+    await hand.claim_only(first)
+    await redis.delete(keys.payload(second))
+    assert await enqueue(redis, SECOND) == [Accepted.NEW]
+    assert await places(redis, second) == ["parked"]
+    assert (await account(redis)).waiting == {"org_a": 2}
+
+
+async def test_a_redelivery_does_not_take_the_job_from_its_holder(redis: Redis, hand: Hand) -> None:
+    (job,) = await enqueued(redis, FIRST)
+    claim = await hand.claim_only(job)
+    await redis.delete(keys.payload(job))
+    assert await enqueue(redis, FIRST) == [Accepted.NEW]
+    assert await places(redis, job) == ["held"]
+    await hand.finish([claim])
+    assert await account(redis) == NOTHING
+
+
+async def test_who_holds_a_job_without_a_place_holds_it_no_more_once_it_is_redelivered(
+    redis: Redis, hand: Hand
+) -> None:
+    """Or else it would wait for the very slot that nobody gives back."""
+    (job,) = await enqueued(redis, FIRST)
+    claim = await hand.claim_only(job)
+    await redis.zrem(keys.QUEUE, job)
+    assert await enqueue(redis, FIRST) == [Accepted.NEW]
+    assert (await account(redis)).running == {}
+    assert await hand.mark(claim) is Mark.LOST
+    await hand.finish([await hand.claim_only(job)])
+    assert await account(redis) == NOTHING
+
+
+async def test_a_replay_of_a_job_without_a_place_is_queued(redis: Redis, hand: Hand) -> None:
+    (job,) = await enqueued(redis, FIRST)
+    assert await hand.dead(await hand.claim_only(job)) is Settled.DEAD
+    assert await hand.replay(job) == "queued"
+    await redis.zrem(keys.QUEUE, job)
+    assert await hand.replay(job) == "queued"
+    assert await places(redis, job) == ["queued"]
+    assert (await account(redis)).waiting == {"org_a": 1}
+
+
+async def test_a_duplicate_of_an_event_whose_carrier_was_deleted_takes_it_over(
+    redis: Redis, hand: Hand
+) -> None:
+    await hand.cap(2)
+    first, second = await enqueued(redis, FIRST, SECOND)
+    carrier, other = await hand.claim(2)
+    assert await hand.mark(carrier) is Mark.FRESH
+    assert await hand.mark(other) is Mark.CONFLICTING
+    await redis.delete(keys.payload(first))
+    assert await hand.duplicate(other) is Settled.AGAIN
+    assert await hand.mark(other) is Mark.TAKEN_OVER
+    assert await hand.done(carrier) is Settled.LOST
+    assert await hand.done(other) is Settled.DONE
+    assert await mark_of(redis, "evt_1") == f"done:{second}"
+    assert await account(redis) == NOTHING
+
+
+async def test_a_bad_duplicate_of_an_event_whose_carrier_was_deleted_is_a_dead_letter(
+    redis: Redis, hand: Hand
+) -> None:
+    await hand.cap(2)
+    first, second = await enqueued(redis, FIRST, SECOND)
+    carrier, bad = await hand.claim(2)
+    assert await hand.mark(carrier) is Mark.FRESH
+    assert await hand.mark(bad) is Mark.CONFLICTING
+    await redis.delete(keys.payload(first))
+    assert await hand.dead(bad) is Settled.DEAD
+    assert await mark_of(redis, "evt_1") == f"dead:{second}"
+    assert (await record_of(redis, second))["event_id"] == "evt_1"
+    assert await account(redis) == NOTHING
+
+
+# What a job of an earlier life has left
+
+
+async def test_a_crash_in_a_later_life_does_not_forget_the_event(redis: Redis, hand: Hand) -> None:
+    """Discarded then, the event stays so: its mark is known by the record."""
+    (job,) = await enqueued(redis, FIRST)
+    claim = await hand.claim_only(job)
+    assert await hand.mark(claim) is Mark.FRESH
+    assert await hand.dead(claim) is Settled.DEAD
+    assert await hand.replay(job) == "queued"
+    assert await hand.dead(await hand.claim_only(job), "crashed") is Settled.DEAD
+    assert (await record_of(redis, job))["event_id"] == "evt_1"
+
+    assert await revival.discard(redis, job, retention=60)
+    assert await mark_of(redis, "evt_1") == f"done:{job}"
+    (other,) = await enqueued(redis, SECOND)
+    assert await hand.mark(await hand.claim_only(other)) is Mark.CONFLICTING
+
+
+async def test_an_event_whose_mark_is_no_string_can_be_buried(redis: Redis, hand: Hand) -> None:
+    (job,) = await enqueued(redis, FIRST)
+    await redis.hset(keys.event("org_a", "evt_1"), "a", "b")
+    claim = await hand.claim_only(job)
+    with pytest.raises(AssertionError, match="WRONGTYPE"):
+        await hand.mark(claim)
+    assert await hand.dead(claim) is Settled.DEAD
+    assert await account(redis) == NOTHING
+
+
+# Suspects
+
+
+async def suspect(redis: Redis, hand: Hand, job: str) -> None:
+    """Let two workers go away that had it."""
+    for _ in range(2):
+        (claim,) = await hand.claim(1)
+        assert claim.job == job
+        await hand.come_due(job)
+    await hand.promote()
+    assert await places(redis, job) == ["queued"]
+
+
+async def test_who_stands_behind_a_suspect_that_waits_waits_with_it_where_order_counts(
+    redis: Redis, hand: Hand
+) -> None:
+    first, second = await enqueued(redis, FIRST, SECOND)
+    await suspect(redis, hand, first)
+    (other,) = await enqueued(redis, delivery(b"b", "org_b"))
+    claims = await hand.claim(10, holding=1)
+    assert [claim.job for claim in claims] == [other]
+    await hand.finish(claims)
+    await hand.finish([await hand.claim_only(first)])
+    await hand.finish([await hand.claim_only(second)])
+    assert await account(redis) == NOTHING
+
+
+async def test_a_suspect_is_taken_though_somebody_always_stands_ahead_of_it(
+    redis: Redis, hand: Hand
+) -> None:
+    """A worker that became idle for it takes it first; its signs of life keep it on duty."""
+    await hand.cap(100)
+    (job,) = await enqueued(redis, FIRST)
+    await suspect(redis, hand, job)
+    virtual = await redis.zscore(keys.QUEUE, job)
+    (ahead,) = await enqueued(redis, delivery(b"b", "org_b"))
+    await redis.zadd(keys.QUEUE, {ahead: virtual - 0.5})
+    claimed = await hand.transitions.claim("w1", most=10, lease=0.05, holding=0)
+    assert [claim.job for claim, _ in claimed.jobs] == [ahead]
+    assert claimed.quiet
+
+    await hand.transitions.renew("w1", [], description=b"{}", slots=10, lease=30)
+    assert await redis.pttl(keys.DUTY) > 50
+    assert not (await hand.transitions.claim("w2", most=10, lease=30, holding=1)).quiet
+    (further,) = await enqueued(redis, delivery(b"c", "org_c"))
+    await redis.zadd(keys.QUEUE, {further: virtual - 0.25})
+    claim = await hand.claim_only(job)
+    assert claim.claims == 2
+    assert await redis.exists(keys.DUTY) == 0
+
+
+async def test_a_worker_that_leaves_is_on_duty_no_more(redis: Redis, hand: Hand) -> None:
+    (job,) = await enqueued(redis, FIRST)
+    await suspect(redis, hand, job)
+    assert await hand.claim(holding=1, worker="w1") == []
+    await hand.transitions.leave("w2")
+    assert await redis.exists(keys.DUTY) == 1
+    await hand.transitions.leave("w1")
+    assert await redis.exists(keys.DUTY) == 0
+
+
+# Caps and places
+
+
+async def slots(hand: Hand, number: int) -> None:
+    """Let the only worker say how many it has."""
+    await hand.transitions.renew("w1", [], description=b"{}", slots=number, lease=30)
+
+
+async def test_another_worker_brings_parked_jobs_of_a_default_cap_back(
+    redis: Redis, hand: Hand
+) -> None:
+    await hand.cap(None)
+    await slots(hand, 2)
+    first, second, third = await enqueued(redis, FIRST, SECOND, THIRD)
+    await hand.claim_only(first)
+    assert (await account(redis)).parked == {second, third}
+    await hand.transitions.renew("w2", [], description=b"{}", slots=1, lease=30)
+    assert await places(redis, second) == ["queued"]
+    assert await places(redis, third) == ["parked"]
+
+
+async def test_a_default_cap_of_one_makes_nobody_wait_for_a_retry(redis: Redis, hand: Hand) -> None:
+    await hand.cap(None)
+    await slots(hand, 1)
+    first, second = await enqueued(redis, FIRST, SECOND)
+    assert await hand.retry(await hand.claim_only(first)) is Settled.RETRIED
+    assert (await account(redis)).running == {}
+    await hand.claim_only(second)
+
+
+async def test_a_release_goes_back_ahead_of_those_that_came_later(redis: Redis, hand: Hand) -> None:
+    """Also where its place is less than one, since it weighs so much."""
+    await hand.cap(1, weight=4.0)
+    heavy = [delivery(body, weight=4.0) for body in bodies(3)]
+    first, *_ = await enqueued(redis, *heavy)
+    assert await hand.release(await hand.claim_only(first)) is Settled.RELEASED
+    await hand.claim_only(first)
+
+
+async def test_what_is_due_while_paused_is_parked_and_keeps_its_place(
+    redis: Redis, hand: Hand
+) -> None:
+    first, second = await enqueued(redis, FIRST, SECOND)
+    assert await hand.retry(await hand.claim_only(first)) is Settled.RETRIED
+    await contention.pause(redis, "org_a", "a test")
+    await hand.come_due(first)
+    assert await hand.claim() == []
+    found = await account(redis)
+    assert (found.parked, found.running) == ({first, second}, {})
+    await contention.resume(redis, "org_a")
+    await hand.claim_only(first)
+
+
+# What arq has made
+
+
+async def made_by_arq(redis: Redis) -> str:
+    """A job that a stock producer enqueued, with the expiry that arq gives it."""
+    producer = ArqRedis(
+        connection_pool=redis.connection_pool,
+        job_serializer=jobs.serialize,
+        job_deserializer=jobs.deserialize,
+        default_queue_name=keys.QUEUE,
+    )
+    job = await producer.enqueue_job("handle_event", _job_id="org_a:made-by-arq")
+    assert job is not None
+    assert await redis.pttl(keys.payload(job.job_id)) > 0
+    return job.job_id
+
+
+@pytest.mark.parametrize("how", ["claimed", "adopted", "parked"])
+async def test_a_job_that_arq_made_counts_and_stays_like_ours(
+    redis: Redis, hand: Hand, how: str
+) -> None:
+    job = await made_by_arq(redis)
+    if how == "parked":
+        await contention.pause(redis, "org_a", "a test")
+        assert await hand.claim() == []
+    elif how == "claimed":
+        await hand.claim_only(job)
+    else:
+        assert await hand.transitions.adopt(job, lease=30)
+    assert await redis.pttl(keys.payload(job)) == -1
+    found = await account(redis)
+    assert (found.accepted, found.waiting) == ({job}, {"org_a": 1})
+
+
+async def test_who_adopts_a_job_that_was_parked_meanwhile_has_its_only_place(
+    redis: Redis, hand: Hand
+) -> None:
+    (job,) = await enqueued(redis, FIRST)
+    await contention.pause(redis, "org_a", "a test")
+    assert await hand.claim() == []
+    claim = await hand.transitions.adopt(job, lease=30)
+    assert claim is not None
+    assert await places(redis, job) == ["held"]
+    await hand.finish([claim])
+    assert await account(redis) == NOTHING
+
+
+async def test_an_answer_of_one_job_is_no_other_jobs_trouble(redis: Redis, hand: Hand) -> None:
+    await hand.cap(2)
+    await enqueued(redis, FIRST, SECOND)
+    first, second = await hand.claim(2)
+    refused, released = await hand.transitions.settle(
+        [Settlement(first, "no such verb"), Settlement(second, "release")]
+    )
+    assert isinstance(refused, Refused)
+    assert released is Settled.RELEASED

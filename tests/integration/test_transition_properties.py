@@ -1,0 +1,423 @@
+"""Whatever is done to the transitions in whatever order, the promises hold."""
+
+import asyncio
+import os
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from redis.asyncio import Redis
+
+from shared import keys
+from shared.queue import Accepted
+from tests.conftest import StartRedis
+from tests.integration.books import Books
+from tests.integration.by_hand import LATER, RETENTION
+from tests.integration.jobs import RECEIVED_AT, delivery, enqueue
+from worker import contention, revival
+from worker.breaker import Breaker
+from worker.transitions import Claim, Mark, Marked, MarkRequest, Settled, Settlement, Transitions
+
+T = TypeVar("T")
+
+EXAMPLES = int(os.environ.get("TRANSITION_EXAMPLES", "0"))
+"""How many runs of random steps; 0 are the same few each time."""
+
+IN_ORDER = "org_one"
+"""Its cap is 1 from the beginning to the end, and its weight makes for fractions."""
+ORGANIZATIONS = ("org_a", "org_b", IN_ORDER)
+VERBS = ("done", "retry", "dead", "duplicate", "release")
+BREAKER = Breaker(failures=3, cool_off=LATER)
+FAR = 2**62
+
+organizations = st.sampled_from(ORGANIZATIONS)
+workers = st.sampled_from(("w1", "w2", "w3"))
+places = st.integers(0, 30)
+event_ids = st.sampled_from(("evt_1", "evt_2", "evt_3"))
+
+
+class Machine(RuleBasedStateMachine):
+    """Sellfern, workers, operators and crashes, in any order.
+
+    Args:
+        runner: runs one step.
+        redis: a real one, of the machine alone.
+    """
+
+    def __init__(self, runner: asyncio.Runner, redis: Redis) -> None:
+        super().__init__()
+        self.runner = runner
+        self.redis = redis
+        self.transitions = Transitions(redis)
+        self.books = Books({})
+        self.given: list[Claim] = []
+        self.hands: dict[str, list[Claim]] = {}
+        self.event_of: dict[str, str] = {}
+        self.accepted_events: set[tuple[str, str]] = set()
+        self.given_up: set[tuple[str, str]] = set()
+        self.robbed: set[str] = set()
+        self.over: set[str] = set()
+        self.order: dict[str, int] = {}
+        self.accepted_so_far = 0
+
+    def run(self, step: Awaitable[T]) -> T:
+        """Take one step; what it left behind is looked at in ``whatever_happened``."""
+
+        async def taken() -> T:
+            return await step
+
+        return self.runner.run(taken())
+
+    def look(self) -> Books:
+        """Everything that Redis holds."""
+        return self.run(Books.read(self.redis))
+
+    def event(self, job: str) -> tuple[str, str]:
+        """What makes two jobs the same event."""
+        return keys.organization_of(job), self.event_of[job]
+
+    # What happens
+
+    @initialize()
+    def begin(self) -> None:
+        self.run(self.redis.flushall())
+        self.run(self.transitions.publish([(IN_ORDER, 1, 4.0), ("org_a", 2, 1.0)]))
+
+    @rule(organization=organizations, event_id=event_ids, variant=st.integers(0, 2))
+    def deliver(self, organization: str, event_id: str, variant: int) -> None:
+        sent = delivery(f"{event_id} {variant}".encode(), organization)
+        job = keys.job_id(organization, sent.body)
+        known = job in self.books.payloads
+        (answer,) = self.run(enqueue(self.redis, sent))
+        assert answer is (Accepted.KNOWN if known else Accepted.NEW)
+        self.event_of[job] = event_id
+        self.accepted_events.add(self.event(job))
+        if job not in self.books.accepted:
+            self.accepted_so_far += 1
+            self.order[job] = self.accepted_so_far
+
+    @rule(worker=workers, most=st.integers(0, 5))
+    def claim(self, worker: str, most: int) -> None:
+        self.put_down(worker)
+        holding = len(self.hands.get(worker, []))
+        claimed = self.run(
+            self.transitions.claim(worker, most=most, lease=3600, holding=holding)
+        ).jobs
+        after = self.look()
+        assert len(claimed) <= most
+        for claim, _ in claimed:
+            organization = keys.organization_of(claim.job)
+            before = self.books.tokens.get(claim.job)
+            assert not before or self.books.queue[claim.job] == keys.DEFERRED_FROM
+            assert after.is_held(claim.job, claim.token)
+            assert after.running(organization) <= after.cap(organization)
+            assert keys.PAUSE + organization not in after.values.get(keys.ORGANIZATIONS, {})
+            if claim.claims >= 2:
+                assert holding == 0
+                assert len(claimed) == 1
+            if organization == IN_ORDER:
+                self.comes_first(claim.job)
+            self.given.append(claim)
+            self.hands.setdefault(worker, []).append(claim)
+
+    def put_down(self, worker: str) -> None:
+        """A worker knows what it has settled; what it has lost, it hears when it renews."""
+        held = self.hands.get(worker, [])
+        self.hands[worker] = [each for each in held if each.token not in self.over]
+
+    def comes_first(self, job: str) -> None:
+        """One at a time means in order of acceptance; a replay has no part in that."""
+        if job not in self.order:
+            return
+        for other in self.books.accepted:
+            if keys.organization_of(other) == IN_ORDER and other in self.order:
+                assert self.order[other] >= self.order[job]
+
+    @rule(worker=workers)
+    def crash(self, worker: str) -> None:
+        self.hands.pop(worker, None)
+
+    @precondition(lambda self: any(s >= keys.DEFERRED_FROM for s in self.books.queue.values()))
+    @rule(place=places)
+    def come_due(self, place: int) -> None:
+        """A lease, or a delay, is over."""
+        jobs = [job for job, score in self.books.queue.items() if score > keys.DEFERRED_FROM]
+        if jobs:
+            self.run(self.redis.zadd(keys.QUEUE, {jobs[place % len(jobs)]: keys.DEFERRED_FROM}))
+
+    @rule(worker=workers, slots=st.integers(0, 6))
+    def renew(self, worker: str, slots: int) -> None:
+        held = self.hands.get(worker, [])
+        lost = self.renewed(worker, held, slots)
+        self.hands[worker] = [each for each in held if each not in lost]
+
+    def renewed(self, worker: str, claims: list[Claim], slots: int) -> list[Claim]:
+        lost = self.run(
+            self.transitions.renew(worker, claims, description=b"{}", slots=slots, lease=3600)
+        )
+        assert lost == [each for each in claims if not self.books.is_held(each.job, each.token)]
+        return lost
+
+    @rule(worker=workers)
+    def leave(self, worker: str) -> None:
+        self.run(self.transitions.leave(worker))
+
+    @precondition(lambda self: self.given)
+    @rule(place=places)
+    def mark(self, place: int) -> None:
+        self.marked(self.pick(place))
+
+    def pick(self, place: int) -> Claim:
+        """A claim that somebody has, or had; mostly one of the latest."""
+        return self.given[-1 - place % len(self.given)]
+
+    def marked(self, claim: Claim) -> Mark:
+        held = self.books.is_held(claim.job, claim.token)
+        (answer,) = self.run(self.transitions.mark([MarkRequest(claim, self.event_of[claim.job])]))
+        assert isinstance(answer, Marked)
+        assert (answer.mark is Mark.LOST) is not held
+        self.unless_held(held)
+        return answer.mark
+
+    def unless_held(self, held: bool) -> None:  # noqa: FBT001  # a fact, not an option
+        """The one rule: without the token nothing at all has changed."""
+        after = self.look()
+        assert held or after.values == self.books.values
+        self.books = after
+
+    @precondition(lambda self: self.given)
+    @rule(
+        place=places,
+        verb=st.sampled_from(VERBS),
+        failed=st.booleans(),
+    )
+    def settle(self, place: int, verb: str, failed: bool) -> None:  # noqa: FBT001  # drawn
+        self.settled(self.pick(place), verb, failed=failed)
+
+    @precondition(lambda self: self.late())
+    @rule(place=places)
+    def come_too_late(self, place: int) -> None:
+        """Whatever somebody says of a job that another has, or nobody, is said in vain."""
+        claim = self.late()[place % len(self.late())]
+        for verb in VERBS:
+            assert self.settled(claim, verb, failed=True) is Settled.LOST
+        assert self.marked(claim) is Mark.LOST
+        scores = self.books.queue
+        self.renewed("w1", [claim], 1)
+        assert self.look().queue.get(claim.job) == scores.get(claim.job)
+
+    def late(self) -> list[Claim]:
+        """The claims that hold no more, of jobs that are unfinished."""
+        return [
+            each
+            for each in self.given
+            if each.job in self.books.accepted and not self.books.is_held(each.job, each.token)
+        ]
+
+    @precondition(lambda self: self.given)
+    @rule(some=st.lists(places, min_size=2, max_size=4))
+    def settle_many(self, some: list[int]) -> None:
+        """A batch, of which each is by itself."""
+        claims = [self.pick(place) for place in some]
+        held = [self.books.is_held(each.job, each.token) for each in claims]
+        settlements = [
+            self.settlement(each, VERBS[place % len(VERBS)], failed=False)
+            for each, place in zip(claims, some, strict=True)
+        ]
+        answers = self.run(self.transitions.settle(settlements))
+        for answer, was_held in zip(answers, held, strict=True):
+            assert was_held or answer is Settled.LOST
+        self.over.update(
+            claim.token
+            for claim, answer in zip(claims, answers, strict=True)
+            if answer is not Settled.AGAIN
+        )
+
+    @precondition(lambda self: self.given)
+    @rule(place=places)
+    def finish(self, place: int) -> None:
+        """Do with a claim what the pipeline does."""
+        self.finished(self.pick(place))
+
+    def finished(self, claim: Claim) -> None:
+        for _ in range(3):
+            mark = self.marked(claim)
+            if mark is Mark.LOST:
+                return
+            verb = "duplicate" if mark in (Mark.DUPLICATE, Mark.CONFLICTING) else "done"
+            if self.settled(claim, verb, failed=False) is not Settled.AGAIN:
+                return
+        raise AssertionError("its mark keeps changing hands")
+
+    def settlement(self, claim: Claim, verb: str, *, failed: bool) -> Settlement:
+        breaker = BREAKER.packed() if failed else None
+        operation = ("increment", f"applied/{self.event_of[claim.job]}", -1, 1)
+        details = {
+            "done": (RETENTION, (), (operation,), True),
+            "retry": (LATER, breaker),
+            "dead": ("rejected", "why", "t", "acme", RECEIVED_AT, failed, breaker),
+        }
+        return Settlement(claim, verb, details.get(verb, ()))
+
+    def settled(self, claim: Claim, verb: str, *, failed: bool) -> Settled:
+        held = self.books.is_held(claim.job, claim.token)
+        (answer,) = self.run(self.transitions.settle([self.settlement(claim, verb, failed=failed)]))
+        assert isinstance(answer, Settled), answer
+        assert (answer is Settled.LOST) is not held
+        self.unless_held(held)
+        if answer is not Settled.AGAIN:
+            self.over.add(claim.token)
+        return answer
+
+    # What operators do
+
+    @rule(organization=organizations)
+    def pause(self, organization: str) -> None:
+        self.run(contention.pause(self.redis, organization, "a test"))
+
+    @rule(organization=organizations)
+    def resume(self, organization: str) -> None:
+        self.run(contention.resume(self.redis, organization))
+
+    @rule(
+        organization=st.sampled_from(("org_a", "org_b")),
+        cap=st.sampled_from((None, 1, 2, 3)),
+        weight=st.sampled_from((0.5, 1.0, 4.0)),
+    )
+    def publish(self, organization: str, cap: int | None, weight: float) -> None:
+        self.run(self.transitions.publish([(organization, cap, weight)]))
+
+    @precondition(lambda self: keys.BREAKERS in self.books.values)
+    @rule()
+    def cool_off(self) -> None:
+        """The time of the breakers that are open is over."""
+        for organization in self.books.values[keys.BREAKERS]:
+            self.run(self.redis.zadd(keys.BREAKERS, {organization: 1}))
+
+    @precondition(lambda self: self.books.records)
+    @rule(place=places)
+    def replay(self, place: int) -> None:
+        job = sorted(self.books.records)[place % len(self.books.records)]
+        known = job in self.books.payloads
+        answer = self.run(revival.replay_one(self.redis, job))
+        assert answer == ("known" if known else "queued")
+        if not known:
+            self.order.pop(job, None)
+
+    @precondition(lambda self: self.books.records)
+    @rule(place=places)
+    def discard(self, place: int) -> None:
+        job = sorted(self.books.records)[place % len(self.books.records)]
+        assert self.run(revival.discard(self.redis, job, retention=RETENTION))
+        self.given_up.add(self.event(job))
+
+    @precondition(lambda self: self.books.records)
+    @rule(organization=organizations)
+    def expire(self, organization: str) -> None:
+        """Dead letters that nobody acted on go; one that waits for its replay stays."""
+        gone = [
+            job
+            for job in self.books.records.keys() - self.books.payloads
+            if keys.organization_of(job) == organization
+        ]
+        assert self.run(revival.expire(self.redis, organization, died_before=FAR)) == len(gone)
+        self.given_up.update(map(self.event, gone))
+
+    @precondition(lambda self: self.books.payloads)
+    @rule(place=places)
+    def rob(self, place: int) -> None:
+        """Somebody deletes a payload by hand, which costs that event and no other."""
+        jobs = sorted(job for job in self.books.payloads if not job.startswith(IN_ORDER))
+        if jobs:
+            job = jobs[place % len(jobs)]
+            self.run(self.redis.delete(keys.payload(job)))
+            self.robbed.add(job)
+            self.given_up.add(self.event(job))
+
+    # What holds
+
+    @invariant()
+    def whatever_happened(self) -> None:
+        before, self.books = self.books, self.look()
+        self.books.check(self.robbed)
+        for name, virtual in before.virtual_times.items():
+            assert self.books.virtual_times[name] >= virtual
+        self.nothing_is_gone()
+
+    def nothing_is_gone(self) -> None:
+        """Each event that was accepted is unfinished, done, or a dead letter."""
+        there = {self.event(job) for job in self.books.accepted | self.books.records.keys()}
+        done = {event for event, mark in self.books.marks.items() if mark.startswith("done:")}
+        assert self.accepted_events <= there | done | self.given_up
+        assert done <= self.books.applied.keys() | self.given_up
+
+    def teardown(self) -> None:
+        """Once everything is let go on, all of it comes to an end."""
+        for organization in ORGANIZATIONS:
+            self.run(contention.resume(self.redis, organization))
+        self.hands.clear()
+        for _ in range(200):
+            self.whatever_happened()
+            if not self.books.accepted:
+                break
+            queue = self.books.queue
+            if late := [job for job, score in queue.items() if score > keys.DEFERRED_FROM]:
+                self.run(self.redis.zadd(keys.QUEUE, dict.fromkeys(late, keys.DEFERRED_FROM)))
+                self.whatever_happened()
+            self.claim("w1", 5)
+            self.whatever_happened()
+            for claim in self.hands.pop("w1", []):
+                self.finished(claim)
+        names = (keys.QUEUE, keys.CLAIMS, keys.ACCEPTED, keys.WAITING, keys.RUNNING)
+        assert not [name for name in names if name in self.books.values]
+        assert not self.books.payloads
+
+
+def take_steps(url: str, *, examples: int, random: bool = False, shrink: bool = True) -> None:
+    """Take random steps; raises what is wrong after the fewest of them.
+
+    Args:
+        url: of a Redis, which is emptied.
+        examples: how many runs.
+        random: whether they differ from those of the last time.
+        shrink: whether to look for the fewest steps, which takes a minute.
+    """
+    with asyncio.Runner() as runner:
+        redis = Redis.from_url(url)
+
+        class There(Machine):
+            def __init__(self) -> None:
+                super().__init__(runner, redis)
+
+        try:
+            run_state_machine_as_test(
+                There,
+                settings=settings(
+                    max_examples=examples,
+                    stateful_step_count=60,
+                    derandomize=not random,
+                    deadline=None,
+                    database=None,
+                    print_blob=False,
+                    report_multiple_bugs=False,
+                    phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+        finally:
+            runner.run(redis.aclose())
+
+
+def test_the_promises_hold_in_any_order_of_steps(fresh_redis_server: StartRedis) -> None:
+    """The same steps each time; TRANSITION_EXAMPLES=5000 takes so many others."""
+    server = fresh_redis_server(appendfsync=None)
+    take_steps(server.url, examples=EXAMPLES or 100, random=EXAMPLES > 0)

@@ -1,0 +1,114 @@
+"""Facts about the form of the answers."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from ingress import answers
+from ingress.answers import Refusal, Refused
+from shared.errors import SignatureError, Unavailable
+from shared.queue import Accepted
+
+REFUSALS = [
+    answers.NOT_FOUND,
+    answers.UNKNOWN_ENDPOINT,
+    answers.METHOD_NOT_ALLOWED,
+    answers.BAD_REQUEST,
+    answers.HEADERS_TOO_LARGE,
+    answers.BODY_INCOMPLETE,
+    answers.REQUEST_TIMEOUT,
+    answers.PAYLOAD_TOO_LARGE,
+    answers.UNSUPPORTED_ENCODING,
+    answers.DRAINING,
+    answers.BYTES_IN_FLIGHT,
+    answers.TOO_MANY_CONNECTIONS,
+    answers.INTERNAL_ERROR,
+]
+
+
+def content(response: web.Response) -> Any:  # JSON is anything
+    assert isinstance(response.body, bytes)
+    return json.loads(response.body)
+
+
+def test_each_refusal_has_a_code_of_its_own() -> None:
+    assert len({refusal.code for refusal in REFUSALS}) == len(REFUSALS)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.code)
+def test_a_refusal_has_the_vendors_shape(refusal: Refusal) -> None:
+    response = answers.refused(refusal, "req-1")
+    assert response.status == refusal.status
+    assert response.content_type == "application/json"
+    assert response.headers["X-Request-Id"] == "req-1"
+    assert content(response) == {
+        "success": False,
+        "error": {"code": refusal.code, "message": refusal.message},
+        "meta": {"request_id": "req-1"},
+    }
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.code)
+def test_what_may_pass_and_only_that_says_when_to_come_again(refusal: Refusal) -> None:
+    headers = answers.refused(refusal, "req-1").headers
+    assert ("Retry-After" in headers) == (refusal.status == HTTPStatus.SERVICE_UNAVAILABLE)
+    assert headers.get("Retry-After", "5") == str(answers.RETRY_AFTER_SECONDS)
+
+
+def test_a_wrong_method_and_only_that_is_told_the_right_one() -> None:
+    allowed = {
+        refusal.code: answers.refused(refusal, "req-1").headers.get("Allow")
+        for refusal in REFUSALS
+        if "Allow" in answers.refused(refusal, "req-1").headers
+    }
+    assert allowed == {"method_not_allowed": "POST"}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.code)
+def test_as_bytes_a_refusal_is_the_same_and_ends_the_connection(refusal: Refusal) -> None:
+    head, _, body = answers.refused_raw(refusal, "req-1").partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    assert first == f"HTTP/1.1 {refusal.status.value} {refusal.status.phrase}"
+    assert headers.pop("Connection") == "close"
+    assert headers.pop("Content-Length") == str(len(body))
+    whole = answers.refused(refusal, "req-1")
+    assert headers == dict(whole.headers)
+    assert body == whole.body
+
+
+@pytest.mark.parametrize("accepted", list(Accepted))
+def test_both_kinds_of_success_are_202_and_tell_themselves_apart(accepted: Accepted) -> None:
+    response = answers.success(accepted, "req-1")
+    assert response.status == HTTPStatus.ACCEPTED
+    assert response.content_type == "application/json"
+    assert response.headers["X-Request-Id"] == "req-1"
+    assert content(response) == {
+        "success": True,
+        "data": {"status": accepted.value},
+        "meta": {"request_id": "req-1"},
+    }
+
+
+def test_no_answer_tells_which_server_made_it() -> None:
+    for response in (
+        answers.success(Accepted.NEW, "req-1"),
+        answers.refused(answers.NOT_FOUND, "req-1"),
+    ):
+        assert response.headers["Server"] == "sellfern-ingress"
+
+
+def test_an_error_becomes_a_refusal_with_its_code_and_sentence() -> None:
+    assert answers.unauthorized(SignatureError("signature_missing", "no header")) == Refusal(
+        HTTPStatus.UNAUTHORIZED, "signature_missing", "no header"
+    )
+    assert answers.unavailable(Unavailable("redis_readonly", "a replica")) == Refusal(
+        HTTPStatus.SERVICE_UNAVAILABLE, "redis_readonly", "a replica"
+    )
+
+
+def test_a_refusal_that_is_raised_reads_as_its_code_and_sentence() -> None:
+    assert str(Refused(answers.DRAINING)) == "draining: this process is shutting down"

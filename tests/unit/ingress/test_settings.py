@@ -1,0 +1,119 @@
+"""Facts about the settings of the ingress."""
+
+import pytest
+
+from ingress.settings import IngressSettings, Limits
+from shared.durability import Durability, Mode
+from shared.errors import SettingsError
+from shared.queue import BacklogLimits
+
+MIB = 1024 * 1024
+
+
+def test_nothing_needs_to_be_set() -> None:
+    settings = IngressSettings.from_environ({})
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert (settings.admin_host, settings.admin_port) == ("127.0.0.1", 9101)
+    assert settings.durability == Durability(Mode.FSYNC, replicas=1, timeout=2.0, asserted=False)
+    assert settings.backlog == BacklogLimits(1_000_000, 250_000)
+    assert settings.limits == Limits()
+    assert (settings.drain_delay, settings.drain_seconds) == (0.2, 30.0)
+
+
+def test_every_setting_is_read() -> None:
+    settings = IngressSettings.from_environ(
+        {
+            "REDIS_URL": "redis://redis.example:6380/1",
+            "INGRESS_HOST": "0.0.0.0",  # noqa: S104  # an example
+            "INGRESS_PORT": "0",
+            "INGRESS_ADMIN_HOST": "::1",
+            "INGRESS_ADMIN_PORT": "0",
+            "DURABILITY": "REPLICA",
+            "WAIT_REPLICAS": "2",
+            "DURABILITY_TIMEOUT": "300ms",
+            "DURABILITY_ASSERTED": "yes",
+            "MAX_BODY_BYTES": "2048",
+            "MAX_BYTES_IN_FLIGHT": "4096",
+            "MAX_CONNECTIONS": "7",
+            "HEADER_TIMEOUT": "1s",
+            "BODY_TIMEOUT": "2s",
+            "KEEPALIVE_TIMEOUT": "3s",
+            "MAX_BACKLOG": "10",
+            "MAX_ORGANIZATION_BACKLOG": "5",
+            "DRAIN_DELAY": "0ms",
+            "DRAIN_SECONDS": "4s",
+        }
+    )
+    assert str(settings.common.redis_url) == "redis://redis.example:6380/1"
+    assert settings.host == "0.0.0.0"  # noqa: S104  # an example
+    assert (settings.port, settings.admin_host, settings.admin_port) == (0, "::1", 0)
+    assert settings.durability == Durability(Mode.REPLICA, replicas=2, timeout=0.3, asserted=True)
+    assert settings.limits == Limits(2048, 4096, 7, 1.0, 2.0, 3.0)
+    assert settings.backlog == BacklogLimits(10, 5)
+    assert (settings.drain_delay, settings.drain_seconds) == (0.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        (
+            {"INGRESS_PORT": "http"},
+            "INGRESS_PORT: expected a port from 0 to 65535, got 'http'",
+        ),
+        (
+            {"DURABILITY": "disk"},
+            "DURABILITY: expected one of fsync, replica, memory, got 'disk'",
+        ),
+        (
+            {"DURABILITY_TIMEOUT": "1m"},
+            "DURABILITY_TIMEOUT: expected less than Redis has for a reply (5s), got 1m",
+        ),
+        (
+            {"MAX_BODY_BYTES": "1023"},
+            "MAX_BODY_BYTES: expected a whole number from 1024 to 16777216, got '1023'",
+        ),
+        (
+            {"MAX_BODY_BYTES": "1e6"},
+            "MAX_BODY_BYTES: expected a whole number from 1024 to 16777216, got '1e6'",
+        ),
+        (
+            {"MAX_BODY_BYTES": "4096", "MAX_BYTES_IN_FLIGHT": "4095"},
+            "MAX_BYTES_IN_FLIGHT: expected at least MAX_BODY_BYTES (4096), got 4095",
+        ),
+        (
+            {"MAX_CONNECTIONS": "0"},
+            "MAX_CONNECTIONS: expected a whole number of at least 1, got '0'",
+        ),
+        (
+            {"MAX_BACKLOG": "8", "MAX_ORGANIZATION_BACKLOG": "9"},
+            "MAX_ORGANIZATION_BACKLOG: expected at most MAX_BACKLOG (8), got 9",
+        ),
+        (
+            {"BODY_TIMEOUT": "60s", "DRAIN_SECONDS": "59s"},
+            "DRAIN_SECONDS: expected at least BODY_TIMEOUT (1m), got 59s",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_says_what_was_expected(
+    environ: dict[str, str], message: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        IngressSettings.from_environ(environ)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", ["HEADER_TIMEOUT", "BODY_TIMEOUT", "KEEPALIVE_TIMEOUT"])
+def test_no_client_has_for_ever(name: str) -> None:
+    for text in ("0s", "30d", "never"):
+        with pytest.raises(SettingsError, match=f"{name}: expected a duration from"):
+            IngressSettings.from_environ({name: text})
+
+
+def test_an_organization_may_fill_a_quarter_of_the_backlog_unless_it_is_set() -> None:
+    assert IngressSettings.from_environ({"MAX_BACKLOG": "100"}).backlog == BacklogLimits(100, 25)
+
+
+def test_without_a_limit_for_all_one_organization_may_have_one() -> None:
+    environ = {"MAX_BACKLOG": "0", "MAX_ORGANIZATION_BACKLOG": "9"}
+    assert IngressSettings.from_environ(environ).backlog == BacklogLimits(0, 9)
+    assert IngressSettings.from_environ({"MAX_BACKLOG": "0"}).backlog == BacklogLimits(0, 0)

@@ -1,0 +1,422 @@
+"""Settings: what they may say, what they are told when they are wrong, and what they hide."""
+
+import copy
+import math
+import traceback
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from redis.asyncio import UnixDomainSocketConnection
+from redis.asyncio.connection import SSLConnection, parse_url
+
+from shared.config import CommonSettings, Reader, RedisUrl, Secret
+from shared.connection import connection_pool
+from shared.errors import SettingsError
+
+PASSWORD = "hunter2"
+Read = Callable[[Reader], Any]
+
+
+def read(text: str, reads: Read) -> Any:
+    return reads(Reader({"X": text}))
+
+
+def error(text: str | None, reads: Read) -> str:
+    with pytest.raises(SettingsError) as caught:
+        reads(Reader({} if text is None else {"X": text}))
+    message = str(caught.value)
+    assert message.startswith("X: expected ")
+    return message.removeprefix("X: expected ")
+
+
+@pytest.mark.parametrize(
+    ("reads", "expected"),
+    [
+        (lambda r: r.text("X"), "a text"),
+        (lambda r: r.text("X", expected="an address"), "an address"),
+        (lambda r: r.secret("X"), "a secret"),
+        (lambda r: r.integer("X", None), "a whole number"),
+        (lambda r: r.port("X", None), "a port from 0 to 65535"),
+        (lambda r: r.number("X", None, minimum=0.5), "a number of at least 0.5"),
+        (lambda r: r.number("X", None, maximum=2.0), "a number of at most 2.0"),
+        (
+            lambda r: r.duration("X", None, minimum="1s", maximum="2h"),
+            "a duration from 1s to 2h (such as 200ms, 30s, 5m, 2h or 7d)",
+        ),
+        (lambda r: r.choice("X", ("a", "b"), None), "one of a, b"),
+    ],
+)
+def test_a_setting_without_a_default_must_be_there(reads: Read, expected: str) -> None:
+    for text in (None, ""):  # an empty one counts as unset
+        assert error(text, reads) == f"{expected}, got nothing"
+
+
+@pytest.mark.parametrize(
+    ("reads", "default"),
+    [
+        (lambda r: r.text("X", "d"), "d"),
+        (lambda r: r.text("X", "d", pattern="[0-9]"), "d"),
+        (lambda r: r.secret("X", ""), Secret("")),
+        (lambda r: r.integer("X", 5, minimum=6), 5),
+        (lambda r: r.port("X", 80), 80),
+        (lambda r: r.number("X", 0.5), 0.5),
+        (lambda r: r.duration("X", "5m"), 300.0),
+        (lambda r: r.choice("X", ("a", "b"), "a"), "a"),
+        (lambda r: r.flag("X", default=True), True),
+        (lambda r: r.flag("X", default=False), False),
+    ],
+)
+def test_a_setting_that_is_left_out_or_empty_has_its_default(reads: Read, default: object) -> None:
+    assert reads(Reader({})) == default
+    assert read("", reads) == default
+
+
+@pytest.mark.parametrize(
+    ("text", "reads", "value"),
+    [
+        ("any thing", lambda r: r.text("X"), "any thing"),
+        ("ab", lambda r: r.text("X", pattern="[a-z]+"), "ab"),
+        ("s", lambda r: r.secret("X"), Secret("s")),
+        ("-12", lambda r: r.integer("X", None), -12),
+        ("+12", lambda r: r.integer("X", None), 12),
+        ("1", lambda r: r.integer("X", None, minimum=1, maximum=1), 1),
+        ("0", lambda r: r.port("X", None), 0),
+        ("65535", lambda r: r.port("X", None), 65_535),
+        ("1.5e2", lambda r: r.number("X", None), 150.0),
+        ("-3", lambda r: r.number("X", None), -3.0),
+        ("1s", lambda r: r.duration("X", None, minimum="1s", maximum="1s"), 1.0),
+        ("0", lambda r: r.duration("X", "1s"), 0.0),
+        ("B", lambda r: r.choice("X", ("a", "b"), "a"), "b"),
+    ],
+)
+def test_a_setting_that_is_right_is_read(text: str, reads: Read, value: object) -> None:
+    assert read(text, reads) == value
+
+
+@pytest.mark.parametrize("text", ["1", "true", "YES", "On"])
+def test_a_yes_is_a_yes_in_any_case(text: str) -> None:
+    assert read(text, lambda r: r.flag("X", default=False)) is True
+
+
+@pytest.mark.parametrize("text", ["0", "false", "NO", "Off"])
+def test_a_no_is_a_no_in_any_case(text: str) -> None:
+    assert read(text, lambda r: r.flag("X", default=True)) is False
+
+
+@pytest.mark.parametrize(
+    ("text", "reads", "message"),
+    [
+        ("a1", lambda r: r.text("X", pattern="[a-z]+", expected="letters"), "letters, got 'a1'"),
+        ("a\n", lambda r: r.text("X", pattern="a"), "a text, got 'a\\n'"),
+        ("1.0", lambda r: r.integer("X", 1), "a whole number, got '1.0'"),
+        ("1_0", lambda r: r.integer("X", 1), "a whole number, got '1_0'"),
+        (" 1", lambda r: r.integer("X", 1), "a whole number, got ' 1'"),
+        ("\u0661", lambda r: r.integer("X", 1), "a whole number, got '\u0661'"),
+        ("0", lambda r: r.integer("X", 1, minimum=1), "a whole number of at least 1, got '0'"),
+        ("9", lambda r: r.integer("X", 1, maximum=8), "a whole number of at most 8, got '9'"),
+        ("65536", lambda r: r.port("X", 1), "a port from 0 to 65535, got '65536'"),
+        ("-1", lambda r: r.port("X", 1), "a port from 0 to 65535, got '-1'"),
+        ("nan", lambda r: r.number("X", 1), "a number, got 'nan'"),
+        ("inf", lambda r: r.number("X", 1), "a number, got 'inf'"),
+        ("1e999", lambda r: r.number("X", 1), "a number, got '1e999'"),
+        ("0.4", lambda r: r.number("X", 1, minimum=0.5), "a number of at least 0.5, got '0.4'"),
+        (
+            "30",
+            lambda r: r.duration("X", "1s"),
+            "a duration (such as 200ms, 30s, 5m, 2h or 7d), got '30'",
+        ),
+        (
+            "999ms",
+            lambda r: r.duration("X", "2s", minimum="1s"),
+            "a duration of at least 1s (such as 200ms, 30s, 5m, 2h or 7d), got '999ms'",
+        ),
+        (
+            "61m",
+            lambda r: r.duration("X", "2s", maximum="1h"),
+            "a duration of at most 1h (such as 200ms, 30s, 5m, 2h or 7d), got '61m'",
+        ),
+        ("c", lambda r: r.choice("X", ("a", "b"), "a"), "one of a, b, got 'c'"),
+        ("maybe", lambda r: r.flag("X", default=True), "true or false, got 'maybe'"),
+    ],
+)
+def test_a_wrong_setting_says_what_was_expected(text: str, reads: Read, message: str) -> None:
+    assert error(text, reads) == message
+
+
+def test_a_wrong_setting_is_shown_as_one_line_of_bounded_length() -> None:
+    assert error("\x1b[2J\u202e", lambda r: r.port("X", 1)).endswith(r"got '\x1b[2J\u202e'")
+    long = error("x" * 5_000, lambda r: r.port("X", 1))
+    assert long.endswith("x…'")
+    assert len(long) < 130
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_value_within_its_bounds_or_a_settings_error(text: str) -> None:
+    def within(value: Any) -> bool:
+        return value is None or (math.isfinite(value) and 1 <= value <= 60)
+
+    def attempt(reads: Read) -> Any:
+        try:
+            return read(text, reads)
+        except SettingsError:
+            return None
+
+    assert within(attempt(lambda r: r.integer("X", 1, minimum=1, maximum=60)))
+    assert within(attempt(lambda r: r.number("X", 1, minimum=1, maximum=60)))
+    assert within(attempt(lambda r: r.duration("X", "1s", minimum="1s", maximum="1m")))
+    assert attempt(lambda r: r.flag("X", default=True)) in {True, False, None}
+    assert attempt(lambda r: r.choice("X", ("a", "b"), "a")) in {"a", "b", None}
+
+
+@dataclass
+class Holder:
+    secret: Secret
+
+
+def test_a_secret_shows_nowhere_but_where_it_is_asked_for() -> None:
+    secret = Secret(PASSWORD)
+    shown = [
+        str(secret),
+        repr(secret),
+        f"{secret}",
+        f"{secret!r:>20}",
+        "%s" % secret,  # noqa: UP031  # every way of formatting
+        repr(Holder(secret)),
+        repr([secret]),
+        repr({secret: secret}),
+        repr(copy.deepcopy(secret)),
+        repr(ValueError(secret)),
+        "".join(traceback.format_exception(ValueError(secret))),
+        str(dir(secret)),
+    ]
+    assert PASSWORD not in "".join(shown)
+    assert secret.reveal() == PASSWORD
+    assert not hasattr(secret, "__dict__")
+
+
+def test_a_secret_is_a_value() -> None:
+    assert Secret("a") == Secret("a")
+    assert Secret("a") != Secret("b")
+    assert Secret("a") != "a"
+    assert len({Secret("a"), Secret("a"), Secret("b")}) == 2
+    assert Secret("a")
+    assert not Secret("")
+
+
+def test_a_wrong_secret_is_never_shown() -> None:
+    assert Reader({"X": PASSWORD}).secret("X").reveal() == PASSWORD
+    assert error("", lambda r: r.secret("X")) == "a secret, got nothing"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost", "redis://localhost"),
+        ("redis://localhost/", "redis://localhost/"),
+        ("redis://localhost:6380/3", "redis://localhost:6380/3"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        (f"redis://:{PASSWORD}@h:1/0", "redis://:***@h:1/0"),
+        (f"redis://user:{PASSWORD}@h:1/0", "redis://user:***@h:1/0"),
+        (f"redis://{PASSWORD}@h:1/0", "redis://***@h:1/0"),  # a password in the wrong place
+        (f"redis://user:a@{PASSWORD}@h/0", "redis://user:***@h/0"),
+        ("redis://user:@h/0", "redis://user:***@h/0"),
+        (f"redis://h?db=2&password={PASSWORD}", "redis://h?db=2&password=***"),
+        (f"redis://h?p%61ssword={PASSWORD}", "redis://h?p%61ssword=***"),
+        (f"redis://h?username={PASSWORD}&client_name=x", "redis://h?username=***&client_name=x"),
+        ("redis://h?client_name=a%0Ab", "redis://h?client_name=a%0Ab"),
+        ("rediss://h?ssl_ca_certs=/ca.pem", "rediss://h?ssl_ca_certs=/ca.pem"),
+        ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
+        (f"unix://user:{PASSWORD}@/run/redis.sock", "unix://user:***@/run/redis.sock"),
+    ],
+)
+def test_a_redis_url_shows_all_but_what_logs_in(url: str, shown: str) -> None:
+    parsed = RedisUrl(url)
+    assert (str(parsed), repr(parsed)) == (shown, f"RedisUrl('{shown}')")
+    assert PASSWORD not in shown
+    assert parsed.reveal() == url
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("", "redis://host:port/database, rediss://… or unix://…, got something else"),
+        (
+            f"{PASSWORD}@localhost",
+            "redis://host:port/database, rediss://… or unix://…, got something else",
+        ),
+        ("http://h", "redis://host:port/database, rediss://… or unix://…, got http://…"),
+        ("REDIS://h", "redis://host:port/database, rediss://… or unix://…, got something else"),
+        ("redis://h\n", "redis://host:port/database, rediss://… or unix://…, got redis://…"),
+        (
+            "redis://h:65536",
+            (
+                "redis://host:port/database, rediss://… or unix://…, "
+                "with %2F, %23 and %3F for /, # and ? in a password, got redis://…"
+            ),
+        ),
+        (
+            f"redis://user:{PASSWORD}/x@h",
+            (
+                "redis://host:port/database, rediss://… or unix://…, "
+                "with %2F, %23 and %3F for /, # and ? in a password, got redis://…"
+            ),
+        ),
+        (
+            "redis://[::1",
+            (
+                "redis://host:port/database, rediss://… or unix://…, "
+                "with %2F, %23 and %3F for /, # and ? in a password, got redis://…"
+            ),
+        ),
+        ("redis://h/0#x", "no # (in a password it is written %23), got redis://…"),
+        ("redis://", "a host after redis://, got redis://…"),
+        (f"redis://:{PASSWORD}@", "a host after redis://, got redis://…"),
+        ("rediss:///0", "a host after rediss://, got rediss://…"),
+        ("redis://h:0/0", "a port from 1 to 65535, got redis://…"),
+        ("redis://h/db", "the number of a database after the host's /, got redis://…"),
+        ("redis://h/0/1", "the number of a database after the host's /, got redis://…"),
+        ("redis://h/\u0661", "the number of a database after the host's /, got redis://…"),
+        (
+            "redis://h?socket_timeout=1",
+            "no query options but client_name, db, password, username, got redis://…",
+        ),
+        (
+            "redis://h?ssl_keyfile=k",
+            "no query options but client_name, db, password, username, got redis://…",
+        ),
+        ("redis://h?db=x&db=1", "each query option once, got redis://…"),
+        ("redis://h?db=", "a number in the query option db, got redis://…"),
+        ("redis://h?db=-1", "a number in the query option db, got redis://…"),
+        (
+            "unix://",
+            "the whole path of a socket after unix://, as in unix:///a.sock, got unix://…",
+        ),
+        (
+            "unix://run/redis.sock",
+            "the whole path of a socket after unix://, as in unix:///a.sock, got unix://…",
+        ),
+    ],
+)
+def test_a_wrong_redis_url_says_what_was_expected(url: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        RedisUrl(url, setting="X")
+    assert str(caught.value) == f"X: expected {message}"
+
+
+def test_a_redis_url_is_a_value() -> None:
+    assert RedisUrl("redis://h") == RedisUrl("redis://h")
+    assert RedisUrl("redis://:a@h") != RedisUrl("redis://:b@h")
+    assert RedisUrl("redis://h") != "redis://h"
+    assert len({RedisUrl("redis://h"), RedisUrl("redis://h")}) == 1
+
+
+def test_a_redis_url_knows_a_file_from_a_host() -> None:
+    assert RedisUrl("unix:///a.sock").is_unix_socket
+    assert not RedisUrl("rediss://h").is_unix_socket
+
+
+@given(st.text(max_size=20))
+@example("/0?client_name=x")
+@example("#/?@:[]%")
+def test_no_password_shows_whether_it_is_quoted_or_not(rest: str) -> None:
+    password = "Zq9" + rest
+    quoted = RedisUrl(f"redis://user:{quote(password, safe='', errors='replace')}@host/0")
+    assert "Zq9" not in f"{quoted} {quoted!r}"
+    for url in (f"redis://user:{password}@host/0", f"redis://host?password={password}", password):
+        try:
+            shown = repr(RedisUrl(url))
+        except SettingsError as exc:
+            shown = str(exc)
+        assert "Zq9" not in shown
+
+
+_PLACES = ["redis://", "rediss://", "unix://", "h", "[::1]", ":1", ":0", "/0", "/"]
+_REST = ["?", "db=1", "&", "password=", "ssl_check_hostname=", "@", ":", "#", "%2F", "x", "é"]
+_PIECES = st.sampled_from([*_PLACES, *_REST])
+
+
+@given(st.one_of(st.text(max_size=30), st.lists(_PIECES, max_size=8).map("".join)))
+def test_any_text_is_a_url_that_redis_py_takes_or_a_settings_error(text: str) -> None:
+    try:
+        url = RedisUrl(text)
+    except SettingsError:
+        return
+    connection_pool(url, connections=1)
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("redis://h", {"host": "h"}),
+        ("redis://h:1/2", {"host": "h", "port": 1, "db": 2}),
+        ("redis://u:p%40%2F@h", {"host": "h", "username": "u", "password": "p@/"}),
+        ("rediss://h", {"host": "h", "connection_class": SSLConnection}),
+        (
+            "unix:///a.sock?db=1",
+            {"path": "/a.sock", "db": 1, "connection_class": UnixDomainSocketConnection},
+        ),
+    ],
+)
+def test_redis_py_reads_a_url_as_it_is_meant(url: str, parts: dict[str, object]) -> None:
+    assert parse_url(RedisUrl(url).reveal()) == parts
+
+
+def test_what_both_programs_need_has_its_defaults() -> None:
+    settings = CommonSettings.from_reader(Reader({}), terminal=False)
+    assert settings.redis_url == RedisUrl("redis://127.0.0.1:6379/0")
+    assert settings.endpoints_file == Path("endpoints.toml")
+    assert (settings.log_level, settings.log_format) == ("info", "json")
+
+
+def test_what_both_programs_need_is_read() -> None:
+    environ = {
+        "REDIS_URL": f"redis://:{PASSWORD}@h:1/2",
+        "ENDPOINTS_FILE": "/etc/e.toml",
+        "LOG_LEVEL": "DEBUG",
+        "LOG_FORMAT": "Console",
+    }
+    settings = CommonSettings.from_reader(Reader(environ))
+    assert settings.redis_url.reveal() == environ["REDIS_URL"]
+    assert settings.endpoints_file == Path("/etc/e.toml")
+    assert (settings.log_level, settings.log_format) == ("debug", "console")
+    assert PASSWORD not in repr(settings)
+
+
+def test_people_get_the_console_format_unless_they_ask_for_another() -> None:
+    assert CommonSettings.from_reader(Reader({}), terminal=True).log_format == "console"
+    asked = CommonSettings.from_reader(Reader({"LOG_FORMAT": "json"}), terminal=True)
+    assert asked.log_format == "json"
+
+
+def test_stderr_says_whether_people_read_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    assert CommonSettings.from_reader(Reader({})).log_format == "json"  # captured, so no terminal
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        (
+            {"LOG_LEVEL": "loud"},
+            "LOG_LEVEL: expected one of debug, info, warning, error, critical, got 'loud'",
+        ),
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT: expected one of json, console, got 'xml'"),
+        ({"REDIS_URL": "h:1"}, None),
+    ],
+)
+def test_what_both_programs_need_is_checked(environ: dict[str, str], message: str | None) -> None:
+    with pytest.raises(SettingsError) as caught:
+        CommonSettings.from_reader(Reader(environ))
+    assert message is None or str(caught.value) == message
+    assert caught.value.setting == next(iter(environ))
+
+
+def test_settings_never_change() -> None:
+    settings = CommonSettings.from_reader(Reader({}))
+    with pytest.raises(FrozenInstanceError):
+        settings.log_level = "debug"
