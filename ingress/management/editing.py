@@ -3,6 +3,7 @@
 import os
 import tomllib
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -42,8 +43,16 @@ class EndpointsEditor:
         self.path = path
         self._environ = environ
         self._check_writable()
-        self.endpoints = read_endpoints(path, environ)
-        """What the file says."""
+        self._open()
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """What the file says now.
+
+        Raises:
+            SettingsError: it is wrong.
+        """
+        return read_endpoints(self.path, self._environ)
 
     @property
     def is_read_by_others(self) -> bool:
@@ -56,23 +65,17 @@ class EndpointsEditor:
         Raises:
             SettingsError: the file can't be written, or would be wrong.
         """
-        if endpoint_id in self.endpoints:
+        draft = self._open()
+        if endpoint_id in draft.endpoints:
             self.accept(endpoint_id, secret)
             return
-        document = self._document()
         row = {"id": endpoint_id, "organization_id": organization_id, "secrets": [secret.reveal()]}
-        array: Any = document.get("endpoint")
+        array: Any = draft.document.get("endpoint")
         if array is None or isinstance(array, AoT):
-            table = tomlkit.table()
-            table.update(row)
-            # Put together as text: an empty line before it, and everything else as it was.
-            block = tomlkit.dumps({"endpoint": _tables(table)})
-            text = tomlkit.dumps(document)
-            gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
-            self._write(text + gap + block)
-            return
-        array.append(row)
-        self._write(tomlkit.dumps(document))
+            self._write(draft, draft.text + _gap(draft.text) + _block(row))
+        else:
+            array.append(row)
+            self._write(draft)
 
     def accept(self, endpoint_id: str, secret: Secret) -> None:
         """Put a secret before the others, unless it is there.
@@ -80,11 +83,10 @@ class EndpointsEditor:
         Raises:
             SettingsError: the file can't be written, or would be wrong.
         """
-        endpoint = self.endpoints[endpoint_id]
+        draft = self._open()
+        endpoint, table = draft.find(endpoint_id)
         if any(known.value == secret and known.until is None for known in endpoint.secrets):
             return
-        document = self._document()
-        table = _table_of(document, endpoint_id)
         secrets = table["secrets"]
         for number, known in reversed(list(enumerate(endpoint.secrets))):
             if known.value == secret:  # it had an end
@@ -92,7 +94,7 @@ class EndpointsEditor:
         secrets.insert(0, _entry(secrets, secret))
         if not isinstance(secrets, AoT) and "\n" not in secrets.as_string():
             table["secrets"] = _spaced(secrets)
-        self._write(tomlkit.dumps(document))
+        self._write(draft)
 
     def retire(self, endpoint_id: str, meant: Selects, until: datetime) -> None:
         """Let secrets end at a moment; those that end already keep theirs.
@@ -100,12 +102,12 @@ class EndpointsEditor:
         Raises:
             SettingsError: the file can't be written, or would be wrong.
         """
-        document = self._document()
-        secrets = _table_of(document, endpoint_id)["secrets"]
-        for number, secret in enumerate(self.endpoints[endpoint_id].secrets):
+        draft = self._open()
+        endpoint, table = draft.find(endpoint_id)
+        for number, secret in enumerate(endpoint.secrets):
             if meant(secret) and secret.until is None:
-                _end(secrets, number, until)
-        self._write(tomlkit.dumps(document))
+                _end(table["secrets"], number, until)
+        self._write(draft)
 
     def drop(self, endpoint_id: str, meant: Selects) -> None:
         """Take secrets out of the file; the endpoint has to keep one.
@@ -113,12 +115,12 @@ class EndpointsEditor:
         Raises:
             SettingsError: the file can't be written, or would be wrong.
         """
-        document = self._document()
-        secrets = _table_of(document, endpoint_id)["secrets"]
-        for number, secret in reversed(list(enumerate(self.endpoints[endpoint_id].secrets))):
+        draft = self._open()
+        endpoint, table = draft.find(endpoint_id)
+        for number, secret in reversed(list(enumerate(endpoint.secrets))):
             if meant(secret):
-                del secrets[number]
-        self._write(tomlkit.dumps(document))
+                del table["secrets"][number]
+        self._write(draft)
 
     def remove(self, endpoint_id: str) -> None:
         """Take an endpoint out of the file, unless it is gone or the only one.
@@ -126,33 +128,33 @@ class EndpointsEditor:
         Raises:
             SettingsError: the file can't be written, or would be wrong.
         """
-        if endpoint_id not in self.endpoints or len(self.endpoints) == 1:
+        draft = self._open()
+        if endpoint_id not in draft.endpoints or len(draft.endpoints) == 1:
             return
-        document = self._document()
-        tables: Any = document["endpoint"]
+        tables: Any = draft.document["endpoint"]
         place = _place_of(tables, endpoint_id)
         if isinstance(tables, AoT):
-            self._write(_without_table(self._text(), place))
+            self._write(draft, _without_table(draft.text, place))
         else:
             del tables[place]
-            self._write(tomlkit.dumps(document))
+            self._write(draft)
 
-    def _document(self) -> TOMLDocument:
-        return tomlkit.parse(self._text())
+    def _open(self) -> "_Draft":
+        """The file as it is at this moment: somebody may edit it while a command waits."""
+        text = _read(self.path)
+        endpoints = _parsed(text, self.path, self._environ)
+        return _Draft(self.path, text, tomlkit.parse(text), endpoints)
 
-    def _text(self) -> str:
-        return _read(self.path)
-
-    def _write(self, text: str) -> None:
+    def _write(self, draft: "_Draft", text: str | None = None) -> None:
         """Write what the file is to say, after reading it as the ingress will."""
-        if text == self._text():
+        text = tomlkit.dumps(draft.document) if text is None else text
+        if text == draft.text:
             return
-        endpoints = parse_endpoints(text, path=self.path, environ=self._environ)
+        parse_endpoints(text, path=self.path, environ=self._environ)
         try:
             replace_file(self.path, text.encode())
         except OSError as exc:
             raise self._unwritable(exc.strerror) from exc
-        self.endpoints = endpoints
 
     def _check_writable(self) -> None:
         """Refuse early: before Sellfern has been asked for anything."""
@@ -170,10 +172,25 @@ def read_endpoints(path: Path, environ: Mapping[str, str]) -> Endpoints:
     Raises:
         SettingsError: it is there but can't be read, or it is wrong.
     """
-    text = _read(path)
-    if _says_nothing(text):
-        return Endpoints({}, {})
-    return parse_endpoints(text, path=path, environ=environ)
+    return _parsed(_read(path), path, environ)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """One reading of the file, and what is to become of it."""
+
+    path: Path
+    text: str
+    document: TOMLDocument
+    endpoints: Endpoints
+
+    def find(self, endpoint_id: str) -> tuple[Endpoint, Any]:
+        """An endpoint and its table."""
+        endpoint = self.endpoints.get(endpoint_id)
+        if endpoint is None:
+            raise SettingsError("ENDPOINT", f"one that is in {self.path}", repr(endpoint_id))
+        tables: Any = self.document["endpoint"]
+        return endpoint, tables[_place_of(tables, endpoint_id)]
 
 
 def named(wanted: Collection[str]) -> Selects:
@@ -189,6 +206,12 @@ def expired(now: float) -> Selects:
 def fingerprints(endpoint: Endpoint) -> list[str]:
     """The fingerprints of an endpoint's secrets."""
     return [secret.fingerprint for secret in endpoint.secrets]
+
+
+def _parsed(text: str, path: Path, environ: Mapping[str, str]) -> Endpoints:
+    if _says_nothing(text):
+        return Endpoints({}, {})
+    return parse_endpoints(text, path=path, environ=environ)
 
 
 def _says_nothing(text: str) -> bool:
@@ -208,15 +231,20 @@ def _read(path: Path) -> str:
         raise SettingsError(_SETTING, "a readable file", f"{path} ({why})") from exc
 
 
-def _tables(table: Table) -> AoT:
+def _block(row: Mapping[str, object]) -> str:
+    """The text of an ``[[endpoint]]`` table."""
+    table = tomlkit.table()
+    table.update(row)
     tables = tomlkit.aot()
     tables.append(table)
-    return tables
+    return tomlkit.dumps({"endpoint": tables})
 
 
-def _table_of(document: TOMLDocument, endpoint_id: str) -> Any:
-    tables: Any = document["endpoint"]
-    return tables[_place_of(tables, endpoint_id)]
+def _gap(text: str) -> str:
+    """What makes an empty line before the next table."""
+    if not text:
+        return ""
+    return "\n" if text.endswith("\n") else "\n\n"
 
 
 def _place_of(tables: Any, endpoint_id: str) -> int:

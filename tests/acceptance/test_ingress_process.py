@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -113,76 +113,83 @@ async def readiness(program: Program, *codes: str) -> None:
     await until(told)
 
 
-async def stop(place: Place) -> None:
+@contextlib.asynccontextmanager
+async def stopped(place: Place) -> AsyncIterator[None]:
     place.server.stop()
+    try:
+        yield
+    finally:
+        place.server.start()
 
 
-async def start(place: Place) -> None:
-    place.server.start()
-
-
-async def crash(place: Place) -> None:
+@contextlib.asynccontextmanager
+async def crashed(place: Place) -> AsyncIterator[None]:
     place.server.kill()
+    try:
+        yield
+    finally:
+        place.server.start()
 
 
-async def freeze(place: Place) -> None:
+@contextlib.asynccontextmanager
+async def frozen(place: Place) -> AsyncIterator[None]:
     place.server.freeze()
+    try:
+        yield
+    finally:
+        place.server.thaw()
 
 
-async def thaw(place: Place) -> None:
-    place.server.thaw()
-
-
-async def become_replica(place: Place) -> None:
+@contextlib.asynccontextmanager
+async def demoted(place: Place) -> AsyncIterator[None]:
     await place.redis.replicaof("127.0.0.1", 1)
+    try:
+        yield
+    finally:
+        await place.redis.replicaof("NO", "ONE")
 
 
-async def become_primary(place: Place) -> None:
-    await place.redis.replicaof("NO", "ONE")
-
-
-async def fill(place: Place) -> None:
+@contextlib.asynccontextmanager
+async def full(place: Place) -> AsyncIterator[None]:
     await place.redis.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        await place.redis.config_set("maxmemory", 0)
 
 
-async def make_room(place: Place) -> None:
-    await place.redis.config_set("maxmemory", 0)
-
-
-async def never_sync(place: Place) -> None:
+@contextlib.asynccontextmanager
+async def unsynced(place: Place) -> AsyncIterator[None]:
     """Redis goes on writing to its file, and nothing makes it reach the disk."""
     await place.redis.config_set("appendfsync", "no")
+    try:
+        yield
+    finally:
+        await place.redis.config_set("appendfsync", "always")
 
 
-async def sync_always(place: Place) -> None:
-    await place.redis.config_set("appendfsync", "always")
-
-
-Step = Callable[[Place], Awaitable[None]]
+Failure = Callable[[Place], contextlib.AbstractAsyncContextManager[None]]
 
 
 @pytest.mark.parametrize(
-    ("fail", "repair", "code", "unready"),
+    ("failure", "code", "unready"),
     [
-        pytest.param(stop, start, "redis_unreachable", ["redis_unreachable"], id="stopped"),
-        pytest.param(crash, start, "redis_unreachable", ["redis_unreachable"], id="crashed"),
-        pytest.param(freeze, thaw, "redis_timeout", ["redis_timeout"], id="frozen"),
-        pytest.param(
-            become_replica, become_primary, "redis_readonly", ["redis_readonly"], id="a replica"
-        ),
-        pytest.param(fill, make_room, "redis_out_of_memory", [], id="full"),
-        pytest.param(never_sync, sync_always, "not_synced", [], id="not synced"),
+        (stopped, "redis_unreachable", ["redis_unreachable"]),
+        (crashed, "redis_unreachable", ["redis_unreachable"]),
+        (frozen, "redis_timeout", ["redis_timeout"]),
+        (demoted, "redis_readonly", ["redis_readonly"]),
+        (full, "redis_out_of_memory", []),
+        (unsynced, "not_synced", []),
     ],
 )
 async def test_a_failing_redis_is_a_503_until_it_works_again_and_nothing_accepted_is_missing(
-    place: Place, fail: Step, repair: Step, code: str, unready: list[str]
+    place: Place, failure: Failure, code: str, unready: list[str]
 ) -> None:
     async with place.traffic():
         assert (await place.deliver()).status == 202
-        await fail(place)
-        await asyncio.gather(place.refuses(code), readiness(place.program, *unready))
-        assert (await place.program.admin("/livez")).status == 200
-        await repair(place)
+        async with failure(place):
+            await asyncio.gather(place.refuses(code), readiness(place.program, *unready))
+            assert (await place.program.admin("/livez")).status == 200
         await readiness(place.program)
     for reply in place.refused.values():
         assert_unavailable(reply)
@@ -192,24 +199,22 @@ async def test_a_failing_redis_is_a_503_until_it_works_again_and_nothing_accepte
 
 
 async def test_no_answer_comes_while_redis_keeps_its_own_back(place: Place) -> None:
-    place.server.freeze()
-    waiting = asyncio.create_task(place.deliver())
-    await asyncio.wait([waiting], timeout=0.3)
-    assert not waiting.done()
-    place.server.thaw()
+    async with frozen(place):
+        waiting = asyncio.create_task(place.deliver())
+        await asyncio.wait([waiting], timeout=0.3)
+        assert not waiting.done()
     assert (await waiting).status == 202
     await place.holds_all_accepted()
 
 
 async def test_a_delivery_known_already_is_accepted_only_once_it_is_on_disk(place: Place) -> None:
-    await never_sync(place)
     signed = body()
-    assert_unavailable(await place.deliver(signed), "not_synced")
-    assert await place.redis.exists(keys.payload(keys.job_id("org_a", signed)))
-    # What is new to a connection is known to Redis: only a write of its own makes it wait.
-    await place.redis.client_kill_filter(_type="normal", skipme=True)
-    assert_unavailable(await place.deliver(signed), "not_synced")
-    await sync_always(place)
+    async with unsynced(place):
+        assert_unavailable(await place.deliver(signed), "not_synced")
+        assert await place.redis.exists(keys.payload(keys.job_id("org_a", signed)))
+        # What is new to a connection is known to Redis: only a write of its own makes it wait.
+        await place.redis.client_kill_filter(_type="normal", skipme=True)
+        assert_unavailable(await place.deliver(signed), "not_synced")
     assert (await place.deliver(signed)).code == "known"
 
 
@@ -300,17 +305,16 @@ async def test_sigterm_answers_every_request_that_was_sent(place: Place, tmp_pat
         contextlib.AsyncExitStack() as connections,
     ):
         clients = [await connections.enter_async_context(Client.to(program.port)) for _ in slow]
-        place.server.freeze()
-        asked = [asyncio.create_task(program.deliver(each)) for each in whole]
-        for client, each in zip(clients, slow, strict=True):
-            await client.send(delivery(each)[:-20])
-        await _holds(program, sum(map(len, whole)) + sum(len(each) - 20 for each in slow))
-        program.send(signal.SIGTERM)
-        await program.logged("draining")
-        await readiness(program, "draining")
-        for client, each in zip(clients, slow, strict=True):
-            await client.send(each[-20:])
-        place.server.thaw()
+        async with frozen(place):
+            asked = [asyncio.create_task(program.deliver(each)) for each in whole]
+            for client, each in zip(clients, slow, strict=True):
+                await client.send(delivery(each)[:-20])
+            await _holds(program, sum(map(len, whole)) + sum(len(each) - 20 for each in slow))
+            program.send(signal.SIGTERM)
+            await program.logged("draining")
+            await readiness(program, "draining")
+            for client, each in zip(clients, slow, strict=True):
+                await client.send(each[-20:])
         replies = await asyncio.gather(*asked, *(client.reply() for client in clients))
         assert await program.ended() == 0
     assert [reply.status for reply in replies] == [202] * 25

@@ -4,13 +4,16 @@ import json
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from shared import atomic_file
 from shared.endpoints import EndpointSecret
+from shared.sellfern.client import Client
 from shared.sellfern.simulator import Fault
-from tests.management_support import KEY_A, KEY_B, KEY_WITHOUT_SCOPE, Desk, desk
+from tests.management_support import KEY_A, KEY_B, KEY_WITHOUT_SCOPE, Death, Desk, Died, desk
 
 URL = "https://hooks.example.com"
 
@@ -433,6 +436,66 @@ def test_an_answer_that_can_t_be_kept_is_asked_for_again(here: Desk) -> None:
     (remote,) = here.vendor.endpoints.of("org_a")
     assert EndpointSecret(remote.secret).fingerprint == here.here().secrets[0].fingerprint
     assert len(here.keys()) == 1
+
+
+def dies(here: Desk, patch: pytest.MonkeyPatch, at: int, *command: str) -> bool:
+    """Run a command that dies at a point; whether there was such a point."""
+    death = Death(at)
+    with patch.context() as within:
+        within.setattr(atomic_file, "_write", death.after(atomic_file._write))
+        within.setattr(atomic_file, "_sync_folder", death.after(atomic_file._sync_folder))
+        within.setattr(Client, "_attempt", death.around(Client._attempt))
+        try:
+            here.ok(*command)
+        except Died:
+            return True
+    return False
+
+
+def test_a_registration_that_dies_at_any_point_is_completed_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in count(1):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        with desk(folder) as here:
+            here.learn()
+            command = ("register", "acme", "--organization", "org_a", "--yes")
+            if not dies(here, monkeypatch, at, *command):
+                break
+            again = here.endpoints(*command)
+            if again.exit_code:  # it had died after its end
+                assert "one that isn't in" in again.stderr
+            (remote,) = here.vendor.endpoints.of("org_a")
+            assert here.secrets() == {remote.secret.reveal(): False}
+            assert len(here.keys()) == 1
+            assert not here.pending
+    assert at > 8
+
+
+def test_a_removal_that_dies_at_any_point_is_completed_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in count(1):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        with desk(folder) as here:
+            here.learn()
+            here.register(URL)
+            here.register(URL, name="beta")
+            if not dies(here, monkeypatch, at, "remove", "acme", "--yes"):
+                break
+            again = here.endpoints("remove", "acme", "--yes")
+            if again.exit_code:
+                assert "ENDPOINT: expected one of the endpoints file" in again.stderr
+            assert [each.url for each in here.vendor.endpoints.of("org_a")] == [
+                f"{URL}/webhooks/beta"
+            ]
+            assert "acme" not in here.file.read_text()
+            assert len(here.keys()) == 1
+            assert not here.pending
+            assert here.work == {}
+    assert at > 8
 
 
 def test_what_an_answer_says_can_t_steer_the_terminal(here: Desk) -> None:

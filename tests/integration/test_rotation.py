@@ -278,6 +278,39 @@ def test_an_endpoint_that_left_the_file_meanwhile_stops_the_rotation(
     assert "ENDPOINT: expected one of the endpoints file" in result.stderr
 
 
+def test_a_secret_that_somebody_adds_by_hand_meanwhile_stays(open_place: OpenPlace) -> None:
+    """The rotation ends only the secrets that it began with."""
+    place = open_place()
+    place.here.endpoints("rotate", "acme", "--wait", "0", "--yes")
+    text = place.here.file.read_text()
+    place.here.file.write_text(text.replace("secrets = [", 'secrets = ["whsec_by_hand", '))
+    place.here.ok(*ROTATE)
+    assert place.here.secrets() == {
+        "whsec_by_hand": False,
+        place.new_secret: False,
+        FIRST: True,
+    }
+
+
+def test_an_endpoint_that_leaves_the_file_between_two_steps_stops_the_rotation(
+    open_place: OpenPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = open_place()
+    enable = rotating.Rotating._enable
+
+    async def enable_and_leave(self: rotating.Rotating, rotation: rotating.Rotation) -> object:
+        following = await enable(self, rotation)
+        text = place.here.file.read_text()
+        place.here.file.write_text(text.replace('id = "acme"', 'id = "other"'))
+        return following
+
+    monkeypatch.setattr(rotating.Rotating, "_enable", enable_and_leave)
+    result = place.here.endpoints(*ROTATE)
+    assert result.exit_code == 1
+    assert "acme is no longer in" in result.stderr
+    assert place.first_id in place.remotes
+
+
 def test_a_secret_that_sellfern_doesn_t_show_is_copied_in_between(
     open_place: OpenPlace,
 ) -> None:

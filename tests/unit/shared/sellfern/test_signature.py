@@ -244,6 +244,13 @@ def test_any_bytes_with_any_headers_verify_or_raise_a_signature_error(
     assert caught.value.code in {"signature_missing", "signature_invalid"}
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_verifying_says_which_secret_it_was(place: int) -> None:
+    secrets = [b"one", b"two", b"three"]
+    headers = sign(SELLFERN, BODY, secrets[place], now=NOW, message_id="m")
+    assert verify(SELLFERN, BODY, CIMultiDict(headers), secrets, NOW) == place
+
+
 @given(body=st.binary(max_size=200), secret=st.binary(min_size=1, max_size=40))
 def test_any_body_and_any_secret_sign_and_verify(body: bytes, secret: bytes) -> None:
     for scheme in (SELLFERN, TIMESTAMPED, GITHUB):
