@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo sellfern test check format bench chaos lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ $(READY): requirements-dev.lock pyproject.toml
 demo: $(READY) ## run the main job: 2,000 signed events, one ingress, two workers
 	@$(BIN)/python -m deploy.local.demo $(ARGS)
 
+sellfern: $(READY) ## start a Sellfern to develop against, on port 8090
+	@$(BIN)/python -m shared.sellfern.simulator --port 8090 --api-key sk_test_local:org_123 $(ARGS)
+
 test: $(READY) ## run the tests with their coverage
 	@$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest $(ARGS)
@@ -44,6 +47,9 @@ format: $(READY) ## write the format that check wants
 
 bench: $(READY) ## measure against the peers; results go to tests/bench/results/
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: $(READY) ## break everything while events come in, and balance the account
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 lock: $(READY) ## resolve the pinned locks anew (needs uv)
 	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet pyproject.toml --output-file requirements.lock
