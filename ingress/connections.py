@@ -135,6 +135,8 @@ class Connections(web.Server):
     ) -> web.BaseRequest:
         """Make the request that a connection answers next, and let it know whose body is read."""
         cast("Connection", protocol).body = payload
+        if message.upgrade:  # it is declined, but aiohttp loses what may have come behind it
+            protocol.close()
         return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
 
 

@@ -1,4 +1,4 @@
-"""Facts about the ingress on the command line: a bad start, check, send, installed scripts."""
+"""Facts about the ingress on the command line: check, send, installed scripts."""
 
 import asyncio
 import contextlib
@@ -19,11 +19,10 @@ from ingress.cli import main
 from shared import job as jobs
 from shared import keys
 from tests.acceptance.ingress_process import IngressProcess, ingress
-from tests.acceptance.process import Ended, environment, run, run_command
+from tests.acceptance.process import environment, run, run_command
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-UNKNOWN = '[[endpoint]]\nid = "acme"\norganization_id = "org_a"\nsecret = "whsec_a"\n'
 GONE = """
 [[endpoint]]
 id = "acme"
@@ -39,14 +38,12 @@ secrets = [{ value = "whsec_b", until = 2020-01-01T00:00:00Z }]
 
 @dataclass(frozen=True)
 class Place:
-    """An ingress, and three more Redis servers that it couldn't work with."""
+    """An ingress, and a Redis that it couldn't work with."""
 
     redis: Redis
     program: IngressProcess
     environ: dict[str, str]
     forgetful: EmbeddedRedis
-    replica: EmbeddedRedis
-    folder: Path
 
     @property
     def url(self) -> str:
@@ -73,78 +70,13 @@ class Place:
 async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
     folder = tmp_path_factory.mktemp("commands")
     (folder / "endpoints.toml").write_text(GONE)
-    (folder / "unknown.toml").write_text(UNKNOWN)
-    (folder / "latin.toml").write_bytes(b"# caf\xe9\n")
     with (
         EmbeddedRedis(appendfsync="always") as server,
         EmbeddedRedis(appendfsync=None) as forgetful,
-        EmbeddedRedis(replicaof=("127.0.0.1", server.port)) as replica,
     ):
         environ = environment(server.url, folder)
         async with Redis.from_url(server.url) as redis, ingress(environ) as program:
-            yield Place(redis, program, environ, forgetful, replica, folder)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bad_starts(place: Place) -> dict[str, Ended]:
-    """What became of each bad start; they are slow one by one."""
-    taken = str(place.program.port)
-    folder = place.folder
-    changes: dict[str, tuple[str, dict[str, str]]] = {
-        "a port that is none": ("ingress", {"INGRESS_PORT": "http"}),
-        "two settings": ("ingress", {"MAX_BODY_BYTES": "4096", "MAX_BYTES_IN_FLIGHT": "2048"}),
-        "no endpoints file": ("ingress", {"ENDPOINTS_FILE": str(folder / "none.toml")}),
-        "an unknown key": ("ingress", {"ENDPOINTS_FILE": str(folder / "unknown.toml")}),
-        "an unknown key, worker": ("worker", {"ENDPOINTS_FILE": str(folder / "unknown.toml")}),
-        "not a text file": ("ingress", {"ENDPOINTS_FILE": str(folder / "latin.toml")}),
-        "no redis": ("ingress", {"REDIS_URL": "redis://:hidden@127.0.0.1:1"}),
-        "no append-only file": ("ingress", {"REDIS_URL": place.forgetful.url}),
-        "a replica": ("ingress", {"REDIS_URL": place.replica.url}),
-        "a replica, worker": ("worker", {"REDIS_URL": place.replica.url}),
-        "port taken": ("ingress", {"INGRESS_PORT": taken}),
-        "admin port taken": ("ingress", {"INGRESS_ADMIN_PORT": taken}),
-        "admin port taken, worker": ("worker", {"WORKER_ADMIN_PORT": taken}),
-        "another's address": ("ingress", {"INGRESS_HOST": "192.0.2.1"}),
-    }
-    few = asyncio.Semaphore(2)
-
-    async def start(program: str, settings: dict[str, str]) -> Ended:
-        async with few:
-            return await run(program, environ={**place.environ, **settings})
-
-    ended = await asyncio.gather(*(start(*each) for each in changes.values()))
-    return dict(zip(changes, ended, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("start", "message"),
-    [
-        ("a port that is none", "INGRESS_PORT: expected a port from 0 to 65535, got 'http'"),
-        ("two settings", "MAX_BYTES_IN_FLIGHT: expected at least MAX_BODY_BYTES (4096), got 2048"),
-        ("no endpoints file", "none.toml (No such file or directory)"),
-        ("an unknown key", "unknown.toml) line 4: expected one of the keys id,"),
-        ("an unknown key, worker", "unknown.toml) line 4: expected one of the keys id,"),
-        ("not a text file", "latin.toml (not UTF-8)"),
-        ("no redis", "got redis://:***@127.0.0.1:1: no connection to Redis"),
-        ("no append-only file", "DURABILITY=fsync: expected appendonly yes, got no"),
-        ("a replica", "REDIS_URL: expected a Redis that keeps accepted events"),
-        ("a replica, worker", "REDIS_URL: expected a Redis that can be worked with"),
-        ("port taken", "INGRESS_PORT: expected a port free to listen on, got"),
-        ("admin port taken", "INGRESS_ADMIN_PORT: expected a port free to listen on, got"),
-        ("admin port taken, worker", "WORKER_ADMIN_PORT: expected a port free to listen on, got"),
-        ("another's address", "INGRESS_HOST: expected an address of this machine, got '192.0.2.1'"),
-    ],
-)
-async def test_a_bad_start_is_one_line_and_exit_code_2(
-    bad_starts: dict[str, Ended], start: str, message: str
-) -> None:
-    ended = bad_starts[start]
-    assert (ended.code, ended.stdout) == (2, "")
-    (error,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
-    assert error.startswith("error: ")
-    assert message in error
-    for hidden in ("hidden", "whsec_a"):
-        assert hidden not in ended.stderr
+            yield Place(redis, program, environ, forgetful)
 
 
 async def test_check_tells_what_it_has_found_to_people_and_to_machines(place: Place) -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared import keys
-from tests.acceptance.process import PATIENCE, ROOT, environment, until
+from tests.acceptance.process import PATIENCE, environment, until
 from tests.acceptance.worker_process import running
 from tests.conftest import StartRedis
 from tests.integration.jobs import NOTHING, account, counters
@@ -242,36 +240,3 @@ async def test_caps_retries_and_kills_leave_the_running_counters_at_zero(
     assert await account(redis) == NOTHING
     ended = await counters(redis)
     assert ended["handled"] == 1000
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"WORKER_CONCURRENCY": "many"}, "WORKER_CONCURRENCY: expected a whole number"),
-        ({"BACKOFF_BASE": "2h"}, "BACKOFF_BASE: expected at most BACKOFF_CAP (50ms), got 2h"),
-        ({"MAX_EVENT_AGE": "7d"}, "MAX_EVENT_AGE: expected less than DEDUPE_RETENTION minus"),
-        ({"WORKER_HANDLERS": "nowhere:handlers"}, "WORKER_HANDLERS: expected a module to import"),
-        ({"WORKER_HANDLERS": "json:handlers"}, "WORKER_HANDLERS: expected a registry in"),
-        ({"WORKER_HANDLERS": "json:dumps"}, "WORKER_HANDLERS: expected a worker.Handlers object"),
-        ({"WORKER_HANDLERS": "?"}, "WORKER_HANDLERS: expected package.module:name, got '?'"),
-        ({"ENDPOINTS_FILE": "/nowhere.toml"}, "ENDPOINTS_FILE"),
-        ({"REDIS_URL": "redis://127.0.0.1:1"}, "REDIS_URL: expected a Redis that can be worked"),
-        ({"REDIS_URL": "http://x"}, "REDIS_URL: expected redis://"),
-    ],
-)
-def test_a_wrong_setting_is_one_line_and_exit_code_2(
-    redis_server: EmbeddedRedis, tmp_path: Path, changes: dict[str, str], line: str
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "worker"],
-        cwd=ROOT,
-        env=environment(redis_server.url, tmp_path, **changes),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    (error,) = [text for text in done.stderr.splitlines() if not text.startswith("{")]
-    assert error.startswith("error: ")
-    assert line in error

@@ -1,6 +1,7 @@
 """Section: how many deliveries a second one ingress accepts, and how long each waits."""
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -109,7 +110,7 @@ def measure(effort: Effort, progress: Progress) -> Section:
     missing: dict[str, str] = {}
     runs: Runs = {}
     with TemporaryDirectory(prefix="sellfern-bench-") as folder:
-        number = round((effort.load_seconds + _WARM_SECONDS) * _FASTEST)
+        number = math.ceil(effort.load_seconds + 1) * _FASTEST
         requests = RequestsFile.write(Path(folder, "requests"), number)
         for round_number in range(1, effort.rounds + 1):
             for ingress in _ALL:
@@ -130,9 +131,11 @@ def _try(
     if ingress.name in missing:
         return
     try:
-        runs.setdefault(ingress.name, []).append(take(ingress, requests, seconds))
+        taken = take(ingress, requests, seconds)
     except CannotRunError as exc:
         missing[ingress.name] = str(exc)
+    else:
+        runs.setdefault(ingress.name, []).append(taken)
 
 
 def take(ingress: Ingress, requests: RequestsFile, seconds: float) -> Taken:

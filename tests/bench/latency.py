@@ -37,7 +37,7 @@ def measure(effort: Effort, progress: Progress) -> Section:
         try:
             probed.append(uvloop.run(_probe(effort.probe_seconds)))
         except CannotRunError as exc:
-            missing["probe"] = str(exc)
+            missing["ours"] = str(exc)
     return _section(probed, missing)
 
 

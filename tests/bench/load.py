@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -67,21 +68,25 @@ def put_load(port: int, requests: RequestsFile, *, first: int, seconds: float) -
     """
     arguments = [str(requests.path), str(requests.size), str(first)]
     if shutil.which("wrk"):
-        threads = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(_WRK_SCRIPT)]
+        whole = math.ceil(seconds)  # wrk knows no others
+        threads = ["-t1", f"-c{CONNECTIONS}", f"-d{whole}s", "-s", str(_WRK_SCRIPT)]
         command = ["wrk", *threads, f"http://127.0.0.1:{port}/", "--", *arguments]
     else:
         own = [sys.executable, "-m", "tests.bench.load", str(port), str(seconds)]
         command = [*own, *arguments, str(requests.number)]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds + _SPARE_SECONDS,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds + _SPARE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise CannotRunError(f"no end within {_SPARE_SECONDS:g} s after the load") from None
     if done.returncode:
-        raise CannotRunError(last_line(done.stderr))
+        raise CannotRunError(last_line(done.stderr or done.stdout))
     load = Load(**json.loads(last_line(done.stdout)))
     if load.answered == load.refused:
         raise CannotRunError(f"none of {load.answered} requests was accepted")

@@ -79,7 +79,7 @@ def measure(effort: Effort, progress: Progress) -> Section:
             try:
                 noted = uvloop.run(_note(situation, effort.probe_seconds * _SECONDS_OF_PROBE))
             except CannotRunError as exc:
-                missing[situation.name] = str(exc)
+                missing[f"ours, {situation.name}"] = str(exc)
             else:
                 rounds[situation.name].append(noted)
     return _section(situations, rounds, missing)

@@ -273,6 +273,60 @@ async def test_a_default_cap_of_one_makes_nobody_wait_for_a_retry(redis: Redis, 
     await hand.claim_only(second)
 
 
+@pytest.mark.parametrize("cap", [1, 2, None])
+async def test_a_slot_that_a_retry_keeps_is_free_once_it_is_due_whatever_the_cap_is_then(
+    redis: Redis, hand: Hand, cap: int | None
+) -> None:
+    first, second, third = await enqueued(redis, FIRST, SECOND, THIRD)
+    assert await hand.retry(await hand.claim_only(first)) is Settled.RETRIED
+    assert await hand.claim() == []
+    await hand.cap(cap)
+    assert (await account(redis)).running == {"org_a": 1}
+    claimed = await hand.claim()
+    assert len(claimed) == {1: 0, 2: 1, None: 2}[cap]
+    await hand.come_due(first)
+    await hand.promote()
+    assert (await account(redis)).running.get("org_a", 0) == len(claimed)
+    while claimed or (claimed := await hand.claim()):
+        await hand.finish(claimed)
+        claimed = []
+    assert await account(redis) == NOTHING
+    assert (await counters(redis))["handled"] == len((first, second, third))
+
+
+async def test_retries_that_keep_more_slots_than_the_cap_now_allows_end_one_by_one(
+    redis: Redis, hand: Hand
+) -> None:
+    await hand.cap(2)
+    first, second, third = await enqueued(redis, FIRST, SECOND, THIRD)
+    one, two = await hand.claim(2)
+    await hand.cap(1)
+    assert await hand.retry(one) is Settled.RETRIED
+    assert await hand.retry(two) is Settled.RETRIED
+    assert (await account(redis)).running == {"org_a": 2}
+    await hand.come_due(first)
+    assert await hand.claim() == []
+    await hand.come_due(second)
+    for job in (second, first, third):
+        await hand.finish([await hand.claim_only(job)])
+    assert await account(redis) == NOTHING
+
+
+async def test_a_release_after_the_lease_counts_unless_somebody_has_noticed(
+    redis: Redis, hand: Hand
+) -> None:
+    (job,) = await enqueued(redis, FIRST)
+    claim = await hand.claim_only(job)
+    await hand.come_due(job)
+    assert await hand.release(claim) is Settled.RELEASED
+    claim = await hand.claim_only(job)
+    assert claim.claims == 0
+    await hand.come_due(job)
+    await hand.promote()
+    assert await hand.release(claim) is Settled.LOST
+    assert (await account(redis)).queued == {job}
+
+
 async def test_a_release_goes_back_ahead_of_those_that_came_later(redis: Redis, hand: Hand) -> None:
     """Also where its place is less than one, since it weighs so much."""
     await hand.cap(1, weight=4.0)
@@ -352,3 +406,38 @@ async def test_an_answer_of_one_job_is_no_other_jobs_trouble(redis: Redis, hand:
     )
     assert isinstance(refused, Refused)
     assert released is Settled.RELEASED
+
+
+# Who comes too late
+
+
+async def test_who_lost_the_lease_asks_for_no_retry(redis: Redis, hand: Hand) -> None:
+    (job,) = await enqueued(redis, FIRST)
+    late = await hand.claim_only(job)
+    await hand.come_due(job)
+    holder = await hand.claim_only(job)
+    assert await hand.retry(late) is Settled.LOST
+    await hand.come_due(job)
+    assert (await hand.claim_only(job)).attempts == holder.attempts == 0
+
+
+async def test_who_lost_the_lease_marks_nothing(redis: Redis, hand: Hand) -> None:
+    """A mark by who judges no more would outlive the job that settles without one."""
+    (job,) = await enqueued(redis, FIRST)
+    late = await hand.claim_only(job)
+    await hand.come_due(job)
+    holder = await hand.claim_only(job)
+    assert await hand.mark(late) is Mark.LOST
+    assert await mark_of(redis, "evt_1") is None
+    assert await hand.dead(holder, "malformed") is Settled.DEAD
+    assert (await record_of(redis, job))["event_id"] == ""
+
+
+async def test_who_lost_the_lease_renews_nothing(redis: Redis, hand: Hand) -> None:
+    (job,) = await enqueued(redis, FIRST)
+    late = await hand.claim_only(job)
+    await hand.come_due(job)
+    await hand.promote()
+    lost = await hand.transitions.renew("w1", [late], description=b"{}", slots=1, lease=30)
+    assert lost == [late]
+    assert await places(redis, job) == ["queued"]

@@ -1,10 +1,12 @@
 """Facts about who comes when, among organizations and within one."""
 
+from collections.abc import Iterator
 from itertools import count
 
 import pytest
 from redis.asyncio import Redis
 
+from deploy.local.embedded_redis import EmbeddedRedis
 from shared import keys
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, delivery, enqueue
@@ -12,6 +14,13 @@ from worker import contention
 from worker.transitions import Settled
 
 _numbers = count()
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[EmbeddedRedis]:
+    """Give a server that writes nothing to a disk, since these take many steps."""
+    with EmbeddedRedis(appendfsync=None) as server:
+        yield server
 
 
 @pytest.fixture
@@ -98,8 +107,8 @@ async def test_a_retry_does_not_go_behind_its_own_backlog(redis: Redis, hand: Ha
 
 
 async def test_retries_do_not_go_ahead_of_others(redis: Redis, hand: Hand) -> None:
-    await wait(redis, 200, "org_a")
-    claims = await hand.claim(200)
+    await wait(redis, 60, "org_a")
+    claims = await hand.claim(60)
     for claim in claims:
         assert await hand.retry(claim) is Settled.RETRIED
         await hand.come_due(claim.job)
@@ -181,6 +190,21 @@ async def test_a_backlog_that_was_paused_leaves_the_others_their_slots(
         order = [claim.job for claim in claims]
         assert (share(order, "org_a"), share(order, "org_b")) == (8, 2)
         await hand.finish(claims)
+
+
+async def test_the_systems_time_does_not_go_back_with_what_waited_long(
+    redis: Redis, hand: Hand
+) -> None:
+    """Or else whoever comes next would be ahead of all who wait."""
+    (old,) = await wait(redis, 1, "org_a")
+    await contention.pause(redis, "org_a", "a test")
+    await wait(redis, 100, "org_b")
+    await handled(hand, 50)
+    await contention.resume(redis, "org_a")
+    await hand.finish([(await hand.claim(1))[0]])
+    assert not await redis.zscore(keys.ACCEPTED, old)
+    (next_one,) = await wait(redis, 1, "org_c")
+    assert await redis.zscore(keys.QUEUE, next_one) == 51
 
 
 async def test_one_at_a_time_is_in_order_of_acceptance_whatever_happens(

@@ -490,29 +490,32 @@ async def test_15_a_mark_whose_job_is_gone_is_taken_over(
     await handled_once(redis, hand, other)
 
 
-async def test_16_a_paused_flood_stands_in_nobodys_way(redis: Redis, hand: Hand) -> None:
+async def test_16_a_paused_flood_stands_in_nobodys_way(fresh_redis_server: StartRedis) -> None:
     """Others' events are claimed by one call, again and again; then the flood keeps its order."""
-    flood = [delivery(each) for each in bodies(100_000)]
-    for start in range(0, len(flood), 5_000):
-        await enqueue(redis, *flood[start : start + 5_000])
-    accepted = [keys.job_id("org_a", each.body) for each in flood]
-    await contention.pause(redis, "org_a", "a test")
-    for number in range(20):
-        (job,) = await enqueued(redis, delivery(b"%d" % number, "org_b"))
-        await hand.finish([await hand.claim_only(job)])
+    server = fresh_redis_server(appendfsync=None)
+    async with Redis.from_url(server.url) as redis:
+        hand = Hand(redis)
+        flood = [delivery(each) for each in bodies(100_000)]
+        for start in range(0, len(flood), 5_000):
+            await enqueue(redis, *flood[start : start + 5_000])
+        accepted = [keys.job_id("org_a", each.body) for each in flood]
+        await contention.pause(redis, "org_a", "a test")
+        for number in range(20):
+            (job,) = await enqueued(redis, delivery(b"%d" % number, "org_b"))
+            await hand.finish([await hand.claim_only(job)])
 
-    await hand.cap(100)
-    await contention.resume(redis, "org_a")
-    started: list[str] = []
-    for _ in range(10):
-        claims = await hand.claim(100)
-        started += [each.job for each in claims]
-        await hand.finish(claims)
-    assert started == accepted[:1_000]
-    left = set(accepted[1_000:])
-    found = await account(redis)
-    assert found == unfinished(queued=found.queued, parked=left - found.queued)
-    assert found.accepted == left
+        await hand.cap(100)
+        await contention.resume(redis, "org_a")
+        started: list[str] = []
+        for _ in range(10):
+            claims = await hand.claim(100)
+            started += [each.job for each in claims]
+            await hand.finish(claims)
+        assert started == accepted[:1_000]
+        left = set(accepted[1_000:])
+        found = await account(redis)
+        assert found == unfinished(queued=found.queued, parked=left - found.queued)
+        assert found.accepted == left
 
 
 async def filled(redis: Redis) -> list[str]:

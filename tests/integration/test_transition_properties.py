@@ -42,7 +42,7 @@ FAR = 2**62
 organizations = st.sampled_from(ORGANIZATIONS)
 workers = st.sampled_from(("w1", "w2", "w3"))
 places = st.integers(0, 30)
-event_ids = st.sampled_from(("evt_1", "evt_2", "evt_3"))
+event_ids = st.sampled_from(("evt_1", "evt_2"))
 
 
 class Machine(RuleBasedStateMachine):
@@ -92,7 +92,7 @@ class Machine(RuleBasedStateMachine):
         self.run(self.redis.flushall())
         self.run(self.transitions.publish([(IN_ORDER, 1, 4.0), ("org_a", 2, 1.0)]))
 
-    @rule(organization=organizations, event_id=event_ids, variant=st.integers(0, 2))
+    @rule(organization=organizations, event_id=event_ids, variant=st.integers(0, 1))
     def deliver(self, organization: str, event_id: str, variant: int) -> None:
         sent = delivery(f"{event_id} {variant}".encode(), organization)
         job = keys.job_id(organization, sent.body)
@@ -190,9 +190,8 @@ class Machine(RuleBasedStateMachine):
 
     def unless_held(self, held: bool) -> None:  # noqa: FBT001  # a fact, not an option
         """The one rule: without the token nothing at all has changed."""
-        after = self.look()
-        assert held or after.values == self.books.values
-        self.books = after
+        if not held:
+            assert self.look().values == self.books.values
 
     @precondition(lambda self: self.given)
     @rule(
@@ -208,8 +207,10 @@ class Machine(RuleBasedStateMachine):
     def come_too_late(self, place: int) -> None:
         """Whatever somebody says of a job that another has, or nobody, is said in vain."""
         claim = self.late()[place % len(self.late())]
-        for verb in VERBS:
-            assert self.settled(claim, verb, failed=True) is Settled.LOST
+        answers = self.run(
+            self.transitions.settle([self.settlement(claim, verb, failed=True) for verb in VERBS])
+        )
+        assert answers == [Settled.LOST] * len(VERBS)
         assert self.marked(claim) is Mark.LOST
         scores = self.books.queue
         self.renewed("w1", [claim], 1)
@@ -257,6 +258,14 @@ class Machine(RuleBasedStateMachine):
             if self.settled(claim, verb, failed=False) is not Settled.AGAIN:
                 return
         raise AssertionError("its mark keeps changing hands")
+
+    @precondition(lambda self: self.given)
+    @rule(place=places)
+    def bury(self, place: int) -> None:
+        """Give up an event, once its mark is known."""
+        claim = self.pick(place)
+        if self.marked(claim) is not Mark.LOST:
+            self.settled(claim, "dead", failed=False)
 
     def settlement(self, claim: Claim, verb: str, *, failed: bool) -> Settlement:
         breaker = BREAKER.packed() if failed else None
@@ -319,6 +328,8 @@ class Machine(RuleBasedStateMachine):
         job = sorted(self.books.records)[place % len(self.books.records)]
         assert self.run(revival.discard(self.redis, job, retention=RETENTION))
         self.given_up.add(self.event(job))
+        if self.books.records[job]:  # a late redelivery must not bring it back
+            assert self.look().marks[self.event(job)] == f"done:{job}"
 
     @precondition(lambda self: self.books.records)
     @rule(organization=organizations)
@@ -420,4 +431,4 @@ def take_steps(url: str, *, examples: int, random: bool = False, shrink: bool = 
 def test_the_promises_hold_in_any_order_of_steps(fresh_redis_server: StartRedis) -> None:
     """The same steps each time; TRANSITION_EXAMPLES=5000 takes so many others."""
     server = fresh_redis_server(appendfsync=None)
-    take_steps(server.url, examples=EXAMPLES or 100, random=EXAMPLES > 0)
+    take_steps(server.url, examples=EXAMPLES or 60, random=EXAMPLES > 0)

@@ -98,8 +98,6 @@ async def test_of_the_headers_those_worth_reading_are_kept_and_no_other(
     [
         ("x" * 5000, "x" * KEPT_LENGTH),
         ("é" * 5000, "é" * KEPT_LENGTH),
-        ("a\udcffb", "a\N{REPLACEMENT CHARACTER}b"),
-        ("\udced\udca0\udc80", "\N{REPLACEMENT CHARACTER}" * 3),
         ("\N{PILE OF POO}", "\N{PILE OF POO}"),
         ("", ""),
     ],
@@ -124,7 +122,6 @@ async def test_a_kept_header_is_short_and_valid_text(
         ("/webhooks/nobody", "POST", "unknown_endpoint"),
         ("/webhooks/ACME", "POST", "unknown_endpoint"),
         ("/webhooks/acme/", "POST", "unknown_endpoint"),
-        ("/webhooks/%61cme", "POST", "unknown_endpoint"),
     ],
 )
 async def test_what_is_no_delivery_is_refused_unread(

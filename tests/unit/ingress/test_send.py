@@ -142,30 +142,28 @@ async def test_of_a_long_answer_the_beginning_is_shown_whatever_its_bytes() -> N
 async def test_nobody_at_the_other_end_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/"
-    with pytest.raises(SendError) as caught:
+    with pytest.raises(SendError, match=rf"^--url: expected an answer from {url}, got: .+$"):
         await post(url, b"{}", {})
-    assert str(caught.value).startswith(f"{url}: ")
-    assert "\n" not in str(caught.value)
 
 
 async def test_an_answer_that_does_not_come_is_told_with_the_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(send, "TIMEOUT_SECONDS", 0.05)
+    given_up = asyncio.Event()
 
-    async def never(_: web.BaseRequest) -> web.StreamResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
+    async def late(_: web.BaseRequest) -> web.StreamResponse:
+        await given_up.wait()
+        return web.Response()
 
-    async with serving(never) as url:
-        with pytest.raises(SendError, match=r": no answer within 0.05 seconds$"):
+    async with serving(late) as url:
+        with pytest.raises(SendError, match=r"^--url: expected an answer within 0.05 seconds"):
             await post(url, b"{}", {})
+        given_up.set()
 
 
 @pytest.mark.parametrize("url", ["", "acme", "http://", "ftp://127.0.0.1/", "http://127.0.0.1:x/"])
 async def test_what_is_no_url_is_one_line(url: str) -> None:
     with pytest.raises(SendError) as caught:
         await post(url, b"{}", {})
-    assert str(caught.value).startswith(f"{url}: ")
-    assert len(str(caught.value)) > len(f"{url}: ")
-    assert "\n" not in str(caught.value)
+    assert str(caught.value) == f"--url: expected an http:// or https:// URL, got {url!r}"

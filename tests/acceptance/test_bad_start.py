@@ -1,0 +1,84 @@
+"""Facts about a start that can't succeed, of either program."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from tests.acceptance.process import Ended, environment, run
+
+UNKNOWN_KEY = '[[endpoint]]\nid = "acme"\norganization_id = "org_a"\nsecret = "whsec_a"\n'
+
+STARTS = {
+    ("ingress", "INGRESS_PORT", "http"): "expected a port from 0 to 65535, got 'http'",
+    ("ingress", "MAX_BYTES_IN_FLIGHT", "2048"): "expected at least MAX_BODY_BYTES (1048576), got",
+    ("ingress", "ENDPOINTS_FILE", "{folder}/none.toml"): "none.toml (No such file or directory)",
+    ("ingress", "ENDPOINTS_FILE", "{folder}/unknown.toml"): "unknown.toml) line 4: expected one of",
+    ("ingress", "ENDPOINTS_FILE", "{folder}/latin.toml"): "latin.toml (not UTF-8)",
+    ("ingress", "REDIS_URL", "redis://:hidden@127.0.0.1:1"): "redis://:***@127.0.0.1:1: no conn",
+    ("ingress", "REDIS_URL", "{forgetful}"): "DURABILITY=fsync: expected appendonly yes, got no",
+    ("ingress", "REDIS_URL", "{replica}"): "expected a Redis that keeps accepted events",
+    ("ingress", "INGRESS_PORT", "{taken}"): "expected a port free to listen on, got",
+    ("ingress", "INGRESS_ADMIN_PORT", "{taken}"): "expected a port free to listen on, got",
+    ("worker", "WORKER_CONCURRENCY", "many"): "expected a whole number",
+    ("worker", "WORKER_HANDLERS", "nowhere:handlers"): "expected a module to import",
+    ("worker", "WORKER_HANDLERS", "json:dumps"): "expected a worker.Handlers object",
+    ("worker", "ENDPOINTS_FILE", "{folder}/unknown.toml"): "unknown.toml) line 4: expected one of",
+    ("worker", "REDIS_URL", "http://x"): "expected redis://",
+    ("worker", "REDIS_URL", "redis://:hidden@127.0.0.1:1"): "expected a Redis that can be worked",
+    ("worker", "REDIS_URL", "{replica}"): "expected a primary, got a slave",
+    ("worker", "WORKER_ADMIN_PORT", "{taken}"): "expected a port free to listen on, got",
+}
+"""What is said of one wrong setting of a program."""
+
+Start = tuple[str, str, str]
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Start, Ended]]:
+    """How each start ended; two at a time, since they would take long one by one."""
+    folder = tmp_path_factory.mktemp("starts")
+    (folder / "unknown.toml").write_text(UNKNOWN_KEY)
+    (folder / "latin.toml").write_bytes(b"# caf\xe9\n")
+    with (
+        EmbeddedRedis(appendfsync="always") as server,
+        EmbeddedRedis(appendfsync=None) as forgetful,
+        EmbeddedRedis(replicaof=("127.0.0.1", server.port)) as replica,
+        socket.create_server(("127.0.0.1", 0)) as taken,
+    ):
+        places = {
+            "folder": folder,
+            "forgetful": forgetful.url,
+            "replica": replica.url,
+            "taken": taken.getsockname()[1],
+        }
+        yield asyncio.run(_start_all(server.url, folder, places))
+
+
+async def _start_all(url: str, folder: Path, places: dict[str, object]) -> dict[Start, Ended]:
+    few = asyncio.Semaphore(2)
+
+    async def end(program: str, setting: str, value: str) -> Ended:
+        async with few:
+            changes = {setting: value.format(**places)}
+            return await run(program, environ=environment(url, folder, **changes))
+
+    ended = await asyncio.gather(*(end(*start) for start in STARTS))
+    return dict(zip(STARTS, ended, strict=True))
+
+
+@pytest.mark.parametrize("start", STARTS, ids=" ".join)
+def test_a_wrong_setting_is_one_line_and_exit_code_2(
+    ends: dict[Start, Ended], start: Start
+) -> None:
+    _, setting, _ = start
+    ended = ends[start]
+    assert (ended.code, ended.stdout) == (2, ""), ended.stderr
+    (error,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert error.startswith(f"error: {setting}")
+    assert STARTS[start] in error
+    for hidden in ("hidden", "whsec_"):
+        assert hidden not in ended.stderr

@@ -1,0 +1,229 @@
+"""Facts about leaving: what is under way is finished, and nothing else is begun."""
+
+import asyncio
+import socket
+
+import pytest
+
+from ingress.health import DRAINING, Readiness
+from ingress.listener import listening
+from ingress.receive import Receiver
+from ingress.settings import IngressSettings
+from shared.errors import SettingsError
+from shared.health import Problem
+from tests.ingress_support import (
+    BODY,
+    Client,
+    RecordingWriter,
+    Running,
+    ask,
+    endpoints,
+    request_bytes,
+)
+from tests.integration.ingress.public_port import (
+    PATIENCE,
+    check_refusal,
+    connections,
+    ends,
+    public_port,
+    until,
+)
+from tests.log_support import CapturedLog
+
+
+def is_leaving(place: Running) -> bool:
+    return place.listener._connections.leaving
+
+
+def is_closed_to_deliveries(place: Running) -> bool:
+    return place.receiver.closed
+
+
+async def begun(place: Running) -> "asyncio.Task[None]":
+    """Begin to drain."""
+    draining = asyncio.create_task(place.listener.drain())
+    await until(lambda: is_leaving(place))
+    return draining
+
+
+async def test_a_delivery_under_way_is_finished_and_its_connection_closed(
+    writer: RecordingWriter, log: CapturedLog
+) -> None:
+    writer.gate.clear()
+    async with public_port(writer) as place, Client.to(place.port) as client:
+        await client.send(request_bytes())
+        await writer.reached.wait()
+        draining = await begun(place)
+        await until(lambda: is_closed_to_deliveries(place))
+        assert not draining.done()
+        writer.gate.set()
+        reply = await client.reply()
+        assert (reply.status, reply.headers["connection"]) == (202, "close")
+        await ends(client)
+        await draining
+    assert log.events.count("draining") == 1
+    assert "drain_cut_short" not in log.events
+
+
+async def test_a_body_that_is_still_coming_is_waited_for(writer: RecordingWriter) -> None:
+    raw = request_bytes()
+    async with public_port(writer) as place, Client.to(place.port) as client:
+        await client.send(raw[:-10])
+        await until(lambda: place.held > 0)
+        draining = await begun(place)
+        await until(lambda: is_closed_to_deliveries(place))
+        assert (await client.ask(raw[-10:])).status == 202
+        await draining
+
+
+async def test_idle_connections_are_closed_and_the_port_is_free(writer: RecordingWriter) -> None:
+    async with (
+        public_port(writer) as place,
+        Client.to(place.port) as silent,
+        Client.to(place.port) as used,
+    ):
+        await used.ask(request_bytes())
+        await until(lambda: len(connections(place)) == 2)
+        await place.listener.drain()
+        await ends(silent)
+        await ends(used)
+        with pytest.raises(ConnectionRefusedError):
+            await ask(place.port, request_bytes())
+
+
+async def test_for_a_while_new_deliveries_are_taken_and_each_is_told_to_go_elsewhere(
+    writer: RecordingWriter,
+) -> None:
+    """A load balancer takes a moment to notice; what it sends meanwhile isn't lost."""
+    async with public_port(writer, drain_delay=PATIENCE) as place, Client.to(place.port) as early:
+        await until(lambda: len(connections(place)) == 1)
+        draining = await begun(place)
+        assert place.readiness.draining
+        assert await place.readiness.problems() == [DRAINING]
+        for reply in (await early.ask(request_bytes()), await ask(place.port, request_bytes())):
+            assert (reply.status, reply.headers["connection"]) == (202, "close")
+        await ends(early)
+        draining.cancel()
+
+
+async def test_requests_that_were_sent_at_once_are_all_answered_before_their_connection_ends(
+    writer: RecordingWriter,
+) -> None:
+    writer.gate.clear()
+    bodies = [b"1", b"2"]
+    async with public_port(writer, drain_delay=PATIENCE) as place, Client.to(place.port) as client:
+        await client.send(b"".join(map(request_bytes, bodies)))
+        await writer.reached.wait()
+        draining = await begun(place)
+        writer.gate.set()
+        first, second = [await client.reply() for _ in bodies]
+        assert (first.status, second.status) == (202, 202)
+        assert "connection" not in first.headers
+        assert second.headers["connection"] == "close"
+        await ends(client)
+        draining.cancel()
+
+
+async def test_a_delivery_that_comes_too_late_is_asked_for_again(writer: RecordingWriter) -> None:
+    writer.gate.clear()
+    async with public_port(writer) as place, Client.to(place.port) as client:
+        await client.send(request_bytes(b"1"), request_bytes(b"2"))
+        await writer.reached.wait()
+        draining = await begun(place)
+        await until(lambda: is_closed_to_deliveries(place))
+        writer.gate.set()
+        assert (await client.reply()).status == 202
+        check_refusal(await client.reply(), 503, "draining")
+        await ends(client)
+        await draining
+    assert [delivery.body for delivery in writer.deliveries] == [b"1"]
+
+
+async def test_a_connection_that_comes_as_the_port_closes_is_told_so(
+    writer: RecordingWriter,
+) -> None:
+    """The system has taken it for us already, so that nobody refuses it but we."""
+    async with public_port(writer) as place:
+        place.listener._connections.stop()
+        async with Client.to(place.port) as client:
+            check_refusal(await client.reply(), 503, "draining")
+            await ends(client)
+
+
+async def test_headers_that_are_incomplete_are_not_waited_for(writer: RecordingWriter) -> None:
+    async with public_port(writer) as place, Client.to(place.port) as client:
+        await client.send(request_bytes()[:20])
+        await until(lambda: any(each._timer for each in connections(place)))
+        await place.listener.drain()
+        await ends(client)
+    assert writer.deliveries == []
+
+
+async def test_what_takes_too_long_is_cut_and_that_is_logged(
+    writer: RecordingWriter, log: CapturedLog
+) -> None:
+    writer.gate.clear()
+    async with public_port(writer, drain_seconds=0.1) as place, Client.to(place.port) as client:
+        await client.send(request_bytes())
+        await writer.reached.wait()
+        async with asyncio.timeout(PATIENCE):
+            await place.listener.drain()
+            line = log.lines[-1]
+            assert (line["event"], line["level"], line["connections"]) == (
+                "drain_cut_short",
+                "warning",
+                1,
+            )
+            await place.listener.close()
+        await ends(client)
+    assert writer.deliveries == []
+
+
+async def test_an_end_without_a_drain_closes_whatever_is_open(writer: RecordingWriter) -> None:
+    writer.gate.clear()
+    async with (
+        public_port(writer, connections=4) as place,
+        Client.to(place.port) as silent,
+        Client.to(place.port) as begins,
+        Client.to(place.port) as sends,
+        Client.to(place.port) as waits,
+        Client.to(place.port) as too_many,
+    ):
+        await begins.send(b"POST")
+        await sends.send(request_bytes()[: -len(BODY)])
+        await waits.send(request_bytes())
+        await writer.reached.wait()
+        check_refusal(await too_many.reply(), 503, "too_many_connections")
+        async with asyncio.timeout(PATIENCE):
+            await place.listener.close()
+        for client in (silent, begins, waits, too_many):
+            await ends(client)
+        await sends.reader.read()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "x" * 300])
+async def test_a_host_that_is_not_here_is_a_setting_at_fault(
+    writer: RecordingWriter, host: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"^INGRESS_HOST: .*, got '{host}'$"):
+        await listen(writer, {"INGRESS_HOST": host, "INGRESS_PORT": "0"})
+
+
+async def test_a_port_that_is_taken_is_a_setting_at_fault(writer: RecordingWriter) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(SettingsError, match=rf"^INGRESS_PORT: .*, got {port} \("):
+            await listen(writer, {"INGRESS_PORT": port})
+
+
+async def listen(writer: RecordingWriter, environ: dict[str, str]) -> None:
+    """Listen where it can't be done."""
+    settings = IngressSettings.from_environ(environ)
+    known = endpoints()
+    receiver = Receiver(lambda: known, writer, settings.limits)
+
+    async def nothing() -> list[Problem]:
+        return []
+
+    async with listening(settings, receiver, Readiness(nothing)):
+        raise AssertionError

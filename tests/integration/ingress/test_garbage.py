@@ -1,0 +1,150 @@
+"""The public port answers anything, in its own shape or not at all, and lets go of it."""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.ingress_support import BODY, Client, RecordingWriter, Running, chunked, request_bytes
+from tests.integration.ingress.public_port import (
+    PATIENCE,
+    chunked_head,
+    connections,
+    public_port,
+    until,
+)
+
+HEAD = request_bytes()[: -len(BODY)]
+PIECES = [
+    request_bytes(),
+    request_bytes(path="/"),
+    HEAD,
+    HEAD[:-2],
+    BODY,
+    chunked_head(),
+    chunked(BODY),
+    chunked(BODY)[:-5],
+    b"POST /webhooks/acme HTTP/1.1\r\n",
+    b"POST ",
+    b"GET ",
+    b"CONNECT ",
+    b"OPTIONS * HTTP/1.1\r\n",
+    b"http://",
+    b"/webhooks/acme",
+    b" HTTP/1.1\r\n",
+    b" HTTP/1.0\r\n",
+    b"Host: x\r\n",
+    b"Host: x\r\n\r\n",
+    b"Connection: close\r\n",
+    b"Connection: keep-alive\r\n",
+    b"Connection: upgrade\r\nUpgrade: websocket\r\n",
+    b"Connection: upgrade\r\nUpgrade: h2c\r\n",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: 99999999999\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Encoding: gzip\r\n",
+    b"Expect: 100-continue\r\n",
+    b"5\r\nabcde\r\n",
+    b"0\r\n\r\n",
+    b"x" * 9000,
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b" ",
+    b":",
+    b";",
+    b"\xff",
+]
+ANSWER = re.compile(
+    rb"HTTP/(?:0\.9|1\.0|1\.1|2\.0) (\d{3}) [A-Za-z ]+\r\n((?:[A-Z][^\r\n]*\r\n)+)\r\n"
+)
+STATUSES = {202, 400, 401, 404, 405, 408, 413, 415, 431}
+
+parts = st.lists(
+    st.lists(st.sampled_from(PIECES) | st.binary(max_size=20), min_size=1, max_size=8).map(
+        b"".join
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+class Port:
+    """A public port that lives through many examples, and what went wrong on its loop."""
+
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self._runner = runner
+        self._stack = AsyncExitStack()
+        self.surprises: list[Any] = []
+        self.place = runner.run(self._open())
+
+    async def _open(self) -> Running:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: self.surprises.append(context))
+        times = {"header_seconds": 100, "body_seconds": 100, "keepalive_seconds": 100}
+        return await self._stack.enter_async_context(public_port(RecordingWriter(), **times))
+
+    def close(self) -> None:
+        self._runner.run(self._stack.aclose())
+
+    def answers(self, parts: list[bytes]) -> bytes:
+        """All that is said to a client that sends these parts and then ends its side."""
+        return self._runner.run(self._answers(parts))
+
+    async def _answers(self, parts: list[bytes]) -> bytes:
+        async with asyncio.timeout(PATIENCE), Client.to(self.place.port) as client:
+            reading = asyncio.create_task(client.reader.read())
+            with contextlib.suppress(OSError, RuntimeError):  # closed meanwhile
+                for part in parts:
+                    await client.send(part)
+                    await asyncio.sleep(0)
+                client.writer.write_eof()
+            with contextlib.suppress(ConnectionError):
+                return await reading
+        return b""
+
+    async def _let_go(self) -> None:
+        await until(lambda: not connections(self.place) and self.place.held == 0)
+
+    def let_go(self) -> None:
+        """Wait until nothing of the clients is left."""
+        self._runner.run(self._let_go())
+
+
+@pytest.fixture(scope="module", params=[asyncio.new_event_loop, uvloop.new_event_loop])
+def port(request: pytest.FixtureRequest) -> Iterator[Port]:
+    with asyncio.Runner(loop_factory=request.param) as runner:
+        port = Port(runner)
+        yield port
+        port.close()
+
+
+@given(parts=parts)
+@settings(max_examples=150)
+def test_whatever_is_sent_the_answers_are_whole_and_nothing_is_left_open(
+    port: Port, parts: list[bytes]
+) -> None:
+    said = port.answers(parts)
+    while said:
+        said = said.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        answer = ANSWER.match(said)
+        assert answer is not None
+        assert int(answer[1]) in STATUSES
+        length = re.search(rb"Content-Length: (\d+)\r\n", answer[2])
+        assert length is not None
+        end = answer.end() + int(length[1])
+        content = json.loads(said[answer.end() : end])
+        assert set(content) in ({"success", "error", "meta"}, {"success", "data", "meta"})
+        said = said[end:]
+    port.let_go()
+    assert port.surprises == []
