@@ -56,5 +56,5 @@ lock: $(READY) ## resolve the pinned locks anew (needs uv)
 	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet --extra dev pyproject.toml --output-file requirements-dev.lock
 
 clean: ## remove what make has made
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -290,7 +290,7 @@ async def test_sigterm_answers_every_request_that_was_sent(place: Place, tmp_pat
     whole = [body() for _ in range(20)]
     slow = [body() for _ in range(5)]
     async with (
-        ingress(environment(place.server.url, tmp_path)) as program,
+        ingress(environment(place.server.url, tmp_path, DRAIN_DELAY="0")) as program,
         contextlib.AsyncExitStack() as connections,
     ):
         clients = [await connections.enter_async_context(Client.to(program.port)) for _ in slow]

@@ -19,15 +19,20 @@ _TEXT_WIDTH: Final = 6.6
 """Of one letter, roughly; the legend is set by it."""
 
 _STYLE: Final = """<style>
-  svg { --page: #ffffff; --ink: #1f2328; --faint: #d0d7de; font: 12px system-ui, sans-serif; }
-  svg { --c0: #0969da; --c1: #bf8700; --c2: #1a7f37; --c3: #cf222e; }
-  @media (prefers-color-scheme: dark) {
-    svg { --page: #0d1117; --ink: #e6edf3; --faint: #3d444d; }
-    svg { --c0: #58a6ff; --c1: #d29922; --c2: #3fb950; --c3: #ff7b72; }
-  }
-  text { fill: var(--ink); } .title { font-size: 14px; font-weight: 600; }
-  .page { fill: var(--page); } .axis { stroke: var(--faint); }
+  text { font: 12px system-ui, sans-serif; fill: #1f2328; }
+  .title { font-size: 14px; font-weight: 600; }
+  .page { fill: #ffffff; } .axis { stroke: #d0d7de; }
+  .c0 { fill: #0969da; } .c1 { fill: #bf8700; } .c2 { fill: #1a7f37; } .c3 { fill: #cf222e; }
   .line { fill: none; stroke-width: 2; }
+  .s0 { stroke: #0969da; } .s1 { stroke: #bf8700; } .s2 { stroke: #1a7f37; }
+  .s3 { stroke: #cf222e; }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e6edf3; }
+    .page { fill: #0d1117; } .axis { stroke: #3d444d; }
+    .c0 { fill: #58a6ff; } .c1 { fill: #d29922; } .c2 { fill: #3fb950; } .c3 { fill: #ff7b72; }
+    .s0 { stroke: #58a6ff; } .s1 { stroke: #d29922; } .s2 { stroke: #3fb950; }
+    .s3 { stroke: #ff7b72; }
+  }
 </style>"""
 _COLOURS: Final = 4
 
@@ -86,16 +91,12 @@ def _text(x: float, y: float, content: str, kind: str = "", anchor: str = "start
     return f'<text{named} x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(content)}</text>'
 
 
-def _colour(index: int) -> str:
-    return f"var(--c{index % _COLOURS})"
-
-
 def _legend(names: Sequence[str]) -> Iterator[str]:
     if len(names) == 1:  # the title says it
         return
     x = 16.0
     for index, name in enumerate(names):
-        yield f'<rect x="{x:g}" y="34" width="10" height="10" style="fill:{_colour(index)}"/>'
+        yield f'<rect class="c{index % _COLOURS}" x="{x:g}" y="34" width="10" height="10"/>'
         yield _text(x + 15, 43, name)
         x += 34 + len(name) * _TEXT_WIDTH
 
@@ -122,8 +123,8 @@ def _bar(y: float, value: float | None, scale: float, index: int) -> Iterator[st
         return
     width = max(1.0, value * scale)
     yield (
-        f'<rect x="{_LEFT}" y="{y + 1:g}" width="{width:.1f}" height="{_BAR - 2}" rx="2" '
-        f'style="fill:{_colour(index)}"/>'
+        f'<rect class="c{index % _COLOURS}" x="{_LEFT}" y="{y + 1:g}" width="{width:.1f}" '
+        f'height="{_BAR - 2}" rx="2"/>'
     )
     yield _text(round(_LEFT + width + 6), y + _BAR - 4, short(value))
 
@@ -147,8 +148,8 @@ def _line(
     points: Sequence[tuple[float, float]], values: Sequence[float], index: int
 ) -> Iterator[str]:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    yield f'<polyline class="line" points="{path}" style="stroke:{_colour(index)}"/>'
-    below = 18 if index else -8  # two lines that lie on each other keep both their numbers
+    yield f'<polyline class="line s{index % _COLOURS}" points="{path}"/>'
+    below = -8 if index else 18  # the first is what was measured, a later one a bound above it
     for (x, y), value in zip(points, values, strict=True):
-        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" style="fill:{_colour(index)}"/>'
+        yield f'<circle class="c{index % _COLOURS}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
         yield _text(round(x), round(y + below), short(value), anchor="middle")

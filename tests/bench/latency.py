@@ -11,7 +11,7 @@ from tests.bench.charts import Bars
 from tests.bench.draining import redis_server
 from tests.bench.effort import Effort
 from tests.bench.environments import CannotRunError
-from tests.bench.figures import Figure, percentile, spread
+from tests.bench.figures import Figure, percentile, spread, summary
 from tests.bench.probe import RATE, Place, Probed
 from tests.bench.progress import Progress
 from tests.bench.report import Section
@@ -80,5 +80,5 @@ def _section(probed: list[Probed], missing: dict[str, str]) -> Section:
         ),
         figures=dict(found.get("POST to handled", {})),
         missing=missing,
-        raw={kind: rounds for kind, rounds in kinds.items() if rounds},
+        raw={kind: [summary(times) for times in rounds] for kind, rounds in kinds.items()},
     )

@@ -14,7 +14,7 @@ from tests.bench.charts import Bars
 from tests.bench.draining import redis_server
 from tests.bench.effort import Effort
 from tests.bench.environments import CannotRunError
-from tests.bench.figures import Figure, percentile, short, spread
+from tests.bench.figures import Figure, percentile, short, spread, summary
 from tests.bench.handlers import LOUD
 from tests.bench.probe import RATE, Place
 from tests.bench.progress import Progress
@@ -141,7 +141,7 @@ def _section(
         missing=missing,
         notes=_notes(situations, rounds),
         raw={
-            name: [{"left": noted.left, "seconds": noted.times} for noted in of_one]
+            name: [{"left": noted.left, "seconds": summary(noted.times)} for noted in of_one]
             for name, of_one in rounds.items()
         },
     )

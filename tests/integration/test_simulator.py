@@ -621,8 +621,8 @@ async def test_a_receiver_that_accepts_a_forgery_is_told_on(receiver: Sink) -> N
         async with simulator("ka:org_a", bad_signatures=1.0) as sellfern:
             subscribe(sellfern, receiver)
             _, forged = await sellfern.deliver()
-    (line,) = log.lines
-    assert (line["event"], line["event_id"]) == ("forgery_accepted", forged.event.id)
+    (line,) = [line for line in log.lines if line["event"] == "forgery_accepted"]
+    assert line["event_id"] == forged.event.id
 
 
 async def test_disorder_lets_later_events_overtake(receiver: Sink) -> None:

@@ -30,11 +30,12 @@ async def public_port(
     writer: Writer,
     **options: Any,  # of `running`
 ) -> AsyncIterator[Running]:
-    """A public port; fails where bytes or connections stay held after a test."""
-    async with running(writer, **options) as place:
-        yield place
-        await until(lambda: place.held == 0)
-    await until(lambda: not connections(place))
+    """A public port; fails where bytes or connections stay held after a test, or it hangs."""
+    async with asyncio.timeout(3 * PATIENCE):
+        async with running(writer, **options) as place:
+            yield place
+            await until(lambda: place.held == 0)
+        await until(lambda: not connections(place))
 
 
 def chunked_head(

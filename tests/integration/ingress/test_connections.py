@@ -200,8 +200,8 @@ async def test_an_answer_that_nobody_takes_keeps_no_connection_open(
             (connection,) = connections(place)
             async with asyncio.timeout(PATIENCE):
                 while connection.transport and not connection.transport.get_write_buffer_size():
-                    await loop.sock_sendall(client, SMALL * 5)
-                    await asyncio.sleep(0)
+                    await loop.sock_sendall(client, SMALL * 10)
+                    await until(lambda: connection.is_idle or not connections(place))
             await until(lambda: not connections(place))
 
 

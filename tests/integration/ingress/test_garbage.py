@@ -13,12 +13,19 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.ingress_support import BODY, Client, RecordingWriter, Running, chunked, request_bytes
+from tests.ingress_support import (
+    BODY,
+    Client,
+    RecordingWriter,
+    Running,
+    chunked,
+    request_bytes,
+    running,
+)
 from tests.integration.ingress.public_port import (
     PATIENCE,
     chunked_head,
     connections,
-    public_port,
     until,
 )
 
@@ -92,7 +99,7 @@ class Port:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self.surprises.append(context))
         times = {"header_seconds": 100, "body_seconds": 100, "keepalive_seconds": 100}
-        return await self._stack.enter_async_context(public_port(RecordingWriter(), **times))
+        return await self._stack.enter_async_context(running(RecordingWriter(), **times))
 
     def close(self) -> None:
         self._runner.run(self._stack.aclose())

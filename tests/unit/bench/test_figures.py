@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.bench.figures import Figure, percentile, short, spread
+from tests.bench.figures import Figure, percentile, short, spread, summary
 
 
 def test_a_figure_is_the_median_with_the_lowest_and_the_highest_round() -> None:
@@ -37,6 +37,11 @@ def test_at_least_the_share_of_all_is_within_a_percentile(
     bound = percentile(values, share)
     assert bound in values
     assert sum(value <= bound for value in values) >= share * len(values)
+
+
+def test_of_many_times_a_few_percentiles_are_kept() -> None:
+    times = [number / 1000 for number in range(1, 101)]
+    assert summary(times) == {"p50": 0.05, "p90": 0.09, "p99": 0.099, "most": 0.1}
 
 
 @pytest.mark.parametrize(
