@@ -98,7 +98,11 @@ class Port:
     async def _open(self) -> Running:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self.surprises.append(context))
-        times = {"header_seconds": 100, "body_seconds": 100, "keepalive_seconds": 100}
+        times: dict[str, Any] = {
+            "header_seconds": 100,
+            "body_seconds": 100,
+            "keepalive_seconds": 100,
+        }
         return await self._stack.enter_async_context(running(RecordingWriter(), **times))
 
     def close(self) -> None:
