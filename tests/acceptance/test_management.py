@@ -32,6 +32,7 @@ KEY = "sk_test_of_org_a"
 FIRST = "whsec_a"
 EVENTS_TO_HANDLE = 2000
 PACE = 0.004
+LONGEST = 120.0  # seconds that the rest of the traffic may take
 WAITING = 400  # events that may wait for the worker; more would only test this machine
 
 
@@ -232,8 +233,9 @@ async def place(redis: Redis, server: EmbeddedRedis, folder: Path) -> AsyncItera
             try:
                 yield Place(vendor, receiver, traffic, environ, folder)
                 enough.set()
-                await flowing
-                await traffic.settled()
+                async with asyncio.timeout(LONGEST):
+                    await flowing
+                    await traffic.settled()
                 await traffic.check()
                 assert receiver.events("delivery_refused") == []
                 assert len(traffic.deliveries) >= EVENTS_TO_HANDLE
