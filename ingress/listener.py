@@ -10,7 +10,7 @@ from ingress.health import Readiness
 from ingress.receive import Receiver
 from ingress.settings import IngressSettings
 from ingress.site import Site
-from shared.listening import cannot_listen
+from shared.listening import blaming_settings
 from shared.logs import get_logger
 
 _BACKLOG: Final = 1024  # connections that the system holds until we take them
@@ -44,12 +44,10 @@ class Listener:
         """
         host = self._settings.host
         loop = asyncio.get_running_loop()
-        try:
+        with blaming_settings("INGRESS", host, self._settings.port):
             self._server = await loop.create_server(
                 self._connections, host, self._settings.port, backlog=_BACKLOG
             )
-        except (OSError, UnicodeError) as exc:
-            raise cannot_listen("INGRESS", host, self._settings.port, exc) from exc
         self.port = self._server.sockets[0].getsockname()[1]
         _log.info("ingress_listening", host=host, port=self.port)
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from shared import metrics
 from shared.errors import SellfernError
 from shared.health import Problem
-from shared.listening import cannot_listen
+from shared.listening import blaming_settings
 from shared.logs import get_logger
 
 Check = Callable[[], Awaitable[list[Problem]]]
@@ -70,10 +70,8 @@ async def admin_site(
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
-        try:
+        with blaming_settings(prefix, host, port):
             await site.start()
-        except (OSError, UnicodeError) as exc:
-            raise cannot_listen(prefix, host, port, exc) from exc
         _log.info("admin_listening", host=host, port=site.port)
         yield site.port
     finally:

@@ -1,13 +1,28 @@
 """Why a program can't listen where its settings say."""
 
+import contextlib
 import errno
 import os
 import socket
+from collections.abc import Iterator
 from typing import Final
 
 from shared.errors import SettingsError
 
 _HOST_AT_FAULT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL})
+
+
+@contextlib.contextmanager
+def blaming_settings(prefix: str, host: str, port: int) -> Iterator[None]:
+    """Begin to listen within this block.
+
+    Raises:
+        SettingsError: the system says no; the message is as in `cannot_listen`.
+    """
+    try:
+        yield
+    except (OSError, UnicodeError) as exc:
+        raise cannot_listen(prefix, host, port, exc) from exc
 
 
 def cannot_listen(prefix: str, host: str, port: int, exc: OSError | UnicodeError) -> SettingsError:

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from shared.errors import SettingsError
-from shared.listening import cannot_listen
+from shared.listening import blaming_settings
 from shared.sellfern.simulator.api_key import ApiKey, ApiKeys, parse_api_key
 from shared.sellfern.simulator.clock import Clock
 from shared.sellfern.simulator.control import Control
@@ -77,9 +77,10 @@ async def _listening(sellfern: Sellfern, host: str, port: int) -> AsyncIterator[
     try:
         site = web.TCPSite(runner, host, port)
         try:
-            await site.start()
-        except (OSError, UnicodeError) as exc:
-            raise _named_as_option(cannot_listen("", host, port, exc)) from exc
+            with blaming_settings("", host, port):
+                await site.start()
+        except SettingsError as exc:
+            raise _named_as_option(exc) from exc
         sellfern.url = f"http://{f'[{host}]' if ':' in host else host}:{site.port}"
         yield
     finally:
