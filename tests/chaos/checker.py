@@ -49,7 +49,6 @@ class Period:
 
     fault: str
     began: float
-    ended: float
     events: list[Event] = field(default_factory=list)
 
 
@@ -85,11 +84,11 @@ class Witnesses:
 
     def __init__(self, folder: Path) -> None:
         self.events: dict[str, Event] = {}
-        self.periods: list[Period] = [Period("(none)", 0.0, 0.0)]
+        self.periods: list[Period] = [Period("(none)", 0.0)]
         self.problems: list[str] = []
         self.last_fault_ended = 0.0
         self.quiet_at = 0.0
-        self.ended = False
+        self.ended_in_time = False
         self.unknown_handled: list[str] = []
         for line in _lines(folder / "ledger.jsonl"):
             self._take(line)
@@ -113,13 +112,13 @@ class Witnesses:
             case "answer":
                 self._answer(self.events[line["id"]], line)
             case "fault began":
-                self.periods.append(Period(line["fault"], line["at"], line["at"]))
+                self.periods.append(Period(line["fault"], line["at"]))
             case "fault ended":
-                self.periods[-1].ended = self.last_fault_ended = line["at"]
+                self.last_fault_ended = line["at"]
             case "problem":
                 self.problems.append(line["text"])
             case "all ended":
-                self.quiet_at, self.ended = line["at"], line["in_time"]
+                self.quiet_at, self.ended_in_time = line["at"], line["in_time"]
 
     def _answer(self, event: Event, line: Mapping[str, Any]) -> None:
         status = line["status"]
@@ -338,7 +337,7 @@ def _all_faults(periods: list[Period], required: Iterable[str]) -> Finding:
 
 def _quiet(seen: Witnesses, within: float) -> Finding:
     invariant = f"all has ended {within:g} s after the last fault"
-    if not seen.ended:
+    if not seen.ended_in_time:
         return Finding(invariant, BROKEN, "it had not when the run was given up")
     took = seen.quiet_at - seen.last_fault_ended
     return Finding(invariant, HELD if took <= within else BROKEN, f"{took:.1f} s")

@@ -71,7 +71,7 @@ class Saboteur:
         """SIGKILL Redis, and start it again on its append-only file."""
         self.stage.primary.kill()
         await self._lasts(0.1, 1.0)
-        await self.stage.do(self.stage.primary.start)
+        await self.stage.start_primary()
 
     async def redis_frozen(self) -> None:
         """SIGSTOP Redis for a while."""
@@ -90,8 +90,8 @@ class Saboteur:
         """Make the primary a replica of nobody who is there, and then a primary again."""
         async with self.stage.redis() as redis:
             await redis.execute_command("REPLICAOF", "127.0.0.1", 1)
-            await self._lasts(0.5, 2.0)
-            await redis.execute_command("REPLICAOF", "NO", "ONE")
+        await self._lasts(0.5, 2.0)
+        await self.stage.promote()
 
     async def redis_full(self) -> None:
         """Reach maxmemory; workers go on, nothing more is accepted."""
@@ -117,7 +117,7 @@ class Saboteur:
             while "exiting" not in primary.log().lower().rpartition("ready to accept")[2]:
                 await asyncio.sleep(0.05)
         primary.kill()
-        await self.stage.do(primary.start)
+        await self.stage.start_primary()
 
     async def endpoints_rotated(self) -> None:
         """Give every organization a new secret: both are accepted, then only the new one."""
@@ -134,8 +134,7 @@ class Saboteur:
         stage = self.stage
         stage.primary.kill()
         stage.primary = stage.replica
-        async with stage.redis() as redis:
-            await redis.execute_command("REPLICAOF", "NO", "ONE")
+        await stage.promote()
         stage.proxy.upstream = stage.primary.port
         stage.proxy.drop_all()
         await stage.new_replica()
@@ -170,8 +169,6 @@ EVERYWHERE: Final[tuple[Fault, ...]] = (
 
 REQUIRED: Final[dict[str, tuple[Fault, ...]]] = {
     "fsync": EVERYWHERE,
-    # A primary that comes back from its own disk may be behind what a replica has; here the
-    # replica is what counts, so a lost primary is replaced by it.
     "replica": (*EVERYWHERE, Saboteur.replica_promoted),
 }
 """The kinds of fault that a run of each durability has to exercise."""

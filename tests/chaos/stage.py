@@ -133,6 +133,16 @@ class Stage:
         if code:
             self.say(f"{program.name} ended with code {code} on SIGTERM")
 
+    async def start_primary(self) -> None:
+        """Start the primary on its files again; one that was promoted begins as a replica."""
+        await self.do(self.primary.start)
+        await self.promote()
+
+    async def promote(self) -> None:
+        """Let the primary follow nobody."""
+        async with self.redis() as redis:
+            await redis.execute_command("REPLICAOF", "NO", "ONE")
+
     async def new_replica(self) -> None:
         """Start another replica of the primary; returns once it follows."""
         self._servers += 1
