@@ -184,11 +184,10 @@ class Books:
     def _check_nothing_waits_for_nobody(self) -> None:
         """Who is parked is brought back in line by somebody's end, or by a resume."""
         coming = _tally(self.in_line)
-        no_worker = int(self.values.get(keys.SLOTS, 0)) <= 0
         for organization in set(self.parked.values()):
             if not self.must_wait(organization):
-                one_at_a_time = self.is_tried(organization) or no_worker
-                least = 1 if one_at_a_time else self.cap(organization)
+                cap = self.cap(organization)  # infinite while no worker has said that it lives
+                least = 1 if self.is_tried(organization) or math.isinf(cap) else cap
                 on_their_way = self.running(organization) + coming.get(organization, 0)
                 assert on_their_way >= least, organization
 

@@ -182,6 +182,19 @@ async def test_an_event_whose_mark_is_no_string_can_be_buried(redis: Redis, hand
     assert await account(redis) == NOTHING
 
 
+async def test_an_event_without_its_mark_is_not_committed(redis: Redis, hand: Hand) -> None:
+    """Somebody has deleted it; the worker is sent back to set it again."""
+    (job,) = await enqueued(redis, FIRST)
+    claim = await hand.claim_only(job)
+    assert await hand.mark(claim) is Mark.FRESH
+    await redis.delete(keys.event("org_a", "evt_1"))
+    assert await hand.done(claim) is Settled.AGAIN
+    assert await hand.applied() == 0
+    assert await hand.mark(claim) is Mark.FRESH
+    assert await hand.done(claim) is Settled.DONE
+    assert await account(redis) == NOTHING
+
+
 # Suspects
 
 

@@ -34,6 +34,7 @@ EXAMPLES = int(os.environ.get("TRANSITION_EXAMPLES", "0"))
 
 IN_ORDER = "org_one"
 """Its cap is 1 from the beginning to the end, and its weight makes for fractions."""
+WEIGHT = 4.0
 ORGANIZATIONS = ("org_a", "org_b", IN_ORDER)
 VERBS = ("done", "retry", "dead", "duplicate", "release")
 BREAKER = Breaker(failures=3, cool_off=LATER)
@@ -90,11 +91,12 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.run(self.redis.flushall())
-        self.run(self.transitions.publish([(IN_ORDER, 1, 4.0), ("org_a", 2, 1.0)]))
+        self.run(self.transitions.publish([(IN_ORDER, 1, WEIGHT), ("org_a", 2, 1.0)]))
 
     @rule(organization=organizations, event_id=event_ids, variant=st.integers(0, 1))
     def deliver(self, organization: str, event_id: str, variant: int) -> None:
-        sent = delivery(f"{event_id} {variant}".encode(), organization)
+        weight = WEIGHT if organization == IN_ORDER else 1.0
+        sent = delivery(f"{event_id} {variant}".encode(), organization, weight=weight)
         job = keys.job_id(organization, sent.body)
         known = job in self.books.payloads
         (answer,) = self.run(enqueue(self.redis, sent))
@@ -142,9 +144,13 @@ class Machine(RuleBasedStateMachine):
             if keys.organization_of(other) == IN_ORDER and other in self.order:
                 assert self.order[other] >= self.order[job]
 
-    @rule(worker=workers)
-    def crash(self, worker: str) -> None:
-        self.hands.pop(worker, None)
+    @rule(worker=workers, noticed=st.booleans())
+    def crash(self, worker: str, noticed: bool) -> None:  # noqa: FBT001  # drawn
+        """A worker goes away; its leases are over at once, or when ``come_due`` says so."""
+        held = self.hands.pop(worker, [])
+        jobs = [each.job for each in held if self.books.is_held(each.job, each.token)]
+        if noticed and jobs:
+            self.run(self.redis.zadd(keys.QUEUE, dict.fromkeys(jobs, keys.DEFERRED_FROM)))
 
     @precondition(lambda self: any(s >= keys.DEFERRED_FROM for s in self.books.queue.values()))
     @rule(place=places)
