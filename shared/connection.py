@@ -10,6 +10,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from shared.config import RedisUrl
 from shared.errors import Unavailable
+from shared.packing import packing
 
 SOCKET_TIMEOUT: Final = 3.0
 """Seconds that a reply may take before the outcome of a command is in doubt."""
@@ -74,7 +75,7 @@ def connection_pool(
 ) -> BlockingConnectionPool:
     """A bounded, blocking pool with socket time-outs and TCP keep-alive."""
     options: dict[str, object] = {} if url.is_unix_socket else {"socket_keepalive": True}
-    return BlockingConnectionPool.from_url(
+    pool = BlockingConnectionPool.from_url(
         url.reveal(),
         max_connections=connections,
         timeout=socket_timeout,
@@ -82,6 +83,8 @@ def connection_pool(
         socket_connect_timeout=socket_timeout,
         **options,
     )
+    pool.connection_class = packing(pool.connection_class)
+    return pool
 
 
 def translate(exc: BaseException) -> Unavailable:

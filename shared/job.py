@@ -1,6 +1,6 @@
 """arq's payload record, written as MessagePack."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -34,6 +34,19 @@ class Delivery(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     body: bytes
     weight: float = 1.0
+
+
+class _Call(msgspec.Struct):
+    """arq's record of a call of ``handle_event``."""
+
+    f: Literal["handle_event"]
+    a: tuple[str, str, int, dict[str, str], bytes]
+    k: dict[str, object]
+    t: int | None
+    et: int
+
+
+_call_decoder = msgspec.msgpack.Decoder(_Call)
 
 
 class PayloadError(SellfernError):
@@ -87,8 +100,17 @@ def _is_record(record: object) -> bool:
     )
 
 
+def read(raw: bytes) -> Delivery | None:
+    """The delivery in a payload, at once; ``None`` for whatever else it may be."""
+    try:
+        call = _call_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if call.k else Delivery(*call.a)
+
+
 def decode(raw: bytes) -> Delivery:
-    """The delivery in a payload.
+    """The delivery in a payload, with a reason where there is none.
 
     Raises:
         PayloadError: it is no arq record, calls another function, or its arguments are not ours.

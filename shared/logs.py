@@ -1,5 +1,6 @@
 """Log lines: an event name with fields, as JSON for machines or as text for people."""
 
+import asyncio
 import datetime as dt
 import enum
 import logging
@@ -60,6 +61,16 @@ def get_logger(**initial: object) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(**initial))
 
 
+def get_gathering_logger() -> FilteringBoundLogger:
+    """Give a logger for a line an event: a turn of the event loop writes its lines at once.
+
+    Use it, after `configure`, for what is said thousands of times a second. Whoever else logs
+    writes what was gathered first, so the order is kept; a process that is killed loses the lines
+    of its last turn.
+    """
+    return cast("FilteringBoundLogger", structlog.get_logger(_GATHERED).bind())
+
+
 def configure(*, level: LogLevel, fmt: LogFormat, stream: TextIO | None = None) -> None:
     """Send the lines of this project and of the standard library's loggers to a stream.
 
@@ -95,6 +106,9 @@ class _Output:
     target: BinaryIO
     render: Callable[[str, Fields], bytes]
 
+    def __init__(self) -> None:
+        self._gathered: list[bytes] = []
+
     def line(self, level: str, fields: Fields) -> bytes:
         event = fields.get("event")
         try:
@@ -105,6 +119,8 @@ class _Output:
             return self.render(level, fields)
 
     def write(self, line: bytes) -> None:
+        if self._gathered:
+            line = self._taken() + line
         try:
             self.target.write(line)
             self.target.flush()
@@ -113,6 +129,24 @@ class _Output:
 
     # structlog calls the method that is named after the level.
     debug = info = warning = error = critical = write
+
+    def gather(self, line: bytes) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.write(line)
+            return
+        if not self._gathered:
+            loop.call_soon(self._write_gathered)
+        self._gathered.append(line)
+
+    def _write_gathered(self) -> None:
+        if self._gathered:
+            self.write(b"")
+
+    def _taken(self) -> bytes:
+        lines, self._gathered = self._gathered, []
+        return b"".join(lines)
 
 
 class _Clock:
@@ -251,8 +285,18 @@ def _traceback_text(error: BaseException) -> str:
 _OUTPUT: Final = _Output()
 
 
-def _output(*_arguments: object) -> _Output:
-    return _OUTPUT
+class _Gathering:
+    """The same, for lines that may wait for the end of a turn; what is urgent doesn't."""
+
+    debug = info = staticmethod(_OUTPUT.gather)
+    warning = error = critical = staticmethod(_OUTPUT.write)
+
+
+_GATHERED: Final = _Gathering()
+
+
+def _output(output: _Output | _Gathering = _OUTPUT) -> _Output | _Gathering:
+    return output
 
 
 def _process(_logger: WrappedLogger, method: str, fields: EventDict) -> bytes:

@@ -20,7 +20,7 @@ from shared.durability import check_server
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 from shared.health import Problem
-from shared.logs import get_logger
+from shared.logs import get_gathering_logger, get_logger
 from shared.sellfern.reference_file import load_reference
 from worker import retention, stock
 from worker.engine import Worker
@@ -44,7 +44,7 @@ async def serve(settings: WorkerSettings, endpoints: EndpointsFile, handlers: Ha
     Raises:
         SettingsError: Redis can't be reached or is too old, or the admin port is taken.
     """
-    program = _Program(settings, endpoints, handlers, get_logger())
+    program = _Program(settings, endpoints, handlers, get_logger().bind())
     async with open_redis(settings.common.redis_url, connections=_CONNECTIONS) as redis:
         if problems := await check_server(redis):
             got = "; ".join(problem.message for problem in problems)
@@ -157,7 +157,7 @@ class _Program:
             policy=self.settings.policy,
             profiles=lambda: self.endpoints.current.organizations(),  # noqa: PLW0108  # it changes
             log=self.log,
-            report=Report(self.log),
+            report=Report(get_gathering_logger()),
         )
         return stock.Context(pipeline, transitions, self.settings.lease, self.log)
 

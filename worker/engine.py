@@ -184,6 +184,10 @@ class Worker(arq.Worker):
         self._leases.drop(claim)
         self._slot_freed.set()
 
+    @property
+    def _has_hooks(self) -> bool:
+        return bool(self.on_job_start or self.on_job_end or self.after_job_end)
+
     def _cancel(self, claim: Claim) -> None:
         """Somebody else has the job: what this worker would still do with it is in vain."""
         if task := self.tasks.get(claim.token):
@@ -191,8 +195,12 @@ class Worker(arq.Worker):
 
     async def _run(self, claim: Claim, payload: bytes) -> None:
         """Run one claimed job to its end; whatever goes wrong, its lease brings it back."""
+        delivery = None if self._has_hooks else jobs.read(payload)
         try:
-            await self._call(claim, jobs.deserialize(payload))
+            if delivery is not None:  # what ``handle_event`` would come to, without the detour
+                await self._context.pipeline.run(claim, delivery)
+            else:
+                await self._call(claim, jobs.deserialize(payload))
         except (Unavailable, TransitionError, *REDIS_ERRORS) as exc:
             self._log.warning("event_left_to_its_lease", job=claim.job, error=str(exc))
             self.jobs_failed += 1

@@ -1,14 +1,14 @@
 """The event as a handler sees it."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
+
+import msgspec
 
 Data = TypeVar("Data")
 
 
-@dataclass(frozen=True, slots=True)
-class Event(Generic[Data]):
+class Event(msgspec.Struct, Generic[Data], frozen=True):
     """One event of one organization, verified and judged.
 
     Attributes:

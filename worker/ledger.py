@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
@@ -14,6 +14,11 @@ from worker.transitions import Marked, MarkRequest, Settled, Settlement, Transit
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+
+_BATCH: Final = 32
+"""Items in a call: fewer than a worker has slots, so that it handles what the last call brought
+while Redis works on the next one. With everything in one call, each waits for the other."""
 
 
 class Ledger:
@@ -36,26 +41,27 @@ class Ledger:
         self._marks: GroupCommit[MarkRequest, Marked] = GroupCommit(
             self._persistently("mark", transitions.mark),
             weigh=lambda request: len(request.event_id),
+            most_items=_BATCH,
         )
         self._settlements: GroupCommit[Settlement, Settled] = GroupCommit(
-            self._persistently("settle", transitions.settle), weigh=_size
+            self._persistently("settle", transitions.settle), weigh=_size, most_items=_BATCH
         )
         self._reads: GroupCommit[str, bytes | None] = GroupCommit(
             self._persistently("read", transitions.read), weigh=len
         )
 
-    async def mark(self, request: MarkRequest) -> Marked:
+    def mark(self, request: MarkRequest) -> "asyncio.Future[Marked]":
         """Set, or find, the mark of the event id.
 
         Raises:
             Unavailable: Redis stayed away; the lease will bring the job back.
             Refused: something else stands under one of our names.
         """
-        return await self._marks.submit(request)
+        return self._marks.submit(request)
 
-    async def settle(self, settlement: Settlement) -> Settled:
+    def settle(self, settlement: Settlement) -> "asyncio.Future[Settled]":
         """Say what is to become of a job; raises as ``mark`` does."""
-        return await self._settlements.submit(settlement)
+        return self._settlements.submit(settlement)
 
     async def read_state(self, organization: str, key: str) -> bytes | None:
         """A raw value of an organization's state; raises as ``mark`` does."""
@@ -89,4 +95,4 @@ class Ledger:
 
 
 def _size(settlement: Settlement) -> int:
-    return len(settlement.packed())
+    return len(settlement.packed)

@@ -1,25 +1,29 @@
 """The organization as a handler sees it: the scope of everything that it may touch."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
+import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from worker.state import State
 
 
-@dataclass(frozen=True, slots=True)
-class Organization:
+class Organization(msgspec.Struct, frozen=True):
     """One organization, for the time of one attempt.
 
     Attributes:
         id: the organization that the endpoint's secret proves (``org_…``).
         state: its values in Redis; no key of another organization can be named.
         settings: the ``[endpoint.settings]`` table of the endpoints file.
-        log: a logger bound to the organization and the event.
+        logger: makes ``log``.
     """
 
     id: str
     state: State
-    log: FilteringBoundLogger
-    settings: Mapping[str, object] = field(default_factory=dict)
+    logger: Callable[[], FilteringBoundLogger]
+    settings: Mapping[str, object] = msgspec.field(default_factory=dict)
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """A logger bound to the organization and the event; most handlers need none."""
+        return self.logger()

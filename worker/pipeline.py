@@ -28,6 +28,7 @@ from worker.outcomes import Dead, Done, Duplicate, Later, Outcome, Reject, Relea
 from worker.registry import HandlerFunction, Handlers
 from worker.reports import Report
 from worker.state import State
+from worker.time_limit import TimeLimit
 from worker.transitions import Claim, Mark, Marked, MarkRequest, Refused, Settled, Settlement
 from worker.work import Work
 
@@ -164,19 +165,18 @@ class Pipeline:
 
     async def _attempt(self, work: Work, function: HandlerFunction, event: Event[Any]) -> Outcome:
         organization = self._organization(event)
-        limit = asyncio.timeout(self.policy.handler_timeout)
+        limit = TimeLimit(self.policy.handler_timeout)
         try:
-            async with limit:
+            with limit:
                 result = await function(event, organization)
         except (Exception, SystemExit, asyncio.CancelledError) as exc:
-            task = asyncio.current_task()
-            if isinstance(exc, asyncio.CancelledError) and task and task.cancelling():
+            if isinstance(exc, asyncio.CancelledError) and limit.is_cancelled_from_outside:
                 raise
-            if isinstance(exc, TimeoutError) and limit.expired():
+            if isinstance(exc, asyncio.CancelledError | TimeoutError) and limit.is_over:
                 error = f"the handler took longer than {self.policy.handler_timeout:g} s"
                 return Later(error, failed=True)
             return _failure(exc)
-        if isinstance(result, Retry | Reject):
+        if result is not None and isinstance(result, Retry | Reject):
             return _failure(result)
         work.state = organization.state
         return Done()
@@ -191,7 +191,7 @@ class Pipeline:
         return Organization(
             id=organization,
             state=State(read, event_id=event.id, tombstone=self.policy.limits.dedupe_retention),
-            log=self.log.bind(organization=organization, event_id=event.id),
+            logger=lambda: self.log.bind(organization=organization, event_id=event.id),
             settings=profile.settings if profile else {},
         )
 

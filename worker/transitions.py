@@ -3,7 +3,7 @@
 import enum
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,8 +25,7 @@ Answer = TypeVar("Answer", bound=enum.Enum)
 _pack = msgspec.msgpack.Encoder().encode
 
 
-@dataclass(slots=True)
-class Claim:
+class Claim(msgspec.Struct):
     """A job that this worker holds.
 
     Attributes:
@@ -86,8 +85,7 @@ class Settled(enum.Enum):
     LOST = "lost"
 
 
-@dataclass(frozen=True, slots=True)
-class MarkRequest:
+class MarkRequest(msgspec.Struct, frozen=True):
     """The question for an event's mark.
 
     Attributes:
@@ -106,25 +104,30 @@ class Refused(TransitionError):
     """Redis could not apply one job's transition; nothing of it was written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Marked:
+class Marked(msgspec.Struct, frozen=True):
     """The mark, and Redis's clock at that moment in epoch milliseconds."""
 
     mark: Mark
     now: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """What is to become of a claimed job: a verb of ``settle.lua`` with its details."""
+class Settlement(msgspec.Struct):
+    """What is to become of a claimed job: a verb of ``settle.lua`` with its details.
+
+    Attributes:
+        claim: proves the hold.
+        verb: of the script.
+        details: as the verb needs them.
+        packed: the details as the script takes them.
+    """
 
     claim: Claim
     verb: str
-    details: Sequence[Any] = field(default=())
+    details: tuple[Any, ...] = ()
+    packed: bytes = b""
 
-    def packed(self) -> bytes:
-        """The details as the script takes them."""
-        return _pack(self.details)
+    def __post_init__(self) -> None:
+        self.packed = _pack(self.details)
 
 
 class Transitions:
@@ -230,7 +233,7 @@ class Transitions:
         arguments: list[str | bytes] = []
         for settlement in settlements:
             claim = settlement.claim
-            arguments += (_name(claim), claim.token, settlement.verb, settlement.packed())
+            arguments += (_name(claim), claim.token, settlement.verb, settlement.packed)
         return [_read(Settled, raw) for raw in await _SETTLE(self._redis, *arguments)]
 
     async def read(self, names: Sequence[str]) -> list[bytes | None]:

@@ -1,6 +1,6 @@
 """One claimed job on its way through the pipeline."""
 
-from dataclasses import dataclass
+import msgspec
 
 from shared.job import Delivery
 from shared.sellfern.envelope import Envelope
@@ -8,8 +8,7 @@ from worker.state import State
 from worker.transitions import Claim
 
 
-@dataclass(slots=True)
-class Work:
+class Work(msgspec.Struct):
     """What is known of a claimed job so far.
 
     Attributes:

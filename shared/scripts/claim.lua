@@ -19,7 +19,7 @@ local suspect_from = 2
 -- Crash recovery is no mechanism of its own: an expired lease is a job that is due.
 local function promote(job)
   local claim, first = read_claim(job)
-  if first then adopt_foreign(job, now) end
+  if first then adopt_foreign(job, now) else redis.call('PERSIST', key.job .. job) end
   if claim.token ~= '' then
     if claim.claims > 0 then count('lease_expired') end
     clear_token(claim)
@@ -28,12 +28,14 @@ local function promote(job)
   -- In order, the job goes back to the place that it had.
   local had_place = in_order(claim.organization) and claim.virtual > 0
   local virtual = had_place and claim.virtual or retry_time(claim.organization)
-  redis.call('ZADD', key.queue, number(virtual), job)
+  places[job] = number(virtual)
 end
 
 local due = redis.call('ZRANGE', key.queue, key.deferred_from, now, 'BYSCORE', 'LIMIT', 0,
   most_promoted)
+fetch_claims(due)
 for _, job in ipairs(due) do promote(job) end
+write_places()
 
 -- A breaker whose time is over lets one event through.
 local breaker = redis.call('ZRANGE', key.breakers, 0, 0, 'WITHSCORES')
@@ -54,13 +56,43 @@ local function slot_is_free(organization)
   return running[organization] < cap_of(organization)
 end
 
+-- What is parked has left the queue at the end of a page, and is in its organization's own set.
+local parked_here, parked_by = {}, {}
+
 local function park(job, organization, virtual)
-  redis.call('ZREM', key.queue, job)
-  redis.call('ZADD', key.parked .. organization, number(virtual), job)
+  parked_here[#parked_here + 1] = job
+  parked_by[organization] = parked_by[organization] or {}
+  table.insert(parked_by[organization], number(virtual))
+  table.insert(parked_by[organization], job)
+end
+
+local function write_parked()
+  call_for_all('ZREM', key.queue, parked_here)
+  for organization, places_and_jobs in pairs(parked_by) do
+    call_for_all('ZADD', key.parked .. organization, places_and_jobs)
+  end
+  parked_here, parked_by = {}, {}
+end
+
+-- Payloads are read some at a time: they may be large, and the last ones read may not be given.
+local payloads, payloads_at_once = {}, 16
+
+local function payload_of(page, place)
+  local job = page[place]
+  if payloads[job] == nil then
+    local names, members = {}, {}
+    for i = place, math.min(place + 2 * (payloads_at_once - 1), #page), 2 do
+      members[#members + 1] = page[i]
+      names[#names + 1] = key.job .. page[i]
+    end
+    for i, payload in ipairs(redis.call('MGET', unpack(names))) do payloads[members[i]] = payload end
+  end
+  return payloads[job]
 end
 
 local jobs, bytes, highest, skipped, looks = {}, 0, 0, 0, 0
 local alone, quiet, full = false, false, false
+local until_when = number(now + lease)
 
 local function give(claim, virtual, payload)
   claim.virtual = virtual
@@ -70,7 +102,7 @@ local function give(claim, virtual, payload)
   claim.claims = claim.claims + 1
   write_claim(claim)
   running[claim.organization] = running[claim.organization] + 1
-  redis.call('ZADD', key.queue, number(now + lease), claim.job)
+  places[claim.job] = until_when
   highest = math.max(highest, virtual)
   bytes = bytes + #payload
   jobs[#jobs + 1] = result
@@ -92,7 +124,8 @@ local function suspect_must_wait(job)
 end
 
 -- Answers whether the job has left the part of the queue that is in line.
-local function look_at(job, virtual)
+local function look_at(page, place)
+  local job, virtual = page[place], tonumber(page[place + 1])
   local organization = organization_of(job)
   if must_wait(organization) or not slot_is_free(organization) then
     park(job, organization, virtual)
@@ -104,8 +137,8 @@ local function look_at(job, virtual)
     if in_order(organization) then running[organization] = math.huge end
     return false
   end
-  local payload = redis.pcall('GETEX', key.job .. job, 'PERSIST')
-  if type(payload) ~= 'string' then -- gone, or a foreign value that is no string
+  local payload = payload_of(page, place)
+  if not payload then -- gone, or a foreign value that is no string
     remove_job(claim)
     freed[organization] = true -- it may have been brought back in line for a slot
     count('dropped')
@@ -129,20 +162,26 @@ end
 local on_duty, suspect = duty()
 if on_duty == worker and holding == 0 and most > 0 then
   redis.call('DEL', key.duty)
-  local virtual = tonumber(redis.call('ZSCORE', key.queue, suspect))
-  if virtual and virtual < key.deferred_from then look_at(suspect, virtual) end
+  local virtual = redis.call('ZSCORE', key.queue, suspect)
+  if virtual and tonumber(virtual) < key.deferred_from then look_at({ suspect, virtual }, 1) end
 end
 
 while not enough() do
+  write_places()
   local page = redis.call('ZRANGE', key.queue, '-inf', '(' .. key.deferred_from, 'BYSCORE',
     'LIMIT', skipped, most, 'WITHSCORES')
   if #page == 0 then break end
+  local members = {}
+  for i = 1, #page, 2 do members[#members + 1] = page[i] end
+  fetch_claims(members)
   for i = 1, #page, 2 do
     if enough() then break end
     looks = looks + 1
-    if not look_at(page[i], tonumber(page[i + 1])) then skipped = skipped + 1 end
+    if not look_at(page, i) then skipped = skipped + 1 end
   end
+  write_parked()
 end
+write_places()
 
 raise_system_time(highest)
 local in_line = redis.call('ZCOUNT', key.queue, '-inf', '(' .. key.deferred_from)

@@ -14,10 +14,6 @@
 --   'refused:why'  Redis holds something else under one of the names
 -- Transition: leased → leased, with the event id learned; mark absent or dead → pending.
 
-local function take(claim, name)
-  redis.call('SET', name, 'pending:' .. claim.job)
-end
-
 -- One organization's jobs are named by their bytes, so another job is other bytes.
 local function duplicate(claim, holder)
   return holder == claim.job and 'duplicate' or 'conflicting'
@@ -27,12 +23,12 @@ local now = now_ms()
 
 local function mark(claim, event_id, provable_until)
   local name = mark_name(claim.organization, event_id)
-  local raw = redis.call('GET', name)
+  local raw = read_mark(name)
   claim.event_id = event_id
   if not raw then
     -- Taken here, it would be its own, and so be handled, after a crash before its end.
     if provable_until and now > provable_until then return 'unprovable' end
-    take(claim, name)
+    take_mark(name, claim.job)
     return 'fresh'
   end
   local state, holder = string.match(raw, '^(%a+):(.*)$')
@@ -40,7 +36,7 @@ local function mark(claim, event_id, provable_until)
   if state == 'dead' then
     remove_record(claim.organization, holder)
     claim.attempts = 0
-    take(claim, name)
+    take_mark(name, claim.job)
     count('revived')
     return 'revived'
   end
@@ -48,10 +44,21 @@ local function mark(claim, event_id, provable_until)
   local lost = lost_carrier(raw)
   if state == 'pending' and not lost then return duplicate(claim, holder) end
   if lost then remove_job(read_claim(lost)) end
-  take(claim, name)
+  take_mark(name, claim.job)
   return 'taken-over'
 end
 
+local function fetch()
+  local jobs, names = {}, {}
+  for i = 1, #ARGV, 4 do
+    jobs[#jobs + 1] = ARGV[i]
+    names[#names + 1] = mark_name(organization_of(ARGV[i]), ARGV[i + 2])
+  end
+  fetch_claims(jobs)
+  fetch_marks(names)
+end
+
+fetch()
 local results = { now }
 for i = 1, #ARGV, 4 do
   local claim = held_claim(ARGV[i], ARGV[i + 1])

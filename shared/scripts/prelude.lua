@@ -1,11 +1,29 @@
--- Words that every script shares: a job's claim, slots, flows of virtual time, removal.
+-- Words that every script shares: a job's claim, its place, slots, flows of virtual time, removal.
 -- The loader puts the table `key` (names in Redis, from shared/keys.py) in front.
 --
 -- A claim is "token:attempts:claims:virtual time:event id". The token is empty when nobody holds
 -- the job; `claims` counts the claims since the last outcome; the event id is empty until known.
--- What scripts change per organization is gathered here and written once, by `finish`.
+--
+-- A call of Redis costs more than what it does. So a batch is read as a whole by the functions
+-- `fetch_…`, and what a script changes is gathered here and written by `finish`. Who reads by the
+-- functions of this file sees what was gathered; who reads the queue itself calls `write_places`
+-- first.
 
 local counted, slots, waiting, buried, freed = {}, {}, {}, {}, {}
+local claims_known, claims_changed, places = {}, {}, {}
+local marks_known, marks_taken, names_to_delete, leaving = {}, {}, {}, {}
+
+local most_arguments = 1000 -- Lua's stack has room for a few thousand
+
+-- One call for many arguments; answers the sum of what the calls do.
+local function call_for_all(command, name, arguments)
+  local sum = 0
+  for first = 1, #arguments, most_arguments do
+    local last = math.min(first + most_arguments - 1, #arguments)
+    sum = sum + redis.call(command, name, unpack(arguments, first, last))
+  end
+  return sum
+end
 
 local function count(name, by)
   counted[name] = (counted[name] or 0) + (by or 1)
@@ -32,8 +50,22 @@ local function organization_of(job)
   return '?'
 end
 
+local function fetch_claims(jobs)
+  if #jobs == 0 then return end
+  for i, raw in ipairs(redis.call('HMGET', key.claims, unpack(jobs))) do
+    claims_known[jobs[i]] = raw
+  end
+end
+
+local function raw_claim(job)
+  local raw = claims_changed[job]
+  if raw == nil then raw = claims_known[job] end
+  if raw == nil then raw = redis.call('HGET', key.claims, job) end
+  return raw
+end
+
 local function read_claim(job)
-  local raw = redis.call('HGET', key.claims, job)
+  local raw = raw_claim(job)
   local token, attempts, claims, virtual, event_id
   if raw then
     token, attempts, claims, virtual, event_id = string.match(raw, '^(%x*):(%d+):(%d+):([^:]*):(.*)$')
@@ -50,9 +82,40 @@ local function read_claim(job)
 end
 
 local function write_claim(claim)
-  redis.call('HSET', key.claims, claim.job, table.concat({
+  claims_changed[claim.job] = table.concat({
     claim.token, claim.attempts, claim.claims, number(claim.virtual), claim.event_id,
-  }, ':'))
+  }, ':')
+end
+
+local function write_claims()
+  local fields, gone = {}, {}
+  for job, raw in pairs(claims_changed) do
+    if raw then
+      fields[#fields + 1] = job
+      fields[#fields + 1] = raw
+    else
+      gone[#gone + 1] = job
+    end
+  end
+  call_for_all('HSET', key.claims, fields)
+  call_for_all('HDEL', key.claims, gone)
+end
+
+-- A job's score in the queue; false: it has no place there, nor among parked jobs.
+local function write_places()
+  local members, gone = {}, {}
+  for job, score in pairs(places) do
+    if score then
+      members[#members + 1] = score
+      members[#members + 1] = job
+    else
+      gone[#gone + 1] = job
+    end
+  end
+  places = {}
+  call_for_all('ZADD', key.queue, members)
+  if call_for_all('ZREM', key.queue, gone) == #gone then return end
+  for _, job in ipairs(gone) do redis.call('ZREM', key.parked .. organization_of(job), job) end
 end
 
 -- The one rule: whoever does not hold the job's token changes nothing.
@@ -190,12 +253,15 @@ local function unpark(organization)
   local most = profile_of(organization).breaker == 'trying' and 1 or 256
   local free = math.min(cap_of(organization) - running_of(organization), most)
   if free <= 0 then return end
-  local places = redis.call('ZPOPMIN', parked, free)
-  for i = 1, #places, 2 do redis.call('ZADD', key.queue, places[i + 1], places[i]) end
-  if #places > 0 then wake_one() end
+  local popped = redis.call('ZPOPMIN', parked, free)
+  if #popped == 0 then return end
+  for i = 1, #popped, 2 do popped[i], popped[i + 1] = popped[i + 1], popped[i] end
+  call_for_all('ZADD', key.queue, popped)
+  wake_one()
 end
 
 local function has_place(job)
+  if places[job] ~= nil then return places[job] end
   return redis.call('ZSCORE', key.queue, job)
     or redis.call('ZSCORE', key.parked .. organization_of(job), job)
 end
@@ -218,7 +284,7 @@ local function put_in_line(job, payload, received_at, next_place)
       write_claim(claim)
     end
   end
-  redis.call('ZADD', key.queue, number(next_place(organization)), job)
+  places[job] = number(next_place(organization))
   return is_new
 end
 
@@ -239,7 +305,49 @@ local function mark_name(organization, event_id)
   return key.event .. organization .. ':' .. event_id
 end
 
+-- MGET says of a foreign value of another type what it says of none; GET will say what is wrong.
+local function fetch_marks(names)
+  if #names == 0 then return end
+  local absent = {}
+  for i, raw in ipairs(redis.call('MGET', unpack(names))) do
+    if raw then marks_known[names[i]] = raw else absent[#absent + 1] = names[i] end
+  end
+  if #absent == 0 or redis.call('EXISTS', unpack(absent)) > 0 then return end
+  for _, name in ipairs(absent) do marks_known[name] = false end
+end
+
+local function read_mark(name)
+  local raw = marks_taken[name]
+  if raw == nil then raw = marks_known[name] end
+  if raw == nil then raw = redis.call('GET', name) end
+  return raw
+end
+
+-- The event is this job's from now on.
+local function take_mark(name, job)
+  marks_taken[name] = 'pending:' .. job
+end
+
+local function write_marks()
+  local taken = {}
+  for name, raw in pairs(marks_taken) do
+    taken[#taken + 1] = name
+    taken[#taken + 1] = raw
+  end
+  if #taken > 0 then redis.call('MSET', unpack(taken)) end
+end
+
+-- Most jobs have no record; asked once for a batch, it needn't be asked for each.
+local no_records = false
+
+local function fetch_records(jobs)
+  local names = {}
+  for i, job in ipairs(jobs) do names[i] = key.dead_letter .. job end
+  no_records = #names > 0 and redis.call('EXISTS', unpack(names)) == 0
+end
+
 local function remove_record(organization, job)
+  if no_records then return false end
   if redis.call('DEL', key.dead_letter .. job) == 1 then
     redis.call('ZREM', key.dead .. organization, job)
     add(buried, organization, -1)
@@ -251,20 +359,29 @@ end
 -- All of it: payload, place, claim, slot, and its part in every count.
 local function remove_job(claim)
   local job, organization = claim.job, claim.organization
-  redis.call('DEL', key.job .. job, key.arq_retry .. job)
-  if redis.call('ZREM', key.queue, job) == 0 then
-    redis.call('ZREM', key.parked .. organization, job)
-  end
-  redis.call('HDEL', key.claims, job)
-  if redis.call('ZREM', key.accepted, job) == 1 then add(waiting, organization, -1) end
+  names_to_delete[#names_to_delete + 1] = key.job .. job
+  names_to_delete[#names_to_delete + 1] = key.arq_retry .. job
+  places[job] = false
+  leaving[organization] = leaving[organization] or {}
+  table.insert(leaving[organization], job)
   clear_token(claim)
+  claims_changed[job] = false
+end
+
+local function write_removals()
+  if #names_to_delete > 0 then redis.call('DEL', unpack(names_to_delete)) end
+  for organization, jobs in pairs(leaving) do
+    add(waiting, organization, -call_for_all('ZREM', key.accepted, jobs))
+  end
 end
 
 -- The job that a mark names as the event's carrier, where somebody has deleted its payload: it
 -- carries nothing any more.
 local function lost_carrier(mark)
   local job = string.match(mark, '^pending:(.*)$')
-  if job and redis.call('EXISTS', key.job .. job) == 0 then return job end
+  if not job then return nil end
+  local is_removed = claims_changed[job] == false
+  if is_removed or redis.call('EXISTS', key.job .. job) == 0 then return job end
   return nil
 end
 
@@ -285,6 +402,10 @@ end
 
 -- Every script ends here, so that nothing that it gathered is forgotten.
 local function finish(result)
+  write_claims()
+  write_places()
+  write_removals()
+  write_marks()
   write_tally(key.running, slots)
   write_tally(key.waiting, waiting)
   write_tally(key.buried, buried)

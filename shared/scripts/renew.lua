@@ -25,10 +25,13 @@ if all ~= tonumber(redis.call('GET', key.slots)) then
 end
 if duty() == worker then redis.call('PEXPIRE', key.duty, lease) end
 
-local lost = {}
+local jobs = {}
+for i = 5, #ARGV, 2 do jobs[#jobs + 1] = ARGV[i] end
+fetch_claims(jobs)
+local until_when, lost = number(now + lease), {}
 for i = 5, #ARGV, 2 do
   if held_claim(ARGV[i], ARGV[i + 1]) then
-    redis.call('ZADD', key.queue, number(now + lease), ARGV[i])
+    places[ARGV[i]] = until_when
   else
     lost[#lost + 1] = (i - 3) / 2
   end

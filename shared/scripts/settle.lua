@@ -172,19 +172,28 @@ local function handler_failed(claim, breaker)
   set_breaker(claim.organization, 'closed', row .. ':' .. handled .. ':' .. failed)
 end
 
+local function end_mark(name, raw, retention)
+  if retention then
+    redis.call('SET', name, raw, 'PX', retention)
+  else
+    redis.call('SET', name, raw)
+  end
+  marks_known[name] = raw
+end
+
 local settle = {}
 
 function settle.done(claim, details)
   local prefix = key.state .. claim.organization .. ':'
   local name = mark_name(claim.organization, claim.event_id)
-  if redis.call('GET', name) ~= 'pending:' .. claim.job then return 'again' end
+  if read_mark(name) ~= 'pending:' .. claim.job then return 'again' end
   if not unchanged(prefix, details[2]) then
     count('state_conflicts')
     return 'conflict'
   end
   local why = commit(prefix, details[3], claim.event_id)
   if why then return 'refused:' .. why end
-  redis.call('SET', name, 'done:' .. claim.job, 'PX', number(details[1]))
+  end_mark(name, 'done:' .. claim.job, number(details[1]))
   remove_record(claim.organization, claim.job)
   if details[4] then handler_worked(claim) end
   remove_job(claim)
@@ -204,7 +213,7 @@ function settle.retry(claim, details)
     clear_token(claim)
   end
   write_claim(claim)
-  redis.call('ZADD', key.queue, number(now_ms() + details[1]), claim.job)
+  places[claim.job] = number(now_ms() + details[1])
   count('retried')
   return 'retried'
 end
@@ -235,11 +244,11 @@ function settle.dead(claim, details)
   end
   if claim.event_id ~= '' then
     local name = mark_name(claim.organization, claim.event_id)
-    local raw = redis.call('GET', name)
+    local raw = read_mark(name)
     local lost = raw and lost_carrier(raw)
     if raw and not lost and not is_own(claim, raw) then return leave_as_duplicate(claim) end
     if lost and lost ~= claim.job then remove_job(read_claim(lost)) end
-    redis.call('SET', name, 'dead:' .. claim.job)
+    end_mark(name, 'dead:' .. claim.job)
   end
   handler_failed(claim, details[7])
   if details[6] then claim.attempts = claim.attempts + 1 end
@@ -251,7 +260,7 @@ function settle.dead(claim, details)
 end
 
 function settle.duplicate(claim)
-  local raw = redis.call('GET', mark_name(claim.organization, claim.event_id))
+  local raw = read_mark(mark_name(claim.organization, claim.event_id))
   if not raw or is_own(claim, raw) or string.sub(raw, 1, 5) == 'dead:' or lost_carrier(raw) then
     return 'again'
   end
@@ -262,7 +271,7 @@ function settle.release(claim)
   claim.claims = math.max(claim.claims - 1, 0)
   clear_token(claim)
   write_claim(claim)
-  redis.call('ZADD', key.queue, number(claim.virtual > 0 and claim.virtual or 1), claim.job)
+  places[claim.job] = number(claim.virtual > 0 and claim.virtual or 1)
   count('released')
   wake_one()
   return 'released'
@@ -273,6 +282,19 @@ function settle.remove(claim)
   return 'removed'
 end
 
+local function fetch()
+  local jobs, marks = {}, {}
+  for i = 1, #ARGV, 4 do jobs[#jobs + 1] = ARGV[i] end
+  fetch_claims(jobs)
+  fetch_records(jobs)
+  for _, job in ipairs(jobs) do
+    local event_id = string.match(raw_claim(job) or '', '^%x*:%d+:%d+:[^:]*:(.+)$')
+    if event_id then marks[#marks + 1] = mark_name(organization_of(job), event_id) end
+  end
+  fetch_marks(marks)
+end
+
+fetch()
 local results = {}
 for i = 1, #ARGV, 4 do
   local claim = held_claim(ARGV[i], ARGV[i + 1])

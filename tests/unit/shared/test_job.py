@@ -95,3 +95,39 @@ def test_a_job_belongs_to_the_organization_in_front_of_its_colon(
 
 def test_a_job_is_named_by_its_organization_and_the_digest_of_its_bytes() -> None:
     assert keys.job_id("org_1", b"") == "org_1:e3b0c44298fc1c149afbf4c8996fb924"
+
+
+def test_a_delivery_is_read_at_once_whoever_wrote_it() -> None:
+    assert job.read(job.encode(DELIVERY)) == DELIVERY
+    arguments: tuple[Any, ...] = ("acme", "org_a", 5, {}, b"x")
+    raw = serialize_job("handle_event", arguments, {}, 3, 5, serializer=job.serialize)
+    assert raw is not None
+    assert job.read(raw) == Delivery(*arguments)
+
+
+@given(st.binary(max_size=200))
+def test_whatever_else_a_payload_is_it_is_no_delivery(raw: bytes) -> None:
+    assert job.read(raw) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"f": "another"},
+        {"a": ("acme", "org_a", 5, {})},
+        {"a": ("acme", "org_a", "5", {}, b"x")},
+        {"a": ("acme", "org_a", 5, {}, "text")},
+        {"k": {"more": 1}},
+        {"et": "now"},
+    ],
+)
+def test_a_call_that_is_not_quite_a_delivery_is_none(change: dict[str, Any]) -> None:
+    record: dict[str, Any] = {
+        "t": None,
+        "f": "handle_event",
+        "a": ("acme", "org_a", 5, {}, b"x"),
+        "k": {},
+        "et": 5,
+    }
+    assert job.read(job.serialize(record)) is not None
+    assert job.read(job.serialize({**record, **change})) is None

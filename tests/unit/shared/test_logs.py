@@ -1,5 +1,6 @@
 """Log lines: what they look like, and what never shows in one."""
 
+import asyncio
 import contextlib
 import datetime as dt
 import enum
@@ -29,11 +30,21 @@ PASSWORD = "hunter2"
 BODY = b'{"card":"4111-1111-1111-1111"}'
 
 
+class Counted(BytesIO):
+    """Counts what is written to it."""
+
+    writes = 0
+
+    def write(self, data: Any) -> int:
+        self.writes += 1
+        return super().write(data)
+
+
 class Stream(TextIOWrapper):
     """A text stream over bytes that may say it is a terminal."""
 
     def __init__(self, *, terminal: bool = False) -> None:
-        self.bytes = BytesIO()
+        self.bytes = Counted()
         self.terminal = terminal
         super().__init__(self.bytes, encoding="utf-8")
 
@@ -43,6 +54,11 @@ class Stream(TextIOWrapper):
     @property
     def text(self) -> str:
         return self.bytes.getvalue().decode()
+
+    @property
+    def events(self) -> list[str]:
+        """The events of its lines, which are JSON."""
+        return [json.loads(line)["event"] for line in self.text.splitlines()]
 
     @property
     def first(self) -> dict[str, Any]:
@@ -466,3 +482,38 @@ def test_stderr_is_where_lines_go_by_default(capfdbinary: pytest.CaptureFixture[
     captured = capfdbinary.readouterr()
     assert captured.out == b""
     assert json.loads(captured.err)["event"] == "happened"
+
+
+async def test_a_turns_gathered_lines_are_one_write() -> None:
+    stream = Stream()
+    with logging_to(stream):
+        log = logs.get_gathering_logger()
+        for number in range(3):
+            log.info("handled", number=number)
+        assert stream.text == ""
+        await asyncio.sleep(0)
+        assert stream.events == ["handled"] * 3
+        assert stream.bytes.writes == 1
+        await asyncio.sleep(0)
+        assert stream.bytes.writes == 1
+
+
+async def test_whoever_logs_meanwhile_writes_what_was_gathered_first() -> None:
+    stream = Stream()
+    with logging_to(stream):
+        log = logs.get_gathering_logger()
+        log.info("first")
+        get_logger().info("second")
+        assert stream.events == ["first", "second"]
+        log.info("third")
+        log.warning("fourth")
+        assert stream.events == ["first", "second", "third", "fourth"]
+        await asyncio.sleep(0)
+        assert len(stream.events) == 4
+
+
+def test_without_an_event_loop_nothing_is_gathered() -> None:
+    stream = Stream()
+    with logging_to(stream):
+        logs.get_gathering_logger().info("happened")
+        assert stream.events == ["happened"]
