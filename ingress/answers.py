@@ -1,11 +1,15 @@
 """The answers of the ingress, in the vendor's own shape."""
 
 from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
+from time import time
 from typing import Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion, HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
 
 from shared.errors import SellfernError, SignatureError, Unavailable
 from shared.queue import Accepted
@@ -98,13 +102,53 @@ def unavailable(exc: Unavailable) -> Refusal:
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, exc.code, exc.message)
 
 
-def success(accepted: Accepted, request_id: str) -> web.Response:
-    """The answer to a delivery that is stored durably."""
-    return web.Response(
-        status=HTTPStatus.ACCEPTED,
-        body=f'{_SUCCESS[accepted]}{request_id}"}}}}'.encode(),
-        headers={"Content-Type": _JSON, REQUEST_ID: request_id, "Server": _SERVER},
-    )
+class Success(web.StreamResponse):
+    """The answer to a delivery that is stored durably, written as one piece.
+
+    aiohttp builds an answer from a table of headers that it fills and reads again. This one is
+    always the same but for its id, and building it took a sixth of the time of a whole delivery.
+
+    Args:
+        accepted: how.
+        request_id: of this request.
+    """
+
+    def __init__(self, accepted: Accepted, request_id: str) -> None:
+        super().__init__(status=HTTPStatus.ACCEPTED)
+        self._accepted = accepted
+        self._request_id = request_id
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Write all of it."""
+        is_kept = request.keep_alive if self.keep_alive is None else self.keep_alive
+        self._keep_alive = is_kept  # which the connection asks for
+        await request.writer.write(self.rendered(request.version, is_kept=is_kept))
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """There is nothing left to write."""
+
+    def rendered(self, version: HttpVersion, *, is_kept: bool) -> bytes:
+        """The whole answer, for a connection that is kept or isn't."""
+        body = f'{_SUCCESS[self._accepted]}{self._request_id}"}}}}'
+        connection = ""
+        if is_kept != (version >= HttpVersion11):  # what the version doesn't say already
+            connection = f"Connection: {'keep-alive' if is_kept else 'close'}\r\n"
+        return (
+            f"HTTP/{version.major}.{version.minor} 202 Accepted\r\n"
+            f"Content-Type: {_JSON}\r\n"
+            f"{REQUEST_ID}: {self._request_id}\r\n"
+            f"Server: {_SERVER}\r\n"
+            f"Content-Length: {len(body)}\r\n"
+            f"Date: {_date(int(time()))}\r\n"
+            f"{connection}\r\n"
+            f"{body}"
+        ).encode("ascii")
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def refused(refusal: Refusal, request_id: str) -> web.Response:

@@ -216,6 +216,11 @@ class Connection(web.RequestHandler):
         elif was_whole and data:
             self._head_goes_on(len(data))
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # aiohttp's
+        """Go on reading, where it was paused: aiohttp parses nothing anew for every body."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp never keeps half of it
         """Answer what a client sent before it ended its side; whether there is anything."""
         if self.is_idle:

@@ -37,7 +37,7 @@ class Site:
         self._receiver = receiver
         self._refusals = Refusals()
 
-    async def answer(self, request: web.BaseRequest) -> web.Response:
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request; never raises but when it is cancelled."""
         started = perf_counter()
         request_id = str(uuid4())
@@ -61,7 +61,7 @@ class Site:
         self._refusals.note(refusal, request_id, **more)
         return answers.refused(refusal, request_id)
 
-    async def _respond(self, request: web.BaseRequest, request_id: str) -> web.Response:
+    async def _respond(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         more: dict[str, object] = {"client": request.remote}
         try:
             accepted = await self._receiver.receive(request)
@@ -77,7 +77,7 @@ class Site:
         else:
             _ACCEPTED[accepted].inc()
             _log.debug("delivery_accepted", request_id=request_id, status=accepted.value)
-            return answers.success(accepted, request_id)
+            return answers.Success(accepted, request_id)
         self._refusals.note(refusal, request_id, endpoint=endpoint_id(request), **more)
         return answers.refused(refusal, request_id)
 

@@ -16,6 +16,7 @@ from shared.durability import Durability, without_needless_wait
 from shared.errors import Unavailable
 from shared.group_commit import GroupCommit
 from shared.job import Delivery
+from shared.wire import Wire
 
 __all__ = ["Accepted", "BacklogLimits", "Delivery", "Queue", "QueueWriter", "open_queue"]
 
@@ -60,7 +61,7 @@ class Queue:
     def __init__(
         self, redis: Redis, durability: Durability, limits: BacklogLimits | None = None
     ) -> None:
-        self._redis = redis
+        self._wire = Wire(redis)
         self._durability = durability
         self._limits = limits or BacklogLimits()
 
@@ -87,10 +88,10 @@ class Queue:
         return [_answer(raw) for raw in answers]
 
     async def _send(self, arguments: list[bytes | str | int | float]) -> Any:
-        """The script, and what waits for its durability, in one pipeline."""
+        """The script, and what waits for its durability, at once."""
         wait = self._durability.wait_command()
         if wait is None:
-            return await _ENQUEUE(self._redis, *arguments)
+            return await _ENQUEUE(self._wire, *arguments)
         try:
             return await self._send_and_wait("EVALSHA", _ENQUEUE.digest, arguments, wait)
         except NoScriptError:
@@ -103,10 +104,9 @@ class Queue:
         arguments: list[bytes | str | int | float],
         wait: tuple[str | int, ...],
     ) -> Any:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.execute_command(command, script, 0, *arguments)
-            pipe.execute_command(*wait)
-            answers, acknowledged = await pipe.execute(raise_on_error=False)
+        answers, acknowledged = await self._wire.execute_commands(
+            (command, script, 0, *arguments), wait
+        )
         for reply in (answers, acknowledged):
             if isinstance(reply, Exception):
                 raise reply

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from shared import scripts
 from shared.errors import TransitionError
+from shared.wire import Wire
 
 _ADOPT = scripts.load("adopt")
 _CLAIM = scripts.load("claim")
@@ -135,6 +136,7 @@ class Transitions:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._claims, self._marks, self._settlements, self._reads = (Wire(redis) for _ in range(4))
 
     async def adopt(self, job: str, *, lease: float) -> Claim | None:
         """Take a job that a stock arq worker picked; ``None`` if its payload is gone.
@@ -163,7 +165,7 @@ class Transitions:
             most_bytes: of payload at the most; one larger job comes alone.
         """
         answer = await _CLAIM(
-            self._redis,
+            self._claims,
             worker,
             most,
             round(lease * 1000),
@@ -222,7 +224,7 @@ class Transitions:
         for request in requests:
             until = "" if request.provable_until is None else request.provable_until
             arguments += (_name(request.claim), request.claim.token, request.event_id, until)
-        now, *answers = await _MARK(self._redis, *arguments)
+        now, *answers = await _MARK(self._marks, *arguments)
         return [
             answer if isinstance(answer, Exception) else Marked(answer, now)
             for answer in (_read(Mark, raw) for raw in answers)
@@ -234,11 +236,11 @@ class Transitions:
         for settlement in settlements:
             claim = settlement.claim
             arguments += (_name(claim), claim.token, settlement.verb, settlement.packed)
-        return [_read(Settled, raw) for raw in await _SETTLE(self._redis, *arguments)]
+        return [_read(Settled, raw) for raw in await _SETTLE(self._settlements, *arguments)]
 
     async def read(self, names: Sequence[str]) -> list[bytes | None]:
         """Raw values by their full names."""
-        return list(await self._redis.mget(names))
+        return list(await self._reads.execute_command("MGET", *names))
 
 
 def _name(claim: Claim) -> bytes:

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from shared import keys
+from shared.wire import Wire
 
 _SHEBANG = "#!lua\n"
 _SHEBANG_ALLOW_OOM = "#!lua flags=allow-oom\n"
@@ -22,7 +23,7 @@ class Script:
     text: str
     digest: str
 
-    async def __call__(self, redis: Redis, *arguments: bytes | str | float) -> Any:
+    async def __call__(self, redis: Redis | Wire, *arguments: bytes | str | float) -> Any:
         """Run it; sends the text only where Redis doesn't know the digest (any more)."""
         try:
             return await redis.execute_command("EVALSHA", self.digest, 0, *arguments)

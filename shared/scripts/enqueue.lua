@@ -28,8 +28,51 @@ local function next_virtual_time(organization, cost)
   return last[organization]
 end
 
+-- Jobs of which nothing is known come at once: most batches are all of that kind.
+local absent, payloads, receipts = {}, {}, {}
+
+local function look_for_absent()
+  local jobs, names = {}, {}
+  for i = 3, #ARGV, 4 do
+    jobs[#jobs + 1] = ARGV[i]
+    names[#names + 1] = key.job .. ARGV[i]
+  end
+  if #jobs == 0 or #jobs > most_arguments then return end
+  if redis.call('EXISTS', unpack(names)) > 0 then return end
+  for i, score in ipairs(redis.call('ZMSCORE', key.accepted, unpack(jobs))) do
+    absent[jobs[i]] = not score
+  end
+end
+
+local function put_new_in_line(job, payload, received_at, organization, cost)
+  absent[job] = nil -- it may come twice in a batch
+  payloads[#payloads + 1] = key.job .. job
+  payloads[#payloads + 1] = payload
+  receipts[#receipts + 1] = received_at
+  receipts[#receipts + 1] = job
+  add(waiting, organization, 1)
+  places[job] = number(next_virtual_time(organization, cost))
+end
+
+local function write_new()
+  if #payloads == 0 then return end
+  redis.call('MSET', unpack(payloads))
+  call_for_all('ZADD', key.accepted, receipts)
+  payloads, receipts = {}, {}
+end
+
 local function accept(job, payload, received_at, cost)
   local organization = organization_of(job)
+  if absent[job] then
+    local refusal = refused(organization)
+    if refusal then return refusal end
+    put_new_in_line(job, payload, received_at, organization, cost)
+    if depth[organization] then depth[organization] = depth[organization] + 1 end
+    backlog = backlog + 1
+    count('accepted')
+    return 'new'
+  end
+  write_new()
   -- A payload without its place (an operator deleted one of the two) would never run.
   if redis.call('EXISTS', key.job .. job) == 1 and has_place(job) then
     -- A write: WAIT and WAITAOF after a script that wrote nothing answer at once.
@@ -47,12 +90,14 @@ local function accept(job, payload, received_at, cost)
   return 'new'
 end
 
+look_for_absent()
 local results, news = {}, false
 for i = 3, #ARGV, 4 do
   local result = accept(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]))
   results[#results + 1] = result
   news = news or result == 'new'
 end
+write_new()
 for organization, virtual in pairs(last) do
   redis.call('HSET', key.flows, organization, number(virtual))
 end

@@ -1,11 +1,13 @@
 """Facts about the form of the answers."""
 
 import json
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from time import time
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import HttpVersion, HttpVersion10, HttpVersion11, web
 
 from ingress import answers
 from ingress.answers import Refusal, Refused
@@ -80,25 +82,53 @@ def test_as_bytes_a_refusal_is_the_same_and_ends_the_connection(refusal: Refusal
     assert body == whole.body
 
 
+def parsed(rendered: bytes) -> tuple[str, dict[str, str], Any]:
+    """Status line, headers and body."""
+    head, _, body = rendered.decode().partition("\r\n\r\n")
+    first, *lines = head.split("\r\n")
+    return first, dict(line.split(": ", 1) for line in lines), json.loads(body)
+
+
 @pytest.mark.parametrize("accepted", list(Accepted))
 def test_both_kinds_of_success_are_202_and_tell_themselves_apart(accepted: Accepted) -> None:
-    response = answers.success(accepted, "req-1")
-    assert response.status == HTTPStatus.ACCEPTED
-    assert response.content_type == "application/json"
-    assert response.headers["X-Request-Id"] == "req-1"
-    assert content(response) == {
+    answer = answers.Success(accepted, "req-1")
+    assert answer.status == HTTPStatus.ACCEPTED
+    rendered = answer.rendered(HttpVersion11, is_kept=True)
+    first, headers, body = parsed(rendered)
+    assert first == "HTTP/1.1 202 Accepted"
+    assert headers["Content-Type"] == "application/json"
+    assert headers["X-Request-Id"] == "req-1"
+    assert int(headers["Content-Length"]) == len(rendered.partition(b"\r\n\r\n")[2])
+    assert abs(parsedate_to_datetime(headers["Date"]).timestamp() - time()) < 5
+    assert body == {
         "success": True,
         "data": {"status": accepted.value},
         "meta": {"request_id": "req-1"},
     }
 
 
+@pytest.mark.parametrize(
+    ("version", "is_kept", "connection"),
+    [
+        (HttpVersion11, True, None),
+        (HttpVersion11, False, "close"),
+        (HttpVersion10, True, "keep-alive"),
+        (HttpVersion10, False, None),
+    ],
+)
+def test_success_says_of_its_connection_what_the_version_does_not(
+    version: HttpVersion, connection: str | None, *, is_kept: bool
+) -> None:
+    rendered = answers.Success(Accepted.NEW, "req-1").rendered(version, is_kept=is_kept)
+    first, headers, _ = parsed(rendered)
+    assert first.startswith(f"HTTP/{version.major}.{version.minor} ")
+    assert headers.get("Connection") == connection
+
+
 def test_no_answer_tells_which_server_made_it() -> None:
-    for response in (
-        answers.success(Accepted.NEW, "req-1"),
-        answers.refused(answers.NOT_FOUND, "req-1"),
-    ):
-        assert response.headers["Server"] == "sellfern-ingress"
+    success = answers.Success(Accepted.NEW, "req-1").rendered(HttpVersion11, is_kept=True)
+    assert parsed(success)[1]["Server"] == "sellfern-ingress"
+    assert answers.refused(answers.NOT_FOUND, "req-1").headers["Server"] == "sellfern-ingress"
 
 
 def test_an_error_becomes_a_refusal_with_its_code_and_sentence() -> None:

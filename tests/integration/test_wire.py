@@ -1,0 +1,135 @@
+"""Facts about a connection that one caller keeps."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from shared.config import RedisUrl
+from shared.connection import open_redis
+from shared.wire import Wire
+from tests.conftest import StartRedis
+
+
+async def connections(redis: Redis) -> set[str]:
+    """The clients of a server, but for who asks."""
+    mine = await redis.client_id()
+    return {client["id"] for client in await redis.client_list() if client["id"] != str(mine)}
+
+
+@pytest.fixture
+def url(redis: Redis) -> RedisUrl:
+    """Where the shared server is."""
+    where = redis.connection_pool.connection_kwargs
+    return RedisUrl(f"redis://{where['host']}:{where['port']}/0")
+
+
+async def test_a_wire_keeps_one_connection_and_gives_replies_in_order(
+    redis: Redis, url: RedisUrl
+) -> None:
+    before = await connections(redis)
+    async with open_redis(url) as client:
+        wire = Wire(client)
+        assert await wire.execute_command("SET", "a", b"\x00\r\n") == b"OK"
+        (mine,) = await connections(redis) - before
+        replies = await wire.execute_commands(("GET", "a"), ("INCRBY", "n", 2), ("GET", "none"))
+        assert replies == [b"\x00\r\n", 2, None]
+        assert await connections(redis) - before == {mine}
+    assert mine not in await connections(redis)
+
+
+async def test_an_error_reply_stands_in_its_place_and_keeps_the_connection(
+    redis: Redis, url: RedisUrl
+) -> None:
+    async with open_redis(url) as client:
+        wire = Wire(client)
+        before, wrong, after = await wire.execute_commands(
+            ("SET", "a", "1"), ("LPUSH", "a", "x"), ("GET", "a")
+        )
+        assert (before, after) == (b"OK", b"1")
+        assert isinstance(wrong, ResponseError)
+        first = await wire.execute_command("CLIENT", "ID")
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            await wire.execute_command("LPUSH", "a", "x")
+        assert await wire.execute_command("CLIENT", "ID") == first
+
+
+async def test_calls_that_overlap_take_turns(url: RedisUrl) -> None:
+    async with open_redis(url) as client:
+        wire = Wire(client)
+        replies = await asyncio.gather(*(wire.execute_command("ECHO", n) for n in range(20)))
+        assert replies == [str(n).encode() for n in range(20)]
+
+
+async def test_a_large_command_is_written_whole(url: RedisUrl) -> None:
+    async with open_redis(url) as client:
+        value = b"x" * 8_000_000
+        assert await Wire(client).execute_command("ECHO", value) == value
+
+
+async def test_a_connection_that_ended_meanwhile_is_replaced_before_anything_is_sent(
+    redis: Redis, url: RedisUrl
+) -> None:
+    async with open_redis(url) as client:
+        wire = Wire(client)
+        first = await wire.execute_command("CLIENT", "ID")
+        await redis.execute_command("CLIENT", "KILL", "ID", first)
+        while str(first) in await connections(redis):
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)  # for the end to reach this side; later is no failure
+        assert await wire.execute_command("CLIENT", "ID") != first
+
+
+async def test_a_lost_reply_is_an_error_and_the_next_call_has_a_new_connection(
+    redis: Redis, url: RedisUrl
+) -> None:
+    async with open_redis(url) as client:
+        wire = Wire(client)
+        first = await wire.execute_command("CLIENT", "ID")
+        waiting = asyncio.create_task(wire.execute_command("BLPOP", "never", 30))
+        while not await redis.execute_command("CLIENT", "KILL", "ID", first):
+            await asyncio.sleep(0.001)
+        with pytest.raises(RedisConnectionError):
+            await waiting
+        assert await wire.execute_command("CLIENT", "ID") != first
+
+
+async def test_who_is_cancelled_leaves_no_reply_behind_for_the_next(url: RedisUrl) -> None:
+    async with open_redis(url) as client:
+        wire = Wire(client)
+        first = await wire.execute_command("CLIENT", "ID")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await wire.execute_command("BLPOP", "never", 30)
+        assert await wire.execute_command("ECHO", "mine") == b"mine"
+        assert await wire.execute_command("CLIENT", "ID") != first
+
+
+async def test_a_silent_server_is_a_time_out(url: RedisUrl) -> None:
+    async with open_redis(url, socket_timeout=0.05) as client:
+        with pytest.raises(RedisTimeoutError, match="Timeout"):
+            await Wire(client).execute_command("BLPOP", "never", 30)
+
+
+async def test_a_replica_ends_the_connection_since_the_primary_is_elsewhere(
+    fresh_redis_server: StartRedis,
+) -> None:
+    server = fresh_redis_server()
+    async with open_redis(RedisUrl(server.url)) as client, Redis.from_url(server.url) as operator:
+        wire = Wire(client)
+        first = await wire.execute_command("CLIENT", "ID")
+        await operator.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(ReadOnlyError):
+            await wire.execute_command("SET", "a", "1")
+        assert await wire.execute_command("CLIENT", "ID") != first
+
+
+async def test_a_wire_takes_one_of_the_pools_bounded_connections(url: RedisUrl) -> None:
+    async with open_redis(url, connections=1, socket_timeout=0.05) as client:
+        wire = Wire(client)
+        await wire.execute_command("PING")
+        with pytest.raises(RedisConnectionError, match="No connection available"):
+            await client.ping()
