@@ -17,6 +17,7 @@ from shared.connection import open_redis
 from shared.durability import check_durability
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
+from shared.gauges import Gauges
 from shared.logs import get_logger
 from shared.queue import open_queue
 
@@ -42,6 +43,7 @@ async def serve(settings: IngressSettings, endpoints: EndpointsFile) -> None:
     async with _signals(stop), open_redis(settings.common.redis_url) as redis:
         await _check_redis(redis, settings)
         ready = Readiness(lambda: check_durability(redis, settings.durability))
+        gauges = Gauges(redis, organizations=settings.organization_series, log=_log)
         async with (
             endpoints.watching(),
             open_queue(redis, settings.durability, settings.backlog) as writer,
@@ -54,10 +56,12 @@ async def serve(settings: IngressSettings, endpoints: EndpointsFile) -> None:
                     ready.problems,
                     prefix="INGRESS_ADMIN",
                     routes=receiver.secret_use.routes(),
+                    refresh=gauges.refresh,
                 ),
                 listening(settings, receiver, ready) as listener,
             ):
-                await stop.wait()
+                with gauges.registered():
+                    await stop.wait()
                 await listener.drain()
     _log.info("ingress_stopped")
 

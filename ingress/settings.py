@@ -51,6 +51,8 @@ class IngressSettings:
         durability: what must hold before a delivery counts as accepted (``DURABILITY`` …).
         backlog: how many unfinished events there may be (``MAX_BACKLOG`` …).
         limits: what one client may ask.
+        organization_series: organizations with metrics of their own
+            (``METRICS_ORGANIZATIONS``).
         drain_delay: seconds that the ingress goes on listening after SIGTERM (``DRAIN_DELAY``).
         drain_seconds: seconds that requests in flight then have to finish (``DRAIN_SECONDS``).
     """
@@ -63,6 +65,7 @@ class IngressSettings:
     durability: Durability
     backlog: BacklogLimits
     limits: Limits
+    organization_series: int
     drain_delay: float
     drain_seconds: float
 
@@ -84,6 +87,9 @@ class IngressSettings:
             durability=_durability(reader),
             backlog=_backlog(reader),
             limits=limits,
+            organization_series=reader.integer(
+                "METRICS_ORGANIZATIONS", 20, minimum=0, maximum=1000
+            ),
             drain_delay=reader.duration("DRAIN_DELAY", "200ms", maximum="5m"),
             drain_seconds=_drain_seconds(reader, limits),
         )

@@ -25,6 +25,7 @@ CHECK_SECONDS: Final = 5.0
 """How long a check may take until the program counts as not ready."""
 
 _CHECK: Final[web.AppKey[Check]] = web.AppKey("check")
+_REFRESH: Final[web.AppKey[Callable[[], Awaitable[None]] | None]] = web.AppKey("refresh")
 _log = get_logger()
 
 
@@ -53,6 +54,7 @@ async def admin_site(
     *,
     prefix: str = "INGRESS_ADMIN",
     routes: Iterable[web.RouteDef] = (),
+    refresh: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[int]:
     """Serve ``/livez``, ``/readyz`` and ``/metrics`` while the block runs.
 
@@ -62,11 +64,12 @@ async def admin_site(
         ready: asked at every ``/readyz``; wrap what is costly in `cached`.
         prefix: what the names of the settings of host and port start with.
         routes: what else there is to see.
+        refresh: awaited before the metrics are shown.
 
     Raises:
         SettingsError: host and port can't be listened on.
     """
-    runner = web.AppRunner(_app(ready, routes), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(_app(ready, routes, refresh), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
@@ -78,8 +81,13 @@ async def admin_site(
         await runner.cleanup()
 
 
-def _app(ready: Check, routes: Iterable[web.RouteDef]) -> web.Application:
+def _app(
+    ready: Check,
+    routes: Iterable[web.RouteDef],
+    refresh: Callable[[], Awaitable[None]] | None,
+) -> web.Application:
     app = web.Application()
+    app[_REFRESH] = refresh
     app[_CHECK] = ready
     app.add_routes(
         [
@@ -115,7 +123,9 @@ async def _problems(check: Check) -> list[Problem]:
         return [Problem("check_failed", "the check itself failed; the log says why")]
 
 
-async def _metrics(_: web.Request) -> web.Response:
+async def _metrics(request: web.Request) -> web.Response:
+    if refresh := request.app[_REFRESH]:
+        await refresh()
     body, content_type = metrics.render()
     return web.Response(body=body, headers={"Content-Type": content_type})
 

@@ -90,8 +90,8 @@ ORGANIZATION_MISMATCHES: Final = Counter(
 )
 HANDLER_DURATION: Final = Histogram(
     "sellfern_handler_duration_seconds",
-    "Time in a handler, by outcome",
-    ["outcome"],
+    "Time in a handler, by event type and outcome",
+    ["type", "outcome"],
     buckets=_HANDLING,
     registry=REGISTRY,
 )
@@ -104,6 +104,31 @@ ACCEPTED_TO_HANDLED: Final = Histogram(
 STATE_CONFLICTS: Final = Counter(
     "sellfern_state_conflicts",
     "Commits refused, and handlers run again, since another had changed what they read",
+    registry=REGISTRY,
+)
+
+LEASES_RENEWED: Final = Counter(
+    "sellfern_leases_renewed",
+    "Leases renewed: one for each event held, each time",
+    registry=REGISTRY,
+)
+LEASES_LOST: Final = Counter(
+    "sellfern_leases_lost",
+    "Leases that somebody else had when they were to be renewed",
+    registry=REGISTRY,
+)
+WORKER_BATCH: Final = Histogram(
+    "sellfern_worker_batch_events",
+    "Events in one call of Redis, by call: claim, mark, settle or read",
+    ["call"],
+    buckets=_BATCH,
+    registry=REGISTRY,
+)
+ROUND_TRIP: Final = Histogram(
+    "sellfern_redis_round_trip_seconds",
+    "From sending a script to its reply, by script",
+    ["script"],
+    buckets=_FAST,
     registry=REGISTRY,
 )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from structlog.typing import FilteringBoundLogger
 
+from shared import metrics
 from shared.connection import REDIS_ERRORS
 from worker.outage import Outage
 from worker.transitions import Claim, Transitions
@@ -60,13 +61,16 @@ class Leases:
         """One sign of life, for the worker and all that it holds."""
         await self._publish()
         for batch in _batches(self._held.values()):
-            for claim in await self.transitions.renew(
+            lost = await self.transitions.renew(
                 self.worker,
                 batch,
                 description=self.description,
                 slots=self.slots,
                 lease=self.lease,
-            ):
+            )
+            metrics.LEASES_RENEWED.inc(len(batch) - len(lost))
+            metrics.LEASES_LOST.inc(len(lost))
+            for claim in lost:
                 self.log.warning("lease_lost", job=claim.job)
                 self.drop(claim)
                 self.lost(claim)

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
-from shared import keys
+from shared import keys, metrics
 from shared.connection import REDIS_ERRORS, translate
 from shared.group_commit import GroupCommit
 from worker.outage import Outage
@@ -77,6 +77,7 @@ class Ledger:
     ) -> Callable[[list[Item]], Awaitable[Sequence[Answer]]]:
         """The same call, tried again while Redis is away."""
         outage = Outage(self._log, doing)
+        size = metrics.WORKER_BATCH.labels(doing)
 
         async def sent(items: list[Item]) -> Sequence[Answer]:
             deadline = asyncio.get_running_loop().time() + self._patience
@@ -89,6 +90,7 @@ class Ledger:
                     await outage.pause(exc)
                 else:
                     outage.over()
+                    size.observe(len(items))
                     return answers
 
         return sent

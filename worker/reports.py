@@ -2,7 +2,9 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
+from prometheus_client import Histogram
 from structlog.typing import FilteringBoundLogger
 
 from shared import metrics
@@ -20,7 +22,6 @@ _NAMES = {
     Settled.LOST: "lost",
 }
 _COUNTS = {settled: metrics.EVENTS.labels(name) for settled, name in _NAMES.items()}
-_SECONDS = {settled: metrics.HANDLER_DURATION.labels(name) for settled, name in _NAMES.items()}
 _CONFLICTING = metrics.EVENTS.labels("conflicting")
 
 # msgspec quotes the value that is none of an enum's or a union's, and a field that it doesn't know.
@@ -56,8 +57,8 @@ class Report:
         if settled not in _NAMES:  # another round follows
             return
         _COUNTS[settled].inc()
-        if work.seconds:
-            _SECONDS[settled].observe(work.seconds)
+        if work.seconds and work.envelope:  # only types of the reference reach a handler
+            _seconds(work.envelope.type, settled).observe(work.seconds)
         match settled:
             case Settled.DONE:
                 self._handled(work, now)
@@ -93,6 +94,11 @@ class Report:
             seconds=round(work.seconds, 6),
             **fields,
         )
+
+
+@lru_cache(maxsize=1024)
+def _seconds(event_type: str, settled: Settled) -> Histogram:
+    return metrics.HANDLER_DURATION.labels(event_type, _NAMES[settled])
 
 
 def _loggable(dead: Dead) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from redis.asyncio import Redis
 
-from shared import scripts
+from shared import metrics, scripts
 from shared.errors import TransitionError
 from shared.wire import Wire
 
@@ -20,6 +20,8 @@ _MARK = scripts.load("mark")
 _PROFILE = scripts.load("profile")
 _RENEW = scripts.load("renew")
 _SETTLE = scripts.load("settle")
+
+_CLAIMED = metrics.WORKER_BATCH.labels("claim")
 
 Answer = TypeVar("Answer", bound=enum.Enum)
 
@@ -174,6 +176,7 @@ class Transitions:
             most_bytes,
         )
         _now, word, wait, *jobs = answer
+        _CLAIMED.observe(len(jobs))
         return Claimed(
             [
                 (Claim(job.decode(errors="surrogateescape"), token.decode(), attempts, claims), raw)

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
+from time import perf_counter
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from shared import keys
+from shared import keys, metrics
 from shared.wire import Wire
 
 _SHEBANG = "#!lua\n"
@@ -25,10 +26,13 @@ class Script:
 
     async def __call__(self, redis: Redis | Wire, *arguments: bytes | str | float) -> Any:
         """Run it; sends the text only where Redis doesn't know the digest (any more)."""
+        started = perf_counter()
         try:
-            return await redis.execute_command("EVALSHA", self.digest, 0, *arguments)
+            answer = await redis.execute_command("EVALSHA", self.digest, 0, *arguments)
         except NoScriptError:
-            return await redis.execute_command("EVAL", self.text, 0, *arguments)
+            answer = await redis.execute_command("EVAL", self.text, 0, *arguments)
+        metrics.ROUND_TRIP.labels(self.name).observe(perf_counter() - started)
+        return answer
 
 
 def load(name: str, *, allow_oom: bool = True) -> Script:

@@ -1,7 +1,9 @@
 """The metrics that a scrape shows."""
 
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Never
 
 import pytest
@@ -9,6 +11,8 @@ from prometheus_client import REGISTRY as LIBRARYS_OWN
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared import metrics
+from shared.gauges import Reading, _families
+from shared.metrics import REGISTRY
 
 
 def families() -> list[str]:
@@ -26,6 +30,15 @@ def test_every_name_starts_with_sellfern() -> None:
 def test_every_metric_says_what_it_counts() -> None:
     for family in metrics.REGISTRY.collect():
         assert family.documentation, family.name
+
+
+def test_the_readme_tells_of_every_metric_and_of_no_other() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    told = set(re.findall(r"`(sellfern_[a-z_]+)", readme))
+    reading = Reading(0, 0, 0, 0, 0.0, 0, 0, 0, 0, {})
+    families = [*REGISTRY.collect(), *_families(reading)]
+    ours = {f.name + ("_total" if f.type == "counter" else "") for f in families}
+    assert told == {name for name in ours if not name.startswith("sellfern_process_")}
 
 
 def test_no_counter_tells_when_it_was_made() -> None:

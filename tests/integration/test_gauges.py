@@ -1,0 +1,165 @@
+"""Facts about the gauges of the whole queue."""
+
+import asyncio
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from shared import gauges, keys, metrics
+from shared.gauges import CACHE_SECONDS, Gauges
+from tests.conftest import StartRedis
+from tests.integration.workplace import Lines, Workplace, body
+from worker import Event, Handlers, Organization
+from worker.outcomes import Reject, Retry
+
+UNLIKELY_LABELS = {"organization", "event_id", "endpoint", "job"}
+
+
+async def scraped(redis: Redis, organizations: int = 20) -> CollectorRegistry:
+    """What a scrape shows of a fresh reading."""
+    registry = CollectorRegistry()
+    shown = Gauges(redis, organizations=organizations, log=Lines().log)
+    registry.register(shown)
+    await shown.refresh()
+    return registry
+
+
+def depths(registry: CollectorRegistry) -> dict[str, float]:
+    """The queue's depth by state."""
+    found = {}
+    for state in ("queued", "leased", "deferred", "parked"):
+        value = registry.get_sample_value("sellfern_queue_depth", {"state": state})
+        assert value is not None
+        found[state] = value
+    return found
+
+
+def organization(registry: CollectorRegistry, name: str) -> tuple[float | None, ...]:
+    """Waiting and running of an organization; None where it has no series."""
+    return tuple(
+        registry.get_sample_value(
+            "sellfern_organization_events", {"organization": name, "state": state}
+        )
+        for state in ("waiting", "running")
+    )
+
+
+async def test_every_unfinished_event_is_in_one_of_the_states(redis: Redis) -> None:
+    handlers = Handlers()
+
+    @handlers.on("order.updated")
+    async def act(event: Event[Any], _: Organization) -> None:
+        raise Retry(60) if event.data["order_id"] == "1" else Reject("no")
+
+    place = Workplace(redis, handlers)
+    await place.accept(body(), body(data={"order_id": "2"}))
+    for claimed in await place.claim(2):
+        await place.run(*claimed)
+    await place.accept(*(body(organization="org_b") for _ in range(4)), organization="org_b")
+    await place.transitions.publish([("org_b", 1, 1.0)])
+    await place.claim(4)  # one is leased, and the others are parked beside it
+    await place.accept(*(body() for _ in range(3)))
+    registry = await scraped(redis)
+    assert depths(registry) == {"queued": 3, "leased": 1, "deferred": 1, "parked": 3}
+    assert registry.get_sample_value("sellfern_dead_letters_kept") == 1
+    assert organization(registry, "org_a") == (4, 0)
+    assert organization(registry, "org_b") == (3, 1)
+
+
+async def test_an_empty_queue_is_all_zero(redis: Redis) -> None:
+    registry = await scraped(redis)
+    assert depths(registry) == {"queued": 0, "leased": 0, "deferred": 0, "parked": 0}
+    for name in ("oldest_waiting_seconds", "dead_letters_kept", "breakers_open", "workers"):
+        assert registry.get_sample_value(f"sellfern_{name}") == 0
+
+
+async def test_the_oldest_event_is_as_old_as_its_acceptance(redis: Redis) -> None:
+    place = Workplace(redis)
+    seconds, _ = await redis.time()
+    await place.accept(body(), received_at=(seconds - 100) * 1000)
+    await place.accept(body())
+    oldest = (await scraped(redis)).get_sample_value("sellfern_oldest_waiting_seconds")
+    assert oldest is not None
+    assert 99 < oldest < 160
+
+
+async def test_live_workers_and_their_slots_are_counted(redis: Redis) -> None:
+    place = Workplace(redis)
+    for name in ("w1", "w2"):
+        await place.transitions.renew(name, [], description=b"{}", slots=30, lease=30)
+    registry = await scraped(redis)
+    assert registry.get_sample_value("sellfern_workers") == 2
+    assert registry.get_sample_value("sellfern_worker_slots") == 60
+
+
+async def test_ten_thousand_organizations_have_no_more_series_than_twenty(redis: Redis) -> None:
+    for start in range(0, 10_000, 1000):
+        counts = {f"org_{number}": number + 1 for number in range(start, start + 1000)}
+        await redis.hset(keys.WAITING, mapping=counts)
+    registry = await scraped(redis)
+    samples = [sample for family in registry.collect() for sample in family.samples]
+    named = {sample.labels["organization"] for sample in samples if "organization" in sample.labels}
+    assert named == {f"org_{number}" for number in range(9980, 10_000)}
+    assert len(samples) < 60
+    assert organization(await scraped(redis, organizations=0), "org_9999") == (None, None)
+
+
+def test_no_other_metric_has_a_label_that_comes_from_outside() -> None:
+    for family in metrics.REGISTRY.collect():
+        for sample in family.samples:
+            assert not UNLIKELY_LABELS & sample.labels.keys(), family.name
+    for metric in vars(metrics).values():
+        assert not UNLIKELY_LABELS & set(getattr(metric, "_labelnames", ())), metric
+
+
+async def test_many_scrapes_share_a_reading(redis: Redis) -> None:
+    shown = Gauges(redis, organizations=20, log=Lines().log)
+    await redis.config_resetstat()
+    await asyncio.gather(*(shown.refresh() for _ in range(10)))
+    await shown.refresh()
+    assert (await redis.info("commandstats"))["cmdstat_zcount"]["calls"] == 2  # of one reading
+
+
+async def test_a_redis_that_is_away_leaves_no_old_gauges_and_one_line(
+    fresh_redis_server: StartRedis, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(gauges, "CACHE_SECONDS", 0.0)
+    assert CACHE_SECONDS > 0
+    server, lines = fresh_redis_server(appendfsync=None), Lines()
+    async with Redis.from_url(server.url) as redis:
+        shown = Gauges(redis, organizations=20, log=lines.log)
+        await shown.refresh()
+        assert list(shown.collect())
+        server.kill()
+        await shown.refresh()
+        await shown.refresh()
+        assert list(shown.collect()) == []
+        assert [line["code"] for line in lines.of("gauges_not_read")] == ["redis_unreachable"]
+        server.start()
+        await shown.refresh()
+        assert list(shown.collect())
+
+
+async def test_a_redis_that_hangs_does_not_hang_a_scrape(
+    fresh_redis_server: StartRedis, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(gauges, "READ_SECONDS", 0.05)
+    server = fresh_redis_server(appendfsync=None)
+    async with Redis.from_url(server.url) as redis:
+        shown = Gauges(redis, organizations=20, log=Lines().log)
+        server.freeze()
+        try:
+            async with asyncio.timeout(5):
+                await shown.refresh()
+        finally:
+            server.thaw()
+        assert list(shown.collect()) == []
+
+
+def test_the_gauges_are_part_of_a_scrape_while_they_are_registered(redis: Redis) -> None:
+    registry = CollectorRegistry()
+    shown = Gauges(redis, organizations=20, log=Lines().log)
+    with shown.registered(registry):
+        assert shown in registry._collector_to_names
+    assert shown not in registry._collector_to_names
