@@ -10,16 +10,20 @@ from redis.asyncio import Redis
 
 from ingress.health import Readiness
 from ingress.listener import listening
-from ingress.receive import Receiver
+from ingress.receive import Receiver, Writer
 from ingress.settings import IngressSettings
+from ingress.site import Site
+from ingress.traced import TracedReceiver, TracedSite
 from shared.admin import admin_site
 from shared.connection import open_redis
 from shared.durability import check_durability
+from shared.endpoints import Endpoints
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 from shared.gauges import Gauges
 from shared.logs import get_logger
 from shared.queue import open_queue
+from shared.tracing import Tracing, open_tracing
 
 _OTHER_FILES = 64
 """Open files beside the clients' connections: Redis, the admin site, logs, the listener."""
@@ -38,6 +42,13 @@ async def serve(settings: IngressSettings, endpoints: EndpointsFile) -> None:
         SettingsError: Redis can't be reached or doesn't keep what it is given, or a port can't
             be listened on.
     """
+    with open_tracing(settings.common.tracing, "sellfern-ingress") as tracing:
+        await _serve(settings, endpoints, tracing)
+
+
+async def _serve(
+    settings: IngressSettings, endpoints: EndpointsFile, tracing: Tracing | None
+) -> None:
     stop = asyncio.Event()
     _raise_file_limit(settings.limits.connections)
     async with _signals(stop), open_redis(settings.common.redis_url) as redis:
@@ -48,7 +59,7 @@ async def serve(settings: IngressSettings, endpoints: EndpointsFile) -> None:
             endpoints.watching(),
             open_queue(redis, settings.durability, settings.backlog) as writer,
         ):
-            receiver = Receiver(lambda: endpoints.current, writer, settings.limits)
+            receiver, site = _receiver_and_site(endpoints, writer, settings, tracing)
             async with (
                 admin_site(
                     settings.admin_host,
@@ -58,12 +69,27 @@ async def serve(settings: IngressSettings, endpoints: EndpointsFile) -> None:
                     routes=receiver.secret_use.routes(),
                     refresh=gauges.refresh,
                 ),
-                listening(settings, receiver, ready) as listener,
+                listening(settings, receiver, ready, site) as listener,
             ):
                 with gauges.registered():
                     await stop.wait()
                 await listener.drain()
     _log.info("ingress_stopped")
+
+
+def _receiver_and_site(
+    endpoints: EndpointsFile, writer: Writer, settings: IngressSettings, tracing: Tracing | None
+) -> tuple[Receiver, Site]:
+    """What takes deliveries in, with spans around it where they are asked for."""
+
+    def current() -> Endpoints:
+        return endpoints.current
+
+    if tracing is None:
+        receiver = Receiver(current, writer, settings.limits)
+        return receiver, Site(receiver)
+    receiver = TracedReceiver(current, writer, settings.limits, tracing)
+    return receiver, TracedSite(receiver, tracing)
 
 
 async def _check_redis(redis: Redis, settings: IngressSettings) -> None:

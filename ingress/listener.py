@@ -24,13 +24,15 @@ class Listener:
         settings: where, how long to drain, and what one client may ask.
         receiver: takes deliveries in.
         ready: told when this process begins to leave.
+        site: answers requests.
     """
 
-    def __init__(self, settings: IngressSettings, receiver: Receiver, ready: Readiness) -> None:
+    def __init__(
+        self, settings: IngressSettings, receiver: Receiver, ready: Readiness, site: Site
+    ) -> None:
         self._settings = settings
         self._receiver = receiver
         self._ready = ready
-        site = Site(receiver)
         self._connections = Connections(site.answer, site, settings.limits)
         self._server: asyncio.Server | None = None
         self.port = settings.port
@@ -83,14 +85,14 @@ class Listener:
 
 @contextlib.asynccontextmanager
 async def listening(
-    settings: IngressSettings, receiver: Receiver, ready: Readiness
+    settings: IngressSettings, receiver: Receiver, ready: Readiness, site: Site | None = None
 ) -> AsyncIterator[Listener]:
     """A listener that is open while the block runs; drain it there.
 
     Raises:
         SettingsError: host and port can't be listened on.
     """
-    listener = Listener(settings, receiver, ready)
+    listener = Listener(settings, receiver, ready, site or Site(receiver))
     await listener.open()
     try:
         yield listener

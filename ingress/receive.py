@@ -79,7 +79,7 @@ class Receiver:
             secrets = [secret.value.reveal().encode() for secret in active]
             number = signature.verify(endpoint.scheme, body, headers, secrets, now)
             self.secret_use.note(endpoint.id, active[number])
-            return await self._writer.accept(_delivery(endpoint, request, body, now))
+            return await self._writer.accept(self._delivery(endpoint, request, body, now))
 
     def _check(self, request: web.BaseRequest) -> None:
         if not request.rel_url.raw_path.startswith(ROUTE):
@@ -96,22 +96,23 @@ class Receiver:
             raise Refused(UNKNOWN_ENDPOINT)
         return endpoint
 
+    def _delivery(
+        self, endpoint: Endpoint, request: web.BaseRequest, body: bytes, now: float
+    ) -> Delivery:
+        return Delivery(
+            endpoint=endpoint.id,
+            organization=endpoint.organization_id,
+            received_at=int(now * 1000),
+            headers=_kept_headers(request.headers),
+            body=body,
+            weight=endpoint.weight,
+        )
+
 
 def endpoint_id(request: web.BaseRequest) -> str | None:
     """The last part of the URL, as the client wrote it; None for a URL of another kind."""
     path = request.rel_url.raw_path
     return path.removeprefix(ROUTE) if path.startswith(ROUTE) else None
-
-
-def _delivery(endpoint: Endpoint, request: web.BaseRequest, body: bytes, now: float) -> Delivery:
-    return Delivery(
-        endpoint=endpoint.id,
-        organization=endpoint.organization_id,
-        received_at=int(now * 1000),
-        headers=_kept_headers(request.headers),
-        body=body,
-        weight=endpoint.weight,
-    )
 
 
 def _kept_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -15,6 +15,9 @@ from shared.errors import SettingsError
 LogFormat = Literal["json", "console"]
 """How log lines look."""
 
+TracingMode = Literal["off", "otlp"]
+"""What ``TRACING`` may say."""
+
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 """The least urgent lines that are logged."""
 
@@ -235,6 +238,7 @@ class CommonSettings:
         reference_file: the imported reference data; None where none is named.
         log_level: the least urgent lines that are logged.
         log_format: JSON for machines, console for people.
+        tracing: whether spans are made, and where they go.
     """
 
     redis_url: RedisUrl
@@ -242,6 +246,7 @@ class CommonSettings:
     reference_file: Path | None
     log_level: LogLevel
     log_format: LogFormat
+    tracing: TracingMode
 
     @classmethod
     def from_reader(cls, reader: Reader, *, terminal: bool | None = None) -> Self:
@@ -257,6 +262,7 @@ class CommonSettings:
         read_by_people = sys.stderr.isatty() if terminal is None else terminal
         levels: tuple[LogLevel, ...] = ("debug", "info", "warning", "error", "critical")
         formats: tuple[LogFormat, ...] = ("json", "console")
+        tracings: tuple[TracingMode, ...] = ("off", "otlp")
         reference_file = reader.text("REFERENCE_FILE", "")
         return cls(
             redis_url=RedisUrl(reader.text("REDIS_URL", "redis://127.0.0.1:6379/0")),
@@ -266,6 +272,7 @@ class CommonSettings:
             log_format=reader.choice(
                 "LOG_FORMAT", formats, "console" if read_by_people else "json"
             ),
+            tracing=reader.choice("TRACING", tracings, "off"),
         )
 
 

@@ -96,6 +96,11 @@ def configure(*, level: LogLevel, fmt: LogFormat, stream: TextIO | None = None) 
     _configure_standard_library(level.upper())
 
 
+def show_trace(trace_id: Callable[[], str | None] | None) -> None:
+    """Let every line bear the trace that it belongs to, if it does; ``None``: no more."""
+    _OUTPUT.trace_id = trace_id
+
+
 class _Output:
     """Where all lines go: one write a line, and never an error of its own.
 
@@ -105,12 +110,15 @@ class _Output:
 
     target: BinaryIO
     render: Callable[[str, Fields], bytes]
+    trace_id: Callable[[], str | None] | None = None
 
     def __init__(self) -> None:
         self._gathered: list[bytes] = []
 
     def line(self, level: str, fields: Fields) -> bytes:
         event = fields.get("event")
+        if self.trace_id is not None and (trace_id := self.trace_id()):
+            fields["trace_id"] = trace_id
         try:
             return self.render(level, fields)
         except Exception as error:  # noqa: BLE001  # whatever a field's own code raises

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
@@ -22,6 +23,7 @@ from shared.errors import SettingsError
 from shared.health import Problem
 from shared.logs import get_gathering_logger, get_logger
 from shared.sellfern.reference_file import load_reference
+from shared.tracing import Tracing, open_tracing
 from worker import retention, stock
 from worker.engine import Worker
 from worker.leases import Profiles
@@ -30,6 +32,7 @@ from worker.pipeline import Pipeline
 from worker.registry import Handlers
 from worker.reports import Report
 from worker.settings import WorkerSettings
+from worker.traced import TracedPipeline
 from worker.transitions import Transitions
 
 _CONNECTIONS = 8
@@ -44,7 +47,12 @@ async def serve(settings: WorkerSettings, endpoints: EndpointsFile, handlers: Ha
     Raises:
         SettingsError: Redis can't be reached or is too old, or the admin port is taken.
     """
-    program = _Program(settings, endpoints, handlers, get_logger().bind())
+    with open_tracing(settings.common.tracing, "sellfern-worker") as tracing:
+        await _serve(_Program(settings, endpoints, handlers, get_logger().bind(), tracing))
+
+
+async def _serve(program: "_Program") -> None:
+    settings = program.settings
     async with open_redis(settings.common.redis_url, connections=_CONNECTIONS) as redis:
         if problems := await check_server(redis):
             got = "; ".join(problem.message for problem in problems)
@@ -55,7 +63,7 @@ async def serve(settings: WorkerSettings, endpoints: EndpointsFile, handlers: Ha
             return await program.problems(redis)
 
         async with (
-            endpoints.watching(),
+            program.endpoints.watching(),
             admin_site(
                 settings.admin_host, settings.admin_port, cached(ready), prefix="WORKER_ADMIN"
             ),
@@ -73,6 +81,7 @@ class _Program:
     endpoints: EndpointsFile
     handlers: Handlers
     log: FilteringBoundLogger
+    tracing: Tracing | None = None
     stopping: bool = False
     name: str = field(default_factory=lambda: f"{socket.gethostname()}-{secrets.token_hex(3)}")
 
@@ -150,15 +159,19 @@ class _Program:
 
     def _context(self, redis: Redis) -> stock.Context:
         transitions = Transitions(redis)
-        pipeline = Pipeline(
-            ledger=Ledger(transitions, patience=self.settings.lease, log=self.log),
-            handlers=self.handlers,
-            reference=load_reference(self.settings.common),
-            policy=self.settings.policy,
-            profiles=lambda: self.endpoints.current.organizations(),  # noqa: PLW0108  # it changes
-            log=self.log,
-            report=Report(get_gathering_logger()),
-        )
+        parts: dict[str, Any] = {
+            "ledger": Ledger(transitions, patience=self.settings.lease, log=self.log),
+            "handlers": self.handlers,
+            "reference": load_reference(self.settings.common),
+            "policy": self.settings.policy,
+            "profiles": lambda: self.endpoints.current.organizations(),  # noqa: PLW0108  # it changes
+            "log": self.log,
+            "report": Report(get_gathering_logger()),
+        }
+        if self.tracing is None:
+            pipeline = Pipeline(**parts)
+        else:
+            pipeline = TracedPipeline(**parts, tracing=self.tracing)
         return stock.Context(pipeline, transitions, self.settings.lease, self.log)
 
     def _profiles(self) -> Profiles:
