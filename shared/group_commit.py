@@ -2,25 +2,29 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Generic, TypeVar, cast
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Sends items in batches, one batch at a time.
+    """Sends items in batches.
 
     An item that finds nothing on its way is sent at once, so an idle system adds no delay; under
-    load the batches grow by themselves.
+    load the batches grow by themselves. Flows take turns in them, so that nobody's flood keeps
+    another's item waiting; a flow is in one batch at a time, so that its items stay in order.
 
     Args:
         send: sends a batch; answers a result or an exception for each item, in order. What it
             raises, every item of the batch is told.
         weigh: an item's size in bytes.
+        flow: whose item it is.
         most_items: items in a batch at the most.
         most_bytes: bytes in a batch at the most; a single larger item is a batch by itself.
+        lanes: batches on their way at once at the most. The second one is for flows that are not
+            in the first: they need not wait for its end.
     """
 
     def __init__(
@@ -28,44 +32,84 @@ class GroupCommit(Generic[Item, Result]):
         send: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
         weigh: Callable[[Item], int],
+        flow: Callable[[Item], Hashable],
         most_items: int = 256,
         most_bytes: int = 1 << 20,
+        lanes: int = 1,
     ) -> None:
         self._send = send
         self._weigh = weigh
+        self._flow = flow
         self._most_items = most_items
         self._most_bytes = most_bytes
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._flushing: asyncio.Task[None] | None = None
+        self._lanes = lanes
+        self._waiting: dict[Hashable, deque[tuple[Item, asyncio.Future[Result]]]] = {}
+        self._on_their_way: set[Hashable] = set()
+        self._held_back: dict[Hashable, deque[tuple[Item, asyncio.Future[Result]]]] = {}
+        self._flushing: set[asyncio.Task[None]] = set()
+        self._is_starting = False
 
     def submit(self, item: Item) -> "asyncio.Future[Result]":
         """Hand over an item; the future is done when its batch is."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush())
+        flow = self._flow(item)
+        if flow in self._on_their_way:
+            self._held_back.setdefault(flow, deque()).append((item, future))
+            return future
+        self._waiting.setdefault(flow, deque()).append((item, future))
+        self._open_lane()
         return future
 
     async def drain(self) -> None:
         """Wait until everything that was submitted has been sent."""
-        while self._flushing is not None:
-            await asyncio.shield(self._flushing)
+        while self._flushing:
+            await asyncio.wait(self._flushing)
+
+    def _open_lane(self) -> None:
+        """See to it that somebody will send what waits, if that isn't so already."""
+        if not self._is_starting and len(self._flushing) < self._lanes:
+            self._is_starting = True
+            self._flushing.add(asyncio.create_task(self._flush()))
 
     async def _flush(self) -> None:
+        self._is_starting = False
         try:
             while self._waiting:
-                await self._send_batch(self._take_batch())
+                batch = self._take_batch()
+                flows = {self._flow(item) for item, _ in batch}
+                self._hold_back(flows)
+                if self._waiting:
+                    self._open_lane()
+                try:
+                    await self._send_batch(batch)
+                finally:
+                    self._let_on(flows)
         finally:
-            self._flushing = None
+            self._flushing.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    def _hold_back(self, flows: set[Hashable]) -> None:
+        """What else these flows have waits until their batch is back."""
+        self._on_their_way |= flows
+        for flow in flows & self._waiting.keys():
+            self._held_back[flow] = self._waiting.pop(flow)
+
+    def _let_on(self, flows: set[Hashable]) -> None:
+        self._on_their_way -= flows
+        for flow in flows & self._held_back.keys():
+            self._waiting[flow] = self._held_back.pop(flow)
 
     def _take_batch(self) -> list[tuple[Item, "asyncio.Future[Result]"]]:
-        batch = [self._waiting.popleft()]
-        size = self._weigh(batch[0][0])
+        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        size = 0
         while self._waiting and len(batch) < self._most_items:
-            size += self._weigh(self._waiting[0][0])
-            if size > self._most_bytes:
+            flow, items = next(iter(self._waiting.items()))
+            size += self._weigh(items[0][0])
+            if batch and size > self._most_bytes:
                 break
-            batch.append(self._waiting.popleft())
+            batch.append(items.popleft())
+            del self._waiting[flow]
+            if items:
+                self._waiting[flow] = items  # behind the others: it had its turn
         return batch
 
     async def _send_batch(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:

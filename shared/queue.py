@@ -125,7 +125,9 @@ class QueueWriter:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._commits: GroupCommit[Delivery, Accepted] = GroupCommit(
-            self._enqueue, weigh=lambda delivery: len(delivery.body)
+            self._enqueue,
+            weigh=lambda delivery: len(delivery.body),
+            flow=lambda delivery: delivery.organization,
         )
 
     async def accept(self, delivery: Delivery) -> Accepted:

@@ -12,23 +12,24 @@ Command: TypeAlias = tuple[Argument, ...]
 
 
 class Wire:
-    """One connection of a client's pool, for a caller that sends one batch after the other.
+    """Connections of a client's pool for a caller that sends one batch after the other.
 
     For every command redis-py takes a connection out of the pool, polls it for data that nobody
     asked for, starts a task for the writing and gives it back: a third of a millisecond, which is
     more than what a small batch costs otherwise. A wire keeps its connection while all goes well.
     After any failure the pool gets it back, closed, and the next batch takes another.
 
-    Errors are those of the client. Calls that overlap take turns.
+    Errors are those of the client. Calls beyond its width take turns.
 
     Args:
         redis: the client whose pool it is.
+        width: how many connections it may keep.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, width: int = 1) -> None:
         self._pool = redis.connection_pool
-        self._connection: AbstractConnection | None = None
-        self._turn = asyncio.Lock()
+        self._idle: list[AbstractConnection] = []
+        self._turns = asyncio.Semaphore(width)
 
     async def execute_command(self, *command: Argument) -> Any:
         """Send one command; its reply.
@@ -49,8 +50,8 @@ class Wire:
             redis.exceptions.RedisError: the connection failed: it is in doubt what was done.
             OSError: the same.
         """
-        async with self._turn:
-            connection = await self._ready()
+        async with self._turns:
+            connection = await self._take()
             try:
                 await self._write(connection, commands)
                 replies = [await _reply(connection) for _ in commands]
@@ -59,16 +60,17 @@ class Wire:
                 raise
             if any(isinstance(reply, ReadOnlyError) for reply in replies):
                 await self._drop(connection)  # it is a primary no more
+            else:
+                self._idle.append(connection)
             return replies
 
-    async def _ready(self) -> AbstractConnection:
-        connection = self._connection
-        if connection is not None and _is_closed(connection):
+    async def _take(self) -> AbstractConnection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not _is_closed(connection):
+                return connection
             await self._drop(connection)
-            connection = None
-        if connection is None:
-            connection = self._connection = await self._pool.get_connection()
-        return connection
+        return cast("AbstractConnection", await self._pool.get_connection())
 
     async def _write(self, connection: AbstractConnection, commands: tuple[Command, ...]) -> None:
         # redis-py would start a task for each write.
@@ -80,7 +82,6 @@ class Wire:
                 await writer.drain()
 
     async def _drop(self, connection: AbstractConnection) -> None:
-        self._connection = None
         try:
             await connection.disconnect(nowait=True)
         finally:

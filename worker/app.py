@@ -35,7 +35,8 @@ from worker.settings import WorkerSettings
 from worker.traced import TracedPipeline
 from worker.transitions import Transitions
 
-_CONNECTIONS = 8
+_CONNECTIONS = 10
+"""Kept by wires: claim 1, mark 2, settle 2, read 1; for sleeping 1; the rest is for all else."""
 _ARQ_CONNECTIONS = 4
 _SETTLE_SECONDS = 30.0
 """What a job may take beside its handler: waiting for Redis, mostly."""

@@ -10,7 +10,7 @@ from shared import keys, metrics
 from shared.connection import REDIS_ERRORS, translate
 from shared.group_commit import GroupCommit
 from worker.outage import Outage
-from worker.transitions import Marked, MarkRequest, Settled, Settlement, Transitions
+from worker.transitions import LANES, Marked, MarkRequest, Settled, Settlement, Transitions
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -41,13 +41,21 @@ class Ledger:
         self._marks: GroupCommit[MarkRequest, Marked] = GroupCommit(
             self._persistently("mark", transitions.mark),
             weigh=lambda request: len(request.event_id),
+            flow=lambda request: _organization(request.claim.job),
             most_items=_BATCH,
+            lanes=LANES,
         )
         self._settlements: GroupCommit[Settlement, Settled] = GroupCommit(
-            self._persistently("settle", transitions.settle), weigh=_size, most_items=_BATCH
+            self._persistently("settle", transitions.settle),
+            weigh=_size,
+            flow=lambda settlement: _organization(settlement.claim.job),
+            most_items=_BATCH,
+            lanes=LANES,
         )
         self._reads: GroupCommit[str, bytes | None] = GroupCommit(
-            self._persistently("read", transitions.read), weigh=len
+            self._persistently("read", transitions.read),
+            weigh=len,
+            flow=lambda name: _organization(name.removeprefix(keys.STATE)),
         )
 
     def mark(self, request: MarkRequest) -> "asyncio.Future[Marked]":
@@ -94,6 +102,11 @@ class Ledger:
                     return answers
 
         return sent
+
+
+def _organization(name: str) -> str:
+    """Whose a job or a key is, near enough for taking turns."""
+    return name.partition(":")[0]
 
 
 def _size(settlement: Settlement) -> int:

@@ -4,7 +4,7 @@ import enum
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from redis.asyncio import Redis
@@ -20,6 +20,9 @@ _MARK = scripts.load("mark")
 _PROFILE = scripts.load("profile")
 _RENEW = scripts.load("renew")
 _SETTLE = scripts.load("settle")
+
+LANES: Final = 2
+"""Calls of ``mark``, and as many of ``settle``, that may be on their way at once."""
 
 _CLAIMED = metrics.WORKER_BATCH.labels("claim")
 
@@ -138,7 +141,8 @@ class Transitions:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._claims, self._marks, self._settlements, self._reads = (Wire(redis) for _ in range(4))
+        self._claims, self._reads = Wire(redis), Wire(redis)
+        self._marks, self._settlements = Wire(redis, width=LANES), Wire(redis, width=LANES)
 
     async def adopt(self, job: str, *, lease: float) -> Claim | None:
         """Take a job that a stock arq worker picked; ``None`` if its payload is gone.

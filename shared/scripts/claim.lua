@@ -13,7 +13,9 @@
 local worker, most, lease, base = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local holding, most_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = now_ms()
-local most_promoted, most_looks = 256, 1024
+local most_promoted = 256
+-- A flood that has to be parked is looked at in small steps: others wait for Redis meanwhile.
+local most_looks, looks_at_once = 256, 128
 local suspect_from = 2
 
 -- Crash recovery is no mechanism of its own: an expired lease is a job that is due.
@@ -123,6 +125,17 @@ local function suspect_must_wait(job)
   return true
 end
 
+-- The claims of a page are read when the first one is needed: of what is parked none is.
+local fetched_page
+
+local function fetch_claims_from(page, place)
+  if fetched_page == page then return end
+  fetched_page = page
+  local members = {}
+  for i = place, #page, 2 do members[#members + 1] = page[i] end
+  fetch_claims(members)
+end
+
 -- Answers whether the job has left the part of the queue that is in line.
 local function look_at(page, place)
   local job, virtual = page[place], tonumber(page[place + 1])
@@ -131,6 +144,7 @@ local function look_at(page, place)
     park(job, organization, virtual)
     return true
   end
+  fetch_claims_from(page, place)
   local claim = read_claim(job)
   if claim.claims >= suspect_from and suspect_must_wait(job) then
     -- In order, whoever stands behind it waits with it.
@@ -169,11 +183,8 @@ end
 while not enough() do
   write_places()
   local page = redis.call('ZRANGE', key.queue, '-inf', '(' .. key.deferred_from, 'BYSCORE',
-    'LIMIT', skipped, most, 'WITHSCORES')
+    'LIMIT', skipped, looks == 0 and most or looks_at_once, 'WITHSCORES')
   if #page == 0 then break end
-  local members = {}
-  for i = 1, #page, 2 do members[#members + 1] = page[i] end
-  fetch_claims(members)
   for i = 1, #page, 2 do
     if enough() then break end
     looks = looks + 1

@@ -64,6 +64,25 @@ async def test_calls_that_overlap_take_turns(url: RedisUrl) -> None:
         assert replies == [str(n).encode() for n in range(20)]
 
 
+async def test_a_wider_wire_has_so_many_calls_at_once_and_no_more(
+    redis: Redis, url: RedisUrl
+) -> None:
+    async def blocked() -> int:
+        return sum(client["cmd"] == "blpop" for client in await redis.client_list())
+
+    async with open_redis(url) as client:
+        wire = Wire(client, width=2)
+        calls = [asyncio.create_task(wire.execute_command("BLPOP", "a", 30)) for _ in range(3)]
+        while await blocked() < 2:
+            await asyncio.sleep(0.001)
+        assert await blocked() == 2
+        await redis.rpush("a", "x")
+        while await blocked() < 2 or not any(call.done() for call in calls):
+            await asyncio.sleep(0.001)
+        await redis.rpush("a", "x", "x")
+        assert await asyncio.gather(*calls) == [[b"a", b"x"]] * 3
+
+
 async def test_a_large_command_is_written_whole(url: RedisUrl) -> None:
     async with open_redis(url) as client:
         value = b"x" * 8_000_000
