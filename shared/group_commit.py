@@ -76,7 +76,7 @@ class GroupCommit(Generic[Item, Result]):
         try:
             while self._waiting:
                 batch = self._take_batch()
-                flows = {self._flow(item) for item, _ in batch}
+                flows = list(dict.fromkeys(self._flow(item) for item, _ in batch))
                 self._hold_back(flows)
                 if self._waiting:
                     self._open_lane()
@@ -87,16 +87,18 @@ class GroupCommit(Generic[Item, Result]):
         finally:
             self._flushing.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
-    def _hold_back(self, flows: set[Hashable]) -> None:
+    def _hold_back(self, flows: list[Hashable]) -> None:
         """What else these flows have waits until their batch is back."""
-        self._on_their_way |= flows
-        for flow in flows & self._waiting.keys():
-            self._held_back[flow] = self._waiting.pop(flow)
+        self._on_their_way.update(flows)
+        for flow in flows:
+            if flow in self._waiting:
+                self._held_back[flow] = self._waiting.pop(flow)
 
-    def _let_on(self, flows: set[Hashable]) -> None:
-        self._on_their_way -= flows
-        for flow in flows & self._held_back.keys():
-            self._waiting[flow] = self._held_back.pop(flow)
+    def _let_on(self, flows: list[Hashable]) -> None:
+        self._on_their_way.difference_update(flows)
+        for flow in flows:
+            if flow in self._held_back:
+                self._waiting[flow] = self._held_back.pop(flow)
 
     def _take_batch(self) -> list[tuple[Item, "asyncio.Future[Result]"]]:
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
