@@ -11,6 +11,7 @@ from shared import display, keys
 from shared.config import CommonSettings, Reader
 from shared.connection import REDIS_ERRORS, open_redis, translate
 from shared.errors import SettingsError
+from worker.ending import end
 
 Answer = TypeVar("Answer")
 
@@ -20,7 +21,7 @@ def ask(question: Callable[[Redis], Awaitable[Answer]]) -> Answer:
 
     async def asked() -> Answer:
         async with open_redis(settings.redis_url, connections=1) as redis:
-            return await question(redis)
+            return await _answered(question(redis))
 
     try:
         settings = CommonSettings.from_reader(Reader(os.environ))
@@ -29,6 +30,17 @@ def ask(question: Callable[[Redis], Awaitable[Answer]]) -> Answer:
         display.fail(str(exc))
     except REDIS_ERRORS as exc:
         display.fail(f"REDIS_URL: expected a Redis that answers, got {translate(exc)}")
+
+
+async def _answered(question: Awaitable[Answer]) -> Answer:
+    """The answer; a Ctrl-C ends the asking for certain, which a cancellation alone does not."""
+    asking = asyncio.ensure_future(question)
+    try:
+        await asyncio.wait([asking])
+    except asyncio.CancelledError:
+        await end([asking])
+        raise
+    return asking.result()
 
 
 def checked_organization(organization: str, name: str = "ORGANIZATION") -> str:

@@ -6,13 +6,22 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from time import monotonic
 from typing import Any
 
 import click
 from redis.asyncio import Redis
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from shared import display
 from shared.durations import parse_duration
@@ -23,7 +32,9 @@ from worker.dead_letters import DeadLetter, Filter
 from worker.settings import WorkerSettings
 
 _LINE_EVERY = 1000
+_LINE_AFTER = 5.0
 _PREVIEW = 10
+_INTERRUPTED = 130
 
 Command = Callable[..., Any]
 
@@ -43,7 +54,7 @@ def _filtered(command: Command) -> Command:
         click.option("--younger-than", "died_after", type=_ago, help="Died within, as 2h."),
         click.option("--older-than", "died_before", type=_ago, help="Died before, as 7d."),
         click.option("--type", "event_type", help="Only this event type."),
-        click.option("--reason", help="Only this reason."),
+        click.option("--reason", type=click.Choice(records.REASONS), help="Only this reason."),
         click.option("--organization", help="Only this organization's."),
     ):
         command = option(command)
@@ -118,7 +129,8 @@ def show(job: str, *, as_json: bool) -> None:
         click.echo(display.json_line(row))
         return
     for name, value in row.items():
-        click.echo(f"{name:>12}  {display.escape_controls(str(value))}")
+        text = "-" if value in {None, ""} else display.escape_controls(str(value))
+        click.echo(f"{name.replace('_', ' '):>12}  {text}")
 
 
 @dead_letters.command()
@@ -127,12 +139,16 @@ def export(**wanted: Any) -> None:
     """Print dead letters as JSON lines, each with its payload in base64."""
     chosen = _filter(wanted)
 
-    async def printed(redis: Redis) -> None:
+    async def printed(redis: Redis) -> int:
+        number = 0
         async for letter in records.select(redis, chosen):
             payload = base64.b64encode(letter.payload).decode()
             click.echo(display.json_line({**_summary(letter), "payload": payload}))
+            number += 1
+        return number
 
-    ask(printed)
+    if not ask(printed):
+        click.echo("nothing to export: no dead letter matches", err=True)
 
 
 @dead_letters.command()
@@ -158,21 +174,22 @@ def replay(
     It stops by itself when ten in a row have died again. Interrupting it loses nothing, and
     running it again goes on.
     """
-    chosen = _selection(jobs, wanted, everything=everything)
-    meant = ask(lambda redis: _count(redis, chosen))
+    meant = _selected(jobs, wanted, everything=everything)
+    if meant.unprovable and not force:
+        click.echo(f"{meant.unprovable:,} of them unprovable, left alone without --force")
     if not _confirmed("replay", meant, dry_run=dry_run, yes=yes):
         return
+    done = revival.Progress()
 
-    async def run(redis: Redis) -> revival.Progress:
-        with _progress("replaying", meant) as told:
-            going = revival.Replay(redis, rate, force=force, told=lambda each: told(each.seen))
-            return await going.run(chosen(redis))
+    async def run(redis: Redis) -> None:
+        with _progress("replaying", meant.number) as told:
+            replaying = revival.Replay(
+                redis, rate, force=force, told=lambda each: told(each.seen), progress=done
+            )
+            await replaying.run(meant.letters(redis))
 
-    try:
-        done = ask(run)
-    except KeyboardInterrupt:
-        click.echo("interrupted; nothing is lost, the same command goes on", err=True)
-        raise SystemExit(130) from None
+    with _interruptible(lambda: done.queued, "replayed"):
+        ask(run)
     _tell(done)
 
 
@@ -186,42 +203,80 @@ def discard(
     *, jobs: tuple[str, ...], everything: bool, dry_run: bool, yes: bool, **wanted: Any
 ) -> None:
     """Give dead letters up for good; a late redelivery doesn't bring them back."""
-    chosen = _selection(jobs, wanted, everything=everything)
-    meant = ask(lambda redis: _count(redis, chosen))
+    meant = _selected(jobs, wanted, everything=everything)
     if not _confirmed("discard", meant, dry_run=dry_run, yes=yes):
         return
+    gone = 0
 
-    async def run(redis: Redis) -> int:
+    async def run(redis: Redis) -> None:
+        nonlocal gone
         retention = WorkerSettings.from_mapping(os.environ).policy.limits.dedupe_retention
-        gone = 0
-        with _progress("discarding", meant) as told:
-            async for letter in chosen(redis):
+        with _progress("discarding", meant.number) as told:
+            async for letter in meant.letters(redis):
                 gone += await revival.discard(redis, letter.job, retention=retention)
                 told(gone)
-        return gone
 
-    click.echo(f"{ask(run)} discarded")
-
-
-_Selection = Callable[[Redis], AsyncIterator[DeadLetter]]
+    with _interruptible(lambda: gone, "discarded"):
+        ask(run)
+    click.echo(f"{gone:,} discarded")
 
 
-def _selection(jobs: tuple[str, ...], wanted: dict[str, Any], *, everything: bool) -> _Selection:
+@dataclass
+class Selection:
+    """What a command acts on: what was there when it was counted, nothing that died since.
+
+    Attributes:
+        jobs: those that were named.
+        filter: where none is named.
+        number: how many there are.
+        unprovable: how many of them only ``--force`` replays.
+    """
+
+    jobs: tuple[str, ...]
+    filter: Filter
+    number: int = 0
+    unprovable: int = 0
+
+    async def count(self, redis: Redis) -> None:
+        """Count them, and show the first ones."""
+        seconds, microseconds = await redis.time()
+        until = seconds * 1000 + microseconds // 1000 + 1
+        before = self.filter.died_before
+        self.filter = replace(
+            self.filter, died_before=until if before is None else min(before, until)
+        )
+        found: set[str] = set()
+        async for letter in self.letters(redis):
+            found.add(letter.job)
+            self.unprovable += letter.reason == "unprovable"
+            if len(found) <= _PREVIEW:
+                _preview(letter)
+        self.number = len(found)
+        if self.number > _PREVIEW:
+            click.echo(f"  … and {self.number - _PREVIEW:,} more")
+        for job in self.jobs:
+            if job not in found:
+                click.echo(f"no dead letter: {display.escape_controls(job)}", err=True)
+
+    async def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
+        """Those that are there still."""
+        if not self.jobs:
+            async for letter in records.select(redis, self.filter):
+                yield letter
+        for job in self.jobs:
+            named = await records.find(redis, job)
+            if named is not None:
+                yield named
+
+
+def _selected(jobs: tuple[str, ...], wanted: dict[str, Any], *, everything: bool) -> Selection:
     """What a command acts on; never everything by accident."""
     filters = any(value is not None for value in wanted.values())
     if sum((bool(jobs), filters, everything)) != 1:
         display.fail("expected jobs, or filters such as --organization, or --all; one of the three")
-    if not jobs:
-        chosen = _filter(wanted)
-        return lambda redis: records.select(redis, chosen)
-
-    async def named(redis: Redis) -> AsyncIterator[DeadLetter]:
-        for job in jobs:
-            letter = await records.find(redis, job)
-            if letter is not None:
-                yield letter
-
-    return named
+    meant = Selection(tuple(dict.fromkeys(jobs)), _filter(wanted))
+    ask(meant.count)
+    return meant
 
 
 def _filter(wanted: dict[str, Any]) -> Filter:
@@ -237,36 +292,47 @@ def _filter(wanted: dict[str, Any]) -> Filter:
     )
 
 
-async def _count(redis: Redis, chosen: _Selection) -> int:
-    found = 0
-    async for letter in chosen(redis):
-        if found < _PREVIEW:
-            about = f"{letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
-            click.echo(f"  {display.escape_controls(letter.job)}  {display.escape_controls(about)}")
-        found += 1
-    if found > _PREVIEW:
-        click.echo(f"  … and {found - _PREVIEW} more")
-    return found
+def _preview(letter: DeadLetter) -> None:
+    about = f"  {letter.job}  {letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
+    line = display.escape_controls(about)
+    if sys.stdout.isatty():
+        line = display.truncate(line, shutil.get_terminal_size().columns)
+    click.echo(line)
 
 
-def _confirmed(verb: str, meant: int, *, dry_run: bool, yes: bool) -> bool:
-    if not meant:
+def _confirmed(verb: str, meant: Selection, *, dry_run: bool, yes: bool) -> bool:
+    if not meant.number:
         display.fail(f"nothing to {verb}: expected at least one dead letter, got none that matches")
     if dry_run:
-        click.echo(f"would {verb} {meant}")
+        click.echo(f"would {verb} {meant.number:,}")
         return False
-    if not yes and not click.confirm(f"{verb} {meant}?"):
+    if not yes and not click.confirm(f"{verb} {meant.number:,}?"):
         click.echo("nothing was changed")
         return False
     return True
 
 
+@contextmanager
+def _interruptible(number: Callable[[], int], done: str) -> Iterator[None]:
+    """Say on Ctrl-C how far it has come."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(
+            f"interrupted: {number():,} {done} so far; nothing is lost, "
+            "the same command goes on with the rest",
+            err=True,
+        )
+        raise SystemExit(_INTERRUPTED) from None
+
+
 def _tell(done: revival.Progress) -> None:
-    click.echo(
-        f"{done.queued} replayed, {done.known} waiting already, {done.absent} gone meanwhile"
-    )
-    if done.unprovable:
-        click.echo(f"{done.unprovable} unprovable left alone; --force runs them")
+    told = [f"{done.queued:,} replayed"]
+    told += [f"{done.died_again:,} of them dead again so far"] if done.died_again else []
+    told += [f"{done.known:,} waiting already"] if done.known else []
+    told += [f"{done.absent:,} gone meanwhile"] if done.absent else []
+    told += [f"{done.unprovable:,} unprovable left alone"] if done.unprovable else []
+    click.echo(", ".join(told))
     if done.stopped:
         display.fail(
             f"stopped: the last {revival.FAILURES_IN_A_ROW} replays died again; "
@@ -278,17 +344,28 @@ def _tell(done: revival.Progress) -> None:
 def _progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, a plain line now and then elsewhere."""
     if not sys.stderr.isatty():
+        said = monotonic()
 
         def line(seen: int) -> None:
-            if seen % _LINE_EVERY == 0:
-                click.echo(f"{doing}: {seen} of {total}", err=True)
+            nonlocal said
+            if seen % _LINE_EVERY == 0 or monotonic() - said > _LINE_AFTER:
+                said = monotonic()
+                click.echo(f"{doing}: {seen:,} of {total:,}", err=True)
 
         yield line
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(doing, total=total)
-        yield lambda seen: bar.update(task, completed=seen)
+        yield partial(_advance, bar, bar.add_task(doing, total=total))
+
+
+def _advance(bar: Progress, task: Any, seen: int) -> None:
+    bar.update(task, completed=seen)
 
 
 def _summary(letter: DeadLetter) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """Reads the dead letters."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,20 @@ from shared import job as jobs
 from shared import keys
 
 _PAGE = 200
+
+REASONS = (
+    "malformed",
+    "organization_mismatch",
+    "unavailable_event",
+    "stale",
+    "unprovable",
+    "no_handler",
+    "rejected",
+    "exhausted",
+    "crashed",
+    "undecodable",
+)
+"""Why an event can be buried; the README says what each means."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -90,6 +104,22 @@ async def find(redis: Redis, job: str) -> DeadLetter | None:
     """One dead letter by its job's id."""
     found = await _read(redis, [job])
     return found[0] if found else None
+
+
+async def read_without_payload(redis: Redis, jobs: Sequence[str]) -> list[DeadLetter]:
+    """The records of these jobs that are there, each with an empty payload: bodies may be large."""
+    fields = [name for name in DeadLetter.__struct_fields__ if name not in {"job", "payload"}]
+    async with redis.pipeline(transaction=False) as pipe:
+        for job in jobs:
+            name = keys.dead_letter(job).encode(errors="surrogateescape")
+            pipe.execute_command("HMGET", name, *fields)
+        records = await pipe.execute()
+    names = [field.encode() for field in fields]
+    return [
+        _parse(job, {name: value for name, value in zip(names, raw, strict=True) if value})
+        for job, raw in zip(jobs, records, strict=True)
+        if any(value is not None for value in raw)
+    ]
 
 
 async def select(

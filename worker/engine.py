@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from shared import job as jobs
 from shared import keys
 from shared.connection import REDIS_ERRORS
 from shared.errors import TransitionError, Unavailable
+from worker.ending import end
 from worker.leases import Leases, Profiles
 from worker.outage import Outage
 from worker.stock import CLAIM, OURS, Context
@@ -26,8 +27,6 @@ _LONGEST_SLEEP: Final = 1.0
 _MOST_CLAIMED: Final = 256
 _BEAT: Final = 0.5
 """Seconds between arq's own beats: health record and cron."""
-
-_ONCE_MORE: Final = 0.1
 
 
 class Worker(arq.Worker):
@@ -86,7 +85,7 @@ class Worker(arq.Worker):
         try:
             await self._claim_forever()
         finally:
-            await _end(beats)
+            await end(beats)
 
     async def close(self) -> None:
         """End what still runs, which gives it back, and close as arq does, whatever Redis does."""
@@ -275,17 +274,3 @@ class Worker(arq.Worker):
             else:
                 outage.over()
                 await asyncio.sleep(_BEAT)
-
-
-async def _end(tasks: Collection["asyncio.Task[None]"]) -> None:
-    """Cancel tasks until they have ended.
-
-    redis-py sends every command by ``asyncio.wait_for``, which in Python 3.11 loses a cancellation
-    that comes when the sending is just done; a loop would then go on for ever.
-    """
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=_ONCE_MORE)
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -53,10 +53,13 @@ class Value:
         return cls(json, int(float(version)), writer)
 
     def is_older(self, version: int, writer: str) -> bool:
-        """Whether a write with this version replaces it; the event id decides a tie."""
+        """Whether a write with this version replaces it; the event id decides a tie.
+
+        An event's own later write does.
+        """
         if self.version is None:
             return True
-        return (version, writer.encode()) > (self.version, self.writer.encode())
+        return (version, writer.encode()) >= (self.version, self.writer.encode())
 
 
 def apply(before: Value, operation: Operation, writer: str) -> Value:

@@ -53,7 +53,7 @@ end
 local function is_newer(current, version, writer)
   if not current.version then return true end
   if version ~= current.version then return version > current.version end
-  return follows(writer, current.writer)
+  return writer == current.writer or follows(writer, current.writer)
 end
 
 -- Operations are {name, key, expire (ms; 0: never, -1: as it is), …}. Each is a function of the
@@ -78,11 +78,14 @@ function apply.increment(current, operation)
   local after = before + operation[4]
   if math.abs(after) > largest then return nil, 'increment: the sum is beyond 2^53 - 1' end
   local whole = after == math.floor(after)
+  local expire = operation[3]
+  -- A number that begins anew stays: the expiry that is set is its tombstone's.
+  if expire < 0 then expire = current.json == '' and 0 or current.expire end
   return {
     json = whole and string.format('%.0f', after) or number(after),
     version = current.version,
     writer = current.writer,
-    expire = operation[3] < 0 and current.expire or operation[3],
+    expire = expire,
   }
 end
 
@@ -130,6 +133,8 @@ local function breaker_counts(profile)
   local row, handled, failed = string.match(profile.breaker_rest, '^(%d+):(%d+):(%d+)$')
   return tonumber(row) or 0, tonumber(handled) or 0, tonumber(failed) or 0
 end
+
+local longest_sleep = 1000 -- ms: as worker/engine.py has it
 
 local function handler_worked(claim)
   local organization = claim.organization
@@ -214,6 +219,8 @@ function settle.retry(claim, details)
   end
   write_claim(claim)
   places[claim.job] = number(now_ms() + details[1])
+  -- Whoever sleeps has not heard of it, and might look only after it is due.
+  if details[1] < longest_sleep then wake_one() end
   count('retried')
   return 'retried'
 end

@@ -6,40 +6,55 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click import Group
+from click.testing import CliRunner
 
+import ingress.cli
+import worker.cli
 from deploy.local.embedded_redis import EmbeddedRedis
 from tests.acceptance.process import Ended, environment, run
 
 UNKNOWN_KEY = '[[endpoint]]\nid = "acme"\norganization_id = "org_a"\nsecret = "whsec_a"\n'
 
-STARTS = {
-    ("ingress", "INGRESS_PORT", "http"): "expected a port from 0 to 65535, got 'http'",
+PROGRAMS: dict[str, Group] = {"ingress": ingress.cli.main, "worker": worker.cli.main}
+
+READ = {
     ("ingress", "MAX_BYTES_IN_FLIGHT", "2048"): "expected at least MAX_BODY_BYTES (1048576), got",
     ("ingress", "ENDPOINTS_FILE", "{folder}/none.toml"): "none.toml (No such file or directory)",
     ("ingress", "ENDPOINTS_FILE", "{folder}/unknown.toml"): "unknown.toml) line 4: expected one of",
     ("ingress", "ENDPOINTS_FILE", "{folder}/latin.toml"): "latin.toml (not UTF-8)",
+    ("worker", "WORKER_HANDLERS", "nowhere:handlers"): "expected a module to import",
+    ("worker", "WORKER_HANDLERS", "json:dumps"): "expected a worker.Handlers object",
+    ("worker", "ENDPOINTS_FILE", "{folder}/unknown.toml"): "unknown.toml) line 4: expected one of",
+    ("worker", "REDIS_URL", "http://x"): "expected redis://",
+}
+"""What is said of one wrong setting that is found before anything is begun.
+
+These starts need no process of their own, which would take most of their time to begin.
+"""
+
+BEGUN = {
+    ("ingress", "INGRESS_PORT", "http"): "expected a port from 0 to 65535, got 'http'",
     ("ingress", "REDIS_URL", "redis://:hidden@127.0.0.1:1"): "redis://:***@127.0.0.1:1: no conn",
     ("ingress", "REDIS_URL", "{forgetful}"): "DURABILITY=fsync: expected appendonly yes, got no",
     ("ingress", "REDIS_URL", "{replica}"): "expected a Redis that keeps accepted events",
     ("ingress", "INGRESS_PORT", "{taken}"): "expected a port free to listen on, got",
     ("ingress", "INGRESS_ADMIN_PORT", "{taken}"): "expected a port free to listen on, got",
     ("worker", "WORKER_CONCURRENCY", "many"): "expected a whole number",
-    ("worker", "WORKER_HANDLERS", "nowhere:handlers"): "expected a module to import",
-    ("worker", "WORKER_HANDLERS", "json:dumps"): "expected a worker.Handlers object",
-    ("worker", "ENDPOINTS_FILE", "{folder}/unknown.toml"): "unknown.toml) line 4: expected one of",
-    ("worker", "REDIS_URL", "http://x"): "expected redis://",
     ("worker", "REDIS_URL", "redis://:hidden@127.0.0.1:1"): "expected a Redis that can be worked",
     ("worker", "REDIS_URL", "{replica}"): "expected a primary, got a slave",
     ("worker", "WORKER_ADMIN_PORT", "{taken}"): "expected a port free to listen on, got",
 }
-"""What is said of one wrong setting of a program."""
+"""The same where a process may have begun something by then."""
+
+STARTS = READ | BEGUN
 
 Start = tuple[str, str, str]
 
 
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Start, Ended]]:
-    """How each start ended; two at a time, since they would take long one by one."""
+    """How each start ended; the processes two at a time, since they would take long one by one."""
     folder = tmp_path_factory.mktemp("starts")
     (folder / "unknown.toml").write_text(UNKNOWN_KEY)
     (folder / "latin.toml").write_bytes(b"# caf\xe9\n")
@@ -55,7 +70,8 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Start, Ended
             "replica": replica.url,
             "taken": taken.getsockname()[1],
         }
-        yield asyncio.run(_start_all(server.url, folder, places))
+        begun = asyncio.run(_start_all(server.url, folder, places))
+        yield begun | _read_all(server.url, folder, places)
 
 
 async def _start_all(url: str, folder: Path, places: dict[str, object]) -> dict[Start, Ended]:
@@ -66,8 +82,17 @@ async def _start_all(url: str, folder: Path, places: dict[str, object]) -> dict[
             changes = {setting: value.format(**places)}
             return await run(program, environ=environment(url, folder, **changes))
 
-    ended = await asyncio.gather(*(end(*start) for start in STARTS))
-    return dict(zip(STARTS, ended, strict=True))
+    ended = await asyncio.gather(*(end(*start) for start in BEGUN))
+    return dict(zip(BEGUN, ended, strict=True))
+
+
+def _read_all(url: str, folder: Path, places: dict[str, object]) -> dict[Start, Ended]:
+    ends = {}
+    for program, setting, value in READ:
+        environ = environment(url, folder, **{setting: value.format(**places)})
+        result = CliRunner().invoke(PROGRAMS[program], env=environ)
+        ends[program, setting, value] = Ended(result.exit_code, result.stdout, result.stderr)
+    return ends
 
 
 @pytest.mark.parametrize("start", STARTS, ids=" ".join)

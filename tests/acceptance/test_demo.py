@@ -149,7 +149,6 @@ def test_it_balances_to_the_last_event_and_leaves_nothing_behind(
     ("number", "code", "moment"),
     [
         (signal.SIGINT, 130, "starting"),
-        (signal.SIGINT, 130, "sending"),
         (signal.SIGTERM, 143, "sending"),
     ],
 )

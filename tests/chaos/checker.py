@@ -74,6 +74,11 @@ class Verdict:
         """Whether nothing is broken and nothing is not exercised."""
         return all(finding.verdict == HELD for finding in self.findings)
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether anything is broken."""
+        return any(finding.verdict == BROKEN for finding in self.findings)
+
 
 class Witnesses:
     """What everybody says, gathered by event.

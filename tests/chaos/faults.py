@@ -179,11 +179,16 @@ def name(fault: Fault) -> str:
     return getattr(fault, "__name__", repr(fault)).replace("_", " ")
 
 
-def schedule(durability: str, number: int, rng: random.Random) -> list[Fault]:
-    """So many faults in a random order, each kind as often as the others."""
+def schedule(
+    durability: str, number: int, rng: random.Random, *, partial: bool = False
+) -> list[Fault]:
+    """So many faults in a random order, each kind as often as the others.
+
+    Each kind comes at least once, unless the run is a part of one.
+    """
     kinds = list(REQUIRED[durability])
     drawn: list[Fault] = []
     while len(drawn) < number:
         rng.shuffle(kinds)
         drawn += kinds
-    return drawn[: max(number, len(kinds))]
+    return drawn[: number if partial else max(number, len(kinds))]

@@ -12,12 +12,12 @@ from tests.chaos.checker import HELD, Event, Verdict
 _STYLES: Final = {HELD: "green"}
 
 
-def show(console: Console, verdict: Verdict) -> None:
+def show(console: Console, verdict: Verdict, *, holds: bool) -> None:
     """Print it."""
     console.print(_faults(verdict))
     console.print(_invariants(verdict))
     console.print(", ".join(f"{name} {number}" for name, number in verdict.totals.items()))
-    console.print("HOLDS" if verdict.holds else "DOES NOT HOLD", style="bold")
+    console.print("HOLDS" if holds else "DOES NOT HOLD", style="bold")
 
 
 def _faults(verdict: Verdict) -> Table:

@@ -15,7 +15,7 @@ from tests.chaos.sender import Sender
 from tests.chaos.stage import LEASE_SECONDS, Stage
 
 QUIET_WITHIN: Final = 2.0 * LEASE_SECONDS
-"""Seconds after the last fault in which everything has to end: two leases."""
+"""Two leases."""
 
 _GIVE_UP: Final = 120.0
 
@@ -26,11 +26,13 @@ class Plan:
 
     Attributes:
         durability: ``fsync`` or ``replica``.
-        number: of faults at least; each kind comes at least once.
+        number: of faults at least; each kind comes at least once, unless it is partial.
         events: that have to be accepted at least, before it ends.
         rate: events begun a second.
         pause: seconds between two faults.
         seed: draws events and faults.
+        quiet_within: seconds after the last fault in which everything has to end.
+        partial: whether what is not exercised fails nothing.
     """
 
     durability: str
@@ -39,13 +41,15 @@ class Plan:
     rate: float
     pause: float
     seed: int
+    quiet_within: float = QUIET_WITHIN
+    partial: bool = False
 
 
 async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Verdict:
     """Run it in an empty folder; what was found."""
     ledger = Ledger(folder / "ledger.jsonl")
     rng = random.Random(plan.seed)
-    order = faults.schedule(plan.durability, plan.number, rng)
+    order = faults.schedule(plan.durability, plan.number, rng, partial=plan.partial)
 
     def problem(text: str) -> None:
         say(text)
@@ -65,7 +69,7 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Verdict:
         ledger.close()
         required = [faults.name(fault) for fault in faults.REQUIRED[plan.durability]]
         async with stage.redis() as redis:
-            return await check(folder, redis, required, QUIET_WITHIN)
+            return await check(folder, redis, required, plan.quiet_within)
 
 
 async def _sabotage(

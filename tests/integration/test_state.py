@@ -160,6 +160,38 @@ async def test_a_value_expires_when_it_is_told_to(redis: Redis) -> None:
     assert await redis.pttl(keys.state("org_a", "soon")) > 0
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_number_that_begins_anew_stays(
+    redis: Redis,
+    at_once: bool,  # noqa: FBT001  # a parameter of the test
+) -> None:
+    """The expiry of what was deleted is its tombstone's, and none of the number's."""
+    mine = await attempt(redis)
+    await mine.state.put_if_newer("n", 5, 1)
+    await mine.state.delete("n", version=2)
+    if not at_once:
+        assert await mine.commit() is Settled.DONE
+        assert await redis.pttl(keys.state("org_a", "n")) > 0
+        mine = await attempt(redis)
+    await mine.state.increment("n", 3)
+    assert await mine.commit() is Settled.DONE
+    assert await stored(redis, "n") == 3
+    assert await redis.pttl(keys.state("org_a", "n")) == -1
+
+
+async def test_an_events_own_later_write_of_the_same_version_wins(redis: Redis) -> None:
+    mine = await attempt(redis)
+    for key in ("put", "deleted"):
+        await mine.state.put_if_newer(key, "first", 1)
+    await mine.state.put_if_newer("put", "second", 1)
+    await mine.state.delete("deleted", version=1)
+    assert await mine.state.get("put") == "second"
+    assert await mine.state.get("deleted") is None
+    assert await mine.commit() is Settled.DONE
+    assert await stored(redis, "put") == "second"
+    assert await stored(redis, "deleted") is None
+
+
 @pytest.mark.parametrize("key", ["", "x" * 513, "\ud800", 7])
 async def test_a_key_that_cannot_be_is_refused_with_what_was_expected(key: Any) -> None:
     state = State(_absent, event_id="evt", tombstone=60)
