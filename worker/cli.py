@@ -3,7 +3,6 @@
 import os
 
 import click
-import msgspec
 import uvloop
 from redis.asyncio import Redis
 
@@ -13,10 +12,11 @@ from shared.errors import SettingsError
 from worker import contention, projection
 from worker.app import serve
 from worker.asking import ask, checked_organization
+from worker.console.command import console
 from worker.dead_letter_commands import dead_letters
 from worker.loading import load_handlers
-from worker.overview import OrganizationOverview, Overview, read_overview
 from worker.settings import WorkerSettings
+from worker.status_command import status
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
 
@@ -42,17 +42,6 @@ def run() -> None:
         uvloop.run(serve(settings, endpoints, handlers))
     except SettingsError as exc:
         display.fail(str(exc))
-
-
-@main.command()
-@_json_option
-def status(*, as_json: bool) -> None:
-    """Show what waits, what runs, what died, and whose it is."""
-    overview = ask(read_overview)
-    if as_json:
-        click.echo(display.json_line(overview))
-    else:
-        _print_overview(overview)
 
 
 @main.command()
@@ -94,57 +83,6 @@ def resume(organization: str) -> None:
         click.echo(f"{name} was neither paused nor held by its breaker")
 
 
+main.add_command(console)
 main.add_command(dead_letters)
-
-
-def _print_overview(overview: Overview) -> None:
-    oldest = overview.oldest_seconds
-    display.emit(
-        [
-            {
-                "waiting": overview.waiting,
-                "ready": overview.ready,
-                "running": overview.running,
-                "deferred": overview.deferred,
-                "dead": overview.dead,
-                "oldest": "-" if oldest is None else _roughly(oldest),
-            }
-        ],
-        ["waiting", "ready", "running", "deferred", "dead", "oldest"],
-        as_json=False,
-        title="Events now",
-    )
-    display.emit(
-        [{"outcome": name, "events": n} for name, n in overview.counters.items()]
-        + [
-            {"outcome": f"dead: {name}", "events": n} for name, n in overview.dead_by_reason.items()
-        ],
-        ["outcome", "events"],
-        as_json=False,
-        title="Since the beginning",
-    )
-    display.emit(
-        [
-            {**msgspec.to_builtins(organization), "breaker": _breaker(organization)}
-            for organization in overview.organizations
-        ],
-        ["organization", "waiting", "running", "dead", "paused", "breaker"],
-        as_json=False,
-        title="Organizations",
-    )
-
-
-def _breaker(organization: OrganizationOverview) -> str | None:
-    if organization.breaker == "open" and organization.breaker_seconds is not None:
-        return f"open, tries one in {_roughly(organization.breaker_seconds)}"
-    return organization.breaker
-
-
-def _roughly(seconds: float) -> str:
-    """A time as people say it: ``2d 3h``, ``4m 10s``, ``7s``."""
-    parts: list[str] = []
-    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
-        whole, seconds = divmod(seconds, length)
-        if whole or parts:
-            parts.append(f"{whole:.0f}{unit}")
-    return " ".join(parts[:2]) or "0s"
+main.add_command(status)

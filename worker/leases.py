@@ -1,6 +1,7 @@
 """What this worker holds, and its signs of life."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from shared import metrics
 from shared.connection import REDIS_ERRORS
+from worker.load import with_load
 from worker.outage import Outage
 from worker.transitions import Claim, Transitions
 
@@ -24,7 +26,7 @@ class Leases:
     Attributes:
         transitions: the scripts.
         worker: its name.
-        description: what it says of itself, JSON.
+        description: what it says of itself, a JSON object; its load is put beside it.
         slots: how many events it handles at once.
         lease: seconds; it is renewed every third of it.
         profiles: what the endpoints file says now.
@@ -43,6 +45,7 @@ class Leases:
     lost: Callable[[Claim], None]
     _held: dict[str, Claim] = field(default_factory=dict)
     _published: Profiles | None = None
+    _started: float = field(default_factory=time.time)
     announced: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __len__(self) -> int:
@@ -60,11 +63,12 @@ class Leases:
     async def beat(self) -> None:
         """One sign of life, for the worker and all that it holds."""
         await self._publish()
+        description = with_load(self.description, running=len(self), started=self._started)
         for batch in _batches(self._held.values()):
             lost = await self.transitions.renew(
                 self.worker,
                 batch,
-                description=self.description,
+                description=description,
                 slots=self.slots,
                 lease=self.lease,
             )

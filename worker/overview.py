@@ -1,6 +1,7 @@
 """What is in the system right now, read without scanning anything."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Self
 
 import msgspec
 from redis.asyncio import Redis
@@ -8,7 +9,34 @@ from redis.asyncio import Redis
 from shared import keys
 
 _DEAD_PREFIX = "dead:"
-_CLOSED = (None, None)
+
+
+class WorkerOverview(msgspec.Struct, frozen=True):
+    """One live worker, as it has described itself with its last sign of life.
+
+    Attributes:
+        worker: its name, unique among those alive.
+        host: where it runs.
+        pid: its process.
+        version: of this project.
+        slots: how many events it handles at once.
+        running: how many it held then; ``None`` where it doesn't say.
+        handled: events that it has handled since it began.
+        started: seconds since the epoch; ``None`` where it doesn't say.
+        latency: what it has handled by the time from acceptance: upper bound in seconds, events.
+        silent_after: seconds until it counts as gone unless it gives another sign.
+    """
+
+    worker: str
+    host: str
+    pid: int | None
+    version: str
+    slots: int
+    running: int | None
+    handled: int
+    started: float | None
+    latency: dict[str, int]
+    silent_after: float
 
 
 class OrganizationOverview(msgspec.Struct, frozen=True):
@@ -23,6 +51,9 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
         breaker: ``open`` while its events wait since its handlers kept failing, ``trying`` while
             one of them is let through; ``None`` otherwise.
         breaker_seconds: until an open breaker lets one through.
+        failures: of its handlers, in a row, that the breaker has counted.
+        cap: on its handlers at once, where one is set.
+        weight: its share under contention.
     """
 
     organization: str
@@ -32,32 +63,41 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
     paused: str | None
     breaker: str | None
     breaker_seconds: float | None
+    failures: int
+    cap: int | None
+    weight: float
 
 
 class Overview(msgspec.Struct, frozen=True):
     """The whole system.
 
     Attributes:
+        at: Redis's time, seconds since the epoch.
         waiting: accepted events that are not finished.
         ready: of these, in line for a worker.
         running: of these, leased by a worker.
         deferred: of these, not due yet.
+        parked: of these, held back by their organization's cap, pause or breaker.
         dead: dead letters.
         oldest_seconds: age of the oldest unfinished event; ``None`` without one.
         counters: what has happened since the beginning, by name.
         dead_by_reason: what was buried since the beginning, by reason.
         organizations: each one's share.
+        workers: those alive.
     """
 
+    at: float
     waiting: int
     ready: int
     running: int
     deferred: int
+    parked: int
     dead: int
     oldest_seconds: float | None
     counters: dict[str, int]
     dead_by_reason: dict[str, int]
     organizations: list[OrganizationOverview]
+    workers: list[WorkerOverview]
 
 
 async def read_overview(redis: Redis) -> Overview:
@@ -69,19 +109,22 @@ async def read_overview(redis: Redis) -> Overview:
         pipe.zrange(keys.ACCEPTED, 0, 0, withscores=True)
         pipe.time()
         pipe.hgetall(keys.ORGANIZATIONS)
+        pipe.zrange(keys.WORKERS_SEEN, 0, -1, withscores=True)
+        pipe.hgetall(keys.WORKERS)
         for name in (keys.COUNTERS, keys.WAITING, keys.RUNNING, keys.BURIED):
             pipe.hgetall(name)
-        waiting, ready, scheduled, oldest, now, profiles, *hashes = await pipe.execute()
+        answers = await pipe.execute()
+    waiting, ready, scheduled, oldest, now, profiles, seen, workers, *hashes = answers
     moment = now[0] + now[1] / 1e6
-    paused = _pauses(profiles)
-    breakers = _breakers(profiles, moment)
     counters, waits, runs, buried = map(_numbers, hashes)
     running = sum(runs.values())
     return Overview(
+        at=moment,
         waiting=waiting,
         ready=ready,
         running=running,
         deferred=max(0, scheduled - running),
+        parked=max(0, waiting - ready - scheduled),
         dead=sum(buried.values()),
         oldest_seconds=max(0.0, moment - oldest[0][1] / 1000) if oldest else None,
         counters={k: v for k, v in counters.items() if not k.startswith(_DEAD_PREFIX)},
@@ -90,40 +133,117 @@ async def read_overview(redis: Redis) -> Overview:
             for k, v in counters.items()
             if k.startswith(_DEAD_PREFIX)
         },
-        organizations=[
+        organizations=_organizations(profiles, waits, runs, buried, moment),
+        workers=_workers(seen, workers, moment),
+    )
+
+
+def _organizations(
+    profiles: Mapping[bytes, bytes],
+    waits: Mapping[str, int],
+    runs: Mapping[str, int],
+    buried: Mapping[str, int],
+    now: float,
+) -> list[OrganizationOverview]:
+    """Those with events or dead letters, and those whose events wait."""
+    known = {
+        name.decode(errors="replace"): raw.decode(errors="replace")
+        for name, raw in profiles.items()
+    }
+    found = []
+    for name in sorted({*waits, *runs, *buried, *_held(known)}):
+        breaker = _Breaker.read(known.get(keys.BREAKER + name, ""), now)
+        cap, _, weight = known.get(name, "").partition(":")
+        found.append(
             OrganizationOverview(
                 organization=name,
                 waiting=waits.get(name, 0),
                 running=runs.get(name, 0),
                 dead=buried.get(name, 0),
-                paused=paused.get(name),
-                breaker=breakers.get(name, _CLOSED)[0],
-                breaker_seconds=breakers.get(name, _CLOSED)[1],
+                paused=known.get(keys.PAUSE + name),
+                breaker=breaker.state,
+                breaker_seconds=breaker.seconds,
+                failures=breaker.failures,
+                cap=int(cap) if cap else None,
+                weight=float(weight or 1),
             )
-            for name in sorted({*waits, *runs, *buried, *paused, *breakers})
-        ],
-    )
-
-
-def _pauses(profiles: Mapping[bytes, bytes]) -> dict[str, str]:
-    found = {name.decode(errors="replace"): raw for name, raw in profiles.items()}
-    return {
-        name.removeprefix(keys.PAUSE): why.decode(errors="replace")
-        for name, why in found.items()
-        if name.startswith(keys.PAUSE)
-    }
-
-
-def _breakers(profiles: Mapping[bytes, bytes], now: float) -> dict[str, tuple[str, float | None]]:
-    """The breakers that are not closed: their state, and how many seconds it lasts if known."""
-    found: dict[str, tuple[str, float | None]] = {}
-    for field, raw in profiles.items():
-        name = field.decode(errors="replace")
-        state, _, rest = raw.decode(errors="replace").partition(":")
-        if name.startswith(keys.BREAKER) and state != "closed":
-            seconds = max(0.0, float(rest) / 1000 - now) if state == "open" else None
-            found[name.removeprefix(keys.BREAKER)] = (state, seconds)
+        )
     return found
+
+
+def _held(known: Mapping[str, str]) -> Iterator[str]:
+    """The organizations that are paused, or whose breaker isn't closed."""
+    for field, text in known.items():
+        if field.startswith(keys.PAUSE):
+            yield field.removeprefix(keys.PAUSE)
+        elif field.startswith(keys.BREAKER) and not text.startswith("closed"):
+            yield field.removeprefix(keys.BREAKER)
+
+
+class _Breaker(NamedTuple):
+    """What a breaker's field says; ``prelude.lua`` tells its forms."""
+
+    state: str | None = None
+    seconds: float | None = None
+    failures: int = 0
+
+    @classmethod
+    def read(cls, text: str, now: float) -> Self:
+        state, _, rest = text.partition(":")
+        match state:
+            case "open":
+                return cls(state, seconds=max(0.0, float(rest) / 1000 - now))
+            case "trying":
+                return cls(state)
+            case "closed":
+                return cls(failures=int(rest.partition(":")[0] or 0))
+        return cls()
+
+
+class _Description(msgspec.Struct):
+    """What a worker says of itself; an older one says less."""
+
+    host: str = "?"
+    pid: int | None = None
+    version: str = "?"
+    running: int | None = None
+    handled: int = 0
+    started: float | None = None
+    latency: dict[str, int] = {}
+
+
+def _workers(
+    seen: Sequence[tuple[bytes, float]], raw: Mapping[bytes, bytes], now: float
+) -> list[WorkerOverview]:
+    """Those whose last sign of life still counts."""
+    found = []
+    for name, until in sorted(seen):
+        slots, _, text = raw.get(name, b"").partition(b":")
+        if until / 1000 < now or not slots.isdigit():
+            continue
+        said = _description(text)
+        found.append(
+            WorkerOverview(
+                worker=name.decode(errors="replace"),
+                host=said.host,
+                pid=said.pid,
+                version=said.version,
+                slots=int(slots),
+                running=said.running,
+                handled=said.handled,
+                started=said.started,
+                latency=said.latency,
+                silent_after=until / 1000 - now,
+            )
+        )
+    return found
+
+
+def _description(text: bytes) -> _Description:
+    try:
+        return msgspec.json.decode(text, type=_Description)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _Description()
 
 
 def _numbers(raw: Mapping[bytes, bytes]) -> dict[str, int]:

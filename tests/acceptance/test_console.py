@@ -1,0 +1,298 @@
+"""Facts about the console as a person uses it: a process, a real browser, the keyboard."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+from redis.asyncio import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from tests.acceptance.process import ROOT, Program, environment, run
+from tests.acceptance.worker_process import running
+from tests.integration.workplace import Workplace, body
+from tests.tools import missing
+from worker import Event, Handlers, Organization, Reject
+
+BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS: Final = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+SIZES: Final = {"phone": (390, 844), "desktop": (1280, 900)}
+PAGES: Final = ("/", "/organizations", "/events", "/dead-letters", "/workers", "/nothing")
+PATIENCE: Final = 20_000.0
+"""Milliseconds."""
+
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104  # what the token is for
+TOKEN: Final = "a token of the console"
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    """Give the path of a browser; a machine without one skips, but CI has to have one."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        missing(f"no browser is installed: expected one of {', '.join(BROWSERS)} on PATH")
+    return found
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    browser: str, folder: Path, *, may_complain: bool = False, **options: Any
+) -> AsyncIterator[Page]:
+    """A page of a new browser; it fails the test for whatever the browser complains of."""
+    complaints: list[str] = []
+    async with async_playwright() as playwright:
+        context = await playwright.chromium.launch_persistent_context(
+            folder / "profile", executable_path=browser, args=FLAGS, headless=True, **options
+        )
+        page = context.pages[0]
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda line: complaints.append(line.text) if line.type != "log" else None,
+        )
+        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+        try:
+            yield page
+        finally:
+            await context.close()
+    assert may_complain or [each for each in complaints if "404" not in each] == []
+
+
+@contextlib.asynccontextmanager
+async def console(environ: dict[str, str]) -> AsyncIterator[tuple[Program, str]]:
+    """The console as a process, and its address."""
+    words = (sys.executable, "-m", "worker", "console")
+    program = Program(
+        await asyncio.create_subprocess_exec(
+            *words, cwd=ROOT, env=environ, stdout=PIPE, stderr=PIPE
+        )
+    )
+    try:
+        (line,) = await program.logged("console_listening")
+        yield program, f"http://127.0.0.1:{line['port']}"
+    finally:
+        await program.stop()
+
+
+async def some_dead(redis: Redis, number: int = 3) -> None:
+    """Events of a handler that rejects them, and one with a script in every name."""
+    handlers = Handlers()
+
+    @handlers.on("order.updated")
+    async def reject(event: Event[Any], organization: Organization) -> Reject:
+        return Reject("the ERP does not know <script>alert(1)</script>")
+
+    place = Workplace(redis, handlers)
+    await place.handle(body("<script>alert(2)</script>", type="<img src=x onerror=alert(3)>"))
+    for each in range(number):
+        await place.handle(body(f"evt_{each}"))
+
+
+async def tab_to(page: Page, name: str) -> None:
+    """Press Tab until something of this name has the focus."""
+    for _ in range(120):
+        await page.keyboard.press("Tab")
+        focused = await page.evaluate(
+            "(e => e.innerText || e.getAttribute('aria-label') || e.name || '')"
+            "(document.activeElement)"
+        )
+        if focused.split("\n")[0].strip().startswith(name):
+            outline = await page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline != "none", f"the focus on {name} can't be seen"
+            return
+    raise AssertionError(f"{name} can't be reached by the keyboard on {page.url}")
+
+
+async def press(page: Page, name: str) -> None:
+    """Go to something by the keyboard, and press it."""
+    await tab_to(page, name)
+    async with page.expect_navigation():
+        await page.keyboard.press("Enter")
+
+
+async def fits(page: Page) -> None:
+    """Nothing is wider than the screen."""
+    width = await page.evaluate("document.documentElement.scrollWidth")
+    assert page.viewport_size is not None
+    assert width <= page.viewport_size["width"], page.url
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_dead_letter_is_replayed_by_the_keyboard_alone(
+    redis: Redis,
+    redis_server: EmbeddedRedis,
+    browser: str,
+    tmp_path: Path,
+    size: str,
+    scheme: Any,
+) -> None:
+    await some_dead(redis)
+    environ = environment(
+        redis_server.url, tmp_path, CONSOLE_PORT="0", WORKER_HANDLERS="worker.handlers:handlers"
+    )
+    width, height = SIZES[size]
+
+    async with (
+        console(environ) as (program, address),
+        running(environ),
+        opened(
+            browser, tmp_path, viewport={"width": width, "height": height}, color_scheme=scheme
+        ) as page,
+    ):
+
+        async def picture(name: str) -> None:
+            await fits(page)
+            path = tmp_path / f"{name}-{size}-{scheme}.png"
+            await page.screenshot(path=path, full_page=True)
+
+        await page.goto(address)
+        await expect(page.locator("nav a", has_text="Workers")).to_contain_text("1")
+        await picture("overview")
+        await press(page, "Dead letters")
+        await picture("dead-letters")
+        await press(page, "evt_1")
+        await picture("dead-letter")
+        await press(page, "Replay")
+        await expect(page.locator("h1")).to_have_text("Replay this dead letter?")
+        await picture("confirm")
+        await press(page, "Replay")
+        await expect(page.locator(".notice")).to_contain_text("Replayed")
+        # The page refreshes itself until the worker has handled it.
+        await expect(page.locator(".head .tag")).to_have_text("handled")
+        await picture("handled")
+        (line,) = program.events("console_action")
+        assert line["outcome"] == "queued"
+        for path in PAGES:
+            await page.goto(f"{address}{path}")
+            await picture(path.strip("/") or "overview-later")
+
+
+async def test_everything_works_with_scripts_off(
+    redis: Redis, redis_server: EmbeddedRedis, browser: str, tmp_path: Path
+) -> None:
+    await some_dead(redis)
+    environ = environment(redis_server.url, tmp_path, CONSOLE_PORT="0")
+    async with (
+        console(environ) as (program, address),
+        opened(browser, tmp_path, java_script_enabled=False) as page,
+    ):
+        await page.goto(f"{address}/dead-letters")
+        for name in ("evt_0", "evt_1"):
+            await page.get_by_label(f"Choose {name}").check()
+        await page.get_by_role("button", name="Discard chosen").click()
+        await expect(page.locator("h1")).to_have_text("Discard 2 dead letters?")
+        await page.get_by_role("button", name="Discard").click()
+        await expect(page.locator("progress")).to_have_count(1)
+        await program.logged("console_run_ended", outcome="finished", seen=2)
+        await page.goto(f"{address}/dead-letters")
+        await expect(page.locator("input[name=job]")).to_have_count(2)
+
+
+async def test_all_of_a_page_are_chosen_by_one_box(
+    redis: Redis, redis_server: EmbeddedRedis, browser: str, tmp_path: Path
+) -> None:
+    await some_dead(redis)
+    environ = environment(redis_server.url, tmp_path, CONSOLE_PORT="0")
+    async with console(environ) as (_, address), opened(browser, tmp_path) as page:
+        await page.goto(f"{address}/dead-letters")
+        replay = page.get_by_role("button", name="Replay chosen")
+        await expect(replay).to_be_disabled()
+        await page.get_by_label("Choose all on this page").check()
+        await expect(page.locator("[data-number]")).to_have_text("4 chosen")
+        await replay.click()
+        await expect(page.locator("h1")).to_have_text("Replay 4 dead letters?")
+
+
+async def test_a_page_says_when_the_console_or_redis_is_gone(
+    fresh_redis_server: Any, browser: str, tmp_path: Path
+) -> None:
+    server = fresh_redis_server(appendfsync="no")
+    environ = environment(server.url, tmp_path, CONSOLE_PORT="0")
+    async with (
+        console(environ) as (program, address),
+        opened(browser, tmp_path, may_complain=True) as page,  # of what is taken away
+    ):
+        await page.goto(address)
+        await expect(page.locator(".calm")).to_contain_text("All is well")
+        server.stop()
+        banner = page.locator("#page .banner")
+        await expect(banner).to_contain_text("Redis does not answer", timeout=PATIENCE)
+        await program.stop()
+        await expect(page.locator("#stale")).to_be_visible(timeout=PATIENCE)
+
+
+async def test_a_token_opens_the_console_to_other_machines(
+    redis: Redis, redis_server: EmbeddedRedis, browser: str, tmp_path: Path
+) -> None:
+    environ = environment(
+        redis_server.url, tmp_path, CONSOLE_PORT="0", CONSOLE_HOST=EVERYWHERE, CONSOLE_TOKEN=TOKEN
+    )
+    async with console(environ) as (program, address), opened(browser, tmp_path) as page:
+        await page.goto(f"{address}/workers")
+        await fits(page)
+        await page.screenshot(path=tmp_path / "login.png")
+        await page.keyboard.type("Ada")
+        await page.keyboard.press("Tab")
+        await page.keyboard.type(TOKEN)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("h1")).to_have_text("Workers")
+        await expect(page.locator(".who")).to_contain_text("Ada")
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.locator("h1")).to_contain_text("Sellfern console")
+        assert program.events("console_signed_in", who="Ada")
+        assert TOKEN not in program.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"CONSOLE_HOST": EVERYWHERE},
+            (
+                "error: CONSOLE_TOKEN: expected a token of at least 16 characters, since "
+                "CONSOLE_HOST (0.0.0.0) can be reached from other machines, got nothing\n"
+            ),
+        ),
+        (
+            {"CONSOLE_TOKEN": "short"},
+            "error: CONSOLE_TOKEN: expected at least 16 characters, got 5 of them\n",
+        ),
+        (
+            {"CONSOLE_HOST": "192.0.2.1", "CONSOLE_TOKEN": TOKEN},
+            "error: CONSOLE_HOST: expected an address of this machine, got '192.0.2.1'\n",
+        ),
+    ],
+)
+async def test_a_console_that_cannot_start_says_why(
+    redis_server: EmbeddedRedis, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    environ = environment(redis_server.url, tmp_path, CONSOLE_PORT="0", **changes)
+    ended = await run("worker", "console", environ=environ)
+    assert (ended.code, ended.stderr) == (2, message)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_console_ends_when_it_is_told_to(
+    redis_server: EmbeddedRedis, tmp_path: Path, number: signal.Signals
+) -> None:
+    environ = environment(redis_server.url, tmp_path, CONSOLE_PORT="0")
+    async with console(environ) as (program, _):
+        program.send(number)
+        assert await program.ended() == 0
+        assert "Traceback" not in program.text

@@ -1,0 +1,235 @@
+"""Facts about who may ask the console what."""
+
+import pytest
+from aiohttp import ClientSession, CookieJar
+from redis.asyncio import Redis
+
+from shared import keys
+from tests.integration.console.site import TOKEN, Site, browsing
+from tests.integration.workplace import Workplace
+
+PAUSE = "/organizations/org_a/pause"
+
+
+async def is_paused(redis: Redis) -> bool:
+    return bool(await redis.hexists(keys.ORGANIZATIONS, f"{keys.PAUSE}org_a"))
+
+
+async def test_an_action_is_done_once_it_is_confirmed(site: Site, redis: Redis) -> None:
+    asked = await site.get(PAUSE)
+    assert "Pause org_a?" in asked.text
+    assert not await is_paused(redis)
+    answer = await site.confirm(PAUSE, why="maintenance")
+    assert answer.status == 200
+    assert "maintenance" in answer.text
+    assert "org_a is paused" in answer.text
+    assert await is_paused(redis)
+
+
+@pytest.mark.parametrize("token", ["", "0" * 64])
+async def test_an_action_without_its_token_is_refused(site: Site, redis: Redis, token: str) -> None:
+    await site.get(PAUSE)
+    answer = await site.post(PAUSE, {"form_token": token})
+    assert answer.status == 403
+    assert "out of date" in answer.text
+    assert not await is_paused(redis)
+
+
+async def test_a_token_of_another_session_is_refused(site: Site, redis: Redis) -> None:
+    asked = await site.get(PAUSE)
+    async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:
+        other = Site(session, site.port)
+        await other.get("/")
+        answer = await other.post(PAUSE, asked.fields)
+    assert answer.status == 403
+    assert not await is_paused(redis)
+
+
+async def test_a_form_without_a_session_is_refused(site: Site, redis: Redis) -> None:
+    asked = await site.get(PAUSE)
+    site.session.cookie_jar.clear()
+    assert (await site.post(PAUSE, asked.fields)).status == 403
+    assert not await is_paused(redis)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+async def test_a_request_from_another_origin_is_refused(
+    site: Site, redis: Redis, headers: dict[str, str]
+) -> None:
+    asked = await site.get(PAUSE)
+    answer = await site.post(PAUSE, asked.fields, **headers)
+    assert answer.status == 403
+    assert not await is_paused(redis)
+
+
+async def test_a_form_that_names_no_origin_is_refused(site: Site, redis: Redis) -> None:
+    asked = await site.get(PAUSE)
+    async with site.session.post(f"{site.origin}{PAUSE}", data=asked.fields) as response:
+        assert response.status == 403
+    assert not await is_paused(redis)
+
+
+@pytest.mark.parametrize("name", ["evil.example", "127.0.0.1.evil.example", "10.0.0.1"])
+async def test_another_sites_name_for_this_machine_is_refused(site: Site, name: str) -> None:
+    answer = await site.get("/", Host=f"{name}:{site.port}")
+    assert answer.status == 403
+    assert "CONSOLE_TOKEN" in answer.text
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "127.0.0.2", "[::1]", "LOCALHOST"])
+async def test_every_name_of_this_machine_is_answered(site: Site, name: str) -> None:
+    for host in (name, f"{name}:{site.port}"):
+        assert (await site.get("/", Host=host)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/static/console.css", "/livez", PAUSE])
+async def test_every_answer_says_what_a_browser_may_do_with_it(site: Site, path: str) -> None:
+    headers = (await site.get(path)).headers
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "Server" not in headers
+
+
+async def test_the_sessions_cookie_is_kept_from_scripts_and_from_other_sites(site: Site) -> None:
+    cookie = (await site.get("/")).headers["Set-Cookie"]
+    assert cookie.startswith(f"sellfern_console_{site.port}=")
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert "Secure" not in cookie
+    site.session.cookie_jar.clear()
+    behind_tls = await site.get("/", **{"X-Forwarded-Proto": "https"})
+    assert "Secure" in behind_tls.headers["Set-Cookie"]
+
+
+async def test_a_page_of_a_known_browser_sets_no_cookie_again(site: Site) -> None:
+    await site.get("/")
+    assert "Set-Cookie" not in (await site.get("/")).headers
+
+
+async def test_no_page_holds_a_script_or_a_style_of_its_own(site: Site, place: Workplace) -> None:
+    for path in ("/", "/organizations", "/events", "/dead-letters", "/workers", PAUSE):
+        text = (await site.get(path)).text
+        assert "<script>" not in text
+        assert "<style" not in text
+        assert " style=" not in text
+        assert " onclick=" not in text
+        assert "https://" not in text
+
+
+async def test_with_a_token_nothing_is_shown_before_it_is_given(redis: Redis) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        answer = await site.get("/events?q=evt_1")
+        assert answer.path == "/login?next=/events?q%3Devt_1"
+        assert "Overview" not in answer.text
+        form = {"name": "Ada", "token": TOKEN}
+        opened = await site.post(answer.path, form)
+        assert opened.path == "/events?q=evt_1"
+        assert "Ada" in opened.text
+
+
+async def test_without_a_token_there_is_nothing_to_sign_in_to(site: Site) -> None:
+    assert (await site.get("/login")).path == "/"
+
+
+async def test_a_wrong_token_opens_nothing(redis: Redis) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        for given in ("", TOKEN[:-1], f"{TOKEN} "):
+            answer = await site.post("/login", {"name": "Ada", "token": given})
+            assert answer.status == 403
+            assert "not the token" in answer.text
+            assert "Set-Cookie" not in answer.headers
+        assert (await site.get("/")).path.startswith("/login")
+
+
+async def test_with_a_token_an_action_without_a_session_is_refused(redis: Redis) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        assert (await site.post(PAUSE, {})).status == 403
+    assert not await is_paused(redis)
+
+
+async def test_who_signs_in_gives_a_name_for_the_log(redis: Redis) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        for name in ("", "x" * 65, "<b>"):
+            answer = await site.post("/login", {"name": name, "token": TOKEN})
+            assert answer.status == 403
+            assert "A name has up to 64" in answer.text
+
+
+@pytest.mark.parametrize(
+    "wanted", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:x", ""]
+)
+async def test_signing_in_leads_nowhere_but_here(redis: Redis, wanted: str) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        url = f"{site.origin}/login"
+        async with site.session.post(
+            url,
+            params={"next": wanted},
+            data={"name": "Ada", "token": TOKEN},
+            headers={"Origin": site.origin},
+            allow_redirects=False,
+        ) as response:
+            assert response.status == 303
+            assert response.headers["Location"] in {"/", "/%5Cevil.example"}  # a path, so here
+
+
+async def test_signing_out_ends_the_session(redis: Redis) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        opened = await site.post("/login", {"name": "Ada", "token": TOKEN})
+        await site.post("/logout", opened.fields)
+        assert (await site.get("/")).path.startswith("/login")
+
+
+async def test_a_refreshing_page_whose_session_is_over_is_sent_to_sign_in(redis: Redis) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        answer = await site.get("/", **{"HX-Request": "true"})
+    assert answer.status == 204
+    assert answer.headers["HX-Refresh"] == "true"
+
+
+async def test_with_a_token_the_console_may_have_any_name(redis: Redis) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        answer = await site.get("/login", Host="console.example")
+    assert answer.status == 200
+
+
+async def test_probes_are_answered_without_a_token(redis: Redis) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        assert (await site.get("/livez")).status == 200
+        assert (await site.get("/readyz")).status == 200
+
+
+@pytest.mark.parametrize("path", ["/static/nothing.css", "/static/..%2Fapp.py", "/static/"])
+async def test_only_the_few_files_of_the_pages_are_served(site: Site, path: str) -> None:
+    assert (await site.get(path)).status == 404
+
+
+async def test_files_are_kept_by_a_browser_until_they_change(site: Site) -> None:
+    (path, *_) = (await site.get("/")).links("/static/console.css")
+    assert "immutable" in (await site.get(path)).headers["Cache-Control"]
+    assert "no-cache" in (await site.get("/static/console.css")).headers["Cache-Control"]
+
+
+async def test_a_page_is_only_looked_at(site: Site) -> None:
+    asked = await site.get(PAUSE)
+    assert (await site.post("/workers", asked.fields)).status == 405
+
+
+async def test_a_form_larger_than_any_is_refused(site: Site) -> None:
+    asked = await site.get(PAUSE)
+    answer = await site.post(PAUSE, {**asked.fields, "why": "x" * 100_000})
+    assert answer.status == 413

@@ -1,0 +1,129 @@
+"""Facts about finding an event."""
+
+import pytest
+from redis.asyncio import Redis
+
+from shared import keys
+from tests.integration.console.site import Site
+from tests.integration.workplace import Workplace, body
+from worker import contention
+from worker.console import lookup
+
+
+async def state_of(redis: Redis, job: str) -> str:
+    found = await lookup.find(redis, job)
+    assert found is not None
+    return found.state
+
+
+async def test_a_waiting_event_is_found_by_its_job(place: Workplace, redis: Redis) -> None:
+    (first,) = await place.accept(body("evt_1"), received_at=1000)
+    (second,) = await place.accept(body("evt_2"), received_at=2000)
+    found = await lookup.find(redis, second)
+    assert found is not None
+    assert found.state == "ready"
+    assert found.ahead == 1
+    assert found.event_id == "evt_2"
+    assert found.type == "order.updated"
+    assert found.endpoint == "acme"
+    assert found.mark is None
+    assert [each.job for each in await lookup.oldest(redis)] == [first, second]
+
+
+async def test_a_claimed_event_is_running(place: Workplace, redis: Redis) -> None:
+    (job,) = await place.accept(body())
+    await place.claim()
+    assert await state_of(redis, job) == "running"
+
+
+async def test_a_failed_event_waits_for_its_next_attempt(place: Workplace, redis: Redis) -> None:
+    await place.handle(body("evt_1", data={"order_id": "bad"}))
+    (found,) = await lookup.search(redis, "evt_1", ["org_a", "org_b"])
+    assert found.state == "deferred"
+    assert found.claim.attempts == 1
+    assert found.due_at is not None
+    assert found.mark is not None
+    assert found.mark.state == "pending"
+
+
+async def test_an_event_that_retries_in_order_is_not_running(
+    place: Workplace, redis: Redis
+) -> None:
+    await place.transitions.publish([("org_a", 1, 1.0)])
+    await place.handle(body("evt_1", data={"order_id": "bad"}))
+    (found,) = await lookup.search(redis, "evt_1", ["org_a"])
+    assert found.state == "deferred"
+
+
+async def test_an_event_of_a_paused_organization_is_parked(place: Workplace, redis: Redis) -> None:
+    (job,) = await place.accept(body())
+    await contention.pause(redis, "org_a", "why")
+    await place.claim()
+    assert await state_of(redis, job) == "parked"
+
+
+async def test_a_handled_event_is_found_by_its_id_while_its_mark_is_kept(
+    place: Workplace, redis: Redis
+) -> None:
+    await place.handle(body("evt_1"))
+    (found,) = await lookup.search(
+        redis, "evt_1", await lookup.organizations_of(redis) or ["org_a"]
+    )
+    assert found.state == "handled"
+    assert found.mark is not None
+    assert found.mark.expires_at is not None
+
+
+async def test_a_dead_event_is_found_by_either_id(place: Workplace, redis: Redis) -> None:
+    await place.handle(body("evt_1", type="order.exploded"))
+    (by_id,) = await lookup.search(redis, "evt_1", ["org_a"])
+    (by_job,) = await lookup.search(redis, by_id.job, [])
+    assert by_id == by_job
+    assert by_id.state == "dead"
+    assert by_id.letter is not None
+    assert by_id.letter.reason == "unavailable_event"
+    assert by_id.body == by_id.letter.body
+
+
+async def test_one_id_in_two_organizations_is_two_events(
+    site: Site, place: Workplace, redis: Redis
+) -> None:
+    for organization in ("org_a", "org_b"):
+        await place.transitions.publish([(organization, None, 1.0)])
+        await place.handle(body("evt_1", organization), organization=organization)
+    answer = await site.get("/events?q=evt_1")
+    assert "2 organizations have an event of this id" in answer.text
+
+
+async def test_a_payload_without_a_place_and_a_mark_without_a_job_are_told(
+    place: Workplace, redis: Redis
+) -> None:
+    (job,) = await place.accept(body("evt_1"))
+    await redis.zrem(keys.QUEUE, job)
+    assert await state_of(redis, job) == "misplaced"
+    await redis.set(keys.event("org_a", "evt_2"), "pending:org_a:gone")
+    (found,) = await lookup.search(redis, "evt_2", ["org_a"])
+    assert found.state == "pending"
+
+
+async def test_a_foreign_job_is_found(place: Workplace, redis: Redis) -> None:
+    for payload in (b"rubbish", b"\x80"):
+        await redis.set(keys.payload("foreign"), payload)
+        await redis.zadd(keys.QUEUE, {"foreign": 1})
+        found = await lookup.find(redis, "foreign")
+        assert found is not None
+        assert found.organization == "?"
+        assert found.body == payload
+
+
+@pytest.mark.parametrize("text", ["evt_1", "org_a:x", "%ff", "%00", "*", "%F0%9F%92%A9"])
+async def test_what_is_not_known_is_said(site: Site, text: str) -> None:
+    answer = await site.get(f"/events?q={text}")
+    assert answer.status == 200
+    assert "Nothing is known of" in answer.text
+
+
+async def test_a_single_hit_opens_the_event(site: Site, place: Workplace) -> None:
+    (job,) = await place.accept(body("evt_1"))
+    answer = await site.get(f"/events?q={job}")
+    assert "in line, 0 ahead of it" in answer.text

@@ -1,0 +1,38 @@
+"""Programs that a test needs and this project doesn't carry."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+_INSTALLED_BY = {
+    "kubectl": "requirements-deploy.lock",
+    "hadolint": "requirements-deploy.lock",
+    "kubernetes-validate": "requirements-deploy.lock",
+    "promtool": "the Debian package prometheus",
+    "redis-server": "the Debian package redis-server",
+    "systemd-analyze": "the Debian package systemd",
+    "openssl": "the Debian package openssl",
+    "haproxy": "the Debian package haproxy",
+}
+
+
+def tool(name: str) -> Path:
+    """Where a program is; without it the test is skipped, and fails in CI, which installs them."""
+    beside = Path(sys.executable).parent / name
+    if beside.exists():
+        return beside
+    on_path = shutil.which(name)
+    if on_path is None:
+        missing(f"{name} isn't installed; it comes with {_INSTALLED_BY.get(name, 'the system')}")
+    return Path(on_path)
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test, or fail it where nothing may be missing."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)

@@ -1,0 +1,80 @@
+"""Who uses the console: sessions in signed cookies, and the tokens of their forms."""
+
+import hmac
+import secrets
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+SECONDS: Final = 12 * 3600
+"""How long a session lasts."""
+
+
+class Session(msgspec.Struct, frozen=True):
+    """One person's stay in one browser.
+
+    Attributes:
+        id: drawn at random.
+        who: the name that was given with the token; ``local`` where none is asked for.
+        until: when it ends, seconds since the epoch.
+        has_token: whether the token was given.
+    """
+
+    id: str
+    who: str
+    until: float
+    has_token: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """Signs sessions by a key that dies with the process: after a restart, all are over.
+
+    Attributes:
+        now: the clock.
+    """
+
+    now: Callable[[], float] = time.time
+    _key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+
+    def begin(self, who: str, *, has_token: bool) -> Session:
+        """A new session."""
+        return Session(secrets.token_urlsafe(16), who, self.now() + SECONDS, has_token)
+
+    def seal(self, session: Session) -> str:
+        """The session as a cookie's value."""
+        text = urlsafe_b64encode(msgspec.json.encode(session)).decode().rstrip("=")
+        return f"{text}.{self._sign('session', text)}"
+
+    def open(self, sealed: str) -> Session | None:
+        """The session in a cookie's value, if it was sealed here and lasts still."""
+        text, _, signature = sealed.partition(".")
+        if not _same(signature, self._sign("session", text)):
+            return None
+        session = msgspec.json.decode(urlsafe_b64decode(text + "=="), type=Session)
+        return session if session.until > self.now() else None
+
+    def form_token(self, session: Session) -> str:
+        """What each form of this session bears, and no other site can know."""
+        return self._sign("form", session.id)
+
+    def is_form_token(self, session: Session, token: str) -> bool:
+        """Whether a form bears it."""
+        return _same(token, self.form_token(session))
+
+    def _sign(self, purpose: str, text: str) -> str:
+        message = f"{purpose}\n{text}".encode(errors="surrogateescape")
+        return hmac.digest(self._key, message, "sha256").hex()
+
+
+def same_secret(given: str, expected: str) -> bool:
+    """Whether two secrets are the same, in a time that doesn't tell how much of them is."""
+    return _same(given, expected)
+
+
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode(errors="replace"), expected.encode(errors="replace"))

@@ -1,0 +1,57 @@
+"""Numbers and times as people read them."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+_UNITS: Final = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
+_HUNDRED: Final = 100
+_THOUSAND: Final = 1000
+_MINUTE: Final = 60
+
+
+def short(number: float) -> str:
+    """A number in few characters: ``0.4``, ``12``, ``3.4k``, ``1.2M``."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if abs(number) >= size:
+            return f"{_digits(number / size)}{unit}"
+    return _digits(number)
+
+
+def _digits(number: float) -> str:
+    if abs(number) >= _HUNDRED or number == round(number):
+        return f"{number:.0f}"
+    return f"{number:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """A time of any length: ``0 ms``, ``35 ms``, ``1.4 s``, ``4m 10s``, ``2d 3h``."""
+    if seconds < 1:
+        return f"{seconds * _THOUSAND:.0f} ms"
+    if seconds < _MINUTE:
+        return f"{_digits(seconds)} s"
+    parts: list[str] = []
+    left = float(round(seconds))
+    for unit, length in _UNITS:
+        whole, left = divmod(left, length)
+        if whole or parts:
+            parts.append(f"{whole:.0f}{unit}")
+    return " ".join(part for part in parts[:2] if not part.startswith("0")) or "0s"
+
+
+def age(seconds: float) -> str:
+    """How long ago something was, to the second."""
+    return "just now" if seconds < 1 else f"{duration(float(round(seconds)))} ago"
+
+
+def timestamp(seconds: float) -> str:
+    """A moment in UTC, to the second."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def size(number: int) -> str:
+    """Bytes in few characters."""
+    if number >= 1 << 20:
+        return f"{number / (1 << 20):.1f} MiB"
+    if number >= 1 << 10:
+        return f"{number / (1 << 10):.1f} KiB"
+    return f"{number} B"
