@@ -2,7 +2,7 @@
 
 import enum
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -136,6 +136,10 @@ class Settlement(msgspec.Struct):
         self.packed = _pack(self.details)
 
 
+_MARKS = {mark.value.encode(): mark for mark in Mark}
+_ENDS = {settled.value.encode(): settled for settled in Settled}
+
+
 class Transitions:
     """Runs the scripts; every call is one round trip for a batch."""
 
@@ -234,7 +238,7 @@ class Transitions:
         now, *answers = await _MARK(self._marks, *arguments)
         return [
             answer if isinstance(answer, Exception) else Marked(answer, now)
-            for answer in (_read(Mark, raw) for raw in answers)
+            for answer in (_read(_MARKS, raw) for raw in answers)
         ]
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | Exception]:
@@ -243,7 +247,7 @@ class Transitions:
         for settlement in settlements:
             claim = settlement.claim
             arguments += (_name(claim), claim.token, settlement.verb, settlement.packed)
-        return [_read(Settled, raw) for raw in await _SETTLE(self._settlements, *arguments)]
+        return [_read(_ENDS, raw) for raw in await _SETTLE(self._settlements, *arguments)]
 
     async def read(self, names: Sequence[str]) -> list[bytes | None]:
         """Raw values by their full names."""
@@ -255,8 +259,8 @@ def _name(claim: Claim) -> bytes:
     return claim.job.encode(errors="surrogateescape")
 
 
-def _read(kind: type[Answer], raw: bytes) -> Answer | Exception:
-    text = raw.decode(errors="replace")
-    if text.startswith("refused:"):
-        return Refused(text.removeprefix("refused:"))
-    return kind(text)
+def _read(kinds: Mapping[bytes, Answer], raw: bytes) -> Answer | Exception:
+    answer = kinds.get(raw)
+    if answer is None:
+        return Refused(raw.decode(errors="replace").removeprefix("refused:"))
+    return answer

@@ -393,6 +393,15 @@ local function write_tally(name, tally)
   end
 end
 
+-- Few organizations have parked jobs: asked for all at once, most scripts ask no further.
+local function unpark_freed()
+  local names = {}
+  for organization in pairs(freed) do names[#names + 1] = key.parked .. organization end
+  if #names == 0 then return end
+  if #names <= most_arguments and redis.call('EXISTS', unpack(names)) == 0 then return end
+  for organization in pairs(freed) do unpark(organization) end
+end
+
 -- One job's trouble (a foreign value under one of our names) is not its neighbours' trouble.
 local function protected(step, ...)
   local ok, result = pcall(step, ...)
@@ -409,7 +418,7 @@ local function finish(result)
   write_tally(key.running, slots)
   write_tally(key.waiting, waiting)
   write_tally(key.buried, buried)
-  for organization in pairs(freed) do unpark(organization) end
+  unpark_freed()
   for name, by in pairs(counted) do redis.call('HINCRBY', key.counters, name, by) end
   return result
 end
