@@ -54,6 +54,7 @@ chaos: $(READY) ## break everything while events come in, and balance the accoun
 lock: $(READY) ## resolve the pinned locks anew (needs uv)
 	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet pyproject.toml --output-file requirements.lock
 	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet --extra dev pyproject.toml --output-file requirements-dev.lock
+	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet --extra deploy -c requirements-dev.lock pyproject.toml --output-file requirements-deploy.lock
 
 clean: ## remove what make has made
 	rm -rf $(VENV) .bench build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -78,8 +78,12 @@ def _locked_out(endpoint: Endpoint) -> Finding:
 
 async def _of_redis(settings: IngressSettings) -> AsyncIterator[Finding]:
     url, durability = settings.common.redis_url, settings.durability
-    async with open_redis(url) as redis:
-        problems = await check_durability(redis, durability)
+    try:
+        async with open_redis(url) as redis:
+            problems = await check_durability(redis, durability)
+    except SettingsError as exc:  # a certificate that the URL names
+        yield Finding("error", "redis", "settings_invalid", str(exc))
+        return
     for problem in problems:
         yield Finding("error", "redis", problem.code, f"{url}: {problem.message}")
     if not problems:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self, TypeVar
-from urllib.parse import SplitResult, parse_qsl, unquote_plus, urlsplit
 
 from shared.durations import parse_duration
 from shared.errors import SettingsError
+from shared.redis_url import RedisUrl
 
 LogFormat = Literal["json", "console"]
 """How log lines look."""
@@ -31,13 +31,6 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,30}")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,4})?")
-
-_URL_FORM: Final = "redis://host:port/database, rediss://… or unix://…"
-_URL_OPTIONS: Final = frozenset({"client_name", "db", "password", "username"})
-_TLS_OPTIONS: Final = frozenset(
-    {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
-)
-_HIDDEN_OPTIONS: Final = frozenset({"password", "username"})
 
 _Choice = TypeVar("_Choice", bound=str)
 
@@ -68,52 +61,6 @@ class Secret:
 
     def __str__(self) -> str:
         return _MASK
-
-
-class RedisUrl:
-    """The URL of a Redis server and database, whose password never shows.
-
-    Takes ``redis://[[user]:password@]host[:port][/database]``, ``rediss://…`` for TLS and
-    ``unix:///path/of.sock?db=0``. Of redis-py's query options it takes those that say where
-    and who, not those that would change time-outs or the form of replies.
-
-    Args:
-        url: the URL as it was set.
-        setting: the name to blame when it is wrong.
-
-    Raises:
-        SettingsError: it is no such URL. The message holds nothing of it but the scheme.
-    """
-
-    __slots__ = ("_masked", "_url")
-
-    def __init__(self, url: str, *, setting: str = "REDIS_URL") -> None:
-        parts = _split_url(url)
-        if isinstance(parts, str):
-            raise SettingsError(setting, parts, _scheme_only(url))
-        self._url = url
-        self._masked = _masked_url(parts)
-
-    def reveal(self) -> str:
-        """Give the URL with its password."""
-        return self._url
-
-    @property
-    def is_unix_socket(self) -> bool:
-        """Whether the server is reached by a file on this machine."""
-        return self._url.startswith("unix://")
-
-    def __eq__(self, other: object) -> bool:
-        return self._url == other._url if isinstance(other, RedisUrl) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash((RedisUrl, self._url))
-
-    def __repr__(self) -> str:
-        return f"RedisUrl('{self._masked}')"
-
-    def __str__(self) -> str:
-        return self._masked
 
 
 class Reader:
@@ -302,65 +249,3 @@ def _bounds(minimum: object, maximum: object) -> str:
     if minimum is None:
         return f" of at most {maximum}"
     return f" from {minimum} to {maximum}"
-
-
-def _split_url(url: str) -> SplitResult | str:
-    """Take a Redis URL apart, or say what was expected in its place."""
-    if not url.startswith(("redis://", "rediss://", "unix://")) or not url.isprintable():
-        return _URL_FORM
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return f"{_URL_FORM}, with %2F, %23 and %3F for /, # and ? in a password"
-    if parts.fragment:
-        return "no # (in a password it is written %23)"
-    return _wrong_place(parts) or _wrong_option(parts) or parts
-
-
-def _wrong_place(parts: SplitResult) -> str | None:
-    if parts.scheme == "unix":
-        # redis-py would drop what stands before the first slash.
-        whole = not parts.hostname and parts.path.strip("/")
-        return None if whole else "the whole path of a socket after unix://, as in unix:///a.sock"
-    if not parts.hostname:
-        return f"a host after {parts.scheme}://"
-    if parts.port == 0:  # redis-py would take 6379
-        return "a port from 1 to 65535"
-    if not re.fullmatch(r"/?[0-9]{0,5}", parts.path, re.ASCII):
-        return "the number of a database after the host's /"
-    return None
-
-
-def _wrong_option(parts: SplitResult) -> str | None:
-    given = parse_qsl(parts.query, keep_blank_values=True)
-    options = dict(given)
-    known = _URL_OPTIONS | (_TLS_OPTIONS if parts.scheme == "rediss" else frozenset())
-    if not options.keys() <= known:
-        return "no query options but " + ", ".join(sorted(known))
-    if len(options) < len(given):
-        return "each query option once"
-    if not re.fullmatch(r"[0-9]{1,5}", options.get("db", "0"), re.ASCII):
-        return "a number in the query option db"
-    return None
-
-
-def _scheme_only(url: str) -> str:
-    """Tell of a wrong URL what can't be a part of its password."""
-    scheme = re.match(r"[a-z][a-z0-9+.-]{0,15}://", url)
-    return f"{scheme[0]}…" if scheme else "something else"
-
-
-def _masked_url(parts: SplitResult) -> str:
-    who, at, where = parts.netloc.rpartition("@")
-    user, colon, _ = who.partition(":")
-    # A name without a password is often a password in the wrong place.
-    masked = f"{user}:{_MASK}" if colon else _MASK
-    query = "&".join(map(_masked_option, parts.query.split("&")))
-    return f"{parts.scheme}://{masked + at if at else ''}{where}{parts.path}{query and '?' + query}"
-
-
-def _masked_option(option: str) -> str:
-    """Mask one option of a query; what is percent-encoded stays so, for it may be a line feed."""
-    name, equals, _ = option.partition("=")
-    return f"{name}{equals}{_MASK}" if unquote_plus(name) in _HIDDEN_OPTIONS else option

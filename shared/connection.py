@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from shared.config import RedisUrl
 from shared.errors import Unavailable
 from shared.packing import packing
+from shared.redis_url import RedisUrl
+from shared.sentinel import SentinelPool
+from shared.tls import TlsConnection, tls_context
 
 SOCKET_TIMEOUT: Final = 3.0
 """Seconds that a reply may take before the outcome of a command is in doubt."""
@@ -29,8 +31,15 @@ _BY_PREFIX: Final = {
     "NOAUTH": ("redis_refused_login", "Redis asks for a password"),
     "Authentication required": ("redis_refused_login", "Redis asks for a password"),
     "WRONGPASS": ("redis_refused_login", "Redis refuses the user name or password"),
+    "No master found": ("redis_no_primary", "no Sentinel in reach names a primary"),
     "NOPERM": ("redis_permission", "the Redis user may not do this"),
+    "ACL failure": ("redis_permission", "the Redis user may not do this"),
 }
+
+_UNTRUSTED: Final = (
+    "redis_untrusted",
+    "the certificate of Redis is not trusted, or is for another host",
+)
 
 # redis-py takes the code word off the errors that it has a class for. Subclasses stand first.
 _BY_KIND: Final = (
@@ -60,6 +69,9 @@ async def open_redis(
         url: where Redis is.
         connections: how many at most; who finds none free waits for one.
         socket_timeout: seconds to connect, and to wait for a reply.
+
+    Raises:
+        SettingsError: a certificate that the URL names is not there, or is none.
     """
     pool = connection_pool(url, connections=connections, socket_timeout=socket_timeout)
     redis = Redis(connection_pool=pool)
@@ -73,16 +85,28 @@ async def open_redis(
 def connection_pool(
     url: RedisUrl, *, connections: int, socket_timeout: float = SOCKET_TIMEOUT
 ) -> BlockingConnectionPool:
-    """A bounded, blocking pool with socket time-outs and TCP keep-alive."""
-    options: dict[str, object] = {} if url.is_unix_socket else {"socket_keepalive": True}
-    pool = BlockingConnectionPool.from_url(
-        url.reveal(),
-        max_connections=connections,
-        timeout=socket_timeout,
-        socket_timeout=socket_timeout,
-        socket_connect_timeout=socket_timeout,
-        **options,
-    )
+    """A bounded, blocking pool with socket time-outs and TCP keep-alive.
+
+    Raises:
+        SettingsError: a certificate that the URL names is not there, or is none.
+    """
+    options: dict[str, Any] = {
+        "max_connections": connections,
+        "timeout": socket_timeout,
+        "socket_timeout": socket_timeout,
+        "socket_connect_timeout": socket_timeout,
+    }
+    if not url.is_unix_socket:
+        options["socket_keepalive"] = True
+    context = None if url.tls is None else tls_context(url.tls)
+    pool: BlockingConnectionPool
+    if url.sentinels is not None:
+        options |= {"sentinels": url.sentinels, "tls": context}
+        pool = SentinelPool.from_url(url.reveal_server(), **options)
+    else:
+        if context is not None:
+            options |= {"connection_class": TlsConnection, "tls": context}
+        pool = BlockingConnectionPool.from_url(url.reveal_server(), **options)
     pool.connection_class = packing(pool.connection_class)
     return pool
 
@@ -92,6 +116,8 @@ def translate(exc: BaseException) -> Unavailable:
     if isinstance(exc, Unavailable):
         return exc
     text = str(exc)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return Unavailable(*_UNTRUSTED)
     for prefix, (code, message) in _BY_PREFIX.items():
         if text.startswith(prefix):
             return Unavailable(code, message)

@@ -19,8 +19,9 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from shared.config import LogFormat, LogLevel, RedisUrl, Secret
+from shared.config import LogFormat, LogLevel, Secret
 from shared.display import escape_controls, escape_json
+from shared.redis_url import RedisUrl
 
 Fields = dict[str, Any]
 """What a log line says besides its time and level; ``event`` among it."""

@@ -61,6 +61,8 @@ class EmbeddedRedis:
         maxmemory: Redis's own notation, such as ``"20mb"``; None sets no limit.
         replicaof: host and port of the server to be a replica of.
         arguments: further settings by name, as in ``{"min-replicas-to-write": "1"}``.
+        program: the server to run; None finds one.
+        config: a configuration file, which all other settings add to.
     """
 
     def __init__(
@@ -72,8 +74,12 @@ class EmbeddedRedis:
         maxmemory: str | None = None,
         replicaof: tuple[str, int] | None = None,
         arguments: Mapping[str, str] | None = None,
+        program: Path | None = None,
+        config: Path | None = None,
     ) -> None:
+        self._program = program
         self._settings = _settings(appendfsync, maxmemory, replicaof, arguments or {})
+        self._config = [] if config is None else [str(config)]
         self._wanted_port = port
         self._port = 0
         self._folder = folder
@@ -131,7 +137,7 @@ class EmbeddedRedis:
         Raises:
             RedisServerError: there is no server to run, or it ended, or didn't answer in time.
         """
-        program = find_redis_server()
+        program = self._program or find_redis_server()
         fixed = self._port or self._wanted_port
         for tries_left in reversed(range(1 if fixed else _PORT_TRIES)):
             try:
@@ -171,7 +177,7 @@ class EmbeddedRedis:
 
     def _start_on(self, port: int, program: Path) -> None:
         self._process = subprocess.Popen(
-            [*launcher(), str(program), "--port", str(port), *self._settings],
+            [*launcher(), str(program), *self._words(port)],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -180,6 +186,10 @@ class EmbeddedRedis:
         )
         self._await_answer(port)
         self._port = port
+
+    def _words(self, port: int) -> list[str]:
+        """What stands behind the program on its command line."""
+        return [*self._config, "--port", str(port), *self._settings]
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:

@@ -8,7 +8,6 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from shared.config import RedisUrl
 from shared.connection import open_redis
 from shared.durability import (
     Durability,
@@ -20,6 +19,7 @@ from shared.durability import (
 from shared.errors import Unavailable
 from shared.health import Problem
 from shared.queue import Accepted, Queue, open_queue
+from shared.redis_url import RedisUrl
 from tests.conftest import StartRedis
 from tests.integration.jobs import delivery
 

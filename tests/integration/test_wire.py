@@ -8,8 +8,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from shared.config import RedisUrl
 from shared.connection import open_redis
+from shared.redis_url import RedisUrl
 from shared.wire import Wire
 from tests.conftest import StartRedis
 

@@ -7,17 +7,14 @@ from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from redis.asyncio import UnixDomainSocketConnection
-from redis.asyncio.connection import SSLConnection, parse_url
 
-from shared.config import CommonSettings, Reader, RedisUrl, Secret
-from shared.connection import connection_pool
+from shared.config import CommonSettings, Reader, Secret
 from shared.errors import SettingsError
+from shared.redis_url import RedisUrl
 
 PASSWORD = "hunter2"
 Read = Callable[[Reader], Any]
@@ -212,159 +209,6 @@ def test_a_secret_is_a_value() -> None:
 def test_a_wrong_secret_is_never_shown() -> None:
     assert Reader({"X": PASSWORD}).secret("X").reveal() == PASSWORD
     assert error("", lambda r: r.secret("X")) == "a secret, got nothing"
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://localhost", "redis://localhost"),
-        ("redis://localhost/", "redis://localhost/"),
-        ("redis://localhost:6380/3", "redis://localhost:6380/3"),
-        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
-        (f"redis://:{PASSWORD}@h:1/0", "redis://:***@h:1/0"),
-        (f"redis://user:{PASSWORD}@h:1/0", "redis://user:***@h:1/0"),
-        (f"redis://{PASSWORD}@h:1/0", "redis://***@h:1/0"),  # a password in the wrong place
-        (f"redis://user:a@{PASSWORD}@h/0", "redis://user:***@h/0"),
-        ("redis://user:@h/0", "redis://user:***@h/0"),
-        (f"redis://h?db=2&password={PASSWORD}", "redis://h?db=2&password=***"),
-        (f"redis://h?p%61ssword={PASSWORD}", "redis://h?p%61ssword=***"),
-        (f"redis://h?username={PASSWORD}&client_name=x", "redis://h?username=***&client_name=x"),
-        ("redis://h?client_name=a%0Ab", "redis://h?client_name=a%0Ab"),
-        ("rediss://h?ssl_ca_certs=/ca.pem", "rediss://h?ssl_ca_certs=/ca.pem"),
-        ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
-        (f"unix://user:{PASSWORD}@/run/redis.sock", "unix://user:***@/run/redis.sock"),
-    ],
-)
-def test_a_redis_url_shows_all_but_what_logs_in(url: str, shown: str) -> None:
-    parsed = RedisUrl(url)
-    assert (str(parsed), repr(parsed)) == (shown, f"RedisUrl('{shown}')")
-    assert PASSWORD not in shown
-    assert parsed.reveal() == url
-
-
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("", "redis://host:port/database, rediss://… or unix://…, got something else"),
-        (
-            f"{PASSWORD}@localhost",
-            "redis://host:port/database, rediss://… or unix://…, got something else",
-        ),
-        ("http://h", "redis://host:port/database, rediss://… or unix://…, got http://…"),
-        ("REDIS://h", "redis://host:port/database, rediss://… or unix://…, got something else"),
-        ("redis://h\n", "redis://host:port/database, rediss://… or unix://…, got redis://…"),
-        (
-            "redis://h:65536",
-            (
-                "redis://host:port/database, rediss://… or unix://…, "
-                "with %2F, %23 and %3F for /, # and ? in a password, got redis://…"
-            ),
-        ),
-        (
-            f"redis://user:{PASSWORD}/x@h",
-            (
-                "redis://host:port/database, rediss://… or unix://…, "
-                "with %2F, %23 and %3F for /, # and ? in a password, got redis://…"
-            ),
-        ),
-        (
-            "redis://[::1",
-            (
-                "redis://host:port/database, rediss://… or unix://…, "
-                "with %2F, %23 and %3F for /, # and ? in a password, got redis://…"
-            ),
-        ),
-        ("redis://h/0#x", "no # (in a password it is written %23), got redis://…"),
-        ("redis://", "a host after redis://, got redis://…"),
-        (f"redis://:{PASSWORD}@", "a host after redis://, got redis://…"),
-        ("rediss:///0", "a host after rediss://, got rediss://…"),
-        ("redis://h:0/0", "a port from 1 to 65535, got redis://…"),
-        ("redis://h/db", "the number of a database after the host's /, got redis://…"),
-        ("redis://h/0/1", "the number of a database after the host's /, got redis://…"),
-        ("redis://h/\u0661", "the number of a database after the host's /, got redis://…"),
-        (
-            "redis://h?socket_timeout=1",
-            "no query options but client_name, db, password, username, got redis://…",
-        ),
-        (
-            "redis://h?ssl_keyfile=k",
-            "no query options but client_name, db, password, username, got redis://…",
-        ),
-        ("redis://h?db=x&db=1", "each query option once, got redis://…"),
-        ("redis://h?db=", "a number in the query option db, got redis://…"),
-        ("redis://h?db=-1", "a number in the query option db, got redis://…"),
-        (
-            "unix://",
-            "the whole path of a socket after unix://, as in unix:///a.sock, got unix://…",
-        ),
-        (
-            "unix://run/redis.sock",
-            "the whole path of a socket after unix://, as in unix:///a.sock, got unix://…",
-        ),
-    ],
-)
-def test_a_wrong_redis_url_says_what_was_expected(url: str, message: str) -> None:
-    with pytest.raises(SettingsError) as caught:
-        RedisUrl(url, setting="X")
-    assert str(caught.value) == f"X: expected {message}"
-
-
-def test_a_redis_url_is_a_value() -> None:
-    assert RedisUrl("redis://h") == RedisUrl("redis://h")
-    assert RedisUrl("redis://:a@h") != RedisUrl("redis://:b@h")
-    assert RedisUrl("redis://h") != "redis://h"
-    assert len({RedisUrl("redis://h"), RedisUrl("redis://h")}) == 1
-
-
-def test_a_redis_url_knows_a_file_from_a_host() -> None:
-    assert RedisUrl("unix:///a.sock").is_unix_socket
-    assert not RedisUrl("rediss://h").is_unix_socket
-
-
-@given(st.text(max_size=20))
-@example("/0?client_name=x")
-@example("#/?@:[]%")
-def test_no_password_shows_whether_it_is_quoted_or_not(rest: str) -> None:
-    password = "Zq9" + rest
-    quoted = RedisUrl(f"redis://user:{quote(password, safe='', errors='replace')}@host/0")
-    assert "Zq9" not in f"{quoted} {quoted!r}"
-    for url in (f"redis://user:{password}@host/0", f"redis://host?password={password}", password):
-        try:
-            shown = repr(RedisUrl(url))
-        except SettingsError as exc:
-            shown = str(exc)
-        assert "Zq9" not in shown
-
-
-_PLACES = ["redis://", "rediss://", "unix://", "h", "[::1]", ":1", ":0", "/0", "/"]
-_REST = ["?", "db=1", "&", "password=", "ssl_check_hostname=", "@", ":", "#", "%2F", "x", "é"]
-_PIECES = st.sampled_from([*_PLACES, *_REST])
-
-
-@given(st.one_of(st.text(max_size=30), st.lists(_PIECES, max_size=8).map("".join)))
-def test_any_text_is_a_url_that_redis_py_takes_or_a_settings_error(text: str) -> None:
-    try:
-        url = RedisUrl(text)
-    except SettingsError:
-        return
-    connection_pool(url, connections=1)
-
-
-@pytest.mark.parametrize(
-    ("url", "parts"),
-    [
-        ("redis://h", {"host": "h"}),
-        ("redis://h:1/2", {"host": "h", "port": 1, "db": 2}),
-        ("redis://u:p%40%2F@h", {"host": "h", "username": "u", "password": "p@/"}),
-        ("rediss://h", {"host": "h", "connection_class": SSLConnection}),
-        (
-            "unix:///a.sock?db=1",
-            {"path": "/a.sock", "db": 1, "connection_class": UnixDomainSocketConnection},
-        ),
-    ],
-)
-def test_redis_py_reads_a_url_as_it_is_meant(url: str, parts: dict[str, object]) -> None:
-    assert parse_url(RedisUrl(url).reveal()) == parts
 
 
 def test_what_both_programs_need_has_its_defaults() -> None:

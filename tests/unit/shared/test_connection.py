@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import exceptions
 from redis.asyncio import client, connection
+from redis.asyncio.sentinel import MasterNotFoundError
 
-from shared.config import RedisUrl
 from shared.connection import REDIS_ERRORS, connection_pool, open_redis, translate
-from shared.errors import Unavailable
+from shared.errors import SettingsError, Unavailable
+from shared.redis_url import RedisUrl
 
 PASSWORD = "hunter2"
 UNUSED = (
@@ -50,6 +51,7 @@ SYSTEMS_ERRORS = [
         (exceptions.AuthenticationError("invalid password"), "redis_refused_login"),
         (exceptions.AuthenticationError("Authentication required."), "redis_refused_login"),
         (exceptions.NoPermissionError("no"), "redis_permission"),
+        (exceptions.ResponseError("ACL failure in script: User x has no"), "redis_permission"),
         (exceptions.ResponseError("MISCONF disk"), "redis_not_persisting"),
         (exceptions.ResponseError("BUSY script"), "redis_busy"),
         (exceptions.ResponseError("BUSYKEY Target key name already exists."), "redis_error"),
@@ -62,6 +64,8 @@ SYSTEMS_ERRORS = [
         (ConnectionResetError(), "redis_unreachable"),
         (socket.gaierror(-2, "Name or service not known"), "redis_unreachable"),
         (ssl.SSLError(1, "wrong version number"), "redis_unreachable"),
+        (ssl.SSLCertVerificationError("[SSL: CERTIFICATE_VERIFY_FAILED]"), "redis_untrusted"),
+        (MasterNotFoundError("No master found for 'm'"), "redis_no_primary"),
         (exceptions.ResponseError("ERR what"), "redis_error"),
         (exceptions.ResponseError(""), "redis_error"),
         (exceptions.NoScriptError("No matching script"), "redis_error"),
@@ -228,11 +232,49 @@ async def test_tls_with_a_server_that_speaks_none_is_a_failure_with_a_code() -> 
         "redis://a..b/0",  # no name at all
         f"redis://{'a' * 70}/0",
         "unix:///nowhere/redis.sock",
-        "rediss://127.0.0.1:1/0?ssl_ca_certs=/nowhere/ca.pem",
     ],
 )
 async def test_a_redis_that_is_not_there_is_unreachable(url: str) -> None:
     assert (await failure(RedisUrl(url))).code == "redis_unreachable"
+
+
+async def test_sentinels_that_are_not_there_name_no_primary() -> None:
+    url = RedisUrl("redis+sentinel://127.0.0.1:1,127.0.0.1:2/mymaster/0")
+    assert (await failure(url)).code == "redis_no_primary"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            "ssl_ca_certs=/nowhere/ca.pem",
+            (
+                "ssl_ca_certs to be a file of certificates in PEM form, "
+                "got /nowhere/ca.pem: No such file or directory"
+            ),
+        ),
+        (
+            f"ssl_ca_certs={__file__}",
+            (
+                "ssl_ca_certs to be a file of certificates in PEM form, "
+                f"got {__file__}: NO_CERTIFICATE_OR_CRL_FOUND"
+            ),
+        ),
+        ("ssl_ca_path=/nowhere", "ssl_ca_path to be a folder of certificates, got /nowhere"),
+        (
+            "ssl_certfile=/nowhere/a.pem&ssl_keyfile=/nowhere/b.pem",
+            (
+                "ssl_certfile and ssl_keyfile to be a certificate and its key in PEM form, "
+                "got /nowhere/a.pem and /nowhere/b.pem: No such file or directory"
+            ),
+        ),
+    ],
+)
+def test_a_certificate_that_is_not_there_is_a_wrong_setting(options: str, message: str) -> None:
+    for url in (f"rediss://h?{options}", f"rediss+sentinel://s/m?{options}"):
+        with pytest.raises(SettingsError) as caught:
+            connection_pool(RedisUrl(url), connections=1)
+        assert str(caught.value) == f"REDIS_URL: expected {message}"
 
 
 async def test_nothing_is_sent_before_the_first_command() -> None:
@@ -245,6 +287,7 @@ async def test_nothing_is_sent_before_the_first_command() -> None:
     [
         (f"redis://user:{PASSWORD}@h:1/2", True),
         (f"rediss://:{PASSWORD}@h", True),
+        (f"redis+sentinel://:{PASSWORD}@s/m?sentinel_password={PASSWORD}", True),
         (f"unix://:{PASSWORD}@/redis.sock", None),
     ],
 )

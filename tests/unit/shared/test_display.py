@@ -155,14 +155,15 @@ def test_a_table_shows_its_columns_in_order(capsys: pytest.CaptureFixture[str]) 
     rows: list[dict[str, object]] = [
         {"b": 2, "a_one": None, "z": "unseen"},
         {"a_one": True, "c": {"k": ["v"]}},
-        {"a_one": False, "b": 1.5, "c": ("x",)},
+        {"a_one": False, "b": 1.5, "c": ("x", 1)},
+        {"c": ("x", "y")},
     ]
     emit(rows, ["a_one", "b", "c"], as_json=False, title="Things")
     output = capsys.readouterr().out
     lines = [line.split() for line in output.splitlines() if line.strip()]
     assert lines[0] == ["Things"]
     assert lines[1] == ["a", "one", "b", "c"]
-    assert lines[3:] == [["2"], ["yes", '{"k":["v"]}'], ["no", "1.5", '["x"]']]
+    assert lines[3:] == [["2"], ["yes", '{"k":["v"]}'], ["no", "1.5", '["x",1]'], ["x,", "y"]]
 
 
 def test_a_table_without_rows_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import logs
-from shared.config import LogFormat, LogLevel, RedisUrl, Secret
+from shared.config import LogFormat, LogLevel, Secret
 from shared.logs import get_logger
+from shared.redis_url import RedisUrl
 from tests.log_support import captured_log
 from tests.unit.shared.test_display import ATTACK, SHOWN, dangerous
 

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Makes the passwords for this example, each once, in secrets/ beside this file.
+#
+# The secret that Sellfern signs acme's deliveries with goes into secrets/acme by hand.
+set -eu
+cd "${1:-$(dirname "$0")}"
+umask 077
+mkdir -p secrets
+for name in ingress worker operator; do
+    [ -s "secrets/$name" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "secrets/$name"
+done
+[ -e secrets/acme ] || printf whsec_to_be_replaced > secrets/acme
+cat > secrets/redis.env <<END
+REDIS_URL_INGRESS=redis://ingress:$(cat secrets/ingress)@sellfern-redis:6379/0
+REDIS_URL_WORKER=redis://worker:$(cat secrets/worker)@sellfern-redis:6379/0
+REDIS_URL_OPERATOR=redis://operator:$(cat secrets/operator)@sellfern-redis:6379/0
+END
+[ -s secrets/console.env ] ||
+    printf 'CONSOLE_TOKEN=%s\n' "$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" > secrets/console.env
+echo "secrets/ is there; put Sellfern's secret into secrets/acme"

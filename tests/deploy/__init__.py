@@ -1,0 +1,1 @@
+"""What is in deploy/: read by the real tools, and true to the programs."""

@@ -1,0 +1,74 @@
+"""A pytest plugin: every program that a test starts comes to Redis as its user of deploy/redis.
+
+    python -m pytest tests/acceptance -p tests.deploy.as_users
+
+The tests themselves stay the default user, who may do everything.
+"""
+
+import asyncio
+from asyncio.subprocess import Process
+from contextlib import suppress
+from typing import Any, Final
+
+import pytest
+import redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from tests.deploy.deployed_redis import REDIS, password
+
+_HOST: Final = "redis://127.0.0.1:"
+_rules: Final = [line.split() for line in (REDIS / "users.acl").read_text().splitlines()]
+_as_user: Final[list[str]] = []
+
+
+def _let_users_in(server: EmbeddedRedis) -> None:
+    # One that a test has given a password of its own has its own users.
+    with redis.Redis(port=server.port) as admin, suppress(redis.AuthenticationError):
+        for _, user, *rules in _rules:
+            if user != "default":
+                admin.execute_command("ACL", "SETUSER", user, *rules, f">{password(user)}")
+
+
+def _user_of(words: tuple[Any, ...]) -> str | None:
+    """Who a command line is: the ingress, a worker, or an operator with one of its commands."""
+    match words:
+        case (_, "-m", "ingress", *_):
+            return "ingress"
+        case (_, "-m", "worker"):
+            return "worker"
+        case (_, "-m", "worker", *_):
+            return "operator"
+    return None
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _as_users() -> Any:
+    """Change how servers and programs start, for the whole run."""
+    start, execute = EmbeddedRedis.start, asyncio.create_subprocess_exec
+
+    def started(server: EmbeddedRedis) -> None:
+        start(server)
+        _let_users_in(server)
+
+    async def executed(*words: Any, **options: Any) -> Process:
+        environ, user = options.get("env") or {}, _user_of(words)
+        url = environ.get("REDIS_URL", "")
+        if user is not None and url.startswith(_HOST):
+            login = f"{user}:{password(user)}@"
+            options["env"] = {
+                **environ,
+                "REDIS_URL": f"redis://{login}{url.removeprefix('redis://')}",
+            }
+            _as_user.append(user)
+        return await execute(*words, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EmbeddedRedis, "start", started)
+        patch.setattr(asyncio, "create_subprocess_exec", executed)
+        yield
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how often that was so, since none would prove nothing."""
+    counted = ", ".join(f"{user}: {_as_user.count(user)}" for user in sorted(set(_as_user)))
+    terminalreporter.write_line(f"programs started as users of deploy/redis: {counted or 'none'}")

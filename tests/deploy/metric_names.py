@@ -1,0 +1,62 @@
+"""Which of the metrics that an expression names the programs show."""
+
+import re
+from typing import Any, Final
+
+from prometheus_client.core import Metric
+
+from shared import gauges, metrics
+
+_NAME: Final = re.compile(r"\bsellfern_[a-z0-9_]+")
+_SUFFIXES: Final = {
+    "counter": ("_total",),
+    "histogram": ("_bucket", "_count", "_sum"),
+    "gauge": ("",),
+}
+_READING: Final = gauges.Reading(
+    queued=0,
+    leased=0,
+    deferred=0,
+    parked=0,
+    oldest_seconds=0,
+    dead=0,
+    breakers=0,
+    workers=0,
+    slots=0,
+    organizations={"org_a": (0, 0)},
+)
+
+
+def shown() -> dict[str, set[str]]:
+    """Every series' name, with the labels that it may bear."""
+    families: list[Metric] = [*metrics.REGISTRY.collect(), *gauges._families(_READING)]
+    # The library doesn't say the labels of a metric that has no series yet.
+    collectors: list[Any] = [*metrics.REGISTRY._collector_to_names]
+    labels = {
+        collector._name: set(collector._labelnames)
+        for collector in collectors
+        if hasattr(collector, "_labelnames")
+    }
+    return {
+        family.name + suffix: {
+            *labels.get(family.name, ()),
+            *(name for sample in family.samples for name in sample.labels),
+            *(("le",) if suffix == "_bucket" else ()),
+        }
+        for family in families
+        for suffix in _SUFFIXES[family.type]
+    }
+
+
+def unknown_metrics(expression: str) -> set[str]:
+    """The metrics of ours in it that no program shows."""
+    return set(_NAME.findall(expression)) - shown().keys()
+
+
+def unknown_labels(expression: str) -> set[str]:
+    """The labels in its selectors and groupings that no metric in it bears."""
+    known = set[str]().union(*(shown().get(name, set()) for name in _NAME.findall(expression)))
+    used = set(re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"', expression))
+    for group in re.findall(r"\bby \(([^)]*)\)", expression):
+        used |= {label.strip() for label in group.split(",")}
+    return used - known - {"job", "instance"}

@@ -1,0 +1,84 @@
+"""The container image: linted, made of what is there, well when its program is."""
+
+import asyncio
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from ingress.settings import IngressSettings
+from shared.admin import admin_site
+from shared.health import Problem
+from tests.acceptance.process import ROOT, run_command
+from tests.deploy.kubernetes_objects import DEPLOY
+from tests.tools import tool
+from worker.settings import WorkerSettings
+
+DOCKERFILE: Final = (DEPLOY / "Dockerfile").read_text()
+HEALTHY: Final = str(DEPLOY / "healthy.py")
+
+
+def test_the_linter_has_nothing_to_say() -> None:
+    ended = subprocess.run(
+        [tool("hadolint"), DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
+def test_what_the_image_copies_is_there_and_reaches_the_builder() -> None:
+    let_in = re.findall(r"^!(.+)$", (DEPLOY / "Dockerfile.dockerignore").read_text(), re.MULTILINE)
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    for name in " ".join(copied).split():
+        assert (ROOT / name).exists()
+        assert any(name == each or name.startswith(f"{each}/") for each in let_in), name
+
+
+def test_it_runs_as_nobody_in_particular_and_keeps_to_the_programs_ports() -> None:
+    last = DOCKERFILE.split("\nFROM ")[-1]
+    assert re.search(r"^USER 10001:10001$", last, re.MULTILINE)
+    pairs = re.findall(r"([A-Z_]+)=([^\s\\]+)", last.split("ENV ")[1].split("\n\n")[0])
+    environ = dict(pairs)
+    ingress, worker = IngressSettings.from_environ(environ), WorkerSettings.from_mapping(environ)
+    assert {ingress.host, ingress.admin_host, worker.admin_host} == {"0.0.0.0"}  # noqa: S104
+    (exposed,) = re.findall(r"^EXPOSE (.+)$", last, re.MULTILINE)
+    ports = {ingress.port, ingress.admin_port, worker.admin_port}
+    assert {str(port) for port in ports} < set(exposed.split())
+    assert f'"/app/healthy.py", "{ingress.admin_port}"' in last
+
+
+def test_the_wheel_holds_every_file_that_the_programs_read(tmp_path: Path) -> None:
+    for name in ("shared", "ingress", "worker", "pyproject.toml", "README.md", "LICENSE"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, tmp_path / name)
+    build = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir")
+    subprocess.run([sys.executable, *build, tmp_path / "dist", tmp_path], check=True)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    listed = subprocess.run(
+        [tool("git"), "ls-files", "shared", "ingress", "worker"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(listed.stdout.split()) - packed == set()
+
+
+@pytest.mark.parametrize("problems", [[], [Problem("redis_unreachable", "no connection")]])
+async def test_a_container_is_well_when_its_program_is_ready(problems: list[Problem]) -> None:
+    async def ready() -> list[Problem]:
+        return problems
+
+    async with admin_site("127.0.0.1", 0, ready) as port:
+        asked = [(str(port),), (str(port), "/livez"), (str(port), "/nothing"), ("1",)]
+        ended = await asyncio.gather(
+            *(run_command(sys.executable, HEALTHY, *words, environ={}) for words in asked)
+        )
+    assert [each.code for each in ended] == [1 if problems else 0, 0, 1, 1]
+    assert {each.stderr for each in ended} == {""}

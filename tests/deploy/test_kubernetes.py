@@ -1,0 +1,146 @@
+"""The Kubernetes objects: built by kustomize, valid by their schemas, true to the programs."""
+
+import re
+import subprocess
+from typing import Any
+
+import pytest
+
+from ingress.settings import IngressSettings
+from shared.durations import parse_duration
+from tests.deploy.kubernetes_objects import Objects, built
+from tests.deploy.metric_names import unknown_metrics
+from tests.tools import tool
+from worker.settings import WorkerSettings
+
+PROGRAMS = ("sellfern-ingress", "sellfern-worker", "sellfern-console")
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
+    return Objects(built(tmp_path_factory.mktemp("kubernetes")))
+
+
+@pytest.mark.parametrize("version", ["1.29.0", "1.33.0", "1.37.0"])
+def test_every_object_is_valid_by_its_schema(objects: Objects, version: str) -> None:
+    ended = subprocess.run(
+        [tool("kubernetes-validate"), "--strict", "-k", version, objects.path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 0, said
+    unknown = [line for line in said.splitlines() if "INFO" not in line]
+    assert all("keda.sh" in line for line in unknown), unknown
+
+
+def environ(objects: Objects, name: str) -> dict[str, str]:
+    """The variables of a container, with something in the place of secrets."""
+    container = objects.container(name)
+    settings = next(each for each in objects.names("ConfigMap") if "settings" in each)
+    found = dict(objects.one("ConfigMap", settings)["data"])
+    for variable in container.get("env", []):
+        found[variable["name"]] = variable.get("value", "redis://h")
+    return found
+
+
+def test_ports_probes_and_drain_times_are_those_of_the_programs(objects: Objects) -> None:
+    ingress = IngressSettings.from_environ(environ(objects, "sellfern-ingress"))
+    worker = WorkerSettings.from_mapping(environ(objects, "sellfern-worker"))
+    assert ports(objects, "sellfern-ingress") == {
+        "deliveries": ingress.port,
+        "admin": ingress.admin_port,
+    }
+    assert ports(objects, "sellfern-worker") == {"admin": worker.admin_port}
+    for name, seconds in (
+        ("sellfern-ingress", ingress.drain_delay + ingress.drain_seconds),
+        ("sellfern-worker", worker.drain),
+    ):
+        pod = objects.pods()[name]
+        grace = pod["spec"]["terminationGracePeriodSeconds"]
+        assert seconds < grace <= seconds + 15, name
+        container = objects.container(name)
+        assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "admin"}
+        assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "admin"}
+        scraped = pod["metadata"]["annotations"]["prometheus.io/port"]
+        assert int(scraped) == ports(objects, name)["admin"]
+
+
+def ports(objects: Objects, name: str) -> dict[str, int]:
+    """The ports of a container by name."""
+    return {each["name"]: each["containerPort"] for each in objects.container(name)["ports"]}
+
+
+def test_a_pod_that_stops_is_out_of_the_service_before_it_stops_listening(objects: Objects) -> None:
+    probe = objects.container("sellfern-ingress")["readinessProbe"]
+    noticed = probe["periodSeconds"] * probe["failureThreshold"]
+    assert parse_duration(environ(objects, "sellfern-ingress")["DRAIN_DELAY"]) > noticed
+
+
+def test_every_pod_is_confined(objects: Objects) -> None:
+    for name, pod in objects.pods().items():
+        security = pod["spec"]["securityContext"]
+        assert security["runAsNonRoot"], name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert pod["spec"]["automountServiceAccountToken"] is False, name
+        container = objects.container(name)
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, name
+        assert "memory" in container["resources"]["limits"], name
+
+
+def test_each_program_has_what_selects_it(objects: Objects) -> None:
+    for name in (*PROGRAMS, "sellfern-redis"):
+        labels = objects.pods()[name]["metadata"]["labels"]
+        policy = objects.one("NetworkPolicy", name)["spec"]["podSelector"]["matchLabels"]
+        assert policy.items() <= labels.items(), name
+    for kind, name in (
+        ("PodDisruptionBudget", "sellfern-ingress"),
+        ("PodDisruptionBudget", "sellfern-worker"),
+    ):
+        selector = objects.one(kind, name)["spec"]["selector"]["matchLabels"]
+        assert selector.items() <= objects.pods()[name]["metadata"]["labels"].items()
+    for name in ("sellfern-ingress", "sellfern-console", "sellfern-redis"):
+        selector = objects.one("Service", name)["spec"]["selector"]
+        assert selector.items() <= objects.pods()[name]["metadata"]["labels"].items()
+
+
+def test_every_secret_and_configuration_that_a_pod_names_is_there(objects: Objects) -> None:
+    there = {"secret": objects.names("Secret"), "configMap": objects.names("ConfigMap")}
+    for pod in objects.pods().values():
+        for volume in pod["spec"].get("volumes", []):
+            if "secret" in volume:
+                assert volume["secret"]["secretName"] in there["secret"]
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in there["configMap"]
+        for container in pod["spec"]["containers"]:
+            for variable in container.get("env", []):
+                if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
+                    secret = objects.one("Secret", reference["name"])
+                    assert reference["key"] in secret["data"]
+
+
+def test_workers_follow_what_waits_and_ingresses_their_load(objects: Objects) -> None:
+    scaled = objects.one("ScaledObject", "sellfern-worker")
+    assert scaled["spec"]["scaleTargetRef"]["name"] in objects.names("Deployment")
+    triggers: dict[str, Any] = {each["name"]: each for each in scaled["spec"]["triggers"]}
+    assert triggers.keys() == {"depth", "oldest"}
+    for trigger in triggers.values():
+        assert trigger["type"] == "prometheus"
+        assert unknown_metrics(trigger["metadata"]["query"]) == set()
+        assert re.fullmatch(r"[0-9]+", trigger["metadata"]["threshold"])
+    hpa = objects.one("HorizontalPodAutoscaler", "sellfern-ingress")
+    assert hpa["spec"]["scaleTargetRef"]["name"] in objects.names("Deployment")
+    for name in ("sellfern-ingress", "sellfern-worker"):
+        assert "replicas" not in objects.one("Deployment", name)["spec"]
+
+
+def test_the_redis_has_the_memory_that_its_configuration_allows(objects: Objects) -> None:
+    container = objects.container("sellfern-redis")
+    assert container["resources"]["limits"]["memory"] == "1536Mi"
+    configuration = next(each for each in objects.names("ConfigMap") if "redis" in each)
+    assert "maxmemory 1gb\n" in objects.one("ConfigMap", configuration)["data"]["redis.conf"]

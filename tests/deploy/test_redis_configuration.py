@@ -1,0 +1,138 @@
+"""The configuration of deploy/redis, as a real Redis and a real Sentinel understand it."""
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from shared.connection import REDIS_ERRORS, open_redis
+from shared.redis_url import RedisUrl
+from tests.acceptance.process import environment, run, until
+from tests.deploy.deployed_redis import REDIS, DeployedRedis, password
+from tests.integration.sentinels import IMPATIENT, PATIENCE
+from tests.tools import tool
+
+SINCE_7_2 = (" +waitaof", " +client|setinfo")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("appendonly", "yes"),
+        ("appendfsync", "always"),
+        ("no-appendfsync-on-rewrite", "no"),
+        ("save", ""),
+        ("maxmemory", "1073741824"),
+        ("maxmemory-policy", "noeviction"),
+        ("enable-debug-command", "no"),
+        ("masteruser", "replica"),
+        ("masterauth", password("replica")),
+    ],
+)
+async def test_redis_reads_the_file_as_it_is_meant(
+    configured: DeployedRedis, name: str, value: str
+) -> None:
+    async with configured.client_of() as admin:
+        assert (await admin.config_get(name))[name] == value
+
+
+@pytest.fixture(scope="module")
+def configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployedRedis]:
+    with DeployedRedis(tmp_path_factory.mktemp("configured")) as server:
+        yield server
+
+
+async def test_a_changed_password_holds_after_a_restart_and_data_stays(tmp_path: Path) -> None:
+    with DeployedRedis(tmp_path) as server:
+        async with server.client_of("worker") as redis:
+            await redis.set("sellfern:wake", "v")
+        (tmp_path / "secrets" / "worker").write_text("another")
+        server.restart()
+        async with Redis(port=server.port, username="worker", password="another") as redis:
+            assert await redis.get("sellfern:wake") == b"v"
+        assert (tmp_path / "data" / "users.acl").stat().st_mode & 0o077 == 0
+        assert (tmp_path / "data" / "secrets.conf").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("secret", ["two words", 'a "quote"', "back\\slash"])
+def test_a_password_that_redis_could_not_write_down_is_refused(tmp_path: Path, secret: str) -> None:
+    server = DeployedRedis(tmp_path)
+    (tmp_path / "secrets" / "sentinel").write_text(secret)
+    ended = subprocess.run(
+        [*("/usr/bin/env", *server._words(0))], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert "sentinel: expected a password without spaces, quotes or backslashes" in ended.stderr
+    assert secret not in ended.stderr
+
+
+async def test_redis_7_0_takes_the_users_without_the_words_that_it_does_not_know(
+    tmp_path: Path,
+) -> None:
+    server = DeployedRedis(tmp_path, server=tool("redis-server"))
+    users = (REDIS / "users.acl").read_text()
+    for word in SINCE_7_2:
+        users = users.replace(word, "")
+    server.allow(users)
+    with server:
+        url = server.url_of("ingress")
+        asserted = environment(url, tmp_path, DURABILITY_ASSERTED="1")
+        checked = await run("ingress", "check", environ=asserted)
+        assert checked.code == 0, checked.stdout
+        async with server.client_of() as admin:
+            old = (await admin.info("server"))["redis_version"] < "7.2"
+        checked = await run("ingress", "check", environ=environment(url, tmp_path))
+        assert (checked.code != 0) is old
+
+
+async def test_sentinel_fails_over_with_the_users_that_it_is_given(tmp_path: Path) -> None:
+    with DeployedRedis(tmp_path / "one") as one:
+        other = DeployedRedis(tmp_path / "other", primary=one.port)
+        sentinel = DeployedRedis(tmp_path / "sentinel", words=("sentinel",))
+        sentinel.set_line(
+            "sentinel.conf",
+            "sentinel monitor sellfern redis-0 6379 2",
+            f"sentinel monitor sellfern 127.0.0.1 {one.port} 1",
+        )
+        down = "sentinel down-after-milliseconds sellfern"
+        sentinel.set_line("sentinel.conf", f"{down} 5000", f"{down} 500")
+        # An attempt that comes to nothing is repeated after twice that time.
+        again = "sentinel failover-timeout sellfern"
+        sentinel.set_line("sentinel.conf", f"{again} 30000", f"{again} 1000")
+        with other, sentinel:
+            worker = one.url_of("worker").replace("redis://", "redis+sentinel://")
+            worker = worker.replace(f":{one.port}/", f":{sentinel.port}/sellfern/")
+            async with open_redis(RedisUrl(worker)) as redis:
+                await until(lambda: _has_replica(redis))
+                await redis.set("sellfern:wake", "before")
+                async with Redis(port=sentinel.port) as asked:
+                    await asked.execute_command(*IMPATIENT)
+                    await until(lambda: _knows_a_replica(asked))
+                async with other.client_of() as admin:
+                    await until(lambda: _is(admin, "before"))
+                    one.kill()
+                    await until(lambda: _is(redis, "before"), PATIENCE)
+                    await redis.set("sellfern:wake", "after")
+                    assert await admin.get("sellfern:wake") == b"after"
+            one.start()  # as the primary that it was, until Sentinel makes it a replica
+            async with one.client_of() as admin:
+                await until(lambda: _is(admin, "after"), PATIENCE)
+
+
+async def _has_replica(redis: Redis) -> bool:
+    return bool((await redis.info("replication"))["connected_slaves"] == 1)
+
+
+async def _knows_a_replica(sentinel: Redis) -> bool:
+    return bool((await sentinel.sentinel_masters())["sellfern"]["num-slaves"] == 1)
+
+
+async def _is(redis: Redis, value: str) -> bool:
+    try:
+        return bool(await redis.get("sellfern:wake") == value.encode())
+    except REDIS_ERRORS:
+        await asyncio.sleep(0.02)
+        return False

@@ -1,0 +1,266 @@
+"""The users of deploy/redis: each may do its work, and nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+
+from shared import keys
+from shared.connection import open_redis
+from shared.durability import Durability
+from shared.queue import Accepted, Queue
+from shared.redis_url import RedisUrl
+from tests.acceptance.ingress_process import IngressProcess, ingress
+from tests.acceptance.process import Program, environment, run
+from tests.acceptance.worker_process import running
+from tests.deploy.deployed_redis import DeployedRedis
+from tests.deploy.traffic import handled, settled
+from tests.integration.jobs import delivery
+from tests.integration.workplace import body
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+JOB = "org_a:0123"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Both programs over one Redis, each as its own user."""
+
+    server: DeployedRedis
+    receiver: IngressProcess
+    worker: Program
+    environ: dict[str, dict[str, str]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
+    folder = tmp_path_factory.mktemp("users")
+    with DeployedRedis(folder) as server:
+        environ = {
+            user: environment(server.url_of(user), folder)
+            for user in ("ingress", "worker", "operator")
+        }
+        async with (
+            ingress(environ["ingress"]) as receiver,
+            running(environ["worker"]) as (worker,),
+        ):
+            yield Place(server, receiver, worker, environ)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DeployedRedis]:
+    """A server without programs, and one of each thing in it."""
+    with DeployedRedis(tmp_path_factory.mktemp("alone")) as found:
+        async with found.client_of() as admin:
+            await admin.set(keys.payload(JOB), "a payload")
+            await admin.set(keys.state("org_a", "orders/1"), "a state")
+            await admin.set(keys.event("org_a", "evt_1"), "done:x")
+            await admin.hset(keys.dead_letter(JOB), "payload", "a payload")
+            await admin.zadd(keys.dead("org_a"), {JOB: 1})
+        yield found
+
+
+async def test_both_programs_and_every_command_work_as_their_users(place: Place) -> None:
+    bodies = [body(f"evt_{n}", data={"act": "count"}) for n in range(20)]
+    rejected = body("evt_bad", data={"act": "reject"})
+    for signed in [*bodies, *bodies, rejected]:
+        assert (await place.receiver.deliver(signed)).status == 202
+    await settled(place.environ["operator"])
+    operator = place.environ["operator"]
+    assert await handled(operator) == {f"evt_{n}": 1 for n in range(20)}
+    (status,) = (await run("worker", "status", "--json", environ=operator)).json
+    assert (status["waiting"], status["dead"]) == (0, 1)
+    letters = (await run("worker", "dead-letters", "list", "--json", environ=operator)).json
+    assert [letter["reason"] for letter in letters] == ["rejected"]
+    for arguments in (
+        ("dead-letters", "show", letters[0]["job"]),
+        ("dead-letters", "replay", letters[0]["job"], "--yes"),
+        ("pause", "org_a"),
+        ("resume", "org_a"),
+        ("dead-letters", "export"),
+    ):
+        ended = await run("worker", *arguments, environ=operator)
+        assert ended.code == 0, (arguments, ended.stderr)
+    await settled(operator)
+    ended = await run("worker", "dead-letters", "discard", "--all", "--yes", environ=operator)
+    assert ended.code == 0, ended.stderr
+    metrics = (await place.receiver.admin("/metrics")).body.decode()
+    assert 'sellfern_queue_depth{state="queued"}' in metrics
+    assert "redis_permission" not in place.receiver.text + place.worker.text
+
+
+async def test_check_holds_without_reading_the_configuration(place: Place) -> None:
+    checked = await run("ingress", "check", "--json", environ=place.environ["ingress"])
+    assert [finding["code"] for finding in checked.json] == [
+        "settings_valid",
+        "endpoints_valid",
+        "durable",
+    ]
+    for program in (place.receiver, place.worker):
+        assert (await program.admin("/readyz")).status == 200
+
+
+async def test_a_paused_organizations_events_wait_and_go_on(place: Place) -> None:
+    operator = place.environ["operator"]
+    assert (await run("worker", "pause", "org_b", environ=operator)).code == 0
+    signed = body("evt_paused", "org_b", data={"act": "count"})
+    assert (await place.receiver.deliver(signed, endpoint="bolt", secret="whsec_b")).status == 202
+    async with place.server.client_of() as admin:
+        async with asyncio.timeout(20):
+            while not await admin.exists(keys.parked("org_b")):
+                await asyncio.sleep(0.01)
+        assert (
+            await place.receiver.deliver(signed, endpoint="bolt", secret="whsec_b")
+        ).status == 202
+        assert (await run("worker", "resume", "org_b", environ=operator)).code == 0
+        await settled(operator)
+        assert await admin.get(keys.state("org_b", "handled/evt_paused")) == b"1"
+
+
+async def test_the_ingress_may_enqueue_whatever_the_jobs_state_is(server: DeployedRedis) -> None:
+    """A leased job whose place was deleted by hand is the longest way through the script."""
+    one, other = delivery(b"one", "org_x"), delivery(b"other", "org_x")
+    jobs = [keys.job_id("org_x", each.body) for each in (one, other)]
+    async with server.client_of("ingress") as own, server.client_of() as admin:
+        queue = Queue(own, Durability())
+        new, known = Accepted.NEW, Accepted.KNOWN
+        assert await queue.enqueue([one, other, one]) == [new, new, known]
+        await admin.hset(keys.CLAIMS, jobs[0], "ab:0:1:1:")
+        await admin.hset(keys.RUNNING, "org_x", "1")
+        await admin.hset(keys.ORGANIZATIONS, keys.BREAKER + "org_x", f"trying:{jobs[0]}")
+        await admin.zrem(keys.QUEUE, *jobs)
+        await admin.zadd(keys.parked("org_x"), {jobs[1]: 1})
+        assert await queue.enqueue([one]) == [new]
+        assert await admin.zrange(keys.QUEUE, 0, -1) == [each.encode() for each in reversed(jobs)]
+
+
+async def refused(redis: Redis, *command: str) -> bool:
+    """Whether the user may not do it."""
+    try:
+        await redis.execute_command(*command)
+    except NoPermissionError:
+        return True
+    except ResponseError as exc:
+        return "ACL failure in script" in str(exc) or "NOPERM" in str(exc)
+    return False
+
+
+PAYLOAD, STATE, LETTER = keys.payload(JOB), keys.state("org_a", "orders/1"), keys.dead_letter(JOB)
+NOBODYS = [
+    ("CONFIG", "GET", "masterauth"),
+    ("CONFIG", "SET", "appendfsync", "no"),
+    ("CONFIG", "REWRITE"),
+    ("ACL", "LIST"),
+    ("ACL", "SETUSER", "ingress", "+@all"),
+    ("KEYS", "*"),
+    ("FLUSHALL",),
+    ("FLUSHDB",),
+    ("SHUTDOWN",),
+    ("MONITOR",),
+    ("CLIENT", "LIST"),
+    ("CLIENT", "KILL", "TYPE", "normal"),
+    ("REPLICAOF", "NO", "ONE"),
+    ("SCRIPT", "FLUSH"),
+    ("FUNCTION", "FLUSH"),
+    ("MODULE", "LIST"),
+    ("SUBSCRIBE", "any"),
+    ("MIGRATE", "h", "1", "k", "0", "1"),
+    ("SAVE",),
+    ("BGREWRITEAOF",),
+    ("SLOWLOG", "GET"),
+    ("SET", "another:key", "v"),
+    ("GET", "another:key"),
+]
+
+
+@pytest.mark.parametrize("user", ["ingress", "worker", "operator"])
+@pytest.mark.parametrize("command", NOBODYS, ids=" ".join)
+async def test_no_user_may_do_what_no_program_does(
+    server: DeployedRedis, user: str, command: tuple[str, ...]
+) -> None:
+    async with server.client_of(user) as redis:
+        assert await refused(redis, *command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("GET", PAYLOAD),
+        ("GETEX", PAYLOAD),
+        ("GETDEL", PAYLOAD),
+        ("GETRANGE", PAYLOAD, "0", "-1"),
+        ("MGET", PAYLOAD),
+        ("SET", PAYLOAD, "v", "GET"),
+        ("MSET", STATE, "v"),
+        ("MSET", PAYLOAD, "v", STATE, "v"),
+        ("DUMP", PAYLOAD),
+        ("COPY", PAYLOAD, keys.WAKE),
+        ("RENAME", PAYLOAD, keys.WAKE),
+        ("DEL", PAYLOAD),
+        ("EVAL", f"return redis.call('GET', '{PAYLOAD}')", "0"),
+        ("EVAL", f"return redis.call('SET', '{STATE}', 'x')", "0"),
+        ("EVAL", f"return redis.call('HGETALL', '{LETTER}')", "0"),
+        ("GET", STATE),
+        ("SET", STATE, "v"),
+        ("EXISTS", STATE),
+        ("HGETALL", LETTER),
+        ("HGET", LETTER, "payload"),
+        ("HSET", LETTER, "payload", "v"),
+        ("ZRANGE", keys.dead("org_a"), "0", "-1"),
+        ("GET", keys.event("org_a", "evt_1")),
+        ("SET", keys.event("org_a", "evt_1"), "done:x"),
+        ("SET", keys.SLOTS, "1"),
+        ("HSET", keys.WORKERS, "w", "x"),
+        ("SCAN", "0"),
+        ("RANDOMKEY",),
+        ("BLPOP", keys.WAKE, "0"),
+        ("LRANGE", keys.WAKE, "0", "-1"),
+    ],
+    ids=" ".join,
+)
+async def test_the_ingress_reads_no_payload_and_no_state_and_changes_only_the_queue(
+    server: DeployedRedis, command: tuple[str, ...]
+) -> None:
+    async with server.client_of("ingress") as redis:
+        assert await refused(redis, *command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("SET", STATE, "v"),
+        ("DEL", STATE),
+        ("EVAL", f"return redis.call('DEL', '{STATE}')", "0"),
+    ],
+    ids=" ".join,
+)
+async def test_an_operator_reads_state_and_writes_none(
+    server: DeployedRedis, command: tuple[str, ...]
+) -> None:
+    async with server.client_of("operator") as redis:
+        assert await redis.get(STATE) == b"a state"
+        assert await refused(redis, *command)
+
+
+async def test_nobody_comes_in_without_a_password(server: DeployedRedis) -> None:
+    for login in ("", "ingress:@", "worker:x@", "default:@"):
+        async with open_redis(RedisUrl(f"redis://{login}127.0.0.1:{server.port}/0")) as redis:
+            with pytest.raises(AuthenticationError):
+                await redis.ping()
+
+
+async def test_a_user_without_a_file_of_its_own_can_not_log_in(tmp_path: Path) -> None:
+    server = DeployedRedis(tmp_path)
+    (tmp_path / "secrets" / "operator").unlink()
+    with server:
+        async with server.client_of("worker") as redis:
+            assert await redis.ping()
+        async with server.client_of("operator") as redis:
+            with pytest.raises(AuthenticationError):
+                await redis.ping()

@@ -1,0 +1,67 @@
+"""The systemd units: verified by systemd, confined, and true to the programs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from ingress.settings import IngressSettings
+from tests.deploy.kubernetes_objects import DEPLOY
+from tests.tools import tool
+from worker.settings import WorkerSettings
+
+UNITS: Final = sorted((DEPLOY / "systemd").glob("*.service"))
+PYTHON: Final = "/opt/sellfern/.venv/bin/python"
+MOST_EXPOSED: Final = 2.0
+"""Of ten, as `systemd-analyze security` counts; a unit without any hardening has 9.6."""
+
+
+@pytest.fixture(params=UNITS, ids=lambda path: str(path.name))
+def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A unit for an interpreter that is on this machine."""
+    source: Path = request.param
+    copy = tmp_path / source.name.replace("@.", "@9102.")
+    copy.write_text(source.read_text().replace(PYTHON, sys.executable))
+    return copy
+
+
+def analyze(*words: str | Path) -> str:
+    """What systemd-analyze says of something that has to be right."""
+    ended = subprocess.run(
+        [tool("systemd-analyze"), *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def test_systemd_has_nothing_to_say(unit: Path) -> None:
+    assert analyze("verify", unit) == ""
+
+
+def test_a_unit_is_confined(unit: Path) -> None:
+    (exposure,) = re.findall(
+        r"exposure level for \S+: (\d+\.\d)", analyze("security", "--offline=yes", unit)
+    )
+    assert float(exposure) <= MOST_EXPOSED
+
+
+def test_each_program_has_a_unit_that_outlasts_its_drain() -> None:
+    text = {path.name: path.read_text() for path in UNITS}
+    assert text.keys() == {
+        "sellfern-ingress.service",
+        "sellfern-worker@.service",
+        "sellfern-console.service",
+    }
+    ingress, worker = IngressSettings.from_environ({}), WorkerSettings.from_mapping({})
+    for name, words, drain in (
+        ("sellfern-ingress.service", "-m ingress", ingress.drain_delay + ingress.drain_seconds),
+        ("sellfern-worker@.service", "-m worker", worker.drain),
+    ):
+        assert f"ExecStart={PYTHON} {words}\n" in text[name]
+        (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", text[name], re.MULTILINE)
+        assert drain < int(stop) <= drain + 10
+    (files,) = re.findall(r"^LimitNOFILE=(\d+)$", text["sellfern-ingress.service"], re.MULTILINE)
+    assert int(files) > ingress.limits.connections

@@ -1,0 +1,62 @@
+"""Both programs and their commands over a Redis that speaks TLS."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from tests.acceptance.ingress_process import ingress
+from tests.acceptance.process import environment, run
+from tests.acceptance.worker_process import running
+from tests.deploy.traffic import handled, settled
+from tests.integration.certificates import Certificates, make_certificates
+from tests.integration.test_connection_tls import free_port
+from tests.integration.workplace import body
+from tests.tools import tool
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    return make_certificates(tmp_path)
+
+
+@pytest.fixture
+def url(certificates: Certificates) -> Iterator[str]:
+    port = free_port()
+    arguments = certificates.server_settings(port)
+    with EmbeddedRedis(program=tool("redis-server"), arguments=arguments):
+        yield f"rediss://127.0.0.1:{port}/0"
+
+
+async def test_both_programs_and_their_commands_work_over_tls(
+    url: str, certificates: Certificates, tmp_path: Path
+) -> None:
+    environ = environment(f"{url}?ssl_ca_certs={certificates.authority}", tmp_path)
+    async with ingress(environ) as receiver, running(environ, 2):
+        bodies = [body(f"evt_{n}", data={"act": "count"}) for n in range(20)]
+        replies = await asyncio.gather(*map(receiver.deliver, bodies))
+        assert {reply.status for reply in replies} == {202}
+        await settled(environ)
+    assert await handled(environ) == {f"evt_{n}": 1 for n in range(20)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "the certificate of Redis is not trusted, or is for another host"),
+        ("?ssl_ca_certs=/nowhere.pem", "ssl_ca_certs to be a file of certificates in PEM form"),
+    ],
+)
+async def test_what_is_wrong_with_a_certificate_is_one_line(
+    url: str, tmp_path: Path, options: str, message: str
+) -> None:
+    environ = environment(url + options, tmp_path)
+    commands = [("ingress",), ("worker", "status"), ("ingress", "check")]
+    for module, *arguments in commands:
+        ended = await run(module, *arguments, environ=environ)
+        assert ended.code != 0
+        said = ended.stdout + ended.stderr
+        assert message in said, said
+        assert "Traceback" not in said
