@@ -13,6 +13,7 @@ from tests.bench import (
     ingress_rate,
     latency,
     neighbours,
+    observed,
     slow_handlers,
 )
 from tests.bench.effort import FULL, QUICK, Effort
@@ -29,6 +30,7 @@ SECTIONS: Final[Mapping[str, Callable[[Effort, Progress], Section]]] = {
     ingress_rate.NAME: ingress_rate.measure,
     latency.NAME: latency.measure,
     neighbours.NAME: neighbours.measure,
+    observed.NAME: observed.measure,
     cost.NAME: cost.measure,
 }
 OWN: Final = "ours"

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -23,7 +25,7 @@ from tests.bench.environments import (
     node_packages,
     python_environment,
 )
-from tests.bench.programs import PATIENCE, WORKER, environment
+from tests.bench.programs import PATIENCE, WORKER, Program, environment
 
 CONCURRENCY: Final = 100
 """Jobs that one worker runs at once, where that can be set: our default."""
@@ -81,6 +83,10 @@ class Contender(Protocol):
         """One worker process."""
         ...
 
+    def accompany(self, stack: ExitStack, url: str, folder: Path) -> None:
+        """Start what runs beside its workers, until the stack ends."""
+        ...
+
     def unfinished(self, redis: Any) -> int:
         """How many jobs are not done yet, by the queue's own keys."""
         ...
@@ -96,6 +102,7 @@ class Ours:
     changes: Mapping[str, str] = field(default_factory=dict)
     appendfsync: str = APPENDFSYNC
     share: float = 1.0
+    is_watched: bool = False
 
     def prepare(self) -> None:
         """Nothing: it is this project."""
@@ -109,6 +116,17 @@ class Ours:
         endpoints = events.write_endpoints(folder, self.organizations)
         changes = {"WORKER_HANDLERS": "tests.bench.handlers:idle", **self.changes}
         return Command(WORKER, environment(url, endpoints, **changes))
+
+    def accompany(self, stack: ExitStack, url: str, folder: Path) -> None:
+        """The console with somebody who looks, where it is watched."""
+        if not self.is_watched:
+            return
+        endpoints = events.write_endpoints(folder, self.organizations)
+        environ = environment(url, endpoints, CONSOLE_PORT="0")
+        console = Program.started((*WORKER, "console"), environ, folder / "console.log")
+        port = stack.enter_context(console).logged("console_listening")["port"]
+        poll = (sys.executable, "-m", "tests.bench.poll", str(port))
+        stack.enter_context(Program.started(poll, environ, folder / "poll.log"))
 
     def unfinished(self, redis: Any) -> int:
         """Events that are accepted and have no end yet."""
@@ -161,6 +179,9 @@ class Peer:
         """Its worker."""
         del folder
         return Command(self.words("work", 1), self.environ(url))
+
+    def accompany(self, stack: ExitStack, url: str, folder: Path) -> None:
+        """Nothing."""
 
     def unfinished(self, redis: Any) -> int:
         """By its own keys."""
@@ -233,6 +254,7 @@ OURS_ALONE: Final = Ours(
 OURS_SYNCED: Final = Ours(
     "ours, synced always", "appendfsync always, as in production", appendfsync="always"
 )
+OURS_WATCHED: Final = Ours("ours, console open", "", is_watched=True)
 ARQ: Final = Peer(
     "arq 0.28",
     "arq",

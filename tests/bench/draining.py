@@ -45,6 +45,7 @@ def drain(contender: Contender, jobs: int, processes: int) -> Drained:
         contender.fill(server.url, jobs)
         if contender.unfinished(redis) != jobs:
             raise CannotRunError(f"{contender.unfinished(redis)} of {jobs} jobs are in the queue")
+        contender.accompany(stack, server.url, folder)
         gate = Gate(folder)
         command = contender.command(server.url, folder)
         environ = {**command.environ, "BENCH_GATE": str(gate.folder)}

@@ -76,6 +76,7 @@ FLOORS: Final = (
         at_least=False,
         aim_figure="neighbours/hanging over alone",
     ),
+    Floor("drain with the console open over without", "observed/console over alone", 0.97),
     Floor("a waiting event of 300 bytes", "cost/waiting", 1200, 800, " B", at_least=False),
     Floor("a done mark", "cost/done", 240, 160, " B", at_least=False),
 )
