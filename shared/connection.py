@@ -9,7 +9,7 @@ from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from shared.errors import Unavailable
-from shared.packing import packing
+from shared.redis_py import mended
 from shared.redis_url import RedisUrl
 from shared.sentinel import SentinelPool
 from shared.tls import TlsConnection, tls_context
@@ -107,7 +107,7 @@ def connection_pool(
         if context is not None:
             options |= {"connection_class": TlsConnection, "tls": context}
         pool = BlockingConnectionPool.from_url(url.reveal_server(), **options)
-    pool.connection_class = packing(pool.connection_class)
+    pool.connection_class = mended(pool.connection_class)
     return pool
 
 

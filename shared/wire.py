@@ -5,6 +5,7 @@ from typing import Any, TypeAlias, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 
 Argument: TypeAlias = bytes | str | int | float
@@ -75,8 +76,11 @@ class Wire:
     async def _write(self, connection: AbstractConnection, commands: tuple[Command, ...]) -> None:
         # redis-py would start a task for each write.
         writer = cast("asyncio.StreamWriter", connection._writer)  # noqa: SLF001
-        for command in commands:
-            writer.writelines(connection.pack_command(*command))
+        try:
+            for command in commands:
+                writer.writelines(connection.pack_command(*command))
+        except RuntimeError as exc:  # of uvloop, where the connection has just ended
+            raise RedisConnectionError("the connection has ended") from exc
         if writer.transport.get_write_buffer_size() > 0:
             async with asyncio.timeout(connection.socket_timeout):
                 await writer.drain()

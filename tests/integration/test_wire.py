@@ -3,11 +3,13 @@
 import asyncio
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from deploy.local.embedded_redis import EmbeddedRedis
 from shared.connection import open_redis
 from shared.redis_url import RedisUrl
 from shared.wire import Wire
@@ -152,3 +154,27 @@ async def test_a_wire_takes_one_of_the_pools_bounded_connections(url: RedisUrl) 
         await wire.execute_command("PING")
         with pytest.raises(RedisConnectionError, match="No connection available"):
             await client.ping()
+
+
+@pytest.mark.parametrize("wired", [True, False])
+def test_a_transport_of_uvloop_that_has_just_ended_is_an_error_of_redis(
+    redis_server: EmbeddedRedis, *, wired: bool
+) -> None:
+    """uvloop raises RuntimeError there, which once ended a worker."""
+
+    async def write() -> None:
+        async with open_redis(RedisUrl(redis_server.url)) as client:
+            connection = await client.connection_pool.get_connection()
+            try:
+                connection._writer.transport.abort()
+                while "closed=True" not in repr(connection._writer.transport):
+                    await asyncio.sleep(0)
+                if wired:
+                    await Wire(client)._write(connection, (("PING",),))
+                else:
+                    await connection.send_command("PING")
+            finally:
+                await client.connection_pool.release(connection)
+
+    with pytest.raises(RedisConnectionError, match="has ended"):
+        uvloop.run(write())

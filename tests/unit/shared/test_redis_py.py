@@ -1,4 +1,4 @@
-"""Commands as hiredis packs them: what redis-py would send."""
+"""Facts about what is added to redis-py's connections."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import DataError
 
-from shared.packing import packing
+from shared.redis_py import mended
 
 KINDS = [Connection, SSLConnection, UnixDomainSocketConnection]
 Command = tuple[Any, ...]
@@ -31,19 +31,19 @@ def connection(kind: type[Any]) -> Any:
     ],
 )
 def test_a_command_is_the_same_bytes(kind: type[Any], command: Command) -> None:
-    ours = b"".join(connection(packing(kind)).pack_command(*command))
+    ours = b"".join(connection(mended(kind)).pack_command(*command))
     assert ours == b"".join(connection(kind).pack_command(*command))
 
 
 @pytest.mark.parametrize("wrong", [None, True, [], object()])
 def test_what_is_no_argument_is_refused_as_redis_py_does(wrong: object) -> None:
     with pytest.raises(DataError, match="Invalid input of type"):
-        connection(packing(Connection)).pack_command("SET", "name", wrong)
+        connection(mended(Connection)).pack_command("SET", "name", wrong)
 
 
 def test_a_kind_of_connection_keeps_its_kind_and_its_name() -> None:
     for kind in KINDS:
-        fast = packing(kind)
+        fast = mended(kind)
         assert issubclass(fast, kind)
         assert fast.__name__ == kind.__name__
-        assert packing(kind) is fast
+        assert mended(kind) is fast
