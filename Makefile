@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sellfern test check format bench chaos lock clean
+.PHONY: help setup demo scale-demo sellfern test check format bench chaos lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv from the pinned lock
 
@@ -27,12 +27,15 @@ $(READY): requirements-dev.lock pyproject.toml
 demo: $(READY) ## run the main job: 2,000 signed events, one ingress, two workers
 	@$(BIN)/python -m deploy.local.demo $(ARGS)
 
+scale-demo: $(READY) ## ten times the load and back: workers follow by the ScaledObject's rule
+	@$(BIN)/python -m deploy.local.scale_demo $(ARGS)
+
 sellfern: $(READY) ## start a Sellfern to develop against, on port 8090
 	@$(BIN)/python -m shared.sellfern.simulator --port 8090 --api-key sk_test_local:org_123 $(ARGS)
 
 test: $(READY) ## run the tests with their coverage
 	@$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage run -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

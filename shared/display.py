@@ -125,6 +125,8 @@ def _cell(value: object) -> str:
         return escape_controls(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        return escape_controls(", ".join(value))
     if isinstance(value, Mapping | list | tuple):
         return json_line(value)
     return escape_controls(str(value))

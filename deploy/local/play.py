@@ -3,12 +3,8 @@
 import contextlib
 import os
 import random
-import shutil
-import sys
-import tempfile
 import time
-import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,18 +16,12 @@ from rich.console import Console, RenderableType
 from deploy.local import tables
 from deploy.local.account import Evidence, account
 from deploy.local.delivery import deliver
-from deploy.local.embedded_redis import RedisServerError
-from deploy.local.signals import Ending, ended_by_signals, run_until_interrupted
-from deploy.local.supervisor import ProgramError, bare_environment, last_lines
+from deploy.local.signals import run_until_interrupted
+from deploy.local.stage import doing, perform
+from deploy.local.supervisor import bare_environment
 from deploy.local.system import System, running_system
 from deploy.local.traffic import FEWEST_EVENTS, Organization, Plan, plan
 from deploy.local.witnesses import evidence
-from shared.display import USAGE_ERROR, escape_controls
-from shared.errors import SellfernError
-
-BALANCED: Final = 0
-UNBALANCED: Final = 1
-FAILED: Final = USAGE_ERROR
 
 _MOST_EVENTS: Final = 200_000
 _STAY_SECONDS: Final = 0.5
@@ -90,39 +80,16 @@ def main(*, events: int, seed: int | None, workers: int, patience: float, stay: 
     if seed is None:
         seed = random.randrange(_SEEDS)
     options = Options(events, seed, workers, patience, stay)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):  # a stream that is no file's
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # just suppressed
     raise SystemExit(run(options))
 
 
 def run(options: Options) -> int:
-    """Run the demo; its exit code. Its folder stays for whoever looks for what went wrong."""
-    folder = Path(tempfile.mkdtemp(prefix="sellfern-demo-"))
-    code = BALANCED
-    try:
-        with ended_by_signals() as ending:
-            code = _run(folder, options, ending)
-    finally:
-        if code not in {UNBALANCED, FAILED}:
-            shutil.rmtree(folder, ignore_errors=True)
-    return code
-
-
-def _run(folder: Path, options: Options, ending: Ending) -> int:
-    try:
-        balances = _play(folder, options)
-    except KeyboardInterrupt:
-        ending.ignore_more()
-        click.echo("interrupted; everything is stopped", err=True)
-        return ending.exit_code
-    except Exception as exc:  # noqa: BLE001  # whatever it was, it is told in one line
-        _tell_failure(exc, folder)
-        return FAILED
-    if balances:
-        return BALANCED
-    _tell(f"the account doesn't balance; --seed {options.seed} makes the same plan", folder)
-    return UNBALANCED
+    """Run the demo; its exit code."""
+    return perform(
+        "demo",
+        lambda folder: _play(folder, options),
+        unbalanced=f"the account doesn't balance; --seed {options.seed} makes the same plan",
+    )
 
 
 def _play(folder: Path, options: Options) -> bool:
@@ -132,7 +99,7 @@ def _play(folder: Path, options: Options) -> bool:
     _print(console, tables.opening(script))
     environ = _environment(folder, script)
     with contextlib.ExitStack() as stack:
-        with _doing("starting Redis, the ingress and the workers"):
+        with doing("starting Redis, the ingress and the workers"):
             system = stack.enter_context(running_system(folder, environ, workers=options.workers))
         _print(console, tables.places(system))
         found = _observe(script, system, options.patience)
@@ -165,7 +132,7 @@ def _observe(script: Plan, system: System, patience: float) -> Evidence:
     """Send everything, wait until it has ended, and ask what became of it."""
     sender, ingress = run_until_interrupted(deliver(script, system, patience=patience))
     deadline = time.monotonic() + patience
-    with _doing("asking the worker's commands"):
+    with doing("asking the worker's commands"):
         found = evidence(script, sender, ingress, system)
     # Only where an answer was lost: then the sender doesn't know how many there are to wait for.
     while found.waiting and sender.unanswered and time.monotonic() < deadline:
@@ -180,33 +147,6 @@ def _stay(system: System) -> None:
         while True:
             system.supervisor.check()
             time.sleep(_STAY_SECONDS)
-
-
-def _tell_failure(exc: Exception, folder: Path) -> None:
-    """One line that says what is wrong, then where to read more."""
-    if isinstance(exc, SellfernError | RedisServerError | OSError):
-        message = str(exc)
-    else:
-        log = folder / "demo.log"
-        log.write_text("".join(traceback.format_exception(exc)), encoding="utf-8")
-        message = f"unexpected {type(exc).__name__}: {exc}; the traceback is in {log.name}"
-    _tell(message, folder, log=exc.log if isinstance(exc, ProgramError) else None)
-
-
-def _tell(message: str, folder: Path, *, log: Path | None = None) -> None:
-    click.echo(f"error: {escape_controls(message)}", err=True)
-    if log is not None:
-        click.echo(f"  The last lines of {log.name}:", err=True)
-        for line in last_lines(log):
-            click.echo(f"    {escape_controls(line)}", err=True)
-    click.echo(f"  The logs are in {folder}", err=True)
-
-
-@contextlib.contextmanager
-def _doing(what: str) -> Iterator[None]:
-    """Say on a terminal what takes a while."""
-    with Console(stderr=True).status(f"{what} …"):
-        yield
 
 
 def _print(console: Console, parts: Iterable[RenderableType]) -> None:

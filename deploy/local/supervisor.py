@@ -176,6 +176,12 @@ class Supervisor:
         self._folder = folder
         self._stop_seconds = stop_seconds
         self._programs: list[Program] = []
+        self._leaving: dict[Program, float] = {}
+
+    @property
+    def leaving(self) -> int:
+        """How many programs have been dismissed and run still."""
+        return len(self._leaving)
 
     def __enter__(self) -> Self:
         return self
@@ -226,15 +232,28 @@ class Supervisor:
         if code:
             raise program.ended_early()
 
+    def dismiss(self, program: Program) -> None:
+        """Ask a program to stop, and don't wait; what goes wrong with that, `check` tells."""
+        self._programs.remove(program)
+        self._leaving[program] = time.monotonic() + self._stop_seconds
+        program.signal(signal.SIGTERM)
+
     def check(self) -> None:
-        """Return if every program is running.
+        """Return if every program is running, or leaves as it should.
 
         Raises:
-            ProgramError: one has ended by itself.
+            ProgramError: one has ended by itself, or was dismissed and doesn't stop in time, or
+                stops with an error.
         """
         for program in self._programs:
             if not program.is_running:
                 raise program.ended_early()
+        for program, deadline in list(self._leaving.items()):
+            if program.is_running and time.monotonic() < deadline:
+                continue
+            if problem := _stopped(program, deadline):
+                raise problem
+            del self._leaving[program]
 
     def stop(self) -> None:
         """Stop the programs; those that don't stop in time, or at a second interrupt, are killed.
@@ -242,9 +261,11 @@ class Supervisor:
         Raises:
             ProgramError: one had to be killed, or stopped with an error.
         """
-        programs, self._programs = self._programs, []
+        programs = [*self._programs, *self._leaving]
+        asked, self._programs = self._programs, []
+        self._leaving.clear()  # those were asked before; a second SIGTERM would hurry them
         try:
-            for program in programs:
+            for program in asked:
                 program.signal(signal.SIGTERM)
                 program.signal(signal.SIGCONT)
             deadline = time.monotonic() + self._stop_seconds

@@ -13,6 +13,8 @@ from typing import Final
 
 from shared.keys import job_id
 from shared.sellfern import signature
+from shared.sellfern.reference import load_default
+from shared.sellfern.simulator import order
 
 FEWEST_EVENTS: Final = 50
 """So that there is one of each kind, and orders to apply the others to."""
@@ -27,7 +29,7 @@ FAILURES: Final = 2
 """How often the handler fails on an event of a flaky order before it works."""
 
 FLAKY_PREFIX: Final = "ord_flaky_"
-STATUSES: Final = ("new", "paid", "packed", "shipped", "delivered")
+STATUSES: Final = ("pending", *order.STATUSES)
 """What the handler takes for the status of an order; it rejects any other."""
 
 _SPAN: Final = timedelta(hours=2)
@@ -36,15 +38,8 @@ _SOON: Final = 8  # deliveries between an event and a redelivery that meets it o
 _OPEN_ORDERS: Final = 12
 _SAME_MOMENT: Final = 0.05  # the share of the events that happen together with the one before
 _OTHER_BYTES: Final = 0.5  # the share of the redeliveries that are written otherwise
-_LIFE: Final = (
-    ("order.created", "new"),
-    ("order.status_changed", "paid"),
-    ("order.updated", None),
-    ("order.status_changed", "packed"),
-    ("order.updated", None),
-    ("order.status_changed", "shipped"),
-    ("order.status_changed", "delivered"),
-)
+_TOLD: Final = frozenset(load_default().available_events())
+"""What else happens to an order is told to nobody here: the Reference doesn't list it."""
 
 
 class Kind(StrEnum):
@@ -295,14 +290,6 @@ def _kinds(events: int, random: Random) -> list[Kind]:
     return first + special
 
 
-@dataclass(slots=True)
-class _OpenOrder:
-    """An order that has more to come."""
-
-    id: str
-    steps: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class _Draft:
     """An event with its fields as they are to be written."""
@@ -318,7 +305,7 @@ class _Author:
     def __init__(self, random: Random, organizations: Sequence[Organization]) -> None:
         self._random = random
         self._organizations = organizations
-        self._open: dict[tuple[str, bool], list[_OpenOrder]] = defaultdict(list)
+        self._open: dict[tuple[str, bool], list[order.Order]] = defaultdict(list)
         self._genuine: dict[str, list[Event]] = defaultdict(list)
         self._last: dict[str, datetime] = {}
         self._imitated: set[str] = set()
@@ -333,34 +320,36 @@ class _Author:
         return self._odd_event(kind, organization, at)
 
     def _genuine_event(self, kind: Kind, organization: Organization, at: datetime) -> _Draft:
-        order = self._next_order(organization, flaky=kind is Kind.FLAKY)
-        event_type, status = _LIFE[order.steps - 1]
-        if order.steps > 1 and self._random.random() < _SAME_MOMENT:
-            at = self._last[order.id]  # then the event's id decides
-        self._last[order.id] = at
-        draft = self._draft(
-            kind, organization, at, event_type, {"order_id": order.id, "status": status}
-        )
+        chosen = self._next_order(organization, at, flaky=kind is Kind.FLAKY)
+        if chosen.id in self._last and self._random.random() < _SAME_MOMENT:
+            at = self._last[chosen.id]  # then the event's id decides
+        self._last[chosen.id] = at
+        event_type, data = _next_told(chosen)
+        draft = self._draft(kind, organization, at, event_type, data)
+        if chosen.coming is None:
+            self._open[organization.id, kind is Kind.FLAKY].remove(chosen)
         self._genuine[organization.id].append(draft.event)
         return draft
 
-    def _next_order(self, organization: Organization, *, flaky: bool) -> _OpenOrder:
-        """An order that takes one more step in its life."""
+    def _next_order(self, organization: Organization, at: datetime, *, flaky: bool) -> order.Order:
+        """An order that something more happens to."""
         orders = self._open[organization.id, flaky]
         if len(orders) < (1 if flaky else _OPEN_ORDERS):
-            self._orders += 1
-            orders.append(_OpenOrder(f"{FLAKY_PREFIX if flaky else 'ord_'}{self._orders:04}"))
-        order = self._random.choice(orders)
-        order.steps += 1
-        if order.steps == len(_LIFE):
-            orders.remove(order)
-        return order
+            orders.append(self._new_order(at, flaky=flaky))
+        return self._random.choice(orders)
+
+    def _new_order(self, at: datetime, *, flaky: bool) -> order.Order:
+        """One of Sellfern's, with an id that fits on a line."""
+        self._orders += 1
+        new = order.Order(self._random, f"{self._orders:04}", at.timestamp(), everything=False)
+        new.id = f"{FLAKY_PREFIX if flaky else 'ord_'}{self._orders:04}"
+        return new
 
     def _odd_event(self, kind: Kind, organization: Organization, at: datetime) -> _Draft:
         """An event that must change nothing, though it names an order that is there."""
         claimed, event_id = organization.id, ""
         order_id = self._random.choice(self._genuine[organization.id]).order_id
-        data: dict[str, object] = {"order_id": order_id, "status": "delivered"}
+        data: dict[str, object] = {"order_id": order_id, "status": STATUSES[-1]}
         event_type = "order.status_changed"
         match kind:
             case Kind.IMPOSTOR:
@@ -435,6 +424,13 @@ class _Author:
 
     def _hex(self, bits: int) -> str:
         return f"{self._random.getrandbits(bits):0{bits // 4}x}"
+
+
+def _next_told(chosen: order.Order) -> tuple[str, Mapping[str, object]]:
+    """The next thing that happens to an order and is told; its type and data."""
+    while (event_type := str(chosen.coming)) not in _TOLD:
+        chosen.happen()
+    return event_type, chosen.happen()
 
 
 def _deliveries(

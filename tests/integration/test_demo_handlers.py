@@ -21,7 +21,7 @@ async def test_an_event_of_a_flaky_order_is_applied_once_by_its_third_attempt(
 ) -> None:
     place = Workplace(redis, handlers)
     order = f"{FLAKY_PREFIX}1"
-    signed = body("evt_1", type="order.created", data={"order_id": order, "status": "new"})
+    signed = body("evt_1", type="order.created", data={"order_id": order, "status": "pending"})
     assert await place.handle(signed) is Settled.RETRIED
     assert await state(redis, f"orders/{order}") is None
     assert await place.handle_next() is Settled.RETRIED
@@ -30,7 +30,7 @@ async def test_an_event_of_a_flaky_order_is_applied_once_by_its_third_attempt(
     assert await state(redis, "attempts/evt_1") == 3
     projection = await state(redis, f"orders/{order}")
     assert isinstance(projection, dict)
-    assert projection["status"] == "new"
+    assert projection["status"] == "pending"
 
 
 async def test_an_event_of_another_order_is_applied_at_once(redis: Redis) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from shared.errors import SellfernError
 from worker.console.context import SESSION, Console, console_of
 from worker.console.sessions import SECONDS, Session
 from worker.console.settings import is_loopback
@@ -35,7 +36,7 @@ _HEADERS: Final = {
 }
 
 
-class Refused(web.HTTPForbidden):
+class Refused(SellfernError, web.HTTPForbidden):
     """A request that is refused, with why."""
 
     def __init__(self, why: str) -> None:

@@ -11,6 +11,9 @@ Data = dict[str, Any]
 Step = tuple[str, Callable[[], Data]]
 """The type of an event, and what makes its data once it happens."""
 
+STATUSES: Final = ("paid", "processing", "shipped", "completed")
+"""What an order becomes, one after the other, once it is ``pending``."""
+
 _PRODUCTS: Final = (
     ("SKU-1001", "Wool scarf", 3490),
     ("SKU-1002", "Linen shirt", 5900),
@@ -75,18 +78,19 @@ class Order:
     def _plan(self, *, everything: bool) -> list[Step]:
         changed = everything or self._random.random() < _OFTEN
         ticket = everything or self._random.random() < _OFTEN
+        paid, processing, shipped, completed = map(self._status, STATUSES)
         return [
             ("order.created", self._data),
             *([("order.updated", self.change)] if changed else []),
-            self._status("paid"),
-            self._status("processing"),
+            paid,
+            processing,
             ("expense.created", self._expense),
             ("order.fulfillment.shipped", self._ship),
-            self._status("shipped"),
+            shipped,
             *([("ticket.created", self._ask)] if ticket else []),
             ("order.fulfillment.delivered", self._deliver),
             *([("ticket.updated", self._resolve)] if ticket else []),
-            self._status("completed"),
+            completed,
         ]
 
     def _status(self, status: str) -> Step:

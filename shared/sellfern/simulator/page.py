@@ -27,13 +27,15 @@ _HEADERS: Final = {
 _STYLE: Final = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+.wide { overflow-x: auto }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8886;
-  vertical-align: top; overflow-wrap: anywhere }
-form { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center }
+  vertical-align: top; white-space: nowrap }
+td.long { white-space: normal; overflow-wrap: anywhere; min-width: 11rem }
+form { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center; margin: .6rem 0 }
 button, select { font: inherit; padding: .3rem .6rem }
-.failed, .abandoned { color: #c33 }
-.delivered { color: #283 }
+.failed, .abandoned { color: light-dark(#b3261e, #ff8a80) }
+.delivered { color: light-dark(#1a7f37, #56d364) }
 """
 
 
@@ -66,7 +68,7 @@ class Page:
             return _refused(invalid(str(exc)))
         except Refused as exc:
             return _refused(exc)
-        raise web.HTTPSeeOther("/")
+        raise web.HTTPSeeOther("/", text="it happened; the page at / shows its deliveries\n")
 
 
 def render(sellfern: Sellfern) -> str:
@@ -94,7 +96,7 @@ management API. Everything is gone when the simulator stops.</p>
 <h2>Deliveries</h2>
 {
         _table(
-            ("Created", "Event", "Id", "To", "Kind", "Status", "Attempts", "Answer"),
+            ("At (UTC)", "Event", "Id", "To", "Kind", "Status", "Attempts", "Answer"),
             (
                 _delivery(each, urls.get(each.endpoint_id, "a removed endpoint"))
                 for each in deliveries
@@ -128,17 +130,18 @@ def _table(heads: Iterable[str], rows: Iterable[str]) -> str:
     if not body:
         return "<p>None yet.</p>"
     head = "".join(f"<th>{escape(each)}</th>" for each in heads)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide">{table}</div>'
 
 
 def _endpoint(endpoint: Endpoint) -> str:
     secret = escape(endpoint.secret.reveal())
     return _row(
-        escape(endpoint.organization),
-        escape(endpoint.url),
-        escape(", ".join(endpoint.events)),
-        "yes" if endpoint.enabled else "no",
-        f"<details><summary>show</summary><code>{secret}</code></details>",
+        _cell(escape(endpoint.organization)),
+        _long(escape(endpoint.url)),
+        _long(escape(", ".join(endpoint.events))),
+        _cell("yes" if endpoint.enabled else "no"),
+        _cell(f"<details><summary>show</summary><code>{secret}</code></details>"),
     )
 
 
@@ -146,19 +149,28 @@ def _delivery(delivery: Delivery, url: str) -> str:
     last = delivery.attempts[-1] if delivery.attempts else None
     told = (last.response_status or last.error) if last else ""
     return _row(
-        timestamp(delivery.created_at),
-        escape(delivery.event.type),
-        escape(delivery.event.id),
-        escape(url),
-        delivery.kind,
-        f'<span class="{delivery.status}">{delivery.status}</span>',
-        str(len(delivery.attempts)),
-        escape(str(told)),
+        _cell(timestamp(delivery.created_at)[11:19]),
+        _cell(escape(delivery.event.type)),
+        _cell(escape(delivery.event.id)),
+        _long(escape(url)),
+        _cell(delivery.kind),
+        _cell(f'<span class="{delivery.status}">{delivery.status}</span>'),
+        _cell(str(len(delivery.attempts))),
+        _cell(str(told)) if isinstance(told, int) else _long(escape(told or "")),
     )
 
 
+def _cell(content: str) -> str:
+    return f"<td>{content}</td>"
+
+
+def _long(content: str) -> str:
+    """A cell whose text may be broken anywhere."""
+    return f'<td class="long">{content}</td>'
+
+
 def _row(*cells: str) -> str:
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _text(value: object) -> str | None:

@@ -115,7 +115,7 @@ def test_a_signal_ends_it_in_and_out_of_an_event_loop_and_keeps_nothing(
     assert not list(temporary.iterdir())
 
 
-def test_only_the_handlers_of_the_demo_import_a_program() -> None:
+def test_only_the_handlers_of_the_demos_import_a_program() -> None:
     importing = {
         path.stem
         for path in LOCAL.glob("*.py")
@@ -123,7 +123,7 @@ def test_only_the_handlers_of_the_demo_import_a_program() -> None:
         for name in _names(node)
         if name.partition(".")[0] in {"ingress", "worker"}
     }
-    assert importing == {"demo_handlers"}
+    assert importing == {"demo_handlers", "scale_handlers"}
 
 
 def _names(node: ast.AST) -> list[str]:

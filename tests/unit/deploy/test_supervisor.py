@@ -91,6 +91,50 @@ def test_a_program_that_does_not_stop_is_killed_and_told(tmp_path: Path, start: 
     assert not alive(program.pid)
 
 
+def test_a_dismissed_program_leaves_in_its_own_time_and_is_not_missed(
+    tmp_path: Path, start: Start
+) -> None:
+    asked_once = "signal.signal(15, lambda *_: (time.sleep(0.3), sys.exit(0)))\n"
+    with Supervisor(tmp_path) as supervisor:
+        program = start(supervisor, asked_once + LISTENING + SLEEP)
+        program.wait_for("listening")
+        supervisor.dismiss(program)
+        assert supervisor.leaving == 1
+        supervisor.check()
+        deadline = time.monotonic() + PATIENCE
+        while supervisor.leaving and time.monotonic() < deadline:
+            supervisor.check()
+        assert not program.is_running
+        assert supervisor.leaving == 0
+
+
+@pytest.mark.parametrize(
+    ("when_asked", "told"),
+    [
+        ("lambda *_: sys.exit(3)", "program ended with code 3"),
+        ("signal.SIG_IGN", "program didn't stop when asked"),
+    ],
+)
+def test_a_dismissed_program_that_fails_or_stays_is_told(
+    tmp_path: Path, start: Start, when_asked: str, told: str
+) -> None:
+    supervisor = Supervisor(tmp_path, stop_seconds=0.3)
+    program = start(supervisor, f"signal.signal(15, {when_asked})\n" + LISTENING + SLEEP)
+    program.wait_for("listening")
+    supervisor.dismiss(program)
+    deadline = time.monotonic() + PATIENCE
+
+    def watch() -> None:
+        while time.monotonic() < deadline:
+            supervisor.check()
+
+    with pytest.raises(ProgramError, match=told):
+        watch()
+    with pytest.raises(ProgramError, match=told):
+        supervisor.stop()
+    assert not alive(program.pid)
+
+
 def test_a_frozen_program_is_stopped(tmp_path: Path, start: Start) -> None:
     with Supervisor(tmp_path) as supervisor:
         program = start(

@@ -11,6 +11,7 @@ from multidict import MultiMapping
 
 from shared import keys
 from shared.durations import parse_duration
+from shared.errors import SellfernError
 from worker import dead_letters as records
 from worker import revival
 from worker.console import paging
@@ -28,7 +29,7 @@ _RATE: Final = 100.0
 _HIGHEST_RATE: Final = 10_000.0
 
 
-class WrongFilter(ValueError):
+class WrongFilter(SellfernError):
     """A filter says something that can't be, in words for people."""
 
 

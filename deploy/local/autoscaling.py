@@ -1,0 +1,249 @@
+"""How many workers there should be, by the rule of the Kubernetes ScaledObject.
+
+It is what Kubernetes' HorizontalPodAutoscaler makes of the triggers that KEDA hands to it: each
+asks for a number of workers, the largest counts, and ``behavior`` says how fast it is followed.
+``pollingInterval`` and ``cooldownPeriod`` matter only to an object that scales to zero.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+DEPTH_QUERY: Final = 'max(sellfern_queue_depth{state="queued"})'
+OLDEST_QUERY: Final = (
+    'max(sellfern_oldest_waiting_seconds) * (max(sellfern_queue_depth{state="queued"}) > bool 0)'
+)
+"""The questions to Prometheus whose answers `Reading` gives."""
+
+TOLERANCE: Final = 0.1
+"""Kubernetes' own: so near to its threshold a metric asks for no change."""
+
+_EXPECTED_TRIGGERS: Final = {
+    "depth": ("AverageValue", DEPTH_QUERY),
+    "oldest": ("Value", OLDEST_QUERY),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the ingress's gauges tell.
+
+    Attributes:
+        queued: events in line for a worker.
+        oldest_seconds: age of the oldest unfinished event.
+    """
+
+    queued: float
+    oldest_seconds: float
+
+    @property
+    def oldest_in_line(self) -> float:
+        """That age while anything is in line, else 0: no worker could help what is held back."""
+        return self.oldest_seconds if self.queued > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A bound on how fast the number may change.
+
+    Attributes:
+        kind: what `value` counts.
+        value: by how much at most.
+        seconds: within this time.
+    """
+
+    kind: Literal["Percent", "Pods"]
+    value: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How fast the number follows in one direction.
+
+    Attributes:
+        window: seconds; the most cautious wish of this time counts.
+        policies: the one that allows the most counts.
+    """
+
+    window: float
+    policies: Sequence[Policy]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The rule.
+
+    Attributes:
+        fewest: workers.
+        most: workers.
+        depth: events in line for each worker.
+        oldest: seconds that the oldest may wait.
+        up: how fast workers are added.
+        down: how fast they are taken away.
+    """
+
+    fewest: int
+    most: int
+    depth: float
+    oldest: float
+    up: Behaviour
+    down: Behaviour
+
+    def wanted(self, reading: Reading, current: int) -> int:
+        """How many workers a reading asks for, were it followed at once."""
+        by_depth = reading.queued / (self.depth * current)
+        by_age = reading.oldest_in_line / self.oldest
+        return max(_asked(by_depth, current), _asked(by_age, current))
+
+    def faster(self, factor: float) -> "Rule":
+        """The same rule where time passes faster."""
+        return replace(
+            self,
+            oldest=self.oldest / factor,
+            up=_faster(self.up, factor),
+            down=_faster(self.down, factor),
+        )
+
+    def for_workers(self, share: float) -> "Rule":
+        """The same rule for workers that can do this share of what its own can do."""
+        return replace(self, depth=self.depth * share)
+
+    def at_most(self, workers: int) -> "Rule":
+        """The same rule where no more workers may run than these."""
+        return replace(self, most=max(self.fewest, min(self.most, workers)))
+
+
+def read_rule(scaled_object: Mapping[str, Any]) -> Rule:
+    """The rule of a ScaledObject.
+
+    Raises:
+        ValueError: it has another trigger than the two that are known here.
+        KeyError: something is missing.
+    """
+    spec = scaled_object["spec"]
+    triggers = {each["name"]: each for each in spec["triggers"]}
+    found = {
+        name: (each["metricType"], " ".join(each["metadata"]["query"].split()))
+        for name, each in triggers.items()
+    }
+    if found != _EXPECTED_TRIGGERS:
+        raise ValueError(f"expected the triggers {_EXPECTED_TRIGGERS}, got {found}")
+    behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    return Rule(
+        fewest=spec["minReplicaCount"],
+        most=spec["maxReplicaCount"],
+        depth=float(triggers["depth"]["metadata"]["threshold"]),
+        oldest=float(triggers["oldest"]["metadata"]["threshold"]),
+        up=_behaviour(behavior["scaleUp"]),
+        down=_behaviour(behavior["scaleDown"]),
+    )
+
+
+class Autoscaler:
+    """Follows a rule from reading to reading.
+
+    Args:
+        rule: which.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self._wishes: list[tuple[float, int]] = []
+        self._changes: list[tuple[float, int]] = []
+
+    def decide(self, reading: Reading, current: int, now: float) -> int:
+        """How many workers there should be from now on.
+
+        Args:
+            reading: the latest.
+            current: how many there are.
+            now: seconds; only differences count, and it doesn't go back.
+        """
+        rule = self.rule
+        wish = rule.wanted(reading, current)
+        self._forget(now)
+        self._wishes.append((now, wish))
+        steady = self._steady(current, now)
+        limited = self._limited(steady, current, now)
+        decided = min(rule.most, max(rule.fewest, limited))
+        if decided != current:
+            self._changes.append((now, decided - current))
+        return decided
+
+    def _forget(self, now: float) -> None:
+        """Drop what no window and no policy asks for any more."""
+        both = (self.rule.up, self.rule.down)
+        longest = max(
+            *(each.window for each in both),
+            *(policy.seconds for each in both for policy in each.policies),
+        )
+        self._wishes = [each for each in self._wishes if each[0] > now - longest]
+        self._changes = [each for each in self._changes if each[0] > now - longest]
+
+    def _steady(self, current: int, now: float) -> int:
+        """Up to the least that was wished for of late, down to the most."""
+        latest = self._wishes[-1][1]
+        up, down = self.rule.up, self.rule.down
+        least = min([latest, *(wish for at, wish in self._wishes if at > now - up.window)])
+        most = max([latest, *(wish for at, wish in self._wishes if at > now - down.window)])
+        return min(max(current, least), most)
+
+    def _limited(self, wanted: int, current: int, now: float) -> int:
+        """As far as the policies let it go."""
+        if wanted > current:
+            bounds = [
+                _more(policy, self._start(policy, current, now)) for policy in self.rule.up.policies
+            ]
+            return min(wanted, max(current, *bounds))
+        bounds = [
+            _fewer(policy, self._start(policy, current, now)) for policy in self.rule.down.policies
+        ]
+        return max(wanted, min(current, *bounds))
+
+    def _start(self, policy: Policy, current: int, now: float) -> int:
+        """How many there were when the policy's time began."""
+        return current - sum(by for at, by in self._changes if at > now - policy.seconds)
+
+
+def _asked(ratio: float, current: int) -> int:
+    """The workers that a metric asks for, by its ratio to what the current ones may have."""
+    return current if abs(ratio - 1) <= TOLERANCE else math.ceil(round(ratio * current, 9))
+
+
+def _more(policy: Policy, start: int) -> int:
+    if policy.kind == "Pods":
+        return start + policy.value
+    return math.ceil(start * (1 + policy.value / 100))
+
+
+def _fewer(policy: Policy, start: int) -> int:
+    if policy.kind == "Pods":
+        return start - policy.value
+    return math.floor(start * (1 - policy.value / 100))
+
+
+def _behaviour(raw: Mapping[str, Any]) -> Behaviour:
+    return Behaviour(
+        window=float(raw["stabilizationWindowSeconds"]),
+        policies=tuple(
+            Policy(_kind(each["type"]), each["value"], float(each["periodSeconds"]))
+            for each in raw["policies"]
+        ),
+    )
+
+
+def _kind(name: str) -> Literal["Percent", "Pods"]:
+    if name == "Percent":
+        return "Percent"
+    if name == "Pods":
+        return "Pods"
+    raise ValueError(f"expected a policy of the type Percent or Pods, got {name!r}")
+
+
+def _faster(behaviour: Behaviour, factor: float) -> Behaviour:
+    return Behaviour(
+        behaviour.window / factor,
+        tuple(replace(each, seconds=each.seconds / factor) for each in behaviour.policies),
+    )

@@ -1,0 +1,176 @@
+"""Lets a load rise and fall, and a fleet of workers follow it."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from aiohttp import ClientError, ClientSession
+
+from deploy.local.autoscaling import Autoscaler, Reading
+from deploy.local.fleet import Fleet
+from deploy.local.ramp import Ramp
+from deploy.local.scrape import Queue, queue
+from deploy.local.system import System
+from shared.gauges import CACHE_SECONDS
+from shared.sellfern.simulator import Sellfern
+
+_LOOK_SECONDS: Final = 0.25
+_READ_SECONDS: Final = CACHE_SECONDS + 0.05
+"""The ingress reads its gauges so seldom; a decision by an old reading would be one too many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What there was at a moment.
+
+    Attributes:
+        at: seconds since the beginning.
+        rate: events a second that Sellfern is asked for.
+        events: that have happened so far.
+        workers: those that are there.
+    """
+
+    at: float
+    rate: float
+    events: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided by a reading.
+
+    Attributes:
+        at: seconds since the beginning.
+        rate: events a second at that time.
+        reading: of the gauges.
+        wanted: workers that the reading by itself asks for.
+        before: workers that there were.
+        after: workers from then on.
+    """
+
+    at: float
+    rate: float
+    reading: Reading
+    wanted: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How it went.
+
+    Attributes:
+        samples: a few a second.
+        decisions: one a reading.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.samples[-1].at if self.samples else 0.0
+
+
+Show = Callable[[Course], None]
+
+
+class Regulation:
+    """The load and who follows it.
+
+    Args:
+        system: where the events go.
+        fleet: its workers.
+        scaler: decides how many there should be.
+        sellfern: makes the events.
+        session: asks for the gauges.
+        show: is shown how it goes.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        fleet: Fleet,
+        scaler: Autoscaler,
+        *,
+        sellfern: Sellfern,
+        session: ClientSession,
+        show: Show,
+    ) -> None:
+        self.course = Course()
+        self._system = system
+        self._fleet = fleet
+        self._scaler = scaler
+        self._sellfern = sellfern
+        self._session = session
+        self._show = show
+        self._began = time.monotonic()
+        self._read_at = 0.0
+        self._unfinished: float | None = None
+
+    async def follow(self, ramp: Ramp) -> None:
+        """Let the load rise and fall once."""
+        while (now := self._now()) < ramp.seconds:
+            self._turn(ramp.rate(now))
+            await self._look()
+
+    async def settle(self, patience: float) -> None:
+        """Go on without a load until all is done and no more workers are there than must be.
+
+        It gives up after so many seconds without progress: then something is lost, and told.
+        """
+        self._turn(0.0)
+        left, moved_at = self._left(), self._now()
+        while any(left) and self._now() < moved_at + patience:
+            await self._look()
+            if (now_left := self._left()) != left:
+                left, moved_at = now_left, self._now()
+
+    def _left(self) -> tuple[int, float, int, int]:
+        """What keeps it from its end."""
+        unfinished = 1.0 if self._unfinished is None else self._unfinished
+        surplus = self._fleet.size - self._scaler.rule.fewest
+        pending = len(self._sellfern.deliveries.pending)
+        return pending, unfinished, surplus, self._system.supervisor.leaving
+
+    async def _look(self) -> None:
+        """See what there is, decide if there is a new reading, and wait a moment."""
+        self._system.supervisor.check()
+        if self._now() >= self._read_at:
+            await self._regulate()
+        self._note()
+        self._show(self.course)
+        await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _regulate(self) -> None:
+        found: Queue | None = None
+        with contextlib.suppress(ClientError, TimeoutError):  # it goes on, or check will tell
+            found = await queue(self._session, self._system.ingress_admin)
+        self._read_at = self._now() + _READ_SECONDS
+        self._unfinished = None if found is None else sum(found.depths.values())
+        if found is not None:  # by no reading nothing is changed
+            self._decide(Reading(found.depths["queued"], found.oldest_seconds))
+
+    def _decide(self, reading: Reading) -> None:
+        now, before = self._now(), self._fleet.size
+        wanted = self._scaler.rule.wanted(reading, before)
+        after = self._scaler.decide(reading, before, now)
+        self._fleet.scale(after)
+        rate = self._sellfern.settings.rate
+        self.course.decisions.append(Decision(now, rate, reading, wanted, before, after))
+
+    def _note(self) -> None:
+        rate, events = self._sellfern.settings.rate, self._sellfern.events
+        self.course.samples.append(Sample(self._now(), rate, events, self._fleet.size))
+
+    def _turn(self, rate: float) -> None:
+        self._sellfern.turn(replace(self._sellfern.settings, rate=rate))
+
+    def _now(self) -> float:
+        return time.monotonic() - self._began

@@ -1,0 +1,91 @@
+"""Runs a demo in a folder of its own: its exit code, and one line for whatever goes wrong."""
+
+import contextlib
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+
+from deploy.local.embedded_redis import RedisServerError
+from deploy.local.signals import Ending, ended_by_signals
+from deploy.local.supervisor import ProgramError, last_lines
+from shared.display import USAGE_ERROR, escape_controls
+from shared.errors import SellfernError
+
+BALANCED: Final = 0
+UNBALANCED: Final = 1
+FAILED: Final = USAGE_ERROR
+
+Play = Callable[[Path], bool]
+"""Plays the demo in a folder; whether its account balances."""
+
+
+def perform(name: str, play: Play, *, unbalanced: str) -> int:
+    """Run a demo; its exit code. Its folder stays for whoever looks for what went wrong.
+
+    Args:
+        name: of the demo.
+        play: does all of it.
+        unbalanced: what to say where the account doesn't balance.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a stream that is no file's
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # just suppressed
+    folder = Path(tempfile.mkdtemp(prefix=f"sellfern-{name}-"))
+    code = BALANCED
+    try:
+        with ended_by_signals() as ending:
+            code = _perform(name, play, folder, ending, unbalanced)
+    finally:
+        if code not in {UNBALANCED, FAILED}:
+            shutil.rmtree(folder, ignore_errors=True)
+    return code
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Say on a terminal what takes a while."""
+    with Console(stderr=True).status(f"{what} …"):
+        yield
+
+
+def _perform(name: str, play: Play, folder: Path, ending: Ending, unbalanced: str) -> int:
+    try:
+        balances = play(folder)
+    except KeyboardInterrupt:
+        ending.ignore_more()
+        click.echo("interrupted; everything is stopped", err=True)
+        return ending.exit_code
+    except Exception as exc:  # noqa: BLE001  # whatever it was, it is told in one line
+        _tell_failure(name, exc, folder)
+        return FAILED
+    if balances:
+        return BALANCED
+    _tell(unbalanced, folder)
+    return UNBALANCED
+
+
+def _tell_failure(name: str, exc: Exception, folder: Path) -> None:
+    """One line that says what is wrong, then where to read more."""
+    if isinstance(exc, SellfernError | RedisServerError | OSError):
+        message = str(exc)
+    else:
+        log = folder / f"{name}.log"
+        log.write_text("".join(traceback.format_exception(exc)), encoding="utf-8")
+        message = f"unexpected {type(exc).__name__}: {exc}; the traceback is in {log.name}"
+    _tell(message, folder, log=exc.log if isinstance(exc, ProgramError) else None)
+
+
+def _tell(message: str, folder: Path, *, log: Path | None = None) -> None:
+    click.echo(f"error: {escape_controls(message)}", err=True)
+    if log is not None:
+        click.echo(f"  The last lines of {log.name}:", err=True)
+        for line in last_lines(log):
+            click.echo(f"    {escape_controls(line)}", err=True)
+    click.echo(f"  The logs are in {folder}", err=True)

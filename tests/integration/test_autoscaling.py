@@ -1,0 +1,27 @@
+"""Facts about what the local supervisor reads: the very gauges that the ScaledObject asks for."""
+
+from prometheus_client import CollectorRegistry, generate_latest
+from redis.asyncio import Redis
+
+from deploy.local.scrape import parse_queue
+from shared import keys
+from shared.gauges import Gauges
+from tests.integration.workplace import Lines
+
+
+async def test_the_depths_and_the_oldest_age_are_read_from_the_gauges(redis: Redis) -> None:
+    await redis.zadd(keys.QUEUE, {"org_a:1": 1, "org_a:2": 2})
+    seconds, _ = await redis.time()
+    await redis.zadd(
+        keys.ACCEPTED,
+        {"org_a:1": (seconds - 90) * 1000, "org_a:2": seconds * 1000, "org_a:3": seconds * 1000},
+    )
+    registry = CollectorRegistry()
+    gauges = Gauges(redis, organizations=1, log=Lines().log)
+    assert parse_queue(generate_latest(registry).decode()) is None  # nothing was read yet
+    with gauges.registered(registry):
+        await gauges.refresh()
+        found = parse_queue(generate_latest(registry).decode())
+    assert found is not None
+    assert found.depths == {"queued": 2, "leased": 0, "deferred": 0, "parked": 1}
+    assert 90 <= found.oldest_seconds < 100
