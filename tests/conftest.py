@@ -1,5 +1,6 @@
 """Fixtures for every test: a real Redis server, a client of it, an endpoints file."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,11 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+
+# Where tests run in several processes, these tell the width of the terminal that pytest has; what a
+# test starts has a terminal of its own, or none.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
 
 
 class StartRedis(Protocol):
