@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
-from shared import keys, metrics
+from shared import depths, keys, metrics
 from shared.connection import REDIS_ERRORS, translate
 
 CACHE_SECONDS: Final = 5.0
@@ -60,38 +60,29 @@ async def read(redis: Redis, organizations: int) -> Reading:
         organizations: how many to name; those with the most unfinished events.
     """
     async with redis.pipeline(transaction=False) as pipe:
-        pipe.time()
-        pipe.zcard(keys.ACCEPTED)
-        pipe.zrange(keys.ACCEPTED, 0, 0, withscores=True)
-        pipe.zcount(keys.QUEUE, "-inf", f"({keys.DEFERRED_FROM}")
-        pipe.zcount(keys.QUEUE, keys.DEFERRED_FROM, "+inf")
+        depths.ask(pipe)
         pipe.zcard(keys.BREAKERS)
         pipe.zcard(keys.WORKERS_SEEN)
         pipe.get(keys.SLOTS)
-        for name in (keys.WAITING, keys.RUNNING, keys.BURIED):
+        for name in (keys.WAITING, keys.BURIED):
             pipe.hgetall(name)
         answers = await pipe.execute()
-    now, accepted, oldest, queued, scheduled, breakers, workers, slots, *hashes = answers
-    waiting, running, buried = map(_numbers, hashes)
-    leased = sum(running.values())
-    age = now[0] + now[1] / 1e6 - oldest[0][1] / 1000 if oldest else 0.0
+    now = depths.told(answers[: depths.QUESTIONS])
+    breakers, workers, slots, *hashes = answers[depths.QUESTIONS :]
+    waiting, buried = map(depths.numbers, hashes)
     largest = heapq.nlargest(organizations, waiting, key=waiting.__getitem__)
     return Reading(
-        queued=queued,
-        leased=leased,
-        deferred=max(0, scheduled - leased),
-        parked=max(0, accepted - queued - scheduled),
-        oldest_seconds=max(0.0, age),
+        queued=now.queued,
+        leased=now.leased,
+        deferred=now.deferred,
+        parked=now.parked,
+        oldest_seconds=now.oldest_seconds or 0.0,
         dead=sum(buried.values()),
         breakers=breakers,
         workers=workers,
         slots=int(slots or 0),
-        organizations={name: (waiting[name], running.get(name, 0)) for name in largest},
+        organizations={name: (waiting[name], now.running.get(name, 0)) for name in largest},
     )
-
-
-def _numbers(raw: Mapping[bytes, bytes]) -> dict[str, int]:
-    return {name.decode(errors="replace"): int(value) for name, value in raw.items()}
 
 
 class Gauges(Collector):

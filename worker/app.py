@@ -8,8 +8,8 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
@@ -160,19 +160,18 @@ class _Program:
 
     def _context(self, redis: Redis) -> stock.Context:
         transitions = Transitions(redis)
-        parts: dict[str, Any] = {
-            "ledger": Ledger(transitions, patience=self.settings.lease, log=self.log),
-            "handlers": self.handlers,
-            "reference": load_reference(self.settings.common),
-            "policy": self.settings.policy,
-            "profiles": lambda: self.endpoints.current.organizations(),  # noqa: PLW0108  # it changes
-            "log": self.log,
-            "report": Report(get_gathering_logger()),
-        }
-        if self.tracing is None:
-            pipeline = Pipeline(**parts)
-        else:
-            pipeline = TracedPipeline(**parts, tracing=self.tracing)
+        kind: type[Pipeline] | partial[TracedPipeline] = Pipeline
+        if self.tracing is not None:
+            kind = partial(TracedPipeline, tracing=self.tracing)
+        pipeline = kind(
+            ledger=Ledger(transitions, patience=self.settings.lease, log=self.log),
+            handlers=self.handlers,
+            reference=load_reference(self.settings.common),
+            policy=self.settings.policy,
+            profiles=lambda: self.endpoints.current.organizations(),  # noqa: PLW0108  # it changes
+            log=self.log,
+            report=Report(get_gathering_logger()),
+        )
         return stock.Context(pipeline, transitions, self.settings.lease, self.log)
 
     def _profiles(self) -> Profiles:

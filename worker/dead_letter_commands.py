@@ -260,13 +260,8 @@ class Selection:
 
     async def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
         """Those that are there still."""
-        if not self.jobs:
-            async for letter in records.select(redis, self.filter):
-                yield letter
-        for job in self.jobs:
-            named = await records.find(redis, job)
-            if named is not None:
-                yield named
+        async for letter in records.chosen(redis, self.jobs, self.filter):
+            yield letter
 
 
 def _selected(jobs: tuple[str, ...], wanted: dict[str, Any], *, everything: bool) -> Selection:

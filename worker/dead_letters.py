@@ -137,6 +137,17 @@ async def select(
                     yield letter
 
 
+async def chosen(redis: Redis, jobs: Sequence[str], wanted: Filter) -> AsyncIterator[DeadLetter]:
+    """Of these jobs the dead letters that are there; where none is named, those that are meant."""
+    if not jobs:
+        async for letter in select(redis, wanted):
+            yield letter
+    for job in jobs:
+        named = await find(redis, job)
+        if named is not None:
+            yield named
+
+
 async def _pages(
     redis: Redis, organization: str, *, newest_first: bool
 ) -> AsyncIterator[list[str]]:

@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 import msgspec
 from redis.asyncio import Redis
 
-from shared import keys
+from shared import depths, keys
 
 _DEAD_PREFIX = "dead:"
 
@@ -103,38 +103,33 @@ class Overview(msgspec.Struct, frozen=True):
 async def read_overview(redis: Redis) -> Overview:
     """Read it in one round trip."""
     async with redis.pipeline(transaction=False) as pipe:
-        pipe.zcard(keys.ACCEPTED)
-        pipe.zcount(keys.QUEUE, "-inf", f"({keys.DEFERRED_FROM}")
-        pipe.zcount(keys.QUEUE, keys.DEFERRED_FROM, "+inf")
-        pipe.zrange(keys.ACCEPTED, 0, 0, withscores=True)
-        pipe.time()
+        depths.ask(pipe)
         pipe.hgetall(keys.ORGANIZATIONS)
         pipe.zrange(keys.WORKERS_SEEN, 0, -1, withscores=True)
         pipe.hgetall(keys.WORKERS)
-        for name in (keys.COUNTERS, keys.WAITING, keys.RUNNING, keys.BURIED):
+        for name in (keys.COUNTERS, keys.WAITING, keys.BURIED):
             pipe.hgetall(name)
         answers = await pipe.execute()
-    waiting, ready, scheduled, oldest, now, profiles, seen, workers, *hashes = answers
-    moment = now[0] + now[1] / 1e6
-    counters, waits, runs, buried = map(_numbers, hashes)
-    running = sum(runs.values())
+    now = depths.told(answers[: depths.QUESTIONS])
+    profiles, seen, workers, *hashes = answers[depths.QUESTIONS :]
+    counters, waits, buried = map(depths.numbers, hashes)
     return Overview(
-        at=moment,
-        waiting=waiting,
-        ready=ready,
-        running=running,
-        deferred=max(0, scheduled - running),
-        parked=max(0, waiting - ready - scheduled),
+        at=now.at,
+        waiting=now.waiting,
+        ready=now.queued,
+        running=now.leased,
+        deferred=now.deferred,
+        parked=now.parked,
         dead=sum(buried.values()),
-        oldest_seconds=max(0.0, moment - oldest[0][1] / 1000) if oldest else None,
+        oldest_seconds=now.oldest_seconds,
         counters={k: v for k, v in counters.items() if not k.startswith(_DEAD_PREFIX)},
         dead_by_reason={
             k.removeprefix(_DEAD_PREFIX): v
             for k, v in counters.items()
             if k.startswith(_DEAD_PREFIX)
         },
-        organizations=_organizations(profiles, waits, runs, buried, moment),
-        workers=_workers(seen, workers, moment),
+        organizations=_organizations(profiles, waits, now.running, buried, now.at),
+        workers=_workers(seen, workers, now.at),
     )
 
 
@@ -244,7 +239,3 @@ def _description(text: bytes) -> _Description:
         return msgspec.json.decode(text, type=_Description)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _Description()
-
-
-def _numbers(raw: Mapping[bytes, bytes]) -> dict[str, int]:
-    return {name.decode(errors="replace"): int(value) for name, value in sorted(raw.items())}

@@ -1,7 +1,6 @@
 """The demo: Sellfern played, one ingress, two workers, and an account at the end."""
 
 import contextlib
-import os
 import random
 import time
 from collections.abc import Iterable
@@ -17,10 +16,9 @@ from deploy.local import tables
 from deploy.local.account import Evidence, account
 from deploy.local.delivery import deliver
 from deploy.local.signals import run_until_interrupted
-from deploy.local.stage import doing, perform
-from deploy.local.supervisor import bare_environment
+from deploy.local.stage import doing, environment, perform
 from deploy.local.system import System, running_system
-from deploy.local.traffic import FEWEST_EVENTS, Organization, Plan, plan
+from deploy.local.traffic import FEWEST_EVENTS, Plan, plan
 from deploy.local.witnesses import evidence
 
 _MOST_EVENTS: Final = 200_000
@@ -116,16 +114,8 @@ def _play(folder: Path, options: Options) -> bool:
 
 
 def _environment(folder: Path, script: Plan) -> dict[str, str]:
-    path = folder / "endpoints.toml"
-    path.write_text("\n".join(map(_endpoint, script.organizations)), encoding="utf-8")
-    return bare_environment(os.environ, ENDPOINTS_FILE=str(path), **_SETTINGS)
-
-
-def _endpoint(organization: Organization) -> str:
-    return (
-        f'[[endpoint]]\nid = "{organization.endpoint}"\n'
-        f'organization_id = "{organization.id}"\nsecrets = ["{organization.secret}"]\n'
-    )
+    endpoints = [(each.endpoint, each.id, each.secret) for each in script.organizations]
+    return environment(folder, endpoints, _SETTINGS)
 
 
 def _observe(script: Plan, system: System, patience: float) -> Evidence:

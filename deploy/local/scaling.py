@@ -21,8 +21,8 @@ from deploy.local.regulation import Course, Regulation
 from deploy.local.scale_account import complaints, evidence
 from deploy.local.scale_progress import progress
 from deploy.local.signals import run_until_interrupted
-from deploy.local.stage import doing, perform
-from deploy.local.supervisor import ROOT, bare_environment
+from deploy.local.stage import doing, environment, perform
+from deploy.local.supervisor import ROOT
 from deploy.local.system import System, running_system
 from shared import logs
 from shared.sellfern.reference import load_default
@@ -176,16 +176,8 @@ async def _sellfern(system: System) -> AsyncIterator[Sellfern]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    path = folder / "endpoints.toml"
-    path.write_text("\n".join(map(_endpoint, _ORGANIZATIONS)), encoding="utf-8")
-    return bare_environment(os.environ, ENDPOINTS_FILE=str(path), **_SETTINGS)
-
-
-def _endpoint(organization: str) -> str:
-    return (
-        f'[[endpoint]]\nid = "{organization}"\norganization_id = "{organization}"\n'
-        f'secrets = ["{_secret(organization)}"]\n'
-    )
+    endpoints = [(name, name, _secret(name)) for name in _ORGANIZATIONS]
+    return environment(folder, endpoints, _SETTINGS)
 
 
 def _secret(organization: str) -> str:

@@ -1,11 +1,12 @@
 """Runs a demo in a folder of its own: its exit code, and one line for whatever goes wrong."""
 
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from deploy.local.embedded_redis import RedisServerError
 from deploy.local.signals import Ending, ended_by_signals
-from deploy.local.supervisor import ProgramError, last_lines
+from deploy.local.supervisor import ProgramError, bare_environment, last_lines
 from shared.display import USAGE_ERROR, escape_controls
 from shared.errors import SellfernError
 
@@ -46,6 +47,25 @@ def perform(name: str, play: Play, *, unbalanced: str) -> int:
         if code not in {UNBALANCED, FAILED}:
             shutil.rmtree(folder, ignore_errors=True)
     return code
+
+
+def environment(
+    folder: Path, endpoints: Iterable[tuple[str, str, str]], settings: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment of a demo's programs, with its endpoints file in the folder.
+
+    Args:
+        folder: of the demo.
+        endpoints: id, organization and secret of each.
+        settings: what differs from the defaults.
+    """
+    path = folder / "endpoints.toml"
+    tables = (
+        f'[[endpoint]]\nid = "{name}"\norganization_id = "{organization}"\nsecrets = ["{secret}"]\n'
+        for name, organization, secret in endpoints
+    )
+    path.write_text("\n".join(tables), encoding="utf-8")
+    return bare_environment(os.environ, ENDPOINTS_FILE=str(path), **settings)
 
 
 @contextlib.contextmanager

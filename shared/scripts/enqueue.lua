@@ -44,14 +44,17 @@ local function look_for_absent()
   end
 end
 
-local function put_new_in_line(job, payload, received_at, organization, cost)
+-- The same as `put_in_line`, for a job of which nothing is known.
+local function put_new_in_line(job, payload, received_at, next_place)
+  local organization = organization_of(job)
   absent[job] = nil -- it may come twice in a batch
   payloads[#payloads + 1] = key.job .. job
   payloads[#payloads + 1] = payload
   receipts[#receipts + 1] = received_at
   receipts[#receipts + 1] = job
   add(waiting, organization, 1)
-  places[job] = number(next_virtual_time(organization, cost))
+  places[job] = number(next_place(organization))
+  return true
 end
 
 local function write_new()
@@ -62,27 +65,21 @@ local function write_new()
 end
 
 local function accept(job, payload, received_at, cost)
-  local organization = organization_of(job)
-  if absent[job] then
-    local refusal = refused(organization)
-    if refusal then return refusal end
-    put_new_in_line(job, payload, received_at, organization, cost)
-    if depth[organization] then depth[organization] = depth[organization] + 1 end
-    backlog = backlog + 1
-    count('accepted')
-    return 'new'
-  end
-  write_new()
-  -- A payload without its place (an operator deleted one of the two) would never run.
-  if redis.call('EXISTS', key.job .. job) == 1 and has_place(job) then
-    -- A write: WAIT and WAITAOF after a script that wrote nothing answer at once.
-    count('known')
-    return 'known'
+  local organization, is_absent = organization_of(job), absent[job]
+  if not is_absent then
+    write_new()
+    -- A payload without its place (an operator deleted one of the two) would never run.
+    if redis.call('EXISTS', key.job .. job) == 1 and has_place(job) then
+      -- A write: WAIT and WAITAOF after a script that wrote nothing answer at once.
+      count('known')
+      return 'known'
+    end
   end
   local refusal = refused(organization)
   if refusal then return refusal end
   local function next_place() return next_virtual_time(organization, cost) end
-  if put_in_line(job, payload, received_at, next_place) then
+  local put = is_absent and put_new_in_line or put_in_line
+  if put(job, payload, received_at, next_place) then
     if depth[organization] then depth[organization] = depth[organization] + 1 end
     backlog = backlog + 1
   end

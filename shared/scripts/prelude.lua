@@ -25,6 +25,21 @@ local function call_for_all(command, name, arguments)
   return sum
 end
 
+-- What was gathered, as arguments: name and value (or the other way round) of each, and the names
+-- whose value is false: those are to go.
+local function as_arguments(gathered, value_first)
+  local arguments, gone = {}, {}
+  for name, value in pairs(gathered) do
+    if value then
+      arguments[#arguments + 1] = value_first and value or name
+      arguments[#arguments + 1] = value_first and name or value
+    else
+      gone[#gone + 1] = name
+    end
+  end
+  return arguments, gone
+end
+
 local function count(name, by)
   counted[name] = (counted[name] or 0) + (by or 1)
 end
@@ -88,30 +103,14 @@ local function write_claim(claim)
 end
 
 local function write_claims()
-  local fields, gone = {}, {}
-  for job, raw in pairs(claims_changed) do
-    if raw then
-      fields[#fields + 1] = job
-      fields[#fields + 1] = raw
-    else
-      gone[#gone + 1] = job
-    end
-  end
+  local fields, gone = as_arguments(claims_changed)
   call_for_all('HSET', key.claims, fields)
   call_for_all('HDEL', key.claims, gone)
 end
 
 -- A job's score in the queue; false: it has no place there, nor among parked jobs.
 local function write_places()
-  local members, gone = {}, {}
-  for job, score in pairs(places) do
-    if score then
-      members[#members + 1] = score
-      members[#members + 1] = job
-    else
-      gone[#gone + 1] = job
-    end
-  end
+  local members, gone = as_arguments(places, true)
   places = {}
   call_for_all('ZADD', key.queue, members)
   if call_for_all('ZREM', key.queue, gone) == #gone then return end
@@ -329,11 +328,7 @@ local function take_mark(name, job)
 end
 
 local function write_marks()
-  local taken = {}
-  for name, raw in pairs(marks_taken) do
-    taken[#taken + 1] = name
-    taken[#taken + 1] = raw
-  end
+  local taken = as_arguments(marks_taken)
   if #taken > 0 then redis.call('MSET', unpack(taken)) end
 end
 

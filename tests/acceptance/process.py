@@ -197,6 +197,11 @@ async def run_command(*words: str, environ: Mapping[str, str]) -> Ended:
     process = await asyncio.create_subprocess_exec(
         *words, cwd=ROOT, env=environ, stdout=PIPE, stderr=PIPE
     )
+    return await end_of(process)
+
+
+async def end_of(process: Process) -> Ended:
+    """What a command that is running came to; it is killed where it takes too long."""
     try:
         async with asyncio.timeout(PATIENCE):
             stdout, stderr = await process.communicate()

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared import keys
-from tests.acceptance.process import PATIENCE, ROOT, Ended, environment, until
+from tests.acceptance.process import ROOT, Ended, end_of, environment, until
 from tests.acceptance.terminal import seen
 from tests.acceptance.worker_process import running
 from tests.integration.jobs import NOTHING, account, counters
@@ -54,13 +54,10 @@ async def interrupted(redis: Redis, environ: dict[str, str], after: int) -> Ende
     try:
         await until(enough)
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(PATIENCE):
-            stdout, stderr = await process.communicate()
+        return await end_of(process)
     finally:
         if process.returncode is None:
             process.kill()
-    assert process.returncode is not None
-    return Ended(process.returncode, stdout.decode(), stderr.decode())
 
 
 @pytest.fixture

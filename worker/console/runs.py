@@ -38,13 +38,8 @@ class Selection:
 
     async def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
         """Those that are there."""
-        if not self.jobs:
-            async for letter in dead_letters.select(redis, self.filter):
-                yield letter
-        for job in self.jobs:
-            named = await dead_letters.find(redis, job)
-            if named is not None:
-                yield named
+        async for letter in dead_letters.chosen(redis, self.jobs, self.filter):
+            yield letter
 
 
 @dataclass(slots=True)
