@@ -14,6 +14,7 @@ from ingress.receive import Receiver, Writer
 from ingress.settings import IngressSettings
 from ingress.site import Site
 from ingress.traced import TracedReceiver, TracedSite
+from shared import garbage
 from shared.admin import admin_site
 from shared.connection import open_redis
 from shared.durability import check_durability
@@ -71,6 +72,7 @@ async def _serve(
                 ),
                 listening(settings, receiver, ready, site) as listener,
             ):
+                garbage.tune()
                 with gauges.registered():
                     await stop.wait()
                 await listener.drain()

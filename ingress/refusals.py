@@ -6,11 +6,10 @@ from http import HTTPStatus
 from time import monotonic
 from typing import Final
 
-from prometheus_client import Counter
-
 from ingress.answers import Refusal
 from shared import metrics
 from shared.logs import get_logger
+from shared.tally import Count
 
 LINES_A_SECOND: Final = 10
 """Refusals of one kind that are logged in one second; nobody is to fill the disk."""
@@ -20,9 +19,9 @@ _log = get_logger()
 
 
 @lru_cache(maxsize=256)
-def counter(outcome: str) -> Counter:
+def counter(outcome: str) -> Count:
     """The counter of the requests that ended so."""
-    return metrics.INGRESS_REQUESTS.labels(outcome=outcome)
+    return metrics.INGRESS_REQUESTS.labels(outcome)
 
 
 class Refusals:

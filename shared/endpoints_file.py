@@ -118,7 +118,7 @@ class EndpointsFile:
     def _apply(self, endpoints: Endpoints) -> None:
         self._current = endpoints
         self._refused = None
-        metrics.ENDPOINTS_RELOADS.labels(outcome="applied").inc()
+        metrics.ENDPOINTS_RELOADS.labels("applied").inc()
         _log.info(
             "endpoints_reloaded",
             endpoints=len(endpoints),
@@ -127,7 +127,7 @@ class EndpointsFile:
 
     def _refuse(self, error: SettingsError) -> None:
         self._refused = error
-        metrics.ENDPOINTS_RELOADS.labels(outcome="refused").inc()
+        metrics.ENDPOINTS_RELOADS.labels("refused").inc()
         _log.error("endpoints_refused", error=str(error), kept=len(self.current))
 
     def _read(self) -> _Reading:

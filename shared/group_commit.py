@@ -3,10 +3,14 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar, cast
+from functools import partial
+from typing import Generic, TypeAlias, TypeVar, cast
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+Tell: TypeAlias = Callable[[Result | Exception], None]
+"""Is told an item's result, or why there is none; once, and raises nothing."""
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -43,22 +47,26 @@ class GroupCommit(Generic[Item, Result]):
         self._most_items = most_items
         self._most_bytes = most_bytes
         self._lanes = lanes
-        self._waiting: dict[Hashable, deque[tuple[Item, asyncio.Future[Result]]]] = {}
+        self._waiting: dict[Hashable, deque[tuple[Item, Tell[Result]]]] = {}
         self._on_their_way: set[Hashable] = set()
-        self._held_back: dict[Hashable, deque[tuple[Item, asyncio.Future[Result]]]] = {}
+        self._held_back: dict[Hashable, deque[tuple[Item, Tell[Result]]]] = {}
         self._flushing: set[asyncio.Task[None]] = set()
         self._is_starting = False
 
     def submit(self, item: Item) -> "asyncio.Future[Result]":
         """Hand over an item; the future is done when its batch is."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.post(item, partial(resolve, future))
+        return future
+
+    def post(self, item: Item, tell: Tell[Result]) -> None:
+        """Hand over an item for somebody who is told: that costs less than a future."""
         flow = self._flow(item)
         if flow in self._on_their_way:
-            self._held_back.setdefault(flow, deque()).append((item, future))
-            return future
-        self._waiting.setdefault(flow, deque()).append((item, future))
+            self._held_back.setdefault(flow, deque()).append((item, tell))
+            return
+        self._waiting.setdefault(flow, deque()).append((item, tell))
         self._open_lane()
-        return future
 
     async def drain(self) -> None:
         """Wait until everything that was submitted has been sent."""
@@ -75,8 +83,7 @@ class GroupCommit(Generic[Item, Result]):
         self._is_starting = False
         try:
             while self._waiting:
-                batch = self._take_batch()
-                flows = list(dict.fromkeys(self._flow(item) for item, _ in batch))
+                batch, flows = self._take_batch()
                 self._hold_back(flows)
                 if self._waiting:
                     self._open_lane()
@@ -100,30 +107,40 @@ class GroupCommit(Generic[Item, Result]):
             if flow in self._held_back:
                 self._waiting[flow] = self._held_back.pop(flow)
 
-    def _take_batch(self) -> list[tuple[Item, "asyncio.Future[Result]"]]:
-        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+    def _take_batch(self) -> tuple[list[tuple[Item, Tell[Result]]], list[Hashable]]:
+        """Take items from each flow in its turn; answers whose they are, too."""
+        batch: list[tuple[Item, Tell[Result]]] = []
+        flows = list(self._waiting)
+        turns = deque(flows)
         size = 0
-        while self._waiting and len(batch) < self._most_items:
-            flow, items = next(iter(self._waiting.items()))
+        while turns and len(batch) < self._most_items:
+            items = self._waiting[turns[0]]
             size += self._weigh(items[0][0])
             if batch and size > self._most_bytes:
                 break
             batch.append(items.popleft())
-            del self._waiting[flow]
+            flow = turns.popleft()
             if items:
-                self._waiting[flow] = items  # behind the others: it had its turn
-        return batch
+                turns.append(flow)
+            else:
+                del self._waiting[flow]
+        return batch, flows[: len(batch)]
 
-    async def _send_batch(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
+    async def _send_batch(self, batch: list[tuple[Item, Tell[Result]]]) -> None:
         results: Sequence[Result | Exception]
         try:
             results = await self._send([item for item, _ in batch])
         except Exception as exc:  # noqa: BLE001  whatever it is, those who wait must be told
             results = [exc] * len(batch)
-        for (_, future), result in zip(batch, results, strict=True):
-            if future.done():  # whoever submitted it has been cancelled meanwhile
-                continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        for (_, tell), result in zip(batch, results, strict=True):
+            tell(result)
+
+
+def resolve(future: "asyncio.Future[Result]", result: Result | Exception) -> None:
+    """Tell somebody who waits for a future."""
+    if future.done():  # whoever submitted it has been cancelled meanwhile
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

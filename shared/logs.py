@@ -1,6 +1,7 @@
 """Log lines: an event name with fields, as JSON for machines or as text for people."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import enum
 import logging
@@ -72,6 +73,34 @@ def get_gathering_logger() -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(_GATHERED).bind())
 
 
+class Form:
+    """A kind of line that is said thousands of times a second; its fields are named beforehand.
+
+    It is logged as `get_gathering_logger` would log it at level info, at a third of the cost.
+
+    Args:
+        event: what happened.
+        names: of the fields.
+    """
+
+    def __init__(self, event: str, *names: str) -> None:
+        self._event = event
+        self._names = names
+        self._line = msgspec.defstruct("Line", ["timestamp", "level", "event", *names])
+
+    def __call__(self, *values: str | float | None) -> None:
+        """Log a line with these values, in the order of the names."""
+        if _OUTPUT.least > logging.INFO:
+            return
+        if _OUTPUT.render is _render_json and _OUTPUT.trace_id is None:
+            line = self._line(_now(), "info", self._event, *values)
+            with contextlib.suppress(UnicodeEncodeError, OverflowError):
+                _OUTPUT.gather(escape_json(_encode(line)) + b"\n")
+                return
+        fields = {"event": self._event, **dict(zip(self._names, values, strict=True))}
+        _OUTPUT.gather(_OUTPUT.line("info", fields))
+
+
 def configure(*, level: LogLevel, fmt: LogFormat, stream: TextIO | None = None) -> None:
     """Send the lines of this project and of the standard library's loggers to a stream.
 
@@ -84,6 +113,7 @@ def configure(*, level: LogLevel, fmt: LogFormat, stream: TextIO | None = None) 
     """
     target = sys.stderr if stream is None else stream
     _OUTPUT.target = cast("BinaryIO", target.buffer)
+    _OUTPUT.least = getattr(logging, level.upper())
     if fmt == "json":
         _OUTPUT.render = _render_json
     else:
@@ -110,6 +140,7 @@ class _Output:
     """
 
     target: BinaryIO
+    least: int
     render: Callable[[str, Fields], bytes]
     trace_id: Callable[[], str | None] | None = None
 
@@ -159,18 +190,23 @@ class _Output:
 
 
 class _Clock:
-    """Writes the time of now, UTC to the millisecond; the part above is kept for a second."""
+    """Writes the time of now, UTC to the millisecond; what was written last is kept."""
 
     def __init__(self) -> None:
-        self._last = (-1, "")
+        self._millisecond = -1
+        self._second = -1
+        self._prefix = self._text = ""
 
     def __call__(self) -> str:
-        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        known, prefix = self._last
-        if second != known:
-            prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-            self._last = (second, prefix)
-        return f"{prefix}{nanoseconds // 1_000_000:03d}Z"
+        millisecond = time.time_ns() // 1_000_000
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            second, rest = divmod(millisecond, 1000)
+            if second != self._second:
+                self._second = second
+                self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+            self._text = f"{self._prefix}{rest:03d}Z"
+        return self._text
 
 
 _now: Final = _Clock()

@@ -30,12 +30,13 @@ class Tracing:
     """
 
     def __init__(self, provider: "TracerProvider") -> None:
-        from opentelemetry import trace  # noqa: PLC0415  an extra that may be absent
+        from opentelemetry import context, trace  # noqa: PLC0415  an extra that may be absent
         from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
             TraceContextTextMapPropagator,
         )
 
         self._api = trace
+        self._context = context
         self._tracer = provider.get_tracer(_NAME)
         self._propagator = TraceContextTextMapPropagator()
 
@@ -53,9 +54,8 @@ class Tracing:
         ) as span:
             yield span
 
-    @contextlib.contextmanager
-    def attempt(self, carried: Mapping[str, str], number: int, job: str) -> Iterator["Span"]:
-        """The span of an attempt at an event.
+    def begin_attempt(self, carried: Mapping[str, str], number: int, job: str) -> "Span":
+        """The span of an attempt at an event: the current one for the rest of this context.
 
         Args:
             carried: what `carry` gave when the event was accepted.
@@ -68,14 +68,19 @@ class Tracing:
         if number > 1:
             parent, context = None, self._api.get_current_span(request).get_span_context()
             links = [self._api.Link(context)] if context.is_valid else []
-        with self._tracer.start_as_current_span(
+        span = self._tracer.start_span(
             "handle event",
             context=parent,
             kind=self._api.SpanKind.CONSUMER,
             links=links,
             attributes={PREFIX + "job": job, PREFIX + "attempt": number},
-        ) as span:
-            yield span
+        )
+        self._context.attach(self._api.set_span_in_context(span))
+        return span
+
+    def begin_step(self, name: str) -> "Span":
+        """A part of what the current span tells of, which stays the current one."""
+        return self._tracer.start_span(name)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator["Span"]:
@@ -83,9 +88,11 @@ class Tracing:
         with self._tracer.start_as_current_span(name) as span:
             yield span
 
-    def note_failure(self, span: "Span", error: str) -> None:
+    def note_failure(self, span: "Span", error: str | Exception) -> None:
         """Mark what a span tells of as failed."""
-        span.set_status(self._api.StatusCode.ERROR, error)
+        if isinstance(error, Exception):
+            span.record_exception(error)
+        span.set_status(self._api.StatusCode.ERROR, str(error))
 
     def carry(self) -> dict[str, str]:
         """What the other program needs to go on with the current trace."""

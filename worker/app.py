@@ -15,13 +15,14 @@ import msgspec
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
+from shared import garbage
 from shared.admin import admin_site, cached
 from shared.connection import connection_pool, open_redis
 from shared.durability import check_server
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 from shared.health import Problem
-from shared.logs import get_gathering_logger, get_logger
+from shared.logs import get_logger
 from shared.sellfern.reference_file import load_reference
 from shared.tracing import Tracing, open_tracing
 from worker import retention, stock
@@ -94,6 +95,7 @@ class _Program:
             concurrency=self.settings.concurrency,
             handlers=len(self.handlers),
         )
+        garbage.tune()
         try:
             await worker.async_run()
         except asyncio.CancelledError:
@@ -170,7 +172,7 @@ class _Program:
             policy=self.settings.policy,
             profiles=lambda: self.endpoints.current.organizations(),  # noqa: PLW0108  # it changes
             log=self.log,
-            report=Report(get_gathering_logger()),
+            report=Report.of_many(),
         )
         return stock.Context(pipeline, transitions, self.settings.lease, self.log)
 

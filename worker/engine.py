@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import arq
 from arq.constants import result_key_prefix
@@ -20,6 +20,7 @@ from worker.leases import Leases, Profiles
 from worker.outage import Outage
 from worker.stock import CLAIM, OURS, Context
 from worker.transitions import Claim, Claimed, Settlement
+from worker.work import Work
 
 _LONGEST_SLEEP: Final = 1.0
 """Seconds that an idle worker sleeps at the most before it looks by itself."""
@@ -60,7 +61,12 @@ class Worker(arq.Worker):
         self._context = context
         self._log = context.log
         self._transitions = context.transitions
-        self._slot_freed = asyncio.Event()
+        self._running: dict[str, Work | _Call] = {}
+        self.tasks = cast(
+            "dict[str, asyncio.Task[Any]]", self._running
+        )  # what arq counts, and ends
+        self._busy = 0
+        self._changed = asyncio.Event()
         self._foreign: dict[str, Claim] = {}
         self._leases = Leases(
             context.transitions,
@@ -89,10 +95,9 @@ class Worker(arq.Worker):
 
     async def close(self) -> None:
         """End what still runs, which gives it back, and close as arq does, whatever Redis does."""
-        for task in self.tasks.values():
-            if not task.cancelling():  # a second time would cut the giving back short
-                task.cancel()
-        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        for running in list(self._running.values()):
+            running.cancel()
+        await self._until_idle()
         await self._context.pipeline.ledger.drain()
         with contextlib.suppress(*REDIS_ERRORS):
             await self._transitions.leave(self._name)
@@ -109,7 +114,7 @@ class Worker(arq.Worker):
         await self._leases.announced.wait()  # without its slots, the caps would be wrong
         while self.allow_pick_jobs:
             if self._free() <= 0:
-                await self._until_a_slot_is_free()
+                await self._until_something_ends()
                 continue
             try:
                 claimed = await self._claim()
@@ -123,15 +128,20 @@ class Worker(arq.Worker):
         await self._until_idle()  # after a signal, arq cancels what takes longer than it may
 
     def _free(self) -> int:
-        return self.max_jobs - len(self.tasks)
+        """How many jobs it may take.
 
-    async def _until_a_slot_is_free(self) -> None:
-        self._slot_freed.clear()
-        await self._slot_freed.wait()
+        A job whose handler has ended needs no slot while Redis commits it. There is an end to how
+        many of those a worker holds, all the same.
+        """
+        return min(self.max_jobs - self._busy, 2 * self.max_jobs - len(self._running))
+
+    async def _until_something_ends(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
     async def _until_idle(self) -> None:
-        while self.tasks:
-            await asyncio.wait(self.tasks.values())
+        while self._running:
+            await self._until_something_ends()
 
     async def _claim(self) -> Claimed:
         """Claim a batch; one that is on its way when the worker is stopped is given back."""
@@ -140,7 +150,7 @@ class Worker(arq.Worker):
                 self._name,
                 most=min(self._free(), _MOST_CLAIMED),
                 lease=self._context.lease,
-                holding=len(self.tasks),
+                holding=len(self._running),
             )
         )
         try:
@@ -174,14 +184,34 @@ class Worker(arq.Worker):
     def _start_all(self, claimed: Claimed) -> None:
         for claim, payload in claimed.jobs:
             self._leases.take(claim)
-            task = self.loop.create_task(self._run(claim, payload))
-            self.tasks[claim.token] = task
-            task.add_done_callback(partial(self._ended, claim))
+            self._busy += 1
+            ended = partial(self._ended, claim)
+            delivery = None if self._has_hooks else jobs.read(payload)
+            if delivery is not None:  # what ``handle_event`` would come to, without the detour
+                work = Work(claim, delivery, ended, free_slot=self._free_slot)
+                self._running[claim.token] = work
+                self._context.pipeline.start(work)
+            else:
+                call = self._call(claim, jobs.deserialize(payload))
+                self._running[claim.token] = _Call(call, ended, free_slot=self._free_slot)
 
-    def _ended(self, claim: Claim, _: "asyncio.Task[None]") -> None:
-        del self.tasks[claim.token]
+    def _ended(self, claim: Claim, result: object) -> None:
+        """A job is no more this worker's; what went wrong, its lease brings back."""
+        self._running.pop(claim.token).leave_slot()
         self._leases.drop(claim)
-        self._slot_freed.set()
+        self._changed.set()
+        if not isinstance(result, BaseException):
+            self.jobs_complete += 1
+            return
+        self.jobs_failed += 1
+        if isinstance(result, Unavailable | TransitionError | REDIS_ERRORS):
+            self._log.warning("event_left_to_its_lease", job=claim.job, error=str(result))
+        elif isinstance(result, Exception):  # a worker outlives whatever one event does
+            self._log.error("event_left_to_its_lease", job=claim.job, exc_info=result)
+
+    def _free_slot(self) -> None:
+        self._busy -= 1
+        self._changed.set()
 
     @property
     def _has_hooks(self) -> bool:
@@ -189,25 +219,8 @@ class Worker(arq.Worker):
 
     def _cancel(self, claim: Claim) -> None:
         """Somebody else has the job: what this worker would still do with it is in vain."""
-        if task := self.tasks.get(claim.token):
-            task.cancel()
-
-    async def _run(self, claim: Claim, payload: bytes) -> None:
-        """Run one claimed job to its end; whatever goes wrong, its lease brings it back."""
-        delivery = None if self._has_hooks else jobs.read(payload)
-        try:
-            if delivery is not None:  # what ``handle_event`` would come to, without the detour
-                await self._context.pipeline.run(claim, delivery)
-            else:
-                await self._call(claim, jobs.deserialize(payload))
-        except (Unavailable, TransitionError, *REDIS_ERRORS) as exc:
-            self._log.warning("event_left_to_its_lease", job=claim.job, error=str(exc))
-            self.jobs_failed += 1
-        except Exception:  # noqa: BLE001  a worker outlives whatever one event does
-            self._log.exception("event_left_to_its_lease", job=claim.job)
-            self.jobs_failed += 1
-        else:
-            self.jobs_complete += 1
+        if running := self._running.get(claim.token):
+            running.cancel()
 
     async def _call(self, claim: Claim, record: dict[str, Any]) -> None:
         name = record["f"]
@@ -274,3 +287,29 @@ class Worker(arq.Worker):
             else:
                 outage.over()
                 await asyncio.sleep(_BEAT)
+
+
+class _Call:
+    """A job that runs by arq's functions, in a task; cancelled as `Work` is, at most once."""
+
+    def __init__(
+        self,
+        call: Coroutine[Any, Any, None],
+        ended: Callable[[object], None],
+        *,
+        free_slot: Callable[[], None],
+    ) -> None:
+        self._task = asyncio.get_running_loop().create_task(call)
+        self._task.add_done_callback(self._tell)
+        self._ended = ended
+        self.leave_slot = free_slot
+
+    def cancel(self) -> None:
+        if not self._task.cancelling():  # a second time would cut the giving back short
+            self._task.cancel()
+
+    def done(self) -> bool:
+        return self._task.done()
+
+    def _tell(self, task: "asyncio.Task[None]") -> None:
+        self._ended(asyncio.CancelledError() if task.cancelled() else task.exception())

@@ -63,7 +63,8 @@ class Leases:
     async def beat(self) -> None:
         """One sign of life, for the worker and all that it holds."""
         await self._publish()
-        description = with_load(self.description, running=len(self), started=self._started)
+        running = min(len(self), self.slots)  # the rest has been handled, and is being committed
+        description = with_load(self.description, running=running, started=self._started)
         for batch in _batches(self._held.values()):
             lost = await self.transitions.renew(
                 self.worker,

@@ -8,7 +8,7 @@ from structlog.typing import FilteringBoundLogger
 
 from shared import keys, metrics
 from shared.connection import REDIS_ERRORS, translate
-from shared.group_commit import GroupCommit
+from shared.group_commit import GroupCommit, Tell
 from worker.outage import Outage
 from worker.transitions import LANES, Marked, MarkRequest, Settled, Settlement, Transitions
 
@@ -38,24 +38,25 @@ class Ledger:
     ) -> None:
         self._patience = patience
         self._log = log
+        # A name begins with its organization, near enough for taking turns.
         self._marks: GroupCommit[MarkRequest, Marked] = GroupCommit(
             self._persistently("mark", transitions.mark),
             weigh=lambda request: len(request.event_id),
-            flow=lambda request: _organization(request.claim.job),
+            flow=lambda request: request.claim.job.partition(":")[0],
             most_items=_BATCH,
             lanes=LANES,
         )
         self._settlements: GroupCommit[Settlement, Settled] = GroupCommit(
             self._persistently("settle", transitions.settle),
             weigh=_size,
-            flow=lambda settlement: _organization(settlement.claim.job),
+            flow=lambda settlement: settlement.claim.job.partition(":")[0],
             most_items=_BATCH,
             lanes=LANES,
         )
         self._reads: GroupCommit[str, bytes | None] = GroupCommit(
             self._persistently("read", transitions.read),
             weigh=len,
-            flow=lambda name: _organization(name.removeprefix(keys.STATE)),
+            flow=lambda name: name.removeprefix(keys.STATE).partition(":")[0],
         )
 
     def mark(self, request: MarkRequest) -> "asyncio.Future[Marked]":
@@ -67,9 +68,17 @@ class Ledger:
         """
         return self._marks.submit(request)
 
+    def post_mark(self, request: MarkRequest, tell: Tell[Marked]) -> None:
+        """The same, for somebody who is told the mark, or what ``mark`` would raise."""
+        self._marks.post(request, tell)
+
     def settle(self, settlement: Settlement) -> "asyncio.Future[Settled]":
         """Say what is to become of a job; raises as ``mark`` does."""
         return self._settlements.submit(settlement)
+
+    def post_settlement(self, settlement: Settlement, tell: Tell[Settled]) -> None:
+        """The same, for somebody who is told what became of it, or what ``mark`` would raise."""
+        self._settlements.post(settlement, tell)
 
     async def read_state(self, organization: str, key: str) -> bytes | None:
         """A raw value of an organization's state; raises as ``mark`` does."""
@@ -102,11 +111,6 @@ class Ledger:
                     return answers
 
         return sent
-
-
-def _organization(name: str) -> str:
-    """Whose a job or a key is, near enough for taking turns."""
-    return name.partition(":")[0]
 
 
 def _size(settlement: Settlement) -> int:

@@ -6,8 +6,9 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from time import perf_counter, time
-from typing import Any
+from typing import Any, Final, cast
 
 import msgspec
 from structlog.typing import FilteringBoundLogger
@@ -15,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from shared import keys
 from shared.endpoints import OrganizationProfile
 from shared.errors import Unavailable
+from shared.group_commit import resolve
 from shared.job import Delivery
 from shared.sellfern.envelope import Envelope
 from shared.sellfern.reference import Reference
@@ -28,12 +30,13 @@ from worker.outcomes import Dead, Done, Duplicate, Later, Outcome, Reject, Relea
 from worker.registry import HandlerFunction, Handlers
 from worker.reports import Report
 from worker.state import State
-from worker.time_limit import TimeLimit
+from worker.time_limit import TimeLimit, TimeLimits
 from worker.transitions import Claim, Mark, Marked, MarkRequest, Refused, Settled, Settlement
 from worker.work import Work
 
 _MOST_ROUNDS = 10
 _MOST_ERROR_CHARACTERS = 2000
+_ANOTHER_ROUND: Final = (Settled.AGAIN, Settled.CONFLICT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,33 +83,54 @@ class Pipeline:
     log: FilteringBoundLogger
     report: Report
     random: Callable[[], float] = field(default=random.random)
+    _limits: TimeLimits = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_limits", TimeLimits(self.policy.handler_timeout))
 
     async def run(self, claim: Claim, delivery: Delivery | None) -> Settled:
         """Handle one claimed job and settle it.
-
-        Another round follows where the mark changed hands, or a value that the handler read has
-        changed before the commit.
 
         Raises:
             Unavailable: Redis stayed away; nothing was settled and the lease brings it back.
             asyncio.CancelledError: the worker stops; the job has been given back.
         """
-        work = Work(claim, delivery)
+        end: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+        work = Work(claim, delivery, partial(resolve, end))
+        self.start(work)
         try:
-            for _ in range(_MOST_ROUNDS):
-                outcome = await self._outcome(work)
-                settled = await self._settle(work, outcome)
-                if settled not in (Settled.AGAIN, Settled.CONFLICT):
-                    return settled
-            return await self._settle(work, Later("the state kept changing before the commit"))
+            return await asyncio.shield(end)
         except asyncio.CancelledError:
+            work.cancel()
             with contextlib.suppress(Unavailable):  # the lease gives it back all the same
-                await self._settle(work, Released())
+                await end
             raise
 
-    async def _outcome(self, work: Work) -> Outcome:
-        """One round, up to what should become of the job."""
+    def start(self, work: Work) -> None:
+        """Handle a claimed job and settle it; `Work.ended` is told.
+
+        No step waits: what Redis answers and what the handler returns call the next one. A task is
+        made for the handler only, since tasks and futures would cost more than all other steps.
+        """
+        self._begin_round(work)
+
+    def _begin_round(self, work: Work) -> None:
+        """The first one, or another: the mark changed hands, or a value that the handler read."""
+        work.rounds += 1
         work.state = None
+        try:
+            dead = self._decode(work)
+            if work.is_cancelled:
+                self._settle(work, Released())
+            elif dead is not None:
+                self._settle(work, dead)
+            else:
+                self._mark(work)
+        except Exception as exc:  # noqa: BLE001  whatever one event does, it must be told
+            work.ended(exc)
+
+    def _decode(self, work: Work) -> Dead | None:
+        """Learn what it is about, up to its envelope."""
         if work.delivery is None:
             return Dead("undecodable", "the payload is not a record that this version reads")
         if keys.organization_of(work.claim.job) != work.delivery.organization:
@@ -117,61 +141,90 @@ class Pipeline:
         if isinstance(decoded, Dead):
             return decoded
         work.envelope = decoded
-        marked = await self._mark(work, decoded)
-        if not isinstance(marked, Marked):
-            return marked
-        verdict = judgement.judge(
-            decoded,
-            organization=work.delivery.organization,
-            received_at=work.delivery.received_at,
-            marked=marked,
-            reference=self.reference,
-            limits=self.policy.limits,
-        )
-        return verdict or await self._handle(work, decoded, work.delivery)
+        return None
 
-    async def _mark(self, work: Work, envelope: Envelope) -> Marked | Outcome:
+    def _mark(self, work: Work) -> None:
+        envelope = cast("Envelope", work.envelope)
+        until = judgement.provable_until(envelope, self.policy.limits)
+        request = MarkRequest(work.claim, envelope.id, until)
+        self.ledger.post_mark(request, partial(self._marked, work))
+
+    def _marked(self, work: Work, marked: Marked | Exception) -> None:
         try:
-            until = judgement.provable_until(envelope, self.policy.limits)
-            marked = await self.ledger.mark(MarkRequest(work.claim, envelope.id, until))
-        except Refused as exc:
-            return Later(f"mark: {exc}")
-        if marked.mark is Mark.LOST:
-            return Released()  # which is lost as well, and told so
+            outcome = self._judge(work, marked)
+            if outcome is None:
+                self._hand_over(work)
+            else:
+                self._settle(work, outcome)
+        except Exception as exc:  # noqa: BLE001  as in `_begin_round`
+            work.ended(exc)
+
+    def _judge(self, work: Work, marked: Marked | Exception) -> Outcome | None:
+        """Why the event must not reach a handler, or ``None``."""
+        if isinstance(marked, Refused):
+            return Later(f"mark: {marked}")
+        if isinstance(marked, Exception):
+            raise marked
+        if work.is_cancelled or marked.mark is Mark.LOST:
+            return Released()  # a lost one is told so once more
+        envelope, delivery = cast("Envelope", work.envelope), cast("Delivery", work.delivery)
         if marked.mark in (Mark.DUPLICATE, Mark.CONFLICTING):
             if marked.mark is Mark.CONFLICTING:
                 self.report.conflicting(work.claim, envelope)
             return Duplicate()
         if marked.mark is Mark.REVIVED:
             work.claim.attempts = 0
-        return marked
+        return judgement.judge(
+            envelope,
+            organization=delivery.organization,
+            received_at=delivery.received_at,
+            marked=marked,
+            reference=self.reference,
+            limits=self.policy.limits,
+        )
 
-    async def _handle(self, work: Work, envelope: Envelope, delivery: Delivery) -> Outcome:
+    def _hand_over(self, work: Work) -> None:
+        """Give the event to its handler, in a task of its own."""
+        envelope, delivery = cast("Envelope", work.envelope), cast("Delivery", work.delivery)
         registration = self.handlers.find(envelope.type, delivery.organization)
         if registration is None:
-            return Dead("no_handler", f"no handler is registered for {envelope.type}")
+            dead = Dead("no_handler", f"no handler is registered for {envelope.type}")
+            self._settle(work, dead)
+            return
         if registration.function is None:
-            return Done()
+            self._settle(work, Done())
+            return
         try:
             data = registration.data.decode(envelope.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            return Dead("malformed", f"data: {exc}")
+            self._settle(work, Dead("malformed", f"data: {exc}"))
+            return
         event = _event(envelope, delivery, data, work.claim.attempts + 1)
+        asyncio.get_running_loop().create_task(self._handle(work, registration.function, event))
+
+    async def _handle(self, work: Work, function: HandlerFunction, event: Event[Any]) -> None:
+        # Known from here on, not before: a task that is cancelled before it starts never does.
+        work.handling = asyncio.current_task()
+        outcome: Outcome = Released()
         started = perf_counter()
         try:
-            return await self._attempt(work, registration.function, event)
-        finally:
+            if not work.is_cancelled:
+                outcome = await self._attempt(work, function, event)
             work.seconds = perf_counter() - started
+            work.handling = None
+            self._settle(work, outcome)
+        except Exception as exc:  # noqa: BLE001  as in `_begin_round`
+            work.ended(exc)
 
     async def _attempt(self, work: Work, function: HandlerFunction, event: Event[Any]) -> Outcome:
         organization = self._organization(event)
-        limit = TimeLimit(self.policy.handler_timeout)
+        limit = TimeLimit(self._limits)
         try:
             with limit:
                 result = await function(event, organization)
-        except (Exception, SystemExit, asyncio.CancelledError) as exc:
+        except (Exception, SystemExit, asyncio.CancelledError) as exc:  # noqa: BLE001  any is one
             if isinstance(exc, asyncio.CancelledError) and limit.is_cancelled_from_outside:
-                raise
+                return Released()
             if isinstance(exc, asyncio.CancelledError | TimeoutError) and limit.is_over:
                 error = f"the handler took longer than {self.policy.handler_timeout:g} s"
                 return Later(error, failed=True)
@@ -195,16 +248,37 @@ class Pipeline:
             settings=profile.settings if profile else {},
         )
 
-    async def _settle(self, work: Work, outcome: Outcome) -> Settled:
+    def _settle(self, work: Work, outcome: Outcome) -> None:
         outcome = self._last_attempt(work.claim, outcome)
+        work.leave_slot()
         settlement = self._settlement(work, outcome)
+        self.ledger.post_settlement(settlement, partial(self._settled, work, outcome))
+
+    def _settled(self, work: Work, outcome: Outcome, settled: Settled | Exception) -> None:
         try:
-            settled = await self.ledger.settle(settlement)
-        except Refused as exc:
-            outcome = self._last_attempt(work.claim, Later(f"commit: {exc}"))
-            settled = await self.ledger.settle(self._settlement(work, outcome))
-        self.report.settled(work, outcome, settled, now=time())
-        return settled
+            if isinstance(settled, Refused) and not work.is_refused:
+                work.is_refused = True
+                self._settle(work, Later(f"commit: {settled}"))
+                return
+            if not isinstance(settled, Exception):
+                self.report.settled(work, outcome, settled, now=time())
+                if settled in _ANOTHER_ROUND and self._goes_on(work):
+                    return
+        except Exception as exc:  # noqa: BLE001  as in `_begin_round`
+            settled = exc
+        work.ended(settled)
+
+    def _goes_on(self, work: Work) -> bool:
+        """Begin another round, or settle for less; whether there was still something to do."""
+        work.is_refused = False
+        if work.rounds > _MOST_ROUNDS:
+            return False
+        if work.rounds < _MOST_ROUNDS:
+            self._begin_round(work)
+        else:
+            work.rounds += 1
+            self._settle(work, Later("the state kept changing before the commit"))
+        return True
 
     def _last_attempt(self, claim: Claim, outcome: Outcome) -> Outcome:
         """The one place that knows how many attempts there are."""

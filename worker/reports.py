@@ -4,11 +4,12 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from prometheus_client import Histogram
 from structlog.typing import FilteringBoundLogger
 
 from shared import metrics
+from shared.logs import Form, get_gathering_logger
 from shared.sellfern.envelope import Envelope
+from shared.tally import Distribution
 from worker.outcomes import Dead, Later, Outcome
 from worker.transitions import Claim, Settled
 from worker.work import Work
@@ -22,7 +23,9 @@ _NAMES = {
     Settled.LOST: "lost",
 }
 _COUNTS = {settled: metrics.EVENTS.labels(name) for settled, name in _NAMES.items()}
+_HANDLED = _COUNTS[Settled.DONE]
 _CONFLICTING = metrics.EVENTS.labels("conflicting")
+_FIELDS = ("job", "event_id", "type", "attempt", "seconds")
 
 # msgspec quotes the value that is none of an enum's or a union's, and a field that it doesn't know.
 _QUOTED = re.compile(r"'.*'|(?<=unknown field )`.*`", re.DOTALL)
@@ -34,9 +37,16 @@ class Report:
 
     Attributes:
         log: one line for each.
+        handled: logs what nearly all lines say; without it `log` does that, too.
     """
 
     log: FilteringBoundLogger
+    handled: Form | None = None
+
+    @classmethod
+    def of_many(cls) -> "Report":
+        """One for thousands of events a second; to be made after ``logs.configure``."""
+        return cls(get_gathering_logger(), Form("event_handled", *_FIELDS))
 
     def conflicting(self, claim: Claim, envelope: Envelope) -> None:
         """An event id has come with other bytes than before."""
@@ -52,16 +62,16 @@ class Report:
             settled: what Redis made of it.
             now: seconds since the epoch.
         """
+        if settled is Settled.DONE:
+            self._handled(work, now)
+            return
         if settled is Settled.CONFLICT:
             metrics.STATE_CONFLICTS.inc()
         if settled not in _NAMES:  # another round follows
             return
         _COUNTS[settled].inc()
-        if work.seconds and work.envelope:  # only types of the reference reach a handler
-            _seconds(work.envelope.type, settled).observe(work.seconds)
+        _observe(work, _NAMES[settled])
         match settled:
-            case Settled.DONE:
-                self._handled(work, now)
             case Settled.RETRIED if isinstance(outcome, Later):
                 self._line("warning", "event_retried", work, error=outcome.error)
             case Settled.DEAD if isinstance(outcome, Dead):
@@ -72,9 +82,14 @@ class Report:
                 self._line("info", f"event_{_NAMES[settled]}", work)
 
     def _handled(self, work: Work, now: float) -> None:
+        _HANDLED.inc()
+        _observe(work, "handled")
         if work.delivery is not None:
             metrics.ACCEPTED_TO_HANDLED.observe(max(0.0, now - work.delivery.received_at / 1000))
-        self._line("info", "event_handled", work)
+        if self.handled is None:
+            self._line("info", "event_handled", work)
+        else:
+            self.handled(*_values(work))
 
     def _buried(self, work: Work, outcome: Dead) -> None:
         metrics.DEAD_LETTERS.labels(outcome.reason).inc()
@@ -84,21 +99,25 @@ class Report:
         self._line("error", "event_dead", work, reason=outcome.reason, error=_loggable(outcome))
 
     def _line(self, level: str, event: str, work: Work, **fields: object) -> None:
-        envelope = work.envelope
-        getattr(self.log, level)(
-            event,
-            job=work.claim.job,
-            event_id=envelope.id if envelope else None,
-            type=envelope.type if envelope else None,
-            attempt=work.claim.attempts + 1,
-            seconds=round(work.seconds, 6),
-            **fields,
-        )
+        known = dict(zip(_FIELDS, _values(work), strict=True))
+        getattr(self.log, level)(event, **known, **fields)
+
+
+def _values(work: Work) -> tuple[str, str | None, str | None, int, float]:
+    """What every line says, as `_FIELDS` names it."""
+    claim, envelope = work.claim, work.envelope
+    event_id, event_type = (envelope.id, envelope.type) if envelope else (None, None)
+    return claim.job, event_id, event_type, claim.attempts + 1, round(work.seconds, 6)
+
+
+def _observe(work: Work, ended: str) -> None:
+    if work.seconds and work.envelope:  # only types of the reference reach a handler
+        _seconds(work.envelope.type, ended).observe(work.seconds)
 
 
 @lru_cache(maxsize=1024)
-def _seconds(event_type: str, settled: Settled) -> Histogram:
-    return metrics.HANDLER_DURATION.labels(event_type, _NAMES[settled])
+def _seconds(event_type: str, ended: str) -> Distribution:
+    return metrics.HANDLER_DURATION.labels(event_type, ended)
 
 
 def _loggable(dead: Dead) -> str:

@@ -12,10 +12,10 @@ local claim, first = read_claim(job)
 local now = now_ms()
 if first then adopt_foreign(job, now) end
 local result = { claim.attempts, claim.claims, now }
-local score = tonumber(redis.call('ZSCORE', key.queue, job)) or 0
-if score < key.deferred_from then
+local score = redis.call('ZSCORE', key.queue, job) or '0'
+if tonumber(score) < key.deferred_from then
   claim.virtual = score
-  raise_system_time(score)
+  raise_system_time(tonumber(score))
 end
 set_token(claim, token)
 claim.claims = claim.claims + 1

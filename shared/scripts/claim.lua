@@ -28,9 +28,8 @@ local function promote(job)
     write_claim(claim)
   end
   -- In order, the job goes back to the place that it had.
-  local had_place = in_order(claim.organization) and claim.virtual > 0
-  local virtual = had_place and claim.virtual or retry_time(claim.organization)
-  places[job] = number(virtual)
+  local had_place = in_order(claim.organization) and tonumber(claim.virtual) > 0
+  places[job] = had_place and claim.virtual or number(retry_time(claim.organization))
 end
 
 local due = redis.call('ZRANGE', key.queue, key.deferred_from, now, 'BYSCORE', 'LIMIT', 0,
@@ -64,7 +63,7 @@ local parked_here, parked_by = {}, {}
 local function park(job, organization, virtual)
   parked_here[#parked_here + 1] = job
   parked_by[organization] = parked_by[organization] or {}
-  table.insert(parked_by[organization], number(virtual))
+  table.insert(parked_by[organization], virtual)
   table.insert(parked_by[organization], job)
 end
 
@@ -105,7 +104,7 @@ local function give(claim, virtual, payload)
   write_claim(claim)
   running[claim.organization] = running[claim.organization] + 1
   places[claim.job] = until_when
-  highest = math.max(highest, virtual)
+  highest = math.max(highest, tonumber(virtual))
   bytes = bytes + #payload
   jobs[#jobs + 1] = result
 end
@@ -138,7 +137,7 @@ end
 
 -- Answers whether the job has left the part of the queue that is in line.
 local function look_at(page, place)
-  local job, virtual = page[place], tonumber(page[place + 1])
+  local job, virtual = page[place], page[place + 1]
   local organization = organization_of(job)
   if must_wait(organization) or not slot_is_free(organization) then
     park(job, organization, virtual)

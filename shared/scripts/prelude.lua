@@ -3,6 +3,7 @@
 --
 -- A claim is "token:attempts:claims:virtual time:event id". The token is empty when nobody holds
 -- the job; `claims` counts the claims since the last outcome; the event id is empty until known.
+-- The virtual time stays the text that Redis gave, since it is kept more often than compared.
 --
 -- A call of Redis costs more than what it does. So a batch is read as a whole by the functions
 -- `fetch_…`, and what a script changes is gathered here and written by `finish`. Who reads by the
@@ -10,7 +11,7 @@
 -- first.
 
 local counted, slots, waiting, buried, freed = {}, {}, {}, {}, {}
-local claims_known, claims_changed, places = {}, {}, {}
+local claims_known, claims_read, claims_changed, places = {}, {}, {}, {}
 local marks_known, marks_taken, names_to_delete, leaving = {}, {}, {}, {}
 
 local most_arguments = 1000 -- Lua's stack has room for a few thousand
@@ -53,16 +54,34 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Whole numbers of any size and fractions alike, without loss.
+-- Whole numbers and fractions alike, without loss; most are whole, and quicker to write as such.
 local function number(value)
+  if value % 1 == 0 and math.abs(value) < 2 ^ 53 then return string.format('%d', value) end
   return string.format('%.17g', value)
 end
 
+-- The same for the few small numbers that are written again and again.
+local small_numbers = {}
+
+local function small_number(value)
+  local text = small_numbers[value]
+  if not text then
+    text = number(value)
+    small_numbers[value] = text
+  end
+  return text
+end
+
 -- A job that none of ours made belongs to a flow of its own: '?' is no organization's id.
+local organizations = {}
+
 local function organization_of(job)
-  local organization = string.match(job, '^([%w_-]+):')
-  if organization and #organization <= 64 then return organization end
-  return '?'
+  local organization = organizations[job]
+  if organization then return organization end
+  organization = string.match(job, '^([%w_-]+):')
+  if not organization or #organization > 64 then organization = '?' end
+  organizations[job] = organization
+  return organization
 end
 
 local function fetch_claims(jobs)
@@ -91,15 +110,14 @@ local function read_claim(job)
     token = token or '',
     attempts = tonumber(attempts) or 0,
     claims = tonumber(claims) or 0,
-    virtual = tonumber(virtual) or 0,
+    virtual = tonumber(virtual) and virtual or '0',
     event_id = event_id or '',
   }, not raw
 end
 
 local function write_claim(claim)
-  claims_changed[claim.job] = table.concat({
-    claim.token, claim.attempts, claim.claims, number(claim.virtual), claim.event_id,
-  }, ':')
+  claims_changed[claim.job] = claim.token .. ':' .. small_number(claim.attempts) .. ':'
+    .. small_number(claim.claims) .. ':' .. claim.virtual .. ':' .. claim.event_id
 end
 
 local function write_claims()
@@ -119,7 +137,8 @@ end
 
 -- The one rule: whoever does not hold the job's token changes nothing.
 local function held_claim(job, token)
-  local claim = read_claim(job)
+  local claim = claims_changed[job] == nil and claims_read[job] or read_claim(job)
+  claims_read[job] = nil -- it may be changed from now on, and nothing come of that
   if token ~= '' and claim.token == token then return claim end
   return nil
 end

@@ -198,7 +198,7 @@ function settle.done(claim, details)
   end
   local why = commit(prefix, details[3], claim.event_id)
   if why then return 'refused:' .. why end
-  end_mark(name, 'done:' .. claim.job, number(details[1]))
+  end_mark(name, 'done:' .. claim.job, small_number(details[1]))
   remove_record(claim.organization, claim.job)
   if details[4] then handler_worked(claim) end
   remove_job(claim)
@@ -278,7 +278,7 @@ function settle.release(claim)
   claim.claims = math.max(claim.claims - 1, 0)
   clear_token(claim)
   write_claim(claim)
-  places[claim.job] = number(claim.virtual > 0 and claim.virtual or 1)
+  places[claim.job] = tonumber(claim.virtual) > 0 and claim.virtual or '1'
   count('released')
   wake_one()
   return 'released'
@@ -289,14 +289,29 @@ function settle.remove(claim)
   return 'removed'
 end
 
+-- Most settlements of a batch say the same.
+local details_known = {}
+
+local function details_of(packed)
+  local details = details_known[packed]
+  if not details then
+    details = cmsgpack.unpack(packed)
+    details_known[packed] = details
+  end
+  return details
+end
+
 local function fetch()
   local jobs, marks = {}, {}
   for i = 1, #ARGV, 4 do jobs[#jobs + 1] = ARGV[i] end
   fetch_claims(jobs)
   fetch_records(jobs)
   for _, job in ipairs(jobs) do
-    local event_id = string.match(raw_claim(job) or '', '^%x*:%d+:%d+:[^:]*:(.+)$')
-    if event_id then marks[#marks + 1] = mark_name(organization_of(job), event_id) end
+    local claim = read_claim(job)
+    claims_read[job] = claim
+    if claim.event_id ~= '' then
+      marks[#marks + 1] = mark_name(claim.organization, claim.event_id)
+    end
   end
   fetch_marks(marks)
 end
@@ -307,7 +322,7 @@ for i = 1, #ARGV, 4 do
   local claim = held_claim(ARGV[i], ARGV[i + 1])
   local result = 'lost'
   if claim then
-    result = protected(settle[ARGV[i + 2]], claim, cmsgpack.unpack(ARGV[i + 3]))
+    result = protected(settle[ARGV[i + 2]], claim, details_of(ARGV[i + 3]))
   end
   results[#results + 1] = result
 end

@@ -283,8 +283,9 @@ async def test_cron_jobs_and_hooks_are_arqs(redis: Redis) -> None:
     running = asyncio.create_task(worker.async_run())
     await asyncio.wait_for(ran.wait(), 20)
     worker.burst = True
-    while worker.tasks:
-        await asyncio.wait(worker.tasks.values())
+    async with asyncio.timeout(20):
+        while worker.tasks:
+            await asyncio.sleep(0.002)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await worker.close()

@@ -10,12 +10,14 @@ import pytest
 from redis.asyncio import Redis
 
 from shared import keys
+from shared.group_commit import Tell
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
 from worker.engine import Worker
 from worker.leases import Leases
-from worker.transitions import Claimed
+from worker.ledger import Ledger
+from worker.transitions import Claimed, Settled, Settlement
 
 
 class Stage:
@@ -146,6 +148,41 @@ async def test_a_worker_runs_as_many_at_once_as_it_has_slots(redis: Redis, stage
         stage.go.set()
         await drained(redis)
     assert stage.most == 7
+
+
+class Held:
+    """A ledger's settlements, held back until they are let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> None:
+        self._real = ledger.post_settlement
+        self._held: list[tuple[Settlement, Tell[Settled]]] = []
+        monkeypatch.setattr(ledger, "post_settlement", lambda *each: self._held.append(each))
+
+    def let_go(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ledger, "post_settlement", self._real)
+        for each in self._held:
+            self._real(*each)
+
+
+async def test_a_slot_is_free_once_its_handler_has_ended(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis, stage: Stage
+) -> None:
+    """While Redis commits, the next one runs; there is an end to how many are held that way."""
+    ledger = stage.place.pipeline.ledger
+    held = Held(monkeypatch, ledger)
+    stage.go.set()
+    for n in range(10):
+        await stage.place.accept(body("", f"org_{n}"), organization=f"org_{n}")
+    worker = stage.place.worker(slots=3)
+    async with working(worker):
+        for _ in range(6):
+            await stage.start()
+        now_held = await account(redis)
+        free = worker._free()
+        held.let_go(ledger, monkeypatch)
+        await drained(redis)
+    assert (len(now_held.leased_or_deferred), free) == (6, 0)
+    assert await account(redis) == NOTHING
 
 
 async def asleep_or_full(stage: Stage, slots: int) -> None:

@@ -3,18 +3,23 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Never
 
 import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from shared import job as jobs
 from shared import keys
 from shared.endpoints import OrganizationProfile
+from shared.group_commit import Tell
 from tests.integration.jobs import NOTHING, account, counters, mark_of, record_of
 from tests.integration.workplace import POLICY, Workplace, body, now
 from worker import Event, Handlers, Organization, Reject, Retry
-from worker.transitions import Settled
+from worker.pipeline import Pipeline
+from worker.transitions import Claim, Marked, MarkRequest, Settled, Settlement
+from worker.work import Work
 
 
 class Order(msgspec.Struct):
@@ -297,6 +302,85 @@ async def test_a_handler_that_is_cancelled_gives_its_job_back_uncounted(redis: R
     assert (claim.attempts, claim.claims) == (0, 0)
 
 
+class Started:
+    """A claimed job that is started without anybody who waits for it."""
+
+    def __init__(self, place: Workplace, claim: Claim, payload: bytes) -> None:
+        self.end: asyncio.Future[Settled | Exception] = asyncio.get_running_loop().create_future()
+        self.work = Work(claim, jobs.decode(payload), self.end.set_result)
+        self.start = partial(place.pipeline.start, self.work)
+
+    async def ended(self) -> Settled | Exception:
+        return await asyncio.wait_for(self.end, 10)
+
+
+async def claimed(place: Workplace) -> Started:
+    await place.accept(body())
+    ((claim, payload),) = await place.claim()
+    return Started(place, claim, payload)
+
+
+async def test_what_is_cancelled_while_its_mark_is_on_its_way_is_given_back(
+    redis: Redis, place: Workplace, seen: Seen
+) -> None:
+    started = await claimed(place)
+    started.start()
+    started.work.cancel()
+    assert await started.ended() is Settled.RELEASED
+    assert seen.events == []
+    assert len((await account(redis)).queued) == 1
+
+
+async def test_what_is_cancelled_before_its_handler_begins_is_given_back(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace, seen: Seen
+) -> None:
+    started, real = await claimed(place), place.pipeline.ledger.post_mark
+
+    def post_mark(request: MarkRequest, tell: Tell[Marked]) -> None:
+        def then(marked: Marked | Exception) -> None:
+            tell(marked)  # which makes the handler's task
+            started.work.cancel()
+
+        real(request, then)
+
+    monkeypatch.setattr(place.pipeline.ledger, "post_mark", post_mark)
+    started.start()
+    assert await started.ended() is Settled.RELEASED
+    assert seen.events == []
+    assert len((await account(redis)).queued) == 1
+
+
+async def test_what_is_cancelled_while_its_end_is_on_its_way_has_ended(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace
+) -> None:
+    started, real = await claimed(place), place.pipeline.ledger.post_settlement
+
+    def post_settlement(settlement: Settlement, tell: Tell[Settled]) -> None:
+        real(settlement, tell)
+        started.work.cancel()
+
+    monkeypatch.setattr(place.pipeline.ledger, "post_settlement", post_settlement)
+    started.start()
+    assert await started.ended() is Settled.DONE
+    assert place.lines.events() == ["event_handled"]
+    assert await account(redis) == NOTHING
+
+
+@pytest.mark.parametrize("step", ["_decode", "_judge", "_organization", "_settlement"])
+async def test_an_error_of_our_own_is_told_and_the_lease_brings_the_event_back(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace, step: str
+) -> None:
+    started, error = await claimed(place), ZeroDivisionError("ours")
+
+    def fails(*_: object) -> Never:
+        raise error
+
+    monkeypatch.setattr(Pipeline, step, fails)
+    started.start()
+    assert await started.ended() is error
+    assert len((await account(redis)).running) == 1
+
+
 async def test_a_conflict_runs_the_handler_again_until_its_reads_hold(redis: Redis) -> None:
     runs = 0
 
@@ -351,7 +435,6 @@ async def test_a_foreign_value_under_the_mark_is_an_attempt(redis: Redis, place:
 async def test_a_job_that_somebody_else_has_by_now_is_lost(
     redis: Redis, place: Workplace, seen: Seen
 ) -> None:
-    from shared import job as jobs  # noqa: PLC0415
 
     (job,) = await place.accept(body("evt_1"))
     ((late, payload),) = await place.claim()

@@ -518,3 +518,55 @@ def test_without_an_event_loop_nothing_is_gathered() -> None:
     with logging_to(stream):
         logs.get_gathering_logger().info("happened")
         assert stream.events == ["happened"]
+
+
+VALUES = ("org_a:1", None, "order.updated", 1, 0.25)
+
+
+def said(values: tuple[Any, ...], *, fmt: LogFormat, form: bool) -> str:
+    """One line without its time, as a form or as the gathering logger writes it."""
+    stream, names = Stream(), ("job", "event_id", "type", "attempt", "seconds")
+    with logging_to(stream, fmt=fmt):
+        if form:
+            logs.Form("event_handled", *names)(*values)
+        else:
+            fields = dict(zip(names, values, strict=True))
+            logs.get_gathering_logger().info("event_handled", **fields)
+    return re.sub(r"[-\dT]*\d\d:\d\d:\d\d\.\d{3}Z?", "", stream.text)
+
+
+@pytest.mark.parametrize("fmt", ["json", "console"])
+@pytest.mark.parametrize("first", ["org_a:1", "\x1b[2Jü", "\ud800", 2**70])
+def test_a_form_writes_what_the_logger_would(fmt: LogFormat, first: str | int) -> None:
+    values = (first, *VALUES[1:])
+    assert "event_handled" in said(values, fmt=fmt, form=True)
+    assert said(values, fmt=fmt, form=True) == said(values, fmt=fmt, form=False)
+
+
+def test_a_form_says_nothing_below_the_level() -> None:
+    stream = Stream()
+    with logging_to(stream, level="warning"):
+        logs.Form("event_handled", "job")("org_a:1")
+    assert stream.text == ""
+
+
+def test_a_form_bears_the_trace() -> None:
+    stream = Stream()
+    with logging_to(stream):
+        logs.show_trace(lambda: "4bf9")
+        try:
+            logs.Form("event_handled", "job")("org_a:1")
+        finally:
+            logs.show_trace(None)
+    assert (stream.first["trace_id"], stream.first["job"]) == ("4bf9", "org_a:1")
+
+
+async def test_a_turns_forms_are_one_write() -> None:
+    stream = Stream()
+    with logging_to(stream):
+        form = logs.Form("event_handled", "job")
+        for number in range(3):
+            form(f"org_a:{number}")
+        assert stream.text == ""
+        await asyncio.sleep(0)
+        assert stream.bytes.writes == 1

@@ -42,7 +42,7 @@ def test_the_readme_tells_of_every_metric_and_of_no_other() -> None:
 
 
 def test_no_counter_tells_when_it_was_made() -> None:
-    metrics.EVENTS.labels(outcome="handled")
+    metrics.EVENTS.labels("handled")
     body, _ = metrics.render()
     assert b"_created" not in body
     assert b'sellfern_events_total{outcome="handled"}' in body
