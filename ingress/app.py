@@ -61,6 +61,7 @@ async def _serve(
             open_queue(redis, settings.durability, settings.backlog) as writer,
         ):
             receiver, site = _receiver_and_site(endpoints, writer, settings, tracing)
+            garbage.tune()
             async with (
                 admin_site(
                     settings.admin_host,
@@ -72,7 +73,6 @@ async def _serve(
                 ),
                 listening(settings, receiver, ready, site) as listener,
             ):
-                garbage.tune()
                 with gauges.registered():
                     await stop.wait()
                 await listener.drain()

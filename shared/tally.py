@@ -59,7 +59,7 @@ class _Metric(Collector, Generic[Child]):
     ) -> None:
         self._name = name
         self._documentation = documentation
-        self._labels = tuple(labels)
+        self._labelnames = tuple(labels)
         self._children: dict[tuple[str, ...], Child] = {}
         registry.register(self)
 
@@ -71,8 +71,8 @@ class _Metric(Collector, Generic[Child]):
         """
         child = self._children.get(values)
         if child is None:
-            if len(values) != len(self._labels):
-                raise ValueError(f"{self._name}: expected {self._labels}, got {values}")
+            if len(values) != len(self._labelnames):
+                raise ValueError(f"{self._name}: expected {self._labelnames}, got {values}")
             child = self._children[values] = self._new()
         return child
 
@@ -104,7 +104,7 @@ class Counter(_Metric[Count]):
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """The numbers of now."""
-        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labelnames)
         for values, child in self._children.items():
             family.add_metric(values, child.total)
         yield family
@@ -140,7 +140,7 @@ class Histogram(_Metric[Distribution]):
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The numbers of now."""
-        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labelnames)
         bounds = [*map(str, self._bounds), "+Inf"]
         for values, child in self._children.items():
             buckets = list(zip(bounds, accumulate(child.numbers), strict=True))

@@ -89,13 +89,13 @@ class _Program:
 
     async def run(self, worker: Worker) -> None:
         """Run until stopped; arq cancels its main task then."""
+        garbage.tune()
         self.log.info(
             "worker_started",
             worker=self.name,
             concurrency=self.settings.concurrency,
             handlers=len(self.handlers),
         )
-        garbage.tune()
         try:
             await worker.async_run()
         except asyncio.CancelledError:

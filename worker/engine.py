@@ -25,7 +25,10 @@ from worker.work import Work
 _LONGEST_SLEEP: Final = 1.0
 """Seconds that an idle worker sleeps at the most before it looks by itself."""
 
-_MOST_CLAIMED: Final = 256
+_MOST_CLAIMED: Final = 48
+"""Jobs of one claim: more, and the scripts of others wait too long for Redis; fewer, and claims,
+which come one after the other, don't keep the slots filled."""
+
 _BEAT: Final = 0.5
 """Seconds between arq's own beats: health record and cron."""
 
