@@ -1,7 +1,6 @@
 """Log lines: an event name with fields, as JSON for machines or as text for people."""
 
 import asyncio
-import contextlib
 import datetime as dt
 import enum
 import logging
@@ -94,8 +93,12 @@ class Form:
             return
         if _OUTPUT.render is _render_json and _OUTPUT.trace_id is None:
             line = self._line(_now(), "info", self._event, *values)
-            with contextlib.suppress(UnicodeEncodeError, OverflowError):
-                _OUTPUT.gather(escape_json(_encode(line)) + b"\n")
+            try:
+                encoded = _encode(line)
+            except (UnicodeEncodeError, OverflowError):
+                pass  # said below, with what JSON can hold
+            else:
+                _OUTPUT.gather(escape_json(encoded) + b"\n")
                 return
         fields = {"event": self._event, **dict(zip(self._names, values, strict=True))}
         _OUTPUT.gather(_OUTPUT.line("info", fields))
