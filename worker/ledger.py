@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-_BATCH: Final = 24
+_BATCH: Final = 40
 """Items in a call: fewer than a worker has slots, so that it handles what the last call brought
 while Redis works on the next one. With everything in one call, each waits for the other."""
 

@@ -118,7 +118,7 @@ async def test_marks_and_settlements_of_many_handlers_go_in_bounded_batches(size
     claims = [Claim(f"org_a:{number}", "aa") for number in range(600)]
     await asyncio.gather(*(ledger.mark(MarkRequest(each, "evt_1")) for each in claims))
     await asyncio.gather(*(ledger.settle(Settlement(each, "release")) for each in claims))
-    assert sizes.of == [24] * 50
+    assert sizes.of == [40] * 30
 
 
 async def test_settlements_that_write_much_go_in_batches_of_a_megabyte(sizes: Sizes) -> None:
