@@ -207,7 +207,7 @@ class Worker(arq.Worker):
             self.jobs_complete += 1
             return
         self.jobs_failed += 1
-        if isinstance(result, Unavailable | TransitionError | REDIS_ERRORS):
+        if isinstance(result, (Unavailable, TransitionError, *REDIS_ERRORS)):
             self._log.warning("event_left_to_its_lease", job=claim.job, error=str(result))
         elif isinstance(result, Exception):  # a worker outlives whatever one event does
             self._log.error("event_left_to_its_lease", job=claim.job, exc_info=result)

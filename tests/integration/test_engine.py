@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared import keys
+from shared.errors import Unavailable
 from shared.group_commit import Tell
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
@@ -17,7 +19,7 @@ from worker import Event, Handlers, Organization
 from worker.engine import Worker
 from worker.leases import Leases
 from worker.ledger import Ledger
-from worker.transitions import Claimed, Settled, Settlement
+from worker.transitions import Claimed, Marked, MarkRequest, Settled, Settlement
 
 
 class Stage:
@@ -187,6 +189,46 @@ async def test_a_slot_is_free_once_its_handler_has_ended(
         await drained(redis)
     assert (len(now_held.leased_or_deferred), free) == (6, 0)
     assert await account(redis) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("redis_unreachable", "no connection to Redis"),
+        RedisConnectionError("reset"),
+        ZeroDivisionError("ours"),
+    ],
+)
+async def test_what_redis_did_not_settle_is_left_to_its_lease_and_blocks_nobody(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis, stage: Stage, error: Exception
+) -> None:
+    ledger = stage.place.pipeline.ledger
+    real, failed = ledger.post_mark, list[Tell[Marked]]()
+
+    def post_mark(request: MarkRequest, tell: Tell[Marked]) -> None:
+        if len(failed) < 3:
+            failed.append(tell)
+            asyncio.get_running_loop().call_soon(tell, error)
+        else:
+            real(request, tell)
+
+    monkeypatch.setattr(ledger, "post_mark", post_mark)
+    stage.go.set()
+    for n in range(6):
+        await stage.place.accept(body("", f"org_{n}"), organization=f"org_{n}")
+    worker = stage.place.worker(slots=3)
+    async with working(worker):
+        for _ in range(3):
+            await stage.start()
+        async with asyncio.timeout(10):
+            while worker.tasks:
+                await asyncio.sleep(0.002)
+        assert worker._free() == 3
+    lines = stage.place.lines.of("event_left_to_its_lease")
+    assert len(lines) == worker.jobs_failed == 3
+    left = await account(redis)
+    assert left.leased_or_deferred == {line["job"] for line in lines}
+    assert sum(left.running.values()) == 3
 
 
 async def asleep_or_full(stage: Stage, slots: int) -> None:
