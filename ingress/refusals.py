@@ -1,7 +1,6 @@
 """What the ingress refuses, in the log and in the metrics."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from http import HTTPStatus
 from time import monotonic
 from typing import Final
@@ -18,7 +17,6 @@ _SHOWN_LENGTH: Final = 64
 _log = get_logger()
 
 
-@lru_cache(maxsize=256)
 def counter(outcome: str) -> Count:
     """The counter of the requests that ended so."""
     return metrics.INGRESS_REQUESTS.labels(outcome)

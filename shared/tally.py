@@ -52,15 +52,29 @@ Child = TypeVar("Child", Count, Distribution)
 
 
 class _Metric(Collector, Generic[Child]):
-    """A child for every combination of label values; one that has no labels is there at once."""
+    """A child for every combination of label values; one that has no labels is there at once.
+
+    Args:
+        name: without what is shown behind it.
+        documentation: shown with it.
+        labels: their names.
+        registry: what shows it.
+    """
 
     def __init__(
-        self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str] = (),
+        *,
+        registry: CollectorRegistry,
     ) -> None:
         self._name = name
         self._documentation = documentation
         self._labelnames = tuple(labels)
         self._children: dict[tuple[str, ...], Child] = {}
+        if not labels:
+            self.labels()
         registry.register(self)
 
     def labels(self, *values: str) -> Child:
@@ -81,26 +95,11 @@ class _Metric(Collector, Generic[Child]):
 
 
 class Counter(_Metric[Count]):
-    """Counts; its name is shown with ``_total`` behind it.
+    """Counts; ``_total`` is shown behind its name."""
 
-    Args:
-        name: without ``_total``.
-        documentation: shown with it.
-        labels: their names.
-        registry: what shows it.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        documentation: str,
-        labels: Sequence[str] = (),
-        *,
-        registry: CollectorRegistry,
-    ) -> None:
-        super().__init__(name, documentation, labels, registry)
-        if not labels:
-            self.inc = self.labels().inc
+    def inc(self, by: float = 1) -> None:
+        """Count so many more, where there are no labels."""
+        self.labels().inc(by)
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """The numbers of now."""
@@ -114,14 +113,10 @@ class Counter(_Metric[Count]):
 
 
 class Histogram(_Metric[Distribution]):
-    """Tells how values are distributed.
+    """Tells how values lie; ``_bucket``, ``_count`` and ``_sum`` are shown behind its name.
 
     Args:
-        name: shown with ``_bucket``, ``_count`` and ``_sum`` behind it.
-        documentation: shown with it.
-        labels: their names.
         buckets: the bounds, rising, without infinity.
-        registry: what shows it.
     """
 
     def __init__(
@@ -133,10 +128,12 @@ class Histogram(_Metric[Distribution]):
         buckets: Iterable[float],
         registry: CollectorRegistry,
     ) -> None:
-        super().__init__(name, documentation, labels, registry)
         self._bounds = [float(bound) for bound in buckets]
-        if not labels:
-            self.observe = self.labels().observe
+        super().__init__(name, documentation, labels, registry=registry)
+
+    def observe(self, value: float) -> None:
+        """Count a value, where there are no labels."""
+        self.labels().observe(value)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The numbers of now."""

@@ -2,14 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 from structlog.typing import FilteringBoundLogger
 
 from shared import metrics
 from shared.logs import Form, get_gathering_logger
 from shared.sellfern.envelope import Envelope
-from shared.tally import Distribution
 from worker.outcomes import Dead, Later, Outcome
 from worker.transitions import Claim, Settled
 from worker.work import Work
@@ -23,7 +21,6 @@ _NAMES = {
     Settled.LOST: "lost",
 }
 _COUNTS = {settled: metrics.EVENTS.labels(name) for settled, name in _NAMES.items()}
-_HANDLED = _COUNTS[Settled.DONE]
 _CONFLICTING = metrics.EVENTS.labels("conflicting")
 _FIELDS = ("job", "event_id", "type", "attempt", "seconds")
 
@@ -62,16 +59,17 @@ class Report:
             settled: what Redis made of it.
             now: seconds since the epoch.
         """
-        if settled is Settled.DONE:
-            self._handled(work, now)
-            return
         if settled is Settled.CONFLICT:
             metrics.STATE_CONFLICTS.inc()
         if settled not in _NAMES:  # another round follows
             return
         _COUNTS[settled].inc()
-        _observe(work, _NAMES[settled])
+        if work.seconds and work.envelope:  # only types of the reference reach a handler
+            taken = metrics.HANDLER_DURATION.labels(work.envelope.type, _NAMES[settled])
+            taken.observe(work.seconds)
         match settled:
+            case Settled.DONE:
+                self._handled(work, now)
             case Settled.RETRIED if isinstance(outcome, Later):
                 self._line("warning", "event_retried", work, error=outcome.error)
             case Settled.DEAD if isinstance(outcome, Dead):
@@ -82,8 +80,6 @@ class Report:
                 self._line("info", f"event_{_NAMES[settled]}", work)
 
     def _handled(self, work: Work, now: float) -> None:
-        _HANDLED.inc()
-        _observe(work, "handled")
         if work.delivery is not None:
             metrics.ACCEPTED_TO_HANDLED.observe(max(0.0, now - work.delivery.received_at / 1000))
         if self.handled is None:
@@ -108,16 +104,6 @@ def _values(work: Work) -> tuple[str, str | None, str | None, int, float]:
     claim, envelope = work.claim, work.envelope
     event_id, event_type = (envelope.id, envelope.type) if envelope else (None, None)
     return claim.job, event_id, event_type, claim.attempts + 1, round(work.seconds, 6)
-
-
-def _observe(work: Work, ended: str) -> None:
-    if work.seconds and work.envelope:  # only types of the reference reach a handler
-        _seconds(work.envelope.type, ended).observe(work.seconds)
-
-
-@lru_cache(maxsize=1024)
-def _seconds(event_type: str, ended: str) -> Distribution:
-    return metrics.HANDLER_DURATION.labels(event_type, ended)
 
 
 def _loggable(dead: Dead) -> str:
