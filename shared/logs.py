@@ -193,23 +193,18 @@ class _Output:
 
 
 class _Clock:
-    """Writes the time of now, UTC to the millisecond; what was written last is kept."""
+    """Writes the time of now, UTC to the millisecond; the part above is kept for a second."""
 
     def __init__(self) -> None:
-        self._millisecond = -1
-        self._second = -1
-        self._prefix = self._text = ""
+        self._last = (-1, "")
 
     def __call__(self) -> str:
-        millisecond = time.time_ns() // 1_000_000
-        if millisecond != self._millisecond:
-            self._millisecond = millisecond
-            second, rest = divmod(millisecond, 1000)
-            if second != self._second:
-                self._second = second
-                self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-            self._text = f"{self._prefix}{rest:03d}Z"
-        return self._text
+        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        known, prefix = self._last
+        if second != known:
+            prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+            self._last = (second, prefix)
+        return f"{prefix}{nanoseconds // 1_000_000:03d}Z"
 
 
 _now: Final = _Clock()

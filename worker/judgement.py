@@ -48,7 +48,7 @@ def judge(
     envelope: Envelope,
     *,
     organization: str,
-    received_at: datetime,
+    received_at: int,
     marked: Marked,
     reference: Reference,
     limits: Limits,
@@ -58,7 +58,7 @@ def judge(
     Args:
         envelope: what the body claims.
         organization: what the endpoint's secret proves.
-        received_at: when the ingress took it; aware.
+        received_at: when the ingress took it, epoch milliseconds.
         marked: what was found under its event id, and Redis's clock then.
         reference: the events that Sellfern's API Reference lists.
         limits: of age.
@@ -88,8 +88,9 @@ def _judge_catalogue(envelope: Envelope, reference: Reference) -> Dead | None:
     )
 
 
-def _judge_age(envelope: Envelope, received_at: datetime, limits: Limits) -> Dead | None:
-    age = (received_at - envelope.created_at).total_seconds()
+def _judge_age(envelope: Envelope, received_at: int, limits: Limits) -> Dead | None:
+    received = datetime.fromtimestamp(received_at / 1000, tz=UTC)
+    age = (received - envelope.created_at).total_seconds()
     if age > limits.max_event_age:
         return Dead(
             "stale",

@@ -174,11 +174,10 @@ class Pipeline:
             return Duplicate()
         if marked.mark is Mark.REVIVED:
             work.claim.attempts = 0
-        work.received_at = datetime.fromtimestamp(delivery.received_at / 1000, tz=UTC)
         return judgement.judge(
             envelope,
             organization=delivery.organization,
-            received_at=work.received_at,
+            received_at=delivery.received_at,
             marked=marked,
             reference=self.reference,
             limits=self.policy.limits,
@@ -200,7 +199,7 @@ class Pipeline:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             self._settle(work, Dead("malformed", f"data: {exc}"))
             return
-        event = _event(work, envelope, delivery, data)
+        event = _event(envelope, delivery, data, work.claim.attempts + 1)
         asyncio.get_running_loop().create_task(self._handle(work, registration.function, event))
 
     async def _handle(self, work: Work, function: HandlerFunction, event: Event[Any]) -> None:
@@ -315,7 +314,7 @@ class Pipeline:
         return (retention, tuple(state.reads.items()), tuple(state.operations), True)
 
 
-def _event(work: Work, envelope: Envelope, delivery: Delivery, data: Any) -> Event[Any]:
+def _event(envelope: Envelope, delivery: Delivery, data: Any, attempt: int) -> Event[Any]:
     return Event(
         id=envelope.id,
         type=envelope.type,
@@ -323,8 +322,8 @@ def _event(work: Work, envelope: Envelope, delivery: Delivery, data: Any) -> Eve
         organization_id=delivery.organization,
         data=data,
         raw=delivery.body,
-        attempt=work.claim.attempts + 1,
-        received_at=cast("datetime", work.received_at),
+        attempt=attempt,
+        received_at=datetime.fromtimestamp(delivery.received_at / 1000, tz=UTC),
     )
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -22,7 +21,6 @@ class Work(msgspec.Struct, eq=False):
         delivery: what was received; ``None`` when the payload is no record of ours.
         ended: told how it ended; an exception where its lease has to bring it back.
         envelope: once decoded.
-        received_at: when the ingress took it, once it is judged; aware.
         state: what the handler read and changed, once it ran.
         seconds: that the handler took.
         rounds: how often it was begun.
@@ -37,7 +35,6 @@ class Work(msgspec.Struct, eq=False):
     delivery: Delivery | None
     ended: Tell[Settled]
     envelope: Envelope | None = None
-    received_at: datetime | None = None
     state: State | None = None
     seconds: float = 0.0
     rounds: int = 0
