@@ -44,6 +44,12 @@ class Stage:
 
         self.place = Workplace(redis, handlers)
 
+    async def accept_one_each(self, number: int) -> None:
+        """Accept an event of each of so many organizations; their handlers end by themselves."""
+        self.go.set()
+        for n in range(number):
+            await self.place.accept(body("", f"org_{n}"), organization=f"org_{n}")
+
     async def start(self) -> Event[Any]:
         """Wait for a handler to start."""
         return await asyncio.wait_for(self.started.get(), 10)
@@ -176,9 +182,7 @@ async def test_a_slot_is_free_once_its_handler_has_ended(
     """While Redis commits, the next one runs; there is an end to how many are held that way."""
     ledger = stage.place.pipeline.ledger
     held = Held(monkeypatch, ledger)
-    stage.go.set()
-    for n in range(10):
-        await stage.place.accept(body("", f"org_{n}"), organization=f"org_{n}")
+    await stage.accept_one_each(10)
     worker = stage.place.worker(slots=3)
     async with working(worker):
         for _ in range(6):
@@ -213,9 +217,7 @@ async def test_what_redis_did_not_settle_is_left_to_its_lease_and_blocks_nobody(
             real(request, tell)
 
     monkeypatch.setattr(ledger, "post_mark", post_mark)
-    stage.go.set()
-    for n in range(6):
-        await stage.place.accept(body("", f"org_{n}"), organization=f"org_{n}")
+    await stage.accept_one_each(6)
     worker = stage.place.worker(slots=3)
     async with working(worker):
         for _ in range(3):
