@@ -10,7 +10,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Tell: TypeAlias = Callable[[Result | Exception], None]
-"""Is told an item's result, or why there is none; once, and raises nothing."""
+"""Is told an item's result, or why there is none; once. What it raises, the loop's exception
+handler gets, as from any callback: others of its batch are told all the same."""
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -133,7 +134,11 @@ class GroupCommit(Generic[Item, Result]):
         except Exception as exc:  # noqa: BLE001  whatever it is, those who wait must be told
             results = [exc] * len(batch)
         for (_, tell), result in zip(batch, results, strict=True):
-            tell(result)
+            try:
+                tell(result)
+            except Exception as exc:  # noqa: BLE001  the others are yet to be told
+                context = {"message": "told of its result, somebody failed", "exception": exc}
+                asyncio.get_running_loop().call_exception_handler(context)
 
 
 def resolve(future: "asyncio.Future[Result]", result: Result | Exception) -> None:

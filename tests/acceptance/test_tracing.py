@@ -90,7 +90,7 @@ async def test_a_trace_goes_from_the_request_to_the_commit_and_a_retry_links_to_
                 signed = body("evt_1", data={"act": "fail", "times": 1})
                 assert (await receiver.deliver(signed)).status == 202
                 first, second = await collector.await_named("handle event", 2)
-                (request,) = collector.named("POST /webhooks/{endpoint}")
+                (request,) = await collector.await_named("POST /webhooks/{endpoint}")
                 (handled,) = await worker.logged("event_handled")
                 (retried,) = await worker.logged("event_retried")
             services = {span.span_id: service for service, span in collector.spans}

@@ -72,6 +72,24 @@ async def test_a_batch_that_fails_fails_for_each_who_waits_and_the_next_goes_on(
     assert await commits.submit(b"3") == 1
 
 
+async def test_who_fails_over_a_result_keeps_nobody_else_from_theirs() -> None:
+    async def send(items: list[bytes]) -> Sequence[int | Exception]:
+        return [len(item) for item in items]
+
+    def fail(_: int | Exception) -> None:
+        raise ValueError("mine")
+
+    raised: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: raised.append(context["exception"])
+    )
+    commits: GroupCommit[bytes, int] = GroupCommit(send, weigh=len, flow=flow)
+    commits.post(b"1", fail)
+    assert await commits.submit(b"22") == 2
+    assert [str(each) for each in raised] == ["mine"]
+    assert await commits.submit(b"333") == 3
+
+
 async def test_one_items_exception_is_its_own() -> None:
     async def send(items: list[bytes]) -> Sequence[int | Exception]:
         return [KeyError("mine") if item == b"bad" else 1 for item in items]
