@@ -85,7 +85,8 @@ async def test_who_fails_over_a_result_keeps_nobody_else_from_theirs() -> None:
     )
     commits: GroupCommit[bytes, int] = GroupCommit(send, weigh=len, flow=flow)
     commits.post(b"1", fail)
-    assert await commits.submit(b"22") == 2
+    async with asyncio.timeout(10):
+        assert await commits.submit(b"22") == 2
     assert [str(each) for each in raised] == ["mine"]
     assert await commits.submit(b"333") == 3
 
