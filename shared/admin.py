@@ -24,7 +24,8 @@ CACHE_SECONDS: Final = 1.0
 CHECK_SECONDS: Final = 5.0
 """How long a check may take until the program counts as not ready."""
 
-_CHECK: Final[web.AppKey[Check]] = web.AppKey("check")
+_READY: Final[web.AppKey[Check]] = web.AppKey("ready")
+_ALIVE: Final[web.AppKey[Check]] = web.AppKey("alive")
 _REFRESH: Final[web.AppKey[Callable[[], Awaitable[None]] | None]] = web.AppKey("refresh")
 _log = get_logger()
 
@@ -53,6 +54,7 @@ async def admin_site(
     ready: Check,
     *,
     prefix: str = "INGRESS_ADMIN",
+    alive: Check | None = None,
     routes: Iterable[web.RouteDef] = (),
     refresh: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[int]:
@@ -62,6 +64,7 @@ async def admin_site(
         host: the address to listen on.
         port: the port; 0 picks one. It is logged as ``admin_listening`` and given to the block.
         ready: asked at every ``/readyz``; wrap what is costly in `cached`.
+        alive: asked at every ``/livez``; without it the program lives if it answers.
         prefix: what the names of the settings of host and port start with.
         routes: what else there is to see.
         refresh: awaited before the metrics are shown.
@@ -69,7 +72,9 @@ async def admin_site(
     Raises:
         SettingsError: host and port can't be listened on.
     """
-    runner = web.AppRunner(_app(ready, routes, refresh), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        _app(ready, alive or _nothing, routes, refresh), access_log=None, shutdown_timeout=1.0
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
@@ -81,14 +86,20 @@ async def admin_site(
         await runner.cleanup()
 
 
+async def _nothing() -> list[Problem]:
+    return []
+
+
 def _app(
     ready: Check,
+    alive: Check,
     routes: Iterable[web.RouteDef],
     refresh: Callable[[], Awaitable[None]] | None,
 ) -> web.Application:
     app = web.Application()
     app[_REFRESH] = refresh
-    app[_CHECK] = ready
+    app[_READY] = ready
+    app[_ALIVE] = alive
     app.add_routes(
         [
             web.get("/livez", _livez),
@@ -100,14 +111,19 @@ def _app(
     return app
 
 
-async def _livez(_: web.Request) -> web.Response:
-    return _json(200, {"alive": True})
+async def _livez(request: web.Request) -> web.Response:
+    problems = await _problems(request.app[_ALIVE])
+    shown = {"problems": _shown(problems)} if problems else {}
+    return _json(503 if problems else 200, {"alive": not problems, **shown})
 
 
 async def _readyz(request: web.Request) -> web.Response:
-    problems = await _problems(request.app[_CHECK])
-    shown = [{"code": problem.code, "message": problem.message} for problem in problems]
-    return _json(503 if problems else 200, {"ready": not problems, "problems": shown})
+    problems = await _problems(request.app[_READY])
+    return _json(503 if problems else 200, {"ready": not problems, "problems": _shown(problems)})
+
+
+def _shown(problems: list[Problem]) -> list[dict[str, str]]:
+    return [{"code": problem.code, "message": problem.message} for problem in problems]
 
 
 async def _problems(check: Check) -> list[Problem]:

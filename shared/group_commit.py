@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import copy_context
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar, cast
 
@@ -48,6 +49,8 @@ class GroupCommit(Generic[Item, Result]):
         self._most_items = most_items
         self._most_bytes = most_bytes
         self._lanes = lanes
+        # Its tasks serve everybody: they must not see what the one who came first has set.
+        self._context = copy_context()
         self._waiting: dict[Hashable, deque[tuple[Item, Tell[Result]]]] = {}
         self._on_their_way: set[Hashable] = set()
         self._held_back: dict[Hashable, deque[tuple[Item, Tell[Result]]]] = {}
@@ -78,7 +81,8 @@ class GroupCommit(Generic[Item, Result]):
         """See to it that somebody will send what waits, if that isn't so already."""
         if not self._is_starting and len(self._flushing) < self._lanes:
             self._is_starting = True
-            self._flushing.add(asyncio.create_task(self._flush()))
+            task = asyncio.get_running_loop().create_task(self._flush(), context=self._context)
+            self._flushing.add(task)
 
     async def _flush(self) -> None:
         self._is_starting = False

@@ -53,6 +53,15 @@ class PayloadError(SellfernError):
     """A payload is not a record that this version reads."""
 
 
+class NewerPayloadError(PayloadError):
+    """A payload is a record of ours with more in it than this version knows.
+
+    In every deploy old workers run beside a new ingress. So a version may add arguments behind
+    those that there are, and change nothing else; workers that don't know them leave the job to
+    those that do.
+    """
+
+
 def serialize(record: dict[str, Any]) -> bytes:
     """Write arq's record ``{t, f, a, k, et}``; arq calls this as its ``job_serializer``."""
     return _encoder.encode(record)
@@ -126,8 +135,12 @@ def from_arguments(arguments: tuple[Any, ...] | list[Any]) -> Delivery:
 
     Raises:
         PayloadError: they are not endpoint, organization, received-at, headers and body.
+        NewerPayloadError: they are these, and more.
     """
     names = ("endpoint", "organization", "received_at", "headers", "body")
+    if len(arguments) > len(names):
+        from_arguments(arguments[: len(names)])
+        raise NewerPayloadError(f"expected {len(names)} arguments, got {len(arguments)}")
     if len(arguments) != len(names):
         raise PayloadError(f"expected {len(names)} arguments, got {len(arguments)}")
     try:

@@ -25,6 +25,8 @@ SLOTS = "sellfern:slots"
 DUTY = "sellfern:duty"
 WAKE = "sellfern:wake"
 BREAKERS = "sellfern:breakers"
+UNHANDLED = "sellfern:unhandled"
+"""Jobs that no worker could handle yet, with the moment of the first look (epoch milliseconds)."""
 
 JOB = "arq:job:"
 ARQ_RETRY = "arq:retry:"
@@ -59,6 +61,7 @@ _LUA_NAMES = {
     "duty": DUTY,
     "wake": WAKE,
     "breakers": BREAKERS,
+    "unhandled": UNHANDLED,
     "job": JOB,
     "arq_retry": ARQ_RETRY,
     "parked": PARKED,

@@ -103,6 +103,24 @@ STATE_CONFLICTS: Final = Counter(
     registry=REGISTRY,
 )
 
+HANDLERS_STUCK: Final = Gauge(
+    "sellfern_stuck_handlers",
+    "Handlers that go on though they were cancelled and their events settled",
+    registry=REGISTRY,
+)
+HANDLERS_STUCK_TOTAL: Final = Counter(
+    "sellfern_handlers_stuck",
+    "Handlers that did not end when they were cancelled, by event type",
+    ["type"],
+    registry=REGISTRY,
+)
+LOOP_BLOCKED: Final = Counter(
+    "sellfern_loop_blocked_seconds",
+    "Seconds that a worker's loop stood still, by the type of the event whose handler kept it",
+    ["type"],
+    registry=REGISTRY,
+)
+
 LEASES_RENEWED: Final = Counter(
     "sellfern_leases_renewed",
     "Leases renewed: one for each event held, each time",

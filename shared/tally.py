@@ -104,7 +104,7 @@ class Counter(_Metric[Count]):
     def collect(self) -> Iterator[CounterMetricFamily]:
         """The numbers of now."""
         family = CounterMetricFamily(self._name, self._documentation, labels=self._labelnames)
-        for values, child in self._children.items():
+        for values, child in list(self._children.items()):
             family.add_metric(values, child.total)
         yield family
 
@@ -139,7 +139,7 @@ class Histogram(_Metric[Distribution]):
         """The numbers of now."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labelnames)
         bounds = [*map(str, self._bounds), "+Inf"]
-        for values, child in self._children.items():
+        for values, child in list(self._children.items()):
             buckets = list(zip(bounds, accumulate(child.numbers), strict=True))
             family.add_metric(values, buckets, child.sum)
         yield family

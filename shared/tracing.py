@@ -88,6 +88,12 @@ class Tracing:
         with self._tracer.start_as_current_span(name) as span:
             yield span
 
+    def enter_step(self, name: str) -> "Span":
+        """The same, and the current span for the rest of this context."""
+        span = self._tracer.start_span(name)
+        self._context.attach(self._api.set_span_in_context(span))
+        return span
+
     def note_failure(self, span: "Span", error: str | Exception) -> None:
         """Mark what a span tells of as failed."""
         if isinstance(error, Exception):

@@ -7,15 +7,17 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from time import monotonic
+from typing import Final
 
 import msgspec
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
-from shared import garbage
+from shared import garbage, logs
 from shared.admin import admin_site, cached
 from shared.connection import connection_pool, open_redis
 from shared.durability import check_server
@@ -25,59 +27,57 @@ from shared.health import Problem
 from shared.logs import get_logger
 from shared.sellfern.reference_file import load_reference
 from shared.tracing import Tracing, open_tracing
-from worker import retention, stock
+from worker import process, retention, stock
+from worker.aside import Aside
+from worker.attempts import naming
 from worker.engine import Worker
+from worker.exits import Deadline, Exit
 from worker.leases import Profiles
 from worker.ledger import Ledger
+from worker.origins import own_context
+from worker.outcomes import text_of
 from worker.pipeline import Pipeline
+from worker.pulse import Pulse
 from worker.registry import Handlers
 from worker.reports import Report
 from worker.settings import WorkerSettings
-from worker.traced import TracedPipeline
+from worker.traced import Tracer
 from worker.transitions import Transitions
+from worker.work import Work
 
-_CONNECTIONS = 10
+_CONNECTIONS: Final = 10
 """Kept by wires: claim 1, mark 2, settle 2, read 1; for sleeping 1; the rest is for all else."""
-_ARQ_CONNECTIONS = 4
-_SETTLE_SECONDS = 30.0
+_ASIDE_CONNECTIONS: Final = 2
+_ARQ_CONNECTIONS: Final = 4
+_SETTLE_SECONDS: Final = 30.0
 """What a job may take beside its handler: waiting for Redis, mostly."""
+_CLOSING_SECONDS: Final = 5.0
+"""What the end may take beyond DRAIN_SECONDS, come what may."""
+_MOST_NAMED: Final = 10
+_LAST_SECONDS: Final = 1.0
+"""What the process may live on after its last line."""
 
 
-async def serve(settings: WorkerSettings, endpoints: EndpointsFile, handlers: Handlers) -> None:
+def run(settings: WorkerSettings, endpoints: EndpointsFile, handlers: Handlers) -> Exit:
     """Run a worker until SIGTERM or SIGINT; a second one ends it at once.
 
     Raises:
-        SettingsError: Redis can't be reached or is too old, or the admin port is taken.
+        SettingsError: Redis can't be worked with, or the admin port is taken.
     """
-    with open_tracing(settings.common.tracing, "sellfern-worker") as tracing:
-        await _serve(_Program(settings, endpoints, handlers, get_logger().bind(), tracing))
-
-
-async def _serve(program: "_Program") -> None:
-    settings = program.settings
-    async with open_redis(settings.common.redis_url, connections=_CONNECTIONS) as redis:
-        if problems := await check_server(redis):
-            got = "; ".join(problem.message for problem in problems)
-            url = settings.common.redis_url
-            raise SettingsError("REDIS_URL", "a Redis that can be worked with", f"{url}: {got}")
-
-        async def ready() -> list[Problem]:
-            return await program.problems(redis)
-
-        async with (
-            program.endpoints.watching(),
-            admin_site(
-                settings.admin_host, settings.admin_port, cached(ready), prefix="WORKER_ADMIN"
-            ),
-            program.worker(redis) as worker,
-            program.signals(worker),
-        ):
-            await program.run(worker)
+    program = _Program(settings, endpoints, handlers, get_logger().bind())
+    with open_tracing(settings.common.tracing, "sellfern-worker") as program.tracing:
+        has_ended = process.run(
+            program.main, broken=program.break_off, stopped=program.note_stopped_loop
+        )
+    program.log.info("worker_stopped", worker=program.name)
+    # A thread that a handler left would keep the process; a task that didn't end has no other way.
+    program.deadline.set(_LAST_SECONDS if has_ended else 0.0)
+    return program.exit
 
 
 @dataclass(slots=True)
 class _Program:
-    """This process: what it is made of, and whether it is to stop."""
+    """This process: what it is made of, and why it is to stop."""
 
     settings: WorkerSettings
     endpoints: EndpointsFile
@@ -85,10 +85,35 @@ class _Program:
     log: FilteringBoundLogger
     tracing: Tracing | None = None
     stopping: bool = False
+    exit: Exit = Exit.DRAINED
     name: str = field(default_factory=lambda: f"{socket.gethostname()}-{secrets.token_hex(3)}")
+    pulse: Pulse = field(init=False)
+    deadline: Deadline = field(init=False)
+    _worker: Worker | None = None
+    _main: "asyncio.Task[None] | None" = None
 
-    async def run(self, worker: Worker) -> None:
-        """Run until stopped; arq cancels its main task then."""
+    def __post_init__(self) -> None:
+        self.pulse = Pulse(self.settings.blocked_after, own_context())
+        self.deadline = Deadline(self._last_words, logs.flush)
+
+    async def main(self) -> None:
+        """Run until stopped."""
+        self._main = asyncio.current_task()
+        url = self.settings.common.redis_url
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            await enter(self._signals())
+            aside = await enter(Aside())
+            looking = await enter(aside.within(open_redis(url, connections=_ASIDE_CONNECTIONS)))
+            await enter(aside.within(self._admin_site(looking)))
+            redis = await enter(open_redis(url, connections=_CONNECTIONS))
+            if problems := await check_server(redis):
+                got = "; ".join(problem.message for problem in problems)
+                raise SettingsError("REDIS_URL", "a Redis that can be worked with", f"{url}: {got}")
+            await enter(self.endpoints.watching())
+            await self._work(await enter(self._opened_worker(redis, aside)))
+
+    async def _work(self, worker: Worker) -> None:
         garbage.tune()
         self.log.info(
             "worker_started",
@@ -96,24 +121,24 @@ class _Program:
             concurrency=self.settings.concurrency,
             handlers=len(self.handlers),
         )
-        try:
-            await worker.async_run()
-        except asyncio.CancelledError:
-            if not self.stopping:
-                raise
-        self.log.info("worker_stopped", worker=self.name)
+        await worker.async_run()
 
     @contextlib.asynccontextmanager
-    async def worker(self, redis: Redis) -> AsyncIterator[Worker]:
+    async def _opened_worker(self, redis: Redis, aside: Aside) -> AsyncIterator[Worker]:
         """The worker, which gives back at its end what it still holds."""
-        pool = connection_pool(self.settings.common.redis_url, connections=_ARQ_CONNECTIONS)
+        url = self.settings.common.redis_url
+        pool = connection_pool(url, connections=_ARQ_CONNECTIONS)
         context = self._context(redis)
-        worker = Worker(
+        worker = self._worker = Worker(
             context,
             redis,
+            open_redis=lambda: open_redis(url, connections=_ASIDE_CONNECTIONS),
             name=self.name,
             description=self._description(),
             profiles=self._profiles,
+            pulse=self.pulse,
+            aside=aside,
+            leave=self.leave,
             cron_jobs=[
                 retention.cron_job(
                     redis, retention=self.settings.dead_letter_retention, log=self.log
@@ -132,47 +157,130 @@ class _Program:
         finally:
             await worker.close()
             await pool.aclose()
+            if held := worker.held():
+                self._note_left(held)
+
+    # Ending
 
     @contextlib.asynccontextmanager
-    async def signals(self, worker: Worker) -> AsyncIterator[None]:
+    async def _signals(self) -> AsyncIterator[None]:
         """Drain on the first signal, leave on the second."""
-
-        def stop(number: signal.Signals) -> None:
-            if self.stopping:
-                self.log.warning("stopped_at_once", signal=number.name)
-                os._exit(1)
-            self.stopping = True
-            self.log.info("draining", signal=number.name, seconds=self.settings.drain)
-            worker.handle_sig_wait_for_completion(number)
-
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop, number)
+            loop.add_signal_handler(number, self._on_signal, number)
         try:
             yield
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
-    async def problems(self, redis: Redis) -> list[Problem]:
-        """What keeps this worker from being ready."""
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self.stopping:
+            self.log.warning("stopped_at_once", signal=number.name)
+            logs.flush(_LAST_SECONDS)
+            os._exit(Exit.AT_ONCE)
+        self.log.info("draining", signal=number.name, seconds=self.settings.drain)
+        self._stop(self.settings.drain)
+
+    def _stop(self, seconds: float) -> None:
+        """Stop the worker; the process ends soon after so many seconds, come what may."""
+        self.stopping = True
+        self.deadline.set(seconds + _CLOSING_SECONDS)
+        if self._worker is not None:
+            self._worker.stop()
+        elif self._main is not None:
+            self._main.cancel()
+
+    def leave(self, code: Exit) -> None:
+        """End the process for a reason of the worker's own; in any thread."""
+        self.exit = code
+        if code is Exit.BLOCKED:  # the loop will not do it
+            logs.flush(_LAST_SECONDS)
+            os._exit(code)
+        self._stop(self.settings.drain)
+
+    def break_off(self, error: BaseException, work: Work | None) -> None:
+        """A task or callback that a handler left has ended the loop: give back what is held."""
+        self.exit = Exit.BROKEN
+        named = naming(work) if work is not None else {"handler": None}
+        self.log.error("worker_broken", error=text_of(error), **named)
+        self.stopping = True
+        self.deadline.set(_CLOSING_SECONDS)
+        if self._worker is not None:
+            self._worker.break_off(error, work)
+        elif self._main is not None:
+            self._main.cancel()
+
+    def note_stopped_loop(self) -> None:
+        """A handler has stopped the loop, which goes on."""
+        self.log.error("loop_stopped", error="a handler called the event loop's stop()")
+
+    def _last_words(self) -> Exit:
+        held = [] if self._worker is None else self._worker.held()
+        if held:
+            self._note_left(held)
+        return self.exit
+
+    def _note_left(self, held: list[str]) -> None:
+        """What was not given back runs again once its lease is over."""
+        self.log.error("left_to_lease", jobs=len(held), some=held[:_MOST_NAMED])
+        if self.exit is Exit.DRAINED:
+            self.exit = Exit.LEFT
+
+    # Probes, asked in the thread of the watchdog
+
+    def _admin_site(self, redis: Redis) -> contextlib.AbstractAsyncContextManager[int]:
+        async def ready() -> list[Problem]:
+            return self._unready() or await check_server(redis)
+
+        return admin_site(
+            self.settings.admin_host,
+            self.settings.admin_port,
+            cached(ready),
+            alive=self._dead,
+            prefix="WORKER_ADMIN",
+        )
+
+    def _unready(self) -> list[Problem]:
+        """What keeps this worker from being ready, as far as it knows without asking Redis."""
         if self.stopping:
             return [Problem("draining", "the worker is stopping")]
-        return await check_server(redis)
+        if self._worker is None:
+            return [Problem("starting", "the worker has not started yet")]
+        missing = self._missing()
+        heard = self._worker.last_renewed()
+        if heard is None or monotonic() - heard > self.settings.lease:
+            message = "Redis has not heard of this worker for longer than a lease"
+            missing.append(Problem("no_sign_of_life", message))
+        return missing
+
+    async def _dead(self) -> list[Problem]:
+        """What only a restart mends."""
+        limit = self.settings.policy.handler_timeout
+        still = self.pulse.still() if self._worker is not None else 0.0
+        if still > limit:
+            message = f"the worker's loop has stood still for {still:.0f} s"
+            return [Problem("loop_blocked", message)]
+        return [] if self.stopping else self._missing()
+
+    def _missing(self) -> list[Problem]:
+        missing = [] if self._worker is None else self._worker.missing()
+        return [Problem("loop_missing", f"its {name} loop has failed") for name in missing]
+
+    # Parts
 
     def _context(self, redis: Redis) -> stock.Context:
         transitions = Transitions(redis)
-        kind: type[Pipeline] | partial[TracedPipeline] = Pipeline
-        if self.tracing is not None:
-            kind = partial(TracedPipeline, tracing=self.tracing)
-        pipeline = kind(
-            ledger=Ledger(transitions, patience=self.settings.lease, log=self.log),
+        patience = self.settings.lease
+        pipeline = Pipeline(
+            ledger=Ledger(transitions, patience=patience, log=self.log, pulse=self.pulse),
             handlers=self.handlers,
             reference=load_reference(self.settings.common),
             policy=self.settings.policy,
             profiles=lambda: self.endpoints.current.organizations(),  # noqa: PLW0108  # it changes
             log=self.log,
             report=Report.of_many(),
+            observer=None if self.tracing is None else Tracer(self.tracing),
         )
         return stock.Context(pipeline, transitions, self.settings.lease, self.log)
 

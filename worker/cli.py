@@ -1,16 +1,16 @@
 """The worker's command line."""
 
 import os
+import sys
 
 import click
-import uvloop
 from redis.asyncio import Redis
 
 from shared import display, logs
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 from worker import contention, projection
-from worker.app import serve
+from worker.app import run as run_worker
 from worker.asking import ask, checked_organization
 from worker.console.command import console
 from worker.dead_letter_commands import dead_letters
@@ -39,7 +39,7 @@ def run() -> None:
         endpoints = EndpointsFile(settings.common.endpoints_file, os.environ)
         endpoints.load()
         handlers = load_handlers(settings.handlers)
-        uvloop.run(serve(settings, endpoints, handlers))
+        sys.exit(run_worker(settings, endpoints, handlers))
     except SettingsError as exc:
         display.fail(str(exc))
 

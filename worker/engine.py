@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, cast
 
@@ -12,14 +14,21 @@ from arq.utils import timestamp_ms
 from redis.asyncio import Redis
 
 from shared import job as jobs
-from shared import keys
+from shared import keys, metrics
 from shared.connection import REDIS_ERRORS
-from shared.errors import TransitionError, Unavailable
-from worker.ending import end
+from worker.aside import Aside
+from worker.exits import Exit
 from worker.leases import Leases, Profiles
+from worker.origins import make_task, own_context
 from worker.outage import Outage
+from worker.outcomes import Later, text_of
+from worker.parting import Parting
+from worker.pipeline import AWAY
+from worker.pulse import Pulse
 from worker.stock import CLAIM, OURS, Context
-from worker.transitions import Claim, Claimed, Settlement
+from worker.supervision import Supervisor
+from worker.transitions import Claim, Claimed, Settled, Settlement, Transitions
+from worker.watchdog import Watchdog
 from worker.work import Work
 
 _LONGEST_SLEEP: Final = 1.0
@@ -32,19 +41,26 @@ which come one after the other, don't keep the slots filled."""
 _BEAT: Final = 0.5
 """Seconds between arq's own beats: health record and cron."""
 
+_CLOSING: Final = 2.0
+"""Seconds that each part of closing may take; Redis may have gone meanwhile."""
+
 
 class Worker(arq.Worker):
     """An ``arq.Worker`` that claims, keeps and settles jobs by this project's scripts.
 
-    Functions, ctx, start-up and shutdown hooks, cron, signals and burst are arq's. Jobs of other
-    functions than ``handle_event`` are run by arq's own ``run_job``.
+    Functions, ctx, start-up and shutdown hooks, cron and burst are arq's. Jobs of other functions
+    than ``handle_event`` are run by arq's own ``run_job``.
 
     Args:
         context: what ``handle_event`` needs; it is in arq's ``ctx``, too.
         redis: for the scripts and for sleeping.
+        open_redis: opens connections for another event loop: the watchdog's.
         name: of this worker, unique among those alive.
         description: what it says of itself in ``status``, JSON.
         profiles: caps and weights of the organizations as the endpoints file has them now.
+        pulse: tells whether this worker's loop goes round.
+        aside: the thread of the watchdog; without it the worker has one of its own.
+        leave: ends the process for a reason; called in any thread.
         options: those of ``arq.Worker``.
     """
 
@@ -53,13 +69,18 @@ class Worker(arq.Worker):
         context: Context,
         redis: Redis,
         *,
+        open_redis: Callable[[], AbstractAsyncContextManager[Redis]],
         name: str,
         description: bytes,
         profiles: Callable[[], Profiles],
+        pulse: Pulse,
+        aside: Aside | None = None,
+        leave: Callable[[Exit], None],
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._redis = redis
+        self._open_redis = open_redis
         self._name = name
         self._context = context
         self._log = context.log
@@ -71,51 +92,178 @@ class Worker(arq.Worker):
         self._busy = 0
         self._changed = asyncio.Event()
         self._foreign: dict[str, Claim] = {}
+        self._aside = aside
+        self._pulse = pulse
+        self._leave = leave
+        self._own = own_context()
+        self._supervisor = Supervisor(context.log, self._own)
+        self._stack = contextlib.AsyncExitStack()
+        self._watchdog: Watchdog | None = None
+        self._announced = asyncio.Event()
+        self._claimed_all = asyncio.Event()
         self._leases = Leases(
-            context.transitions,
             worker=name,
             description=description,
             slots=self.max_jobs,
             lease=context.lease,
             profiles=profiles,
             log=context.log,
-            lost=self._cancel,
+            lost=partial(self._from_aside, self._lose),
         )
 
     async def main(self) -> None:
         """Start as arq does, then claim until told to stop."""
+        loop = asyncio.get_running_loop()
+        if loop.get_task_factory() is None:
+            loop.set_task_factory(make_task)
+        self.loop = loop
         self.ctx["redis"] = self.pool
         if self.on_startup:
             await self.on_startup(self.ctx)
-        beats = [
-            asyncio.create_task(self._leases.beat_forever(), name="leases"),
-            asyncio.create_task(self._beat_forever(), name="arq-beat"),
-        ]
+        await self._start_watchdog(loop)
+        self._supervisor.keep("beat", self._beat_forever)
+        self._supervisor.keep("claim", self._claim_forever)
         try:
-            await self._claim_forever()
+            await self._claimed_all.wait()
         finally:
-            await end(beats)
+            await self._supervisor.stop()
+
+    def stop(self) -> None:
+        """Claim no more, and end `main` once nothing runs; ``job_completion_wait`` bounds that."""
+        self.allow_pick_jobs = False
+        self._changed.set()
+        self.loop.call_later(self._job_completion_wait, self.give_back, context=self._own)
+
+    def give_back(self, *, in_doubt: bool = False) -> None:
+        """End what runs, which gives it back.
+
+        Args:
+            in_doubt: whether one of these may be what ends the process.
+        """
+        for running in list(self._running.values()):
+            running.cancel(in_doubt=in_doubt)
+
+    def break_off(self, error: BaseException, work: Work | None) -> None:
+        """Charge the event whose task ended the loop, and give the others back; in any state.
+
+        Where nothing is known of who it was, one of those that run may have been it.
+        """
+        self.loop.call_soon(self._break_off, error, work, context=self._own)
+
+    def _break_off(self, error: BaseException, work: Work | None) -> None:
+        if work is not None and work.attempt is not None:
+            said = f"{text_of(error)}, raised by a task that the handler had started"
+            work.attempt.give_up(Later(said, failed=True))
+        self.stop()
+        self.give_back(in_doubt=work is None)
 
     async def close(self) -> None:
-        """End what still runs, which gives it back, and close as arq does, whatever Redis does."""
-        for running in list(self._running.values()):
-            running.cancel()
-        await self._until_idle()
-        await self._context.pipeline.ledger.drain()
+        """End what still runs and close as arq does; each part in its time, whatever Redis does."""
+        self.give_back()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING):
+                await self._until_idle()
+                await self._context.pipeline.ledger.drain()
         with contextlib.suppress(*REDIS_ERRORS):
-            await self._transitions.leave(self._name)
-            await self.pool.delete(self.health_check_key)
+            async with asyncio.timeout(_CLOSING):
+                await self._transitions.leave(self._name)
+                await self.pool.delete(self.health_check_key)
         if self.on_shutdown:
             await self.on_shutdown(self.ctx)
+        await self._stack.aclose()
         with contextlib.suppress(*REDIS_ERRORS):
-            await self.pool.aclose(close_connection_pool=True)
+            async with asyncio.timeout(_CLOSING):
+                await self.pool.aclose(close_connection_pool=True)
+
+    def held(self) -> list[str]:
+        """The jobs that it holds; may be asked in any thread."""
+        return [claim.job for claim in self._leases.held()]
+
+    def missing(self) -> list[str]:
+        """What has to go on in it and doesn't; may be asked in any thread."""
+        missing = self._supervisor.missing()
+        return missing if self._watchdog is None else missing + self._watchdog.missing()
+
+    def last_renewed(self) -> float | None:
+        """When Redis last heard of it, by the monotonic clock; ``None``: never."""
+        return self._leases.renewed_at
+
+    # The watchdog
+
+    async def _start_watchdog(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._watchdog is not None:
+            return  # `main` was begun anew
+        watchdog = self._watchdog = self._new_watchdog(loop)
+        self._pulse.start(self._on_tick)
+        self._stack.callback(self._pulse.stop)
+        aside = self._aside
+        if aside is None:
+            aside = await self._stack.enter_async_context(Aside())
+        await self._stack.enter_async_context(aside.within(watchdog.watching()))
+
+    def _new_watchdog(self, loop: asyncio.AbstractEventLoop) -> Watchdog:
+        return Watchdog(
+            leases=self._leases,
+            pulse=self._pulse,
+            loop=loop,
+            thread=threading.get_ident(),
+            limit=self._context.pipeline.policy.handler_timeout,
+            open_redis=self._open_redis,
+            leave=self._leave_blocked,
+            log=self._log,
+            announced=partial(self._from_aside, self._announced.set),
+        )
+
+    def _on_tick(self) -> None:
+        self._context.pipeline.attempts.sweep()
+
+    def _from_aside(self, call: Callable[..., object], *arguments: object) -> None:
+        """Have the worker's loop call something; another thread asks for it."""
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            self.loop.call_soon_threadsafe(partial(call, *arguments), context=self._own)
+
+    async def _leave_blocked(
+        self, transitions: Transitions, work: Work | None, seconds: float
+    ) -> None:
+        """Settle for the loop what it holds, and end the process; called in the watchdog's loop."""
+        works = [each for each in list(self._running.values()) if isinstance(each, Work)]
+        try:
+            async with asyncio.timeout(_CLOSING):
+                await Parting(self._context.pipeline, transitions).settle(works, work, seconds)
+                await transitions.leave(self._name)
+        except REDIS_ERRORS as exc:
+            self._log.warning("left_to_lease", jobs=len(works), error=str(exc))
+        finally:
+            self._leave(Exit.BLOCKED)
+
+    def _lose(self, claim: Claim) -> None:
+        """Somebody else has the job, or nobody: what this worker would still do is in vain."""
+        if not self._leases.holds(claim):
+            return  # it has been settled since the renewal was sent
+        running = self._running.get(claim.token)
+        if isinstance(running, Work):
+            running.is_lost = True
+            if running.settling is not None:
+                return  # most likely that is on its way back as settled; if not, it says so
+        self._note_lost(claim)
+        self._leases.drop(claim)
+        if running is not None:
+            running.cancel()
+
+    def _note_lost(self, claim: Claim) -> None:
+        metrics.LEASES_LOST.inc()
+        self._log.warning("lease_lost", job=claim.job)
 
     # Claiming
 
     async def _claim_forever(self) -> None:
-        outage = Outage(self._log, "claim")
-        await self._leases.announced.wait()  # without its slots, the caps would be wrong
+        outage = Outage(self._log, "claim", self._pulse)
+        await self._announced.wait()  # without its slots, the caps would be wrong
         while self.allow_pick_jobs:
+            if self._is_mostly_stuck():
+                self._log.error("worker_stuck", stuck=self._stuck(), slots=self.max_jobs)
+                self._leave(Exit.STUCK)
+                break
             if self._free() <= 0:
                 await self._until_something_ends()
                 continue
@@ -128,7 +276,19 @@ class Worker(arq.Worker):
                 await self._rest(claimed)
             except REDIS_ERRORS as exc:
                 await outage.pause(exc)
-        await self._until_idle()  # after a signal, arq cancels what takes longer than it may
+        await self._until_idle()  # bounded by `stop`, which gives back what takes longer
+        self._claimed_all.set()
+
+    def _stuck(self) -> int:
+        return len(self._context.pipeline.attempts.stuck)
+
+    def _is_mostly_stuck(self) -> bool:
+        """Half of the slots' handlers go on for ever: their memory and time are nobody's any more.
+
+        A stuck handler's slot is free again, since its event is settled; so the worker would go on
+        until it is full of them.
+        """
+        return self._stuck() * 2 >= self.max_jobs
 
     def _free(self) -> int:
         """How many jobs it may take.
@@ -199,15 +359,18 @@ class Worker(arq.Worker):
                 self._running[claim.token] = _Call(call, ended, free_slot=self._free_slot)
 
     def _ended(self, claim: Claim, result: object) -> None:
-        """A job is no more this worker's; what went wrong, its lease brings back."""
-        self._running.pop(claim.token).leave_slot()
+        """A job is no more this worker's; what Redis didn't settle, its lease brings back."""
+        running = self._running.pop(claim.token)
+        running.leave_slot()
         self._leases.drop(claim)
         self._changed.set()
+        if result is Settled.LOST and isinstance(running, Work) and running.is_lost:
+            self._note_lost(claim)
         if not isinstance(result, BaseException):
             self.jobs_complete += 1
             return
         self.jobs_failed += 1
-        if isinstance(result, (Unavailable, TransitionError, *REDIS_ERRORS)):
+        if isinstance(result, AWAY):
             self._log.warning("event_left_to_its_lease", job=claim.job, error=str(result))
         elif isinstance(result, Exception):  # a worker outlives whatever one event does
             self._log.error("event_left_to_its_lease", job=claim.job, exc_info=result)
@@ -219,11 +382,6 @@ class Worker(arq.Worker):
     @property
     def _has_hooks(self) -> bool:
         return bool(self.on_job_start or self.on_job_end or self.after_job_end)
-
-    def _cancel(self, claim: Claim) -> None:
-        """Somebody else has the job: what this worker would still do with it is in vain."""
-        if running := self._running.get(claim.token):
-            running.cancel()
 
     async def _call(self, claim: Claim, record: dict[str, Any]) -> None:
         name = record["f"]
@@ -281,7 +439,7 @@ class Worker(arq.Worker):
 
     async def _beat_forever(self) -> None:
         """arq's health record and cron."""
-        outage = Outage(self._log, "beat")
+        outage = Outage(self._log, "beat", self._pulse)
         while True:
             try:
                 await self.heart_beat()
@@ -307,7 +465,8 @@ class _Call:
         self._ended = ended
         self.leave_slot = free_slot
 
-    def cancel(self) -> None:
+    def cancel(self, *, in_doubt: bool = False) -> None:
+        del in_doubt  # of arq's jobs nobody keeps such an account
         if not self._task.cancelling():  # a second time would cut the giving back short
             self._task.cancel()
 

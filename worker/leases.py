@@ -1,6 +1,5 @@
 """What this worker holds, and its signs of life."""
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -8,9 +7,7 @@ from dataclasses import dataclass, field
 from structlog.typing import FilteringBoundLogger
 
 from shared import metrics
-from shared.connection import REDIS_ERRORS
 from worker.load import with_load
-from worker.outage import Outage
 from worker.transitions import Claim, Transitions
 
 _BATCH = 256
@@ -23,19 +20,20 @@ Profiles = list[tuple[str, int | None, float]]
 class Leases:
     """The claims of one worker.
 
+    The worker's loop takes and drops them, the watchdog's thread renews them. Each looks at the
+    other's doing only through a copy, which Python makes in one step.
+
     Attributes:
-        transitions: the scripts.
         worker: its name.
         description: what it says of itself, a JSON object; its load is put beside it.
         slots: how many events it handles at once.
         lease: seconds; it is renewed every third of it.
         profiles: what the endpoints file says now.
-        log: told of lost leases.
-        lost: told of each claim that somebody else has by now.
-        announced: set once Redis knows of the worker's slots and the organizations' caps.
+        log: told where Redis had lost what it knew.
+        lost: told of each claim that somebody else has by now, in the thread that renews.
+        renewed_at: when Redis last heard of this worker, by the monotonic clock; ``None``: never.
     """
 
-    transitions: Transitions
     worker: str
     description: bytes
     slots: int
@@ -43,10 +41,10 @@ class Leases:
     profiles: Callable[[], Profiles]
     log: FilteringBoundLogger
     lost: Callable[[Claim], None]
+    renewed_at: float | None = None
     _held: dict[str, Claim] = field(default_factory=dict)
     _published: Profiles | None = None
     _started: float = field(default_factory=time.time)
-    announced: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -60,43 +58,42 @@ class Leases:
         if self._held.get(claim.job) is claim:
             del self._held[claim.job]
 
-    async def beat(self) -> None:
+    def holds(self, claim: Claim) -> bool:
+        """Whether the claim is renewed."""
+        return self._held.get(claim.job) is claim
+
+    def held(self) -> list[Claim]:
+        """All of them, as they are now."""
+        return list(self._held.values())
+
+    async def beat(self, transitions: Transitions) -> None:
         """One sign of life, for the worker and all that it holds."""
-        await self._publish()
-        running = min(len(self), self.slots)  # the rest has been handled, and is being committed
+        held = self.held()
+        running = min(len(held), self.slots)  # the rest has been handled, and is being committed
         description = with_load(self.description, running=running, started=self._started)
-        for batch in _batches(self._held.values()):
-            lost = await self.transitions.renew(
+        is_new = False
+        for batch in _batches(held):
+            renewed = await transitions.renew(
                 self.worker,
                 batch,
                 description=description,
                 slots=self.slots,
                 lease=self.lease,
             )
-            metrics.LEASES_RENEWED.inc(len(batch) - len(lost))
-            metrics.LEASES_LOST.inc(len(lost))
-            for claim in lost:
-                self.log.warning("lease_lost", job=claim.job)
-                self.drop(claim)
+            is_new = is_new or renewed.is_new
+            metrics.LEASES_RENEWED.inc(len(batch) - len(renewed.lost))
+            for claim in renewed.lost:
                 self.lost(claim)
+        await self._publish(transitions, anew=is_new)
+        self.renewed_at = time.monotonic()
 
-    async def beat_forever(self) -> None:
-        """A sign of life every third of a lease, whatever Redis does."""
-        outage = Outage(self.log, "renew")
-        while True:
-            try:
-                await self.beat()
-            except REDIS_ERRORS as exc:
-                await outage.pause(exc)
-            else:
-                outage.over()
-                self.announced.set()
-                await asyncio.sleep(self.lease / 3)
-
-    async def _publish(self) -> None:
+    async def _publish(self, transitions: Transitions, *, anew: bool) -> None:
+        """Tell Redis the caps and weights when they change, and when it has lost them."""
+        if anew and self.renewed_at is not None:
+            self.log.warning("redis_knew_nothing_of_this_worker", worker=self.worker)
         profiles = self.profiles()
-        if profiles and profiles != self._published:
-            await self.transitions.publish(profiles)
+        if profiles and (anew or profiles != self._published):
+            await transitions.publish(profiles)
         self._published = profiles
 
 

@@ -10,6 +10,7 @@ from shared import keys, metrics
 from shared.connection import REDIS_ERRORS, translate
 from shared.group_commit import GroupCommit, Tell
 from worker.outage import Outage
+from worker.pulse import Pulse
 from worker.transitions import LANES, Marked, MarkRequest, Settled, Settlement, Transitions
 
 Item = TypeVar("Item")
@@ -31,11 +32,18 @@ class Ledger:
         patience: seconds to go on trying while Redis is away. Beyond a lease there is no use:
             somebody else has the jobs by then.
         log: told when Redis goes away, and when it is back.
+        pulse: of the worker's loop, which may be what kept a reply from being read.
     """
 
     def __init__(
-        self, transitions: Transitions, *, patience: float, log: FilteringBoundLogger
+        self,
+        transitions: Transitions,
+        *,
+        patience: float,
+        log: FilteringBoundLogger,
+        pulse: Pulse | None = None,
     ) -> None:
+        self._pulse = pulse
         self._patience = patience
         self._log = log
         # A name begins with its organization, near enough for taking turns.
@@ -93,7 +101,7 @@ class Ledger:
         self, doing: str, send: Callable[[list[Item]], Awaitable[Sequence[Answer]]]
     ) -> Callable[[list[Item]], Awaitable[Sequence[Answer]]]:
         """The same call, tried again while Redis is away."""
-        outage = Outage(self._log, doing)
+        outage = Outage(self._log, doing, self._pulse)
         size = metrics.WORKER_BATCH.labels(doing)
 
         async def sent(items: list[Item]) -> Sequence[Answer]:

@@ -6,6 +6,7 @@ from structlog.typing import FilteringBoundLogger
 
 from shared import metrics
 from shared.connection import translate
+from worker.pulse import Pulse
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
@@ -17,11 +18,13 @@ class Outage:
     Args:
         log: where it is said.
         doing: what the loop can't do meanwhile.
+        pulse: of the loop itself, which may be what kept a reply from being read.
     """
 
-    def __init__(self, log: FilteringBoundLogger, doing: str) -> None:
+    def __init__(self, log: FilteringBoundLogger, doing: str, pulse: Pulse | None = None) -> None:
         self._log = log
         self._doing = doing
+        self._pulse = pulse
         self._pause = 0.0
 
     @property
@@ -32,6 +35,8 @@ class Outage:
     async def pause(self, exc: BaseException) -> None:
         """Take note of a failed call, and wait a while that grows with each."""
         code = translate(exc).code
+        if code == "redis_timeout" and self._pulse is not None and self._pulse.was_still:
+            return  # Redis has answered; nobody was there to read it
         metrics.REDIS_ERRORS.labels("worker", code).inc()
         if not self.is_on:
             self._log.warning("redis_lost", doing=self._doing, code=code)

@@ -1,9 +1,19 @@
 """How the handling of an event can end."""
 
+import asyncio
+import enum
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from shared.errors import SellfernError
+
+LONGEST_DELAY: Final = 365 * 86_400.0
+"""Seconds that a handler may ask for. Beyond a year it is a slip: a date taken for a delay."""
+
+_MOST_ERROR_CHARACTERS: Final = 2000
 
 
 class Retry(SellfernError):
@@ -12,27 +22,48 @@ class Retry(SellfernError):
     Args:
         after: seconds, or a ``timedelta``; without it the backoff decides.
         why: shown in the log and, should it be the last attempt, in the dead letter.
+
+    Raises:
+        ValueError: ``after`` is no number of seconds from 0 to a year.
     """
 
     def __init__(self, after: float | timedelta | None = None, why: str = "") -> None:
-        self.after = after.total_seconds() if isinstance(after, timedelta) else after
-        if self.after is not None and not self.after >= 0:
-            raise ValueError(f"Retry(after=…): expected 0 seconds or more, got {after!r}")
+        self.after = None if after is None else _seconds(after)
         self.why = why
         super().__init__(why or "the handler asked for a retry")
 
 
 class Reject(SellfernError):
-    """Raised or returned by a handler for an event that no further attempt can help."""
+    """Raised or returned by a handler for an event that no further attempt can help.
 
-    def __init__(self, why: str) -> None:
+    Args:
+        why: shown in the log and in the dead letter; anything that can be printed.
+    """
+
+    def __init__(self, why: object = "the handler rejected it") -> None:
         self.why = why
         super().__init__(why)
 
 
+def _seconds(after: object) -> float:
+    seconds = after.total_seconds() if isinstance(after, timedelta) else after
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= LONGEST_DELAY:  # type: ignore[operator]  # a number
+        raise ValueError(
+            f"Retry(after=…): expected 0 to {LONGEST_DELAY:.0f} seconds, got {after!r:.80}"
+        )
+    return float(seconds)  # type: ignore[arg-type]  # as above
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The event is handled; what the handler did to the state is committed with its mark."""
+    """The event is handled; what the handler did to the state is committed with its mark.
+
+    Attributes:
+        returned: the type of a value that the handler returned and nobody reads.
+    """
+
+    returned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +79,28 @@ class Later:
         error: what went wrong, for people.
         after: seconds, if the handler named them.
         failed: whether the handler failed, rather than asked for it.
+        blocked: whether it kept its worker's loop from doing anything else.
     """
 
     error: str
     after: float | None = None
     failed: bool = False
+    blocked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """This worker can't handle the event, but another version of it may: nothing is spent.
+
+    Attributes:
+        reason: that of the dead letter, should nobody be able to in time.
+        error: what is missing, for people.
+        patience: seconds from the first time on until it is buried; ``None``: it never is.
+    """
+
+    reason: str
+    error: str
+    patience: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +122,108 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The worker gives the job back, as if it had never had it."""
+    """The worker gives the job back, as if it had never had it.
+
+    Attributes:
+        in_doubt: the process ends, and this event may be why: its claim stays counted, so that
+            it is a suspect if that happens again.
+    """
+
+    in_doubt: bool = False
 
 
-Outcome = Done | Duplicate | Later | Dead | Released
+Outcome = Done | Duplicate | Later | Waiting | Dead | Released
+
+
+class Cause(enum.Enum):
+    """Who has cancelled a handler."""
+
+    NOBODY = "nobody"
+    LIMIT = "limit"
+    WORKER = "worker"
+
+
+def outcome_of(result: object, cause: Cause, seconds: float) -> Outcome:
+    """What becomes of an event, from whatever its handler returned or raised.
+
+    Total: there is an outcome for every object, however it behaves when it is looked at.
+
+    Args:
+        result: what was returned, or the exception that was raised.
+        cause: who had cancelled the handler by then.
+        seconds: that it might take.
+    """
+    try:
+        return _outcome_of(result, cause, seconds)
+    except BaseException as exc:  # noqa: BLE001  an attribute of an author's class may do anything
+        return Later(f"what the handler left can't be read: {text_of(exc)}", failed=True)
+
+
+def _outcome_of(result: object, cause: Cause, seconds: float) -> Outcome:
+    if result is None:
+        return Done()
+    if result is Retry or result is Reject:  # the class means its instance, as after `raise`
+        result = result()
+    if isinstance(result, BaseException):
+        return _outcome_of_error(result, cause, seconds)
+    if inspect.isawaitable(result):
+        return Later(
+            f"the handler returned {_kind(result)} that nobody awaits; is an `await` missing?",
+            failed=True,
+        )
+    if isinstance(result, type) and issubclass(result, BaseException):
+        return Later(f"the handler returned the class {result.__name__}", failed=True)
+    return Done(returned=_kind(result))
+
+
+def _outcome_of_error(error: BaseException, cause: Cause, seconds: float) -> Outcome:
+    decisions = list(_decisions(error))
+    if decisions:
+        return _decided(decisions)
+    if cause is Cause.WORKER:  # which had no use for it any more; an error may well come of that
+        return Released()
+    if cause is Cause.LIMIT and isinstance(error, asyncio.CancelledError | TimeoutError):
+        return Later(took_too_long(seconds), failed=True)
+    return Later(text_of(error), failed=True)
+
+
+def _decisions(error: BaseException) -> Iterator[Retry | Reject]:
+    """What the handler decided; a group that a TaskGroup raised is one if all of it is."""
+    if isinstance(error, Retry | Reject):
+        yield error
+    elif isinstance(error, BaseExceptionGroup):
+        inner = [list(_decisions(each)) for each in error.exceptions]
+        if all(inner):
+            yield from (decision for decisions in inner for decision in decisions)
+
+
+def _decided(decisions: list[Retry | Reject]) -> Outcome:
+    rejects = [each for each in decisions if isinstance(each, Reject)]
+    if rejects:
+        return Dead("rejected", _said(lambda: str(rejects[0].why)), attempted=True)
+    retries = [each for each in decisions if isinstance(each, Retry)]
+    # A subclass may have set the attribute to anything.
+    delays = [_seconds(each.after) for each in retries if each.after is not None]
+    return Later(_said(lambda: str(retries[0])), max(delays, default=None))
+
+
+def took_too_long(seconds: float) -> str:
+    """The error of an attempt whose time is over."""
+    return f"the handler took longer than {seconds:g} s"
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, whatever it does when it is asked."""
+    return _said(lambda: f"{type(error).__name__}: {error}", f"{_kind(error)}: (can't be printed)")
+
+
+def _said(say: Callable[[], str], otherwise: str = "(can't be printed)") -> str:
+    try:
+        return say()[:_MOST_ERROR_CHARACTERS]
+    except BaseException:  # noqa: BLE001  as in `outcome_of`
+        return otherwise
+
+
+def _kind(value: object) -> str:
+    name: object = type(value).__name__
+    return name[:80] if type(name) is str else "an object"

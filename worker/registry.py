@@ -44,6 +44,12 @@ class Registration:
         return self.pattern.endswith(".*") and event_type.startswith(self.pattern[:-1])
 
     @property
+    def name(self) -> str:
+        """The handler's, for people: module and function."""
+        function = self.function
+        return "" if function is None else f"{function.__module__}.{function.__qualname__}"
+
+    @property
     def rank(self) -> tuple[bool, bool, int]:
         """How specific it is: an organization's own first, an exact type, the longer prefix."""
         return (self.organization is not None, not self.pattern.endswith("*"), len(self.pattern))

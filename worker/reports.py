@@ -1,14 +1,14 @@
 """Tells the log and the metrics how each event ended."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from structlog.typing import FilteringBoundLogger
 
 from shared import metrics
 from shared.logs import Form, get_gathering_logger
 from shared.sellfern.envelope import Envelope
-from worker.outcomes import Dead, Later, Outcome
+from worker.outcomes import Dead, Done, Later, Outcome, Waiting
 from worker.transitions import Claim, Settled
 from worker.work import Work
 
@@ -18,6 +18,7 @@ _NAMES = {
     Settled.DEAD: "dead",
     Settled.DUPLICATE: "duplicate",
     Settled.RELEASED: "released",
+    Settled.WAITING: "waiting",
     Settled.LOST: "lost",
 }
 _COUNTS = {settled: metrics.EVENTS.labels(name) for settled, name in _NAMES.items()}
@@ -39,6 +40,7 @@ class Report:
 
     log: FilteringBoundLogger
     handled: Form | None = None
+    _odd: set[str] = field(default_factory=set)
 
     @classmethod
     def of_many(cls) -> "Report":
@@ -70,6 +72,10 @@ class Report:
         match settled:
             case Settled.DONE:
                 self._handled(work, now)
+                if isinstance(outcome, Done) and outcome.returned:
+                    self._note_value(work, outcome.returned)
+            case Settled.WAITING if isinstance(outcome, Waiting):
+                self._line("warning", "event_waiting", work, error=outcome.error)
             case Settled.RETRIED if isinstance(outcome, Later):
                 self._line("warning", "event_retried", work, error=outcome.error)
             case Settled.DEAD if isinstance(outcome, Dead):
@@ -86,6 +92,12 @@ class Report:
             self._line("info", "event_handled", work)
         else:
             self.handled(*_values(work))
+
+    def _note_value(self, work: Work, kind: str) -> None:
+        """Say once of a handler that nobody reads what it returns."""
+        if work.handler not in self._odd:
+            self._odd.add(work.handler)
+            self.log.warning("handler_returned_value", handler=work.handler, value=kind)
 
     def _buried(self, work: Work, outcome: Dead) -> None:
         metrics.DEAD_LETTERS.labels(outcome.reason).inc()

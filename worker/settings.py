@@ -10,7 +10,7 @@ from shared.errors import SettingsError
 from worker.backoff import Backoff
 from worker.breaker import Breaker
 from worker.judgement import Limits
-from worker.pipeline import Policy
+from worker.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class WorkerSettings:
         admin_port: the same; 0 picks one.
         lease: how long a job may go without a sign of life from its worker.
         drain: how long handlers may finish after SIGTERM.
+        blocked_after: how long the worker's loop may stand still until that is told.
         dead_letter_retention: how long dead letters are kept.
         policy: the rules of handling.
     """
@@ -39,6 +40,7 @@ class WorkerSettings:
     admin_port: int
     lease: float
     drain: float
+    blocked_after: float
     dead_letter_retention: float
     policy: Policy
 
@@ -67,6 +69,7 @@ class WorkerSettings:
             admin_port=reader.port("WORKER_ADMIN_PORT", 9102),
             lease=reader.duration("LEASE_SECONDS", "30s", minimum="1s", maximum="1h"),
             drain=reader.duration("DRAIN_SECONDS", "25s", minimum="1s", maximum="1h"),
+            blocked_after=reader.duration("BLOCKED_AFTER", "1s", minimum="100ms", maximum="1h"),
             dead_letter_retention=reader.duration(
                 "DEAD_LETTER_RETENTION", "90d", minimum="1m", maximum="3650d"
             ),
@@ -86,6 +89,10 @@ def _policy(reader: Reader) -> Policy:
             share=reader.number("BREAKER_SHARE", 0.0, minimum=0.0, maximum=1.0),
             sample=reader.integer("BREAKER_SAMPLE", 20, minimum=1, maximum=1_000_000),
             cool_off=reader.duration("BREAKER_COOL_OFF", "30s", minimum="10ms", maximum="1d"),
+        ),
+        stuck_after=reader.duration("STUCK_AFTER", "5s", minimum="10ms", maximum="1h"),
+        no_handler_patience=reader.duration(
+            "NO_HANDLER_PATIENCE", "10m", minimum="0", maximum="30d"
         ),
     )
     _check_horizon(policy)

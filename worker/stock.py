@@ -57,8 +57,8 @@ async def handle_event(ctx: dict[str, Any], *arguments: Any) -> None:
     """
     try:
         delivery = job.from_arguments(arguments)
-    except job.PayloadError:
-        await _run(ctx, None)
+    except job.PayloadError as exc:
+        await _run(ctx, None, is_newer=isinstance(exc, job.NewerPayloadError))
     else:
         await _run(ctx, delivery)
 
@@ -71,19 +71,17 @@ async def undecodable_job(ctx: dict[str, Any]) -> None:
     await _run(ctx, None)
 
 
-async def _run(ctx: dict[str, Any], delivery: job.Delivery | None) -> None:
+async def _run(
+    ctx: dict[str, Any], delivery: job.Delivery | None, *, is_newer: bool = False
+) -> None:
     context, name, claim = _unwrap(ctx)
     if claim is not None:
-        await context.pipeline.run(claim, delivery)
-    else:
-        await _adopt_and_run(context, name, delivery)
-
-
-async def _adopt_and_run(context: Context, name: str, delivery: job.Delivery | None) -> None:
+        await context.pipeline.run(claim, delivery, is_newer=is_newer)
+        return
     try:
         claim = await context.transitions.adopt(name, lease=context.lease)
         if claim is not None:
-            await context.pipeline.run(claim, delivery)
+            await context.pipeline.run(claim, delivery, is_newer=is_newer)
     except asyncio.CancelledError:
         if context.stopping:
             raise

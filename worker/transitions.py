@@ -38,13 +38,17 @@ class Claim(msgspec.Struct):
         job: its id.
         token: proves the hold; every later word about the job names it.
         attempts: attempts with an outcome so far.
-        claims: claims without an outcome before this one: each is a worker that went away.
+        claims: claims without an outcome before this one: each is a lease that nobody renewed.
+        alone: whether its worker had nothing else when the last of those ended.
+        blocked: how often its handler has blocked its worker's loop.
     """
 
     job: str
     token: str
     attempts: int = 0
     claims: int = 0
+    alone: bool = False
+    blocked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,19 @@ class Claimed:
     more: bool
     quiet: bool
     next_due: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """What a sign of life brought.
+
+    Attributes:
+        is_new: whether Redis didn't know the worker.
+        lost: the claims whose jobs somebody else holds by now, or nobody.
+    """
+
+    is_new: bool
+    lost: list[Claim]
 
 
 class Mark(enum.Enum):
@@ -85,6 +102,8 @@ class Settled(enum.Enum):
     DEAD = "dead"
     DUPLICATE = "duplicate"
     RELEASED = "released"
+    WAITING = "waiting"
+    OVERDUE = "overdue"
     REMOVED = "removed"
     AGAIN = "again"
     CONFLICT = "conflict"
@@ -203,8 +222,8 @@ class Transitions:
         description: bytes,
         slots: int,
         lease: float,
-    ) -> list[Claim]:
-        """Show that the worker lives, and keep its claims; answers those that it has lost.
+    ) -> "Renewed":
+        """Show that the worker lives, and keep its claims.
 
         Args:
             worker: who it is.
@@ -216,7 +235,8 @@ class Transitions:
         arguments: list[str | bytes | int] = [worker, description, slots, round(lease * 1000)]
         for claim in claims:
             arguments += (_name(claim), claim.token)
-        return [claims[place - 1] for place in await _RENEW(self._redis, *arguments)]
+        is_new, *lost = await _RENEW(self._redis, *arguments)
+        return Renewed(bool(is_new), [claims[place - 1] for place in lost])
 
     async def leave(self, worker: str) -> None:
         """Take a worker's slots out of the count."""

@@ -1,8 +1,8 @@
 """One claimed job on its way through the pipeline."""
 
-import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,45 +12,64 @@ from shared.sellfern.envelope import Envelope
 from worker.state import State
 from worker.transitions import Claim, Settled
 
+if TYPE_CHECKING:  # an attempt names the work that it is for
+    from worker.attempts import Attempt
+    from worker.path import Settle
 
-class Work(msgspec.Struct, eq=False):
+
+class Work(msgspec.Struct, eq=False, weakref=True):
     """What is known of a claimed job so far.
 
     Attributes:
         claim: proves the hold.
         delivery: what was received; ``None`` when the payload is no record of ours.
         ended: told how it ended; an exception where its lease has to bring it back.
+        is_newer: whether a newer version of this project wrote the payload.
+        path: what is left of its way; the driver takes it on.
         envelope: once decoded.
         state: what the handler read and changed, once it ran.
+        handler: the name of the function that handles it, once known.
         seconds: that the handler took.
         rounds: how often it was begun.
-        is_refused: whether Redis could not apply its end, so that another one is tried.
+        attempt: runs the handler, while one runs.
+        is_failed: whether a step of our own has failed, so that the attempt did.
+        settling: its end, while that is on its way to Redis.
         is_cancelled: whether it is to be given back rather than handled.
-        handling: runs the handler, while one runs.
-        trace: of whoever follows it from step to step.
+        is_lost: whether a renewal said that somebody else has it.
+        in_doubt: whether giving it back leaves its claim counted.
+        context: in which its steps run, where somebody follows it from step to step.
+        trace: of whoever follows it.
         free_slot: told once that the handler has ended, if there was one.
     """
 
     claim: Claim
     delivery: Delivery | None
     ended: Tell[Settled]
+    is_newer: bool = False
+    path: Generator[Any, Any, Settled] | None = None
     envelope: Envelope | None = None
     state: State | None = None
+    handler: str = ""
     seconds: float = 0.0
     rounds: int = 0
-    is_refused: bool = False
+    attempt: "Attempt | None" = None
+    is_failed: bool = False
+    settling: "Settle | None" = None
     is_cancelled: bool = False
-    handling: "asyncio.Task[Any] | None" = None
+    is_lost: bool = False
+    in_doubt: bool = False
+    context: Context | None = None
     trace: Any = None
     free_slot: Callable[[], None] | None = None
 
-    def cancel(self) -> None:
+    def cancel(self, *, in_doubt: bool = False) -> None:
         """Have it given back, unless its end is on the way already."""
         if self.is_cancelled:
             return  # a second time would cut short what a handler does on the first
         self.is_cancelled = True
-        if self.handling is not None:
-            self.handling.cancel()
+        self.in_doubt = in_doubt
+        if self.attempt is not None:
+            self.attempt.cancel()
 
     def leave_slot(self) -> None:
         """Let another handler run: this one has ended, whatever Redis still makes of it."""

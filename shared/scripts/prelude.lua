@@ -383,7 +383,12 @@ local function remove_job(claim)
 end
 
 local function write_removals()
-  if #names_to_delete > 0 then redis.call('DEL', unpack(names_to_delete)) end
+  if #names_to_delete == 0 then return end
+  redis.call('DEL', unpack(names_to_delete))
+  -- Most jobs stand in none of these.
+  if redis.call('EXISTS', key.unhandled) == 1 then
+    for _, jobs in pairs(leaving) do call_for_all('HDEL', key.unhandled, jobs) end
+  end
   for organization, jobs in pairs(leaving) do
     add(waiting, organization, -call_for_all('ZREM', key.accepted, jobs))
   end

@@ -2,13 +2,15 @@
 --
 -- Arguments: worker, what it says of itself (JSON), its slots, lease (ms), then for each job:
 --   job, token.
--- Result: the places (from 1) of the jobs that somebody else holds by now.
+-- Result: {1 if the worker was not known, else 0, then the places (from 1) of the jobs that somebody
+--   else holds by now}. A worker that is unknown though it has been here before: Redis has lost what
+--   it knew (a flush, an empty primary), the caps and weights of organizations among it.
 -- Transition: leased → leased, for another lease; parked → queued where more slots raise a cap.
 
 local worker, description, own_slots, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_ms()
 
-redis.call('HSET', key.workers, worker, own_slots .. ':' .. description)
+local is_new = redis.call('HSET', key.workers, worker, own_slots .. ':' .. description)
 redis.call('ZADD', key.workers_seen, now + lease, worker)
 for _, gone in ipairs(redis.call('ZRANGE', key.workers_seen, '-inf', '(' .. now, 'BYSCORE')) do
   redis.call('ZREM', key.workers_seen, gone)
@@ -28,12 +30,12 @@ if duty() == worker then redis.call('PEXPIRE', key.duty, lease) end
 local jobs = {}
 for i = 5, #ARGV, 2 do jobs[#jobs + 1] = ARGV[i] end
 fetch_claims(jobs)
-local until_when, lost = number(now + lease), {}
+local until_when, result = number(now + lease), { is_new }
 for i = 5, #ARGV, 2 do
   if held_claim(ARGV[i], ARGV[i + 1]) then
     places[ARGV[i]] = until_when
   else
-    lost[#lost + 1] = (i - 3) / 2
+    result[#result + 1] = (i - 3) / 2
   end
 end
-return finish(lost)
+return finish(result)

@@ -6,12 +6,14 @@
 --   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made, breaker}
 --   duplicate  {}
 --   release    {}
+--   wait       {why, patience ms or nil (for ever)}: this worker can't handle it, another may
 --   remove     {}: a job of a function that is not ours, which arq has finished
 --   A handler that failed brings its organization's breaker: {consecutive failures, share of
 --   failures, ends needed for the share, cool-off ms}, 0 for what opens none; else nil.
 -- Result: for each job one of
---   'done', 'retried', 'dead', 'duplicate', 'released', 'removed'  it left, as asked or (dead) as a duplicate
+--   'done', 'retried', 'dead', 'duplicate', 'released', 'waiting', 'removed'  it left, as asked or (dead) as a duplicate
 --   'again'          its mark has changed hands: back to mark
+--   'overdue'        it has waited for long enough; it is still held: bury it
 --   'conflict'       a value that the handler read has changed: run the handler again
 --   'refused:why'    an operation can't be applied; nothing was
 --   'lost'           somebody else holds the job
@@ -282,6 +284,29 @@ function settle.release(claim)
   count('released')
   wake_one()
   return 'released'
+end
+
+-- In a rolling deploy old and new workers run side by side, and only some of them know what to do
+-- with an event. It costs neither an attempt nor a claim to have asked the wrong one, and in order
+-- nobody waits for it. The longer it takes, the less often it is tried.
+local shortest_wait, longest_wait = 1000, 30000
+
+function settle.wait(claim, details)
+  local patience, now = details[2], now_ms()
+  local first = tonumber(redis.call('HGET', key.unhandled, claim.job)) or now
+  local delay = math.min(math.max((now - first) / 2, shortest_wait), longest_wait)
+  if patience then
+    local left = first + patience - now
+    if left <= 0 then return 'overdue' end
+    delay = math.min(delay, left)
+  end
+  redis.call('HSETNX', key.unhandled, claim.job, number(now))
+  claim.claims = math.max(claim.claims - 1, 0)
+  clear_token(claim)
+  write_claim(claim)
+  places[claim.job] = number(now + math.ceil(delay))
+  count('waiting')
+  return 'waiting'
 end
 
 function settle.remove(claim)

@@ -18,7 +18,7 @@ from tests.integration.workplace import Lines
 from worker import contention
 from worker.leases import Leases
 from worker.ledger import Ledger
-from worker.transitions import Claim, Marked, MarkRequest, Settled, Settlement, Transitions
+from worker.transitions import Claim, Marked, MarkRequest, Renewed, Settled, Settlement, Transitions
 
 MOST = 256
 MOST_BYTES = 1 << 20
@@ -103,7 +103,7 @@ class Sizes(Transitions):
         self.of.append(len(settlements))
         return await super().settle(settlements)
 
-    async def renew(self, worker: str, claims: Sequence[Claim], **options: Any) -> list[Claim]:
+    async def renew(self, worker: str, claims: Sequence[Claim], **options: Any) -> Renewed:
         self.of.append(len(claims))
         return await super().renew(worker, claims, **options)
 
@@ -131,7 +131,6 @@ async def test_settlements_that_write_much_go_in_batches_of_a_megabyte(sizes: Si
 
 async def test_leases_are_renewed_in_bounded_batches(sizes: Sizes) -> None:
     leases = Leases(
-        sizes,
         worker="w1",
         description=b"{}",
         slots=600,
@@ -142,7 +141,7 @@ async def test_leases_are_renewed_in_bounded_batches(sizes: Sizes) -> None:
     )
     for number in range(600):
         leases.take(Claim(f"org_a:{number}", "aa"))
-    await leases.beat()
+    await leases.beat(sizes)
     assert sizes.of == [MOST, MOST, 88]
 
 

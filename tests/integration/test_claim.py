@@ -451,6 +451,6 @@ async def test_who_lost_the_lease_renews_nothing(redis: Redis, hand: Hand) -> No
     late = await hand.claim_only(job)
     await hand.come_due(job)
     await hand.promote()
-    lost = await hand.transitions.renew("w1", [late], description=b"{}", slots=1, lease=30)
-    assert lost == [late]
+    renewed = await hand.transitions.renew("w1", [late], description=b"{}", slots=1, lease=30)
+    assert renewed.lost == [late]
     assert await places(redis, job) == ["queued"]

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared import keys
+from shared import keys, metrics
 from shared.errors import Unavailable
 from shared.group_commit import Tell
 from tests.integration.jobs import NOTHING, account, counters
@@ -19,7 +19,7 @@ from worker import Event, Handlers, Organization
 from worker.engine import Worker
 from worker.leases import Leases
 from worker.ledger import Ledger
-from worker.transitions import Claimed, Marked, MarkRequest, Settled, Settlement
+from worker.transitions import Claimed, Marked, MarkRequest, Settled, Settlement, Transitions
 
 
 class Stage:
@@ -170,6 +170,11 @@ class Held:
         self._held: list[tuple[Settlement, Tell[Settled]]] = []
         monkeypatch.setattr(ledger, "post_settlement", lambda *each: self._held.append(each))
 
+    @property
+    def number(self) -> int:
+        """How many wait."""
+        return len(self._held)
+
     def let_go(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ledger, "post_settlement", self._real)
         for each in self._held:
@@ -200,7 +205,6 @@ async def test_a_slot_is_free_once_its_handler_has_ended(
     [
         Unavailable("redis_unreachable", "no connection to Redis"),
         RedisConnectionError("reset"),
-        ZeroDivisionError("ours"),
     ],
 )
 async def test_what_redis_did_not_settle_is_left_to_its_lease_and_blocks_nobody(
@@ -361,16 +365,94 @@ async def test_a_cancellation_that_gets_lost_does_not_keep_a_worker_from_stoppin
     """As redis-py loses one under Python 3.11, when it comes as a command has just been sent."""
     lost: list[asyncio.CancelledError] = []
 
-    async def beat_forever(leases: Leases) -> None:
-        leases.announced.set()
+    async def beat_forever(_: Worker) -> None:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError as exc:
             lost.append(exc)
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(Leases, "beat_forever", beat_forever)
+    monkeypatch.setattr(Worker, "_beat_forever", beat_forever)
     async with asyncio.timeout(10):
         async with working(stage.place.worker()):
             await asleep(redis)
     assert len(lost) == 1
+
+
+async def test_a_lost_lease_that_has_just_been_settled_is_no_loss(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis, stage: Stage
+) -> None:
+    """The renewal is on its way while the settlement lands: Redis knows the claim no more."""
+    lost_before = metrics.LEASES_LOST.labels().total
+    held = Held(monkeypatch, stage.place.pipeline.ledger)
+    stage.go.set()
+    await stage.accept_one_each(1)
+    worker = stage.place.worker(lease=0.3)
+    async with working(worker):
+        await stage.start()
+        (claim,) = worker._leases.held()
+        while not held.number:
+            await asyncio.sleep(0.002)
+        worker._lose(claim)
+        held.let_go(stage.place.pipeline.ledger, monkeypatch)
+        await drained(redis)
+        worker._lose(claim)
+    assert metrics.LEASES_LOST.labels().total == lost_before
+    assert stage.place.lines.events() == ["event_handled"]
+
+
+async def test_a_lost_lease_shows_in_the_settlement_that_was_on_its_way(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis, stage: Stage
+) -> None:
+    lost_before = metrics.LEASES_LOST.labels().total
+    held = Held(monkeypatch, stage.place.pipeline.ledger)
+    stage.go.set()
+    await stage.accept_one_each(1)
+    worker = stage.place.worker()
+    async with working(worker):
+        await stage.start()
+        (claim,) = worker._leases.held()
+        while not held.number:
+            await asyncio.sleep(0.002)
+        await redis.hset(keys.CLAIMS, claim.job, "ff:0:1:1:evt_1")  # somebody else has it
+        worker._lose(claim)
+        held.let_go(stage.place.pipeline.ledger, monkeypatch)
+        while "lease_lost" not in stage.place.lines.events():
+            await asyncio.sleep(0.002)
+    assert metrics.LEASES_LOST.labels().total == lost_before + 1
+
+
+async def test_a_renewal_that_fails_is_told_and_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis, stage: Stage
+) -> None:
+    real = Leases.beat
+    failed: list[Leases] = []
+
+    async def beat(leases: Leases, transitions: Transitions) -> None:
+        await real(leases, transitions)
+        if not failed:
+            failed.append(leases)
+            raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(Leases, "beat", beat)
+    (job,) = await stage.place.accept(body("evt_1"))
+    async with working(stage.place.worker(lease=0.3)):
+        await stage.start()
+        first = await redis.zscore(keys.QUEUE, job) or 0
+        while (await redis.zscore(keys.QUEUE, job) or 0) < first + 300:
+            await asyncio.sleep(0.02)
+        stage.go.set()
+        await drained(redis)
+    (line,) = stage.place.lines.of("loop_failed")
+    assert line["loop"] == "renew"
+
+
+async def test_caps_that_redis_has_lost_are_told_it_again(redis: Redis, stage: Stage) -> None:
+    """As after a flush, or where an empty primary has taken over."""
+    worker = stage.place.worker(lease=0.3, profiles=lambda: [("org_a", 2, 1.0)])
+    async with working(worker):
+        await asleep(redis)
+        await redis.flushall()
+        while await redis.hget(keys.ORGANIZATIONS, "org_a") != b"2:1.0":
+            await asyncio.sleep(0.02)
+    assert stage.place.lines.events() == ["redis_knew_nothing_of_this_worker"]

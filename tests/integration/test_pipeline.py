@@ -17,7 +17,9 @@ from shared.group_commit import Tell
 from tests.integration.jobs import NOTHING, account, counters, mark_of, record_of
 from tests.integration.workplace import POLICY, Workplace, body, now
 from worker import Event, Handlers, Organization, Reject, Retry
-from worker.pipeline import Pipeline
+from worker.path import Path
+from worker.reports import Report
+from worker.settlements import Settlements
 from worker.transitions import Claim, Marked, MarkRequest, Settled, Settlement
 from worker.work import Work
 
@@ -366,19 +368,51 @@ async def test_what_is_cancelled_while_its_end_is_on_its_way_has_ended(
     assert await account(redis) == NOTHING
 
 
-@pytest.mark.parametrize("step", ["_decode", "_judge", "_organization", "_settlement"])
-async def test_an_error_of_our_own_is_told_and_the_lease_brings_the_event_back(
+@pytest.mark.parametrize("step", ["_admit", "_decode", "_judge", "_handler", "_organization"])
+async def test_an_error_of_our_own_is_a_failed_attempt(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace, step: str
+) -> None:
+    started = await claimed(place)
+
+    def fails(*_: object) -> Never:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(Path, step, fails)
+    started.start()
+    assert await started.ended() is Settled.RETRIED
+    (line,) = place.lines.of("event_retried")
+    assert line["error"] == "ZeroDivisionError: ours"
+    assert (await account(redis)).running == {}
+
+
+async def test_an_error_that_not_even_a_failed_attempt_survives_is_told(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace
 ) -> None:
     started, error = await claimed(place), ZeroDivisionError("ours")
 
     def fails(*_: object) -> Never:
         raise error
 
-    monkeypatch.setattr(Pipeline, step, fails)
+    monkeypatch.setattr(Settlements, "of", fails)
     started.start()
     assert await started.ended() is error
     assert len((await account(redis)).running) == 1
+
+
+async def test_an_end_that_can_not_be_told_is_no_second_end(
+    monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace
+) -> None:
+    """What Redis has settled stays settled, whatever the log or a metric does."""
+    started = await claimed(place)
+
+    def fails(*_: object, **__: object) -> Never:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(Report, "settled", fails)
+    started.start()
+    assert await started.ended() is Settled.DONE
+    assert place.lines.events() == ["event_report_failed"]
+    assert await account(redis) == NOTHING
 
 
 async def test_a_conflict_runs_the_handler_again_until_its_reads_hold(redis: Redis) -> None:

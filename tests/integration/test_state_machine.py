@@ -156,7 +156,8 @@ async def renew(scene: Scene) -> None:
 async def beat(
     transitions: Transitions, worker: str, slots: int, claims: list[Claim], lease: float = 30
 ) -> list[Claim]:
-    return await transitions.renew(worker, claims, description=b"{}", slots=slots, lease=lease)
+    renewed = await transitions.renew(worker, claims, description=b"{}", slots=slots, lease=lease)
+    return renewed.lost
 
 
 async def parked_by_the_default_cap(scene: Scene) -> None:

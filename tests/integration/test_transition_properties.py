@@ -169,7 +169,7 @@ class Machine(RuleBasedStateMachine):
     def renewed(self, worker: str, claims: list[Claim], slots: int) -> list[Claim]:
         lost = self.run(
             self.transitions.renew(worker, claims, description=b"{}", slots=slots, lease=3600)
-        )
+        ).lost
         assert lost == [each for each in claims if not self.books.is_held(each.job, each.token)]
         return lost
 

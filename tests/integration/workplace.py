@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -23,10 +24,13 @@ from worker import Handlers, stock
 from worker.backoff import Backoff
 from worker.breaker import Breaker
 from worker.engine import Worker
+from worker.exits import Exit
 from worker.judgement import Limits
 from worker.leases import Profiles
 from worker.ledger import Ledger
-from worker.pipeline import Pipeline, Policy
+from worker.pipeline import Pipeline
+from worker.policy import Policy
+from worker.pulse import Pulse
 from worker.reports import Report
 from worker.transitions import Claim, Settled, Transitions
 
@@ -39,6 +43,8 @@ POLICY = Policy(
     max_claims=3,
     backoff=Backoff(base=0.001, cap=0.002),
     breaker=Breaker(),
+    stuck_after=0.2,
+    no_handler_patience=0,
 )
 _numbers = count()
 
@@ -101,6 +107,7 @@ class Workplace:
         self.lines = Lines()
         self.transitions = Transitions(redis)
         self.profiles: dict[str, OrganizationProfile] = {}
+        self.left: list[Exit] = []
         self.pipeline = Pipeline(
             ledger=Ledger(self.transitions, patience=1, log=self.lines.log),
             handlers=self.handlers,
@@ -173,11 +180,19 @@ class Workplace:
         return Worker(
             context,
             self.redis,
+            open_redis=self.open_redis,
             name=f"w{next(_numbers)}",
             description=b"{}",
             profiles=profiles,
+            pulse=Pulse(1, copy_context()),
+            leave=self.left.append,
             **{**self.options(context, slots), **options},
         )
+
+    def open_redis(self) -> Redis:
+        """A client for another event loop."""
+        where = self.redis.connection_pool.connection_kwargs
+        return Redis(host=where["host"], port=where["port"])
 
     def options(self, context: stock.Context, slots: int = 10) -> dict[str, Any]:
         """Options for an ``arq.Worker``."""

@@ -1,0 +1,271 @@
+"""Runs handlers, each in a task and a context of its own, and sees every one of them end."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from types import CodeType, FrameType
+from typing import Any, Final
+
+from structlog.typing import FilteringBoundLogger
+
+from shared import metrics
+from worker.organization import Organization
+from worker.origins import CURRENT, Task, own_context
+from worker.outcomes import Cause, Later, Outcome, Released, outcome_of, took_too_long
+from worker.work import Work
+
+Call = Callable[[], Awaitable[object]]
+"""Calls a handler with its event and organization."""
+
+_ASKED_AGAIN: Final = 4
+"""Times that a handler is cancelled within the grace: the first leaves it half of the grace."""
+
+_MOST_FRAMES: Final = 20
+
+
+class Attempt:
+    """One run of a handler.
+
+    It tells its outcome once: when the handler has ended, or when it goes on too long after it was
+    cancelled, or when somebody knows better. From then on its `State` raises, so whatever still
+    runs of it changes nothing.
+
+    Args:
+        attempts: those of the worker.
+        work: whose event it is.
+        call: calls the handler.
+        organization: the handler's; its state is closed at the end.
+        tell: told the outcome.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_call",
+        "_cancelled_at",
+        "_has_started",
+        "_organization",
+        "_started",
+        "_tell",
+        "cause",
+        "is_over",
+        "task",
+        "work",
+    )
+
+    def __init__(
+        self,
+        attempts: "Attempts",
+        work: Work,
+        call: Call,
+        organization: Organization,
+        tell: Callable[[Outcome], None],
+    ) -> None:
+        self._attempts = attempts
+        self.work = work
+        self._call = call
+        self._organization = organization
+        self._tell = tell
+        self._started = perf_counter()
+        self._has_started = False
+        self._cancelled_at = 0.0
+        self.cause = Cause.NOBODY
+        self.is_over = False
+        self.task: asyncio.Task[Any] | None = None
+
+    async def run(self) -> None:
+        """Run the handler; the body of its task."""
+        CURRENT.set(self.work)
+        self._has_started = True
+        try:
+            result: object = await self._call()
+        except BaseException as exc:  # noqa: BLE001  however it ends, it must be told
+            result = exc
+        self.end(result)
+
+    def end(self, result: object) -> None:
+        """The handler has ended, with what it returned or raised."""
+        if self.is_over:
+            self._attempts.ended_late(self)
+            return
+        outcome = outcome_of(result, self.cause, self._attempts.seconds)
+        if inspect.iscoroutine(result):
+            result.close()  # it would complain once more, at a time that nobody can tell
+        self.give_up(outcome)
+
+    def give_up(self, outcome: Outcome) -> None:
+        """It has this outcome, whatever the handler still does."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.work.seconds = perf_counter() - self._started
+        self._attempts.forget(self)
+        self._organization.state.close("the attempt at its event is over")
+        self._tell(outcome)
+
+    # Cancelling: asked, asked again, and in the end no longer waited for
+
+    def cancel(self, cause: Cause = Cause.WORKER) -> None:
+        """Have the handler end soon, one way or another."""
+        if self.is_over or self.cause is not Cause.NOBODY:
+            return
+        self.cause = cause
+        if not self._has_started:  # a task that is cancelled before it starts runs nothing
+            self._ask()
+            self.give_up(outcome_of(asyncio.CancelledError(), cause, self._attempts.seconds))
+            return
+        self._cancelled_at = asyncio.get_running_loop().time()
+        self._ask()
+        self._attempts.later(self._attempts.grace / 2, self._insist)
+
+    def _ask(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    def _insist(self) -> None:
+        """It was cancelled and goes on; it may be putting things in order, or swallow it."""
+        if self.is_over:
+            return
+        if self.task is not None and self.task.done():  # without a word; see `Attempts.sweep`
+            self.end(asyncio.CancelledError())
+            return
+        grace = self._attempts.grace
+        if asyncio.get_running_loop().time() - self._cancelled_at < grace * 0.99:
+            self._ask()
+            self._attempts.later(grace / 2 / _ASKED_AGAIN, self._insist)
+            return
+        self._attempts.note_stuck(self)
+        if self.cause is Cause.WORKER:
+            self.give_up(Released())
+        else:
+            error = took_too_long(self._attempts.seconds)
+            error = f"{error} and didn't end when it was cancelled"
+            self.give_up(Later(error, failed=True))
+
+
+class Attempts:
+    """The handlers that a worker runs.
+
+    What starts first is over first, since all have the same limit. So only the oldest needs the
+    loop's timer: most handlers end before it is looked at, and cost no timer of their own.
+
+    A handler starts in a copy of the context in which this object was made, so it sees nothing of
+    what another one has set.
+
+    Args:
+        seconds: that a handler may take.
+        grace: seconds that it may go on after it was cancelled; then it is stuck.
+        log: told of stuck ones.
+    """
+
+    def __init__(self, seconds: float, *, grace: float, log: FilteringBoundLogger) -> None:
+        self.seconds = seconds
+        self.grace = grace
+        self.stuck: set[Attempt] = set()
+        self._log = log
+        self._context = own_context()
+        self._running: dict[Attempt, float] = {}  # in the order of their ends
+        self._is_set = False
+
+    def start(
+        self,
+        work: Work,
+        call: Call,
+        organization: Organization,
+        tell: Callable[[Outcome], None],
+    ) -> None:
+        """Run a handler from the loop's next turn on."""
+        attempt = work.attempt = Attempt(self, work, call, organization, tell)
+        context = (work.context or self._context).copy()
+        loop = asyncio.get_running_loop()
+        attempt.task = loop.create_task(attempt.run(), context=context)
+        if isinstance(attempt.task, Task):
+            attempt.task.origin = work
+        end = loop.time() + self.seconds
+        self._running[attempt] = end
+        if not self._is_set:
+            self._is_set = True
+            loop.call_at(end, self._look, context=self._context)
+
+    def forget(self, attempt: Attempt) -> None:
+        """It is over."""
+        self._running.pop(attempt, None)
+        attempt.work.attempt = None
+
+    def sweep(self) -> None:
+        """End those whose task has gone without a word.
+
+        A task that is cancelled before its first step never runs, and says nothing.
+        """
+        for attempt in list(self._running):
+            if attempt.task is not None and attempt.task.done():
+                attempt.end(asyncio.CancelledError())
+
+    def later(self, seconds: float, then: Callable[[], None]) -> None:
+        """Call something later, in no handler's context."""
+        asyncio.get_running_loop().call_later(seconds, then, context=self._context)
+
+    def note_stuck(self, attempt: Attempt) -> None:
+        """It didn't end when it was cancelled; it is no longer waited for."""
+        self.stuck.add(attempt)
+        metrics.HANDLERS_STUCK.set(len(self.stuck))
+        metrics.HANDLERS_STUCK_TOTAL.labels(_type_of(attempt.work)).inc()
+        self._log.error(
+            "handler_stuck", **naming(attempt.work), stack=stack_of(attempt.task) or "unknown"
+        )
+
+    def ended_late(self, attempt: Attempt) -> None:
+        """A handler that nobody waited for any more has ended."""
+        if attempt in self.stuck:
+            self.stuck.discard(attempt)
+            metrics.HANDLERS_STUCK.set(len(self.stuck))
+            seconds = round(perf_counter() - attempt._started, 3)  # noqa: SLF001  its own module
+            self._log.warning("handler_ended_late", **naming(attempt.work), seconds=seconds)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._running:
+            attempt, end = next(iter(self._running.items()))
+            if end > now:
+                loop.call_at(end, self._look, context=self._context)
+                return
+            del self._running[attempt]
+            attempt.cancel(Cause.LIMIT)
+        self._is_set = False
+
+
+def naming(work: Work) -> dict[str, object]:
+    """What a log line needs to name an event and its handler."""
+    envelope = work.envelope
+    return {
+        "handler": work.handler or None,
+        "organization": work.delivery.organization if work.delivery else None,
+        "event_id": envelope.id if envelope else None,
+        "type": envelope.type if envelope else None,
+        "job": work.claim.job,
+    }
+
+
+def _type_of(work: Work) -> str:
+    return work.envelope.type if work.envelope else ""
+
+
+def stack_of(task: "asyncio.Task[Any] | None") -> str:
+    """Where a task that waits has come to, the innermost call last; empty where that is unknown."""
+    places: list[str] = []
+    awaited: Any = task.get_coro() if task is not None else None
+    while awaited is not None and len(places) < _MOST_FRAMES:
+        frame: FrameType | None = getattr(awaited, "cr_frame", None) or getattr(
+            awaited, "gi_frame", None
+        )
+        if frame is None:
+            break
+        places.append(place(frame.f_code, frame.f_lineno))
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return " > ".join(places)
+
+
+def place(code: CodeType, line: int) -> str:
+    """A place in the code, for a log line."""
+    return f"{code.co_filename}:{line} in {code.co_name}"

@@ -1,0 +1,90 @@
+"""Which event a task was made under, and who may cancel which task.
+
+A handler shares its loop with the worker and with other handlers. Whatever it starts inherits its
+context, so a context variable tells of any task, however deep, under which event it was made. From
+that one fact follow: whom to charge when a task that a handler left ends the process or blocks the
+loop, and that a handler which cancels all tasks it can find ends none but its own event's.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Generator, Iterator
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, Final, TypeVar
+
+from worker.work import Work
+
+Result = TypeVar("Result")
+
+CURRENT: Final[ContextVar[Work | None]] = ContextVar("sellfern_event", default=None)
+"""The event under which this code runs; ``None`` in the worker's own."""
+
+_left: Final[set["Task[Any]"]] = set()
+"""Tasks made under an event. Held until they have been seen to end: a loop that is ended by one
+has dropped it otherwise, and nobody could tell which it was."""
+
+
+class Task(asyncio.Task[Result]):
+    """A task that knows its event, and what a handler may not do to it.
+
+    Attributes:
+        origin: the event under which it was made; ``None`` for the worker's own.
+        is_guarded: whether only the worker may cancel it, and code under its own event.
+    """
+
+    origin: Work | None = None
+    is_guarded: bool = False
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Ask it to end, unless that is none of the asking event's business; as in asyncio."""
+        if self.is_guarded:
+            asking = CURRENT.get()
+            if asking is not None and asking is not self.origin:
+                return False
+        return super().cancel(msg)
+
+
+def make_task(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, Result] | Generator[Any, None, Result],
+    *,
+    context: Context | None = None,
+    **options: Any,
+) -> Task[Result]:
+    """Make a task; the loop's task factory."""
+    task: Task[Result] = Task(coroutine, loop=loop, context=context, **options)
+    # The worker's own contexts say that there is none, where a handler may be what asks. A library
+    # that makes a task in an empty context says nothing, and works for whoever calls it.
+    says = context is not None and CURRENT in context
+    origin = context[CURRENT] if says and context is not None else CURRENT.get()
+    if origin is None:
+        task.is_guarded = True  # the worker's own, or a handler's, which is told its event itself
+    else:
+        task.origin = origin
+        _left.add(task)
+        task.add_done_callback(_left.discard)
+    return task
+
+
+def origin_of(task: "asyncio.Task[Any] | None") -> Work | None:
+    """The event under which a task was made, if any is known."""
+    return task.origin if isinstance(task, Task) else None
+
+
+def tasks_left() -> Iterator["Task[Any]"]:
+    """The tasks under events that have not been seen to end, a handler's own aside."""
+    return iter(tuple(_left))
+
+
+def own_context() -> Context:
+    """A copy of this context, of which is known that no event runs in it."""
+    context = copy_context()
+    context.run(CURRENT.set, None)
+    return context
+
+
+def raised_by(error: BaseException) -> Work | None:
+    """The event whose task ended the loop with this error, if any is known."""
+    for task in tasks_left():
+        if task.done() and not task.cancelled() and task.exception() is error:
+            return task.origin
+    return None

@@ -1,0 +1,60 @@
+"""Settles what a worker holds for it, when its own loop can't any more."""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from worker.outcomes import Later, Outcome, Released
+from worker.pipeline import Pipeline
+from worker.transitions import Settled, Settlement, Transitions
+from worker.work import Work
+
+_BATCH: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """The last word about each event of a worker that is about to end.
+
+    Should the loop wake up meanwhile and say another: the token lets one of the two through.
+
+    Attributes:
+        pipeline: knows the rules, and where ends are told.
+        transitions: on a connection of the thread that does this.
+    """
+
+    pipeline: Pipeline
+    transitions: Transitions
+
+    async def settle(self, works: list[Work], blocking: Work | None, seconds: float) -> None:
+        """Charge the event that blocks, and give the others back.
+
+        Nobody is charged where nothing is known of who blocks. What a handler was at then stays
+        counted: one of these it was, and should that happen again, they run in smaller groups.
+
+        Args:
+            works: all that the worker holds.
+            blocking: the one that blocks, if known.
+            seconds: for how long.
+        """
+        ends = [(work, *self._end(work, blocking, seconds)) for work in works]
+        for start in range(0, len(ends), _BATCH):
+            batch = ends[start : start + _BATCH]
+            settled = await self.transitions.settle([settlement for _, _, settlement in batch])
+            for (work, outcome, _), answer in zip(batch, settled, strict=True):
+                if isinstance(answer, Settled):
+                    self.pipeline.report.settled(work, outcome, answer, now=time.time())
+
+    def _end(self, work: Work, blocking: Work | None, seconds: float) -> tuple[Outcome, Settlement]:
+        settling = work.settling
+        if (
+            settling is not None
+        ):  # it has ended; only its commit is still to be sent, or its reply read
+            return settling.outcome, settling.settlement
+        outcome: Outcome
+        if work is blocking:
+            outcome = Later(f"blocked the worker for {seconds:.0f} s", failed=True, blocked=True)
+        else:
+            outcome = Released(in_doubt=blocking is None and work.attempt is not None)
+        outcome = self.pipeline.settlements.final(work, outcome)
+        return outcome, self.pipeline.settlements.of(work, outcome)

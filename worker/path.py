@@ -1,0 +1,227 @@
+"""The path of one event: decode, mark, judge, handle, settle."""
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias, cast
+
+import msgspec
+from structlog.typing import FilteringBoundLogger
+
+from shared import keys
+from shared.endpoints import OrganizationProfile
+from shared.job import Delivery
+from shared.sellfern.envelope import Envelope
+from shared.sellfern.reference import Reference
+from worker import judgement
+from worker.events import Event
+from worker.organization import Organization
+from worker.outcomes import Dead, Done, Duplicate, Later, Outcome, Released, Waiting, text_of
+from worker.registry import HandlerFunction, Handlers
+from worker.reports import Report
+from worker.settlements import Settlements
+from worker.state import State
+from worker.transitions import Claim, Mark, Marked, MarkRequest, Refused, Settled, Settlement
+from worker.work import Work
+
+_MOST_ROUNDS: Final = 10
+_ANOTHER_ROUND: Final = (Settled.AGAIN, Settled.CONFLICT)
+
+ReadState: TypeAlias = Callable[[str, str], Any]
+"""Reads an organization's raw value by its key; to be awaited."""
+
+
+class Handle(msgspec.Struct):
+    """Wanted: the handler is run. The answer is its outcome."""
+
+    function: HandlerFunction
+    event: Event[Any]
+    organization: Organization
+
+
+class Settle(msgspec.Struct):
+    """Wanted: an outcome is committed. The answer is what Redis made of it."""
+
+    outcome: Outcome
+    settlement: Settlement
+
+
+Ask: TypeAlias = MarkRequest | Handle | Settle
+Walk: TypeAlias = Generator[Ask, Any, Settled]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The way that every claimed job goes.
+
+    It yields what it wants of others and is sent their answer, so it knows neither Redis nor the
+    event loop, and reads from top to bottom. Whatever it raises, its driver makes a failed attempt.
+
+    Attributes:
+        handlers: the registry.
+        reference: the events that Sellfern's API Reference lists.
+        settlements: turns outcomes into what Redis is asked; has the rules.
+        profiles: what the endpoints file says now, by organization.
+        log: where handlers' loggers come from.
+        report: told of conflicting events.
+        read_state: reads a value of an organization's state.
+    """
+
+    handlers: Handlers
+    reference: Reference
+    settlements: Settlements
+    profiles: Callable[[], Mapping[str, OrganizationProfile]]
+    log: FilteringBoundLogger
+    report: Report
+    read_state: ReadState
+
+    def walk(self, work: Work) -> Walk:
+        """Take a job to its end; anew while its mark or a value that was read has changed."""
+        for work.rounds in range(1, _MOST_ROUNDS + 1):
+            found: Handle | Outcome | None = self._admit(work) or self._decode(work)
+            if found is None:
+                marked = yield self._mark_request(work)
+                found = self._judge(work, marked) or self._handler(work)
+            outcome: Outcome = (yield found) if isinstance(found, Handle) else found
+            settled = yield self._settle(work, outcome)
+            if isinstance(settled, Refused):
+                settled = yield self._settle(work, Later(f"commit: {settled}"))
+            if settled is Settled.OVERDUE:
+                settled = yield self._settle(work, _overdue(outcome))
+            if settled not in _ANOTHER_ROUND:
+                return cast("Settled", settled)
+        settled = yield self._settle(work, Later("the state kept changing before the commit"))
+        return cast("Settled", settled)
+
+    def walk_after_failure(self, work: Work, error: BaseException) -> Walk:
+        """What is left of the path when a step of our own has failed: so has the attempt."""
+        settled: Settled = yield self._settle(work, Later(text_of(error), failed=True))
+        return settled
+
+    # The steps
+
+    def _admit(self, work: Work) -> Outcome | None:
+        """Why the job must not even be looked into, or ``None``."""
+        work.state = None
+        if work.is_cancelled:
+            return Released(in_doubt=work.in_doubt)
+        if work.is_newer:
+            return Waiting("newer_record", "a newer version wrote the payload", patience=None)
+        if work.delivery is None:
+            return Dead("undecodable", "the payload is not a record that this version reads")
+        if keys.organization_of(work.claim.job) != work.delivery.organization:
+            return Dead("undecodable", _mislabelled(work.claim, work.delivery))
+        if work.claim.alone and work.claim.claims >= self.settlements.policy.max_claims:
+            return Dead("crashed", _crashed(work.claim))
+        return None
+
+    def _decode(self, work: Work) -> Outcome | None:
+        """Learn what it is about, up to its envelope; why it goes no further, or ``None``."""
+        delivery = cast("Delivery", work.delivery)
+        decoded = judgement.decode(delivery.body)
+        if isinstance(decoded, Dead):
+            return decoded
+        work.envelope = decoded
+        return None
+
+    def _mark_request(self, work: Work) -> MarkRequest:
+        envelope = cast("Envelope", work.envelope)
+        until = judgement.provable_until(envelope, self.settlements.policy.limits)
+        return MarkRequest(work.claim, envelope.id, until)
+
+    def _judge(self, work: Work, marked: Marked | Refused) -> Outcome | None:
+        """Why the event must not reach a handler, or ``None``."""
+        if isinstance(marked, Refused):
+            return Later(f"mark: {marked}")
+        if work.is_cancelled or marked.mark is Mark.LOST:
+            return Released(in_doubt=work.in_doubt)  # a lost one is told so once more
+        envelope, delivery = cast("Envelope", work.envelope), cast("Delivery", work.delivery)
+        if marked.mark in (Mark.DUPLICATE, Mark.CONFLICTING):
+            if marked.mark is Mark.CONFLICTING:
+                self.report.conflicting(work.claim, envelope)
+            return Duplicate()
+        if marked.mark is Mark.REVIVED:
+            work.claim.attempts = 0
+        return judgement.judge(
+            envelope,
+            organization=delivery.organization,
+            received_at=delivery.received_at,
+            marked=marked,
+            reference=self.reference,
+            limits=self.settlements.policy.limits,
+        )
+
+    def _handler(self, work: Work) -> Handle | Outcome:
+        """Who handles the event, or what becomes of it without."""
+        envelope, delivery = cast("Envelope", work.envelope), cast("Delivery", work.delivery)
+        registration = self.handlers.find(envelope.type, delivery.organization)
+        if registration is None:
+            error = f"no handler is registered for {envelope.type}"
+            return Waiting("no_handler", error, self.settlements.policy.no_handler_patience)
+        if registration.function is None:
+            return Done()
+        try:
+            data = registration.data.decode(envelope.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            return Dead("malformed", f"data: {exc}")
+        work.handler = registration.name
+        event = _event(envelope, delivery, data, work.claim.attempts + 1)
+        return Handle(registration.function, event, self._organization(event, work))
+
+    def _organization(self, event: Event[Any], work: Work) -> Organization:
+        organization = event.organization_id
+        profile = self.profiles().get(organization)
+
+        async def read(key: str) -> bytes | None:
+            return cast("bytes | None", await self.read_state(organization, key))
+
+        work.state = State(
+            read, event_id=event.id, tombstone=self.settlements.policy.limits.dedupe_retention
+        )
+        return Organization(
+            id=organization,
+            state=work.state,
+            logger=lambda: self.log.bind(organization=organization, event_id=event.id),
+            settings=profile.settings if profile else {},
+        )
+
+    def _settle(self, work: Work, outcome: Outcome) -> Settle:
+        outcome = self.settlements.final(work, outcome)
+        work.leave_slot()
+        return Settle(outcome, self.settlements.of(work, outcome))
+
+
+def _event(envelope: Envelope, delivery: Delivery, data: Any, attempt: int) -> Event[Any]:
+    return Event(
+        id=envelope.id,
+        type=envelope.type,
+        created_at=envelope.created_at,
+        organization_id=delivery.organization,
+        data=data,
+        raw=delivery.body,
+        attempt=attempt,
+        received_at=datetime.fromtimestamp(delivery.received_at / 1000, tz=UTC),
+    )
+
+
+def _mislabelled(claim: Claim, delivery: Delivery) -> str:
+    """A job of a stock producer whose id would take it into another organization's names."""
+    return (
+        f"expected a job id that begins with {delivery.organization}:, as its payload says, "
+        f"got {claim.job}"
+    )
+
+
+def _crashed(claim: Claim) -> str:
+    """Only what is known: a worker that is stopped, cut off or killed looks the same from here."""
+    return (
+        f"{claim.claims} claims ended without an outcome: its worker stopped renewing the lease, "
+        "the last time while it had nothing else"
+    )
+
+
+def _overdue(outcome: Outcome) -> Outcome:
+    """Nobody was found in time who can handle it."""
+    if isinstance(outcome, Waiting):
+        return Dead(outcome.reason, outcome.error)
+    return outcome

@@ -1,0 +1,68 @@
+"""Whether the worker's loop goes round."""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from time import monotonic
+from typing import Final
+
+_A_WHILE: Final = 10.0
+"""Seconds after a stand-still in which time-outs may still come of it."""
+
+
+class Pulse:
+    """A tick of the worker's loop that another thread looks at.
+
+    Args:
+        limit: seconds without a tick from which on the loop stands still.
+        context: in which it ticks: no event's.
+    """
+
+    def __init__(self, limit: float, context: Context) -> None:
+        self.limit = limit
+        self._context = context
+        self._seen = monotonic()
+        self._stood_still_until = -_A_WHILE
+        self._timer: asyncio.TimerHandle | None = None
+        self._then: Callable[[], None] = _nothing
+
+    def start(self, then: Callable[[], None]) -> None:
+        """Tick from now on, in the running loop.
+
+        Args:
+            then: called with each tick.
+        """
+        self._then = then
+        self._seen = monotonic()
+        self._tick()
+
+    def stop(self) -> None:
+        """Tick no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def still(self) -> float:
+        """Seconds since the last tick, beyond those that lie between two."""
+        return max(0.0, monotonic() - self._seen - self.limit / 4)
+
+    def forgive(self) -> None:
+        """Take the whole process for suspended until now; nothing of that was a handler's doing."""
+        self._seen = monotonic()
+
+    @property
+    def was_still(self) -> bool:
+        """Whether the loop stands still, or did a moment ago: a time-out is no news of others."""
+        return self.still() > self.limit or monotonic() - self._stood_still_until < _A_WHILE
+
+    def _tick(self) -> None:
+        # The tick is due before all time-outs that came due with it, so it is the first to know.
+        if self.still() > self.limit:
+            self._stood_still_until = monotonic()
+        self._seen = monotonic()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self.limit / 4, self._tick, context=self._context)
+        self._then()
+
+
+def _nothing() -> None:
+    """Before it is started."""
