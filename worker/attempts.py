@@ -2,21 +2,19 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import perf_counter
 from types import CodeType, FrameType
 from typing import Any, Final
 
+import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from shared import metrics
-from worker.organization import Organization
 from worker.origins import CURRENT, Task, own_context
 from worker.outcomes import Cause, Later, Outcome, Released, outcome_of, took_too_long
+from worker.path import Handle
 from worker.work import Work
-
-Call = Callable[[], Awaitable[object]]
-"""Calls a handler with its event and organization."""
 
 _ASKED_AGAIN: Final = 4
 """Times that a handler is cancelled within the grace: the first leaves it half of the grace."""
@@ -24,61 +22,44 @@ _ASKED_AGAIN: Final = 4
 _MOST_FRAMES: Final = 20
 
 
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One run of a handler.
 
     It tells its outcome once: when the handler has ended, or when it goes on too long after it was
     cancelled, or when somebody knows better. From then on its `State` raises, so whatever still
     runs of it changes nothing.
 
-    Args:
+    Attributes:
         attempts: those of the worker.
         work: whose event it is.
-        call: calls the handler.
-        organization: the handler's; its state is closed at the end.
+        handle: the handler with what it gets.
         tell: told the outcome.
+        began: when it was given its task, by the performance counter.
+        cause: who cancelled it first.
+        is_over: whether its outcome has been told.
+        has_started: whether its task has taken its first step.
+        cancelled_at: when it was cancelled first, by the loop's clock.
+        task: runs it.
     """
 
-    __slots__ = (
-        "_attempts",
-        "_call",
-        "_cancelled_at",
-        "_has_started",
-        "_organization",
-        "_started",
-        "_tell",
-        "cause",
-        "is_over",
-        "task",
-        "work",
-    )
-
-    def __init__(
-        self,
-        attempts: "Attempts",
-        work: Work,
-        call: Call,
-        organization: Organization,
-        tell: Callable[[Outcome], None],
-    ) -> None:
-        self._attempts = attempts
-        self.work = work
-        self._call = call
-        self._organization = organization
-        self._tell = tell
-        self._started = perf_counter()
-        self._has_started = False
-        self._cancelled_at = 0.0
-        self.cause = Cause.NOBODY
-        self.is_over = False
-        self.task: asyncio.Task[Any] | None = None
+    attempts: "Attempts"
+    work: Work
+    handle: Handle
+    tell: Callable[[Outcome], None]
+    began: float
+    cause: Cause = Cause.NOBODY
+    is_over: bool = False
+    has_started: bool = False
+    cancelled_at: float = 0.0
+    task: "asyncio.Task[Any] | None" = None
 
     async def run(self) -> None:
         """Run the handler; the body of its task."""
         CURRENT.set(self.work)
-        self._has_started = True
+        self.has_started = True
         try:
-            result: object = await self._call()
+            handle = self.handle
+            result: object = await handle.function(handle.event, handle.organization)
         except BaseException as exc:  # noqa: BLE001  however it ends, it must be told
             result = exc
         self.end(result)
@@ -86,10 +67,10 @@ class Attempt:
     def end(self, result: object) -> None:
         """The handler has ended, with what it returned or raised."""
         if self.is_over:
-            self._attempts.ended_late(self)
+            self.attempts.ended_late(self)
             return
-        outcome = outcome_of(result, self.cause, self._attempts.seconds)
-        if inspect.iscoroutine(result):
+        outcome = outcome_of(result, self.cause, self.attempts.seconds)
+        if result is not None and inspect.iscoroutine(result):
             result.close()  # it would complain once more, at a time that nobody can tell
         self.give_up(outcome)
 
@@ -98,10 +79,10 @@ class Attempt:
         if self.is_over:
             return
         self.is_over = True
-        self.work.seconds = perf_counter() - self._started
-        self._attempts.forget(self)
-        self._organization.state.close("the attempt at its event is over")
-        self._tell(outcome)
+        self.work.seconds = perf_counter() - self.began
+        self.attempts.forget(self)
+        self.handle.organization.state.close("the attempt at its event is over")
+        self.tell(outcome)
 
     # Cancelling: asked, asked again, and in the end no longer waited for
 
@@ -110,13 +91,13 @@ class Attempt:
         if self.is_over or self.cause is not Cause.NOBODY:
             return
         self.cause = cause
-        if not self._has_started:  # a task that is cancelled before it starts runs nothing
+        if not self.has_started:  # a task that is cancelled before it starts runs nothing
             self._ask()
-            self.give_up(outcome_of(asyncio.CancelledError(), cause, self._attempts.seconds))
+            self.give_up(outcome_of(asyncio.CancelledError(), cause, self.attempts.seconds))
             return
-        self._cancelled_at = asyncio.get_running_loop().time()
+        self.cancelled_at = asyncio.get_running_loop().time()
         self._ask()
-        self._attempts.later(self._attempts.grace / 2, self._insist)
+        self.attempts.later(self.attempts.grace / 2, self._insist)
 
     def _ask(self) -> None:
         if self.task is not None:
@@ -129,16 +110,16 @@ class Attempt:
         if self.task is not None and self.task.done():  # without a word; see `Attempts.sweep`
             self.end(asyncio.CancelledError())
             return
-        grace = self._attempts.grace
-        if asyncio.get_running_loop().time() - self._cancelled_at < grace * 0.99:
+        grace = self.attempts.grace
+        if asyncio.get_running_loop().time() - self.cancelled_at < grace * 0.99:
             self._ask()
-            self._attempts.later(grace / 2 / _ASKED_AGAIN, self._insist)
+            self.attempts.later(grace / 2 / _ASKED_AGAIN, self._insist)
             return
-        self._attempts.note_stuck(self)
+        self.attempts.note_stuck(self)
         if self.cause is Cause.WORKER:
             self.give_up(Released())
         else:
-            error = took_too_long(self._attempts.seconds)
+            error = took_too_long(self.attempts.seconds)
             error = f"{error} and didn't end when it was cancelled"
             self.give_up(Later(error, failed=True))
 
@@ -167,20 +148,20 @@ class Attempts:
         self._running: dict[Attempt, float] = {}  # in the order of their ends
         self._is_set = False
 
-    def start(
-        self,
-        work: Work,
-        call: Call,
-        organization: Organization,
-        tell: Callable[[Outcome], None],
-    ) -> None:
-        """Run a handler from the loop's next turn on."""
-        attempt = work.attempt = Attempt(self, work, call, organization, tell)
+    def start(self, work: Work, handle: Handle, tell: Callable[[Outcome], None]) -> None:
+        """Run a handler from the loop's next turn on.
+
+        Args:
+            work: whose event it is.
+            handle: the handler with what it gets.
+            tell: told the outcome.
+        """
+        attempt = work.attempt = Attempt(self, work, handle, tell, perf_counter())
         context = (work.context or self._context).copy()
         loop = asyncio.get_running_loop()
-        attempt.task = loop.create_task(attempt.run(), context=context)
-        if isinstance(attempt.task, Task):
-            attempt.task.origin = work
+        # Not by the factory: it would have to find out what is known here.
+        task = attempt.task = Task(attempt.run(), loop=loop, context=context)
+        task.origin = work
         end = loop.time() + self.seconds
         self._running[attempt] = end
         if not self._is_set:
@@ -219,7 +200,7 @@ class Attempts:
         if attempt in self.stuck:
             self.stuck.discard(attempt)
             metrics.HANDLERS_STUCK.set(len(self.stuck))
-            seconds = round(perf_counter() - attempt._started, 3)  # noqa: SLF001  its own module
+            seconds = round(perf_counter() - attempt.began, 3)
             self._log.warning("handler_ended_late", **naming(attempt.work), seconds=seconds)
 
     def _look(self) -> None:

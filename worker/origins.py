@@ -24,23 +24,36 @@ has dropped it otherwise, and nobody could tell which it was."""
 
 
 class Task(asyncio.Task[Result]):
-    """A task that knows its event, and what a handler may not do to it.
+    """A task that knows its event: the worker's own, or a handler's. Whoever makes it says which.
+
+    Only the worker may cancel it, and code under the same event.
 
     Attributes:
-        origin: the event under which it was made; ``None`` for the worker's own.
-        is_guarded: whether only the worker may cancel it, and code under its own event.
+        origin: the event for which it runs; ``None`` for the worker's own.
     """
 
-    origin: Work | None = None
-    is_guarded: bool = False
+    __slots__ = ("origin",)
+    origin: Work | None
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Ask it to end, unless that is none of the asking event's business; as in asyncio."""
-        if self.is_guarded:
-            asking = CURRENT.get()
-            if asking is not None and asking is not self.origin:
-                return False
+        asking = CURRENT.get()
+        if asking is not None and asking is not self.origin:
+            return False
         return super().cancel(msg)
+
+
+class LeftTask(Task[Result]):
+    """A task that code under an event has made.
+
+    Other events may cancel it: clients that handlers share work in tasks that one of them made.
+    """
+
+    __slots__ = ()
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Ask it to end; as in asyncio."""
+        return asyncio.Task.cancel(self, msg)
 
 
 def make_task(
@@ -51,15 +64,14 @@ def make_task(
     **options: Any,
 ) -> Task[Result]:
     """Make a task; the loop's task factory."""
-    task: Task[Result] = Task(coroutine, loop=loop, context=context, **options)
     # The worker's own contexts say that there is none, where a handler may be what asks. A library
     # that makes a task in an empty context says nothing, and works for whoever calls it.
     says = context is not None and CURRENT in context
     origin = context[CURRENT] if says and context is not None else CURRENT.get()
-    if origin is None:
-        task.is_guarded = True  # the worker's own, or a handler's, which is told its event itself
-    else:
-        task.origin = origin
+    kind = Task if origin is None else LeftTask
+    task = kind(coroutine, loop=loop, context=context, **options)
+    task.origin = origin
+    if origin is not None:
         _left.add(task)
         task.add_done_callback(_left.discard)
     return task

@@ -66,6 +66,10 @@ class Done:
     returned: str = ""
 
 
+DONE: Final = Done()
+"""What nearly every event comes to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Duplicate:
     """Another job carries this event, or has finished it."""
@@ -153,6 +157,8 @@ def outcome_of(result: object, cause: Cause, seconds: float) -> Outcome:
         cause: who had cancelled the handler by then.
         seconds: that it might take.
     """
+    if result is None:
+        return DONE
     try:
         return _outcome_of(result, cause, seconds)
     except BaseException as exc:  # noqa: BLE001  an attribute of an author's class may do anything
@@ -160,8 +166,6 @@ def outcome_of(result: object, cause: Cause, seconds: float) -> Outcome:
 
 
 def _outcome_of(result: object, cause: Cause, seconds: float) -> Outcome:
-    if result is None:
-        return Done()
     if result is Retry or result is Reject:  # the class means its instance, as after `raise`
         result = result()
     if isinstance(result, BaseException):

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Mapping
-from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from time import time
@@ -146,16 +145,21 @@ class Pipeline:
         if work.path is None:
             return  # it has ended: somebody knew better than to wait for this answer
         try:
-            if isinstance(answer, AWAY) and type(answer) is not Refused:
-                self._end(work, answer)
-            elif isinstance(answer, Exception) and type(answer) is not Refused:
-                self._fail(work, answer)
+            if isinstance(answer, Exception) and type(answer) is not Refused:
+                self._go_without(work, answer)
             else:
                 self._ask(work, work.path.send(answer))
         except StopIteration as end:
             self._end(work, end.value)
         except BaseException as exc:  # noqa: BLE001  whatever one event does, it must be told
             self._fail(work, exc)
+
+    def _go_without(self, work: Work, error: Exception) -> None:
+        """There is no answer: nobody to settle with, or a failure of our own."""
+        if isinstance(error, AWAY):
+            self._end(work, error)
+        else:
+            self._fail(work, error)
 
     def _fail(self, work: Work, error: BaseException) -> None:
         """A step of our own has failed: that is a failed attempt, not a lease left to expire."""
@@ -177,36 +181,30 @@ class Pipeline:
     def _ask(self, work: Work, asked: Ask) -> None:
         if self.observer is not None:
             self._observe(self.observer.asks, work, asked)
+        tell = partial(self._told, work, asked)
         if type(asked) is MarkRequest:
-            self.ledger.post_mark(asked, partial(self._told, work, asked))
+            self.ledger.post_mark(asked, tell)
         elif type(asked) is Settle:
             work.settling = asked
-            self.ledger.post_settlement(asked.settlement, partial(self._settled, work, asked))
+            self.ledger.post_settlement(asked.settlement, tell)
         elif type(asked) is Handle:
-            self.attempts.start(
-                work,
-                partial(asked.function, asked.event, asked.organization),
-                asked.organization,
-                partial(self._told, work, asked),
-            )
+            self.attempts.start(work, asked, tell)
 
     def _told(self, work: Work, asked: Ask, answer: object) -> None:
         """Go on with an answer, in the context of whoever follows this work."""
         if work.context is None:
-            self._step(work, answer)
+            self._go_on(work, asked, answer)
         else:
             work.context.run(self._go_on, work, asked, answer)
 
     def _go_on(self, work: Work, asked: Ask, answer: object) -> None:
         if self.observer is not None:
             self._observe(self.observer.is_told, work, asked, answer)
+        if type(asked) is Settle:
+            work.settling = None
+            if type(answer) is Settled:
+                self._report(work, asked.outcome, answer)
         self._step(work, answer)
-
-    def _settled(self, work: Work, asked: Settle, answer: Settled | Exception) -> None:
-        work.settling = None
-        if isinstance(answer, Settled):
-            _in(work.context, self._report, work, asked.outcome, answer)
-        self._told(work, asked, answer)
 
     def _report(self, work: Work, outcome: Outcome, settled: Settled) -> None:
         """Count and log what has been settled; that can't be undone, nor be settled again."""
@@ -214,10 +212,3 @@ class Pipeline:
             self.report.settled(work, outcome, settled, now=time())
         except Exception:
             self.log.exception("event_report_failed", job=work.claim.job)
-
-
-def _in(context: Context | None, call: Callable[..., None], *arguments: object) -> None:
-    if context is None:
-        call(*arguments)
-    else:
-        context.run(call, *arguments)

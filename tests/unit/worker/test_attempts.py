@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.integration.workplace import Lines
 from worker.attempts import Attempts
+from worker.events import Event
 from worker.organization import Organization
 from worker.origins import CURRENT, make_task, origin_of, raised_by, tasks_left
 from worker.outcomes import Cause, Done, Later, Outcome, Released
+from worker.path import Handle
 from worker.state import State
 from worker.transitions import Claim
 from worker.work import Work
@@ -44,7 +46,7 @@ class Stand:
 
     def start(self, call: Callable[[], Awaitable[object]]) -> Work:
         work = Work(Claim("org_a:1", "aa"), None, lambda _: None)
-        self.attempts.start(work, call, organization(), self._tell)
+        self.attempts.start(work, handle(call, organization()), self._tell)
         return work
 
     async def run(self, call: Callable[[], Awaitable[object]]) -> Outcome:
@@ -70,6 +72,13 @@ async def read_nothing(_: str) -> bytes | None:
 def organization() -> Organization:
     state = State(read_nothing, event_id="evt_1", tombstone=1)
     return Organization(id="org_a", state=state, logger=lambda: Lines().log)
+
+
+def handle(call: Callable[[], Awaitable[object]], scope: Organization) -> Handle:
+    async def function(_event: Any, _: Organization) -> Any:
+        return await call()
+
+    return Handle(function, cast("Event[Any]", None), scope)
 
 
 async def hang() -> None:
@@ -258,7 +267,7 @@ async def test_its_state_is_closed_once_it_is_over() -> None:
         ended.set()
 
     work = Work(Claim("org_a:1", "aa"), None, lambda _: None)
-    stand.attempts.start(work, goes_on, scope, stand._tell)
+    stand.attempts.start(work, handle(goes_on, scope), stand._tell)
     async with asyncio.timeout(10):
         await ended.wait()
     assert "over" in raised[0]
