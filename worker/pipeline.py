@@ -142,13 +142,14 @@ class Pipeline:
 
     def _step(self, work: Work, answer: Any) -> None:
         """Take the path on to what it wants next, or to its end."""
-        if work.path is None:
+        path = work.path
+        if path is None:
             return  # it has ended: somebody knew better than to wait for this answer
         try:
             if isinstance(answer, Exception) and type(answer) is not Refused:
                 self._go_without(work, answer)
             else:
-                self._ask(work, work.path.send(answer))
+                self._ask(work, path.send(answer))
         except StopIteration as end:
             self._end(work, end.value)
         except BaseException as exc:  # noqa: BLE001  whatever one event does, it must be told
@@ -181,30 +182,42 @@ class Pipeline:
     def _ask(self, work: Work, asked: Ask) -> None:
         if self.observer is not None:
             self._observe(self.observer.asks, work, asked)
-        tell = partial(self._told, work, asked)
         if type(asked) is MarkRequest:
-            self.ledger.post_mark(asked, tell)
+            self.ledger.post_mark(asked, self._when_told(work, asked, self._step))
         elif type(asked) is Settle:
             work.settling = asked
-            self.ledger.post_settlement(asked.settlement, tell)
+            self.ledger.post_settlement(
+                asked.settlement, self._when_told(work, asked, self._settled)
+            )
         elif type(asked) is Handle:
-            self.attempts.start(work, asked, tell)
+            self.attempts.start(work, asked, self._when_told(work, asked, self._step))
 
-    def _told(self, work: Work, asked: Ask, answer: object) -> None:
-        """Go on with an answer, in the context of whoever follows this work."""
-        if work.context is None:
-            self._go_on(work, asked, answer)
-        else:
-            work.context.run(self._go_on, work, asked, answer)
-
-    def _go_on(self, work: Work, asked: Ask, answer: object) -> None:
-        if self.observer is not None:
-            self._observe(self.observer.is_told, work, asked, answer)
-        if type(asked) is Settle:
-            work.settling = None
-            if type(answer) is Settled:
-                self._report(work, asked.outcome, answer)
+    def _settled(self, work: Work, answer: Settled | Exception) -> None:
+        asked, work.settling = work.settling, None
+        if asked is not None and type(answer) is Settled:
+            self._report(work, asked.outcome, answer)
         self._step(work, answer)
+
+    def _when_told(
+        self, work: Work, asked: Ask, then: Callable[[Work, Any], None]
+    ) -> Callable[[Any], None]:
+        """What goes on with an answer: in the context of whoever follows this work, if one does."""
+        if self.observer is None:
+            return partial(then, work)
+        return partial(self._observed, work, asked, then)
+
+    def _observed(
+        self, work: Work, asked: Ask, then: Callable[[Work, Any], None], answer: Any
+    ) -> None:
+        def go_on() -> None:
+            if self.observer is not None:
+                self._observe(self.observer.is_told, work, asked, answer)
+            then(work, answer)
+
+        if work.context is None:
+            go_on()
+        else:
+            work.context.run(go_on)
 
     def _report(self, work: Work, outcome: Outcome, settled: Settled) -> None:
         """Count and log what has been settled; that can't be undone, nor be settled again."""

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -28,12 +28,20 @@ class Registration:
         organization: the one organization that it is for, or ``None`` for any.
         function: the handler; ``None`` ignores the event on purpose.
         data: decodes the event's data to the type that the handler's annotation names.
+        name: the handler's, for people: module and function.
     """
 
     pattern: str
     organization: str | None
     function: HandlerFunction | None
     data: msgspec.json.Decoder[Any]
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out once what is said of every event."""
+        function = self.function
+        name = "" if function is None else f"{function.__module__}.{function.__qualname__}"
+        object.__setattr__(self, "name", name)
 
     def matches(self, event_type: str, organization: str) -> bool:
         """Whether it is for this event."""
@@ -42,12 +50,6 @@ class Registration:
         if self.pattern in {"*", event_type}:
             return True
         return self.pattern.endswith(".*") and event_type.startswith(self.pattern[:-1])
-
-    @property
-    def name(self) -> str:
-        """The handler's, for people: module and function."""
-        function = self.function
-        return "" if function is None else f"{function.__module__}.{function.__qualname__}"
 
     @property
     def rank(self) -> tuple[bool, bool, int]:
