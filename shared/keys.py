@@ -27,10 +27,12 @@ WAKE = "sellfern:wake"
 BREAKERS = "sellfern:breakers"
 UNHANDLED = "sellfern:unhandled"
 """Jobs that no worker could handle yet, with the moment of the first look (epoch milliseconds)."""
+SUSPECTS = "sellfern:suspects"
 
 JOB = "arq:job:"
 ARQ_RETRY = "arq:retry:"
 PARKED = "sellfern:parked:"
+UNREAD = "sellfern:unread:"
 EVENT = "sellfern:event:"
 STATE = "sellfern:state:"
 DEAD = "sellfern:dead:"
@@ -62,9 +64,11 @@ _LUA_NAMES = {
     "wake": WAKE,
     "breakers": BREAKERS,
     "unhandled": UNHANDLED,
+    "suspects": SUSPECTS,
     "job": JOB,
     "arq_retry": ARQ_RETRY,
     "parked": PARKED,
+    "unread": UNREAD,
     "event": EVENT,
     "state": STATE,
     "dead": DEAD,

@@ -17,6 +17,7 @@ from shared import job as jobs
 from shared import keys, metrics
 from shared.connection import REDIS_ERRORS
 from worker.aside import Aside
+from worker.duty import Duty
 from worker.exits import Exit
 from worker.leases import Leases, Profiles
 from worker.origins import make_task, own_context
@@ -27,7 +28,15 @@ from worker.pipeline import AWAY
 from worker.pulse import Pulse
 from worker.stock import CLAIM, OURS, Context
 from worker.supervision import Supervisor
-from worker.transitions import Claim, Claimed, Settled, Settlement, Transitions
+from worker.transitions import (
+    SUSPECT_FROM,
+    Claim,
+    Claimed,
+    Settled,
+    Settlement,
+    Transitions,
+)
+from worker.unread import Unread
 from worker.watchdog import Watchdog
 from worker.work import Work
 
@@ -101,6 +110,12 @@ class Worker(arq.Worker):
         self._watchdog: Watchdog | None = None
         self._announced = asyncio.Event()
         self._claimed_all = asyncio.Event()
+        policy = context.pipeline.policy
+        self._suspect_from = min(SUSPECT_FROM, policy.max_claims)
+        self._duty = Duty.of(
+            lease=context.lease, longest_handler=policy.handler_timeout + policy.stuck_after
+        )
+        self._unread = Unread(context.transitions, context.lease)
         self._leases = Leases(
             worker=name,
             description=description,
@@ -166,6 +181,7 @@ class Worker(arq.Worker):
                 await self._context.pipeline.ledger.drain()
         with contextlib.suppress(*REDIS_ERRORS):
             async with asyncio.timeout(_CLOSING):
+                await self._unread.disown()
                 await self._transitions.leave(self._name)
                 await self.pool.delete(self.health_check_key)
         if self.on_shutdown:
@@ -229,6 +245,8 @@ class Worker(arq.Worker):
         works = [each for each in list(self._running.values()) if isinstance(each, Work)]
         try:
             async with asyncio.timeout(_CLOSING):
+                if (base := self._unread.base) is not None:
+                    await transitions.disown(base, lease=self._context.lease)
                 await Parting(self._context.pipeline, transitions).settle(works, work, seconds)
                 await transitions.leave(self._name)
         except REDIS_ERRORS as exc:
@@ -308,14 +326,7 @@ class Worker(arq.Worker):
 
     async def _claim(self) -> Claimed:
         """Claim a batch; one that is on its way when the worker is stopped is given back."""
-        claim = asyncio.create_task(
-            self._transitions.claim(
-                self._name,
-                most=min(self._free(), _MOST_CLAIMED),
-                lease=self._context.lease,
-                holding=len(self._running),
-            )
-        )
+        claim = asyncio.create_task(self._claim_once())
         try:
             return await asyncio.shield(claim)
         except asyncio.CancelledError:
@@ -325,10 +336,27 @@ class Worker(arq.Worker):
                     await self._transitions.settle(given_back)
             raise
 
+    async def _claim_once(self) -> Claimed:
+        base = await self._unread.begin()
+        claimed = await self._transitions.claim(
+            self._name,
+            most=min(self._free(), _MOST_CLAIMED),
+            lease=self._context.lease,
+            holding=len(self._running),
+            slots=self.max_jobs,
+            suspect_from=self._suspect_from,
+            waits_for_none=self._duty.waits_for_none,
+            no_more_alone=self._duty.alone(self._running),
+            tainted=self._stuck() > 0,
+            base=base,
+        )
+        self._unread.read()
+        return claimed
+
     async def _rest(self, claimed: Claimed) -> None:
         """Wait as long as there is a reason to: a suspect, or nothing to do."""
-        if claimed.quiet:
-            await self._until_idle()
+        if claimed.quiet or claimed.suspects:
+            await self._duty.wait(claimed, self._until_idle)
         elif not claimed.more:
             await self._sleep(claimed.next_due)
 

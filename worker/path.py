@@ -111,6 +111,7 @@ class Path:
             return Dead("undecodable", "the payload is not a record that this version reads")
         if keys.organization_of(work.claim.job) != work.delivery.organization:
             return Dead("undecodable", _mislabelled(work.claim, work.delivery))
+        # Beside others it may be as innocent as they are, however often that has happened.
         if work.claim.alone and work.claim.claims >= self.settlements.policy.max_claims:
             return Dead("crashed", _crashed(work.claim))
         return None
@@ -213,11 +214,9 @@ def _mislabelled(claim: Claim, delivery: Delivery) -> str:
 
 
 def _crashed(claim: Claim) -> str:
-    """Only what is known: a worker that is stopped, cut off or killed looks the same from here."""
-    return (
-        f"{claim.claims} claims ended without an outcome: its worker stopped renewing the lease, "
-        "the last time while it had nothing else"
-    )
+    """What is known: not why, nor whether the worker is gone."""
+    many = f"{claim.claims} claim{'' if claim.claims == 1 else 's'}"
+    return f"{many} ended without an outcome: its worker stopped renewing the lease"
 
 
 def _overdue(outcome: Outcome) -> Outcome:

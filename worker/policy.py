@@ -15,7 +15,8 @@ class Policy:
         limits: of an event's age.
         handler_timeout: that one attempt may take.
         max_attempts: attempts before the dead letter.
-        max_claims: claims without an outcome before the job counts as one that ends workers.
+        max_claims: claims without an outcome, the last one alone in its worker, after which the job
+            is buried.
         backoff: the delay between attempts.
         breaker: when an organization's events wait because its handlers keep failing.
         stuck_after: how long a handler may go on after it was cancelled.

@@ -18,6 +18,7 @@ _NAMES = {
     Settled.DEAD: "dead",
     Settled.DUPLICATE: "duplicate",
     Settled.RELEASED: "released",
+    Settled.ABANDONED: "abandoned",
     Settled.WAITING: "waiting",
     Settled.LOST: "lost",
 }

@@ -15,11 +15,18 @@ from shared.wire import Wire
 
 _ADOPT = scripts.load("adopt")
 _CLAIM = scripts.load("claim")
+_DISOWN = scripts.load("disown")
 _LEAVE = scripts.load("leave")
 _MARK = scripts.load("mark")
 _PROFILE = scripts.load("profile")
 _RENEW = scripts.load("renew")
 _SETTLE = scripts.load("settle")
+
+SUSPECT_FROM: Final = 2
+"""Claims without an outcome from which on a job may be what ends its workers."""
+
+_REMEMBERED: Final = 10
+"""Leases for which Redis knows that nobody reads the answer to a claim. It may come late itself."""
 
 LANES: Final = 2
 """Calls of ``mark``, and as many of ``settle``, that may be on their way at once."""
@@ -38,9 +45,10 @@ class Claim(msgspec.Struct):
         job: its id.
         token: proves the hold; every later word about the job names it.
         attempts: attempts with an outcome so far.
-        claims: claims without an outcome before this one: each is a lease that nobody renewed.
-        alone: whether its worker had nothing else when the last of those ended.
-        blocked: how often its handler has blocked its worker's loop.
+        claims: claims without an outcome before this one: each time, the worker stopped renewing
+            the lease.
+        alone: whether the last of these was alone in its worker.
+        blocked: how often its handler has blocked a worker's loop.
     """
 
     job: str
@@ -60,12 +68,16 @@ class Claimed:
         more: others are in line still.
         quiet: a suspect waits for this worker to hold nothing else.
         next_due: seconds until a deferred job is due; ``None`` without one.
+        suspects: the jobs are suspects, and should have no other beside them.
+        patience: how often the time is doubled for which a worker takes nothing for either's sake.
     """
 
     jobs: list[tuple[Claim, bytes]]
     more: bool
     quiet: bool
     next_due: float | None
+    suspects: bool = False
+    patience: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,7 @@ class Settled(enum.Enum):
     DEAD = "dead"
     DUPLICATE = "duplicate"
     RELEASED = "released"
+    ABANDONED = "abandoned"
     WAITING = "waiting"
     OVERDUE = "overdue"
     REMOVED = "removed"
@@ -178,11 +191,23 @@ class Transitions:
         answer = await _ADOPT(self._redis, job, token, round(lease * 1000))
         if answer == b"gone":
             return None
-        attempts, claims, _now = answer
-        return Claim(job, token, attempts, claims)
+        attempts, claims, _now, alone, blocked = answer
+        return Claim(job, token, attempts, claims, bool(alone), blocked)
 
     async def claim(
-        self, worker: str, *, most: int, lease: float, holding: int, most_bytes: int = 1 << 20
+        self,
+        worker: str,
+        *,
+        most: int,
+        lease: float,
+        holding: int,
+        most_bytes: int = 1 << 20,
+        slots: int = 1,
+        suspect_from: int = SUSPECT_FROM,
+        tainted: bool = False,
+        waits_for_none: bool = False,
+        no_more_alone: Claim | None = None,
+        base: str | None = None,
     ) -> Claimed:
         """Take jobs that are due, in virtual order.
 
@@ -192,27 +217,51 @@ class Transitions:
             lease: seconds until somebody else may have them.
             holding: how many the worker holds already.
             most_bytes: of payload at the most; one larger job comes alone.
+            slots: of the worker: the more, the more suspects are given together.
+            suspect_from: claims without an outcome that make a suspect.
+            tainted: handlers that should have ended still run in the worker, and are no part of
+                ``holding``: nothing in it is alone.
+            waits_for_none: no suspect may ask the worker to be quiet; where it is the one that
+                should be, another may become it.
+            no_more_alone: a suspect that it was given alone, and beside which it takes others now.
+            base: of the claims' tokens: 16 hexadecimal digits, never used before; without one, a
+                fresh one.
         """
         answer = await _CLAIM(
             self._claims,
             worker,
             most,
             round(lease * 1000),
-            secrets.token_hex(8),
+            base or fresh_base(),
             holding,
             most_bytes,
+            slots,
+            suspect_from,
+            int(tainted),
+            int(waits_for_none),
+            *((_name(no_more_alone), no_more_alone.token) if no_more_alone else ()),
         )
-        _now, word, wait, *jobs = answer
+        _now, word, wait, patience, *jobs = answer
         _CLAIMED.observe(len(jobs))
         return Claimed(
-            [
-                (Claim(job.decode(errors="surrogateescape"), token.decode(), attempts, claims), raw)
-                for job, token, attempts, claims, raw in jobs
-            ],
+            [_given(*job) for job in jobs],
             more=word == b"more",
             quiet=word == b"quiet",
             next_due=None if wait < 0 else wait / 1000,
+            suspects=word == b"suspects",
+            patience=patience,
         )
+
+    async def disown(self, base: str, *, lease: float) -> None:
+        """Say that nobody will read the answer to a claim, whether Redis has had it or not.
+
+        What it has taken comes back with its lease, and doesn't count as claimed.
+
+        Args:
+            base: of the claim's tokens.
+            lease: seconds, as in the claim.
+        """
+        await _DISOWN(self._redis, base, round(_REMEMBERED * lease * 1000))
 
     async def renew(
         self,
@@ -272,6 +321,24 @@ class Transitions:
     async def read(self, names: Sequence[str]) -> list[bytes | None]:
         """Raw values by their full names."""
         return list(await self._reads.execute_command("MGET", *names))
+
+
+def fresh_base() -> str:
+    """What the tokens of one call of ``claim`` begin with."""
+    return secrets.token_hex(8)
+
+
+def _given(  # noqa: PLR0917  # in the order of the script's answer
+    job: bytes,
+    token: bytes,
+    attempts: int,
+    claims: int,
+    raw: bytes,
+    alone: int = 0,
+    blocked: int = 0,
+) -> tuple[Claim, bytes]:
+    name = job.decode(errors="surrogateescape")
+    return Claim(name, token.decode(), attempts, claims, alone == 1, blocked), raw
 
 
 def _name(claim: Claim) -> bytes:

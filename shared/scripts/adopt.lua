@@ -2,7 +2,8 @@
 --
 -- Arguments: job, token, lease (ms).
 -- Result: 'gone' when it has no payload any more, else {attempts with an outcome, claims
---   without one before this, Redis's time (ms)}.
+--   without one before this, Redis's time (ms), 1 where the last of these was alone in its worker,
+--   how often its handler has blocked its worker's loop}.
 -- Transition: queued or an expired lease → leased. Whoever held it before is `lost` from now on.
 
 local job, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -11,7 +12,8 @@ if redis.call('EXISTS', key.job .. job) == 0 then return finish('gone') end
 local claim, first = read_claim(job)
 local now = now_ms()
 if first then adopt_foreign(job, now) end
-local result = { claim.attempts, claim.claims, now }
+local known = suspicion_of(claim)
+local result = { claim.attempts, claims_of(claim), now, known.alone and 1 or 0, known.blocked }
 local score = redis.call('ZSCORE', key.queue, job) or '0'
 if tonumber(score) < key.deferred_from then
   claim.virtual = score

@@ -1,29 +1,53 @@
 -- claim: a worker takes what is due, in virtual order, a batch at a time.
 --
 -- Arguments: worker, how many jobs at the most, lease (ms), token base (hex), how many jobs the
---   worker holds already, bytes of payload at the most.
--- Result: {Redis's time (ms), 'more' | 'quiet' | '', milliseconds until the next deferred job is
---   due or -1, then for each job {job, token, attempts with an outcome, claims without one before
---   this, payload}}. `more` means that others are in line still; `quiet` asks the worker to take
---   no more until it holds nothing, since a suspect waits for it.
+--   worker holds already, bytes of payload at the most, the worker's slots, claims without an
+--   outcome that make a suspect, '1' where handlers that should have ended still run in it, '1'
+--   where it waits for no suspect now; then the job that it was given alone and that it doesn't
+--   want to be idle beside any longer, and that job's token (or neither).
+-- Result: {Redis's time (ms), 'suspects' | 'quiet' | 'more' | '', milliseconds until the next
+--   deferred job is due or -1, patience, then for each job {job, token, attempts with an outcome,
+--   claims without one before this, payload}, and where anything more is known of it: 1 where the
+--   last of these claims was alone in its worker, and how often it has blocked a worker's loop}.
+--   `more` means that others are in line still. `quiet` asks the worker to take no more until it
+--   holds nothing, since a suspect waits for it; `suspects`, since it has been given some. The
+--   patience is how often the time for which it should do so is doubled.
 -- Transitions: deferred and due → queued; expired lease → queued; queued → leased; queued →
 --   parked (organization paused, its breaker open, or at its cap); queued → removed (no payload);
 --   breaker open → trying, and parked → queued for the one event that it lets through.
 
 local worker, most, lease, base = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local holding, most_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
+local worker_slots, suspect_from = tonumber(ARGV[7]), tonumber(ARGV[8])
+local tainted, waits_for_none = ARGV[9] == '1', ARGV[10] == '1'
 local now = now_ms()
 local most_promoted = 256
 -- A flood that has to be parked is looked at in small steps: others wait for Redis meanwhile.
 local most_looks, looks_at_once = 256, 128
-local suspect_from = 2
+-- A group of suspects has as many members as one eighth of the one that its claims have ended.
+local group_shrinks = 8
+
+-- Redis has it only now, from a connection that its worker has given up.
+if redis.call('EXISTS', key.unread .. base) == 1 then return finish({ now, '', -1, 0 }) end
+
+-- Whose claim nobody has read, nobody can have harmed.
+local unread = {}
+
+local function is_unread(token)
+  local of = string.sub(token, 1, -3)
+  if unread[of] == nil then unread[of] = redis.call('EXISTS', key.unread .. of) == 1 end
+  return unread[of]
+end
 
 -- Crash recovery is no mechanism of its own: an expired lease is a job that is due.
 local function promote(job)
   local claim, first = read_claim(job)
   if first then adopt_foreign(job, now) else redis.call('PERSIST', key.job .. job) end
   if claim.token ~= '' then
-    if claim.claims > 0 then count('lease_expired') end
+    if not keeps_slot(claim) then
+      count('lease_expired')
+      if is_unread(claim.token) then uncount(claim) end
+    end
     clear_token(claim)
     write_claim(claim)
   end
@@ -92,16 +116,27 @@ local function payload_of(page, place)
 end
 
 local jobs, bytes, highest, skipped, looks = {}, 0, 0, 0, 0
-local alone, quiet, full = false, false, false
+local quiet, full, patience = false, false, 0
+-- Suspects are given together, and with nobody else: these, up to so many. Whom that keeps out may
+-- still be had by another worker.
+local group, group_size, left_to_others = {}, math.huge, 0
 local until_when = number(now + lease)
 
-local function give(claim, virtual, payload)
+local function give(claim, virtual, payload, is_suspect)
   claim.virtual = virtual
-  local result = { claim.job, base .. string.format('%02x', #jobs), claim.attempts, claim.claims,
-    payload }
-  set_token(claim, result[2])
-  claim.claims = claim.claims + 1
-  write_claim(claim)
+  local token = base .. string.format('%02x', #jobs)
+  local result = { claim.job, token, claim.attempts, claims_of(claim), payload }
+  if any_suspects() then
+    local known = suspicion_of(claim)
+    result[6], result[7] = known.alone and 1 or 0, known.blocked
+  end
+  set_token(claim, token)
+  if is_suspect then
+    group[#group + 1] = claim
+  else
+    claim.claims = claim.claims + 1
+    write_claim(claim)
+  end
   running[claim.organization] = running[claim.organization] + 1
   places[claim.job] = until_when
   highest = math.max(highest, tonumber(virtual))
@@ -109,19 +144,50 @@ local function give(claim, virtual, payload)
   jobs[#jobs + 1] = result
 end
 
+-- Who has ended its worker alone stays alone; the others in ever smaller groups, so that the
+-- innocent ones are soon told from the one among them that isn't.
+local function size_of(claim)
+  if suspicion_of(claim).alone then return 1 end
+  return math.max(1, math.ceil(worker_slots / group_shrinks ^ (claims_of(claim) - 1)))
+end
+
+-- The suspects that were given count once it is known whether there was only one.
+local function count_group()
+  local is_alone = #group == 1 and not tainted
+  for _, claim in ipairs(group) do
+    local known = suspicion_of(claim)
+    patience = math.max(patience, claims_of(claim) - suspect_from)
+    known.waits, known.alone = 0, false
+    if is_alone then
+      claim.claims = claim.claims + 1
+      known.alone = true
+      write_suspicion(claim)
+    else
+      count_grouped(claim)
+    end
+    write_claim(claim)
+  end
+end
+
+-- Somebody has to become a worker that holds nothing.
+local function wait_for_quiet(claim)
+  if quiet or waits_for_none then return end
+  local on_duty = duty()
+  if on_duty and on_duty ~= worker then return end
+  redis.call('SET', key.duty, worker .. '\n' .. claim.job, 'PX', lease)
+  quiet, patience = true, suspicion_of(claim).waits
+end
+
 -- A job whose claims keep ending without an outcome may be what ends the workers: it is given to
--- one that holds nothing else. Somebody has to become that one.
-local function suspect_must_wait(job)
-  if holding == 0 and #jobs == 0 then
-    alone = true
+-- one that holds nothing but others like it.
+local function may_be_given(claim, is_suspect)
+  if is_suspect and (holding > 0 or #jobs > #group) then
+    wait_for_quiet(claim)
     return false
   end
-  local on_duty = duty()
-  if not on_duty or on_duty == worker then
-    redis.call('SET', key.duty, worker .. '\n' .. job, 'PX', lease)
-    quiet = true
-  end
-  return true
+  if is_suspect and #group < size_of(claim) or not is_suspect and #group == 0 then return true end
+  left_to_others = left_to_others + 1
+  return false
 end
 
 -- The claims of a page are read when the first one is needed: of what is parked none is.
@@ -133,6 +199,7 @@ local function fetch_claims_from(page, place)
   local members = {}
   for i = place, #page, 2 do members[#members + 1] = page[i] end
   fetch_claims(members)
+  fetch_suspicions(members)
 end
 
 -- Answers whether the job has left the part of the queue that is in line.
@@ -145,7 +212,8 @@ local function look_at(page, place)
   end
   fetch_claims_from(page, place)
   local claim = read_claim(job)
-  if claim.claims >= suspect_from and suspect_must_wait(job) then
+  local is_suspect = claims_of(claim) >= suspect_from
+  if not may_be_given(claim, is_suspect) then
     -- In order, whoever stands behind it waits with it.
     if in_order(organization) then running[organization] = math.huge end
     return false
@@ -161,13 +229,24 @@ local function look_at(page, place)
     full = true
     return false
   end
-  give(claim, virtual, payload)
+  if is_suspect then group_size = math.min(group_size, size_of(claim)) end
+  give(claim, virtual, payload, is_suspect)
   if profile_of(organization).breaker == 'trying' then set_breaker(organization, 'trying', job) end
   return true
 end
 
 local function enough()
-  return alone or full or #jobs >= most or looks >= most_looks
+  return full or #jobs >= most or #group >= group_size or looks >= most_looks
+end
+
+-- The next one that waits for it waits longer, whichever worker that is: in the end long enough for
+-- any handler.
+local function give_up_waiting_for(suspect)
+  local claim = read_claim(suspect)
+  if claim.token ~= '' or claims_of(claim) < suspect_from then return end
+  local known = suspicion_of(claim)
+  known.waits = known.waits + 1
+  write_suspicion(claim)
 end
 
 -- Once it holds nothing, who is on duty takes its suspect before all others: there might always be
@@ -177,6 +256,9 @@ if on_duty == worker and holding == 0 and most > 0 then
   redis.call('DEL', key.duty)
   local virtual = redis.call('ZSCORE', key.queue, suspect)
   if virtual and tonumber(virtual) < key.deferred_from then look_at({ suspect, virtual }, 1) end
+elseif on_duty == worker and waits_for_none then
+  redis.call('DEL', key.duty)
+  give_up_waiting_for(suspect)
 end
 
 while not enough() do
@@ -192,16 +274,25 @@ while not enough() do
   write_parked()
 end
 write_places()
+count_group()
+
+-- From now on others run beside the job that was given alone.
+local was_alone = #jobs > 0 and ARGV[11] and held_claim(ARGV[11], ARGV[12])
+if was_alone and suspicion_of(was_alone).alone then
+  count_grouped(was_alone)
+  write_claim(was_alone)
+end
 
 raise_system_time(highest)
 local in_line = redis.call('ZCOUNT', key.queue, '-inf', '(' .. key.deferred_from)
-local more = in_line > skipped or full or #due == most_promoted
+local more = in_line > skipped - left_to_others or full or #due == most_promoted
 if more then wake_one() end
 
 local next_due = redis.call('ZRANGE', key.queue, key.deferred_from, '+inf', 'BYSCORE', 'LIMIT', 0, 1,
   'WITHSCORES')
 local soonest = math.min(tonumber(next_due[2]) or math.huge, tonumber(breaker[2]) or math.huge)
 local wait = soonest < math.huge and math.max(0, math.ceil(soonest - now)) or -1
-local result = { now, quiet and 'quiet' or (more and 'more' or ''), wait }
+local word = #group > 0 and 'suspects' or quiet and 'quiet' or more and 'more' or ''
+local result = { now, word, wait, patience }
 for _, job in ipairs(jobs) do result[#result + 1] = job end
 return finish(result)

@@ -6,6 +6,7 @@
 --   else holds by now}. A worker that is unknown though it has been here before: Redis has lost what
 --   it knew (a flush, an empty primary), the caps and weights of organizations among it.
 -- Transition: leased → leased, for another lease; parked → queued where more slots raise a cap.
+--   Beside that, what is still said of suspects that are gone goes, a few a call.
 
 local worker, description, own_slots, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_ms()
@@ -26,6 +27,14 @@ if all ~= tonumber(redis.call('GET', key.slots)) then
   for _, organization in ipairs(redis.call('HKEYS', key.waiting)) do freed[organization] = true end
 end
 if duty() == worker then redis.call('PEXPIRE', key.duty, lease) end
+
+-- The scripts of an older version end a job and leave here what was known of it as a suspect.
+local some = redis.call('HRANDFIELD', key.suspects, 10)
+if #some > 0 then
+  for i, accepted in ipairs(redis.call('ZMSCORE', key.accepted, unpack(some))) do
+    if not accepted then redis.call('HDEL', key.suspects, some[i]) end
+  end
+end
 
 local jobs = {}
 for i = 5, #ARGV, 2 do jobs[#jobs + 1] = ARGV[i] end

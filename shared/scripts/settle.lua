@@ -2,16 +2,18 @@
 --
 -- Arguments: for each job: job, token, verb, details (MessagePack).
 --   done       {retention ms, {{key, sha1 or ''}…} read, {operation…}, a handler worked}
---   retry      {delay ms, breaker}
+--   retry      {delay ms, breaker, whether the handler blocked its worker's loop (or left out)}
 --   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made, breaker}
 --   duplicate  {}
---   release    {}
+--   release    {}: its claim doesn't count
+--   abandon    {}: its claim counts, since it may be why its worker ends
 --   wait       {why, patience ms or nil (for ever)}: this worker can't handle it, another may
 --   remove     {}: a job of a function that is not ours, which arq has finished
 --   A handler that failed brings its organization's breaker: {consecutive failures, share of
 --   failures, ends needed for the share, cool-off ms}, 0 for what opens none; else nil.
 -- Result: for each job one of
---   'done', 'retried', 'dead', 'duplicate', 'released', 'waiting', 'removed'  it left, as asked or (dead) as a duplicate
+--   'done', 'retried', 'dead', 'duplicate', 'released', 'abandoned', 'waiting', 'removed'  it left,
+--                    as asked or (dead) as a duplicate
 --   'again'          its mark has changed hands: back to mark
 --   'overdue'        it has waited for long enough; it is still held: bury it
 --   'conflict'       a value that the handler read has changed: run the handler again
@@ -208,14 +210,11 @@ function settle.done(claim, details)
   return 'done'
 end
 
--- In order, who retries keeps the organization's only slot until it is due. The slot is the
--- token's; this one nobody holds.
 function settle.retry(claim, details)
   handler_failed(claim, details[2])
-  claim.attempts = claim.attempts + 1
-  claim.claims = 0
+  count_outcome(claim, details[3])
   if in_order(claim.organization) then
-    claim.token = redis.sha1hex(claim.token)
+    keep_slot(claim)
   else
     clear_token(claim)
   end
@@ -233,7 +232,7 @@ local function write_record(claim, details)
   redis.call('HSET', key.dead_letter .. claim.job,
     'organization', claim.organization, 'endpoint', details[4], 'event_id', claim.event_id,
     'type', details[3], 'reason', details[1], 'error', details[2],
-    'attempts', claim.attempts, 'claims', claim.claims,
+    'attempts', claim.attempts, 'claims', claims_of(claim),
     'received_at', number(details[5]), 'died_at', number(now), 'payload', payload or '')
   if redis.call('ZADD', key.dead .. claim.organization, number(now), claim.job) == 1 then
     add(buried, claim.organization, 1)
@@ -276,14 +275,25 @@ function settle.duplicate(claim)
   return leave_as_duplicate(claim)
 end
 
-function settle.release(claim)
-  claim.claims = math.max(claim.claims - 1, 0)
+local function put_back(claim)
   clear_token(claim)
   write_claim(claim)
   places[claim.job] = tonumber(claim.virtual) > 0 and claim.virtual or '1'
-  count('released')
   wake_one()
+end
+
+function settle.release(claim)
+  uncount(claim)
+  put_back(claim)
+  count('released')
   return 'released'
+end
+
+-- A process that ends, and doesn't know which of its events made it do so.
+function settle.abandon(claim)
+  put_back(claim)
+  count('abandoned')
+  return 'abandoned'
 end
 
 -- In a rolling deploy old and new workers run side by side, and only some of them know what to do
@@ -301,7 +311,7 @@ function settle.wait(claim, details)
     delay = math.min(delay, left)
   end
   redis.call('HSETNX', key.unhandled, claim.job, number(now))
-  claim.claims = math.max(claim.claims - 1, 0)
+  uncount(claim)
   clear_token(claim)
   write_claim(claim)
   places[claim.job] = number(now + math.ceil(delay))

@@ -23,6 +23,7 @@ end
 return dump
 """
 _CLAIM = re.compile(r"([0-9a-f]*):(\d+):(\d+):([^:]*):(.*)", re.DOTALL)
+_SUSPICION = re.compile(r"(\d+):(\d+):(\d+):(\d+):(\d+):([01])")
 
 
 @dataclass
@@ -34,7 +35,9 @@ class Books:
         queue: of each job in the queue its score.
         parked: of each parked job its organization.
         tokens: of each job with a claim its token.
-        claims: of the same its claims without an outcome.
+        claims: of the same its claims without an outcome that nobody ran beside.
+        grouped: of each suspect those that others ran beside.
+        alone: the suspects whose last claim was, or is, alone in its worker.
         marks: of each (organization, event id) the mark.
         records: of each dead letter its event id.
         applied: of each (organization, event id) how often it has changed the state.
@@ -45,6 +48,8 @@ class Books:
     parked: dict[str, str] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
     claims: dict[str, int] = field(default_factory=dict)
+    grouped: dict[str, int] = field(default_factory=dict)
+    alone: set[str] = field(default_factory=set)
     payloads: set[str] = field(default_factory=set)
     marks: dict[tuple[str, str], str] = field(default_factory=dict)
     records: dict[str, str] = field(default_factory=dict)
@@ -57,6 +62,7 @@ class Books:
         books = cls({name.decode(): _value(kind, value) for name, kind, value in raw})
         for name, value in books.values.items():
             books._file(name, value)
+        books._suspect(books.values.get(keys.SUSPECTS, {}))
         return books
 
     def _file(self, name: str, value: Any) -> None:
@@ -84,6 +90,20 @@ class Books:
                 self.tokens[job], self.claims[job] = found[1], int(found[3])
         else:
             assert name.startswith((keys.DEAD, *_SINGLE)), name
+
+    def _suspect(self, suspicions: dict[str, str]) -> None:
+        """Read what still holds of what is said of suspects, all of which are unfinished."""
+        assert suspicions.keys() <= self.accepted
+        claims = self.values.get(keys.CLAIMS, {})
+        for job, suspicion in suspicions.items():
+            found = _SUSPICION.fullmatch(suspicion)
+            assert found, suspicion
+            attempts, known, grouped, _, _, alone = map(int, found.groups())
+            _, now_attempts, now_known, *_ = claims[job].split(":", 4)
+            if attempts == int(now_attempts):
+                self.grouped[job] = grouped
+                if alone and known == int(now_known):
+                    self.alone.add(job)
 
     @property
     def accepted(self) -> set[str]:
@@ -205,6 +225,8 @@ _SINGLE = (
     keys.DUTY,
     keys.WAKE,
     keys.BREAKERS,
+    keys.SUSPECTS,
+    keys.UNREAD,
 )
 
 

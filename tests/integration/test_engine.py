@@ -15,7 +15,7 @@ from shared.errors import Unavailable
 from shared.group_commit import Tell
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
-from worker import Event, Handlers, Organization
+from worker import Event, Handlers, Organization, contention
 from worker.engine import Worker
 from worker.leases import Leases
 from worker.ledger import Ledger
@@ -304,6 +304,117 @@ async def test_a_suspect_runs_alone(redis: Redis, stage: Stage) -> None:
         stage.go.set()
         await drained(redis)
     assert (await counters(redis))["handled"] == 3
+
+
+async def suspected(redis: Redis, stage: Stage, event_id: str) -> str:
+    """Accept an event that two workers have had in flight when they went away; its job."""
+    await contention.pause(redis, "org_s", "until it is one")
+    (job,) = await stage.place.accept(body(event_id, "org_s"), organization="org_s")
+    for _ in range(2):
+        assert await stage.place.transitions.adopt(job, lease=30)
+        await redis.zadd(keys.QUEUE, {job: keys.DEFERRED_FROM})
+        await stage.place.transitions.claim("w", most=0, lease=30, holding=0)
+    await contention.resume(redis, "org_s")
+    return job
+
+
+async def test_a_suspect_beside_a_handler_that_takes_long_stops_nobody_for_long(
+    redis: Redis, stage: Stage
+) -> None:
+    """The worker waits in vain, goes on for everybody, and has the suspect once it is idle."""
+    async with working(stage.place.worker(lease=0.3)):  # a tenth of a second is the first while
+        await stage.place.accept(body("evt_long"))
+        assert (await stage.start()).id == "evt_long"
+        job = await suspected(redis, stage, "evt_suspect")
+        while (raw := await redis.hget(keys.SUSPECTS, job)) is None:
+            await asyncio.sleep(0.005)  # until it has given up
+        assert raw.split(b":")[3] == b"1"
+        for number in range(20):
+            await stage.place.accept(body(f"evt_{number}"))
+        for _ in range(7):  # one organization may have eight of ten slots
+            assert (await stage.start()).id != "evt_suspect"
+        stage.go.set()
+        await drained(redis)
+    assert (await counters(redis))["handled"] == 22
+
+
+async def test_nothing_runs_beside_a_suspect_for_a_while(redis: Redis, stage: Stage) -> None:
+    """After that others do, and nobody says any longer that it is alone."""
+    job = await suspected(redis, stage, "evt_suspect")
+    async with working(stage.place.worker(lease=3)):
+        assert (await stage.start()).id == "evt_suspect"
+        given = asyncio.get_running_loop().time()
+        assert (await redis.hget(keys.SUSPECTS, job) or b"").endswith(b":1")
+        await stage.place.accept(body("evt_1"))
+        assert (await stage.start()).id == "evt_1"
+        assert asyncio.get_running_loop().time() - given > 0.9
+        assert (await redis.hget(keys.SUSPECTS, job) or b"").endswith(b":0")
+        stage.go.set()
+        await drained(redis)
+    assert await account(redis) == NOTHING
+
+
+async def test_suspects_run_in_groups_one_after_the_other(redis: Redis, stage: Stage) -> None:
+    for number in range(20):
+        await suspected(redis, stage, f"evt_{number}")
+    async with working(stage.place.worker(slots=64)):
+        for _ in range(8):
+            await stage.start()
+        assert stage.running == 8
+        stage.go.set()
+        await drained(redis)
+    assert stage.most == 8
+    assert (await counters(redis))["handled"] == 20
+
+
+class LostAnswers:
+    """A worker's claims, the answers to the first of which get lost on their way."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stage: Stage, number: int) -> None:
+        self.claims: list[Claimed] = []
+        self.left = number
+        self._real = stage.place.transitions.claim
+        monkeypatch.setattr(stage.place.transitions, "claim", self.claim)
+
+    async def claim(self, *arguments: Any, **options: Any) -> Claimed:
+        claimed = await self._real(*arguments, **options)
+        if claimed.jobs and self.left:
+            self.left -= 1
+            raise RedisConnectionError("reset")
+        if claimed.jobs:
+            self.claims.append(claimed)
+        return claimed
+
+
+async def test_an_event_whose_claim_nobody_read_is_no_suspect(
+    redis: Redis, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = LostAnswers(monkeypatch, stage, 3)
+    stage.go.set()
+    await stage.place.accept(body("evt_1"))
+    async with working(stage.place.worker(lease=0.2)):
+        await stage.start()
+        await drained(redis)
+    assert (await counters(redis))["lease_expired"] == 3
+    ((((claim, _),),),) = ((claimed.jobs,) for claimed in answers.claims)
+    assert claim.claims == 0
+
+
+async def test_a_worker_that_stops_disowns_what_it_has_not_read(
+    redis: Redis, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = LostAnswers(monkeypatch, stage, 1)
+    (job,) = await stage.place.accept(body("evt_1"))
+    worker = stage.place.worker()
+    running = asyncio.create_task(worker.async_run())
+    while answers.left:
+        await asyncio.sleep(0.002)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await worker.close()
+    await redis.zadd(keys.QUEUE, {job: keys.DEFERRED_FROM})
+    ((claim, _),) = await stage.place.claim()
+    assert claim.claims == 0
 
 
 async def test_a_lost_lease_ends_its_handler(redis: Redis, stage: Stage) -> None:

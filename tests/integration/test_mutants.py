@@ -10,6 +10,7 @@ from shared import scripts
 from tests.conftest import StartRedis
 from tests.integration import test_claim as claims
 from tests.integration import test_races as races
+from tests.integration import test_suspects as suspects
 from tests.integration.by_hand import Hand
 from tests.integration.test_transition_properties import take_steps
 
@@ -43,6 +44,14 @@ UNFENCED: dict[str, tuple[tuple[str, str, str], Race]] = {
     "release": (unfenced("release"), races.test_9_who_lost_the_lease_gives_nothing_back),
     "mark": (("mark", HELD, ANYBODYS), claims.test_who_lost_the_lease_marks_nothing),
     "renew": (("renew", HELD, "true"), claims.test_who_lost_the_lease_renews_nothing),
+    "abandon": (
+        unfenced("abandon"),
+        lambda _, hand: suspects.test_who_lost_the_lease_abandons_nothing(hand),
+    ),
+    "no more alone": (
+        ("claim", "held_claim(ARGV[11], ARGV[12])", "read_claim(ARGV[11])"),
+        lambda _, hand: suspects.test_who_lost_the_lease_ends_nobodys_loneliness(hand),
+    ),
 }
 
 

@@ -191,7 +191,7 @@ async def test_a_payload_that_is_no_record_of_ours_is_undecodable(
     assert await redis.hget(keys.dead_letter(job), "payload") == b"\x80\x04pickle?"
 
 
-async def test_a_job_whose_workers_keep_going_away_is_crashed(
+async def test_a_job_whose_workers_keep_letting_its_lease_go_is_crashed(
     redis: Redis, place: Workplace, seen: Seen
 ) -> None:
     (job,) = await place.accept(body())
@@ -201,7 +201,9 @@ async def test_a_job_whose_workers_keep_going_away_is_crashed(
     assert await place.handle_next() is Settled.DEAD
     record = await the_record(redis)
     assert record["reason"] == "crashed"
-    assert record["error"] == "3 workers went away while they had it"
+    assert record["error"] == (
+        "3 claims ended without an outcome: its worker stopped renewing the lease"
+    )
     assert seen.events == []
 
 

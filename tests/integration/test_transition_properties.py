@@ -1,6 +1,7 @@
 """Whatever is done to the transitions in whatever order, the promises hold."""
 
 import asyncio
+import math
 import os
 from collections.abc import Awaitable
 from typing import TypeVar
@@ -25,7 +26,16 @@ from tests.integration.by_hand import LATER, RETENTION
 from tests.integration.jobs import RECEIVED_AT, delivery, enqueue
 from worker import contention, revival
 from worker.breaker import Breaker
-from worker.transitions import Claim, Mark, Marked, MarkRequest, Settled, Settlement, Transitions
+from worker.transitions import (
+    Claim,
+    Mark,
+    Marked,
+    MarkRequest,
+    Settled,
+    Settlement,
+    Transitions,
+    fresh_base,
+)
 
 T = TypeVar("T")
 
@@ -36,7 +46,8 @@ IN_ORDER = "org_one"
 """Its cap is 1 from the beginning to the end, and its weight makes for fractions."""
 WEIGHT = 4.0
 ORGANIZATIONS = ("org_a", "org_b", IN_ORDER)
-VERBS = ("done", "retry", "dead", "duplicate", "release")
+VERBS = ("done", "retry", "block", "dead", "duplicate", "release", "abandon")
+"""Those of the script; to block is to retry, too."""
 BREAKER = Breaker(failures=3, cool_off=LATER)
 FAR = 2**62
 
@@ -62,6 +73,7 @@ class Machine(RuleBasedStateMachine):
         self.books = Books({})
         self.given: list[Claim] = []
         self.hands: dict[str, list[Claim]] = {}
+        self.lone: dict[str, Claim] = {}
         self.event_of: dict[str, str] = {}
         self.accepted_events: set[tuple[str, str]] = set()
         self.given_up: set[tuple[str, str]] = set()
@@ -107,14 +119,47 @@ class Machine(RuleBasedStateMachine):
             self.accepted_so_far += 1
             self.order[job] = self.accepted_so_far
 
-    @rule(worker=workers, most=st.integers(0, 5))
-    def claim(self, worker: str, most: int) -> None:
+    @rule(
+        worker=workers,
+        most=st.integers(0, 5),
+        slots=st.sampled_from((1, 8, 100)),
+        tainted=st.booleans(),
+        waits_for_none=st.booleans(),
+    )
+    def claim(
+        self,
+        worker: str,
+        most: int,
+        slots: int = 1,
+        *,
+        tainted: bool = False,
+        waits_for_none: bool = False,
+    ) -> None:
         self.put_down(worker)
         holding = len(self.hands.get(worker, []))
-        claimed = self.run(
-            self.transitions.claim(worker, most=most, lease=3600, holding=holding)
-        ).jobs
+        lone = self.lone.get(worker)
+        answer = self.run(
+            self.transitions.claim(
+                worker,
+                most=most,
+                lease=3600,
+                holding=holding,
+                slots=slots,
+                tainted=tainted,
+                waits_for_none=waits_for_none,
+                no_more_alone=lone,
+            )
+        )
+        claimed = answer.jobs
         after = self.look()
+        assert not (answer.quiet and (waits_for_none or answer.suspects))
+        assert not holding or not answer.suspects
+        if answer.suspects:
+            self.are_few_enough([claim for claim, _ in claimed], slots)
+            if len(claimed) == 1:
+                self.lone[worker] = claimed[0][0]
+        alone = {claim.job for claim, _ in claimed} & after.alone
+        assert bool(alone) is (answer.suspects and len(claimed) == 1 and not tainted)
         assert len(claimed) <= most
         for claim, _ in claimed:
             organization = keys.organization_of(claim.job)
@@ -123,18 +168,48 @@ class Machine(RuleBasedStateMachine):
             assert after.is_held(claim.job, claim.token)
             assert after.running(organization) <= after.cap(organization)
             assert keys.PAUSE + organization not in after.values.get(keys.ORGANIZATIONS, {})
-            if claim.claims >= 2:
-                assert holding == 0
-                assert len(claimed) == 1
+            assert (claim.claims >= 2) is answer.suspects
+            assert claim.claims == self.claims_before(claim.job)
+            assert claim.alone is (claim.job in self.books.alone)
             if organization == IN_ORDER:
                 self.comes_first(claim.job)
             self.given.append(claim)
             self.hands.setdefault(worker, []).append(claim)
 
+    def are_few_enough(self, group: list[Claim], slots: int) -> None:
+        """The more claims of one have ended without an outcome, the fewer they are."""
+        for claim in group:
+            size = 1 if claim.alone else max(1, math.ceil(slots / 8 ** (claim.claims - 1)))
+            assert len(group) <= size
+
+    def claims_before(self, job: str) -> int:
+        """The claims without an outcome, whoever ran beside."""
+        return self.books.claims.get(job, 0) + self.books.grouped.get(job, 0)
+
     def put_down(self, worker: str) -> None:
         """A worker knows what it has settled; what it has lost, it hears when it renews."""
         held = self.hands.get(worker, [])
         self.hands[worker] = [each for each in held if each.token not in self.over]
+
+    @rule(worker=workers, most=st.integers(1, 5), early=st.booleans())
+    def lose_the_answer(self, worker: str, most: int, early: bool) -> None:  # noqa: FBT001  # drawn
+        """A claim that nobody hears of makes no suspects, whenever Redis has it."""
+        base = fresh_base()
+        steps = [
+            self.transitions.claim(worker, most=most, lease=3600, holding=0, slots=8, base=base),
+            self.transitions.disown(base, lease=3600),
+        ]
+        for step in reversed(steps) if early else steps:
+            self.run(step)
+        taken = [job for job, token in self.look().tokens.items() if token.startswith(base)]
+        assert not (taken and early)
+        before = {job: self.claims_before(job) for job in taken}
+        for job in taken:
+            self.run(self.redis.zadd(keys.QUEUE, {job: keys.DEFERRED_FROM}))
+        self.run(self.transitions.claim(worker, most=0, lease=3600, holding=0))
+        self.books = self.look()
+        assert before == {job: self.claims_before(job) for job in taken}
+        assert not any(self.books.tokens[job] for job in taken)
 
     def comes_first(self, job: str) -> None:
         """One at a time means in order of acceptance; a replay has no part in that."""
@@ -148,6 +223,7 @@ class Machine(RuleBasedStateMachine):
     def crash(self, worker: str, noticed: bool) -> None:  # noqa: FBT001  # drawn
         """A worker goes away; its leases are over at once, or when ``come_due`` says so."""
         held = self.hands.pop(worker, [])
+        self.lone.pop(worker, None)
         jobs = [each.job for each in held if self.books.is_held(each.job, each.token)]
         if noticed and jobs:
             self.run(self.redis.zadd(keys.QUEUE, dict.fromkeys(jobs, keys.DEFERRED_FROM)))
@@ -279,9 +355,10 @@ class Machine(RuleBasedStateMachine):
         details = {
             "done": (RETENTION, (), (operation,), True),
             "retry": (LATER, breaker),
+            "block": (LATER, breaker, True),
             "dead": ("rejected", "why", "t", "acme", RECEIVED_AT, failed, breaker),
         }
-        return Settlement(claim, verb, details.get(verb, ()))
+        return Settlement(claim, verb.replace("block", "retry"), details.get(verb, ()))
 
     def settled(self, claim: Claim, verb: str, *, failed: bool) -> Settled:
         held = self.books.is_held(claim.job, claim.token)
@@ -369,6 +446,13 @@ class Machine(RuleBasedStateMachine):
         for name, virtual in before.virtual_times.items():
             assert self.books.virtual_times[name] >= virtual
         self.nothing_is_gone()
+        self.who_is_alone_is_alone()
+
+    def who_is_alone_is_alone(self) -> None:
+        """Nothing runs beside a job of which Redis says so."""
+        for hand in self.hands.values():
+            held = [each.job for each in hand if self.books.is_held(each.job, each.token)]
+            assert len(held) <= 1 or self.books.alone.isdisjoint(held)
 
     def nothing_is_gone(self) -> None:
         """Each event that was accepted is unfinished, done, or a dead letter."""
@@ -382,6 +466,7 @@ class Machine(RuleBasedStateMachine):
         for organization in ORGANIZATIONS:
             self.run(contention.resume(self.redis, organization))
         self.hands.clear()
+        self.lone.clear()
         for _ in range(200):
             self.whatever_happened()
             if not self.books.accepted:
