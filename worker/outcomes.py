@@ -181,8 +181,9 @@ def _outcome_of(result: object, cause: Cause, seconds: float) -> Outcome:
 
 
 def _outcome_of_error(error: BaseException, cause: Cause, seconds: float) -> Outcome:
-    decisions = list(_decisions(error))
-    if decisions:
+    leaves = list(_leaves(error))
+    decisions = [leaf for leaf in leaves if isinstance(leaf, Retry | Reject)]
+    if len(decisions) == len(leaves):
         return _decided(decisions)
     if cause is Cause.WORKER:  # which had no use for it any more; an error may well come of that
         return Released()
@@ -191,14 +192,15 @@ def _outcome_of_error(error: BaseException, cause: Cause, seconds: float) -> Out
     return Later(text_of(error), failed=True)
 
 
-def _decisions(error: BaseException) -> Iterator[Retry | Reject]:
-    """What the handler decided; a group that a TaskGroup raised is one if all of it is."""
-    if isinstance(error, Retry | Reject):
-        yield error
-    elif isinstance(error, BaseExceptionGroup):
-        inner = [list(_decisions(each)) for each in error.exceptions]
-        if all(inner):
-            yield from (decision for decisions in inner for decision in decisions)
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors in a group, as a TaskGroup raises one, however deep; an error is its own leaf."""
+    left = [error]
+    while left:
+        each = left.pop()
+        if isinstance(each, BaseExceptionGroup):
+            left.extend(reversed(each.exceptions))
+        else:
+            yield each
 
 
 def _decided(decisions: list[Retry | Reject]) -> Outcome:
