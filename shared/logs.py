@@ -100,12 +100,6 @@ def show_trace(trace_id: Callable[[], str | None] | None) -> None:
     _OUTPUT.trace_id = trace_id
 
 
-def flush(seconds: float) -> bool:
-    """TEMP"""
-    _OUTPUT.write(b"")
-    return seconds > 0
-
-
 class _Output:
     """Where all lines go: one write a line, and never an error of its own.
 
