@@ -46,7 +46,10 @@ def run() -> None:
         logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
         file = EndpointsFile(settings.common.endpoints_file, os.environ)
         file.load()
-        uvloop.run(serve(settings, file))
+        try:
+            uvloop.run(serve(settings, file))
+        finally:
+            logs.flush(logs.LAST_SECONDS)
     except SettingsError as exc:
         fail(str(exc))
 

@@ -1,9 +1,11 @@
-"""Where log lines go: an event name with fields, gathered or at once, to one stream."""
+"""Where log lines go: an event name with fields, to one stream."""
 
-import asyncio
+import atexit
 import logging
+import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO, Final, TextIO, cast
 
 import msgspec
@@ -13,6 +15,10 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 from shared.config import LogFormat, LogLevel
 from shared.display import escape_json
 from shared.log_lines import ConsoleRenderer, Fields, encode, now, render_json
+from shared.log_writer import LogWriter
+
+LAST_SECONDS: Final = 1.0
+"""What the last lines of a process may take, where their reader stalls."""
 
 _LEVELS: Final = ((50, "critical"), (40, "error"), (30, "warning"), (20, "info"))
 
@@ -27,20 +33,10 @@ def get_logger(**initial: object) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(**initial))
 
 
-def get_gathering_logger() -> FilteringBoundLogger:
-    """Give a logger for a line an event: a turn of the event loop writes its lines at once.
-
-    Use it, after `configure`, for what is said thousands of times a second. Whoever else logs
-    writes what was gathered first, so the order is kept; a process that is killed loses the lines
-    of its last turn.
-    """
-    return cast("FilteringBoundLogger", structlog.get_logger(_GATHERED).bind())
-
-
 class Form:
     """A kind of line that is said thousands of times a second; its fields are named beforehand.
 
-    It is logged as `get_gathering_logger` would log it at level info, at a third of the cost.
+    It is logged as `get_logger`'s would log it at level info, at a third of the cost.
 
     Args:
         event: what happened.
@@ -63,10 +59,10 @@ class Form:
             except (UnicodeEncodeError, OverflowError):
                 pass  # said below, with what JSON can hold
             else:
-                _OUTPUT.gather(escape_json(encoded) + b"\n")
+                _OUTPUT.put(escape_json(encoded) + b"\n")
                 return
         fields = {"event": self._event, **dict(zip(self._names, values, strict=True))}
-        _OUTPUT.gather(_OUTPUT.line("info", fields))
+        _OUTPUT.put(_OUTPUT.line("info", fields))
 
 
 def configure(*, level: LogLevel, fmt: LogFormat, stream: TextIO | None = None) -> None:
@@ -77,10 +73,11 @@ def configure(*, level: LogLevel, fmt: LogFormat, stream: TextIO | None = None) 
     Args:
         level: the least urgent lines that are logged.
         fmt: the form of the lines.
-        stream: a text stream over bytes, as stderr is, which is the default.
+        stream: a text stream over bytes, as stderr is, which is the default. What a file or a pipe
+            gets is written soon by a thread; anything else is written at once.
     """
     target = sys.stderr if stream is None else stream
-    _OUTPUT.target = cast("BinaryIO", target.buffer)
+    _OUTPUT.open(cast("BinaryIO", target.buffer))
     _OUTPUT.least = getattr(logging, level.upper())
     if fmt == "json":
         _OUTPUT.render = render_json
@@ -100,20 +97,38 @@ def show_trace(trace_id: Callable[[], str | None] | None) -> None:
     _OUTPUT.trace_id = trace_id
 
 
-class _Output:
-    """Where all lines go: one write a line, and never an error of its own.
+def flush(seconds: float) -> bool:
+    """Write all lines that wait, in so many seconds; false where that can't be done.
 
-    A log that can't be written (a full disk, a reader that left, a field whose ``__str__``
-    raises) must not stop the work.
+    Any thread may ask, though the others hang: it is what to do before a process ends itself.
+    """
+    return _OUTPUT.writer is None or _OUTPUT.writer.flush(seconds)
+
+
+class _Output:
+    """Where all lines go: nobody waits for it, and it never raises an error of its own.
+
+    A log that can't be written (a full disk, a reader that stalls or left, a field whose
+    ``__str__`` raises) must not stop the work.
     """
 
-    target: BinaryIO
     least: int
     render: Callable[[str, Fields], bytes]
     trace_id: Callable[[], str | None] | None = None
+    put: Callable[[bytes], None]
+    writer: LogWriter | None = None
 
-    def __init__(self) -> None:
-        self._gathered: list[bytes] = []
+    def open(self, target: BinaryIO) -> None:
+        """Let lines go to a stream from now on."""
+        former, self.writer = self.writer, None
+        try:
+            self.writer = LogWriter(target.fileno(), self._gap)
+        except (OSError, ValueError):  # a stream in memory, say, which nobody has to wait for
+            self.put = partial(_write_at_once, target)
+        else:
+            self.put = self.writer.put
+        if former is not None:
+            former.close()
 
     def line(self, level: str, fields: Fields) -> bytes:
         event = fields.get("event")
@@ -127,51 +142,35 @@ class _Output:
             return self.render(level, fields)
 
     def write(self, line: bytes) -> None:
-        if self._gathered:
-            line = self._taken() + line
-        try:
-            self.target.write(line)
-            self.target.flush()
-        except (OSError, ValueError):
-            return
+        self.put(line)
 
     # structlog calls the method that is named after the level.
     debug = info = warning = error = critical = write
 
-    def gather(self, line: bytes) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.write(line)
-            return
-        if not self._gathered:
-            loop.call_soon(self._write_gathered)
-        self._gathered.append(line)
+    def forked(self) -> None:
+        if self.writer is not None:
+            self.writer.forked()
 
-    def _write_gathered(self) -> None:
-        if self._gathered:
-            self.write(b"")
+    def _gap(self, lines: int) -> bytes:
+        return self.line("warning", {"event": "log_lines_lost", "count": lines})
 
-    def _taken(self) -> bytes:
-        lines, self._gathered = self._gathered, []
-        return b"".join(lines)
+
+def _write_at_once(target: BinaryIO, line: bytes) -> None:
+    try:
+        target.write(line)
+        target.flush()
+    except (OSError, ValueError):
+        return
 
 
 _OUTPUT: Final = _Output()
 
-
-class _Gathering:
-    """The same, for lines that may wait for the end of a turn; what is urgent doesn't."""
-
-    debug = info = staticmethod(_OUTPUT.gather)
-    warning = error = critical = staticmethod(_OUTPUT.write)
+atexit.register(flush, LAST_SECONDS)
+os.register_at_fork(after_in_child=_OUTPUT.forked)
 
 
-_GATHERED: Final = _Gathering()
-
-
-def _output(output: _Output | _Gathering = _OUTPUT) -> _Output | _Gathering:
-    return output
+def _output() -> _Output:
+    return _OUTPUT
 
 
 def _process(_logger: WrappedLogger, method: str, fields: EventDict) -> bytes:
@@ -185,11 +184,21 @@ _PROCESSORS: Final[list[Processor]] = [_process]
 class _StandardHandler(logging.Handler):
     """Sends the standard library's records the same way."""
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Send a record, without the lock that others would wait for.
+
+        An argument whose ``__str__`` hangs would keep it for ever, and the watchdog logs, too.
+        """
+        kept: object = self.filter(record)  # from Python 3.12 on, perhaps another record
+        if kept:
+            self.emit(kept if isinstance(kept, logging.LogRecord) else record)
+        return bool(kept)
+
     def emit(self, record: logging.LogRecord) -> None:
         fields: Fields = {"event": _message(record), "logger": record.name}
         if record.exc_info:
             fields["exc_info"] = record.exc_info
-        _OUTPUT.write(_OUTPUT.line(_level_name(record.levelno), fields))
+        _OUTPUT.put(_OUTPUT.line(_level_name(record.levelno), fields))
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -146,6 +146,12 @@ ROUND_TRIP: Final = Histogram(
     registry=REGISTRY,
 )
 
+LOG_LINES_LOST: Final = Counter(
+    "sellfern_log_lines_lost",
+    "Log lines that nobody will read, since the log's reader is too slow or stands still",
+    registry=REGISTRY,
+)
+
 REDIS_ERRORS: Final = Counter(
     "sellfern_redis_errors",
     "Failed calls of Redis, by program and kind of failure",

@@ -177,7 +177,7 @@ class _Program:
     def _on_signal(self, number: signal.Signals) -> None:
         if self.stopping:
             self.log.warning("stopped_at_once", signal=number.name)
-            logs.flush(_LAST_SECONDS)
+            logs.flush(logs.LAST_SECONDS)
             os._exit(Exit.AT_ONCE)
         self.log.info("draining", signal=number.name, seconds=self.settings.drain)
         self._stop(self.settings.drain)
@@ -195,7 +195,7 @@ class _Program:
         """End the process for a reason of the worker's own; in any thread."""
         self.exit = code
         if code is Exit.BLOCKED:  # the loop will not do it
-            logs.flush(_LAST_SECONDS)
+            logs.flush(logs.LAST_SECONDS)
             os._exit(code)
         self._stop(self.settings.drain)
 

@@ -39,7 +39,11 @@ def run() -> None:
         endpoints = EndpointsFile(settings.common.endpoints_file, os.environ)
         endpoints.load()
         handlers = load_handlers(settings.handlers)
-        sys.exit(run_worker(settings, endpoints, handlers))
+        try:
+            code = run_worker(settings, endpoints, handlers)
+        finally:
+            logs.flush(logs.LAST_SECONDS)
+        sys.exit(code)
     except SettingsError as exc:
         display.fail(str(exc))
 

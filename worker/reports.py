@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from structlog.typing import FilteringBoundLogger
 
 from shared import metrics
-from shared.logs import Form, get_gathering_logger
+from shared.logs import Form, get_logger
 from shared.sellfern.envelope import Envelope
 from worker.outcomes import Dead, Done, Later, Outcome, Waiting
 from worker.transitions import Claim, Settled
@@ -46,7 +46,7 @@ class Report:
     @classmethod
     def of_many(cls) -> "Report":
         """One for thousands of events a second; to be made after ``logs.configure``."""
-        return cls(get_gathering_logger(), Form("event_handled", *_FIELDS))
+        return cls(get_logger().bind(), Form("event_handled", *_FIELDS))
 
     def conflicting(self, claim: Claim, envelope: Envelope) -> None:
         """An event id has come with other bytes than before."""

@@ -1,12 +1,13 @@
 """Log lines: what they look like, and what never shows in one."""
 
-import asyncio
 import contextlib
 import datetime as dt
 import enum
 import json
 import logging
+import os
 import re
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,21 +32,11 @@ PASSWORD = "hunter2"
 BODY = b'{"card":"4111-1111-1111-1111"}'
 
 
-class Counted(BytesIO):
-    """Counts what is written to it."""
-
-    writes = 0
-
-    def write(self, data: Any) -> int:
-        self.writes += 1
-        return super().write(data)
-
-
 class Stream(TextIOWrapper):
     """A text stream over bytes that may say it is a terminal."""
 
     def __init__(self, *, terminal: bool = False) -> None:
-        self.bytes = Counted()
+        self.bytes = BytesIO()
         self.terminal = terminal
         super().__init__(self.bytes, encoding="utf-8")
 
@@ -479,59 +470,25 @@ def test_other_handlers_of_the_standard_library_stay() -> None:
 def test_stderr_is_where_lines_go_by_default(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     logs.configure(level="info", fmt="json", stream=None)
     get_logger().info("happened")
+    assert logs.flush(10)
     logs.configure(level="info", fmt="json")
     captured = capfdbinary.readouterr()
     assert captured.out == b""
     assert json.loads(captured.err)["event"] == "happened"
 
 
-async def test_a_turns_gathered_lines_are_one_write() -> None:
-    stream = Stream()
-    with logging_to(stream):
-        log = logs.get_gathering_logger()
-        for number in range(3):
-            log.info("handled", number=number)
-        assert stream.text == ""
-        await asyncio.sleep(0)
-        assert stream.events == ["handled"] * 3
-        assert stream.bytes.writes == 1
-        await asyncio.sleep(0)
-        assert stream.bytes.writes == 1
-
-
-async def test_whoever_logs_meanwhile_writes_what_was_gathered_first() -> None:
-    stream = Stream()
-    with logging_to(stream):
-        log = logs.get_gathering_logger()
-        log.info("first")
-        get_logger().info("second")
-        assert stream.events == ["first", "second"]
-        log.info("third")
-        log.warning("fourth")
-        assert stream.events == ["first", "second", "third", "fourth"]
-        await asyncio.sleep(0)
-        assert len(stream.events) == 4
-
-
-def test_without_an_event_loop_nothing_is_gathered() -> None:
-    stream = Stream()
-    with logging_to(stream):
-        logs.get_gathering_logger().info("happened")
-        assert stream.events == ["happened"]
-
-
 VALUES = ("org_a:1", None, "order.updated", 1, 0.25)
 
 
 def said(values: tuple[Any, ...], *, fmt: LogFormat, form: bool) -> str:
-    """One line without its time, as a form or as the gathering logger writes it."""
+    """One line without its time, as a form or as the logger writes it."""
     stream, names = Stream(), ("job", "event_id", "type", "attempt", "seconds")
     with logging_to(stream, fmt=fmt):
         if form:
             logs.Form("event_handled", *names)(*values)
         else:
             fields = dict(zip(names, values, strict=True))
-            logs.get_gathering_logger().info("event_handled", **fields)
+            get_logger().info("event_handled", **fields)
     return re.sub(r"[-\dT]*\d\d:\d\d:\d\d\.\d{3}Z?", "", stream.text)
 
 
@@ -561,12 +518,44 @@ def test_a_form_bears_the_trace() -> None:
     assert (stream.first["trace_id"], stream.first["job"]) == ("4bf9", "org_a:1")
 
 
-async def test_a_turns_forms_are_one_write() -> None:
-    stream = Stream()
+class Hanging:
+    """An argument whose own code hangs until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.reached, self.released = threading.Event(), threading.Event()
+
+    def __str__(self) -> str:
+        self.reached.set()
+        self.released.wait()
+        return "hung"
+
+
+def test_a_thread_that_hangs_while_it_logs_keeps_no_other_from_logging() -> None:
+    hanging, stream = Hanging(), Stream()
     with logging_to(stream):
-        form = logs.Form("event_handled", "job")
-        for number in range(3):
-            form(f"org_a:{number}")
-        assert stream.text == ""
-        await asyncio.sleep(0)
-        assert stream.bytes.writes == 1
+        library = logging.Logger("library")  # noqa: LOG001  # without pytest's root handlers
+        library.addHandler(logs._StandardHandler())
+        thread = threading.Thread(target=library.warning, args=("%s", hanging))
+        thread.start()
+        assert hanging.reached.wait(10)
+        other = threading.Thread(target=library.warning, args=("other",))
+        other.start()
+        other.join(10)
+        said = stream.events
+        hanging.released.set()
+        thread.join()
+    assert said == ["other"]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the thread is what this is about
+def test_a_forked_child_logs_though_its_parents_thread_is_not_there() -> None:
+    reader, end = os.pipe()
+    with os.fdopen(reader) as read, os.fdopen(end, "w") as written, logging_to(written):
+        child = os.fork()
+        if child == 0:
+            get_logger().info("in_the_child")
+            os._exit(0 if logs.flush(10) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert json.loads(read.readline())["event"] == "in_the_child"
+        get_logger().info("in_the_parent")
+        assert json.loads(read.readline())["event"] == "in_the_parent"
