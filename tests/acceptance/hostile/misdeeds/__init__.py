@@ -1,0 +1,1 @@
+"""What a handler does wrong, a module a kind."""
