@@ -17,7 +17,7 @@ BROKEN: Final = "broken"
 NOT_EXERCISED: Final = "not exercised"
 
 # What has to become of an accepted event of each kind.
-_APPLIED: Final = frozenset({"good", "flaky"})
+_APPLIED: Final = frozenset({"good", "flaky", "hostile"})
 _BURIED: Final = {
     "reject": "rejected",
     "mismatch": "organization_mismatch",
@@ -94,6 +94,7 @@ class Witnesses:
         self.last_fault_ended = 0.0
         self.quiet_at = 0.0
         self.ended_in_time = False
+        self.workers_left = 0
         self.unknown_handled: list[str] = []
         for line in _lines(folder / "ledger.jsonl"):
             self._take(line)
@@ -122,6 +123,8 @@ class Witnesses:
                 self.last_fault_ended = line["at"]
             case "problem":
                 self.problems.append(line["text"])
+            case "workers left":
+                self.workers_left = line["number"]
             case "all ended":
                 self.quiet_at, self.ended_in_time = line["at"], line["in_time"]
 
@@ -178,6 +181,16 @@ async def check(
             lambda event: event.applied != 1,
         ),
         _zero(
+            "what misbehaves and then works is applied",
+            _of(accepted, "hostile"),
+            lambda event: event.applied != 1,
+        ),
+        _zero(
+            "no event sees another's context",
+            [event for event in accepted if event.handled],
+            _saw_another,
+        ),
+        _zero(
             "what is not signed is refused",
             _of(seen.events.values(), "unsigned"),
             lambda event: event.accepted is not None or _did_something(event),
@@ -230,6 +243,11 @@ def _crossed(event: Event) -> bool:
         line["organization"] != event.organization or line["claimed"] != event.organization
         for line in event.handled
     )
+
+
+def _saw_another(event: Event) -> bool:
+    """Whether its handler began in a context that another event, or another attempt, had left."""
+    return any(line.get("context") for line in event.handled)
 
 
 def _odd_answer(event: Event) -> bool:
@@ -356,6 +374,7 @@ def _totals(seen: Witnesses, accepted: list[Event]) -> Mapping[str, int]:
         "sent": len(seen.events),
         "accepted": len(accepted),
         "faults": len(seen.periods) - 1,
+        "workers left": seen.workers_left,
         "missing": sum(map(_is_missing, accepted)),
         "applied twice": sum(event.applied > 1 for event in seen.events.values()),
         "applied stale": sum(event.kind == "stale" and _did_something(event) for event in accepted),

@@ -41,14 +41,16 @@ class Saboteur:
     async def worker_killed(self) -> None:
         """SIGKILL a worker; it comes back."""
         number = self.random.randrange(len(self.stage.workers))
-        await self._killed(self.stage.workers[number])
-        self.stage.workers[number] = await self.stage.start_worker(number)
+        async with self.stage.in_hand[number]:
+            await self._killed(self.stage.workers[number])
+            self.stage.workers[number] = await self.stage.start_worker(number)
 
     async def worker_terminated(self) -> None:
         """SIGTERM a worker; it drains and comes back."""
         number = self.random.randrange(len(self.stage.workers))
-        await self.stage.stop(self.stage.workers[number])
-        self.stage.workers[number] = await self.stage.start_worker(number)
+        async with self.stage.in_hand[number]:
+            await self.stage.stop(self.stage.workers[number])
+            self.stage.workers[number] = await self.stage.start_worker(number)
 
     async def worker_stopped_past_its_lease(self) -> None:
         """SIGSTOP a worker until others have its events, then let it go on."""
@@ -60,12 +62,13 @@ class Saboteur:
     async def worker_clock_wrong(self) -> None:
         """Run a worker whose clock is an hour ahead, or behind."""
         number = self.random.randrange(len(self.stage.workers))
-        await self.stage.stop(self.stage.workers[number])
         clock = self.random.choice([-3600.0, 3600.0])
-        self.stage.workers[number] = await self.stage.start_worker(number, clock)
-        await self._lasts(1.0, 2.0)
-        await self.stage.stop(self.stage.workers[number])
-        self.stage.workers[number] = await self.stage.start_worker(number)
+        async with self.stage.in_hand[number]:
+            await self.stage.stop(self.stage.workers[number])
+            self.stage.workers[number] = await self.stage.start_worker(number, clock)
+            await self._lasts(1.0, 2.0)
+            await self.stage.stop(self.stage.workers[number])
+            self.stage.workers[number] = await self.stage.start_worker(number)
 
     async def redis_killed(self) -> None:
         """SIGKILL Redis, and start it again on its append-only file."""

@@ -7,9 +7,12 @@ happened, whether it was committed or not.
 import asyncio
 import json
 import os
+import signal
+import sys
 import time
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TextIO
+from typing import Final, NoReturn, TextIO
 
 import msgspec
 
@@ -17,6 +20,12 @@ from worker import Event, Handlers, Organization, Reject
 
 handlers = Handlers()
 _file: TextIO | None = None
+_seen: ContextVar[str] = ContextVar("seen", default="")
+"""Set by each event and reset by none: whoever finds it set sees another event's context."""
+
+_BLOCKED_SECONDS: Final = 2.0
+_STUCK_SECONDS: Final = 1.0
+"""How long a cancelled handler goes on: longer than it may."""
 
 
 class Task(msgspec.Struct):
@@ -27,6 +36,7 @@ class Task(msgspec.Struct):
         number: rises with the time at which the order's events happened.
         fails: how many attempts are to fail.
         reject: whether no attempt is to help.
+        misdeed: what the first attempt does instead.
         seconds: how long it takes.
     """
 
@@ -34,14 +44,17 @@ class Task(msgspec.Struct):
     number: int
     fails: int = 0
     reject: bool = False
+    misdeed: str = ""
     seconds: float = 0.0
 
 
 @handlers.on("order.updated")
 async def act(event: Event[Task], organization: Organization) -> None:
     """Do it, and write it down."""
-    await asyncio.sleep(event.data.seconds)
     _note(event, organization)
+    await asyncio.sleep(event.data.seconds)
+    if event.data.misdeed and event.attempt == 1:
+        await _misbehave(event.data.misdeed)
     if event.data.reject:
         raise Reject("as asked")
     if event.attempt <= event.data.fails:
@@ -50,6 +63,64 @@ async def act(event: Event[Task], organization: Organization) -> None:
     await organization.state.put_if_newer(
         f"orders/{event.data.order}", event.data.number, version=event.created_at
     )
+
+
+class _Panic(BaseException):
+    """No `Exception`, as what a Rust extension raises."""
+
+
+async def _misbehave(misdeed: str) -> None:
+    """Do what no handler should; where it comes back, the event is handled all the same."""
+    match misdeed:
+        case "panic":
+            raise _Panic
+        case "exit":
+            sys.exit(3)
+        case "cancel itself":
+            _myself().cancel()
+            await asyncio.sleep(60)
+        case "swallow":
+            await _swallow()
+        case "block":
+            time.sleep(_BLOCKED_SECONDS)  # noqa: ASYNC251  # the loop stands still
+        case "terminate a child":
+            await _terminate_a_child()
+        case "exit in a child":
+            await asyncio.gather(_exit())
+
+
+def _myself() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+async def _exit() -> NoReturn:
+    sys.exit(3)
+
+
+async def _swallow() -> NoReturn:
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        until = time.monotonic() + _STUCK_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            try:
+                await asyncio.sleep(left)
+            except asyncio.CancelledError:
+                continue
+    raise _Panic
+
+
+async def _terminate_a_child() -> None:
+    """The child inherits what wakes the loop when a signal comes."""
+    child = os.fork()
+    if not child:
+        time.sleep(60)  # noqa: ASYNC251  # it is a process of its own
+        os._exit(0)
+    await asyncio.sleep(0.05)
+    os.kill(child, signal.SIGTERM)
+    os.waitpid(child, 0)  # noqa: ASYNC222  # it ends at once
 
 
 def _note(event: Event[Task], organization: Organization) -> None:
@@ -65,5 +136,7 @@ def _note(event: Event[Task], organization: Organization) -> None:
         "attempt": event.attempt,
         "order": event.data.order,
         "number": event.data.number,
+        "context": _seen.get(),
     }
+    _seen.set(event.id)
     _file.write(json.dumps(line) + "\n")

@@ -65,6 +65,7 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Verdict:
             stop.set()
         await sending
         in_time = await _all_ended(stage)
+        ledger.write("workers left", number=stage.left)
         ledger.write("all ended", in_time=in_time)
         ledger.close()
         required = [faults.name(fault) for fault in faults.REQUIRED[plan.durability]]

@@ -21,14 +21,25 @@ _PATIENCE: Final = 4.0
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 1.0
 _KINDS: Final = {
-    "good": 0.88,
+    "good": 0.87,
     "flaky": 0.05,
+    "hostile": 0.01,
     "reject": 0.02,
     "mismatch": 0.01,
     "stale": 0.01,
     "rubbish": 0.01,
     "unsigned": 0.02,
 }
+_MISDEEDS: Final = {
+    "panic": 3,
+    "exit": 3,
+    "cancel itself": 3,
+    "swallow": 2,
+    "block": 1,
+    "terminate a child": 1,
+    "exit in a child": 1,
+}
+"""What a hostile event has its handler do in its first attempt; the last one ends the worker."""
 
 
 @dataclass(slots=True)
@@ -107,6 +118,7 @@ class Sender:
             "number": int(happened.timestamp() * 1000),
             "fails": 2 if kind == "flaky" else 0,
             "reject": kind == "reject",
+            "misdeed": self._misdeed() if kind == "hostile" else "",
             "seconds": round(self.random.random() * 0.02, 4),
             "nr": number,
         }
@@ -118,6 +130,9 @@ class Sender:
             "data": data,
         }
         return json.dumps(envelope).encode()
+
+    def _misdeed(self) -> str:
+        return self.random.choices(list(_MISDEEDS), list(_MISDEEDS.values()))[0]
 
     async def _deliver(
         self,

@@ -21,7 +21,11 @@ from tests.chaos.sender import ORGANIZATIONS, Secrets
 LEASE_SECONDS: Final = 3
 INGRESSES: Final = 2
 WORKERS: Final = 3
+LEFT: Final = frozenset({70, 71, 72})
+"""The codes with which a worker may leave by itself, since a handler has harmed it."""
+
 _PATIENCE: Final = 30.0
+_LOOK_SECONDS: Final = 0.1
 _WRONG_CLOCK: Final = Path(__file__).parent / "wrong_clock"
 
 Result = TypeVar("Result")
@@ -44,6 +48,8 @@ class Stage:
         self.ports = [_free_port() for _ in range(INGRESSES)]
         self.ingresses: list[Program] = []
         self.workers: list[Program] = []
+        self.in_hand = [asyncio.Lock() for _ in range(WORKERS)]
+        self.left = 0
         self.primary = self._server("redis-1")
         self.replica = self.primary
         self.proxy = Proxy(0)
@@ -65,7 +71,8 @@ class Stage:
                     self.ingresses.append(await self.start_ingress(number))
                 for number in range(WORKERS):
                     self.workers.append(await self.start_worker(number))
-                yield self
+                async with self._keeping_workers():
+                    yield self
         finally:
             for program in (*self.ingresses, *self.workers):
                 program.signal(signal.SIGCONT)
@@ -130,8 +137,39 @@ class Stage:
         """Ask a program to stop, and say so where it doesn't as it should."""
         program.signal(signal.SIGTERM)
         code = await self.do(lambda: program.wait(_PATIENCE))
-        if code:
+        if code in LEFT:  # it had just left
+            self.left += 1
+        elif code:
             self.say(f"{program.name} ended with code {code} on SIGTERM")
+
+    @contextlib.asynccontextmanager
+    async def _keeping_workers(self) -> AsyncIterator[None]:
+        """Begin another worker where one leaves by itself, until the end of the block."""
+        keeping = asyncio.create_task(self._keep_workers())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+
+    async def _keep_workers(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            for number, lock in enumerate(self.in_hand):
+                if not lock.locked():
+                    async with lock:
+                        await self._keep_worker(number)
+
+    async def _keep_worker(self, number: int) -> None:
+        program = self.workers[number]
+        if program.is_running:
+            return
+        self.left += 1
+        code = program.wait(0)
+        if code not in LEFT:
+            self.say(f"{program.name} left by itself with code {code}")
+        self.workers[number] = await self.start_worker(number)
 
     async def start_primary(self) -> None:
         """Start the primary on its files again; one that was promoted begins as a replica."""
@@ -190,6 +228,9 @@ class Stage:
             WORKER_HANDLERS="tests.chaos.handlers:handlers",
             WORKER_CONCURRENCY="20",
             LEASE_SECONDS=f"{LEASE_SECONDS}s",
+            # Some handlers don't end when they are told to: that has to show within two leases.
+            HANDLER_TIMEOUT="3s",
+            STUCK_AFTER="500ms",
             BACKOFF_BASE="100ms",
             BACKOFF_CAP="1s",
             # A fault that lasts may cost attempts, and crashes; neither is what is looked for.

@@ -80,6 +80,7 @@ async def account(redis: Redis, tmp_path: Path) -> Account:
     account.event("evt_good", "good", 503, 202, 202, bodies=1)
     account.event("evt_other", "good", 202, 202, bodies=2)
     account.event("evt_flaky", "flaky", 202)
+    account.event("evt_hostile", "hostile", 202)
     account.write("fault ended", fault="redis killed")
     account.write("fault began", fault="worker killed")
     account.event("evt_reject", "reject", 202)
@@ -89,7 +90,7 @@ async def account(redis: Redis, tmp_path: Path) -> Account:
     account.event("evt_unsigned", "unsigned", 401)
     account.write("fault ended", fault="worker killed")
     account.write("all ended", in_time=True)
-    for name in ("evt_good", "evt_other", "evt_flaky"):
+    for name in ("evt_good", "evt_other", "evt_flaky", "evt_hostile"):
         account.handles(name)
         await account.applied(name)
     account.handles("evt_reject")
@@ -114,7 +115,7 @@ async def test_an_account_that_balances_holds(account: Account) -> None:
     assert verdict.holds
     assert not verdict.is_broken
     totals = verdict.totals
-    assert (totals["accepted"], totals["faults"], totals["answer 503"]) == (7, 2, 1)
+    assert (totals["accepted"], totals["faults"], totals["answer 503"]) == (8, 2, 1)
     assert [totals[name] for name in ("missing", "applied twice", "applied stale", "crossed")] == [
         0
     ] * 4
@@ -122,6 +123,14 @@ async def test_an_account_that_balances_holds(account: Account) -> None:
 
 async def missing(account: Account) -> None:
     await account.redis.delete("sellfern:state:org_a:applied/evt_good")
+
+
+async def misbehaved_for_good(account: Account) -> None:
+    await account.redis.delete("sellfern:state:org_a:applied/evt_hostile")
+
+
+async def saw_the_context_of_another(account: Account) -> None:
+    account.handled[0]["context"] = "evt_other"
 
 
 async def missing_dead_letter(account: Account) -> None:
@@ -202,6 +211,8 @@ async def handled_unsent(account: Account) -> None:
     [
         (missing, {MISSING, "redelivered bytes change nothing"}),
         (missing_dead_letter, {MISSING}),
+        (misbehaved_for_good, {MISSING, "what misbehaves and then works is applied"}),
+        (saw_the_context_of_another, {"no event sees another's context"}),
         (
             twice,
             {TWICE, "other bytes of an event change nothing", "redelivered bytes change nothing"},
