@@ -122,7 +122,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         worker=workers,
         most=st.integers(0, 5),
-        slots=st.sampled_from((1, 8, 100)),
+        slots=st.sampled_from((1, 100, 1_000_000)),
         tainted=st.booleans(),
         waits_for_none=st.booleans(),
     )
@@ -227,6 +227,19 @@ class Machine(RuleBasedStateMachine):
         jobs = [each.job for each in held if self.books.is_held(each.job, each.token)]
         if noticed and jobs:
             self.run(self.redis.zadd(keys.QUEUE, dict.fromkeys(jobs, keys.DEFERRED_FROM)))
+
+    @rule(worker=workers, times=st.integers(2, 3), slots=st.sampled_from((100, 1_000_000)))
+    def keep_crashing(self, worker: str, times: int, slots: int) -> None:
+        """What suspects come from: some events, and a worker that goes away with them again."""
+        for event_id in ("evt_1", "evt_2"):
+            self.deliver("org_b", event_id, 0)
+            self.books = self.look()
+        for _ in range(times):
+            self.crash(worker, noticed=True)
+            self.books = self.look()
+            self.claim(worker, 5, slots)
+            self.books = self.look()
+        self.crash(worker, noticed=True)
 
     @precondition(lambda self: any(s >= keys.DEFERRED_FROM for s in self.books.queue.values()))
     @rule(place=places)
