@@ -20,6 +20,8 @@ SOCKET_TIMEOUT: Final = 3.0
 REDIS_ERRORS: Final = (exceptions.RedisError, OSError, asyncio.TimeoutError)
 """What a call of the Redis client may raise; ``translate`` knows each."""
 
+_CLUSTER: Final = ("redis_cluster", "Redis is in cluster mode; expected a Redis that has all keys")
+
 _BY_PREFIX: Final = {
     "READONLY": ("redis_readonly", "Redis is a replica or read-only"),
     "OOM": ("redis_out_of_memory", "Redis has reached its maxmemory"),
@@ -34,6 +36,11 @@ _BY_PREFIX: Final = {
     "No master found": ("redis_no_primary", "no Sentinel in reach names a primary"),
     "NOPERM": ("redis_permission", "the Redis user may not do this"),
     "ACL failure": ("redis_permission", "the Redis user may not do this"),
+    "CROSSSLOT": _CLUSTER,
+    "MOVED ": _CLUSTER,
+    "ASK ": _CLUSTER,
+    "CLUSTERDOWN": _CLUSTER,
+    "Script attempted to access": _CLUSTER,  # a slot that is elsewhere, or several
 }
 
 _UNTRUSTED: Final = (

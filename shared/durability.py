@@ -78,6 +78,7 @@ class _Server:
     aof_enabled: bool
     replicas: int
     role: str
+    is_cluster: bool
     eviction: str
     appendfsync: str | None
 
@@ -122,6 +123,14 @@ def _common_problems(server: _Server) -> list[Problem]:
     if server.version < OLDEST_REDIS:
         problems.append(
             Problem("redis_too_old", f"expected Redis 7.0 or newer, got {_dotted(server.version)}")
+        )
+    if server.is_cluster:
+        # A node of one knows no key but its own: INFO is answered, and every delivery is refused.
+        problems.append(
+            Problem(
+                "redis_cluster",
+                "cluster-enabled: expected no, got yes: keys of one event lie apart",
+            )
         )
     if server.loading:
         problems.append(_problem(exceptions.BusyLoadingError()))
@@ -192,6 +201,7 @@ async def _look_at(redis: Redis) -> _Server:
         aof_enabled=info.get("aof_enabled") == 1,
         replicas=int(info.get("connected_slaves", 0)),
         role=str(info.get("role", "unknown")),
+        is_cluster=info.get("cluster_enabled") == 1,
         eviction=str(info.get("maxmemory_policy", "unknown")),
         appendfsync=await _appendfsync(redis),
     )

@@ -38,11 +38,13 @@ BEGUN = {
     ("ingress", "REDIS_URL", "redis://:hidden@127.0.0.1:1"): "redis://:***@127.0.0.1:1: no conn",
     ("ingress", "REDIS_URL", "{forgetful}"): "DURABILITY=fsync: expected appendonly yes, got no",
     ("ingress", "REDIS_URL", "{replica}"): "expected a Redis that keeps accepted events",
+    ("ingress", "REDIS_URL", "{cluster}"): "cluster-enabled: expected no, got yes",
     ("ingress", "INGRESS_PORT", "{taken}"): "expected a port free to listen on, got",
     ("ingress", "INGRESS_ADMIN_PORT", "{taken}"): "expected a port free to listen on, got",
     ("worker", "WORKER_CONCURRENCY", "many"): "expected a whole number",
     ("worker", "REDIS_URL", "redis://:hidden@127.0.0.1:1"): "expected a Redis that can be worked",
     ("worker", "REDIS_URL", "{replica}"): "expected a primary, got a slave",
+    ("worker", "REDIS_URL", "{cluster}"): "cluster-enabled: expected no, got yes",
     ("worker", "WORKER_ADMIN_PORT", "{taken}"): "expected a port free to listen on, got",
 }
 """The same where a process may have begun something by then."""
@@ -61,12 +63,14 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Start, Ended
     with (
         EmbeddedRedis(appendfsync="always") as server,
         EmbeddedRedis(appendfsync=None) as forgetful,
+        EmbeddedRedis(arguments={"cluster-enabled": "yes"}) as cluster,
         EmbeddedRedis(replicaof=("127.0.0.1", server.port)) as replica,
         socket.create_server(("127.0.0.1", 0)) as taken,
     ):
         places = {
             "folder": folder,
             "forgetful": forgetful.url,
+            "cluster": cluster.url,
             "replica": replica.url,
             "taken": taken.getsockname()[1],
         }

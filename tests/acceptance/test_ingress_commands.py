@@ -20,6 +20,7 @@ from shared import job as jobs
 from shared import keys
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import environment, run, run_command
+from tests.conftest import StartRedis
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -111,6 +112,17 @@ async def test_check_tells_what_it_has_found_to_people_and_to_machines(place: Pl
         ["error", "redis"],
     ]
     assert "got no\\x1b (No such file or directory)" in wrong.stdout
+
+
+async def test_check_says_that_a_redis_in_cluster_mode_is_none_to_use(
+    place: Place, fresh_redis_server: StartRedis
+) -> None:
+    cluster = fresh_redis_server(arguments={"cluster-enabled": "yes"})
+    environ = {**place.environ, "REDIS_URL": cluster.url}
+    checked = await run("ingress", "check", "--json", environ=environ)
+    (finding,) = [json.loads(line) for line in checked.stdout.splitlines() if '"redis"' in line]
+    assert (checked.code, finding["level"], finding["code"]) == (2, "error", "redis_cluster")
+    assert f"{cluster.url}: cluster-enabled: expected no, got yes" in finding["message"]
 
 
 async def test_the_installed_programs_run_the_same_commands(place: Place) -> None:

@@ -210,6 +210,35 @@ async def test_a_redis_that_evicts_is_refused(fresh_redis_server: StartRedis, po
         assert await check_durability(redis, FSYNC) == [problem]
 
 
+async def test_a_node_of_a_cluster_is_refused_before_it_refuses_every_delivery(
+    fresh_redis_server: StartRedis,
+) -> None:
+    """INFO alone looks well there: the slots of a node are its own matter."""
+    server = fresh_redis_server(arguments={"cluster-enabled": "yes"})
+    async with client(server.url) as redis:
+        (problem,) = await check_server(redis)
+        assert problem == Problem(
+            "redis_cluster", "cluster-enabled: expected no, got yes: keys of one event lie apart"
+        )
+        assert await check_durability(redis, FSYNC) == [problem]
+        queue = Queue(redis, MEMORY)
+        assert await refusal(queue) == "redis_cluster"  # no slot is served yet
+        await redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+
+        async def formed() -> bool:
+            return bool("cluster_state:ok" in str(await redis.execute_command("CLUSTER", "INFO")))
+
+        await until(formed)
+        assert await refusal(queue) == "redis_cluster"  # all are, but not in one script
+
+
+async def refusal(queue: Queue) -> str:
+    """The code with which a delivery is refused."""
+    with pytest.raises(Unavailable) as caught:
+        await queue.enqueue([delivery(b"x")])
+    return caught.value.code
+
+
 async def test_all_problems_are_told_at_once(fresh_redis_server: StartRedis) -> None:
     server = fresh_redis_server(appendfsync=None, arguments={"maxmemory-policy": "allkeys-lru"})
     async with client(server.url) as redis:
