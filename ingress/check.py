@@ -8,6 +8,7 @@ from typing import Literal
 from ingress.settings import IngressSettings
 from shared.connection import open_redis
 from shared.durability import Mode, check_durability
+from shared.durations import format_duration
 from shared.endpoints import Endpoint, Endpoints
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
@@ -41,6 +42,8 @@ async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
         yield Finding("error", "settings", "settings_invalid", str(exc))
         return
     yield Finding("ok", "settings", "settings_valid", _listeners(settings))
+    if settings.drain_seconds < settings.limits.body_seconds:
+        yield _cut_short(settings)
     for finding in _of_endpoints(settings, environ):
         yield finding
     async for finding in _of_redis(settings):
@@ -50,6 +53,15 @@ async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
 def _listeners(settings: IngressSettings) -> str:
     public = f"{settings.host}:{settings.port}"
     return f"deliveries on {public}, admin site on {settings.admin_host}:{settings.admin_port}"
+
+
+def _cut_short(settings: IngressSettings) -> Finding:
+    """Not an error, since the worker, which has no bodies to read, takes the same setting."""
+    drain, body = map(format_duration, (settings.drain_seconds, settings.limits.body_seconds))
+    message = (
+        f"DRAIN_SECONDS ({drain}) is less than BODY_TIMEOUT ({body}): a stop may cut slow bodies"
+    )
+    return Finding("warning", "settings", "drain_cuts_bodies", message)
 
 
 def _of_endpoints(settings: IngressSettings, environ: Mapping[str, str]) -> list[Finding]:

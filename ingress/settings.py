@@ -77,21 +77,21 @@ class IngressSettings:
             SettingsError: one is wrong by itself, or against another.
         """
         reader = Reader(environ)
-        limits = _limits(reader)
+        common = CommonSettings.from_reader(reader)
         return cls(
-            common=CommonSettings.from_reader(reader),
+            common=common,
             host=reader.text("INGRESS_HOST", "127.0.0.1", expected="an address"),
             port=reader.port("INGRESS_PORT", 8080),
             admin_host=reader.text("INGRESS_ADMIN_HOST", "127.0.0.1", expected="an address"),
             admin_port=reader.port("INGRESS_ADMIN_PORT", 9101),
             durability=_durability(reader),
             backlog=_backlog(reader),
-            limits=limits,
+            limits=_limits(reader),
             organization_series=reader.integer(
                 "METRICS_ORGANIZATIONS", 20, minimum=0, maximum=1000
             ),
             drain_delay=reader.duration("DRAIN_DELAY", "200ms", maximum="5m"),
-            drain_seconds=_drain_seconds(reader, limits),
+            drain_seconds=common.drain_seconds,
         )
 
 
@@ -134,11 +134,3 @@ def _backlog(reader: Reader) -> BacklogLimits:
         expected = f"at most MAX_BACKLOG ({total})"
         raise SettingsError("MAX_ORGANIZATION_BACKLOG", expected, str(organization))
     return BacklogLimits(total, organization)
-
-
-def _drain_seconds(reader: Reader, limits: Limits) -> float:
-    drain = reader.duration("DRAIN_SECONDS", "30s", minimum="1s", maximum="1h")
-    if drain < limits.body_seconds:
-        expected = f"at least BODY_TIMEOUT ({format_duration(limits.body_seconds)})"
-        raise SettingsError("DRAIN_SECONDS", expected, format_duration(drain))
-    return drain

@@ -141,7 +141,7 @@ class Reader:
         minimum: str | None = None,
         maximum: str | None = None,
     ) -> float:
-        """Give seconds, from a text such as ``30s``; bounds and default are such texts too."""
+        """Give seconds, from a text such as ``30s`` or ``30``; bounds and default are texts too."""
         least = None if minimum is None else parse_duration(minimum)
         most = None if maximum is None else parse_duration(maximum)
         expected = f"a duration{_bounds(minimum, maximum)} (such as 200ms, 30s, 5m, 2h or 7d)"
@@ -186,6 +186,7 @@ class CommonSettings:
         log_level: the least urgent lines that are logged.
         log_format: JSON for machines, console for people.
         tracing: whether spans are made, and where they go.
+        drain_seconds: how long what is in hand may take to finish after SIGTERM.
     """
 
     redis_url: RedisUrl
@@ -194,6 +195,7 @@ class CommonSettings:
     log_level: LogLevel
     log_format: LogFormat
     tracing: TracingMode
+    drain_seconds: float
 
     @classmethod
     def from_reader(cls, reader: Reader, *, terminal: bool | None = None) -> Self:
@@ -220,6 +222,8 @@ class CommonSettings:
                 "LOG_FORMAT", formats, "console" if read_by_people else "json"
             ),
             tracing=reader.choice("TRACING", tracings, "off"),
+            # One rule, since both programs are often given one environment.
+            drain_seconds=reader.duration("DRAIN_SECONDS", "25s", minimum="1s", maximum="1h"),
         )
 
 

@@ -1,29 +1,27 @@
-"""Durations as an operator writes them: ``200ms``, ``30s``, ``5m``, ``2h``, ``7d``."""
+"""Durations as an operator writes them: ``200ms``, ``30s`` or ``30``, ``5m``, ``2h``, ``7d``."""
 
 import re
 from typing import Final
 
-EXPECTED: Final = "a duration such as 200ms, 30s, 5m, 2h or 7d"
+EXPECTED: Final = "a duration such as 200ms, 30s, 5m, 2h or 7d (a bare number is seconds)"
 """What an error message says was expected."""
 
 _SECONDS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d|)")
 
 
 def parse_duration(text: str) -> float:
-    """Give the seconds in a number with its unit, or in a bare ``0``.
+    """Give the seconds in a number with its unit; without one it is seconds, as in ``30``.
 
     Raises:
         ValueError: it is anything else; the message is what was expected.
     """
-    if text == "0":
-        return 0.0
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError(EXPECTED)
     if match[2] == "ms":
         return float(match[1]) / 1000
-    return float(match[1]) * _SECONDS[match[2]]
+    return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
 def format_duration(seconds: float) -> str:

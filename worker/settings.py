@@ -52,8 +52,9 @@ class WorkerSettings:
             SettingsError: one is wrong, or two don't fit each other.
         """
         reader = Reader(environ)
+        common = CommonSettings.from_reader(reader)
         return cls(
-            common=CommonSettings.from_reader(reader),
+            common=common,
             handlers=reader.text(
                 "WORKER_HANDLERS",
                 "worker.handlers:handlers",
@@ -68,7 +69,7 @@ class WorkerSettings:
             admin_host=reader.text("WORKER_ADMIN_HOST", "127.0.0.1"),
             admin_port=reader.port("WORKER_ADMIN_PORT", 9102),
             lease=reader.duration("LEASE_SECONDS", "30s", minimum="1s", maximum="1h"),
-            drain=reader.duration("DRAIN_SECONDS", "25s", minimum="1s", maximum="1h"),
+            drain=common.drain_seconds,
             blocked_after=reader.duration("BLOCKED_AFTER", "1s", minimum="100ms", maximum="1h"),
             dead_letter_retention=reader.duration(
                 "DEAD_LETTER_RETENTION", "90d", minimum="1m", maximum="3650d"

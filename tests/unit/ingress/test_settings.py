@@ -17,7 +17,7 @@ def test_nothing_needs_to_be_set() -> None:
     assert settings.durability == Durability(Mode.FSYNC, replicas=1, timeout=2.0, asserted=False)
     assert settings.backlog == BacklogLimits(1_000_000, 250_000)
     assert settings.limits == Limits()
-    assert (settings.drain_delay, settings.drain_seconds) == (0.2, 30.0)
+    assert (settings.drain_delay, settings.drain_seconds) == (0.2, 25.0)
 
 
 def test_every_setting_is_read() -> None:
@@ -89,8 +89,11 @@ def test_every_setting_is_read() -> None:
             "MAX_ORGANIZATION_BACKLOG: expected at most MAX_BACKLOG (8), got 9",
         ),
         (
-            {"BODY_TIMEOUT": "60s", "DRAIN_SECONDS": "59s"},
-            "DRAIN_SECONDS: expected at least BODY_TIMEOUT (1m), got 59s",
+            {"DRAIN_SECONDS": "999ms"},
+            (
+                "DRAIN_SECONDS: expected a duration from 1s to 1h "
+                "(such as 200ms, 30s, 5m, 2h or 7d), got '999ms'"
+            ),
         ),
     ],
 )

@@ -89,6 +89,7 @@ def test_a_setting_that_is_left_out_or_empty_has_its_default(reads: Read, defaul
         ("-3", lambda r: r.number("X", None), -3.0),
         ("1s", lambda r: r.duration("X", None, minimum="1s", maximum="1s"), 1.0),
         ("0", lambda r: r.duration("X", "1s"), 0.0),
+        ("30", lambda r: r.duration("X", "1s", minimum="30s", maximum="30s"), 30.0),
         ("B", lambda r: r.choice("X", ("a", "b"), "a"), "b"),
     ],
 )
@@ -124,9 +125,9 @@ def test_a_no_is_a_no_in_any_case(text: str) -> None:
         ("1e999", lambda r: r.number("X", 1), "a number, got '1e999'"),
         ("0.4", lambda r: r.number("X", 1, minimum=0.5), "a number of at least 0.5, got '0.4'"),
         (
-            "30",
+            "30 s",
             lambda r: r.duration("X", "1s"),
-            "a duration (such as 200ms, 30s, 5m, 2h or 7d), got '30'",
+            "a duration (such as 200ms, 30s, 5m, 2h or 7d), got '30 s'",
         ),
         (
             "999ms",
