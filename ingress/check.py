@@ -39,7 +39,8 @@ async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
     try:
         settings = IngressSettings.from_environ(environ)
     except SettingsError as exc:
-        yield Finding("error", "settings", "settings_invalid", str(exc))
+        for each in exc.errors:
+            yield Finding("error", "settings", "settings_invalid", str(each))
         return
     yield Finding("ok", "settings", "settings_valid", _listeners(settings))
     if settings.drain_seconds < settings.limits.body_seconds:

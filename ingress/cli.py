@@ -24,7 +24,8 @@ from ingress.send import (
 )
 from ingress.settings import IngressSettings
 from shared import logs
-from shared.display import USAGE_ERROR, escape_controls, fail, json_line
+from shared.config import Reader
+from shared.display import USAGE_ERROR, escape_controls, fail, json_line, refuse
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 
@@ -42,16 +43,17 @@ def main(context: click.Context) -> None:
 def run() -> None:
     """Take deliveries in until told to stop (SIGTERM)."""
     try:
-        settings = IngressSettings.from_environ(os.environ)
-        logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
-        file = EndpointsFile(settings.common.endpoints_file, os.environ)
-        file.load()
+        with Reader(os.environ) as reader:
+            settings = IngressSettings.from_reader(reader)
+            logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
+            file = EndpointsFile(settings.common.endpoints_file, os.environ)
+            reader.note(file.load)
         try:
             uvloop.run(serve(settings, file))
         finally:
             logs.flush(logs.LAST_SECONDS)
     except SettingsError as exc:
-        fail(str(exc))
+        refuse(exc)
 
 
 @main.command()
@@ -109,7 +111,9 @@ def send(
         )
         headers = signed_headers(target, event_type, body)
         answer = asyncio.run(post(url or _default_url(settings, target.id), body, headers))
-    except (SettingsError, SendError) as exc:
+    except SettingsError as exc:
+        refuse(exc)
+    except SendError as exc:
         fail(str(exc))
     _show(answer)
 

@@ -74,9 +74,14 @@ class IngressSettings:
         """Read the settings.
 
         Raises:
-            SettingsError: one is wrong by itself, or against another.
+            SettingsError: some are wrong by themselves, or against others.
         """
-        reader = Reader(environ)
+        with Reader(environ) as reader:
+            return cls.from_reader(reader)
+
+    @classmethod
+    def from_reader(cls, reader: Reader) -> Self:
+        """Read them in its block."""
         common = CommonSettings.from_reader(reader)
         return cls(
             common=common,
@@ -99,9 +104,9 @@ def _limits(reader: Reader) -> Limits:
     default = Limits()
     body = reader.integer("MAX_BODY_BYTES", default.body_bytes, minimum=_KIB, maximum=16 * _MIB)
     in_flight = reader.integer("MAX_BYTES_IN_FLIGHT", default.bytes_in_flight, minimum=_KIB)
-    if in_flight < body:
+    if reader.are_good("MAX_BODY_BYTES", "MAX_BYTES_IN_FLIGHT") and in_flight < body:
         expected = f"at least MAX_BODY_BYTES ({body})"
-        raise SettingsError("MAX_BYTES_IN_FLIGHT", expected, str(in_flight))
+        reader.refuse(SettingsError("MAX_BYTES_IN_FLIGHT", expected, str(in_flight)))
     return Limits(
         body_bytes=body,
         bytes_in_flight=in_flight,
@@ -117,7 +122,7 @@ def _durability(reader: Reader) -> Durability:
     timeout = reader.duration("DURABILITY_TIMEOUT", "2s", minimum="10ms")
     if timeout >= SOCKET_TIMEOUT:
         expected = f"less than Redis has for a reply ({format_duration(SOCKET_TIMEOUT)})"
-        raise SettingsError("DURABILITY_TIMEOUT", expected, format_duration(timeout))
+        reader.refuse(SettingsError("DURABILITY_TIMEOUT", expected, format_duration(timeout)))
     return Durability(
         mode=Mode(reader.choice("DURABILITY", modes, Mode.FSYNC.value)),
         replicas=reader.integer("WAIT_REPLICAS", 1, minimum=1, maximum=100),
@@ -130,7 +135,8 @@ def _backlog(reader: Reader) -> BacklogLimits:
     """The limits; left alone, one organization may fill a quarter of the whole."""
     total = reader.integer("MAX_BACKLOG", 1_000_000, minimum=0)
     organization = reader.integer("MAX_ORGANIZATION_BACKLOG", total // 4, minimum=0)
-    if 0 < total < organization:
+    good = reader.are_good("MAX_BACKLOG", "MAX_ORGANIZATION_BACKLOG")
+    if good and 0 < total < organization:
         expected = f"at most MAX_BACKLOG ({total})"
-        raise SettingsError("MAX_ORGANIZATION_BACKLOG", expected, str(organization))
+        reader.refuse(SettingsError("MAX_ORGANIZATION_BACKLOG", expected, str(organization)))
     return BacklogLimits(total, organization)

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shared.errors import SettingsError
+
 USAGE_ERROR: Final = 2
 """The exit code of a command that can't do what it was told."""
 
@@ -93,6 +95,17 @@ def fail(message: str) -> NoReturn:
         SystemExit: always.
     """
     click.echo(f"error: {escape_controls(message)}", err=True)
+    raise SystemExit(USAGE_ERROR)
+
+
+def refuse(error: SettingsError) -> NoReturn:
+    """Print each thing that is wrong as a line ``error: …`` to stderr and leave with exit code 2.
+
+    Raises:
+        SystemExit: always.
+    """
+    for each in error.errors:
+        click.echo(f"error: {escape_controls(str(each))}", err=True)
     raise SystemExit(USAGE_ERROR)
 
 

@@ -1,5 +1,7 @@
 """The one tree of errors that this project raises."""
 
+from collections.abc import Sequence
+
 
 class SellfernError(Exception):
     """Everything that this project raises on purpose."""
@@ -22,6 +24,28 @@ class SettingsError(SellfernError):
         self.line = line
         where = setting if line is None else f"{setting} line {line}"
         super().__init__(f"{where}: expected {expected}, got {got}")
+
+    @property
+    def errors(self) -> tuple["SettingsError", ...]:
+        """Each thing that is wrong, with a line of its own: this one."""
+        return (self,)
+
+
+class SettingsErrors(SettingsError):
+    """Several settings are wrong; as a text, a line each. What it says of one is of the first."""
+
+    def __init__(self, errors: Sequence[SettingsError]) -> None:
+        first = errors[0]
+        super().__init__(first.setting, first.expected, first.got, line=first.line)
+        self._errors = tuple(single for each in errors for single in each.errors)
+
+    @property
+    def errors(self) -> tuple[SettingsError, ...]:
+        """Each thing that is wrong."""
+        return self._errors
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self._errors))
 
 
 class SignatureError(SellfernError):

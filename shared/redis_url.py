@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote_plus, urlsplit
 
+from shared import wrapping
 from shared.errors import SettingsError
 
 _MASK: Final = "***"
 _SENTINEL_PORT: Final = 26_379
 
-_URL_FORM: Final = "redis://host:port/database, rediss://…, redis+sentinel://… or unix://…"
+EXPECTED: Final = "redis://host:port/database, rediss://…, redis+sentinel://… or unix://…"
+"""What an error message says was expected."""
+
 _URL_OPTIONS: Final = frozenset({"client_name", "db", "password", "username"})
 _TLS_OPTIONS: Final = frozenset(
     {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
@@ -75,7 +78,8 @@ class RedisUrl:
         setting: the name to blame when it is wrong.
 
     Raises:
-        SettingsError: it is no such URL. The message holds nothing of it but the scheme.
+        SettingsError: it is no such URL. The message holds nothing of it but the scheme, or what
+            no password is a part of.
     """
 
     __slots__ = ("_masked", "_parts", "_url")
@@ -83,7 +87,7 @@ class RedisUrl:
     def __init__(self, url: str, *, setting: str = "REDIS_URL") -> None:
         parts = _split_url(url)
         if isinstance(parts, str):
-            raise SettingsError(setting, parts, _scheme_only(url))
+            raise SettingsError(setting, *_trouble(url, parts))
         self._url = url
         self._parts = parts
         self._masked = _masked_url(parts)
@@ -164,7 +168,7 @@ def _split_url(url: str) -> SplitResult | str:
     """Take a Redis URL apart, or say what was expected in its place."""
     schemes = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "unix://")
     if not url.startswith(schemes) or not url.isprintable():
-        return _URL_FORM
+        return EXPECTED
     if sentinel := _SENTINEL_URL.fullmatch(url):
         named = sentinel.groupdict(default="")
         parts = SplitResult(**named, fragment="#" if "#" in url else "")
@@ -173,7 +177,7 @@ def _split_url(url: str) -> SplitResult | str:
             parts = urlsplit(url)
             _ = parts.port
         except ValueError:
-            return f"{_URL_FORM}, with %2F, %23 and %3F for /, # and ? in a password"
+            return f"{EXPECTED}, with %2F, %23 and %3F for /, # and ? in a password"
     if parts.fragment:
         return "no # (in a password it is written %23)"
     wrong_place = _wrong_service(parts) if _has_sentinels(parts) else _wrong_place(parts)
@@ -189,6 +193,8 @@ def _wrong_place(parts: SplitResult) -> str | None:
         return f"a host after {parts.scheme}://"
     if parts.port == 0:  # redis-py would take 6379
         return "a port from 1 to 65535"
+    if wrapping.has_blanks_or_quotes(parts.netloc.rpartition("@")[2]):
+        return "a host's name"
     if not re.fullmatch(r"/?[0-9]{0,5}", parts.path, re.ASCII):
         return "the number of a database after the host's /"
     return None
@@ -252,6 +258,17 @@ def _options(parts: SplitResult) -> dict[str, str]:
 
 def _is_redis_pys(option: str) -> bool:
     return unquote_plus(option.partition("=")[0]) in _URL_OPTIONS
+
+
+def _trouble(url: str, expected: str) -> tuple[str, str]:
+    """What a wrong URL should have been, and what may be shown of it."""
+    before, inside, after = wrapping.split_wrapping(url)
+    parts = _split_url(inside)
+    if not isinstance(parts, str):  # so we know where its password is
+        return wrapping.EXPECTED, repr(f"{before}{_masked_url(parts)}{after}")
+    if wrapping.has_blanks_or_quotes(url):
+        expected += ", and no blanks or quotes in it (%20, %22 and %27 in a password)"
+    return expected, _scheme_only(url)
 
 
 def _scheme_only(url: str) -> str:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from redis.asyncio import Redis
 
 from shared import display, keys
-from shared.config import CommonSettings, Reader
+from shared.config import CommonSettings
 from shared.connection import REDIS_ERRORS, open_redis, translate
 from shared.errors import SettingsError
 from worker.ending import end
@@ -24,10 +24,10 @@ def ask(question: Callable[[Redis], Awaitable[Answer]]) -> Answer:
             return await _answered(question(redis))
 
     try:
-        settings = CommonSettings.from_reader(Reader(os.environ))
+        settings = CommonSettings.from_environ(os.environ)
         return asyncio.run(asked())
     except SettingsError as exc:
-        display.fail(str(exc))
+        display.refuse(exc)
     except REDIS_ERRORS as exc:
         display.fail(f"REDIS_URL: expected a Redis that answers, got {translate(exc)}")
 

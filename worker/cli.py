@@ -7,6 +7,7 @@ import click
 from redis.asyncio import Redis
 
 from shared import display, logs
+from shared.config import Reader
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 from worker import contention, projection
@@ -34,18 +35,19 @@ def main(context: click.Context) -> None:
 def run() -> None:
     """Run a worker until it is told to stop (SIGTERM)."""
     try:
-        settings = WorkerSettings.from_mapping(os.environ)
-        logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
-        endpoints = EndpointsFile(settings.common.endpoints_file, os.environ)
-        endpoints.load()
-        handlers = load_handlers(settings.handlers)
+        with Reader(os.environ) as reader:
+            settings = WorkerSettings.from_reader(reader)
+            logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
+            endpoints = EndpointsFile(settings.common.endpoints_file, os.environ)
+            reader.note(endpoints.load)
+            handlers = load_handlers(settings.handlers)
         try:
             code = run_worker(settings, endpoints, handlers)
         finally:
             logs.flush(logs.LAST_SECONDS)
         sys.exit(code)
     except SettingsError as exc:
-        display.fail(str(exc))
+        display.refuse(exc)
 
 
 @main.command()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from shared.config import CommonSettings, Reader
 from shared.durations import format_duration
@@ -11,6 +11,17 @@ from worker.backoff import Backoff
 from worker.breaker import Breaker
 from worker.judgement import Limits
 from worker.policy import Policy
+
+_HORIZON: Final = (
+    "MAX_ATTEMPTS",
+    "HANDLER_TIMEOUT",
+    "BACKOFF_BASE",
+    "BACKOFF_CAP",
+    "MAX_EVENT_AGE",
+    "DEDUPE_RETENTION",
+    "CLOCK_SKEW",
+)
+"""What says how long an event may be tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +60,14 @@ class WorkerSettings:
         """Read them from an environment.
 
         Raises:
-            SettingsError: one is wrong, or two don't fit each other.
+            SettingsError: some are wrong, or don't fit each other.
         """
-        reader = Reader(environ)
+        with Reader(environ) as reader:
+            return cls.from_reader(reader)
+
+    @classmethod
+    def from_reader(cls, reader: Reader) -> Self:
+        """Read them in its block."""
         common = CommonSettings.from_reader(reader)
         return cls(
             common=common,
@@ -96,24 +112,25 @@ def _policy(reader: Reader) -> Policy:
             "NO_HANDLER_PATIENCE", "10m", minimum="0", maximum="30d"
         ),
     )
-    _check_horizon(policy)
+    if reader.are_good(*_HORIZON):
+        _check_horizon(reader, policy)
     return policy
 
 
-def _check_horizon(policy: Policy) -> None:
+def _check_horizon(reader: Reader, policy: Policy) -> None:
     """An event that is retried for longer than deleted versions stay known would revive them."""
     limits = policy.limits
     horizon = policy.backoff.horizon(policy.max_attempts)
     horizon += policy.max_attempts * policy.handler_timeout
     most = limits.dedupe_retention - limits.clock_skew - limits.max_event_age
     if horizon > most:
-        raise SettingsError(
-            "MAX_ATTEMPTS",
+        expected = (
             "attempts (with HANDLER_TIMEOUT each, and the delays up to BACKOFF_CAP between them) "
             "that take at most DEDUPE_RETENTION minus CLOCK_SKEW minus MAX_EVENT_AGE "
-            f"({format_duration(most)}) together",
-            f"{policy.max_attempts}, which may take {format_duration(horizon)}",
+            f"({format_duration(most)}) together"
         )
+        got = f"{policy.max_attempts}, which may take {format_duration(horizon)}"
+        reader.refuse(SettingsError("MAX_ATTEMPTS", expected, got))
 
 
 def _limits(reader: Reader) -> Limits:
@@ -122,14 +139,15 @@ def _limits(reader: Reader) -> Limits:
         dedupe_retention=reader.duration("DEDUPE_RETENTION", "7d", minimum="2m", maximum="3650d"),
         clock_skew=reader.duration("CLOCK_SKEW", "5m", minimum="0", maximum="1d"),
     )
-    if limits.max_event_age >= limits.dedupe_retention - limits.clock_skew:
-        raise SettingsError(
-            "MAX_EVENT_AGE",
+    good = reader.are_good("MAX_EVENT_AGE", "DEDUPE_RETENTION", "CLOCK_SKEW")
+    if good and limits.max_event_age >= limits.dedupe_retention - limits.clock_skew:
+        expected = (
             "less than DEDUPE_RETENTION minus CLOCK_SKEW "
             f"({format_duration(limits.dedupe_retention)} - {format_duration(limits.clock_skew)}), "
-            "so that a late redelivery still finds its mark",
-            format_duration(limits.max_event_age),
+            "so that a late redelivery still finds its mark"
         )
+        got = format_duration(limits.max_event_age)
+        reader.refuse(SettingsError("MAX_EVENT_AGE", expected, got))
     return limits
 
 
@@ -138,10 +156,7 @@ def _backoff(reader: Reader) -> Backoff:
         base=reader.duration("BACKOFF_BASE", "1s", minimum="1ms", maximum="1d"),
         cap=reader.duration("BACKOFF_CAP", "1h", minimum="1ms", maximum="7d"),
     )
-    if backoff.base > backoff.cap:
-        raise SettingsError(
-            "BACKOFF_BASE",
-            f"at most BACKOFF_CAP ({format_duration(backoff.cap)})",
-            format_duration(backoff.base),
-        )
+    if reader.are_good("BACKOFF_BASE", "BACKOFF_CAP") and backoff.base > backoff.cap:
+        expected = f"at most BACKOFF_CAP ({format_duration(backoff.cap)})"
+        reader.refuse(SettingsError("BACKOFF_BASE", expected, format_duration(backoff.base)))
     return backoff

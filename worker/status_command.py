@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from rich.live import Live
 
 from shared import display
-from shared.config import CommonSettings, Reader
+from shared.config import CommonSettings
 from shared.connection import REDIS_ERRORS, open_redis, translate
 from shared.durations import parse_duration
 from shared.errors import SettingsError
@@ -59,10 +59,10 @@ def _watch(interval: float, *, as_json: bool) -> None:
     if not as_json and not sys.stdout.isatty():
         display.fail("--watch: expected a terminal, or --json for one line a look, got neither")
     try:
-        settings = CommonSettings.from_reader(Reader(os.environ))
+        settings = CommonSettings.from_environ(os.environ)
         asyncio.run(_go_on(settings, interval, _print_line if as_json else _draw))
     except SettingsError as exc:
-        display.fail(str(exc))
+        display.refuse(exc)
 
 
 _Show = Callable[[History, str], None]

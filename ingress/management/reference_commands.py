@@ -10,7 +10,7 @@ import click
 
 from ingress.management.context import confirm
 from shared import display
-from shared.config import CommonSettings, Reader
+from shared.config import CommonSettings
 from shared.errors import SettingsError
 from shared.sellfern.openapi import LARGEST, DocumentError, Listing, read_document
 from shared.sellfern.reference import Reference, load_default
@@ -45,10 +45,10 @@ def reference() -> None:
 def show(*, as_json: bool) -> None:
     """Show what is known, from where, and whether it is available."""
     try:
-        settings = CommonSettings.from_reader(Reader(os.environ))
+        settings = CommonSettings.from_environ(os.environ)
         known = load_reference(settings)
     except SettingsError as exc:
-        display.fail(str(exc))
+        display.refuse(exc)
     path = reference_path(settings)
     origin = str(path) if known is not load_default() else "this project's own data"
     display.emit(
@@ -70,7 +70,7 @@ def import_it(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     What it doesn't list becomes unavailable. Workers read the result when they start.
     """
     try:
-        settings = CommonSettings.from_reader(Reader(os.environ))
+        settings = CommonSettings.from_environ(os.environ)
         content = _content(file)
         listing = _listing(file, content)
         target = reference_path(settings)
@@ -83,7 +83,7 @@ def import_it(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
         confirm([f"{target} will say so; restart the workers then"], yes=yes)
         _write(target, after, _origin(file, content, listing))
     except SettingsError as exc:
-        display.fail(str(exc))
+        display.refuse(exc)
     click.echo(f"{display.escape_controls(str(target))} is written", err=True)
 
 

@@ -10,7 +10,7 @@ import click
 from ingress.management.context import Reading, Unfinished, Writing, tell
 from ingress.management.dashboard import manual_step
 from shared import display
-from shared.config import CommonSettings, Reader, Secret
+from shared.config import CommonSettings, Secret
 from shared.errors import SellfernError, SettingsError
 from shared.sellfern.api_errors import EventUnavailable, OperationUnavailable, OutcomeUnknown
 from shared.sellfern.client import RemoteEndpoint
@@ -37,7 +37,7 @@ def run(work: Coroutine[Any, Any, None], command: str, endpoint_id: str | None =
     try:
         asyncio.run(work)
     except SettingsError as exc:
-        display.fail(str(exc))
+        display.refuse(exc)
     except OperationUnavailable as exc:
         _fail(exc, UNAVAILABLE, manual_step(command, endpoint_id, _endpoints_file()))
     except EventUnavailable as exc:
@@ -84,7 +84,7 @@ def warn_of_readers(context: Writing) -> None:
 
 
 def _endpoints_file() -> str:
-    return str(CommonSettings.from_reader(Reader(os.environ)).endpoints_file)
+    return str(CommonSettings.from_environ(os.environ).endpoints_file)
 
 
 def _fail(error: SellfernError, code: int, more: str = "") -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import SplitResult, urlsplit
 
+from shared import wrapping
 from shared.config import NOTHING, CommonSettings, Reader, Secret
 from shared.errors import SettingsError
 from shared.sellfern.client import Persistence
@@ -50,15 +51,20 @@ class ManagementSettings:
         """Read the settings.
 
         Raises:
-            SettingsError: one is wrong.
+            SettingsError: some are wrong.
         """
-        reader = Reader(environ)
+        with Reader(environ) as reader:
+            return cls.from_reader(reader)
+
+    @classmethod
+    def from_reader(cls, reader: Reader) -> Self:
+        """Read them in its block."""
         common = CommonSettings.from_reader(reader)
         folder = reader.text("SELLFERN_STATE_DIR", str(common.endpoints_file.parent / STATE_FOLDER))
         return cls(
             common=common,
-            api_url=base_url("SELLFERN_API_URL", reader.text("SELLFERN_API_URL", API_URL)),
-            public_url=_public_url(reader),
+            api_url=_url(reader, "SELLFERN_API_URL", API_URL),
+            public_url=_url(reader, "INGRESS_PUBLIC_URL", "") or None,
             admin_url=_admin_url(reader),
             journal=Path(folder) / "journal.json",
             persistence=Persistence(
@@ -92,6 +98,10 @@ def base_url(setting: str, text: str) -> str:
     Raises:
         SettingsError: it is none, or a secret would cross a network in the clear.
     """
+    before, inside, after = wrapping.split_wrapping(text)
+    if inside and (before or after):
+        base_url(setting, inside)  # so nothing in it is secret
+        raise SettingsError(setting, wrapping.EXPECTED, repr(text)[:80])
     try:
         parts = urlsplit(text)
         _ = parts.port
@@ -116,9 +126,8 @@ def _is_near(parts: SplitResult) -> bool:
     return address.is_loopback or address.is_private
 
 
-def _public_url(reader: Reader) -> str | None:
-    text = reader.text("INGRESS_PUBLIC_URL", "")
-    return base_url("INGRESS_PUBLIC_URL", text) if text else None
+def _url(reader: Reader, name: str, default: str) -> str:
+    return reader.parsed(name, default, lambda text: base_url(name, text), _BASE)
 
 
 def _admin_url(reader: Reader) -> str | None:

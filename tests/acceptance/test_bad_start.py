@@ -49,6 +49,24 @@ BEGUN = {
 }
 """The same where a process may have begun something by then."""
 
+SEVERAL: dict[str, dict[str, str]] = {
+    "ingress": {
+        "REDIS_URL": '"redis://:hidden@127.0.0.1:1/0"',
+        "INGRESS_PORT": "http",
+        "MAX_BYTES_IN_FLIGHT": "2048",
+        "ENDPOINTS_FILE": "none.toml",
+    },
+    "worker": {
+        "REDIS_URL": "redis://:hidden@127.0.0.1:1/0 ",
+        "WORKER_CONCURRENCY": "many",
+        "BACKOFF_BASE": "2h",
+        "ENDPOINTS_FILE": "none.toml",
+        "WORKER_HANDLERS": "nowhere:handlers",
+    },
+    "worker console": {"CONSOLE_PORT": "-1", "CONSOLE_TOKEN": "hidden", "MAX_ATTEMPTS": "0"},
+}
+"""Several wrong settings of one start."""
+
 STARTS = READ | BEGUN
 
 Start = tuple[str, str, str]
@@ -111,3 +129,19 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(
     assert STARTS[start] in error
     for hidden in ("hidden", "whsec_"):
         assert hidden not in ended.stderr
+
+
+@pytest.mark.parametrize("words", SEVERAL)
+def test_all_wrong_settings_are_told_at_once_each_on_a_line(words: str, tmp_path: Path) -> None:
+    environ = environment("redis://127.0.0.1:1/0", tmp_path, **SEVERAL[words])
+    ended = asyncio.run(run(*words.split(), environ=environ))
+    assert (ended.code, ended.stdout) == (2, "")
+    lines = ended.stderr.splitlines()
+    assert {line.split(":")[1].strip() for line in lines} == SEVERAL[words].keys()
+    assert len(lines) == len(SEVERAL[words])
+    assert all(line.startswith("error: ") for line in lines)
+    assert "hidden" not in ended.stderr
+    if "REDIS_URL" in SEVERAL[words]:
+        (line,) = [line for line in lines if "REDIS_URL" in line]
+        shown = repr(SEVERAL[words]["REDIS_URL"].replace("hidden", "***"))
+        assert line == f"error: REDIS_URL: expected no quotes or blanks around it, got {shown}"

@@ -23,4 +23,4 @@ def console() -> None:
         logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
         uvloop.run(serve(settings))
     except SettingsError as exc:
-        display.fail(str(exc))
+        display.refuse(exc)

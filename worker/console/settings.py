@@ -37,10 +37,15 @@ class ConsoleSettings:
         """Read them from an environment.
 
         Raises:
-            SettingsError: one is wrong, or others could get in without a token.
+            SettingsError: some are wrong, or others could get in without a token.
         """
-        reader = Reader(environ)
-        worker = WorkerSettings.from_mapping(environ)
+        with Reader(environ) as reader:
+            return cls.from_reader(reader)
+
+    @classmethod
+    def from_reader(cls, reader: Reader) -> Self:
+        """Read them in its block."""
+        worker = WorkerSettings.from_reader(reader)
         settings = cls(
             common=worker.common,
             host=reader.text("CONSOLE_HOST", "127.0.0.1"),
@@ -49,7 +54,7 @@ class ConsoleSettings:
             show_payloads=reader.flag("CONSOLE_SHOW_PAYLOADS", default=False),
             dedupe_retention=worker.policy.limits.dedupe_retention,
         )
-        settings._check_token()
+        reader.note(settings._check_token)
         return settings
 
     @property

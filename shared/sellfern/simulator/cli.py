@@ -11,7 +11,7 @@ import uvloop
 
 from shared import logs
 from shared.config import LogFormat, LogLevel, Reader
-from shared.display import fail
+from shared.display import fail, refuse
 from shared.durations import EXPECTED as DURATION
 from shared.durations import parse_duration
 from shared.errors import SettingsError
@@ -143,4 +143,4 @@ def main() -> None:
     except click.ClickException as exc:
         fail(exc.format_message())
     except SettingsError as exc:
-        fail(str(exc))
+        refuse(exc)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.config import CommonSettings, Reader, Secret
-from shared.errors import SettingsError
+from shared.errors import SettingsError, SettingsErrors
 from shared.redis_url import RedisUrl
 
 PASSWORD = "hunter2"
@@ -231,6 +231,72 @@ def test_what_both_programs_need_is_read() -> None:
     assert settings.endpoints_file == Path("/etc/e.toml")
     assert (settings.log_level, settings.log_format) == ("debug", "console")
     assert PASSWORD not in repr(settings)
+
+
+THREE = {"A": "x", "B": "9", "C": "0s", "D": "4"}
+
+
+def error_of(environ: dict[str, str], *steps: Read) -> SettingsError:
+    """What a block of these steps raises at its end."""
+
+    def block() -> None:
+        with Reader(environ) as reader:
+            for step in steps:
+                step(reader)
+
+    with pytest.raises(SettingsError) as caught:
+        block()
+    return caught.value
+
+
+def fail(name: str) -> None:
+    raise SettingsError(name, "this", "that")
+
+
+def test_a_block_reads_on_and_tells_of_all_that_is_wrong_at_its_end() -> None:
+    read: list[object] = []
+    error = error_of(
+        THREE,
+        lambda r: read.append(r.integer("A", 1)),
+        lambda r: read.append(r.integer("B", 2, maximum=8)),
+        lambda r: read.append(r.duration("C", "3s", minimum="1s")),
+        lambda r: read.append(r.integer("D", 5)),
+        lambda r: read.append((r.are_good("D"), r.are_good("D", "A"))),
+    )
+    assert read == [1, 2, 3.0, 4, (True, False)]
+    assert str(error).splitlines() == [
+        "A: expected a whole number, got 'x'",
+        "B: expected a whole number of at most 8, got '9'",
+        "C: expected a duration of at least 1s (such as 200ms, 30s, 5m, 2h or 7d), got '0s'",
+    ]
+    assert [each.setting for each in error.errors] == ["A", "B", "C"]
+    assert (error.setting, type(error)) == ("A", SettingsErrors)
+
+
+def test_a_block_tells_of_what_ended_it_as_well() -> None:
+    error = error_of(
+        {"A": "x"},
+        lambda r: r.integer("A", 1),
+        lambda r: r.note(lambda: fail("M")),
+        lambda _: fail("N"),
+    )
+    assert [each.setting for each in error.errors] == ["A", "M", "N"]
+
+
+def test_a_block_with_one_thing_wrong_raises_just_that() -> None:
+    for environ, default in ({"A": "x"}, 1), ({}, None):
+        error = error_of(environ, lambda r, default=default: r.integer("A", default))
+        assert (type(error), error.errors) == (SettingsError, (error,))
+
+
+def test_a_block_lets_other_errors_through() -> None:
+    def fall_out() -> None:
+        with Reader({"A": "x"}) as reader:
+            reader.integer("A", 1)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fall_out()
 
 
 def test_people_get_the_console_format_unless_they_ask_for_another() -> None:

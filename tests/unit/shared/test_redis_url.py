@@ -74,7 +74,40 @@ def test_a_redis_url_shows_all_but_what_logs_in(url: str, shown: str) -> None:
         ),
         (
             "redis://h\n",
-            f"{FORM}, got redis://…",
+            r"no quotes or blanks around it, got 'redis://h\n'",
+        ),
+        (
+            f'"redis://u:{PASSWORD}@h:1/0"',
+            "no quotes or blanks around it, got '\"redis://u:***@h:1/0\"'",
+        ),
+        (
+            f" redis://:{PASSWORD}@h:1/0",
+            "no quotes or blanks around it, got ' redis://:***@h:1/0'",
+        ),
+        (
+            f"“redis://h?password={PASSWORD}”",
+            "no quotes or blanks around it, got '“redis://h?password=***”'",
+        ),
+        (
+            f"redis://:{PASSWORD}@my host/0",
+            (
+                "a host's name, and no blanks or quotes in it "
+                "(%20, %22 and %27 in a password), got redis://…"
+            ),
+        ),
+        (
+            f"redis://:{PASSWORD} @h:1 /0",
+            (
+                f"{FORM}, with %2F, %23 and %3F for /, # and ? in a password, and no blanks or "
+                "quotes in it (%20, %22 and %27 in a password), got redis://…"
+            ),
+        ),
+        (
+            f"'{PASSWORD}@h'",
+            (
+                f"{FORM}, and no blanks or quotes in it (%20, %22 and %27 in a password), "
+                "got something else"
+            ),
         ),
         (
             "redis://h:65536",
@@ -143,7 +176,7 @@ def test_a_redis_url_shows_all_but_what_logs_in(url: str, shown: str) -> None:
                     "got rediss+sentinel://…"
                 ),
             )
-            for path in ("", "/", "/0/1/2", "/a b", "/m/x", "/\u0661/\u0661")
+            for path in ("", "/", "/0/1/2", "/a,b", "/m/x", "/\u0661/\u0661")
         ),
         (
             "redis+sentinel://s/m#x",
@@ -187,7 +220,8 @@ def test_no_password_shows_whether_it_is_quoted_or_not(rest: str) -> None:
     password = "Zq9" + rest
     quoted = RedisUrl(f"redis://user:{quote(password, safe='', errors='replace')}@host/0")
     assert "Zq9" not in f"{quoted} {quoted!r}"
-    for url in (f"redis://user:{password}@host/0", f"redis://host?password={password}", password):
+    urls = (f"redis://user:{password}@host/0", f"redis://host?password={password}", password)
+    for url in (*urls, *(f"'{url}' " for url in urls), f" {quoted.reveal()}\n"):
         try:
             shown = repr(RedisUrl(url))
         except SettingsError as exc:

@@ -85,13 +85,26 @@ def test_a_key_crosses_only_this_network_in_the_clear(url: str) -> None:
         "https://[host",
         "https://host:x",
         "host",
-        "https://host/\n",
     ],
 )
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
         base_url("SELLFERN_API_URL", url)
     assert str(caught.value).startswith("SELLFERN_API_URL: expected https://host[:port][/path]")
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://host/\n", '"https://host/"', " https://host"])
+def test_quotes_and_blanks_around_a_url_are_shown(url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        base_url("X", url)
+    assert str(caught.value) == f"X: expected no quotes or blanks around it, got {url!r}"
+
+
+def test_a_url_with_a_secret_in_it_is_not_shown_for_its_quotes() -> None:
+    with pytest.raises(SettingsError) as caught:
+        base_url("X", f'"https://:{KEY}@host"')
+    assert KEY not in str(caught.value)
     assert KEY not in str(caught.value)
 
 
