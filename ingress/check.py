@@ -1,9 +1,7 @@
 """Whether the ingress could start: its settings, its endpoints, its Redis."""
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from time import time
-from typing import Literal
 
 from ingress.settings import IngressSettings
 from shared.connection import open_redis
@@ -12,30 +10,14 @@ from shared.durations import format_duration
 from shared.endpoints import Endpoint, Endpoints
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
-
-Level = Literal["ok", "warning", "error"]
-"""``error``: the ingress would not start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        level: how it is.
-        subject: what was looked at: ``settings``, ``endpoints`` or ``redis``.
-        code: a stable name of what was found.
-        message: a sentence.
-    """
-
-    level: Level
-    subject: str
-    code: str
-    message: str
+from shared.findings import Finding
+from shared.setting_names import near_misses
 
 
 async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
     """Look at everything that has to be right, and say each thing found."""
+    for finding in near_misses(environ):
+        yield finding
     try:
         settings = IngressSettings.from_environ(environ)
     except SettingsError as exc:

@@ -9,7 +9,7 @@ import msgspec
 import uvloop
 
 from ingress.app import serve
-from ingress.check import Finding, findings
+from ingress.check import findings
 from ingress.management.endpoint_commands import endpoints
 from ingress.management.reference_commands import reference
 from ingress.receive import ROUTE
@@ -28,6 +28,8 @@ from shared.config import Reader
 from shared.display import USAGE_ERROR, escape_controls, fail, json_line, refuse
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
+from shared.findings import log_warnings, show
+from shared.setting_names import near_misses
 
 
 @click.group(invoke_without_command=True)
@@ -48,6 +50,7 @@ def run() -> None:
             logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
             file = EndpointsFile(settings.common.endpoints_file, os.environ)
             reader.note(file.load)
+        log_warnings(near_misses(os.environ))
         try:
             uvloop.run(serve(settings, file))
         finally:
@@ -67,14 +70,9 @@ def check(*, as_json: bool) -> None:
 async def _show_findings(*, as_json: bool) -> bool:
     fine = True
     async for finding in findings(os.environ):
-        click.echo(json_line(msgspec.to_builtins(finding)) if as_json else _line(finding))
+        show(finding, as_json=as_json)
         fine = fine and finding.level != "error"
     return fine
-
-
-def _line(finding: Finding) -> str:
-    subject = f"{finding.level:<8}{finding.subject:<10} "
-    return subject + escape_controls(f"{finding.code}: {finding.message}")
 
 
 @main.command()

@@ -10,6 +10,8 @@ from shared import display, logs
 from shared.config import Reader
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
+from shared.findings import log_warnings
+from shared.setting_names import near_misses
 from worker import contention, projection
 from worker.app import run as run_worker
 from worker.asking import ask, checked_organization
@@ -41,6 +43,7 @@ def run() -> None:
             endpoints = EndpointsFile(settings.common.endpoints_file, os.environ)
             reader.note(endpoints.load)
             handlers = load_handlers(settings.handlers)
+        log_warnings(near_misses(os.environ))
         try:
             code = run_worker(settings, endpoints, handlers)
         finally:

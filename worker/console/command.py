@@ -7,6 +7,8 @@ import uvloop
 
 from shared import display, logs
 from shared.errors import SettingsError
+from shared.findings import log_warnings
+from shared.setting_names import near_misses
 from worker.console.app import serve
 from worker.console.settings import ConsoleSettings
 
@@ -21,6 +23,7 @@ def console() -> None:
     try:
         settings = ConsoleSettings.from_mapping(os.environ)
         logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
+        log_warnings(near_misses(os.environ))
         uvloop.run(serve(settings))
     except SettingsError as exc:
         display.refuse(exc)
