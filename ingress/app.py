@@ -64,10 +64,8 @@ async def _serve(
             garbage.tune()
             async with (
                 admin_site(
-                    settings.admin_host,
-                    settings.admin_port,
+                    settings.admin,
                     ready.problems,
-                    prefix="INGRESS_ADMIN",
                     routes=receiver.secret_use.routes(),
                     refresh=gauges.refresh,
                 ),

@@ -34,8 +34,7 @@ async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
 
 
 def _listeners(settings: IngressSettings) -> str:
-    public = f"{settings.host}:{settings.port}"
-    return f"deliveries on {public}, admin site on {settings.admin_host}:{settings.admin_port}"
+    return f"deliveries on {settings.address}, admin site on {settings.admin}"
 
 
 def _cut_short(settings: IngressSettings) -> Finding:

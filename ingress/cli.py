@@ -82,7 +82,7 @@ async def _show_findings(*, as_json: bool) -> bool:
 @click.option("--id", "event_id", help="Event id; default a new one.")
 @click.option("--created-at", help="RFC 3339 time; default now.")
 @click.option("--organization", help="Claim another organization than the endpoint's.")
-@click.option("--url", help=f"Default http://127.0.0.1:$INGRESS_PORT{ROUTE}ENDPOINT.")
+@click.option("--url", help=f"Default http://$INGRESS_HOST:$INGRESS_PORT{ROUTE}ENDPOINT.")
 def send(
     endpoint: str,
     event_type: str,
@@ -140,9 +140,9 @@ def _time(text: str | None) -> str | None:
 
 
 def _default_url(settings: IngressSettings, endpoint_id: str) -> str:
-    if settings.port == 0:
+    if settings.address.url is None:
         raise SendError("--url: expected it, since INGRESS_PORT is 0, got nothing")
-    return f"http://127.0.0.1:{settings.port}{ROUTE}{endpoint_id}"
+    return f"{settings.address.url}{ROUTE}{endpoint_id}"
 
 
 main.add_command(endpoints)

@@ -10,7 +10,7 @@ from ingress.health import Readiness
 from ingress.receive import Receiver
 from ingress.settings import IngressSettings
 from ingress.site import Site
-from shared.listening import blaming_settings
+from shared.listening import hosts_of, open_sockets, port_of
 from shared.logs import get_logger
 
 _BACKLOG: Final = 1024  # connections that the system holds until we take them
@@ -34,24 +34,23 @@ class Listener:
         self._receiver = receiver
         self._ready = ready
         self._connections = Connections(site.answer, site, settings.limits)
-        self._server: asyncio.Server | None = None
-        self.port = settings.port
+        self._servers: list[asyncio.Server] = []
+        self.port = settings.address.port
         """The port that it listens on, once it does."""
 
     async def open(self) -> None:
         """Begin to listen; logs ``ingress_listening``.
 
         Raises:
-            SettingsError: host and port can't be listened on.
+            SettingsError: the address can't be listened on.
         """
-        host = self._settings.host
         loop = asyncio.get_running_loop()
-        with blaming_settings("INGRESS", host, self._settings.port):
-            self._server = await loop.create_server(
-                self._connections, host, self._settings.port, backlog=_BACKLOG
-            )
-        self.port = self._server.sockets[0].getsockname()[1]
-        _log.info("ingress_listening", host=host, port=self.port)
+        sockets = open_sockets(self._settings.address)
+        for sock in sockets:
+            server = await loop.create_server(self._connections, sock=sock, backlog=_BACKLOG)
+            self._servers.append(server)
+        self.port = port_of(sockets)
+        _log.info("ingress_listening", host=hosts_of(sockets), port=self.port)
 
     async def drain(self) -> None:
         """Finish the requests in flight.
@@ -79,8 +78,8 @@ class Listener:
         await self._connections.cut()
 
     def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
 
 
 @contextlib.asynccontextmanager
@@ -90,7 +89,7 @@ async def listening(
     """A listener that is open while the block runs; drain it there.
 
     Raises:
-        SettingsError: host and port can't be listened on.
+        SettingsError: the address can't be listened on.
     """
     listener = Listener(settings, receiver, ready, site or Site(receiver))
     await listener.open()

@@ -9,6 +9,7 @@ from shared.connection import SOCKET_TIMEOUT
 from shared.durability import Durability, Mode
 from shared.durations import format_duration
 from shared.errors import SettingsError
+from shared.listening import Address, read_address
 from shared.queue import BacklogLimits
 
 _KIB: Final = 1024
@@ -44,10 +45,8 @@ class IngressSettings:
 
     Attributes:
         common: what both programs need.
-        host: the address that Sellfern's deliveries come to (``INGRESS_HOST``).
-        port: its port; 0 picks one (``INGRESS_PORT``).
-        admin_host: the address of the admin site (``INGRESS_ADMIN_HOST``).
-        admin_port: its port; 0 picks one (``INGRESS_ADMIN_PORT``).
+        address: where Sellfern's deliveries come to (``INGRESS_HOST``, ``INGRESS_PORT``).
+        admin: where the admin site is (``INGRESS_ADMIN_HOST``, ``INGRESS_ADMIN_PORT``).
         durability: what must hold before a delivery counts as accepted (``DURABILITY`` …).
         backlog: how many unfinished events there may be (``MAX_BACKLOG`` …).
         limits: what one client may ask.
@@ -58,10 +57,8 @@ class IngressSettings:
     """
 
     common: CommonSettings
-    host: str
-    port: int
-    admin_host: str
-    admin_port: int
+    address: Address
+    admin: Address
     durability: Durability
     backlog: BacklogLimits
     limits: Limits
@@ -85,10 +82,8 @@ class IngressSettings:
         common = CommonSettings.from_reader(reader)
         return cls(
             common=common,
-            host=reader.text("INGRESS_HOST", "127.0.0.1", expected="an address"),
-            port=reader.port("INGRESS_PORT", 8080),
-            admin_host=reader.text("INGRESS_ADMIN_HOST", "127.0.0.1", expected="an address"),
-            admin_port=reader.port("INGRESS_ADMIN_PORT", 9101),
+            address=read_address(reader, "INGRESS", 8080),
+            admin=read_address(reader, "INGRESS_ADMIN", 9101),
             durability=_durability(reader),
             backlog=_backlog(reader),
             limits=_limits(reader),

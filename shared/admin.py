@@ -12,7 +12,7 @@ from aiohttp import web
 from shared import metrics
 from shared.errors import SellfernError
 from shared.health import Problem
-from shared.listening import blaming_settings
+from shared.listening import Address, hosts_of, open_sockets, port_of
 from shared.logs import get_logger
 
 Check = Callable[[], Awaitable[list[Problem]]]
@@ -49,11 +49,9 @@ def cached(check: Check, seconds: float = CACHE_SECONDS) -> Check:
 
 @contextlib.asynccontextmanager
 async def admin_site(
-    host: str,
-    port: int,
+    address: Address,
     ready: Check,
     *,
-    prefix: str = "INGRESS_ADMIN",
     alive: Check | None = None,
     routes: Iterable[web.RouteDef] = (),
     refresh: Callable[[], Awaitable[None]] | None = None,
@@ -61,27 +59,28 @@ async def admin_site(
     """Serve ``/livez``, ``/readyz`` and ``/metrics`` while the block runs.
 
     Args:
-        host: the address to listen on.
-        port: the port; 0 picks one. It is logged as ``admin_listening`` and given to the block.
+        address: where to listen. The port is logged as ``admin_listening`` and given to the block.
         ready: asked at every ``/readyz``; wrap what is costly in `cached`.
         alive: asked at every ``/livez``; without it the program lives if it answers.
-        prefix: what the names of the settings of host and port start with.
         routes: what else there is to see.
         refresh: awaited before the metrics are shown.
 
     Raises:
-        SettingsError: host and port can't be listened on.
+        SettingsError: the address can't be listened on.
     """
     runner = web.AppRunner(
         _app(ready, alive or _nothing, routes, refresh), access_log=None, shutdown_timeout=1.0
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
-        with blaming_settings(prefix, host, port):
-            await site.start()
-        _log.info("admin_listening", host=host, port=site.port)
-        yield site.port
+        sockets = open_sockets(address)
+        port = port_of(sockets)
+        for sock in sockets:
+            await web.SockSite(runner, sock).start()
+        if address.port not in {0, port}:
+            _log.info("admin_port_taken", taken=address.port, instead=port)
+        _log.info("admin_listening", host=hosts_of(sockets), port=port)
+        yield port
     finally:
         await runner.cleanup()
 

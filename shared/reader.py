@@ -73,6 +73,10 @@ class Reader:
         """Whether none of these was refused, so that they can be held against each other."""
         return not any(error.setting in names for error in self._errors)
 
+    def is_set(self, name: str) -> bool:
+        """Whether somebody has set it, to whatever."""
+        return bool(self._environ.get(name))
+
     def parsed(
         self, name: str, default: _Value | None, parse: Callable[[str], _Value], expected: str
     ) -> _Value:

@@ -20,6 +20,7 @@ from ingress.settings import IngressSettings
 from shared.admin import admin_site
 from shared.endpoints import Endpoint
 from shared.endpoints_file import EndpointsFile
+from shared.listening import Address
 from shared.sellfern.journal import Journal
 from shared.sellfern.simulator import Sellfern, simulator
 from shared.sellfern.simulator.openapi import document
@@ -27,6 +28,7 @@ from shared.sellfern.simulator.vendor import EVENTS
 from tests.ingress_support import RecordingWriter
 from tests.log_support import captured_log
 
+ADMIN: Final = Address("INGRESS_ADMIN", ("127.0.0.1",), 0)
 KEY_A: Final = "sk_test_of_org_a"
 KEY_B: Final = "sk_test_of_org_b"
 KEY_WITHOUT_SCOPE: Final = "sk_test_of_a_reader"
@@ -107,7 +109,7 @@ async def ingress(file: Path) -> AsyncIterator[Ingress]:
     readiness = Readiness(no_problems)
     async with (
         endpoints.watching(RELOAD),
-        admin_site("127.0.0.1", 0, no_problems, routes=receiver.secret_use.routes()) as admin_port,
+        admin_site(ADMIN, no_problems, routes=receiver.secret_use.routes()) as admin_port,
         listening(settings, receiver, readiness) as listener,
     ):
         yield Ingress(listener.port, admin_port, writer, endpoints)

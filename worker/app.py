@@ -233,13 +233,7 @@ class _Program:
         async def ready() -> list[Problem]:
             return self._unready() or await check_server(redis)
 
-        return admin_site(
-            self.settings.admin_host,
-            self.settings.admin_port,
-            cached(ready),
-            alive=self._dead,
-            prefix="WORKER_ADMIN",
-        )
+        return admin_site(self.settings.admin, cached(ready), alive=self._dead)
 
     def _unready(self) -> list[Problem]:
         """What keeps this worker from being ready, as far as it knows without asking Redis."""

@@ -7,6 +7,7 @@ from typing import Final, Self
 from shared.config import CommonSettings, Reader
 from shared.durations import format_duration
 from shared.errors import SettingsError
+from shared.listening import Address, read_address
 from worker.backoff import Backoff
 from worker.breaker import Breaker
 from worker.judgement import Limits
@@ -34,8 +35,7 @@ class WorkerSettings:
         concurrency: how many events this worker handles at once.
         organization_concurrency: how many events of one organization are handled at once, by all
             workers together; ``None`` is four of five of all slots.
-        admin_host: where ``/livez``, ``/readyz`` and ``/metrics`` listen.
-        admin_port: the same; 0 picks one.
+        admin: where ``/livez``, ``/readyz`` and ``/metrics`` listen.
         lease: how long a job may go without a sign of life from its worker.
         drain: how long handlers may finish after SIGTERM.
         blocked_after: how long the worker's loop may stand still until that is told.
@@ -47,8 +47,7 @@ class WorkerSettings:
     handlers: str
     concurrency: int
     organization_concurrency: int | None
-    admin_host: str
-    admin_port: int
+    admin: Address
     lease: float
     drain: float
     blocked_after: float
@@ -82,8 +81,8 @@ class WorkerSettings:
                 "ORGANIZATION_CONCURRENCY", 0, minimum=0, maximum=100_000
             )
             or None,
-            admin_host=reader.text("WORKER_ADMIN_HOST", "127.0.0.1"),
-            admin_port=reader.port("WORKER_ADMIN_PORT", 9102),
+            # The console's port comes after these; a host with more workers than that names them.
+            admin=read_address(reader, "WORKER_ADMIN", 9102, last_port=9199),
             lease=reader.duration("LEASE_SECONDS", "30s", minimum="1s", maximum="1h"),
             drain=common.drain_seconds,
             blocked_after=reader.duration("BLOCKED_AFTER", "1s", minimum="100ms", maximum="1h"),

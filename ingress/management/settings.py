@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 from shared import wrapping
 from shared.config import NOTHING, CommonSettings, Reader, Secret
 from shared.errors import SettingsError
+from shared.listening import read_address
 from shared.sellfern.client import Persistence
 
 API_URL: Final = "https://api.sellfern.com"
@@ -65,7 +66,7 @@ class ManagementSettings:
             common=common,
             api_url=_url(reader, "SELLFERN_API_URL", API_URL),
             public_url=_url(reader, "INGRESS_PUBLIC_URL", "") or None,
-            admin_url=_admin_url(reader),
+            admin_url=read_address(reader, "INGRESS_ADMIN", 9101).url,
             journal=Path(folder) / "journal.json",
             persistence=Persistence(
                 deadline=reader.duration("SELLFERN_DEADLINE", "60s", minimum="100ms", maximum="1h"),
@@ -128,17 +129,6 @@ def _is_near(parts: SplitResult) -> bool:
 
 def _url(reader: Reader, name: str, default: str) -> str:
     return reader.parsed(name, default, lambda text: base_url(name, text), _BASE)
-
-
-def _admin_url(reader: Reader) -> str | None:
-    """Where this machine reaches the admin site; None where its port isn't known beforehand."""
-    host = reader.text("INGRESS_ADMIN_HOST", "127.0.0.1")
-    port = reader.port("INGRESS_ADMIN_PORT", 9101)
-    if host in {"0.0.0.0", "::"}:  # noqa: S104  # it listens there; nothing is bound here
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104  # same
-    if ":" in host:
-        host = f"[{host}]"
-    return f"http://{host}:{port}" if port else None
 
 
 def _file(name: str) -> str:

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import time
 from typing import Final
@@ -90,7 +90,7 @@ async def _serve_ours_without_a_queue() -> None:
     async def no_problems() -> list[Problem]:
         return []
 
-    settings = replace(IngressSettings.from_environ(os.environ), port=0)
+    settings = IngressSettings.from_environ({**os.environ, "INGRESS_PORT": "0"})
     logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
     endpoints = _endpoints()
     receiver = Receiver(lambda: endpoints, _Nowhere(), settings.limits)

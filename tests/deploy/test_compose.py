@@ -103,12 +103,12 @@ def test_drain_times_and_health_checks_are_those_of_the_programs(compose: Any) -
     assert ingress.drain_delay + ingress.drain_seconds < grace["ingress"]
     assert worker.drain < grace["worker"]
     checks = {name: services[name]["healthcheck"]["test"] for name in OWN}
-    assert checks["ingress"][3] == str(ingress.admin_port)
-    assert checks["worker"][3] == str(worker.admin_port)
+    assert checks["ingress"][3] == str(ingress.admin.port)
+    assert checks["worker"][3] == str(worker.admin.port)
     assert {tuple(check[:3]) for check in checks.values()} == {("CMD", "python", "/app/healthy.py")}
     proxy = (DEPLOY / "proxy" / "haproxy.cfg").read_text()
-    assert f"check port {ingress.admin_port} " in proxy
-    assert f"ingress:{ingress.port} " in proxy
+    assert f"check port {ingress.admin.port} " in proxy
+    assert f"ingress:{ingress.address.port} " in proxy
     interval, falls = re.search(r"inter (\d+)s fall (\d+)", proxy).groups()  # type: ignore[union-attr]  # it is there
     assert int(interval) * int(falls) < ingress.drain_delay
 

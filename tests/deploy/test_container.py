@@ -14,6 +14,7 @@ import pytest
 from ingress.settings import IngressSettings
 from shared.admin import admin_site
 from shared.health import Problem
+from shared.listening import Address
 from tests.acceptance.process import ROOT, run_command
 from tests.deploy.kubernetes_objects import DEPLOY
 from tests.tools import tool
@@ -44,11 +45,12 @@ def test_it_runs_as_nobody_in_particular_and_keeps_to_the_programs_ports() -> No
     pairs = re.findall(r"([A-Z_]+)=([^\s\\]+)", last.split("ENV ")[1].split("\n\n")[0])
     environ = dict(pairs)
     ingress, worker = IngressSettings.from_environ(environ), WorkerSettings.from_mapping(environ)
-    assert {ingress.host, ingress.admin_host, worker.admin_host} == {"0.0.0.0"}  # noqa: S104
+    for address in (ingress.address, ingress.admin, worker.admin):
+        assert address.hosts == ("0.0.0.0", "::")  # noqa: S104  # both families
     (exposed,) = re.findall(r"^EXPOSE (.+)$", last, re.MULTILINE)
-    ports = {ingress.port, ingress.admin_port, worker.admin_port}
+    ports = {ingress.address.port, ingress.admin.port, worker.admin.port}
     assert {str(port) for port in ports} < set(exposed.split())
-    assert f'"/app/healthy.py", "{ingress.admin_port}"' in last
+    assert f'"/app/healthy.py", "{ingress.admin.port}"' in last
 
 
 def test_the_wheel_holds_every_file_that_the_programs_read(tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ async def test_a_container_is_well_when_its_program_is_ready(problems: list[Prob
     async def ready() -> list[Problem]:
         return problems
 
-    async with admin_site("127.0.0.1", 0, ready) as port:
+    async with admin_site(Address("X", ("127.0.0.1",), 0), ready) as port:
         asked = [(str(port),), (str(port), "/livez"), (str(port), "/nothing"), ("1",)]
         ended = await asyncio.gather(
             *(run_command(sys.executable, HEALTHY, *words, environ={}) for words in asked)

@@ -49,10 +49,10 @@ def test_ports_probes_and_drain_times_are_those_of_the_programs(objects: Objects
     ingress = IngressSettings.from_environ(environ(objects, "sellfern-ingress"))
     worker = WorkerSettings.from_mapping(environ(objects, "sellfern-worker"))
     assert ports(objects, "sellfern-ingress") == {
-        "deliveries": ingress.port,
-        "admin": ingress.admin_port,
+        "deliveries": ingress.address.port,
+        "admin": ingress.admin.port,
     }
-    assert ports(objects, "sellfern-worker") == {"admin": worker.admin_port}
+    assert ports(objects, "sellfern-worker") == {"admin": worker.admin.port}
     for name, seconds in (
         ("sellfern-ingress", ingress.drain_delay + ingress.drain_seconds),
         ("sellfern-worker", worker.drain),

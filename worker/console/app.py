@@ -10,7 +10,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from shared.connection import open_redis
-from shared.listening import blaming_settings
+from shared.listening import hosts_of, open_sockets, port_of
 from shared.logs import get_logger
 from worker.console import guard
 from worker.console.context import CONSOLE, Console
@@ -40,7 +40,7 @@ async def serve(settings: ConsoleSettings) -> None:
     """Serve the console until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: host and port can't be listened on.
+        SettingsError: the address can't be listened on.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -67,18 +67,19 @@ async def serving(
         interval: seconds between two looks at the system.
 
     Raises:
-        SettingsError: host and port can't be listened on.
+        SettingsError: the address can't be listened on.
     """
     console = _console(settings, redis, interval)
     runner = web.AppRunner(application(console), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     looking = asyncio.create_task(console.sampler.look_forever(), name="sampler")
     try:
-        site = web.TCPSite(runner, settings.host, settings.port)
-        with blaming_settings("CONSOLE", settings.host, settings.port):
-            await site.start()
-        console.log.info("console_listening", host=settings.host, port=site.port)
-        yield site.port
+        sockets = open_sockets(settings.address)
+        for sock in sockets:
+            await web.SockSite(runner, sock).start()
+        port = port_of(sockets)
+        console.log.info("console_listening", host=hosts_of(sockets), port=port)
+        yield port
     finally:
         await console.runs.close()
         await end([looking])

@@ -83,7 +83,7 @@ def check_host(request: web.Request, console: Console) -> None:
     if console.settings.token:
         return
     name = request.host.rpartition(":")[0] if _has_port(request.host) else request.host
-    if not is_loopback(name) and name != console.settings.host:
+    if not is_loopback(name) and name.strip("[]") not in console.settings.address.hosts:
         raise Refused(
             "This console listens on loopback without a token, so it answers only to names of "
             "this machine such as localhost. Set CONSOLE_TOKEN to serve it under another name."

@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from shared.config import NOTHING, CommonSettings, Reader, Secret
 from shared.errors import SettingsError
+from shared.listening import Address, read_address
 from worker.settings import WorkerSettings
 
 _SHORTEST_TOKEN: Final = 16
@@ -18,16 +19,14 @@ class ConsoleSettings:
 
     Attributes:
         common: what all programs need.
-        host: the address to listen on.
-        port: the port; 0 picks one.
+        address: where to listen.
         token: what people have to know to get in; false where nobody has to.
         show_payloads: whether the bodies of events are shown.
         dedupe_retention: seconds for which a discarded event counts as handled.
     """
 
     common: CommonSettings
-    host: str
-    port: int
+    address: Address
     token: Secret
     show_payloads: bool
     dedupe_retention: float
@@ -48,8 +47,7 @@ class ConsoleSettings:
         worker = WorkerSettings.from_reader(reader)
         settings = cls(
             common=worker.common,
-            host=reader.text("CONSOLE_HOST", "127.0.0.1"),
-            port=reader.port("CONSOLE_PORT", 9200),
+            address=read_address(reader, "CONSOLE", 9200),
             token=reader.secret("CONSOLE_TOKEN", ""),
             show_payloads=reader.flag("CONSOLE_SHOW_PAYLOADS", default=False),
             dedupe_retention=worker.policy.limits.dedupe_retention,
@@ -60,7 +58,7 @@ class ConsoleSettings:
     @property
     def is_loopback(self) -> bool:
         """Whether only programs of this machine can reach it."""
-        return is_loopback(self.host)
+        return all(map(is_loopback, self.address.hosts))
 
     def _check_token(self) -> None:
         length = len(self.token.reveal())
@@ -72,7 +70,7 @@ class ConsoleSettings:
             raise SettingsError(
                 "CONSOLE_TOKEN",
                 f"a token of at least {_SHORTEST_TOKEN} characters, since CONSOLE_HOST "
-                f"({self.host:.80}) can be reached from other machines",
+                f"({','.join(self.address.hosts):.80}) can be reached from other machines",
                 NOTHING,
             )
 

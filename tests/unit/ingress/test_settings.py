@@ -5,6 +5,7 @@ import pytest
 from ingress.settings import IngressSettings, Limits
 from shared.durability import Durability, Mode
 from shared.errors import SettingsError
+from shared.listening import Address
 from shared.queue import BacklogLimits
 
 MIB = 1024 * 1024
@@ -12,8 +13,8 @@ MIB = 1024 * 1024
 
 def test_nothing_needs_to_be_set() -> None:
     settings = IngressSettings.from_environ({})
-    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
-    assert (settings.admin_host, settings.admin_port) == ("127.0.0.1", 9101)
+    assert settings.address == Address("INGRESS", ("127.0.0.1",), 8080)
+    assert settings.admin == Address("INGRESS_ADMIN", ("127.0.0.1",), 9101)
     assert settings.durability == Durability(Mode.FSYNC, replicas=1, timeout=2.0, asserted=False)
     assert settings.backlog == BacklogLimits(1_000_000, 250_000)
     assert settings.limits == Limits()
@@ -24,7 +25,7 @@ def test_every_setting_is_read() -> None:
     settings = IngressSettings.from_environ(
         {
             "REDIS_URL": "redis://redis.example:6380/1",
-            "INGRESS_HOST": "0.0.0.0",  # noqa: S104  # an example
+            "INGRESS_HOST": "0.0.0.0, ::",
             "INGRESS_PORT": "0",
             "INGRESS_ADMIN_HOST": "::1",
             "INGRESS_ADMIN_PORT": "0",
@@ -45,8 +46,8 @@ def test_every_setting_is_read() -> None:
         }
     )
     assert str(settings.common.redis_url) == "redis://redis.example:6380/1"
-    assert settings.host == "0.0.0.0"  # noqa: S104  # an example
-    assert (settings.port, settings.admin_host, settings.admin_port) == (0, "::1", 0)
+    assert settings.address == Address("INGRESS", ("0.0.0.0", "::"), 0)  # noqa: S104  # an example
+    assert settings.admin == Address("INGRESS_ADMIN", ("::1",), 0)
     assert settings.durability == Durability(Mode.REPLICA, replicas=2, timeout=0.3, asserted=True)
     assert settings.limits == Limits(2048, 4096, 7, 1.0, 2.0, 3.0)
     assert settings.backlog == BacklogLimits(10, 5)

@@ -15,9 +15,11 @@ from shared import admin
 from shared.admin import Check, admin_site, cached
 from shared.errors import SettingsError, Unavailable
 from shared.health import Problem
+from shared.listening import Address
 from tests.log_support import CapturedLog, captured_log
 
 PASSWORD = "hunter2"
+HERE = Address("INGRESS_ADMIN", ("127.0.0.1",), 0)
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ class Answer:
 async def asked(path: str, ready: Check = nothing_wrong, *, method: str = "GET") -> Answer:
     """One answer of an admin site."""
     async with (
-        admin_site("127.0.0.1", 0, ready) as port,
+        admin_site(HERE, ready) as port,
         ClientSession(f"http://127.0.0.1:{port}") as session,
         session.request(method, path) as response,
     ):
@@ -139,23 +141,23 @@ async def test_nothing_can_be_changed_there() -> None:
 
 
 async def test_port_0_is_one_that_the_log_tells(log: CapturedLog) -> None:
-    async with admin_site("127.0.0.1", 0, nothing_wrong) as port:
+    async with admin_site(HERE, nothing_wrong) as port:
         assert port
     (line,) = log.lines
     assert (line["event"], line["host"], line["port"]) == ("admin_listening", "127.0.0.1", port)
 
 
 async def test_the_port_is_free_again_after_the_block() -> None:
-    async with admin_site("127.0.0.1", 0, nothing_wrong) as port:
+    async with admin_site(HERE, nothing_wrong) as port:
         pass
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
 async def test_a_taken_port_is_the_fault_of_the_port() -> None:
-    async with admin_site("127.0.0.1", 0, nothing_wrong) as port:
+    async with admin_site(HERE, nothing_wrong) as port:
         with pytest.raises(SettingsError) as caught:
-            async with admin_site("127.0.0.1", port, nothing_wrong, prefix="WORKER_ADMIN"):
+            async with admin_site(Address("WORKER_ADMIN", HERE.hosts, port), nothing_wrong):
                 pass
     assert str(caught.value) == (
         f"WORKER_ADMIN_PORT: expected a port free to listen on, got {port} (address already in use)"
@@ -165,7 +167,7 @@ async def test_a_taken_port_is_the_fault_of_the_port() -> None:
 @pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "a" * 70])  # another's, and no names at all
 async def test_a_host_that_is_not_this_one_is_the_fault_of_the_host(host: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        async with admin_site(host, 0, nothing_wrong):
+        async with admin_site(Address("INGRESS_ADMIN", (host,), 0), nothing_wrong):
             pass
     assert str(caught.value) == (
         f"INGRESS_ADMIN_HOST: expected an address of this machine, got {host!r}"

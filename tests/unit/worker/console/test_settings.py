@@ -3,6 +3,7 @@
 import pytest
 
 from shared.errors import SettingsError
+from shared.listening import Address
 from worker.console.settings import ConsoleSettings, is_loopback
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # what the token is for
@@ -11,14 +12,16 @@ TOKEN = "0123456789abcdef"
 
 def test_the_console_is_for_this_machine_unless_told_otherwise() -> None:
     settings = ConsoleSettings.from_mapping({})
-    assert (settings.host, settings.port) == ("127.0.0.1", 9200)
+    assert settings.address == Address("CONSOLE", ("127.0.0.1",), 9200)
     assert settings.is_loopback
     assert not settings.token
     assert not settings.show_payloads
     assert settings.dedupe_retention == 7 * 86_400
 
 
-@pytest.mark.parametrize("host", [EVERYWHERE, "::", "10.1.2.3", "console.example", "127.0.0.1.nip"])
+@pytest.mark.parametrize(
+    "host", [EVERYWHERE, "::", "10.1.2.3", "console.example", "127.0.0.1.nip", "127.0.0.1,10.1.2.3"]
+)
 def test_beyond_this_machine_a_token_is_required(host: str) -> None:
     with pytest.raises(SettingsError, match="CONSOLE_TOKEN: expected a token of at least 16"):
         ConsoleSettings.from_mapping({"CONSOLE_HOST": host})
