@@ -5,13 +5,17 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import click
 from redis.asyncio import Redis
 
 from shared import display, keys
 from shared.config import CommonSettings
 from shared.connection import REDIS_ERRORS, open_redis, translate
+from shared.endpoint_names import endpoint_names
+from shared.endpoints import nearest
 from shared.errors import SettingsError
 from worker.ending import end
+from worker.footprint import has_footprint
 
 Answer = TypeVar("Answer")
 
@@ -41,6 +45,33 @@ async def _answered(question: Awaitable[Answer]) -> Answer:
         await end([asking])
         raise
     return asking.result()
+
+
+def known_organization(text: str, *, yes: bool, name: str = "ORGANIZATION") -> str:
+    """The organization that somebody means: by its id, or by the id of one of its endpoints.
+
+    Args:
+        text: what was typed.
+        yes: take also one that neither the endpoints file nor Redis knows.
+        name: the argument or option that it was typed for.
+    """
+    checked_organization(text, name)
+    try:
+        file = CommonSettings.from_environ(os.environ).endpoints_file
+    except SettingsError as exc:
+        display.refuse(exc)
+    endpoints = endpoint_names(file)
+    organizations = set(endpoints.values())
+    if text in organizations:
+        return text
+    if text in endpoints:
+        click.echo(f"{text} is an endpoint of {endpoints[text]}", err=True)
+        return checked_organization(endpoints[text], f"ENDPOINTS_FILE ({file})")
+    if not yes and not ask(lambda redis: has_footprint(redis, text)):
+        expected = f"an organization or an endpoint of {file}, or one that Redis knows (or --yes)"
+        hint = nearest(text, [*organizations, *endpoints])
+        display.fail(f"{name}: expected {expected}, got {text!r}{hint}")
+    return text
 
 
 def checked_organization(organization: str, name: str = "ORGANIZATION") -> str:

@@ -14,13 +14,14 @@ from shared.findings import log_warnings
 from shared.setting_names import near_misses
 from worker import contention, projection
 from worker.app import run as run_worker
-from worker.asking import ask, checked_organization
+from worker.asking import ask, known_organization
 from worker.console.command import console
 from worker.dead_letter_commands import dead_letters
 from worker.loading import load_handlers
 from worker.settings import WorkerSettings
 from worker.status_command import status
 
+_yes_option = click.option("--yes", is_flag=True, help="Though nobody knows the organization.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
 
 
@@ -56,11 +57,12 @@ def run() -> None:
 @main.command()
 @click.argument("organization")
 @click.argument("key_prefix", default="")
+@_yes_option
 @_json_option
-def state(organization: str, key_prefix: str, *, as_json: bool) -> None:
+def state(organization: str, key_prefix: str, *, yes: bool, as_json: bool) -> None:
     """Show an organization's committed state as JSON lines."""
     del as_json  # it is JSON either way; the option is there as in every command that lists
-    name = checked_organization(organization)
+    name = known_organization(organization, yes=yes)
 
     async def show(redis: Redis) -> None:
         async for value in projection.stored_values(redis, name, key_prefix):
@@ -72,9 +74,10 @@ def state(organization: str, key_prefix: str, *, as_json: bool) -> None:
 @main.command()
 @click.argument("organization")
 @click.option("--why", default="by an operator", show_default=True, help="Shown by status.")
-def pause(organization: str, *, why: str) -> None:
+@_yes_option
+def pause(organization: str, *, why: str, yes: bool) -> None:
     """Let an organization's events wait until resume. The ingress goes on accepting them."""
-    name = checked_organization(organization)
+    name = known_organization(organization, yes=yes)
     if ask(lambda redis: contention.pause(redis, name, why)):
         click.echo(f"{name} is paused; its events wait")
     else:
@@ -83,9 +86,10 @@ def pause(organization: str, *, why: str) -> None:
 
 @main.command()
 @click.argument("organization")
-def resume(organization: str) -> None:
+@_yes_option
+def resume(organization: str, *, yes: bool) -> None:
     """Let an organization's events go on that wait by a pause or its breaker, in their order."""
-    name = checked_organization(organization)
+    name = known_organization(organization, yes=yes)
     if ask(lambda redis: contention.resume(redis, name)):
         click.echo(f"{name} goes on")
     else:

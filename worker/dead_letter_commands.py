@@ -27,7 +27,7 @@ from shared import display
 from shared.durations import parse_duration
 from worker import dead_letters as records
 from worker import revival
-from worker.asking import ask, checked_organization
+from worker.asking import ask, known_organization
 from worker.dead_letters import DeadLetter, Filter
 from worker.settings import WorkerSettings
 
@@ -64,6 +64,7 @@ def _filtered(command: Command) -> Command:
 _json = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say which ones are meant.")
 _yes = click.option("--yes", is_flag=True, help="Don't ask.")
+_anyway = click.option("--yes", is_flag=True, help="Though nobody knows the organization.")
 _all = click.option("--all", "everything", is_flag=True, help="All there are.")
 _jobs = click.argument("jobs", nargs=-1, metavar="[JOB]...")
 
@@ -76,10 +77,11 @@ def dead_letters() -> None:
 @dead_letters.command("list")
 @_filtered
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@_anyway
 @_json
-def list_them(*, limit: int, as_json: bool, **wanted: Any) -> None:
+def list_them(*, limit: int, yes: bool, as_json: bool, **wanted: Any) -> None:
     """List dead letters, an organization at a time, the newest first."""
-    chosen = _filter(wanted)
+    chosen = _filter(wanted, yes=yes)
 
     async def collect(redis: Redis) -> list[DeadLetter]:
         found: list[DeadLetter] = []
@@ -135,9 +137,10 @@ def show(job: str, *, as_json: bool) -> None:
 
 @dead_letters.command()
 @_filtered
-def export(**wanted: Any) -> None:
+@_anyway
+def export(*, yes: bool, **wanted: Any) -> None:
     """Print dead letters as JSON lines, each with its payload in base64."""
-    chosen = _filter(wanted)
+    chosen = _filter(wanted, yes=yes)
 
     async def printed(redis: Redis) -> int:
         number = 0
@@ -174,7 +177,7 @@ def replay(
     It stops by itself when ten in a row have died again. Interrupting it loses nothing, and
     running it again goes on.
     """
-    meant = _selected(jobs, wanted, everything=everything)
+    meant = _selected(jobs, wanted, everything=everything, yes=yes)
     if meant.unprovable and not force:
         click.echo(f"{meant.unprovable:,} of them unprovable, left alone without --force")
     if not _confirmed("replay", meant, dry_run=dry_run, yes=yes):
@@ -203,7 +206,7 @@ def discard(
     *, jobs: tuple[str, ...], everything: bool, dry_run: bool, yes: bool, **wanted: Any
 ) -> None:
     """Give dead letters up for good; a late redelivery doesn't bring them back."""
-    meant = _selected(jobs, wanted, everything=everything)
+    meant = _selected(jobs, wanted, everything=everything, yes=yes)
     if not _confirmed("discard", meant, dry_run=dry_run, yes=yes):
         return
     gone = 0
@@ -264,20 +267,22 @@ class Selection:
             yield letter
 
 
-def _selected(jobs: tuple[str, ...], wanted: dict[str, Any], *, everything: bool) -> Selection:
+def _selected(
+    jobs: tuple[str, ...], wanted: dict[str, Any], *, everything: bool, yes: bool
+) -> Selection:
     """What a command acts on; never everything by accident."""
     filters = any(value is not None for value in wanted.values())
     if sum((bool(jobs), filters, everything)) != 1:
         display.fail("expected jobs, or filters such as --organization, or --all; one of the three")
-    meant = Selection(tuple(dict.fromkeys(jobs)), _filter(wanted))
+    meant = Selection(tuple(dict.fromkeys(jobs)), _filter(wanted, yes=yes))
     ask(meant.count)
     return meant
 
 
-def _filter(wanted: dict[str, Any]) -> Filter:
+def _filter(wanted: dict[str, Any], *, yes: bool) -> Filter:
     organization = wanted["organization"]
     if organization is not None and organization != "?":  # the jobs of no organization
-        checked_organization(organization, "--organization")
+        organization = known_organization(organization, yes=yes, name="--organization")
     return Filter(
         organization=organization,
         reason=wanted["reason"],

@@ -179,7 +179,7 @@ def _reference(settings: ManagementSettings, needs: Sequence[str]) -> Reference:
 
 
 def key_organization(given: str | None, endpoints: Endpoints, settings: ManagementSettings) -> str:
-    """Whose the API key is: as it is said, or the only one that there is.
+    """Whose the API key is: as it is said, by its id or an endpoint's, or the only one there is.
 
     Raises:
         SettingsError: it isn't said, and there are several, or none.
@@ -195,4 +195,6 @@ def key_organization(given: str | None, endpoints: Endpoints, settings: Manageme
         return known[0]
     if not ORGANIZATION_PATTERN.fullmatch(given):
         raise SettingsError(setting, "1 to 64 letters, digits, _ or -", repr(given)[:80])
+    if given in endpoints and given not in known:
+        return endpoints[given].organization_id
     return given

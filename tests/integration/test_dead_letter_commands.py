@@ -152,7 +152,7 @@ def six(desk: Desk) -> Desk:
     ("filters", "meant"),
     [
         (["--organization", "org_b"], {"evt_of_b"}),
-        (["--organization", "org_nobody"], set()),
+        (["--organization", "org_nobody", "--yes"], set()),
         (["--reason", "no_handler"], {"evt_created"}),
         (["--reason", "rejected"], {"evt_rejected", "evt_of_b", "evt_old"}),
         (["--type", "order.exploded"], {"evt_exploded"}),

@@ -15,6 +15,7 @@ from shared import keys
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
 from worker.cli import main
+from worker.footprint import has_footprint
 
 EVIL = "\x1b[2Jevt[bold]\u202e"
 
@@ -110,6 +111,116 @@ def test_an_organization_that_cannot_be_is_one_line(
     result = run(redis_server, "state", organization)
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ORGANIZATION: expected 1 to 64 letters")
+
+
+ENDPOINTS = """
+[[endpoint]]
+id = "acme"
+organization_id = "org_a"
+secrets = [{ env = "NOT_HERE" }]
+
+[[endpoint]]
+id = "seven"
+organization_id = 123
+secrets = ["whsec_b"]
+"""
+ABOUT_ONE: tuple[tuple[str, ...], ...] = (
+    ("pause", "{}"),
+    ("resume", "{}"),
+    ("state", "{}"),
+    ("dead-letters", "list", "--organization", "{}"),
+    ("dead-letters", "export", "--organization", "{}"),
+    ("dead-letters", "replay", "--dry-run", "--organization", "{}"),
+    ("dead-letters", "discard", "--dry-run", "--organization", "{}"),
+)
+"""The commands that take an organization."""
+
+
+def about(words: tuple[str, ...], organization: str) -> tuple[str, ...]:
+    return tuple(word.format(organization) for word in words)
+
+
+@pytest.mark.parametrize("words", ABOUT_ONE, ids=" ".join)
+def test_an_endpoint_stands_for_its_organization(
+    redis_server: EmbeddedRedis, endpoints_file: Callable[[str], Path], words: tuple[str, ...]
+) -> None:
+    """The secrets need not be readable for that."""
+    file = str(endpoints_file(ENDPOINTS))
+    outputs = []
+    for name in ("org_a", "acme"):
+        seeded(redis_server, some_of_everything)
+        outputs.append(run(redis_server, *about(words, name), ENDPOINTS_FILE=file))
+    itself, by_endpoint = outputs
+    assert (by_endpoint.exit_code, itself.exit_code) == (0, 0), by_endpoint.output
+    assert by_endpoint.stderr.startswith("acme is an endpoint of org_a\n")
+    if "export" not in words:  # which holds the moment of the death
+        assert by_endpoint.stdout.splitlines()[-1:] == itself.stdout.splitlines()[-1:]
+
+
+@pytest.mark.parametrize("words", ABOUT_ONE, ids=" ".join)
+def test_an_organization_that_nobody_knows_is_an_error_that_says_who_may_be_meant(
+    redis_server: EmbeddedRedis, endpoints_file: Callable[[str], Path], words: tuple[str, ...]
+) -> None:
+    seeded(redis_server, nothing)
+    file = str(endpoints_file(ENDPOINTS))
+    result = run(redis_server, *about(words, "acmee"), ENDPOINTS_FILE=file)
+    assert (result.exit_code, result.stdout) == (2, "")
+    name = "--organization" if "--organization" in words else "ORGANIZATION"
+    assert result.stderr == (
+        f"error: {name}: expected an organization or an endpoint of {file}, "
+        "or one that Redis knows (or --yes), got 'acmee'; did you mean 'acme'?\n"
+    )
+    if "--dry-run" not in words:
+        taken = run(redis_server, *about(words, "acmee"), "--yes", ENDPOINTS_FILE=file)
+        assert (taken.exit_code, taken.stderr) in {(0, ""), (0, EXPORTED_NOTHING)}
+
+
+EXPORTED_NOTHING = "nothing to export: no dead letter matches\n"
+
+
+@pytest.mark.parametrize("words", [("pause", "{}"), ("state", "{}")], ids=" ".join)
+def test_an_organization_of_the_file_or_in_redis_is_known(
+    redis_server: EmbeddedRedis, endpoints_file: Callable[[str], Path], words: tuple[str, ...]
+) -> None:
+    file = str(endpoints_file(ENDPOINTS))
+    seeded(redis_server, some_of_everything)
+    for known in ("org_a", "org_b", "123", "seven"):  # org_b has a dead letter, and no endpoint
+        assert run(redis_server, *about(words, known), ENDPOINTS_FILE=file).exit_code == 0
+    without = run(redis_server, *about(words, "org_b"), ENDPOINTS_FILE="none.toml")
+    assert without.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        (keys.state("org_x", "a"), "string"),
+        (keys.event("org_x", "evt_1"), "string"),
+        (keys.dead("org_x"), "zset"),
+        (keys.parked("org_x"), "zset"),
+        (keys.WAITING, "org_x"),
+        (keys.FLOWS, "org_x"),
+        (keys.ORGANIZATIONS, "pause:org_x"),
+        (keys.ORGANIZATIONS, "breaker:org_x"),
+    ],
+)
+def test_whatever_redis_holds_of_an_organization_makes_it_known(
+    redis_server: EmbeddedRedis, key: str, kind: str
+) -> None:
+    async def one_trace(place: Workplace) -> None:
+        if kind == "string":
+            await place.redis.set(key, b"")
+        elif kind == "zset":
+            await place.redis.zadd(key, {"org_x:1": 1})
+        else:
+            await place.redis.hset(key, kind, "1")
+
+    async def known(name: str) -> bool:
+        async with Redis.from_url(redis_server.url) as redis:
+            return await has_footprint(redis, name)
+
+    seeded(redis_server, one_trace)
+    assert asyncio.run(known("org_x"))
+    assert not asyncio.run(known("org_"))
 
 
 def test_dead_letters_are_listed_with_their_reasons(redis_server: EmbeddedRedis) -> None:
