@@ -26,9 +26,11 @@ from ingress.settings import IngressSettings
 from shared import logs
 from shared.config import Reader
 from shared.display import USAGE_ERROR, escape_controls, fail, json_line, refuse
+from shared.endpoints import nearest
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 from shared.findings import log_warnings, show
+from shared.sellfern.reference_file import load_reference
 from shared.setting_names import near_misses
 
 
@@ -108,11 +110,16 @@ def send(
             organization=organization,
         )
         headers = signed_headers(target, event_type, body)
+        reference = load_reference(settings.common)
         answer = asyncio.run(post(url or _default_url(settings, target.id), body, headers))
     except SettingsError as exc:
         refuse(exc)
     except SendError as exc:
         fail(str(exc))
+    if answer.is_success and not reference.is_available(event_type):
+        hint = nearest(event_type, reference.available_events())
+        end = "the API Reference doesn't list this event, so workers end it as unavailable_event"
+        click.echo(f"warning: TYPE: {end}{escape_controls(hint)}", err=True)
     _show(answer)
 
 

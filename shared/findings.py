@@ -1,19 +1,21 @@
 """What a look at a program's surroundings has found, for people, machines and the log."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import click
 import msgspec
 
 from shared.display import escape_controls, json_line
+from shared.errors import SettingsError
 from shared.logs import get_logger
 
 Level = Literal["ok", "warning", "error"]
 """``error``: the program would not start."""
 
 _log = get_logger()
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,29 @@ class Finding:
     subject: str
     code: str
     message: str
+
+
+def look(
+    found: list[Finding], subject: str, load: Callable[[], _Part], tell: Callable[[_Part], str]
+) -> _Part | None:
+    """Load something that may be wrong, and note how it is.
+
+    Args:
+        found: where it is noted: an error for each thing wrong, or that it is fine.
+        subject: what it is called.
+        load: loads it; raises SettingsError where it can't.
+        tell: says of it, in a sentence, what is worth knowing.
+
+    Returns:
+        what was loaded; None where it can't be.
+    """
+    try:
+        loaded = load()
+    except SettingsError as exc:
+        found += [Finding("error", subject, f"{subject}_invalid", str(e)) for e in exc.errors]
+        return None
+    found.append(Finding("ok", subject, f"{subject}_valid", tell(loaded)))
+    return loaded
 
 
 def show(finding: Finding, *, as_json: bool) -> None:

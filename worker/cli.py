@@ -1,5 +1,6 @@
 """The worker's command line."""
 
+import asyncio
 import os
 import sys
 
@@ -10,13 +11,16 @@ from shared import display, logs
 from shared.config import Reader
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
-from shared.findings import log_warnings
+from shared.findings import log_warnings, show
+from shared.sellfern.reference_file import load_reference
 from shared.setting_names import near_misses
 from worker import contention, projection
 from worker.app import run as run_worker
 from worker.asking import ask, known_organization
+from worker.check import findings
 from worker.console.command import console
 from worker.dead_letter_commands import dead_letters
+from worker.doubts import Parts, doubts
 from worker.loading import load_handlers
 from worker.settings import WorkerSettings
 from worker.status_command import status
@@ -43,8 +47,10 @@ def run() -> None:
             logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
             endpoints = EndpointsFile(settings.common.endpoints_file, os.environ)
             reader.note(endpoints.load)
+            reader.note(lambda: load_reference(settings.common))
             handlers = load_handlers(settings.handlers)
-        log_warnings(near_misses(os.environ))
+        parts = Parts(handlers, load_reference(settings.common), endpoints.current)
+        log_warnings([*near_misses(os.environ), *doubts(parts)])
         try:
             code = run_worker(settings, endpoints, handlers)
         finally:
@@ -94,6 +100,17 @@ def resume(organization: str, *, yes: bool) -> None:
         click.echo(f"{name} goes on")
     else:
         click.echo(f"{name} was neither paused nor held by its breaker")
+
+
+@main.command()
+@_json_option
+def check(*, as_json: bool) -> None:
+    """Look at all that a start needs, and at what may not be meant so. Exit code 2 for errors."""
+    found = asyncio.run(findings(os.environ))
+    for finding in found:
+        show(finding, as_json=as_json)
+    if any(finding.level == "error" for finding in found):
+        raise SystemExit(display.USAGE_ERROR)
 
 
 main.add_command(console)

@@ -1,7 +1,7 @@
 """Which handler gets which event."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -99,6 +99,9 @@ class Handlers:
             matching = [r for r in self._registrations if r.matches(event_type, organization)]
             self._found[key] = max(matching, key=lambda r: r.rank, default=None)
         return self._found[key]
+
+    def __iter__(self) -> Iterator[Registration]:
+        return iter(self._registrations)
 
     def __len__(self) -> int:
         return len(self._registrations)

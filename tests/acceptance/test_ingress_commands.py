@@ -129,7 +129,9 @@ async def test_the_installed_programs_run_the_same_commands(place: Place) -> Non
     scripts = Path(sys.executable).parent
     environ = {**place.environ, "INGRESS_PORT": str(place.program.port)}
     sent, status = await asyncio.gather(
-        run_command(str(scripts / "sellfern-ingress"), "send", "acme", "a.b", environ=environ),
+        run_command(
+            str(scripts / "sellfern-ingress"), "send", "acme", "order.created", environ=environ
+        ),
         run_command(str(scripts / "sellfern-worker"), "status", "--json", environ=environ),
     )
     assert (sent.code, sent.stderr) == (0, "")

@@ -1,0 +1,15 @@
+"""Handlers of which several do nothing, for tests of what is said about that."""
+
+from typing import Any
+
+from worker import Event, Handlers, Organization
+
+handlers = Handlers()
+
+
+@handlers.on("order.paid")
+@handlers.on("orders.*")
+@handlers.on("order.updated", organization="org_c")
+@handlers.on("order.updated")
+async def handle(event: Event[Any], organization: Organization) -> None:
+    """Do nothing."""

@@ -1,0 +1,84 @@
+"""Whether a worker could start, and whether it would do what is meant."""
+
+from collections.abc import Mapping
+
+from shared.connection import open_redis
+from shared.durability import check_server
+from shared.endpoints_file import EndpointsFile
+from shared.errors import SettingsError
+from shared.findings import Finding, look
+from shared.redis_url import RedisUrl
+from shared.sellfern.reference_file import load_reference
+from shared.setting_names import near_misses
+from shared.tracing import open_tracing
+from worker.doubts import Parts, doubts
+from worker.loading import load_handlers
+from worker.settings import WorkerSettings
+
+
+async def findings(environ: Mapping[str, str]) -> list[Finding]:
+    """Look at everything that a start needs, and give each thing found.
+
+    What a start would refuse is an error, but for a port: a worker that runs has it.
+    """
+    found = list(near_misses(environ))
+    settings = look(
+        found,
+        "settings",
+        lambda: WorkerSettings.from_mapping(environ),
+        lambda settings: f"concurrency {settings.concurrency}, admin site on {settings.admin}",
+    )
+    if settings is not None:
+        _look_at_tracing(found, settings)
+        _look_at_parts(found, settings, environ)
+        found += await _of_redis(settings.common.redis_url)
+    return found
+
+
+def _look_at_tracing(found: list[Finding], settings: WorkerSettings) -> None:
+    mode = settings.common.tracing
+
+    def begin() -> None:
+        with open_tracing(mode, "sellfern-worker"):
+            pass
+
+    if mode != "off":
+        look(found, "tracing", begin, lambda _: f"TRACING={mode}")
+
+
+def _look_at_parts(
+    found: list[Finding], settings: WorkerSettings, environ: Mapping[str, str]
+) -> None:
+    endpoints = look(
+        found,
+        "endpoints",
+        EndpointsFile(settings.common.endpoints_file, environ).load,
+        lambda endpoints: (
+            f"endpoints: {len(endpoints)}, organizations: {len(endpoints.organizations())}"
+        ),
+    )
+    reference = look(
+        found,
+        "reference",
+        lambda: load_reference(settings.common),
+        lambda reference: f"events: {', '.join(reference.available_events())}",
+    )
+    handlers = look(
+        found,
+        "handlers",
+        lambda: load_handlers(settings.handlers),
+        lambda handlers: f"{settings.handlers}: {len(handlers)} registered",
+    )
+    if endpoints is not None and reference is not None and handlers is not None:
+        found += doubts(Parts(handlers, reference, endpoints))
+
+
+async def _of_redis(url: RedisUrl) -> list[Finding]:
+    try:
+        async with open_redis(url) as redis:
+            problems = await check_server(redis)
+    except SettingsError as exc:  # a certificate that the URL names
+        return [Finding("error", "redis", "settings_invalid", str(exc))]
+    if not problems:
+        return [Finding("ok", "redis", "usable", f"{url}: can be worked with")]
+    return [Finding("error", "redis", each.code, f"{url}: {each.message}") for each in problems]

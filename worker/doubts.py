@@ -1,0 +1,78 @@
+"""What a worker starts with, though it will hardly do what somebody meant."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from shared.endpoints import Endpoints, nearest
+from shared.findings import Finding
+from shared.sellfern.reference import Reference
+from worker.registry import Handlers, Registration
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is held against each other.
+
+    Attributes:
+        handlers: who gets which event.
+        reference: which events there are.
+        endpoints: whose events come in.
+    """
+
+    handlers: Handlers
+    reference: Reference
+    endpoints: Endpoints
+
+
+def doubts(parts: Parts) -> Iterator[Finding]:
+    """Every warning about them, a sentence each."""
+    for look in LOOKS:
+        yield from look(parts)
+
+
+def _unlisted_events(parts: Parts) -> Iterator[Finding]:
+    listed = parts.reference.available_events()
+    for registration in parts.handlers:
+        pattern = registration.pattern
+        if "*" not in pattern and not parts.reference.is_available(pattern):
+            why = "the API Reference doesn't list this event, so it would end as unavailable_event"
+            yield _doubt("handler_for_unlisted_event", registration, why, pattern, listed)
+
+
+def _patterns_without_event(parts: Parts) -> Iterator[Finding]:
+    listed = parts.reference.available_events()
+    for registration in parts.handlers:
+        pattern, organization = registration.pattern, registration.organization or ""
+        if "*" in pattern and not any(registration.matches(each, organization) for each in listed):
+            why = "no event that the API Reference lists matches this pattern"
+            families = {f"{each.partition('.')[0]}.*" for each in listed}
+            yield _doubt("pattern_without_event", registration, why, pattern, families)
+
+
+def _organizations_without_endpoint(parts: Parts) -> Iterator[Finding]:
+    known = parts.endpoints.organizations()
+    for registration in parts.handlers:
+        organization = registration.organization
+        if organization is not None and organization not in known:
+            why = "no endpoint of the endpoints file is this organization's"
+            yield _doubt("organization_without_endpoint", registration, why, organization, known)
+
+
+LOOKS: Final[tuple[Callable[[Parts], Iterator[Finding]], ...]] = (
+    _unlisted_events,
+    _patterns_without_event,
+    _organizations_without_endpoint,
+)
+"""All that is looked at, one thing each; a new one goes here."""
+
+
+def _doubt(
+    code: str, registration: Registration, why: str, name: str, known: Collection[str]
+) -> Finding:
+    """A warning that shows a registration as it is written in the code."""
+    verb = "on" if registration.function else "ignore"
+    organization = registration.organization
+    of = f", organization={organization!r}" if organization is not None else ""
+    message = f"{verb}({registration.pattern!r}{of}): {why}{nearest(name, known)}"
+    return Finding("warning", "handlers", code, message)
