@@ -10,13 +10,13 @@ from shared.durations import format_duration
 from shared.endpoints import Endpoint, Endpoints
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
-from shared.findings import Finding
+from shared.findings import Finding, shadows
 from shared.setting_names import near_misses
 
 
 async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
     """Look at everything that has to be right, and say each thing found."""
-    for finding in near_misses(environ):
+    for finding in [*shadows(), *near_misses(environ)]:
         yield finding
     try:
         settings = IngressSettings.from_environ(environ)

@@ -29,7 +29,7 @@ from shared.display import USAGE_ERROR, escape_controls, fail, json_line, refuse
 from shared.endpoints import nearest
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
-from shared.findings import log_warnings, show
+from shared.findings import log_warnings, shadows, show
 from shared.sellfern.reference_file import load_reference
 from shared.setting_names import near_misses
 
@@ -52,7 +52,7 @@ def run() -> None:
             logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
             file = EndpointsFile(settings.common.endpoints_file, os.environ)
             reader.note(file.load)
-        log_warnings(near_misses(os.environ))
+        log_warnings([*shadows(), *near_misses(os.environ)])
         try:
             uvloop.run(serve(settings, file))
         finally:

@@ -1,6 +1,6 @@
 """What a look at a program's surroundings has found, for people, machines and the log."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -10,6 +10,7 @@ import msgspec
 from shared.display import escape_controls, json_line
 from shared.errors import SettingsError
 from shared.logs import get_logger
+from shared.shadowing import strangers
 
 Level = Literal["ok", "warning", "error"]
 """``error``: the program would not start."""
@@ -56,6 +57,16 @@ def look(
         return None
     found.append(Finding("ok", subject, f"{subject}_valid", tell(loaded)))
     return loaded
+
+
+def shadows() -> Iterator[Finding]:
+    """Warn where a package of this project would be taken for somebody else's."""
+    for name, place in strangers():
+        message = (
+            f"`python -m {name}` would run {place}, not this project's: "
+            f"use sellfern-{name}, or rename that"
+        )
+        yield Finding("warning", "packages", "package_shadowed", message)
 
 
 def show(finding: Finding, *, as_json: bool) -> None:

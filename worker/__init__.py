@@ -1,5 +1,15 @@
 """Runs the handlers of accepted events; what handlers are written with is found here."""
 
+# ruff: noqa: E402  # the imports come after what makes sure of them
+
+import runpy
+from pathlib import Path
+
+# By its place: nothing of `shared` can be imported before it is sure to be ours.
+runpy.run_path(str(Path(__file__).parents[1] / "shared" / "shadowing.py"))["refuse_shadows"](
+    "worker"
+)
+
 from shared.errors import HandlerError, StateError
 from worker.events import Event
 from worker.organization import Organization

@@ -6,7 +6,7 @@ from shared.connection import open_redis
 from shared.durability import check_server
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
-from shared.findings import Finding, look
+from shared.findings import Finding, look, shadows
 from shared.redis_url import RedisUrl
 from shared.sellfern.reference_file import load_reference
 from shared.setting_names import near_misses
@@ -21,7 +21,7 @@ async def findings(environ: Mapping[str, str]) -> list[Finding]:
 
     What a start would refuse is an error, but for a port: a worker that runs has it.
     """
-    found = list(near_misses(environ))
+    found = [*shadows(), *near_misses(environ)]
     settings = look(
         found,
         "settings",

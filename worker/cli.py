@@ -11,7 +11,7 @@ from shared import display, logs
 from shared.config import Reader
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
-from shared.findings import log_warnings, show
+from shared.findings import log_warnings, shadows, show
 from shared.sellfern.reference_file import load_reference
 from shared.setting_names import near_misses
 from worker import contention, projection
@@ -50,7 +50,7 @@ def run() -> None:
             reader.note(lambda: load_reference(settings.common))
             handlers = load_handlers(settings.handlers)
         parts = Parts(handlers, load_reference(settings.common), endpoints.current)
-        log_warnings([*near_misses(os.environ), *doubts(parts)])
+        log_warnings([*shadows(), *near_misses(os.environ), *doubts(parts)])
         try:
             code = run_worker(settings, endpoints, handlers)
         finally:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from shared.errors import HandlerError, SettingsError
+from shared.shadowing import hidden
 from worker.registry import Handlers
 
 _SETTING = "WORKER_HANDLERS"
@@ -19,7 +20,7 @@ def load_handlers(path: str) -> Handlers:
     Raises:
         SettingsError: the module can't be imported, it has no such name, or that is no registry.
     """
-    module_name, _, name = path.partition(":")
+    module_name, _, attribute = path.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -28,12 +29,13 @@ def load_handlers(path: str) -> Handlers:
     except HandlerError as exc:
         raise SettingsError(_SETTING, f"handlers in {module_name}", f"{exc}") from exc
     except Exception as exc:  # a module of the user's may fail in any way
-        raise SettingsError(
-            _SETTING, f"a module to import in {path!r}", f"{type(exc).__name__}: {exc}"
-        ) from exc
-    for part in name.split("."):
+        name = getattr(exc, "name", None) or module_name  # of what could not be imported
+        got = f"{type(exc).__name__}: {exc}{_hidden(name)}"
+        raise SettingsError(_SETTING, f"a module to import in {path!r}", got) from exc
+    for part in attribute.split("."):
         if not hasattr(found, part):
-            raise SettingsError(_SETTING, f"a registry in {path!r}", f"no {part!r} in it")
+            got = f"no {part!r} in it{_hidden(module_name)}"
+            raise SettingsError(_SETTING, f"a registry in {path!r}", got)
         found = getattr(found, part)
     if not isinstance(found, Handlers):
         raise SettingsError(
@@ -42,3 +44,9 @@ def load_handlers(path: str) -> Handlers:
     if not len(found):
         raise SettingsError(_SETTING, "at least one handler", f"an empty registry at {path!r}")
     return found
+
+
+def _hidden(name: str) -> str:
+    """A hint where a module of the user's wears a name of ours."""
+    place = hidden(name, Path.cwd())
+    return f"; this project's package of that name hides {place}: rename it" if place else ""
