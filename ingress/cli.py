@@ -12,6 +12,7 @@ from ingress.app import serve
 from ingress.check import findings
 from ingress.management.endpoint_commands import endpoints
 from ingress.management.reference_commands import reference
+from ingress.management.settings import read_all
 from ingress.receive import ROUTE
 from ingress.send import (
     DEFAULT_DATA,
@@ -28,14 +29,17 @@ from shared.config import Reader
 from shared.display import USAGE_ERROR, escape_controls, fail, json_line, refuse
 from shared.endpoints import nearest
 from shared.endpoints_file import EndpointsFile
+from shared.env_file import env_file_option
 from shared.errors import SettingsError
 from shared.findings import log_warnings, shadows, show
+from shared.in_force import print_settings, settings_option
 from shared.sellfern.reference_file import load_reference
 from shared.setting_names import near_misses
 
 
 @click.group(invoke_without_command=True)
 @click.version_option(package_name="sellfern-webhooks")
+@env_file_option
 @click.pass_context
 def main(context: click.Context) -> None:
     """Take in Sellfern's deliveries; without a command, serve."""
@@ -62,10 +66,13 @@ def run() -> None:
 
 
 @main.command()
+@settings_option
 @click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
-def check(*, as_json: bool) -> None:
+def check(*, settings: bool, as_json: bool) -> None:
     """Look at the settings, the endpoints and the Redis. Exit code 2 when one is wrong."""
-    if not asyncio.run(_show_findings(as_json=as_json)):
+    if settings:
+        print_settings(IngressSettings.from_reader, read_all, as_json=as_json)
+    elif not asyncio.run(_show_findings(as_json=as_json)):
         raise SystemExit(USAGE_ERROR)
 
 

@@ -62,7 +62,7 @@ def read_address(
     name = f"{prefix}_PORT"
     return Address(
         prefix,
-        reader.parsed(f"{prefix}_HOST", ("127.0.0.1",), _hosts, HOSTS),
+        reader.parsed(f"{prefix}_HOST", ("127.0.0.1",), _hosts, HOSTS, show=",".join),
         reader.port(name, port),
         None if reader.is_set(name) else last_port,
     )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Self, TypeVar
 
-from shared.durations import parse_duration
+from shared.durations import format_duration, parse_duration
 from shared.errors import SettingsError, SettingsErrors
 from shared.secret import Secret
 
@@ -36,6 +36,8 @@ class Reader:
         self._environ = environ
         self._errors: list[SettingsError] = []
         self._is_collecting = False
+        self.shown: dict[str, str | None] = {}
+        """Each setting that was read, as it may be shown; None where it is wrong."""
 
     def __enter__(self) -> Self:
         self._is_collecting = True
@@ -60,7 +62,8 @@ class Reader:
         """
         if not self._is_collecting:
             raise error
-        self._errors.append(error)
+        if str(error) not in map(str, self._errors):  # some are read by several programs
+            self._errors.append(error)
 
     def note(self, action: Callable[[], object]) -> None:
         """Do something that may find settings wrong, and note these."""
@@ -78,7 +81,13 @@ class Reader:
         return bool(self._environ.get(name))
 
     def parsed(
-        self, name: str, default: _Value | None, parse: Callable[[str], _Value], expected: str
+        self,
+        name: str,
+        default: _Value | None,
+        parse: Callable[[str], _Value],
+        expected: str,
+        *,
+        show: Callable[[_Value], str] = str,
     ) -> _Value:
         """Give what ``parse`` makes of a text.
 
@@ -87,13 +96,18 @@ class Reader:
             default: its value where it isn't set.
             parse: raises ValueError, or a SettingsError that says more, for a wrong text.
             expected: what a wrong text should have been.
+            show: writes a value as it may be shown.
         """
+        self.shown[name] = None
         text = self._environ.get(name, "")
         if not text and default is not None:
+            self.shown[name] = show(default)
             return default
         try:
             if text:
-                return parse(text)
+                value = parse(text)
+                self.shown[name] = show(value)
+                return value
             error = SettingsError(name, expected, NOTHING)
         except SettingsError as exc:
             error = exc
@@ -123,7 +137,10 @@ class Reader:
 
     def secret(self, name: str, default: str | None = None) -> Secret:
         """Give a secret; one whose default is the empty text is optional, and false if unset."""
-        return self.parsed(name, None if default is None else Secret(default), Secret, "a secret")
+        unset = None if default is None else Secret(default)
+        return self.parsed(
+            name, unset, Secret, "a secret", show=lambda secret: str(secret) if secret else ""
+        )
 
     def integer(
         self,
@@ -185,7 +202,7 @@ class Reader:
 
         seconds = None if default is None else parse_duration(default)
         expected = f"a duration{_bounds(minimum, maximum)} (such as 200ms, 30s, 5m, 2h or 7d)"
-        return self.parsed(name, seconds, parse, expected)
+        return self.parsed(name, seconds, parse, expected, show=format_duration)
 
     def choice(self, name: str, options: Sequence[_Choice], default: _Choice | None) -> _Choice:
         """Give one of the options, which are in lower case; the text may be in any."""
@@ -203,7 +220,7 @@ class Reader:
                 raise ValueError
             return text.lower() in _TRUE
 
-        return self.parsed(name, default, parse, "true or false")
+        return self.parsed(name, default, parse, "true or false", show=lambda yes: str(yes).lower())
 
 
 def _wrong(name: str, expected: str, text: str) -> SettingsError:

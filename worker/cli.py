@@ -10,8 +10,10 @@ from redis.asyncio import Redis
 from shared import display, logs
 from shared.config import Reader
 from shared.endpoints_file import EndpointsFile
+from shared.env_file import env_file_option
 from shared.errors import SettingsError
 from shared.findings import log_warnings, shadows, show
+from shared.in_force import print_settings, settings_option
 from shared.sellfern.reference_file import load_reference
 from shared.setting_names import near_misses
 from worker import contention, projection
@@ -19,6 +21,7 @@ from worker.app import run as run_worker
 from worker.asking import ask, known_organization
 from worker.check import findings
 from worker.console.command import console
+from worker.console.settings import ConsoleSettings
 from worker.dead_letter_commands import dead_letters
 from worker.doubts import Parts, doubts
 from worker.loading import load_handlers
@@ -31,6 +34,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="For machine
 
 @click.group(invoke_without_command=True)
 @click.version_option(package_name="sellfern-webhooks")
+@env_file_option
 @click.pass_context
 def main(context: click.Context) -> None:
     """Handle accepted Sellfern events; without a command, run a worker."""
@@ -103,9 +107,13 @@ def resume(organization: str, *, yes: bool) -> None:
 
 
 @main.command()
+@settings_option
 @_json_option
-def check(*, as_json: bool) -> None:
+def check(*, settings: bool, as_json: bool) -> None:
     """Look at all that a start needs, and at what may not be meant so. Exit code 2 for errors."""
+    if settings:
+        print_settings(ConsoleSettings.from_reader, as_json=as_json)  # and the worker's
+        return
     found = asyncio.run(findings(os.environ))
     for finding in found:
         show(finding, as_json=as_json)

@@ -75,6 +75,14 @@ class ManagementSettings:
         )
 
 
+def read_all(reader: Reader) -> None:
+    """Read all settings of the commands in the reader's block, even those that few ask for."""
+    ManagementSettings.from_reader(reader)
+    reader.secret("SELLFERN_API_KEY", "")
+    reader.text("SELLFERN_API_KEY_FILE", "")
+    reader.text("SELLFERN_ORGANIZATION", "")
+
+
 def api_key(environ: Mapping[str, str]) -> Secret:
     """The API key, from ``SELLFERN_API_KEY`` or from the file ``SELLFERN_API_KEY_FILE``.
 

@@ -192,10 +192,10 @@ async def run(module: str, *arguments: str, environ: Mapping[str, str]) -> Ended
     return await run_command(sys.executable, "-m", module, *arguments, environ=environ)
 
 
-async def run_command(*words: str, environ: Mapping[str, str]) -> Ended:
-    """Run any command to its end."""
+async def run_command(*words: str, environ: Mapping[str, str], folder: Path = ROOT) -> Ended:
+    """Run any command to its end, in a folder."""
     process = await asyncio.create_subprocess_exec(
-        *words, cwd=ROOT, env=environ, stdout=PIPE, stderr=PIPE
+        *words, cwd=folder, env=environ, stdout=PIPE, stderr=PIPE
     )
     return await end_of(process)
 

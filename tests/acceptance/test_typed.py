@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from shared.setting_names import NAMES
 from tests.acceptance.ingress_process import ingress
-from tests.acceptance.process import environment, get, run
+from tests.acceptance.process import ROOT, environment, get, run, run_command
 from tests.acceptance.worker_process import running
 
 MISSED = {"WORKER_CONCURENCY": "hunter2", "INGRESS_PROT": "1"}
@@ -131,3 +133,139 @@ async def test_send_warns_of_an_event_that_the_reference_does_not_list(
         "warning: TYPE: the API Reference doesn't list this event, so workers end it as "
         "unavailable_event; did you mean 'order.updated'?\n"
     )
+
+
+ENV_FILE = """\
+# for this test
+export REDIS_URL="redis://:hidden@127.0.0.1:1/0"
+LEASE_SECONDS=20
+CONSOLE_TOKEN='hidden-hidden-hidden'
+SELLFERN_API_KEY=hidden-hidden
+INGRESS_PORT=1
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        (
+            "worker",
+            {
+                "REDIS_URL": ("redis://:***@127.0.0.1:1/0", "env file"),
+                "LEASE_SECONDS": ("20s", "env file"),
+                "MAX_ATTEMPTS": ("7", "environment"),
+                "HANDLER_TIMEOUT": ("1m", "default"),
+                "CONSOLE_TOKEN": ("***", "env file"),
+                "WORKER_HANDLERS": ("worker.handlers:handlers", "default"),
+            },
+        ),
+        (
+            "ingress",
+            {
+                "REDIS_URL": ("redis://:***@127.0.0.1:1/0", "env file"),
+                "INGRESS_PORT": ("8081", "environment"),
+                "INGRESS_HOST": ("0.0.0.0,::", "environment"),
+                "DURABILITY_ASSERTED": ("false", "default"),
+                "SELLFERN_API_KEY": ("***", "env file"),
+                "SELLFERN_API_KEY_FILE": ("", "default"),
+                "INGRESS_PUBLIC_URL": ("", "default"),
+            },
+        ),
+    ],
+)
+async def test_a_check_prints_each_setting_in_force_with_its_source(
+    tmp_path: Path, program: str, expected: dict[str, tuple[str, str]]
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text(ENV_FILE)
+    environ = {
+        "MAX_ATTEMPTS": "7",
+        "INGRESS_PORT": "8081",
+        "INGRESS_HOST": "0.0.0.0, ::",
+        "LEASE_SECONDS": "",  # unset, so the file's counts
+    }
+    words = (program, "--env-file", str(file), "check", "--settings")
+    as_json, shown = await asyncio.gather(
+        run(*words, "--json", environ=environ), run(*words, environ=environ)
+    )
+    rows = {row["name"]: (row["value"], row["source"]) for row in as_json.json}
+    files = {source for _, source in rows.values() if source not in {"default", "environment"}}
+    assert files == {f"env file {file}"}
+    found = {name: (rows[name][0], rows[name][1].split(f" {file}")[0]) for name in expected}
+    assert found == expected
+    assert (shown.code, shown.stderr) == (0, "")
+    assert all(name in shown.stdout for name in rows)
+    assert "hidden" not in as_json.stdout + shown.stdout
+    ours = [name for name in NAMES if name in rows]
+    assert len(ours) == len(rows) > 25
+
+
+async def test_a_setting_that_is_wrong_is_in_no_force_and_told_of(tmp_path: Path) -> None:
+    environ = {"MAX_ATTEMPTS": "none", "REDIS_URL": '"redis://:hidden@h"'}
+    ended = await run("worker", "check", "--settings", "--json", environ=environ)
+    assert ended.code == 2
+    rows = {row["name"]: row["value"] for row in map(json.loads, ended.stdout.splitlines())}
+    assert (rows["MAX_ATTEMPTS"], rows["REDIS_URL"]) == (None, None)
+    assert len(ended.stderr.splitlines()) == 2
+    assert "hidden" not in ended.stdout + ended.stderr
+
+
+async def test_a_program_starts_with_what_a_file_says(
+    redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    environ = environment(redis_server.url, tmp_path)
+    file = tmp_path / ".env"
+    url = environ.pop("REDIS_URL")
+    file.write_text(f"REDIS_URL={url}\nENDPOINTS_FILE=endpoints.toml\nS=whsec_a")
+    environ.pop("ENDPOINTS_FILE")
+    (tmp_path / "endpoints.toml").write_text(
+        '[[endpoint]]\nid = "acme"\norganization_id = "org_a"\nsecrets = [{ env = "S" }]\n'
+    )
+    ended = await run_command(
+        *(sys.executable, "-m", "ingress", "--env-file", ".env", "check"),
+        environ={**environ, "PYTHONPATH": str(ROOT)},
+        folder=tmp_path,
+    )
+    assert (ended.code, ended.stderr) == (0, "")
+    assert "endpoints: 1" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "error: --env-file: expected a readable file, got none.env (No such file"),
+        ("A=1\nhunter2\n", "error: --env-file (some.env) line 2: expected NAME=VALUE, got someth"),
+    ],
+)
+async def test_a_file_that_can_not_be_read_is_one_line(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
+    if text is not None:
+        (tmp_path / "some.env").write_text(text)
+    name = "none.env" if text is None else "some.env"
+    words = (sys.executable, "-m", "worker", "--env-file", name, "status")
+    ended = await run_command(*words, environ={"PYTHONPATH": str(ROOT)}, folder=tmp_path)
+    assert (ended.code, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert ended.stderr.startswith(message)
+    assert "hunter2" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "typed", "completed"),
+    [
+        ("worker", "dead-letters re", "plain,replay"),
+        ("worker", "che", "plain,check"),
+        ("ingress", "endpoints reg", "plain,register"),
+    ],
+)
+async def test_a_shell_completes_commands_as_the_readme_says(
+    program: str, typed: str, completed: str
+) -> None:
+    script = str(Path(sys.executable).parent / f"sellfern-{program}")
+    variable = f"_SELLFERN_{program.upper()}_COMPLETE"
+    readme = (ROOT / "README.md").read_text()
+    assert f"{variable}=bash_source sellfern-{program}" in readme
+    words = f"sellfern-{program} {typed}"
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    ended = await run_command(script, environ={variable: "bash_complete", **asked})
+    assert ended.stdout.splitlines() == [completed]
