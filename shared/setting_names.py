@@ -47,6 +47,7 @@ NAMES: Final = frozenset(
         # worker
         "BACKOFF_BASE",
         "BACKOFF_CAP",
+        "BLOCKED_AFTER",
         "BREAKER_COOL_OFF",
         "BREAKER_FAILURES",
         "BREAKER_SAMPLE",
@@ -59,7 +60,9 @@ NAMES: Final = frozenset(
         "MAX_ATTEMPTS",
         "MAX_CRASHES",
         "MAX_EVENT_AGE",
+        "NO_HANDLER_PATIENCE",
         "ORGANIZATION_CONCURRENCY",
+        "STUCK_AFTER",
         "WORKER_ADMIN_HOST",
         "WORKER_ADMIN_PORT",
         "WORKER_CONCURRENCY",
