@@ -1,5 +1,6 @@
 """The endpoints: which organization and which secrets stand behind each URL."""
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -15,7 +16,7 @@ from shared.config import Secret
 from shared.display import truncate
 from shared.errors import SettingsError
 from shared.keys import ORGANIZATION_PATTERN
-from shared.sellfern import signature
+from shared.sellfern import identifier, signature
 from shared.toml_lines import TableLines
 
 ENDPOINT_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -207,6 +208,8 @@ class _Parser:
             raise self._syntax_error(exc) from None
         except RecursionError:
             raise self.error(None, "valid TOML", "brackets nested too deeply") from None
+        except ValueError:  # Python's own, which says no line
+            raise self.error(None, "valid TOML", "a number of too many digits") from None
         for key in document:
             if key != "endpoint":
                 hint = nearest(key, ["endpoint"])
@@ -267,7 +270,7 @@ class _Table:
         scheme = self._scheme()
         return Endpoint(
             id=self._name("id", ENDPOINT_PATTERN),
-            organization_id=self._name("organization_id", ORGANIZATION_PATTERN),
+            organization_id=self._organization(),
             secrets=self._secrets(scheme),
             scheme=scheme,
             weight=self._weight(),
@@ -286,8 +289,18 @@ class _Table:
                 got = f"{_shown(key)}{nearest(key, known)}"
                 self._parser.refuse(line, f"one of the keys {', '.join(known)}", got)
 
+    def _organization(self) -> str:
+        """Its id, which Sellfern's own pages show as text and as a whole number."""
+        value = self._raw.get("organization_id")
+        if isinstance(value, int) and not isinstance(value, bool):
+            with contextlib.suppress(ValueError):  # of so many digits that it is too long anyway
+                value = identifier.text(value)
+        return self._checked("organization_id", value, ORGANIZATION_PATTERN)
+
     def _name(self, key: str, pattern: re.Pattern[str]) -> str:
-        value = self._raw.get(key)
+        return self._checked(key, self._raw.get(key), pattern)
+
+    def _checked(self, key: str, value: object, pattern: re.Pattern[str]) -> str:
         if not isinstance(value, str) or not pattern.fullmatch(value):
             got = _shown(value) if isinstance(value, str) else _kind(value)
             self.refuse(key, "1 to 64 characters of A-Z a-z 0-9 _ -", got)

@@ -84,6 +84,13 @@ ORGANIZATION_MISMATCHES: Final = Counter(
     "Signed events whose body names another organization than their endpoint's",
     registry=REGISTRY,
 )
+MENDED: Final = Counter(
+    "sellfern_events_mended",
+    "Events with half a surrogate pair or bytes that are no UTF-8 in them, read all the same; "
+    "part is what couldn't be decoded at first: envelope or data",
+    ["part"],
+    registry=REGISTRY,
+)
 HANDLER_DURATION: Final = Histogram(
     "sellfern_handler_duration_seconds",
     "Time in a handler, by event type and outcome",

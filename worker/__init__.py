@@ -11,6 +11,7 @@ runpy.run_path(str(Path(__file__).parents[1] / "shared" / "shadowing.py"))["refu
 )
 
 from shared.errors import HandlerError, StateError
+from shared.sellfern.identifier import Id
 from worker.events import Event
 from worker.organization import Organization
 from worker.outcomes import Reject, Retry
@@ -21,6 +22,7 @@ __all__ = [
     "Event",
     "HandlerError",
     "Handlers",
+    "Id",
     "Organization",
     "Reject",
     "Retry",

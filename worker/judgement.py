@@ -59,7 +59,7 @@ def judge(
         envelope: what the body claims.
         organization: what the endpoint's secret proves.
         received_at: when the ingress took it, epoch milliseconds.
-        marked: what was found under its event id, and Redis's clock then.
+        marked: what was found under its event id, and Redis's clock then, which is now.
         reference: the events that Sellfern's API Reference lists.
         limits: of age.
     """
@@ -67,6 +67,7 @@ def judge(
         _judge_ownership(envelope, organization)
         or _judge_catalogue(envelope, reference)
         or _judge_age(envelope, received_at, limits)
+        or _judge_future(envelope, max(received_at, marked.now), limits)
         or _judge_provability(envelope, marked, limits)
     )
 
@@ -97,13 +98,19 @@ def _judge_age(envelope: Envelope, received_at: int, limits: Limits) -> Dead | N
             f"created {timedelta(seconds=round(age))} before it was received; "
             f"the limit is {timedelta(seconds=limits.max_event_age)}",
         )
-    if -age > limits.clock_skew:
-        return Dead(
-            "stale",
-            f"created {timedelta(seconds=round(-age))} after it was received; "
-            f"clocks may be {timedelta(seconds=limits.clock_skew)} apart",
-        )
     return None
+
+
+def _judge_future(envelope: Envelope, latest: int, limits: Limits) -> Dead | None:
+    """What is ahead of now is; what only was when it came, since our clock was slow, is not."""
+    ahead = envelope.created_at.timestamp() - latest / 1000
+    if ahead <= limits.clock_skew:
+        return None
+    return Dead(
+        "stale",
+        f"created {timedelta(seconds=round(ahead))} after now, and after it was received; "
+        f"clocks may be {timedelta(seconds=limits.clock_skew)} apart",
+    )
 
 
 def _judge_provability(envelope: Envelope, marked: Marked, limits: Limits) -> Dead | None:

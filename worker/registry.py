@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-import msgspec
-
 from shared.errors import HandlerError
+from shared.sellfern import identifier
+from worker.event_data import DataDecoder
 from worker.events import Event
 from worker.organization import Organization
 from worker.outcomes import Reject, Retry
@@ -34,7 +34,7 @@ class Registration:
     pattern: str
     organization: str | None
     function: HandlerFunction | None
-    data: msgspec.json.Decoder[Any]
+    data: DataDecoder
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,30 +65,33 @@ class Handlers:
         self._found: dict[tuple[str, str], Registration | None] = {}
 
     def on(
-        self, pattern: str, *, organization: str | None = None
+        self, pattern: str, *, organization: str | int | None = None
     ) -> Callable[[AnyHandler], AnyHandler]:
         """Register a handler for the event types that match.
 
         Args:
             pattern: a type (``order.updated``), a prefix (``order.*``) or ``*``. The most
                 specific match wins.
-            organization: the only organization that it is for; any without it.
+            organization: the only organization that it is for, as text or as a whole number; any
+                without it.
 
         Raises:
-            HandlerError: the function is not ``async def``, doesn't take an event and an
-                organization, its annotation can't be decoded, or the pattern is taken.
+            HandlerError: the organization is neither, the function is not ``async def``, doesn't
+                take an event and an organization, its annotation can't be decoded, or the pattern
+                is taken.
         """
+        only = _organization(organization)
 
         def register(function: AnyHandler) -> AnyHandler:
             _check_signature(function)
-            self._add(Registration(pattern, organization, function, _data_decoder(function)))
+            self._add(Registration(pattern, only, function, _data_decoder(function)))
             return function
 
         return register
 
-    def ignore(self, pattern: str, *, organization: str | None = None) -> None:
+    def ignore(self, pattern: str, *, organization: str | int | None = None) -> None:
         """Drop the event types that match, on purpose: they count as handled."""
-        self._add(Registration(pattern, organization, None, msgspec.json.Decoder()))
+        self._add(Registration(pattern, _organization(organization), None, DataDecoder()))
 
     def find(self, event_type: str, organization: str) -> Registration | None:
         """The most specific registration for an event, or ``None``."""
@@ -119,6 +122,14 @@ class Handlers:
         self._found.clear()
 
 
+def _organization(value: str | int | None) -> str | None:
+    """The organization's id as text, which it is everywhere else."""
+    try:
+        return None if value is None else identifier.text(value)
+    except ValueError as exc:
+        raise HandlerError(f"organization: {exc}") from exc
+
+
 def _check_pattern(pattern: str) -> None:
     star = pattern.find("*")
     if pattern == "*" or (pattern and star == -1):
@@ -142,7 +153,7 @@ def _check_signature(function: Callable[..., Any]) -> None:
         ) from None
 
 
-def _data_decoder(function: Callable[..., Any]) -> msgspec.json.Decoder[Any]:
+def _data_decoder(function: Callable[..., Any]) -> DataDecoder:
     """Built where the handler is registered, so that a wrong annotation shows at start."""
     name = getattr(function, "__qualname__", repr(function))
     first = next(iter(inspect.signature(function).parameters))
@@ -158,6 +169,6 @@ def _data_decoder(function: Callable[..., Any]) -> msgspec.json.Decoder[Any]:
     if isinstance(data_type, TypeVar):
         data_type = Any
     try:
-        return msgspec.json.Decoder(data_type)
+        return DataDecoder(data_type)
     except TypeError as exc:
         raise HandlerError(f"{name}: {data_type!r} can't be decoded from JSON: {exc}") from exc

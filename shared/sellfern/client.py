@@ -26,6 +26,7 @@ from aiohttp import (
 )
 
 from shared.config import Secret
+from shared.sellfern import identifier
 from shared.sellfern.api_errors import (
     Answered,
     EventUnavailable,
@@ -38,6 +39,7 @@ from shared.sellfern.api_errors import (
     ValidationFailed,
     error_class,
 )
+from shared.sellfern.identifier import Id
 from shared.sellfern.journal import Journal, Pending
 from shared.sellfern.reference import Reference
 
@@ -95,8 +97,8 @@ class CreatedEndpoint(RemoteEndpoint, frozen=True, kw_only=True):
 class RemoteDelivery(msgspec.Struct, frozen=True, kw_only=True):
     """A delivery as Sellfern has it. Nothing is published on its fields, so each may be absent."""
 
-    id: str | None = None
-    event_id: str | None = None
+    id: Id | None = None
+    event_id: Id | None = None
     event: str | None = None
     status: str | None = None
     attempts: int | None = None
@@ -480,7 +482,7 @@ class Client:
         why = "no success"
         if body.success and reply.status < HTTPStatus.MULTIPLE_CHOICES:
             try:
-                return msgspec.json.decode(body.data, type=form, dec_hook=_secret)
+                return msgspec.json.decode(body.data, type=form, dec_hook=_custom)
             except msgspec.ValidationError as exc:  # names a place, never what is there
                 why = str(exc)
         raise UnreadableAnswer(
@@ -503,10 +505,12 @@ def _leaves_doubt(outcome: _Reply | _Silence) -> bool:
     return outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def _secret(form: type, value: object) -> object:
-    """Make a secret of a text, and take what isn't documented as it is."""
+def _custom(form: type, value: object) -> object:
+    """Make an id or a secret of what was read, and take what isn't documented as it is."""
     if form is object:
         return value
+    if form is Id:
+        return identifier.text(value)
     if isinstance(value, str) and value:
         return Secret(value)
     raise ValueError("expected a secret that is a text")

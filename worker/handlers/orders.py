@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.sellfern.identifier import Id
 from worker.events import Event
 from worker.organization import Organization
 from worker.registry import Handlers
@@ -24,7 +25,7 @@ _NEVER: Final = ["", ""]
 class OrderChange(msgspec.Struct):
     """The data of an order event, as far as the projection reads it."""
 
-    order_id: str
+    order_id: Id
     status: str | None = None
 
 

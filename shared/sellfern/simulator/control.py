@@ -9,6 +9,8 @@ import msgspec
 from aiohttp import web
 
 from shared.errors import SettingsError
+from shared.sellfern import identifier
+from shared.sellfern.identifier import Id
 from shared.sellfern.simulator import answer
 from shared.sellfern.simulator.answer import Refused, invalid
 from shared.sellfern.simulator.fault import read_faults
@@ -40,7 +42,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     type: str = "order.updated"
-    organization: str | None = None
+    organization: Id | None = None
     data: dict[str, Any] | None = None
     wait: bool = True
 
@@ -130,7 +132,7 @@ class Control:
 
 def _read(body: bytes, kind: type[Any]) -> Any:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(body, type=kind, dec_hook=identifier.decoded)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise invalid(str(exc)) from exc
 

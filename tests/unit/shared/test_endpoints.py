@@ -52,6 +52,22 @@ def test_what_is_left_out_has_its_default() -> None:
     assert endpoint.active_secrets(0) == [SECRET.encode()]
 
 
+@pytest.mark.parametrize(("written", "read"), [("123", "123"), ("-0", "0"), ("0x7b", "123")])
+def test_an_organization_may_be_written_as_a_whole_number(written: str, read: str) -> None:
+    endpoints = parse(ACME.replace('"org_1"', written) + BETA.replace('"org_1"', f'"{read}"'))
+    assert [each.organization_id for each in endpoints.values()] == [read, read]
+    assert list(endpoints.organizations()) == [read]
+
+
+@pytest.mark.parametrize("written", ["true", "1.0", "1e2", "9" * 65, "9" * 300])
+def test_nothing_else_is_an_organization(written: str) -> None:
+    assert error(ACME.replace('"org_1"', written)).startswith("line 3: expected organization_id")
+
+
+def test_a_number_that_python_refuses_to_read_is_an_error_as_any_other() -> None:
+    assert "a number of too many digits" in error(ACME.replace('"org_1"', "9" * 5000))
+
+
 def test_all_that_can_be_said_is_kept() -> None:
     endpoints = parse(
         ACME.replace(SECRET, "whsec_c2VjcmV0")

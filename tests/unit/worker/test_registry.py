@@ -5,17 +5,27 @@ from typing import Any
 import msgspec
 import pytest
 
-from worker import Event, HandlerError, Handlers, Organization
+from shared import metrics
+from worker import Event, HandlerError, Handlers, Id, Organization
 
 
 class Data(msgspec.Struct):
     order_id: str
 
 
+class Numbered(msgspec.Struct):
+    order_id: Id
+    name: str = ""
+
+
 async def one(event: Event[Data], organization: Organization) -> None: ...
 async def two(event: Event, organization: Organization) -> None: ...  # type: ignore[type-arg]
 async def three(event, organization) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
 async def four(event: Event[Any], organization: Organization, extra: int = 1) -> None: ...
+
+
+def mended() -> float:
+    return metrics.REGISTRY.get_sample_value("sellfern_events_mended_total", {"part": "data"}) or 0
 
 
 def found(handlers: Handlers, event_type: str, organization: str = "org_a") -> Any:
@@ -79,6 +89,63 @@ def test_data_is_decoded_to_the_annotated_type() -> None:
     assert typed.data.decode(b'{"order_id": "1"}') == Data("1")
     assert plain.data.decode(b'{"order_id": "1"}') == {"order_id": "1"}
     assert bare.data.decode(b"[1]") == [1]
+
+
+async def five(event: Event[Numbered], organization: Organization) -> None: ...
+
+
+def test_an_id_is_text_or_a_whole_number_where_the_annotation_says_so_and_nowhere_else() -> None:
+    handlers = Handlers()
+    handlers.on("a")(one)
+    handlers.on("b")(five)
+    strict, numbered = handlers.find("a", "org_a"), handlers.find("b", "org_a")
+    assert strict is not None
+    assert numbered is not None
+    for written in (b'{"order_id":12}', b'{"order_id":"12"}'):
+        assert numbered.data.decode(written) == Numbered("12")
+    with pytest.raises(msgspec.ValidationError):
+        strict.data.decode(b'{"order_id":12}')
+
+
+@pytest.mark.parametrize("broken", [rb"Ren\ud83d", b"Ren\xff", rb"Ren\ude00"])
+def test_broken_text_in_data_is_read_as_lost_and_counted(broken: bytes) -> None:
+    handlers = Handlers()
+    handlers.on("a")(five)
+    found = handlers.find("a", "org_a")
+    assert found is not None
+    before = mended()
+    data = found.data.decode(msgspec.Raw(b'{"order_id":1,"name":"%b"}' % broken))
+    assert data == Numbered("1", "Ren\ufffd")
+    assert mended() == before + 1
+
+
+@pytest.mark.parametrize("raw", [b'{"order_id":1.5}', b"{", b'{"order_id":1.5,"x":"\xff"}'])
+def test_what_mending_does_not_help_is_told_and_not_counted(raw: bytes) -> None:
+    handlers = Handlers()
+    handlers.on("a")(five)
+    found = handlers.find("a", "org_a")
+    assert found is not None
+    before = mended()
+    with pytest.raises(msgspec.DecodeError):
+        found.data.decode(raw)
+    assert mended() == before
+
+
+def test_an_organization_may_be_given_as_a_whole_number() -> None:
+    handlers = Handlers()
+    handlers.on("order.*", organization=123)(one)
+    handlers.ignore("ticket.*", organization=123)
+    assert found(handlers, "order.updated", "123") is one
+    assert handlers.find("ticket.created", "123") is not None
+    assert found(handlers, "order.updated", "124") is None
+    with pytest.raises(HandlerError, match="'order\\.\\*' of 123 is registered already"):
+        handlers.on("order.*", organization="123")(two)
+
+
+@pytest.mark.parametrize("organization", [True, 1.0, ["org_1"]])
+def test_nothing_else_is_an_organization(organization: Any) -> None:
+    with pytest.raises(HandlerError, match="organization: Expected"):
+        Handlers().on("order.*", organization=organization)
 
 
 def plain_function(event: Event[Any], organization: Organization) -> None: ...
