@@ -112,7 +112,9 @@ class Connections(web.Server):
         await self.shutdown(CUT_SECONDS)
 
     def linger(self, connection: "Connection") -> bool:
-        """Whether a connection that is turned away may stay until its client has read why."""
+        """Whether a connection may stay until its client has read why it ends."""
+        if connection in self.open:
+            return True
         if len(self._lingering) >= LINGERING:
             return False
         self._lingering.add(connection)
@@ -134,9 +136,9 @@ class Connections(web.Server):
         task: "asyncio.Task[None]",
     ) -> web.BaseRequest:
         """Make the request that a connection answers next, and let it know whose body is read."""
-        cast("Connection", protocol).body = payload
-        if message.upgrade:  # it is declined, but aiohttp loses what may have come behind it
-            protocol.close()
+        connection = cast("Connection", protocol)
+        connection.body = payload
+        connection.is_declining = connection.is_left_unread = message.upgrade
         return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
 
 
@@ -149,7 +151,16 @@ class Connection(web.RequestHandler):
     is still answered, and a body that breaks off is told to whoever reads it.
     """
 
-    __slots__ = ("_connections", "_head_bytes", "_is_refused", "_timer", "body")
+    __slots__ = (
+        "_connections",
+        "_has_ended",
+        "_head_bytes",
+        "_is_refused",
+        "_timer",
+        "body",
+        "is_declining",
+        "is_left_unread",
+    )
 
     def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -169,9 +180,16 @@ class Connection(web.RequestHandler):
         self._connections = connections
         self._head_bytes = 0
         self._is_refused = False
+        self._has_ended = False
         self._timer: asyncio.TimerHandle | None = None
         self.body: StreamReader = EMPTY_PAYLOAD
         """The body of the request that is being answered, or was the last."""
+        self.is_declining = False
+        """Whether that request offers another protocol. The offer is passed over, as RFC 9110, 7.8
+        allows, and the answer ends the connection: aiohttp may lose what came behind the request.
+        Closed any earlier, the rest of the body would be thrown away."""
+        self.is_left_unread = False
+        """Whether what comes behind the answer is dropped: it is none that anybody could parse."""
 
     @property
     def is_idle(self) -> bool:
@@ -183,7 +201,9 @@ class Connection(web.RequestHandler):
     @property
     def is_ending(self) -> bool:
         """Whether the answer that is being made is the last one."""
-        return self._close or (self._connections.leaving and not self._messages)
+        return (
+            self._close or self.is_declining or (self._connections.leaving and not self._messages)
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, unless there are too many."""
@@ -223,6 +243,7 @@ class Connection(web.RequestHandler):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp never keeps half of it
         """Answer what a client sent before it ended its side; whether there is anything."""
+        self._has_ended = True
         if self.is_idle:
             return False  # the transport closes itself
         self.close()
@@ -248,7 +269,18 @@ class Connection(web.RequestHandler):
             raise ConnectionError("an answer has been sent already")
         response = self._connections.misfits.failed(HTTPStatus(status), exc)
         response.force_close()
+        self.is_left_unread = True
         return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Write an answer, and end what can't go on behind it in a way that lets it be read."""
+        resp, reset = await super().finish_response(request, resp, start_time)
+        if self.is_left_unread and not self._has_ended:
+            self._force_close = True  # aiohttp leaves the transport to us, and drops what comes
+            self._linger()
+        return resp, reset
 
     def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002  # aiohttp's
         """Note the kind of a failure only: aiohttp's text of it may quote the request."""
@@ -266,6 +298,7 @@ class Connection(web.RequestHandler):
 
     def _break_off(self, body: StreamReader) -> None:
         """Tell the reader of a body whose rest will never come; aiohttp lets it wait."""
+        self.is_left_unread = True
         body.set_exception(web.RequestPayloadError("the body broke off"))
 
     def _head_goes_on(self, size: int) -> None:
@@ -293,18 +326,28 @@ class Connection(web.RequestHandler):
             self.close()
 
     def _turn_away(self, refusal: Refusal) -> None:
-        """Answer and end; what still comes is dropped, so that its sender can read the answer."""
+        """Answer and end."""
+        self.close()
+        if self.transport is not None:
+            self.transport.write(self._connections.misfits.refused(refusal))
+        self._linger()
+
+    def _linger(self) -> None:
+        """End, but drop what still comes for a while, so that its sender can read the answer.
+
+        Where a connection is closed with bytes unread, the system tells the other side to forget
+        what it has been sent.
+        """
         self._stop_timer()
         self._is_refused = True
-        self.close()
         if self.transport is None:
             return
-        self.transport.write(self._connections.misfits.refused(refusal))
-        if self._connections.linger(self):
-            self.transport.write_eof()
-            self._timer = self._loop.call_later(LINGER_SECONDS, self.transport.abort)
-        else:
+        if not self._connections.linger(self):
             self.transport.close()
+            return
+        self._resume_transport_reading()  # or its end would be noticed by nobody
+        self.transport.write_eof()
+        self._timer = self._loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

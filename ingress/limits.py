@@ -18,6 +18,15 @@ from ingress.answers import (
 from ingress.settings import Limits
 from shared import metrics
 
+_INFLATED: Final = frozenset(
+    {
+        *("gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"),
+        *("dcb", "dcz", "pack200-gzip", "exi", "aes128gcm"),  # the rest of IANA's list
+        *("bzip2", "x-bzip2", "lz4", "lzma", "snappy", "xz"),  # seen, though on no list
+    }
+)
+"""The content codings of bodies that aren't what they say until they are inflated or deciphered."""
+
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -81,8 +90,8 @@ def check_head(request: web.BaseRequest, limits: Limits, in_flight: BytesInFligh
     """Judge a body by what its headers announce.
 
     Raises:
-        Refused: 415 for a coding, since nothing is ever inflated; 413 for a length over the
-            limit; 503 where it doesn't fit beside the others; 400 for chunks in HTTP/1.0, which
+        Refused: 415 for a compressed body, since nothing is ever inflated; 413 for a length over
+            the limit; 503 where it doesn't fit beside the others; 400 for chunks in HTTP/1.0, which
             has none, so that a proxy may see another end of the body than we do.
     """
     headers = request.headers
@@ -101,8 +110,14 @@ def check_head(request: web.BaseRequest, limits: Limits, in_flight: BytesInFligh
     in_flight.refuse_beyond(length)
 
 
-def _is_coded(codings: list[str]) -> bool:
-    return any(coding.lower() != "identity" for coding in codings)
+def _is_coded(values: list[str]) -> bool:
+    """Whether one of the codings means that the body is compressed.
+
+    Senders write there what is no coding, such as ``UTF-8``, ``none`` or nothing at all; whether
+    such a body is right, its signature tells.
+    """
+    codings = (coding.strip().lower() for value in values for coding in value.split(","))
+    return not _INFLATED.isdisjoint(codings)
 
 
 def _check_transfer(request: web.BaseRequest) -> None:

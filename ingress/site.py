@@ -44,6 +44,8 @@ class Site:
         response = await self._respond(request, request_id)
         if _is_last(request):
             response.force_close()
+            if response.status == HTTPStatus.BAD_REQUEST:
+                _leave_unread(request)
         metrics.INGRESS_DURATION.observe(perf_counter() - started)
         return response
 
@@ -86,6 +88,12 @@ def _is_last(request: web.BaseRequest) -> bool:
     """Whether the connection is to end: its body is unread, or nothing is to come behind it."""
     protocol = request.protocol
     return not request.content.is_eof() or (isinstance(protocol, Connection) and protocol.is_ending)
+
+
+def _leave_unread(request: web.BaseRequest) -> None:
+    """Nobody can say where a request ends whose body may end in two places."""
+    if isinstance(request.protocol, Connection):
+        request.protocol.is_left_unread = True
 
 
 def _misfit(status: HTTPStatus, exc: BaseException | None) -> Refusal:

@@ -292,9 +292,8 @@ class _Table:
     def _organization(self) -> str:
         """Its id, which Sellfern's own pages show as text and as a whole number."""
         value = self._raw.get("organization_id")
-        if isinstance(value, int) and not isinstance(value, bool):
-            with contextlib.suppress(ValueError):  # of so many digits that it is too long anyway
-                value = identifier.text(value)
+        with contextlib.suppress(ValueError):  # refused below
+            value = identifier.text(value)
         return self._checked("organization_id", value, ORGANIZATION_PATTERN)
 
     def _name(self, key: str, pattern: re.Pattern[str]) -> str:

@@ -1,4 +1,4 @@
-"""What holds for every test of the public port: both event loops, no surprise, no log lost."""
+"""What holds for every test of the public port: both event loops, requests whole and in pieces."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -7,8 +7,22 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.ingress_support import RecordingWriter
+from tests.ingress_support import Client, RecordingWriter
+from tests.integration.ingress.segments import MANY, Arrivals
 from tests.log_support import CapturedLog, captured_log
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark of the tests that are about how their bytes come."""
+    config.addinivalue_line("markers", "whole: the request isn't cut, for the reason that is given")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test with its requests in one, two and many pieces."""
+    if "segments" in metafunc.fixturenames:
+        whole = metafunc.definition.get_closest_marker("whole")
+        numbers = [1] if whole else [1, 2, MANY]
+        metafunc.parametrize("segments", numbers, ids=lambda number: f"in {number}", indirect=True)
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -23,6 +37,22 @@ async def surprises() -> AsyncIterator[list[Mapping[str, Any]]]:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
     yield seen
     assert seen == []
+
+
+@pytest.fixture(autouse=True)
+def segments(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The number of pieces that what `Client.send` gets is cut into."""
+    number = int(getattr(request, "param", 1))
+    if number > 1:
+        arrivals = Arrivals()
+        arrivals.watch(monkeypatch)
+
+        async def send(client: Client, *parts: bytes) -> None:
+            for part in parts:
+                await arrivals.send(client, part, number)
+
+        monkeypatch.setattr(Client, "send", send)
+    return number
 
 
 @pytest.fixture

@@ -211,6 +211,7 @@ async def test_a_secret_opens_its_own_organizations_endpoint_and_no_other(
         assert writer.deliveries[0].organization == organization
 
 
+@pytest.mark.whole("a refused body that is still to come ends its connection")
 async def test_a_change_of_the_endpoints_holds_from_the_next_delivery_on(
     writer: RecordingWriter,
 ) -> None:

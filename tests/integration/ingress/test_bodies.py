@@ -249,6 +249,7 @@ async def test_trailers_without_end_are_refused_by_their_number(writer: Recordin
         b"5 \r\n",
     ],
 )
+@pytest.mark.whole("it says itself what comes when")
 async def test_chunks_that_are_none_are_refused_at_once_wherever_they_begin(
     writer: RecordingWriter, rest: bytes
 ) -> None:
@@ -374,6 +375,7 @@ async def test_a_slow_body_that_is_in_time_is_taken(writer: RecordingWriter) -> 
     assert writer.deliveries[0].body == BODY
 
 
+@pytest.mark.whole("it is about what comes along with what")
 async def test_whoever_asks_before_sending_is_invited(writer: RecordingWriter) -> None:
     raw = request_bytes(headers={"Expect": "100-Continue"})
     async with public_port(writer) as place, Client.to(place.port) as client:

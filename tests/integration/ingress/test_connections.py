@@ -32,6 +32,7 @@ PRIVATE = "4111-1111-1111-1111"
 SMALL = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+@pytest.mark.whole("a refused body that is still to come ends its connection")
 async def test_a_connection_takes_one_request_after_the_other(writer: RecordingWriter) -> None:
     async with public_port(writer) as place, Client.to(place.port) as client:
         for raw, status in [
@@ -244,6 +245,7 @@ async def test_a_body_may_be_larger_than_headers_may(writer: RecordingWriter) ->
             assert (await client.ask(half[:1000], half[1000:])).status == 202
 
 
+@pytest.mark.whole("its handler reads no body")
 async def test_an_answer_that_has_begun_is_not_followed_by_another(
     writer: RecordingWriter,
 ) -> None:

@@ -202,6 +202,33 @@ async def test_an_offer_of_another_protocol_is_declined_and_what_follows_left_un
     assert [delivery.body for delivery in writer.deliveries] == [BODY]
 
 
+OFFERS = [
+    {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAA"},
+    {"Connection": "Upgrade", "Upgrade": "websocket"},
+    {"Connection": "upgrade", "Upgrade": ""},
+    {"Upgrade": "h2c"},
+]
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+@pytest.mark.parametrize("size", [1, 20_000, 500_000])
+async def test_a_body_is_taken_whole_whatever_protocol_was_offered_beside_it(
+    writer: RecordingWriter, offer: dict[str, str], size: int
+) -> None:
+    """Java's usual client offers HTTP/2 over http; proxies add a line for websockets to it all."""
+    body = b"x" * size
+    head = chunked_head(body=body, headers=offer)
+    async with public_port(writer, body_seconds=PATIENCE * 2) as place:
+        assert (await ask(place.port, request_bytes(body, headers=offer))).status == 202
+        assert (await ask(place.port, head + chunked(body))).status == 202
+        asking = {**offer, "Expect": "100-continue"}
+        async with Client.to(place.port) as client:
+            await client.send(request_bytes(body, headers=asking)[: -len(body)])
+            assert b"100 Continue" in await client.reader.readuntil(b"\r\n\r\n")
+            assert (await client.ask(body)).status == 202
+    assert {delivery.body for delivery in writer.deliveries} == {body}
+
+
 @pytest.mark.parametrize(
     "raw",
     [

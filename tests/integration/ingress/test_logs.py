@@ -105,6 +105,7 @@ async def test_what_failed_inside_is_told_by_where_and_not_by_what_it_said(
     assert CARD not in log.text
 
 
+@pytest.mark.whole("a refused body that is still to come ends its connection")
 async def test_a_flood_of_refusals_is_a_few_lines_that_tell_how_many_are_missing(
     writer: RecordingWriter, log: CapturedLog
 ) -> None:
