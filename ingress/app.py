@@ -87,9 +87,9 @@ def _receiver_and_site(
 
     if tracing is None:
         receiver = Receiver(current, writer, settings.limits)
-        return receiver, Site(receiver)
+        return receiver, Site(receiver, settings.trusted_proxies)
     receiver = TracedReceiver(current, writer, settings.limits, tracing)
-    return receiver, TracedSite(receiver, tracing)
+    return receiver, TracedSite(receiver, tracing, settings.trusted_proxies)
 
 
 async def _check_redis(redis: Redis, settings: IngressSettings) -> None:

@@ -21,10 +21,12 @@ from ingress.settings import Limits
 from shared.logs import get_logger
 
 HEAD_BYTES: Final = 32 * 1024
-"""The largest request line and headers together."""
+"""The largest request line and headers together, or `LINES` of the largest where that is more."""
 
-LINE_BYTES: Final = 8190
-"""The largest request line, and the largest single header."""
+LINES: Final = 4
+
+LINE_BYTES: Final = Limits().header_bytes
+"""The largest request line, and the largest single header, by default."""
 
 HEADERS: Final = 100
 """The most headers."""
@@ -168,8 +170,8 @@ class Connection(web.RequestHandler):
             loop=loop,
             keepalive_timeout=connections.limits.keepalive_seconds,
             access_log=None,  # type: ignore[arg-type]  # aiohttp's way to have none
-            max_line_size=LINE_BYTES,
-            max_field_size=LINE_BYTES,
+            max_line_size=connections.limits.header_bytes,
+            max_field_size=connections.limits.header_bytes,
             max_headers=HEADERS,
             lingering_time=LINGER_SECONDS,
             read_bufsize=_READ_AHEAD,
@@ -310,7 +312,7 @@ class Connection(web.RequestHandler):
                 self._connections.limits.header_seconds, self._give_up, REQUEST_TIMEOUT
             )
         self._head_bytes += size
-        if self._head_bytes > HEAD_BYTES:
+        if self._head_bytes > max(HEAD_BYTES, LINES * self._connections.limits.header_bytes):
             self._give_up(HEADERS_TOO_LARGE)
 
     def _head_is_complete(self) -> None:

@@ -91,7 +91,7 @@ async def listening(
     Raises:
         SettingsError: the address can't be listened on.
     """
-    listener = Listener(settings, receiver, ready, site or Site(receiver))
+    listener = Listener(settings, receiver, ready, site or Site(receiver, settings.trusted_proxies))
     await listener.open()
     try:
         yield listener

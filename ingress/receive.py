@@ -19,6 +19,7 @@ from ingress.limits import BytesInFlight, check_head, read_body
 from ingress.secret_use import SecretUse
 from ingress.settings import Limits
 from shared.endpoints import Endpoint, Endpoints
+from shared.errors import SignatureError
 from shared.job import Delivery
 from shared.queue import Accepted
 from shared.sellfern import signature
@@ -77,7 +78,11 @@ class Receiver:
             headers = request.headers
             active = endpoint.active(now)
             secrets = [secret.value.reveal().encode() for secret in active]
-            number = signature.verify(endpoint.scheme, body, headers, secrets, now)
+            try:
+                number = signature.verify(endpoint.scheme, body, headers, secrets, now)
+            except SignatureError as exc:
+                exc.body = body  # for whoever compares what was signed with what came
+                raise
             self.secret_use.note(endpoint.id, active[number])
             return await self._writer.accept(self._delivery(endpoint, request, body, now))
 

@@ -1,6 +1,6 @@
 """What the ingress refuses, in the log and in the metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from time import monotonic
 from typing import Final
@@ -37,7 +37,13 @@ class Refusals:
         self._ours = _Budget(clock)
 
     def note(
-        self, refusal: Refusal, request_id: str, *, endpoint: str | None = None, **more: object
+        self,
+        refusal: Refusal,
+        request_id: str,
+        *,
+        endpoint: str | None = None,
+        details: Callable[[], Mapping[str, object]] = dict,
+        **more: object,
     ) -> None:
         """Take one refusal down.
 
@@ -45,6 +51,8 @@ class Refusals:
             refusal: why it was refused.
             request_id: as in the answer.
             endpoint: the last part of the URL, as the client wrote it.
+            details: gives further fields that take a while to tell; asked for only where the
+                refusal is logged.
             more: further fields; nothing of a body, a header or a secret.
         """
         counter(refusal.code).inc()
@@ -62,6 +70,7 @@ class Refusals:
             code=refusal.code,
             request_id=request_id,
             **more,
+            **details(),
         )
 
 

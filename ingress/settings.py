@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Final, Self
 
+from ingress.clients import Network
 from shared.config import CommonSettings, Reader
 from shared.connection import SOCKET_TIMEOUT
 from shared.durability import Durability, Mode
@@ -29,6 +31,8 @@ class Limits:
             (``HEADER_TIMEOUT``).
         body_seconds: from there to the end of its body (``BODY_TIMEOUT``).
         keepalive_seconds: how long a connection may be idle (``KEEPALIVE_TIMEOUT``).
+        header_bytes: the largest request line, and the largest single header
+            (``MAX_HEADER_BYTES``).
     """
 
     body_bytes: int = _MIB
@@ -37,6 +41,7 @@ class Limits:
     header_seconds: float = 5.0
     body_seconds: float = 10.0
     keepalive_seconds: float = 75.0
+    header_bytes: int = 8190
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class IngressSettings:
         durability: what must hold before a delivery counts as accepted (``DURABILITY`` …).
         backlog: how many unfinished events there may be (``MAX_BACKLOG`` …).
         limits: what one client may ask.
+        trusted_proxies: whose word is taken for the address of a client (``TRUSTED_PROXIES``).
         organization_series: organizations with metrics of their own
             (``METRICS_ORGANIZATIONS``).
         drain_delay: seconds that the ingress goes on listening after SIGTERM (``DRAIN_DELAY``).
@@ -62,6 +68,7 @@ class IngressSettings:
     durability: Durability
     backlog: BacklogLimits
     limits: Limits
+    trusted_proxies: tuple[Network, ...]
     organization_series: int
     drain_delay: float
     drain_seconds: float
@@ -87,6 +94,7 @@ class IngressSettings:
             durability=_durability(reader),
             backlog=_backlog(reader),
             limits=_limits(reader),
+            trusted_proxies=_networks(reader, "TRUSTED_PROXIES"),
             organization_series=reader.integer(
                 "METRICS_ORGANIZATIONS", 20, minimum=0, maximum=1000
             ),
@@ -105,11 +113,27 @@ def _limits(reader: Reader) -> Limits:
     return Limits(
         body_bytes=body,
         bytes_in_flight=in_flight,
+        header_bytes=reader.integer(
+            "MAX_HEADER_BYTES", default.header_bytes, minimum=_KIB, maximum=64 * _KIB
+        ),
         connections=reader.integer("MAX_CONNECTIONS", default.connections, minimum=1),
         header_seconds=reader.duration("HEADER_TIMEOUT", "5s", minimum="100ms", maximum="5m"),
         body_seconds=reader.duration("BODY_TIMEOUT", "10s", minimum="100ms", maximum="5m"),
         keepalive_seconds=reader.duration("KEEPALIVE_TIMEOUT", "75s", minimum="1s", maximum="1h"),
     )
+
+
+def _networks(reader: Reader, name: str) -> tuple[Network, ...]:
+    """Addresses and networks, with commas between them; nothing is none."""
+    networks: list[Network] = []
+    for text in filter(None, map(str.strip, reader.text(name, "").split(","))):
+        try:
+            networks.append(ip_network(text))
+        except ValueError as exc:  # it says what is wrong, such as bits behind the mask
+            expected = "addresses and networks, such as 10.0.0.0/8,192.0.2.1"
+            got = f"{text[:40]!r} ({str(exc)[:80]})"
+            reader.refuse(SettingsError(name, expected, got))
+    return tuple(networks)
 
 
 def _durability(reader: Reader) -> Durability:

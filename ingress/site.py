@@ -1,6 +1,8 @@
 """The public site: one answer for every request, whatever happens to it."""
 
 import traceback
+from collections.abc import Sequence
+from hashlib import sha256
 from http import HTTPStatus
 from time import perf_counter
 from typing import Final
@@ -11,6 +13,7 @@ from aiohttp.http_exceptions import LineTooLong
 
 from ingress import answers
 from ingress.answers import BAD_REQUEST, HEADERS_TOO_LARGE, INTERNAL_ERROR, Refusal, Refused
+from ingress.clients import Network, client_address
 from ingress.connections import Connection
 from ingress.receive import Receiver, endpoint_id
 from ingress.refusals import Refusals, counter
@@ -18,6 +21,9 @@ from shared import metrics
 from shared.errors import SignatureError, Unavailable
 from shared.logs import get_logger
 from shared.queue import Accepted
+
+DIGEST_LENGTH: Final = 12
+"""Characters of a body's digest in a line: enough to tell two apart, too few to be the body's."""
 
 _ACCEPTED: Final = {
     Accepted.NEW: counter("accepted"),
@@ -31,10 +37,12 @@ class Site:
 
     Args:
         receiver: takes deliveries in.
+        trusted: the proxies whose word is taken for the address of a client.
     """
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, trusted: Sequence[Network] = ()) -> None:
         self._receiver = receiver
+        self._trusted = trusted
         self._refusals = Refusals()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -64,13 +72,14 @@ class Site:
         return answers.refused(refusal, request_id)
 
     async def _respond(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        more: dict[str, object] = {"client": request.remote}
+        more: dict[str, object] = {}
+        body = None
         try:
             accepted = await self._receiver.receive(request)
         except Refused as exc:
             refusal = exc.refusal
         except SignatureError as exc:
-            refusal = answers.unauthorized(exc)
+            refusal, body = answers.unauthorized(exc), exc.body
         except Unavailable as exc:
             refusal = answers.unavailable(exc)
         except Exception as exc:  # noqa: BLE001  # the sender is to try again, whatever it was
@@ -80,8 +89,22 @@ class Site:
             _ACCEPTED[accepted].inc()
             _log.debug("delivery_accepted", request_id=request_id, status=accepted.value)
             return answers.Success(accepted, request_id)
-        self._refusals.note(refusal, request_id, endpoint=endpoint_id(request), **more)
+        self._refusals.note(
+            refusal,
+            request_id,
+            endpoint=endpoint_id(request),
+            details=lambda: self._details(request, body),
+            **more,
+        )
         return answers.refused(refusal, request_id)
+
+    def _details(self, request: web.BaseRequest, body: bytes | None) -> dict[str, object]:
+        """Who sent it; and what its sender may compare, should something on the way change it."""
+        details: dict[str, object] = {"client": client_address(request, self._trusted)}
+        if body is not None:
+            digest = sha256(body).hexdigest()[:DIGEST_LENGTH]
+            details |= {"body_bytes": len(body), "body_sha256": digest}
+        return details
 
 
 def _is_last(request: web.BaseRequest) -> bool:

@@ -1,9 +1,10 @@
 """The ingress with spans around what it does; used only where ``TRACING`` asks for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
+from ingress.clients import Network
 from ingress.receive import Receiver, Writer, endpoint_id
 from ingress.settings import Limits
 from ingress.site import Site
@@ -18,8 +19,10 @@ _MOST_NAME = 64  # of an endpoint that a client may have made up
 class TracedSite(Site):
     """Answers each request within a span."""
 
-    def __init__(self, receiver: Receiver, tracing: Tracing) -> None:
-        super().__init__(receiver)
+    def __init__(
+        self, receiver: Receiver, tracing: Tracing, trusted: Sequence[Network] = ()
+    ) -> None:
+        super().__init__(receiver, trusted)
         self._tracing = tracing
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -53,10 +53,12 @@ class SignatureError(SellfernError):
 
     Attributes:
         code: ``signature_missing`` or ``signature_invalid``.
+        body: the bytes that no signature fits, where they have been read.
     """
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
+        self.body: bytes | None = None
         super().__init__(message)
 
 

@@ -32,8 +32,10 @@ NAMES: Final = frozenset(
         "MAX_BODY_BYTES",
         "MAX_BYTES_IN_FLIGHT",
         "MAX_CONNECTIONS",
+        "MAX_HEADER_BYTES",
         "MAX_ORGANIZATION_BACKLOG",
         "METRICS_ORGANIZATIONS",
+        "TRUSTED_PROXIES",
         "WAIT_REPLICAS",
         # management
         "INGRESS_PUBLIC_URL",

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from ingress.clients import Network
 from ingress.health import Readiness
 from ingress.listener import Listener, listening
 from ingress.receive import Receiver, Writer
@@ -194,6 +195,7 @@ async def running(
     known: Callable[[], Endpoints] | None = None,
     drain_delay: float = 0.0,
     drain_seconds: float = 10.0,
+    trusted_proxies: Sequence[Network] = (),
     **limits: Any,  # fields of Limits
 ) -> AsyncIterator[Running]:
     """Listen on a port of its own."""
@@ -202,6 +204,7 @@ async def running(
         limits=replace(Limits(), **limits),
         drain_delay=drain_delay,
         drain_seconds=drain_seconds,
+        trusted_proxies=tuple(trusted_proxies),
     )
     all_endpoints = endpoints()
     receiver = Receiver(known or (lambda: all_endpoints), writer, settings.limits)

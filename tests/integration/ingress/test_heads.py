@@ -93,6 +93,22 @@ async def test_a_line_is_bounded_by_itself(writer: RecordingWriter, raw: bytes) 
         await ends(client)
 
 
+async def test_a_line_may_be_as_long_as_the_setting_says_and_all_of_them_four_times_that(
+    writer: RecordingWriter,
+) -> None:
+    """A proxy that checks client certificates sends them along, chain and all."""
+    some = {"X-Client-Cert": "a" * 19_900, "X-Chain": "b" * 19_900, "X-More": "c" * 19_900}
+    async with public_port(writer, header_bytes=20_000) as place:
+        assert (await ask(place.port, request_bytes(headers=some))).status == 202
+        raw = request_bytes(headers={"X-Long": "a" * 20_001})
+        check_refusal(await ask(place.port, raw), 431, "headers_too_large")
+        async with Client.to(place.port) as client:
+            await client.send(HEAD[:-2])
+            for number in range(6):
+                await client.send(b"X-%d: " % number + b"x" * 19_900 + b"\r\n")
+            check_refusal(await client.reply(), 431, "headers_too_large")
+
+
 async def test_a_client_that_sends_headers_without_reading_can_still_read_why_not(
     writer: RecordingWriter,
 ) -> None:

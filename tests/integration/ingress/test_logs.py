@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+from hashlib import sha256
+from ipaddress import ip_network
 
 import pytest
 
@@ -123,6 +125,38 @@ async def test_a_flood_of_refusals_is_a_few_lines_that_tell_how_many_are_missing
     assert len(ours) == 1
     assert sum(1 + line.get("suppressed", 0) for line in theirs) == flood + 1
     assert len(theirs) < flood / 2
+
+
+async def test_a_signature_that_is_right_for_other_bytes_tells_what_came(
+    writer: RecordingWriter, log: CapturedLog
+) -> None:
+    """A proxy that changed the body can be found: the sender knows what it had signed."""
+    changed = PRIVATE.replace(b":", b": ")
+    raw = request_bytes(changed, headers=signed(PRIVATE))
+    async with public_port(writer) as place:
+        for _ in range(LINES_A_SECOND * 2):
+            assert (await ask(place.port, raw)).code == "signature_invalid"
+        await ask(place.port, request_bytes(path="/webhooks/nobody"))
+    lines = [line for line in log.lines if line["event"] == "delivery_refused"]
+    told = [line for line in lines if line["code"] == "signature_invalid"]
+    assert told[0]["body_bytes"] == len(changed)
+    assert told[0]["body_sha256"] == sha256(changed).hexdigest()[:12]
+    assert CARD not in log.text
+    assert len(told) < LINES_A_SECOND * 2
+    assert all("body_sha256" not in line for line in lines if line["status"] == 404)
+
+
+async def test_the_client_is_told_through_the_proxies_that_are_trusted(
+    writer: RecordingWriter, log: CapturedLog
+) -> None:
+    headers = {"X-Forwarded-For": "6.6.6.6, 203.0.113.5"}
+    raw = request_bytes(path="/webhooks/nobody", headers=headers)
+    async with public_port(writer, trusted_proxies=(ip_network("127.0.0.0/8"),)) as place:
+        await ask(place.port, raw)
+    async with public_port(writer) as place:
+        await ask(place.port, raw)
+    lines = [line for line in log.lines if line["event"] == "delivery_refused"]
+    assert [line["client"] for line in lines] == ["203.0.113.5", "127.0.0.1"]
 
 
 @pytest.mark.parametrize("path", ["/webhooks/a\x1b[2J", "/webhooks/" + "a" * 4000, "/webhooks/%0a"])

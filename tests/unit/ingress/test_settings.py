@@ -35,7 +35,9 @@ def test_every_setting_is_read() -> None:
             "DURABILITY_ASSERTED": "yes",
             "MAX_BODY_BYTES": "2048",
             "MAX_BYTES_IN_FLIGHT": "4096",
+            "MAX_HEADER_BYTES": "16384",
             "MAX_CONNECTIONS": "7",
+            "TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1,,::1",
             "HEADER_TIMEOUT": "1s",
             "BODY_TIMEOUT": "2s",
             "KEEPALIVE_TIMEOUT": "3s",
@@ -49,7 +51,12 @@ def test_every_setting_is_read() -> None:
     assert settings.address == Address("INGRESS", ("0.0.0.0", "::"), 0)  # noqa: S104  # an example
     assert settings.admin == Address("INGRESS_ADMIN", ("::1",), 0)
     assert settings.durability == Durability(Mode.REPLICA, replicas=2, timeout=0.3, asserted=True)
-    assert settings.limits == Limits(2048, 4096, 7, 1.0, 2.0, 3.0)
+    assert settings.limits == Limits(2048, 4096, 7, 1.0, 2.0, 3.0, 16384)
+    assert [str(each) for each in settings.trusted_proxies] == [
+        "10.0.0.0/8",
+        "192.0.2.1/32",
+        "::1/128",
+    ]
     assert settings.backlog == BacklogLimits(10, 5)
     assert (settings.drain_delay, settings.drain_seconds) == (0.0, 4.0)
 
@@ -57,6 +64,26 @@ def test_every_setting_is_read() -> None:
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
+        (
+            {"MAX_HEADER_BYTES": "65537"},
+            "MAX_HEADER_BYTES: expected a whole number from 1024 to 65536, got '65537'",
+        ),
+        (
+            {"TRUSTED_PROXIES": "10.0.0.0/8,proxy.example"},
+            (
+                "TRUSTED_PROXIES: expected addresses and networks, such as 10.0.0.0/8,192.0.2.1, "
+                "got "
+                "'proxy.example' ('proxy.example' does not appear to be an IPv4 or IPv6 network)"
+            ),
+        ),
+        (
+            {"TRUSTED_PROXIES": "10.0.0.1/8"},
+            (
+                "TRUSTED_PROXIES: expected addresses and networks, such as 10.0.0.0/8,192.0.2.1, "
+                "got "
+                "'10.0.0.1/8' (10.0.0.1/8 has host bits set)"
+            ),
+        ),
         (
             {"INGRESS_PORT": "http"},
             "INGRESS_PORT: expected a port from 0 to 65535, got 'http'",
