@@ -102,15 +102,19 @@ def signed_headers(endpoint: Endpoint, event_type: str, body: bytes) -> dict[str
     """The headers of a delivery, signed with the endpoint's first active secret.
 
     Raises:
-        SendError: none of its secrets is active.
+        SendError: none of its secrets is active, or the first one can only verify.
     """
     now = time()
     secrets = endpoint.active_secrets(now)
     if not secrets:
         raise SendError(f"ENDPOINT: expected one with an active secret, got {endpoint.id!r}")
-    signed = signature.sign(
-        endpoint.scheme, body, secrets[0], now=now, message_id=f"msg_{uuid4().hex}"
-    )
+    try:
+        signed = signature.sign(
+            endpoint.scheme, body, secrets[0], now=now, message_id=f"msg_{uuid4().hex}"
+        )
+    except ValueError as exc:  # the endpoints file has let in what verifies
+        expected = "one whose first active secret signs"
+        raise SendError(f"ENDPOINT: expected {expected}, got {endpoint.id!r}: {exc}") from None
     return {
         "Content-Type": "application/json",
         "User-Agent": "sellfern-ingress-send",

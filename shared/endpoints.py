@@ -318,9 +318,7 @@ class _Table:
 
     def _refuse_useless(self, secret: EndpointSecret, scheme: signature.Scheme) -> None:
         """A secret that the scheme finds no key in would silently verify nothing."""
-        try:
-            signature.sign(scheme, b"", secret.value.reveal().encode(), now=0.0, message_id="")
-        except ValueError:
+        if not signature.has_key(scheme, secret.value.reveal().encode()):
             expected = f"{scheme.secret_encoding} secrets, as the scheme {scheme.name} needs them"
             self.refuse("secrets", expected, "one without a key in it")
 

@@ -1,15 +1,30 @@
-"""Signs deliveries and verifies them, by HMAC schemes that are described as data."""
+"""Signs deliveries and verifies them, by schemes that are described as data."""
 
 import base64
 import binascii
 import hmac
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
-from shared.durations import parse_duration
 from shared.errors import SignatureError
+from shared.sellfern import ed25519, scheme_table, timestamps
+from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, Scheme
+
+__all__ = [
+    "INVALID",
+    "MISSING",
+    "MOST_SIGNATURES",
+    "SELLFERN",
+    "STANDARD_WEBHOOKS",
+    "TIMESTAMPED",
+    "Headers",
+    "Scheme",
+    "has_key",
+    "scheme_from_table",
+    "sign",
+    "verify",
+]
 
 MISSING: Final = "signature_missing"
 INVALID: Final = "signature_invalid"
@@ -19,12 +34,7 @@ MOST_SIGNATURES: Final = 16
 
 _MOST_HEADER: Final = 4096
 _PROOFS: Final = 32  # signatures tried: among so many each letter of either encoding occurs
-_TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
-_PLACES: Final = ("{id}", "{timestamp}", "{body}")
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
-
-Encoding = Literal["hex", "base64"]
-Algorithm = Literal["sha256", "sha512"]
+_MOST_PUBLIC: Final = 4  # signatures of public keys: one is as dear as a hundred others
 
 
 class Headers(Protocol):
@@ -36,75 +46,11 @@ class Headers(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Scheme:
-    """How a delivery is signed.
-
-    Attributes:
-        name: for people.
-        header: the header with the signature.
-        prefix: what stands before a signature, such as ``sha256=``.
-        encoding: lower-case hex, or base64 with padding.
-        algorithm: the hash under the HMAC.
-        signed: what is signed: ``{body}``, or with ``{timestamp}`` and ``{id}`` before it.
-        separator: between several signatures in the header; empty where there is one.
-        id_header: where ``{id}`` is from.
-        timestamp_header: where ``{timestamp}`` is from, unless it is in the header itself.
-        timestamp_field: in a header such as ``t=…,v1=…`` the field with the timestamp.
-        tolerance: seconds that a timestamp may be off; ``None`` where none is signed.
-        secret_encoding: whether the key is the secret itself or what its base64 stands for.
-        secret_prefix: taken off before the base64 is decoded.
-    """
-
-    name: str
-    header: str
-    prefix: str = ""
-    encoding: Encoding = "hex"
-    algorithm: Algorithm = "sha256"
-    signed: str = "{body}"
-    separator: str = ""
-    id_header: str = ""
-    timestamp_header: str = ""
-    timestamp_field: str = ""
-    tolerance: float | None = None
-    secret_encoding: Literal["raw", "base64"] = "raw"
-    secret_prefix: str = ""
-
-
-SELLFERN: Final = Scheme("sellfern", "X-Sellfern-Signature")
-"""As published: lower-case hex HMAC-SHA256 of the raw body (source: legacy integration pages)."""
-
-STANDARD_WEBHOOKS: Final = Scheme(
-    "standard-webhooks",
-    "webhook-signature",
-    prefix="v1,",
-    encoding="base64",
-    signed="{id}.{timestamp}.{body}",
-    separator=" ",
-    id_header="webhook-id",
-    timestamp_header="webhook-timestamp",
-    tolerance=300.0,
-    secret_encoding="base64",
-    secret_prefix="whsec_",
-)
-"""The Standard Webhooks specification, symmetric signatures."""
-
-TIMESTAMPED: Final = Scheme(
-    "timestamped",
-    "X-Sellfern-Signature",
-    prefix="v1=",
-    signed="{timestamp}.{body}",
-    separator=",",
-    timestamp_field="t",
-    tolerance=300.0,
-)
-"""One header in the style ``t=…,v1=…``, should the vendor come to sign a time as well."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Claim:
     """What the headers say: the candidates, and what is signed beside the body."""
 
     candidates: list[bytes]
+    public: list[bytes]
     timestamp: str = ""
     message_id: str = ""
 
@@ -135,16 +81,18 @@ def verify(
     content = _content(scheme, claim.message_id, claim.timestamp, body)
     verified = -1
     for number, secret in enumerate(secrets):
-        key = _key(scheme, secret)
-        if not key:
-            continue
-        expected = _encoded(scheme, hmac.digest(key, content, scheme.algorithm))
-        for candidate in claim.candidates:
-            if hmac.compare_digest(expected, candidate):
-                verified = number
+        if _has_signed(scheme, secret, content, claim):
+            verified = number
     if verified < 0:
         raise SignatureError(INVALID, "the signature was made with none of the endpoint's secrets")
     return verified
+
+
+def has_key(scheme: Scheme, secret: bytes) -> bool:
+    """Whether there is a key in a secret; one without would silently verify nothing."""
+    if _is_public(scheme, secret):
+        return ed25519.public_key(_public_key(scheme, secret)) is not None
+    return bool(_key(scheme, secret))
 
 
 def sign(
@@ -160,12 +108,14 @@ def sign(
         message_id: of this delivery, for the schemes that sign one.
 
     Raises:
-        ValueError: the secret has no key in it, as the scheme reads it.
+        ValueError: the secret has no key in it, as the scheme reads it, or only a public one.
     """
+    if _is_public(scheme, secret):
+        raise ValueError(f"a public key ({scheme.public_secret_prefix}…) verifies, but can't sign")
     key = _key(scheme, secret)
     if not key:
         raise ValueError(f"expected a {scheme.secret_encoding} secret for {scheme.name}")
-    timestamp = str(int(now))
+    timestamp = timestamps.written(now, scheme.timestamp_format)
     content = _content(scheme, message_id, timestamp, body)
     signature = _encoded(scheme, hmac.digest(key, content, scheme.algorithm)).decode()
     value = scheme.prefix + signature
@@ -182,18 +132,41 @@ def sign(
 def _read(scheme: Scheme, headers: Headers) -> _Claim:
     value = _header(headers, scheme.header)
     parts = value.split(scheme.separator) if scheme.separator else [value]
-    candidates = [
-        part.removeprefix(scheme.prefix).encode("utf-8", "surrogatepass")
-        for part in map(str.strip, parts)
-        if part.startswith(scheme.prefix)
-    ]
-    if len(candidates) > MOST_SIGNATURES:
-        raise SignatureError(INVALID, f"{scheme.header}: more than {MOST_SIGNATURES} signatures")
+    candidates = _candidates(scheme, parts, scheme.prefix, MOST_SIGNATURES)
+    if scheme.either_case:
+        candidates = [each.lower() for each in candidates]
     return _Claim(
         candidates,
+        _candidates(scheme, parts, scheme.public_prefix, _MOST_PUBLIC)
+        if scheme.public_prefix
+        else [],
         _timestamp(scheme, headers, parts),
         _header(headers, scheme.id_header) if scheme.id_header else "",
     )
+
+
+def _candidates(scheme: Scheme, parts: list[str], prefix: str, most: int) -> list[bytes]:
+    found = [
+        part.removeprefix(prefix).encode("utf-8", "surrogatepass")
+        for part in map(str.strip, parts)
+        if part.startswith(prefix)
+    ]
+    if len(found) > most:
+        raise SignatureError(INVALID, f"{scheme.header}: more than {most} signatures")
+    return found
+
+
+def _has_signed(scheme: Scheme, secret: bytes, content: bytes, claim: _Claim) -> bool:
+    """Whether one of the candidates is this secret's."""
+    if _is_public(scheme, secret):
+        key = _public_key(scheme, secret)
+        return any(ed25519.verifies(key, content, _decoded(each)) for each in claim.public)
+    key = _key(scheme, secret)
+    if not key:
+        return False
+    expected = _encoded(scheme, hmac.digest(key, content, scheme.algorithm))
+    # All of them are compared, whichever it is: the time tells nothing.
+    return sum(hmac.compare_digest(expected, each) for each in claim.candidates) > 0
 
 
 def _header(headers: Headers, name: str) -> str:
@@ -223,26 +196,58 @@ def _timestamp(scheme: Scheme, headers: Headers, parts: list[str]) -> str:
 def _check_time(scheme: Scheme, timestamp: str, now: float) -> None:
     if scheme.tolerance is None:
         return
-    if not _TIMESTAMP.fullmatch(timestamp):
-        raise SignatureError(INVALID, "the timestamp is not a number of seconds")
-    if abs(now - int(timestamp)) > scheme.tolerance:
+    signed_at = timestamps.seconds(timestamp, scheme.timestamp_format)
+    if signed_at is None:
+        expected = timestamps.NAMES[scheme.timestamp_format]
+        raise SignatureError(INVALID, f"the timestamp is not {expected}")
+    if abs(now - signed_at) > scheme.tolerance:
         raise SignatureError(INVALID, f"the timestamp is more than {scheme.tolerance:g} s off")
 
 
 def _content(scheme: Scheme, message_id: str, timestamp: str, body: bytes) -> bytes:
     if scheme.signed == "{body}":  # nothing to copy
         return body
-    head = scheme.signed.removesuffix("{body}")
-    head = head.replace("{timestamp}", timestamp).replace("{id}", message_id)
-    return head.encode("utf-8", "surrogatepass") + body
+    head, _, tail = (
+        text.replace("{timestamp}", timestamp)
+        .replace("{id}", message_id)
+        .encode("utf-8", "surrogatepass")
+        for text in scheme.signed.partition("{body}")
+    )
+    return head + body + tail
 
 
 def _key(scheme: Scheme, secret: bytes) -> bytes:
     """The HMAC key in a secret; empty where there is none, which nobody may sign with."""
-    if scheme.secret_encoding == "raw":
-        return secret
+    match scheme.secret_encoding:
+        case "raw":
+            return secret
+        case "base64":
+            return _decoded(secret.removeprefix(scheme.secret_prefix.encode()))
+        case "hex":
+            return _unhexed(secret.removeprefix(scheme.secret_prefix.encode()))
+
+
+def _unhexed(text: bytes) -> bytes:
+    """What hex stands for, in either case; empty where it is none."""
     try:
-        return base64.b64decode(secret.removeprefix(scheme.secret_prefix.encode()), validate=True)
+        return binascii.unhexlify(text)
+    except binascii.Error:
+        return b""
+
+
+def _is_public(scheme: Scheme, secret: bytes) -> bool:
+    prefix = scheme.public_secret_prefix
+    return bool(prefix) and secret.startswith(prefix.encode())
+
+
+def _public_key(scheme: Scheme, secret: bytes) -> bytes:
+    return _decoded(secret.removeprefix(scheme.public_secret_prefix.encode()))
+
+
+def _decoded(text: bytes) -> bytes:
+    """What base64 stands for, padded or not; empty where it is none."""
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except binascii.Error:
         return b""
 
@@ -252,37 +257,12 @@ def _encoded(scheme: Scheme, digest: bytes) -> bytes:
 
 
 def scheme_from_table(table: Mapping[str, Any]) -> Scheme:
-    """The scheme that a table of the endpoints file describes.
+    """The scheme that a table of the endpoints file describes, once it has proven to work.
 
     Raises:
         ValueError: what is wrong with it: the key, what was expected, what was got.
     """
-    for key in table:
-        if key not in _READERS:
-            raise ValueError(f"{key!r}: expected one of {', '.join(_READERS)}")
-    if "header" not in table:
-        raise ValueError("no 'header', which every scheme needs")
-    fields = {key: _READERS[key](key, value) for key, value in table.items()}
-    return _proven(_consistent(Scheme("described", **fields)))
-
-
-def _consistent(scheme: Scheme) -> Scheme:
-    """Check what one key says against the others."""
-    with_time = "{timestamp}" in scheme.signed
-    if not scheme.signed.endswith("{body}"):
-        raise ValueError(f"'signed': expected it to end in {{body}}, got {scheme.signed!r}")
-    if with_time != bool(scheme.timestamp_header or scheme.timestamp_field):
-        raise ValueError(
-            "'signed': expected {timestamp} exactly where timestamp_header or timestamp_field "
-            "says where it is"
-        )
-    if ("{id}" in scheme.signed) != bool(scheme.id_header):
-        raise ValueError("'signed': expected {id} exactly where id_header says where it is")
-    if with_time != (scheme.tolerance is not None):
-        raise ValueError("'tolerance': expected exactly where {timestamp} is signed")
-    if scheme.timestamp_field and not scheme.separator:
-        raise ValueError("'separator': expected one between the fields, such as ','")
-    return scheme
+    return _proven(scheme_table.read(table))
 
 
 class _SignedHeaders:
@@ -298,7 +278,8 @@ class _SignedHeaders:
 
 def _proven(scheme: Scheme) -> Scheme:
     """Refuse what would silently verify nothing, such as a separator that may be in a signature."""
-    secret = scheme.secret_prefix.encode() + base64.b64encode(b"a key")
+    # In hex and in base64 alike.
+    secret = scheme.secret_prefix.encode() + b"abcdef0123456789"
     for number in range(_PROOFS):
         body = b"%d" % number
         headers = _SignedHeaders(sign(scheme, body, secret, now=0.0, message_id="a message"))
@@ -310,57 +291,3 @@ def _proven(scheme: Scheme) -> Scheme:
                 f"got a scheme whose own signatures fail: {exc}"
             ) from exc
     return scheme
-
-
-def _text(key: str, value: object) -> str:
-    if not isinstance(value, str) or len(value) > 64 or not value.isprintable():  # noqa: PLR2004
-        raise ValueError(f"{key!r}: expected a short text, got {value!r:.40}")
-    return value
-
-
-def _header_name(key: str, value: object) -> str:
-    if not isinstance(value, str) or not _HEADER_NAME.fullmatch(value):
-        raise ValueError(f"{key!r}: expected the name of a header, got {value!r:.40}")
-    return value
-
-
-def _one_of(*options: str) -> Callable[[str, object], str]:
-    def read(key: str, value: object) -> str:
-        if value not in options:
-            raise ValueError(f"{key!r}: expected one of {', '.join(options)}, got {value!r:.40}")
-        return str(value)
-
-    return read
-
-
-def _template(key: str, value: object) -> str:
-    text = _text(key, value)
-    rest = text
-    for place in _PLACES:
-        rest = rest.replace(place, "", 1)
-    if "{" in rest or "}" in rest:
-        raise ValueError(f"{key!r}: expected {', '.join(_PLACES)} once each, got {value!r:.40}")
-    return text
-
-
-def _seconds(key: str, value: object) -> float:
-    try:
-        return parse_duration(_text(key, value))
-    except ValueError as exc:
-        raise ValueError(f"{key!r}: expected a duration such as '5m', got {value!r:.40}") from exc
-
-
-_READERS: Final[Mapping[str, Callable[[str, object], Any]]] = {
-    "header": _header_name,
-    "prefix": _text,
-    "encoding": _one_of("hex", "base64"),
-    "algorithm": _one_of("sha256", "sha512"),
-    "signed": _template,
-    "separator": _text,
-    "id_header": _header_name,
-    "timestamp_header": _header_name,
-    "timestamp_field": _text,
-    "tolerance": _seconds,
-    "secret_encoding": _one_of("raw", "base64"),
-    "secret_prefix": _text,
-}

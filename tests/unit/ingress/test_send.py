@@ -53,6 +53,15 @@ def test_an_endpoint_near_none_is_told_all() -> None:
         find_endpoint(endpoints(), "xyz")
 
 
+def test_an_endpoint_with_a_public_key_alone_is_not_sent_to() -> None:
+    known = endpoints(
+        '[[endpoint]]\nid = "acme"\norganization_id = "o"\nscheme = "standard-webhooks"\n'
+        'secrets = ["whpk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]'
+    )
+    with pytest.raises(SendError, match="expected one whose first active secret signs"):
+        signed_headers(known["acme"], "order.updated", b"{}")
+
+
 def test_an_event_left_alone_is_a_new_one_of_now_and_of_its_endpoint(acme: Endpoint) -> None:
     first, second = (decode(envelope(acme, "order.updated")) for _ in range(2))
     assert first.type == "order.updated"

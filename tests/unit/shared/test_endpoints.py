@@ -1,5 +1,6 @@
 """The endpoints file: what it may say, and what it is told when it is wrong."""
 
+import base64
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -81,6 +82,16 @@ def test_all_that_can_be_said_is_kept() -> None:
     profile = endpoints.organizations()["org_1"]
     assert (profile.id, profile.weight, profile.concurrency) == ("org_1", 2.0, 1)
     assert profile.settings == {"erp": "https://erp.example"}
+
+
+def test_a_public_key_is_a_secret_of_standard_webhooks_and_a_private_one_is_not() -> None:
+    public = "whpk_" + base64.b64encode(bytes(range(32))).decode()
+    text = ACME.replace(SECRET, public) + 'scheme = "standard-webhooks"\n'
+    assert parse(text)["acme"].active_secrets(0) == [public.encode()]
+    for wrong in (public.replace("whpk_", "whsk_"), public[:-4], "whpk_"):
+        message = error(text.replace(public, wrong))
+        assert "one without a key in it" in message
+        assert wrong not in message
 
 
 def test_githubs_published_example_verifies_by_a_described_hmac() -> None:

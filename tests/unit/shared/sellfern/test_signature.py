@@ -4,19 +4,25 @@ import base64
 import hashlib
 import hmac
 from dataclasses import replace
+from datetime import UTC, datetime
+from time import time
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from shared.errors import SignatureError
+from shared.sellfern import ed25519
 from shared.sellfern.signature import (
     SELLFERN,
     STANDARD_WEBHOOKS,
     TIMESTAMPED,
     Scheme,
+    has_key,
     scheme_from_table,
     sign,
     verify,
@@ -290,7 +296,17 @@ def test_a_described_scheme_says_everything_about_an_hmac() -> None:
         ({"header": "h", "encoding": "HEX"}, "'encoding': expected one of hex, base64, got 'HEX'"),
         ({"header": "h", "prefix": 1}, "'prefix': expected a short text, got 1"),
         ({"header": "h", "signed": "{bdy}"}, "'signed': expected {id}, {timestamp}, {body} once"),
-        ({"header": "h", "signed": "{body}."}, "'signed': expected it to end in {body}"),
+        ({"header": "h", "signed": "."}, "'signed': expected {body} in it, got '.'"),
+        ({"header": "h", "signed": "{body}{body}"}, "'signed': expected {id}, {timestamp}, {body}"),
+        (
+            {"header": "h", "timestamp_format": "rfc3339"},
+            "'timestamp_format': expected only where {timestamp} is signed",
+        ),
+        (
+            {"header": "h", "timestamp_format": "unix"},
+            "'timestamp_format': expected one of seconds, milliseconds, rfc3339, got 'unix'",
+        ),
+        ({"header": "h", "secret_encoding": "hexadecimal"}, "expected one of raw, base64, hex"),
         ({"header": "h", "signed": "{timestamp}{body}"}, "expected {timestamp} exactly where"),
         ({"header": "h", "signed": "{id}{body}"}, "expected {id} exactly where id_header"),
         (
@@ -335,6 +351,149 @@ def test_a_scheme_that_cannot_be_is_told_what_was_expected(
     assert message in str(caught.value)
 
 
+HEX_KEYS = scheme_from_table(
+    {
+        "header": "X-Sig",
+        "signed": "{body}{timestamp}",
+        "timestamp_header": "X-Time",
+        "timestamp_format": "milliseconds",
+        "tolerance": "5m",
+        "secret_encoding": "hex",
+    }
+)
+
+
+def test_the_time_may_come_behind_the_body_and_the_key_be_written_in_hex() -> None:
+    stamp = str(int(NOW * 1000) + 123)
+    good = hmac.new(b"\x01\xab", BODY + stamp.encode(), hashlib.sha256).hexdigest()
+    headers = {"X-Sig": good, "X-Time": stamp}
+    for secret in (b"01ab", b"01AB"):
+        assert verify(HEX_KEYS, BODY, CIMultiDict(headers), [secret], NOW) == 0
+    for secret in (b"01a", b"01 ab", b"zz", b"", b"\xff"):
+        assert not has_key(HEX_KEYS, secret)
+        with pytest.raises(SignatureError):
+            verify(HEX_KEYS, BODY, CIMultiDict(headers), [secret], NOW)
+
+
+def test_a_described_scheme_takes_hex_in_either_case_and_sellferns_own_does_not() -> None:
+    headers = sign(GITHUB, BODY, SECRET, now=NOW, message_id="m")
+    upper = headers[GITHUB.header].upper().replace("SHA256=", "sha256=")
+    assert verify(GITHUB, BODY, CIMultiDict({GITHUB.header: upper}), [SECRET], NOW) == 0
+    in_base64 = sign(SHA512, BODY, SECRET, now=NOW, message_id="m")
+    assert refused(SHA512, {name: value.upper() for name, value in in_base64.items()})
+
+
+@pytest.mark.parametrize(
+    ("form", "written", "off"),
+    [
+        ("milliseconds", "1795000000999", 0.999),
+        ("milliseconds", "1795000301000", None),
+        ("milliseconds", "1795000000", None),  # seconds, where milliseconds are meant
+        ("milliseconds", "1795000000.5", None),
+        ("rfc3339", "2026-11-18T11:06:40Z", 0),
+        ("rfc3339", "2026-11-18T12:06:40.123456789+01:00", 0.123),
+        ("rfc3339", "2026-11-18T11:06:40", None),
+        ("rfc3339", "2026-02-31T11:06:40Z", None),
+        ("rfc3339", "9999-12-31T23:59:59-23:59", None),
+        ("rfc3339", "2026-11-18T11:12:00Z", None),
+        ("rfc3339", "1795000000", None),
+    ],
+)
+def test_a_time_is_written_as_the_scheme_says(form: Any, written: str, off: float | None) -> None:
+    scheme = scheme_from_table(
+        {
+            "header": "X-Sig",
+            "signed": "{timestamp}.{body}",
+            "timestamp_header": "X-Time",
+            "timestamp_format": form,
+            "tolerance": "5m",
+        }
+    )
+    good = hmac.new(SECRET, written.encode() + b"." + BODY, hashlib.sha256).hexdigest()
+    headers = {"X-Sig": good, "X-Time": written}
+    if off is None:
+        assert refused(scheme, headers) == "signature_invalid"
+    else:
+        for now in (NOW - 299, NOW + off, NOW + 299):
+            assert verify(scheme, BODY, CIMultiDict(headers), [SECRET], now) == 0
+
+
+PRIVATE_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+PUBLIC = b"whpk_" + base64.b64encode(PRIVATE_KEY.public_key().public_bytes_raw())
+
+
+def asymmetric(body: bytes = BODY, key: Ed25519PrivateKey = PRIVATE_KEY) -> dict[str, str]:
+    """The headers of a delivery that is signed by a private key."""
+    signature = base64.b64encode(key.sign(b"msg_1.1795000000." + body)).decode()
+    return {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": "1795000000",
+        "webhook-signature": f"v1a,{signature}",
+    }
+
+
+def test_a_public_key_verifies_what_its_private_key_signed() -> None:
+    headers = asymmetric()
+    assert verify(STANDARD_WEBHOOKS, BODY, CIMultiDict(headers), [SECRET, PUBLIC], NOW) == 1
+    other = asymmetric(key=Ed25519PrivateKey.generate())["webhook-signature"]
+    both = {**headers, "webhook-signature": f"{other} v1,AAAA {headers['webhook-signature']}"}
+    assert verify(STANDARD_WEBHOOKS, BODY, CIMultiDict(both), [PUBLIC], NOW) == 0
+    symmetric = sign(STANDARD_WEBHOOKS, BODY, SECRET, now=NOW, message_id="msg_1")
+    as_other = symmetric["webhook-signature"].replace("v1,", "v1a,")
+    for value in (other, as_other, "v1a,", "v1a,é", "v1a,AAAA", f"{headers['webhook-signature']}x"):
+        odd = CIMultiDict({**headers, "webhook-signature": value})
+        with pytest.raises(SignatureError) as caught:
+            verify(STANDARD_WEBHOOKS, BODY, odd, [PUBLIC, SECRET], NOW)
+        assert caught.value.code == "signature_invalid"
+    with pytest.raises(SignatureError):
+        verify(STANDARD_WEBHOOKS, BODY + b" ", CIMultiDict(headers), [PUBLIC], NOW)
+    with pytest.raises(SignatureError):  # as a symmetric key, everybody would know it
+        verify(STANDARD_WEBHOOKS, BODY, CIMultiDict(symmetric), [PUBLIC], NOW)
+
+
+def test_a_public_key_does_not_sign_and_half_a_one_is_none() -> None:
+    with pytest.raises(ValueError, match="verifies, but can't sign"):
+        sign(STANDARD_WEBHOOKS, BODY, PUBLIC, now=NOW, message_id="m")
+    assert has_key(STANDARD_WEBHOOKS, PUBLIC)
+    for secret in (b"whpk_", PUBLIC[:-4], PUBLIC + b"AAAA", b"whpk_!", b"whsk_" + PUBLIC[5:]):
+        assert not has_key(STANDARD_WEBHOOKS, secret)
+
+
+def test_a_header_full_of_a_private_keys_signatures_is_refused_before_one_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ed25519, "verifies", None)
+    headers = asymmetric()
+    headers["webhook-signature"] = " ".join([headers["webhook-signature"]] * 5)
+    with pytest.raises(SignatureError, match="more than 4 signatures"):
+        verify(STANDARD_WEBHOOKS, BODY, CIMultiDict(headers), [PUBLIC], NOW)
+
+
+@given(
+    key=st.binary(min_size=1, max_size=80),
+    text=st.text(max_size=80),
+    padding=st.sampled_from(["=", ""]),
+)
+def test_the_reference_library_and_this_verify_what_the_other_signed(
+    key: bytes, text: str, padding: str
+) -> None:
+    secret = "whsec_" + base64.b64encode(key).decode().replace("=", padding)
+    body, now = text.encode(), time()
+    reference = Webhook(secret)
+    ours = sign(STANDARD_WEBHOOKS, body, secret.encode(), now=now, message_id="msg_1")
+    reference.verify(body, ours, json_parse=False)
+    moment = datetime.fromtimestamp(int(now), UTC)
+    theirs = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(now)),
+        "webhook-signature": reference.sign("msg_1", moment, text),
+    }
+    assert ours == theirs
+    verify(STANDARD_WEBHOOKS, body, CIMultiDict(theirs), [secret.encode()], now)
+    with pytest.raises(WebhookVerificationError):
+        reference.verify(body + b" ", ours, json_parse=False)
+
+
 _SHORT = st.sampled_from(["", "v1=", "v1,", "t=", "t", " v", "x ", ",", " ", "a", "=", ";", ", "])
 _NAMES = st.sampled_from(["X-Signature", "x-signature", "X-Id", "X-Time"])
 _TABLES = st.fixed_dictionaries(
@@ -344,14 +503,22 @@ _TABLES = st.fixed_dictionaries(
         "encoding": st.sampled_from(["hex", "base64"]),
         "algorithm": st.sampled_from(["sha256", "sha512"]),
         "signed": st.sampled_from(
-            ["{body}", "{timestamp}.{body}", "{id}.{body}", "{id}{timestamp}{body}"]
+            [
+                "{body}",
+                "{timestamp}.{body}",
+                "{id}.{body}",
+                "{id}{timestamp}{body}",
+                "{body}{timestamp}",
+                "v0:{body}.{id}",
+            ]
         ),
         "separator": _SHORT,
         "id_header": _NAMES,
         "timestamp_header": _NAMES,
         "timestamp_field": _SHORT,
         "tolerance": st.sampled_from(["0", "5m"]),
-        "secret_encoding": st.sampled_from(["raw", "base64"]),
+        "timestamp_format": st.sampled_from(["seconds", "milliseconds", "rfc3339"]),
+        "secret_encoding": st.sampled_from(["raw", "base64", "hex"]),
         "secret_prefix": _SHORT,
     },
 )
@@ -365,7 +532,8 @@ def test_a_scheme_that_is_taken_verifies_what_it_signs(
         scheme = scheme_from_table(table)
     except ValueError:
         return
-    secret = scheme.secret_prefix.encode() + base64.b64encode(key)
+    encoded = key.hex().encode() if scheme.secret_encoding == "hex" else base64.b64encode(key)
+    secret = scheme.secret_prefix.encode() + encoded
     headers = sign(scheme, body, secret, now=NOW, message_id="msg_1")
     verify(scheme, body, CIMultiDict(headers), [secret], NOW)
     for name in headers:
