@@ -33,6 +33,7 @@ class Arrivals:
         self._sent: Counter[int] = Counter()
         self._read: Counter[int] = Counter()
         self._connections: dict[int, Connection] = {}
+        self._clients: dict[Connection, int] = {}
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Take every connection and every read down."""
@@ -42,12 +43,11 @@ class Arrivals:
             client = transport.get_extra_info("peername")[1]
             self._sent[client] = self._read[client] = 0
             self._connections[client] = connection
+            self._clients[connection] = client
             made(connection, transport)
 
         def data_received(connection: Connection, data: bytes) -> None:
-            for client, known in self._connections.items():
-                if known is connection:
-                    self._read[client] += len(data)
+            self._read[self._clients[connection]] += len(data)
             received(connection, data)
 
         monkeypatch.setattr(Connection, "connection_made", connection_made)

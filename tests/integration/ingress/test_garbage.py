@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from tests.integration.ingress.public_port import (
     connections,
     until,
 )
+from tests.integration.ingress.segments import Arrivals
 
 HEAD = request_bytes()[: -len(BODY)]
 PIECES = [
@@ -54,6 +56,8 @@ PIECES = [
     b"Connection: keep-alive\r\n",
     b"Connection: upgrade\r\nUpgrade: websocket\r\n",
     b"Connection: upgrade\r\nUpgrade: h2c\r\n",
+    HEAD[:-2] + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"Content-Length: 5\r\n",
     b"Content-Length: 99999999999\r\n",
     b"Transfer-Encoding: chunked\r\n",
@@ -75,6 +79,8 @@ PIECES = [
 ANSWER = re.compile(
     rb"HTTP/(?:0\.9|1\.0|1\.1|2\.0) (\d{3}) [A-Za-z ]+\r\n((?:[A-Z][^\r\n]*\r\n)+)\r\n"
 )
+_README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+DOCUMENTED = _README.partition("## Ingress answers\n")[2].partition("\n## ")[0]
 STATUSES = {202, 400, 401, 404, 405, 408, 413, 415, 431}
 
 parts = st.lists(
@@ -108,16 +114,19 @@ class Port:
     def close(self) -> None:
         self._runner.run(self._stack.aclose())
 
-    def answers(self, parts: list[bytes]) -> bytes:
-        """All that is said to a client that sends these parts and then ends its side."""
-        return self._runner.run(self._answers(parts))
+    def answers(self, parts: list[bytes], *, reads: Arrivals | None = None) -> bytes:
+        """All that is said to a client that sends these parts and then ends its side.
 
-    async def _answers(self, parts: list[bytes]) -> bytes:
+        With the arrivals at the port, each part is a read of its own there.
+        """
+        return self._runner.run(self._answers(parts, reads))
+
+    async def _answers(self, parts: list[bytes], reads: Arrivals | None) -> bytes:
         async with asyncio.timeout(PATIENCE), Client.to(self.place.port) as client:
             reading = asyncio.create_task(client.reader.read())
             with contextlib.suppress(OSError, RuntimeError):  # closed meanwhile
                 for part in parts:
-                    await client.send(part)
+                    await (reads.send(client, part, 1) if reads else client.send(part))
                     await asyncio.sleep(0)
                 client.writer.write_eof()
             with contextlib.suppress(ConnectionError):
@@ -145,7 +154,35 @@ def port(request: pytest.FixtureRequest) -> Iterator[Port]:
 def test_whatever_is_sent_the_answers_are_whole_and_nothing_is_left_open(
     port: Port, parts: list[bytes]
 ) -> None:
-    said = port.answers(parts)
+    check_answers(port.answers(parts))
+    port.let_go()
+    assert port.surprises == []
+
+
+@pytest.fixture(scope="module")
+def reads() -> Iterator[Arrivals]:
+    """What the port of this process has read."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        arrivals = Arrivals()
+        arrivals.watch(monkeypatch)
+        yield arrivals
+
+
+@pytest.mark.whole("it cuts by itself")
+@given(raw=parts.map(b"".join), cuts=st.lists(st.integers(0, 600), max_size=8).map(sorted))
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_sent_in_whatever_reads_every_answer_is_a_documented_one(
+    port: Port, reads: Arrivals, raw: bytes, cuts: list[int]
+) -> None:
+    ends = [*cuts, len(raw)]
+    segments = [raw[begin:end] for begin, end in zip([0, *cuts], ends, strict=True)]
+    check_answers(port.answers([each for each in segments if each], reads=reads))
+    port.let_go()
+    assert port.surprises == []
+
+
+def check_answers(said: bytes) -> None:
+    """Fail unless what was said is whole answers that the README tells of; a 503 is for us."""
     while said:
         said = said.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
         answer = ANSWER.match(said)
@@ -156,6 +193,7 @@ def test_whatever_is_sent_the_answers_are_whole_and_nothing_is_left_open(
         end = answer.end() + int(length[1])
         content = json.loads(said[answer.end() : end])
         assert set(content) in ({"success", "error", "meta"}, {"success", "data", "meta"})
+        if "error" in content:
+            assert f"{answer[1].decode()} `" in DOCUMENTED
+            assert f"`{content['error']['code']}`" in DOCUMENTED
         said = said[end:]
-    port.let_go()
-    assert port.surprises == []
