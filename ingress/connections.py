@@ -1,7 +1,7 @@
 """The connections of the public port: aiohttp's own, bounded in number, size and time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
 from typing import Any, Final, Protocol, cast
 
@@ -47,6 +47,9 @@ _log = get_logger()
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 """Answers a request; raises nothing."""
+
+
+_Finished = Coroutine[Any, Any, tuple[web.StreamResponse, bool]]
 
 
 class Misfits(Protocol):
@@ -274,12 +277,16 @@ class Connection(web.RequestHandler):
         self.is_left_unread = True
         return response
 
-    async def finish_response(
+    def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
+    ) -> _Finished:
         """Write an answer, and end what can't go on behind it in a way that lets it be read."""
-        resp, reset = await super().finish_response(request, resp, start_time)
-        if self.is_left_unread and not self._has_ended:
+        finished = super().finish_response(request, resp, start_time)
+        return self._let_read(finished) if self.is_left_unread else finished
+
+    async def _let_read(self, finished: _Finished) -> tuple[web.StreamResponse, bool]:
+        resp, reset = await finished
+        if not self._has_ended:
             self._force_close = True  # aiohttp leaves the transport to us, and drops what comes
             self._linger()
         return resp, reset

@@ -4,8 +4,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from shared.errors import SignatureError
 from shared.sellfern import ed25519, scheme_table, timestamps
@@ -45,8 +44,7 @@ class Headers(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
+class _Claim(NamedTuple):
     """What the headers say: the candidates, and what is signed beside the body."""
 
     candidates: list[bytes]
@@ -81,8 +79,15 @@ def verify(
     content = _content(scheme, claim.message_id, claim.timestamp, body)
     verified = -1
     for number, secret in enumerate(secrets):
-        if _has_signed(scheme, secret, content, claim):
-            verified = number
+        key = _key(scheme, secret)
+        if not key:
+            continue
+        expected = _encoded(scheme, hmac.digest(key, content, scheme.algorithm))
+        for candidate in claim.candidates:
+            if hmac.compare_digest(expected, candidate):
+                verified = number
+    if verified < 0 and scheme.public_prefix:
+        verified = _public_signer(scheme, secrets, content, claim)
     if verified < 0:
         raise SignatureError(INVALID, "the signature was made with none of the endpoint's secrets")
     return verified
@@ -135,14 +140,12 @@ def _read(scheme: Scheme, headers: Headers) -> _Claim:
     candidates = _candidates(scheme, parts, scheme.prefix, MOST_SIGNATURES)
     if scheme.either_case:
         candidates = [each.lower() for each in candidates]
-    return _Claim(
-        candidates,
-        _candidates(scheme, parts, scheme.public_prefix, _MOST_PUBLIC)
-        if scheme.public_prefix
-        else [],
-        _timestamp(scheme, headers, parts),
-        _header(headers, scheme.id_header) if scheme.id_header else "",
-    )
+    public = []
+    if scheme.public_prefix:
+        public = _candidates(scheme, parts, scheme.public_prefix, _MOST_PUBLIC)
+    timestamp = _timestamp(scheme, headers, parts)
+    message_id = _header(headers, scheme.id_header) if scheme.id_header else ""
+    return _Claim(candidates, public, timestamp, message_id)
 
 
 def _candidates(scheme: Scheme, parts: list[str], prefix: str, most: int) -> list[bytes]:
@@ -156,17 +159,15 @@ def _candidates(scheme: Scheme, parts: list[str], prefix: str, most: int) -> lis
     return found
 
 
-def _has_signed(scheme: Scheme, secret: bytes, content: bytes, claim: _Claim) -> bool:
-    """Whether one of the candidates is this secret's."""
-    if _is_public(scheme, secret):
+def _public_signer(scheme: Scheme, secrets: Sequence[bytes], content: bytes, claim: _Claim) -> int:
+    """The place of the public key that verifies one of the candidates; -1 where none does."""
+    for number, secret in enumerate(secrets):
+        if not _is_public(scheme, secret):
+            continue
         key = _public_key(scheme, secret)
-        return any(ed25519.verifies(key, content, _decoded(each)) for each in claim.public)
-    key = _key(scheme, secret)
-    if not key:
-        return False
-    expected = _encoded(scheme, hmac.digest(key, content, scheme.algorithm))
-    # All of them are compared, whichever it is: the time tells nothing.
-    return sum(hmac.compare_digest(expected, each) for each in claim.candidates) > 0
+        if any(ed25519.verifies(key, content, _decoded(each)) for each in claim.public):
+            return number
+    return -1
 
 
 def _header(headers: Headers, name: str) -> str:
