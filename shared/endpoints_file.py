@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from shared import metrics
-from shared.endpoints import Endpoints, ReadSecretFile, parse_endpoints
+from shared.endpoints import Endpoints
+from shared.endpoints_text import AllSecrets, FetchSecrets, joined, no_secrets, read_tables
 from shared.errors import SettingsError
 from shared.logs import get_logger
+from shared.secret_source import ReadSecretFile, SecretFetcher
 
 INTERVAL: Final = 0.5
 """Seconds between two looks at the files."""
@@ -43,11 +45,14 @@ class EndpointsFile:
     Args:
         path: the file.
         environ: where ``{ env = "…" }`` secrets are.
+        verifies: whether the secrets are needed. A worker verifies nothing, so it asks for none,
+            and they needn't be where it runs.
     """
 
-    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, environ: Mapping[str, str], *, verifies: bool = True) -> None:
         self._path = path
         self._environ = environ
+        self._verifies = verifies
         self._current: Endpoints | None = None
         self._applied: Mapping[Path, bytes | None] = {}
         self._seen: Mapping[Path, bytes | None] = {}
@@ -148,11 +153,12 @@ class EndpointsFile:
             why = getattr(exc, "strerror", None) or "not UTF-8"
             return SettingsError("ENDPOINTS_FILE", "a readable file", f"{self._path} ({why})")
         try:
-            return parse_endpoints(
-                text, path=self._path, environ=self._environ, read_secret_file=read
-            )
+            return joined(read_tables(text, self._path), self._secrets(read))
         except SettingsError as exc:
             return exc
+
+    def _secrets(self, read: ReadSecretFile) -> FetchSecrets:
+        return AllSecrets(SecretFetcher(self._environ, read)).of if self._verifies else no_secrets
 
 
 def _digest_of(path: Path) -> bytes | None:

@@ -13,7 +13,8 @@ from ingress.health import Readiness
 from ingress.listener import Listener, listening
 from ingress.receive import Receiver, Writer
 from ingress.settings import IngressSettings, Limits
-from shared.endpoints import Endpoints, parse_endpoints
+from shared.endpoints import Endpoints
+from shared.endpoints_text import parse_endpoints
 from shared.health import Problem
 from shared.job import Delivery
 from shared.queue import Accepted

@@ -14,7 +14,8 @@ from tomlkit.toml_document import TOMLDocument
 
 from shared.atomic_file import replace_file
 from shared.config import Secret
-from shared.endpoints import Endpoint, Endpoints, EndpointSecret, parse_endpoints
+from shared.endpoints import Endpoint, Endpoints, EndpointSecret
+from shared.endpoints_text import parse_endpoints
 from shared.errors import SettingsError
 from shared.toml_lines import TableLines
 

@@ -153,6 +153,19 @@ async def test_a_secret_file_is_swapped_behind_a_link_as_kubernetes_does(place: 
     assert await place.status("whsec_first") == 401
 
 
+async def test_a_worker_starts_and_goes_on_where_no_secret_is_mounted(place: Place) -> None:
+    folder = place.folder / "worker"
+    folder.mkdir()
+    lines = FIRST.replace('"whsec_a"', '{ env = "ACME" }, { file = "/run/secrets/of-acme" }')
+    (folder / "endpoints.toml").write_text(lines)
+    environ = place.environ | {"ENDPOINTS_FILE": str(folder / "endpoints.toml")}
+    async with running(environ) as (worker,):
+        (folder / "endpoints.toml").write_text(lines + "weight = 2\n")
+        await worker.logged("endpoints_reloaded")
+    check = await run("ingress", "check", environ=environ)
+    assert (check.code, "line 5" in check.stdout) == (2, True)
+
+
 def _publish(mount: Path, version: str, secret: str) -> None:
     """Write a version beside the others, then let the link point to it in one step."""
     (mount / version).mkdir()

@@ -81,7 +81,11 @@ def test_no_program_knows_another_ones_password(compose: Any, secrets: Path) -> 
         said = json.dumps(compose["services"][name])
         others = set(users.values()) - {user}
         assert not any((secrets / "secrets" / each).read_text() in said for each in others)
-        assert compose["services"][name]["secrets"] == ["acme"]
+
+
+def test_the_ingress_alone_has_what_sellfern_signs_with(compose: Any) -> None:
+    known = {name: compose["services"][name].get("secrets", []) for name in OWN}
+    assert known == {name: ["acme"] if name == "ingress" else [] for name in OWN}
 
 
 def test_secrets_are_made_once_and_are_nobody_elses_to_read(secrets: Path) -> None:

@@ -124,6 +124,15 @@ def test_every_secret_and_configuration_that_a_pod_names_is_there(objects: Objec
                     assert reference["key"] in secret["data"]
 
 
+def test_the_ingress_alone_has_what_sellfern_signs_with(objects: Objects) -> None:
+    assert "acme" in objects.one("Secret", "sellfern-endpoints")["data"]
+    for name, pod in objects.pods().items():
+        for volume in pod["spec"].get("volumes", []):
+            if volume.get("secret", {}).get("secretName") == "sellfern-endpoints":
+                items = volume["secret"].get("items", [{"key": "acme"}])
+                assert ("acme" in [item["key"] for item in items]) == (name == "sellfern-ingress")
+
+
 def test_workers_follow_what_waits_and_ingresses_their_load(objects: Objects) -> None:
     scaled = objects.one("ScaledObject", "sellfern-worker")
     assert scaled["spec"]["scaleTargetRef"]["name"] in objects.names("Deployment")

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 import ingress.receive
-from shared.endpoints import Endpoints, parse_endpoints
+from shared.endpoints import Endpoints
+from shared.endpoints_text import parse_endpoints
 from shared.errors import EnvelopeError
 from shared.sellfern.envelope import decode
 from tests.ingress_support import Client, RecordingWriter, Reply, chunked

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from shared.endpoints import Endpoints, parse_endpoints
+from shared.endpoints import Endpoints
+from shared.endpoints_text import parse_endpoints
 from shared.errors import SettingsError
 from shared.sellfern import signature
 

@@ -116,6 +116,19 @@ async def test_a_secret_file_that_comes_later_is_seen(
         await until(lambda: secrets(file) == [b"two"])
 
 
+async def test_a_program_that_verifies_nothing_needs_no_secret(
+    endpoints_file: Callable[[str], Path],
+) -> None:
+    """A worker's: those secrets are mounted into the ingress only."""
+    elsewhere = text('{ env = "NOT_HERE" }', '{ file = "not-here" }', extra="weight = ")
+    file = EndpointsFile(endpoints_file(elsewhere + "2"), {}, verifies=False)
+    assert file.load().organizations()["org"].weight == 2
+    async with file.watching(INTERVAL):
+        endpoints_file(elsewhere + "3")
+        await until(lambda: file.current.organizations()["org"].weight == 3)
+    assert secrets(file) == []
+
+
 async def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path) -> None:
     """Kubernetes swaps a folder behind a link; size and times of the file may stay the same."""
     for name in ("one", "two"):
