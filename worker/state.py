@@ -193,10 +193,6 @@ class State:
             "increment", key, _AS_IT_IS if expire is None else _milliseconds(expire), float(by)
         )
 
-    def close(self, why: str) -> None:
-        """TEMP"""
-        self._closed = why
-
     def _add(self, name: str, key: str, expire: int, *rest: Any) -> None:
         _check_key(key)
         self._bytes += len(key.encode()) + (len(rest[0]) if isinstance(rest[0], str) else 0)
