@@ -24,6 +24,10 @@ State = Literal[
 job is gone."""
 
 
+_NOBODYS_TOKEN = 40
+"""Characters of a token that keeps a slot and that nobody holds; a holder's is shorter."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What Redis knows of a job's attempts.
@@ -221,8 +225,10 @@ def _claim(raw: bytes | None) -> Claim:
     if raw is None:
         return Claim()
     token, attempts, claims, _, event_id = raw.decode(errors="replace").split(":", 4)
-    # A retry in order keeps its organization's slot by a token that nobody holds.
-    return Claim(bool(token) and int(claims) > 0, int(attempts), int(claims), event_id)
+    # A retry in order keeps its organization's slot by a token that nobody holds. Its claims may be
+    # more than none, where its handler has blocked a worker.
+    is_held = 0 < len(token) < _NOBODYS_TOKEN
+    return Claim(is_held, int(attempts), int(claims), event_id)
 
 
 def _state(

@@ -8,6 +8,7 @@ from tests.integration.console.site import Site
 from tests.integration.workplace import Workplace, body
 from worker import contention
 from worker.console import lookup
+from worker.transitions import Settlement
 
 
 async def state_of(redis: Redis, job: str) -> str:
@@ -53,6 +54,16 @@ async def test_an_event_that_retries_in_order_is_not_running(
     await place.handle(body("evt_1", data={"order_id": "bad"}))
     (found,) = await lookup.search(redis, "evt_1", ["org_a"])
     assert found.state == "deferred"
+
+
+async def test_an_event_that_has_blocked_a_worker_in_order_is_not_running(
+    place: Workplace, redis: Redis
+) -> None:
+    await place.transitions.publish([("org_a", 1, 1.0)])
+    (job,) = await place.accept(body())
+    ((claim, _),) = await place.claim()
+    await place.transitions.settle([Settlement(claim, "retry", (60_000, None, True))])
+    assert await state_of(redis, job) == "deferred"
 
 
 async def test_an_event_of_a_paused_organization_is_parked(place: Workplace, redis: Redis) -> None:
