@@ -32,7 +32,7 @@ SETTINGS: Final = {
     "BACKOFF_BASE": "50ms",
     "BACKOFF_CAP": "50ms",
     "MAX_ATTEMPTS": "2",
-    "MAX_CRASHES": "2",
+    "MAX_CRASHES": "3",
     "BREAKER_FAILURES": "0",  # one organization fails all the time here
     "LEASE_SECONDS": "2s",
     "DRAIN_SECONDS": f"{DRAIN:g}s",
@@ -40,6 +40,16 @@ SETTINGS: Final = {
 """Everything comes soon, and two attempts are all."""
 
 _MOST_WORKERS = 8
+
+
+async def end_of(worker: Program) -> int:
+    """Wait for the end of its process; its exit code.
+
+    asyncio's own `wait` waits for the end of its pipes, too, which its children may inherit.
+    """
+    while (code := worker.process.returncode) is None:
+        await asyncio.sleep(0.005)
+    return code
 
 
 class Crew:
@@ -88,11 +98,19 @@ class Crew:
 
     async def at_work(self) -> Program:
         """Wait until there is a worker that claims."""
-        async with asyncio.timeout(10 * PATIENCE):
-            while not (self.workers and self.workers[-1].events("worker_started")):
-                self._ask_supervisor()
-                await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(30):
+                while not self._is_at_work:
+                    self._ask_supervisor()
+                    await asyncio.sleep(0.01)
+        assert self._is_at_work, f"no worker has started in 30 s: {self.tail()}"
         return self.workers[-1]
+
+    @property
+    def _is_at_work(self) -> bool:
+        if not self.workers:
+            return False
+        return self.workers[-1].is_alive and bool(self.workers[-1].events("worker_started"))
 
     async def stop(self, codes: Collection[int]) -> None:
         """Tell the worker to stop, for good: it ends within its bound, with one of these codes."""
@@ -106,7 +124,7 @@ class Crew:
         worker.send(signal.SIGTERM)
         try:
             async with asyncio.timeout(BOUND):
-                code = await worker.process.wait()
+                code = await end_of(worker)
         except TimeoutError:
             took = time.monotonic() - began
             raise AssertionError(
@@ -121,7 +139,7 @@ class Crew:
         for worker in self.workers:
             if worker.is_alive:
                 worker.process.kill()
-                await worker.process.wait()
+                await end_of(worker)
             # Whoever inherited its stderr may live longer than it.
             await asyncio.wait([worker._reading], timeout=1)
             worker._reading.cancel()
@@ -132,14 +150,15 @@ class Crew:
         return [line for worker in self.workers for line in worker.lines]
 
     def tail(self) -> str:
-        """The end of what the last one wrote."""
-        return self.workers[-1].text[-3000:] if self.workers else "(nothing)"
+        """The end of what the last one wrote, without the good news."""
+        written = self.workers[-1].text.splitlines() if self.workers else ["(nothing)"]
+        return "\n".join(line[:1000] for line in written if "event_handled" not in line)[-3000:]
 
     async def _supervise(self) -> None:
         while len(self.workers) < _MOST_WORKERS:
             worker = await Program.begin("worker", self.environ)
             self.workers.append(worker)
-            self.codes.append(await worker.process.wait())
+            self.codes.append(await end_of(worker))
         raise AssertionError(f"{_MOST_WORKERS} workers have ended, with {self.codes}")
 
     def _ask_supervisor(self) -> None:

@@ -16,6 +16,8 @@ BROKEN: Final = 72
 LEFT_LEASES: Final = 75
 """The exit codes of a worker, as the README has them."""
 
+ANY_NUMBER: Final = -1
+
 
 class Order(msgspec.Struct):
     """What an event tells the handlers to do.
@@ -43,7 +45,7 @@ class Ending:
             ``event reason error``. Each is one counted outcome.
         reason: of its dead letter; ``None`` where there must be none.
         attempts: of its dead letter.
-        starts: of its handler; where it is ``None``, as many as lines.
+        starts: of its handler; where it is ``None``, as many as lines; or any number.
         finished: whether the event has left the queue.
     """
 
@@ -98,7 +100,7 @@ def deferred(error: str) -> Ending:
 
 def crashed() -> Ending:
     """Its workers went away while it was alone with them: their attempts say nothing any more."""
-    return Ending(("^event_dead crashed",), "crashed", attempts=0, starts=2)
+    return Ending(("^event_dead crashed",), "crashed", starts=ANY_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,11 @@ async def counted(redis: Redis, name: str, number: int, patience: float = 15) ->
     async def enough() -> bool:
         return (await counters(redis)).get(name, 0) >= number
 
-    await until(enough, patience * PATIENCE)
+    try:
+        await until(enough, patience * PATIENCE)
+    except TimeoutError:
+        got = await counters(redis)
+        raise AssertionError(f"expected {number} {name}, got {got}") from None
 
 
 async def applied_once(redis: Redis, organization: str, events: list[str]) -> bool:
