@@ -1,6 +1,7 @@
 """Fixtures for every test: a real Redis server, a client of it, an endpoints file."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,11 @@ from deploy.local.embedded_redis import EmbeddedRedis
 # test starts has a terminal of its own, or none.
 for _name in ("COLUMNS", "LINES"):
     os.environ.pop(_name, None)
+
+# A shell without job control starts what is in its background, as in `make test &`, with Ctrl-C
+# ignored, and so would start all that the tests press it for.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class StartRedis(Protocol):
