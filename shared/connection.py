@@ -1,6 +1,7 @@
 """The one place that opens Redis, and that translates its errors."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -12,7 +13,7 @@ from shared.errors import Unavailable
 from shared.redis_py import mended
 from shared.redis_url import RedisUrl
 from shared.sentinel import SentinelPool
-from shared.tls import TlsConnection, tls_context
+from shared.tls import TlsConnection, certificates
 
 SOCKET_TIMEOUT: Final = 3.0
 """Seconds that a reply may take before the outcome of a command is in doubt."""
@@ -43,9 +44,23 @@ _BY_PREFIX: Final = {
     "Script attempted to access": _CLUSTER,  # a slot that is elsewhere, or several
 }
 
-_UNTRUSTED: Final = (
-    "redis_untrusted",
-    "the certificate of Redis is not trusted, or is for another host",
+# Anywhere in the text: OpenSSL's words come wrapped, by redis-py or by what it says of Sentinels.
+_BY_TEXT: Final = (
+    (
+        re.compile("CERTIFICATE_VERIFY_FAILED"),
+        (
+            "redis_untrusted",
+            "the certificate of Redis is not trusted, or is for another host",
+        ),
+    ),
+    (
+        re.compile(r"SSL: [^]]*ALERT_(\w+_)?(CERTIFICATE|UNKNOWN_CA)"),
+        ("redis_refused_certificate", "Redis asks for a certificate of ours that it trusts"),
+    ),
+    (
+        re.compile(r"No master found .*AuthenticationError\(", re.DOTALL),
+        ("redis_refused_login", "a Sentinel refuses the user name or password"),
+    ),
 )
 
 # redis-py takes the code word off the errors that it has a class for. Subclasses stand first.
@@ -105,14 +120,14 @@ def connection_pool(
     }
     if not url.is_unix_socket:
         options["socket_keepalive"] = True
-    context = None if url.tls is None else tls_context(url.tls)
+    tls = None if url.tls is None else certificates(url.tls)
     pool: BlockingConnectionPool
     if url.sentinels is not None:
-        options |= {"sentinels": url.sentinels, "tls": context}
+        options |= {"sentinels": url.sentinels, "tls": tls}
         pool = SentinelPool.from_url(url.reveal_server(), **options)
     else:
-        if context is not None:
-            options |= {"connection_class": TlsConnection, "tls": context}
+        if tls is not None:
+            options |= {"connection_class": TlsConnection, "tls": tls}
         pool = BlockingConnectionPool.from_url(url.reveal_server(), **options)
     pool.connection_class = mended(pool.connection_class)
     return pool
@@ -123,8 +138,9 @@ def translate(exc: BaseException) -> Unavailable:
     if isinstance(exc, Unavailable):
         return exc
     text = str(exc)
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return Unavailable(*_UNTRUSTED)
+    for pattern, (code, message) in _BY_TEXT:
+        if pattern.search(text):
+            return Unavailable(code, message)
     for prefix, (code, message) in _BY_PREFIX.items():
         if text.startswith(prefix):
             return Unavailable(code, message)

@@ -1,6 +1,5 @@
 """Finds the primary through Sentinel, anew for each connection."""
 
-import ssl
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -9,7 +8,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import ReadOnlyError
 
 from shared.redis_url import Sentinels
-from shared.tls import TlsConnection
+from shared.tls import Certificates, TlsConnection
 
 _ANSWER_SECONDS: Final = 1
 """How long one Sentinel may take; the next one is asked then."""
@@ -63,7 +62,7 @@ class SentinelPool(BlockingConnectionPool):
     """
 
     def __init__(
-        self, sentinels: Sentinels, *, tls: ssl.SSLContext | None = None, **options: Any
+        self, sentinels: Sentinels, *, tls: Certificates | None = None, **options: Any
     ) -> None:
         super().__init__(connection_class=PrimaryConnection, pool=self, tls=tls, **options)
         self._service = sentinels.service

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.acceptance.ingress_process import ingress
 from tests.acceptance.process import environment, run
 from tests.acceptance.worker_process import running
 from tests.deploy.traffic import handled, settled
-from tests.integration.certificates import Certificates, make_certificates
+from tests.integration.certificates import Certificates, make_certificates, overwrite
 from tests.integration.test_connection_tls import free_port
 from tests.integration.workplace import body
 from tests.tools import tool
@@ -22,12 +23,25 @@ def certificates(tmp_path: Path) -> Certificates:
     return make_certificates(tmp_path)
 
 
+@dataclass(frozen=True, slots=True)
+class TlsServer:
+    """A Redis that speaks TLS, and where it does."""
+
+    redis: EmbeddedRedis
+    url: str
+
+
 @pytest.fixture
-def url(certificates: Certificates) -> Iterator[str]:
+def server(certificates: Certificates) -> Iterator[TlsServer]:
     port = free_port()
     arguments = certificates.server_settings(port)
-    with EmbeddedRedis(program=tool("redis-server"), arguments=arguments):
-        yield f"rediss://127.0.0.1:{port}/0"
+    with EmbeddedRedis(program=tool("redis-server"), arguments=arguments) as redis:
+        yield TlsServer(redis, f"rediss://127.0.0.1:{port}/0")
+
+
+@pytest.fixture
+def url(server: TlsServer) -> str:
+    return server.url
 
 
 async def test_both_programs_and_their_commands_work_over_tls(
@@ -40,6 +54,23 @@ async def test_both_programs_and_their_commands_work_over_tls(
         assert {reply.status for reply in replies} == {202}
         await settled(environ)
     assert await handled(environ) == {f"evt_{n}": 1 for n in range(20)}
+
+
+async def test_both_programs_go_on_when_certificates_are_rotated_as_check_says_they_can(
+    server: TlsServer, certificates: Certificates, tmp_path: Path
+) -> None:
+    environ = environment(f"{server.url}?{certificates.client_options}", tmp_path)
+    others = tmp_path / "others"
+    others.mkdir()
+    async with ingress(environ) as receiver, running(environ):
+        assert (await receiver.deliver(body("evt_0", data={"act": "count"}))).status == 202
+        await settled(environ)
+        overwrite(certificates, make_certificates(others))
+        server.redis.restart()
+        assert (await run("ingress", "check", environ=environ)).code == 0
+        assert (await receiver.deliver(body("evt_1", data={"act": "count"}))).status == 202
+        await settled(environ)
+    assert await handled(environ) == {"evt_0": 1, "evt_1": 1}
 
 
 @pytest.mark.parametrize(

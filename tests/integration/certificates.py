@@ -21,6 +21,13 @@ class Certificates:
     certificate: Path
     key: Path
 
+    @property
+    def client_options(self) -> str:
+        """What a URL says to trust the authority and to show the certificate."""
+        return (
+            f"ssl_ca_certs={self.authority}&ssl_certfile={self.certificate}&ssl_keyfile={self.key}"
+        )
+
     def server_settings(self, port: int) -> dict[str, str]:
         """The settings by which a Redis speaks TLS on a port."""
         return {
@@ -51,6 +58,16 @@ def make_certificates(folder: Path, names: str = "DNS:localhost,IP:127.0.0.1") -
         *("-addext", f"subjectAltName={names}", "-addext", "basicConstraints=critical,CA:false"),
     )
     return made
+
+
+def overwrite(certificates: Certificates, others: Certificates) -> None:
+    """Put the others' files in the place of these, as whoever renews them does."""
+    for place, file in zip(_files(certificates), _files(others), strict=True):
+        place.write_bytes(file.read_bytes())
+
+
+def _files(certificates: Certificates) -> tuple[Path, Path, Path]:
+    return certificates.authority, certificates.certificate, certificates.key
 
 
 def _openssl(*words: str | Path) -> None:

@@ -65,6 +65,26 @@ SYSTEMS_ERRORS = [
         (socket.gaierror(-2, "Name or service not known"), "redis_unreachable"),
         (ssl.SSLError(1, "wrong version number"), "redis_unreachable"),
         (ssl.SSLCertVerificationError("[SSL: CERTIFICATE_VERIFY_FAILED]"), "redis_untrusted"),
+        (
+            exceptions.ConnectionError("[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca"),
+            "redis_refused_certificate",
+        ),
+        (
+            ssl.SSLError(1, "[SSL: SSLV3_ALERT_CERTIFICATE_EXPIRED] sslv3 alert"),
+            "redis_refused_certificate",
+        ),
+        (
+            ssl.SSLError(1, "[SSL: TLSV1_ALERT_INTERNAL_ERROR] tlsv1 alert internal error"),
+            "redis_unreachable",
+        ),
+        (
+            MasterNotFoundError("No master found for 'm' : R<h> - AuthenticationError('x')"),
+            "redis_refused_login",
+        ),
+        (
+            MasterNotFoundError("No master found for 'm' : R<h> - ConnectionError('x')"),
+            "redis_no_primary",
+        ),
         (MasterNotFoundError("No master found for 'm'"), "redis_no_primary"),
         (exceptions.ResponseError("ERR what"), "redis_error"),
         (exceptions.ResponseError(""), "redis_error"),

@@ -284,9 +284,9 @@ def test_a_redis_url_says_how_tls_is_spoken(url: str, tls: Tls | None) -> None:
 def test_a_certificate_is_checked_against_the_host_unless_the_url_says_no() -> None:
     checked = connection_pool(RedisUrl("rediss://h"), connections=1)
     unchecked = connection_pool(RedisUrl("rediss://h?ssl_check_hostname=false"), connections=1)
-    assert checked.connection_kwargs["tls"].check_hostname
-    assert not unchecked.connection_kwargs["tls"].check_hostname
-    assert unchecked.connection_kwargs["tls"].verify_mode is ssl.CERT_REQUIRED
+    assert checked.connection_kwargs["tls"].context().check_hostname
+    assert not unchecked.connection_kwargs["tls"].context().check_hostname
+    assert unchecked.connection_kwargs["tls"].context().verify_mode is ssl.CERT_REQUIRED
 
 
 @pytest.mark.parametrize(
