@@ -2,8 +2,9 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
-from tests.acceptance.process import SECRET, Program
+from tests.acceptance.process import ROOT, SECRET, Program
 from tests.ingress_support import Reply, ask, request_bytes
 
 
@@ -27,9 +28,11 @@ def delivery(body: bytes, *, endpoint: str = "acme", secret: str = SECRET) -> by
 
 
 @contextlib.asynccontextmanager
-async def ingress(environ: Mapping[str, str]) -> AsyncIterator[IngressProcess]:
-    """An ingress that listens, ended with the block."""
-    program = await IngressProcess.begin("ingress", environ)
+async def ingress(
+    environ: Mapping[str, str], *, folder: Path = ROOT
+) -> AsyncIterator[IngressProcess]:
+    """An ingress that listens, ended with the block; started from its source's folder."""
+    program = await IngressProcess.begin("ingress", environ, folder)
     try:
         await program.logged("ingress_listening")
         yield program

@@ -84,10 +84,10 @@ class Program:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def begin(cls, module: str, environ: Mapping[str, str]) -> Self:
-        """Start it, and don't wait for anything; it has to be stopped."""
+    async def begin(cls, module: str, environ: Mapping[str, str], folder: Path = ROOT) -> Self:
+        """Start it from its source's folder, and don't wait for anything; it has to be stopped."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, cwd=ROOT, env=environ, stdout=PIPE, stderr=PIPE
+            sys.executable, "-m", module, cwd=folder, env=environ, stdout=PIPE, stderr=PIPE
         )
         return cls(process)
 

@@ -3,17 +3,20 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
-from tests.acceptance.process import Program
+from tests.acceptance.process import ROOT, Program
 
 
 @contextlib.asynccontextmanager
-async def running(environ: Mapping[str, str], number: int = 1) -> AsyncIterator[list[Program]]:
-    """So many workers that claim, ended with the block."""
+async def running(
+    environ: Mapping[str, str], number: int = 1, *, folder: Path = ROOT
+) -> AsyncIterator[list[Program]]:
+    """So many workers that claim, ended with the block; started from their source's folder."""
     workers: list[Program] = []
     try:
         while len(workers) < number:
-            workers += [await Program.begin("worker", environ)]
+            workers += [await Program.begin("worker", environ, folder)]
         await asyncio.gather(*(worker.logged("worker_started") for worker in workers))
         yield workers
     finally:

@@ -1,0 +1,129 @@
+"""Facts about a deploy in which programs of an earlier version run beside these."""
+
+import asyncio
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from shared import job as jobs
+from shared import keys
+from tests.acceptance.ingress_process import IngressProcess, ingress
+from tests.acceptance.process import ROOT, environment, until
+from tests.acceptance.worker_process import running
+from tests.integration.jobs import NOTHING, account, counters
+from tests.integration.workplace import body
+from worker import Handlers
+
+EARLIER: Final = "f5d2509e6dec3e059761132b5ae8af930b84c51d"
+"""The version that runs beside this one. Whatever is stored in Redis has to be read by both."""
+
+NUMBER: Final = 60
+
+without_status_changes = Handlers()
+without_status_changes.ignore("order.updated")
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpack the source of the earlier version."""
+    folder = tmp_path_factory.mktemp("earlier")
+    archive = subprocess.run(
+        ["git", "archive", EARLIER, "shared", "ingress", "worker", "tests"],  # noqa: S607  any git
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as members:
+        members.extractall(folder, filter="data")
+    return folder
+
+
+async def deliver(receiver: IngressProcess, first: int, number: int) -> None:
+    for n in range(first, first + number):
+        act = ["count", "fail", "count"][n % 3]
+        signed = body(f"evt_{n}", data={"act": act, "times": 1})
+        assert (await receiver.deliver(signed)).status == 202
+
+
+async def all_handled(redis: Redis, number: int) -> None:
+    async def is_so() -> bool:
+        return (await counters(redis)).get("handled", 0) >= number
+
+    await until(is_so)
+    assert await account(redis) == NOTHING
+    assert await redis.get(keys.state("org_a", "handled")) == str(number).encode()
+
+
+async def test_an_earlier_worker_handles_what_this_ingress_accepts(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path, earlier: Path
+) -> None:
+    environ = environment(redis_server.url, tmp_path)
+    async with ingress(environ) as receiver, running(environ, folder=earlier):
+        await deliver(receiver, 0, NUMBER)
+        await all_handled(redis, NUMBER)
+
+
+async def test_this_worker_handles_what_an_earlier_ingress_accepts(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path, earlier: Path
+) -> None:
+    environ = environment(redis_server.url, tmp_path)
+    async with ingress(environ, folder=earlier) as receiver, running(environ):
+        await deliver(receiver, 0, NUMBER)
+        await all_handled(redis, NUMBER)
+
+
+async def test_workers_of_both_versions_share_the_work_and_finish_what_the_other_began(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path, earlier: Path
+) -> None:
+    environ = environment(redis_server.url, tmp_path, WORKER_CONCURRENCY="10")
+    async with ingress(environ) as receiver, running(environ) as (now,):
+        async with running(environ, folder=earlier) as (before,):
+            await deliver(receiver, 0, NUMBER)
+            await asyncio.gather(now.logged("event_handled"), before.logged("event_handled"))
+            before.process.kill()  # its leases run out, and this version takes them over
+            await before.ended()
+        await deliver(receiver, NUMBER, NUMBER)
+        await all_handled(redis, 2 * NUMBER)
+
+
+async def test_what_a_newer_version_wrote_waits_for_it_and_never_dies(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """The rule: a version may add arguments behind those of a payload record, nothing else."""
+    signed = body("evt_1")
+    job = keys.job_id("org_a", signed)
+    environ = environment(redis_server.url, tmp_path, MAX_ATTEMPTS="1", MAX_CRASHES="1")
+    async with ingress(environ) as receiver:
+        assert (await receiver.deliver(signed)).status == 202
+        raw = await redis.get(keys.payload(job))
+        record = msgspec.msgpack.decode(raw)
+        record["a"].append({"added": "later"})
+        await redis.set(keys.payload(job), jobs.serialize(record))
+        async with running(environ) as (worker,):
+            await worker.logged("event_waiting", times=2)
+            assert worker.events("event_dead") == []
+            assert await redis.hexists(keys.UNHANDLED, job)
+            await redis.set(keys.payload(job), raw)  # as if one that knows it were there now
+            await all_handled(redis, 1)
+    assert not await redis.exists(keys.UNHANDLED)
+
+
+async def test_an_event_whose_handler_only_new_workers_have_waits_for_one(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    environ = environment(redis_server.url, tmp_path)
+    handlers = f"{__name__}:without_status_changes"
+    async with ingress(environ) as receiver:
+        async with running({**environ, "WORKER_HANDLERS": handlers}) as (old,):
+            signed = body("evt_1", type="order.status_changed")
+            assert (await receiver.deliver(signed)).status == 202
+            await old.logged("event_waiting")
+        async with running(environ):
+            await all_handled(redis, 1)
