@@ -124,7 +124,7 @@ def send(
     except SendError as exc:
         fail(str(exc))
     if answer.is_success and not reference.is_available(event_type):
-        hint = nearest(event_type, reference.available_events())
+        hint = nearest(event_type, reference.near_events(event_type))
         end = "the API Reference doesn't list this event, so workers end it as unavailable_event"
         click.echo(f"warning: TYPE: {end}{escape_controls(hint)}", err=True)
     _show(answer)

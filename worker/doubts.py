@@ -32,12 +32,17 @@ def doubts(parts: Parts) -> Iterator[Finding]:
 
 
 def _unlisted_events(parts: Parts) -> Iterator[Finding]:
-    listed = parts.reference.available_events()
     for registration in parts.handlers:
         pattern = registration.pattern
         if "*" not in pattern and not parts.reference.is_available(pattern):
             why = "the API Reference doesn't list this event, so it would end as unavailable_event"
-            yield _doubt("handler_for_unlisted_event", registration, why, pattern, listed)
+            yield _doubt(
+                "handler_for_unlisted_event",
+                registration,
+                why,
+                pattern,
+                parts.reference.near_events(pattern),
+            )
 
 
 def _patterns_without_event(parts: Parts) -> Iterator[Finding]:

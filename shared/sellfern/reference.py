@@ -56,6 +56,10 @@ class Reference:
         entry = self.events.get(event_type)
         return entry is not None and entry.available
 
+    def near_events(self, event_type: str) -> list[str]:
+        """The listed events that may be meant by one that isn't; none where it is a known name."""
+        return [] if event_type in self.events else self.available_events()
+
     def has_operation(self, name: str) -> bool:
         """Whether the Reference lists this operation."""
         entry = self.operations.get(name)

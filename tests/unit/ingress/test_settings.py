@@ -133,6 +133,19 @@ def test_a_setting_that_cannot_be_says_what_was_expected(
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"MAX_BODY_BYTES": "x", "MAX_BYTES_IN_FLIGHT": "2048"},
+        {"MAX_BACKLOG": "x", "MAX_ORGANIZATION_BACKLOG": "999999999"},
+    ],
+)
+def test_what_is_wrong_is_not_held_against_what_is_right(environ: dict[str, str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        IngressSettings.from_environ(environ)
+    assert [error.got for error in caught.value.errors] == ["'x'"]
+
+
 @pytest.mark.parametrize("name", ["HEADER_TIMEOUT", "BODY_TIMEOUT", "KEEPALIVE_TIMEOUT"])
 def test_no_client_has_for_ever(name: str) -> None:
     for text in ("0s", "30d", "never"):

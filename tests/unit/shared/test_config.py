@@ -289,6 +289,14 @@ def test_a_block_with_one_thing_wrong_raises_just_that() -> None:
         assert (type(error), error.errors) == (SettingsError, (error,))
 
 
+def test_what_two_programs_read_is_wrong_once() -> None:
+    def twice(reader: Reader) -> None:
+        CommonSettings.from_reader(reader)
+        CommonSettings.from_reader(reader)
+
+    assert len(error_of({"LOG_LEVEL": "loud"}, twice).errors) == 1
+
+
 def test_a_block_lets_other_errors_through() -> None:
     def fall_out() -> None:
         with Reader({"A": "x"}) as reader:

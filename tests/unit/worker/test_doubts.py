@@ -26,6 +26,11 @@ FOREIGN = "no endpoint of the endpoints file is this organization's"
     ("pattern", "organization", "expected"),
     [
         ("a.b", None, ("handler_for_unlisted_event", f"on('a.b'): {UNLISTED}")),
+        (  # only a page for the older API names it
+            "expense.created",
+            None,
+            ("handler_for_unlisted_event", f"on('expense.created'): {UNLISTED}"),
+        ),
         (
             "order.update",
             None,

@@ -54,6 +54,20 @@ def test_a_setting_that_cannot_be_says_what_was_expected(
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"BACKOFF_CAP": "x", "BACKOFF_BASE": "2h"},
+        {"DEDUPE_RETENTION": "x", "MAX_EVENT_AGE": "8d"},
+        {"HANDLER_TIMEOUT": "x", "MAX_ATTEMPTS": "900"},
+    ],
+)
+def test_what_is_wrong_is_not_held_against_what_is_right(environ: dict[str, str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        WorkerSettings.from_mapping(environ)
+    assert [error.got for error in caught.value.errors] == ["'x'"]
+
+
 def test_an_organizations_concurrency_can_be_set_for_all() -> None:
     settings = WorkerSettings.from_mapping({"ORGANIZATION_CONCURRENCY": "1"})
     assert settings.organization_concurrency == 1
