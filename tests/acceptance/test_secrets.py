@@ -221,7 +221,7 @@ async def _errors(place: Place) -> list[Reply]:
     requests = (
         delivery(signed_body).replace(b"X-Sellfern-Signature: ", b"X-Sellfern-Signature: whsec_"),
         delivery(signed_body).replace(
-            b"Content-Length", f"Content-Encoding: {NEEDLE}\r\nContent-Length".encode()
+            b"Content-Length", f"Content-Encoding: gzip, {NEEDLE}\r\nContent-Length".encode()
         ),
         f"{NEEDLE} whsec_a\r\n\r\n".encode(),
         f"POST /webhooks/acme HTTP/1.1\r\n{NEEDLE}\r\n\r\n".encode(),
