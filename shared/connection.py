@@ -1,7 +1,10 @@
 """The one place that opens Redis, and that translates its errors."""
 
 import asyncio
+import os
 import re
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -146,5 +149,17 @@ def translate(exc: BaseException) -> Unavailable:
             return Unavailable(code, message)
     for kinds, (code, message) in _BY_KIND:
         if isinstance(exc, kinds):
-            return Unavailable(code, message)
+            return Unavailable(code, message + _why(exc))
     return Unavailable("redis_error", f"Redis answered {type(exc).__name__}")
+
+
+def _why(exc: BaseException) -> str:
+    """What the system said, in its fixed words: which host it was about stays out."""
+    cause = exc if isinstance(exc, OSError) else exc.__context__
+    if isinstance(cause, socket.gaierror):
+        return ": its host's name has no address"
+    if isinstance(cause, ssl.SSLError):
+        return ": TLS failed"
+    if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
+        return f": {os.strerror(cause.errno).lower()}"
+    return ""

@@ -79,6 +79,7 @@ class _Server:
     replicas: int
     role: str
     is_cluster: bool
+    writes: bool
     eviction: str
     appendfsync: str | None
 
@@ -134,6 +135,8 @@ def _common_problems(server: _Server) -> list[Problem]:
         )
     if server.loading:
         problems.append(_problem(exceptions.BusyLoadingError()))
+    if not server.writes:
+        problems.append(_problem(exceptions.ResponseError("MISCONF")))
     if server.role != "master":
         problems.append(Problem("redis_readonly", f"expected a primary, got a {server.role}"))
     if server.eviction != "noeviction":
@@ -201,6 +204,7 @@ async def _look_at(redis: Redis) -> _Server:
         aof_enabled=info.get("aof_enabled") == 1,
         replicas=int(info.get("connected_slaves", 0)),
         role=str(info.get("role", "unknown")),
+        writes=info.get("aof_last_write_status", "ok") == "ok",
         is_cluster=info.get("cluster_enabled") == 1,
         eviction=str(info.get("maxmemory_policy", "unknown")),
         appendfsync=await _appendfsync(redis),

@@ -188,6 +188,13 @@ async def test_too_few_replicas_are_a_problem_until_there_are_enough(
         assert caught.value.code == "not_replicated"
 
 
+async def test_a_redis_that_cannot_write_its_file_takes_nothing(redis: Redis) -> None:
+    full = pretending(redis, aof_last_write_status="err")
+    assert await check_server(full) == [
+        Problem("redis_not_persisting", "Redis can't write to its disk")
+    ]
+
+
 async def test_a_replica_is_no_place_to_write_to(fresh_redis_server: StartRedis) -> None:
     primary = fresh_redis_server()
     replica = fresh_redis_server(replicaof=("127.0.0.1", primary.port))
@@ -336,10 +343,11 @@ async def test_a_redis_that_is_gone_is_a_problem_and_no_exception(
     async with client(server.url) as redis:
         assert await check_server(redis) == []
         server.stop()
-        problem = Problem("redis_unreachable", "no connection to Redis")
-        assert await check_server(redis) == [problem]
+        ended = Problem("redis_unreachable", "no connection to Redis")
+        refused = Problem("redis_unreachable", "no connection to Redis: connection refused")
+        assert await check_server(redis) == [ended]
         for durability in (FSYNC, REPLICA, MEMORY):
-            assert await check_durability(redis, durability) == [problem]
+            assert await check_durability(redis, durability) == [refused]
             assert await without_needless_wait(redis, durability) is durability
 
 

@@ -102,6 +102,23 @@ def test_no_password_and_a_wrong_one_are_told_apart() -> None:
     assert wrong.message == "Redis refuses the user name or password"
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://127.0.0.1:1/0", ": connection refused"),
+        ("redis://redis.invalid/0", ": its host's name has no address"),
+        ("unix:///nowhere/redis.sock", ": no such file or directory"),
+    ],
+)
+async def test_why_there_is_no_connection_is_told_in_the_systems_words(url: str, why: str) -> None:
+    assert (await failure(RedisUrl(url))).message == f"no connection to Redis{why}"
+
+
+async def test_a_failure_of_tls_is_told_without_its_words() -> None:
+    failed = translate(ssl.SSLError(1, f"[SSL: WRONG_VERSION_NUMBER] {PASSWORD}"))
+    assert failed.message == "no connection to Redis: TLS failed"
+
+
 def test_what_is_translated_already_stays() -> None:
     mine = Unavailable("backlog_full", "too many")
     assert translate(mine) is mine
