@@ -19,10 +19,10 @@ from structlog.typing import FilteringBoundLogger
 
 from shared import garbage, logs
 from shared.admin import admin_site, cached
+from shared.awaiting import AwaitedRedis
 from shared.connection import connection_pool, open_redis
 from shared.durability import check_server
 from shared.endpoints_file import EndpointsFile
-from shared.errors import SettingsError
 from shared.health import Problem
 from shared.logs import get_logger
 from shared.sellfern.reference_file import load_reference
@@ -62,7 +62,8 @@ def run(settings: WorkerSettings, endpoints: EndpointsFile, handlers: Handlers) 
     """Run a worker until SIGTERM or SIGINT; a second one ends it at once.
 
     Raises:
-        SettingsError: Redis can't be worked with, or the admin port is taken.
+        SettingsError: Redis can't be worked with, or the admin port is taken. Where Redis only
+            can't be reached yet, that is waited for.
     """
     program = _Program(settings, endpoints, handlers, get_logger().bind())
     with open_tracing(settings.common.tracing, "sellfern-worker") as program.tracing:
@@ -90,7 +91,8 @@ class _Program:
     pulse: Pulse = field(init=False)
     deadline: Deadline = field(init=False)
     _worker: Worker | None = None
-    _main: "asyncio.Task[None] | None" = None
+    _awaited: AwaitedRedis | None = None
+    _stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.settings.blocked_after, own_context())
@@ -98,7 +100,6 @@ class _Program:
 
     async def main(self) -> None:
         """Run until stopped."""
-        self._main = asyncio.current_task()
         url = self.settings.common.redis_url
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
@@ -107,11 +108,12 @@ class _Program:
             looking = await enter(aside.within(open_redis(url, connections=_ASIDE_CONNECTIONS)))
             await enter(aside.within(self._admin_site(looking)))
             redis = await enter(open_redis(url, connections=_CONNECTIONS))
-            if problems := await check_server(redis):
-                got = "; ".join(problem.message for problem in problems)
-                raise SettingsError("REDIS_URL", "a Redis that can be worked with", f"{url}: {got}")
             await enter(self.endpoints.watching())
-            await self._work(await enter(self._opened_worker(redis, aside)))
+            self._awaited = AwaitedRedis(
+                lambda: check_server(redis), url=url, expected="a Redis that can be worked with"
+            )
+            if await self._awaited.found(self._stopped):
+                await self._work(await enter(self._opened_worker(redis, aside)))
 
     async def _work(self, worker: Worker) -> None:
         garbage.tune()
@@ -186,10 +188,9 @@ class _Program:
         """Stop the worker; the process ends soon after so many seconds, come what may."""
         self.stopping = True
         self.deadline.set(seconds + _CLOSING_SECONDS)
+        self._stopped.set()
         if self._worker is not None:
             self._worker.stop()
-        elif self._main is not None:
-            self._main.cancel()
 
     def leave(self, code: Exit) -> None:
         """End the process for a reason of the worker's own; in any thread."""
@@ -206,10 +207,9 @@ class _Program:
         self.log.error("worker_broken", error=text_of(error), **named)
         self.stopping = True
         self.deadline.set(_CLOSING_SECONDS)
+        self._stopped.set()
         if self._worker is not None:
             self._worker.break_off(error, work)
-        elif self._main is not None:
-            self._main.cancel()
 
     def note_stopped_loop(self) -> None:
         """A handler has stopped the loop, which goes on."""
@@ -240,7 +240,8 @@ class _Program:
         if self.stopping:
             return [Problem("draining", "the worker is stopping")]
         if self._worker is None:
-            return [Problem("starting", "the worker has not started yet")]
+            awaited = [] if self._awaited is None else self._awaited.problems
+            return awaited or [Problem("starting", "the worker has not started yet")]
         missing = self._missing()
         heard = self._worker.last_renewed()
         if heard is None or monotonic() - heard > self.settings.lease:

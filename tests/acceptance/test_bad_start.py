@@ -42,8 +42,7 @@ BEGUN = {
     ("ingress", "INGRESS_PORT", "{taken}"): "expected a port free to listen on, got",
     ("ingress", "INGRESS_ADMIN_PORT", "{taken}"): "expected a port free to listen on, got",
     ("worker", "WORKER_CONCURRENCY", "many"): "expected a whole number",
-    ("worker", "REDIS_URL", "redis://:hidden@127.0.0.1:1"): "expected a Redis that can be worked",
-    ("worker", "REDIS_URL", "{replica}"): "expected a primary, got a slave",
+    ("worker", "REDIS_URL", "{locked}"): "refuses the user name or password",
     ("worker", "REDIS_URL", "{cluster}"): "cluster-enabled: expected no, got yes",
     ("worker", "WORKER_ADMIN_PORT", "{taken}"): "expected a port free to listen on, got",
 }
@@ -90,6 +89,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Start, Ended
             "forgetful": forgetful.url,
             "cluster": cluster.url,
             "replica": replica.url,
+            "locked": server.url.replace("//", "//:hidden@"),
             "taken": taken.getsockname()[1],
         }
         begun = asyncio.run(_start_all(server.url, folder, places))
