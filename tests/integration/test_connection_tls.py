@@ -4,6 +4,7 @@ import asyncio
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -157,15 +158,21 @@ def rotated(tmp_path: Path) -> Certificates:
     return make_certificates(tmp_path)
 
 
+@contextmanager
+def asking(certificates: Certificates) -> Iterator[tuple[EmbeddedRedis, RedisUrl]]:
+    """A server that has these certificates and asks for ours, and how it is reached."""
+    port = free_port()
+    arguments = certificates.server_settings(port) | {"tls-auth-clients": "yes"}
+    url = RedisUrl(f"rediss://127.0.0.1:{port}/0?{certificates.client_options}")
+    program = tool("redis-server")
+    with EmbeddedRedis(appendfsync=None, program=program, arguments=arguments) as server:
+        yield server, url
+
+
 async def test_a_new_connection_goes_by_the_certificates_as_they_are_now(
     rotated: Certificates, own: Certificates
 ) -> None:
-    port = free_port()
-    arguments = rotated.server_settings(port) | {"tls-auth-clients": "yes"}
-    url = RedisUrl(f"rediss://127.0.0.1:{port}/0?{rotated.client_options}")
-    with EmbeddedRedis(
-        appendfsync=None, program=tool("redis-server"), arguments=arguments
-    ) as server:
+    with asking(rotated) as (server, url):
         async with open_redis(url, socket_timeout=2) as redis:
             assert await answer(redis) == "OK"
             overwrite(rotated, own)  # the authority too: nothing of the old ones fits any more
@@ -178,10 +185,7 @@ async def test_a_new_connection_goes_by_the_certificates_as_they_are_now(
 async def test_certificates_that_cannot_be_read_leave_the_last_good_ones_in_use(
     rotated: Certificates, strange: Certificates
 ) -> None:
-    port = free_port()
-    arguments = rotated.server_settings(port) | {"tls-auth-clients": "yes"}
-    url = RedisUrl(f"rediss://127.0.0.1:{port}/0?{rotated.client_options}")
-    with EmbeddedRedis(appendfsync=None, program=tool("redis-server"), arguments=arguments):
+    with asking(rotated) as (_, url):
         async with open_redis(url, socket_timeout=2) as redis, open_redis(url) as arqs:
             key = rotated.key.read_bytes()
             with captured_log() as log:
