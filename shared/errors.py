@@ -86,8 +86,9 @@ class HandlerError(SellfernError):
 class StateError(SellfernError):
     """A handler asked its organization's state for something that it can't do.
 
-    Raised for a key or a value over its size limit, for a value that is not JSON, and for
-    an ``increment`` of something that is not a number.
+    Raised for a key or a value over its size limit, for a value that is not JSON (a number that
+    is not finite isn't), for an expiry or a version that can't be, for an ``increment`` of
+    something that is not a number, and for whatever is asked once the attempt has ended.
     """
 
 

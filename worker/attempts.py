@@ -11,8 +11,18 @@ import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from shared import metrics
+from shared.errors import StateError
 from worker.origins import CURRENT, Task, own_context
-from worker.outcomes import Cause, Later, Outcome, Released, outcome_of, took_too_long
+from worker.outcomes import (
+    Cause,
+    Done,
+    Later,
+    Outcome,
+    Released,
+    outcome_of,
+    text_of,
+    took_too_long,
+)
 from worker.path import Handle
 from worker.work import Work
 
@@ -70,6 +80,11 @@ class Attempt(msgspec.Struct, eq=False):
             self.attempts.ended_late(self)
             return
         outcome = outcome_of(result, self.cause, self.attempts.seconds)
+        state = self.handle.organization.state
+        state.close("the handler has ended")
+        forgotten = state.unawaited
+        if forgotten and isinstance(outcome, Done):  # it would be committed without that
+            outcome = Later(text_of(StateError(f"{forgotten} was never awaited")), failed=True)
         if result is not None and inspect.iscoroutine(result):
             result.close()  # it would complain once more, at a time that nobody can tell
         self.give_up(outcome)

@@ -177,7 +177,10 @@ class Path:
             return cast("bytes | None", await self.read_state(organization, key))
 
         work.state = State(
-            read, event_id=event.id, tombstone=self.settlements.policy.limits.dedupe_retention
+            read,
+            event_id=event.id,
+            received_at=cast("Delivery", work.delivery).received_at,
+            tombstone=self.settlements.policy.limits.dedupe_retention,
         )
         return Organization(
             id=organization,

@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 from redis.asyncio import Redis
 
 from shared import keys
-from worker.state import Value
+from shared.errors import StateError
+from worker.value import Value
 
 _PAGE = 500
 _GLOB = str.maketrans({character: f"\\{character}" for character in "\\*?[]^-"})
@@ -18,6 +18,7 @@ async def stored_values(
 ) -> AsyncIterator[dict[str, Any]]:
     """Each value whose key starts with the prefix, in the order of the keys.
 
+    One that is no JSON, which nothing of ours wrote, has an ``error`` rather than a value.
     Finding them walks over all keys in Redis, a page at a time.
     """
     start = keys.state(organization, "")
@@ -29,8 +30,11 @@ async def stored_values(
         for name, raw in zip(page, await redis.mget(page), strict=True):
             value = Value.parse(raw)
             if value.json:
-                yield {
-                    "key": name.decode(errors="replace").removeprefix(start),
-                    "value": msgspec.json.decode(value.json),
-                    "version": value.version,
-                }
+                yield _shown(name.decode(errors="replace").removeprefix(start), value)
+
+
+def _shown(key: str, value: Value) -> dict[str, Any]:
+    try:
+        return {"key": key, "value": value.decoded(key), "version": value.version}
+    except StateError as exc:
+        return {"key": key, "error": str(exc), "version": value.version}

@@ -67,7 +67,10 @@ class Settlements:
         retention = round(self.policy.limits.dedupe_retention * 1000)
         if state is None:
             return (retention, (), (), False)
-        return (retention, tuple(state.reads.items()), tuple(state.operations), True)
+        # The script unpacks details that are equal once: what changes nothing needs no received-at.
+        received_at = state.received_at if state.operations else 0
+        reads, operations = tuple(state.reads.items()), tuple(state.operations)
+        return (retention, reads, operations, True, received_at)
 
 
 def _burial(work: Work, dead: Dead) -> tuple[Any, ...]:

@@ -1,96 +1,45 @@
 """An organization's values as a handler reads and changes them, before the commit."""
 
-import math
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime, timedelta
+from functools import wraps
 from hashlib import sha1
-from typing import Any, Final
-
-import msgspec
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from shared.errors import StateError
+from worker import arguments, awaiting
+from worker.value import LARGEST_INTEGER, Operation, Value, apply
 
-MOST_KEY_BYTES: Final = 512
-MOST_VALUE_BYTES: Final = 256 * 1024
 MOST_BYTES: Final = 1024 * 1024
 """What one event may write in all."""
 MOST_OPERATIONS: Final = 1000
-LARGEST_INTEGER: Final = 2**53 - 1
-"""Redis's Lua counts in doubles: beyond this a whole number loses digits."""
 
 _NEVER: Final = 0
 _AS_IT_IS: Final = -1
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ROOM: Final = 64
+"""Calls to remember before those that have ended are looked for."""
 
-Operation = tuple[Any, ...]
-"""``(name, key, expire in ms, …)`` as ``settle.lua`` takes it."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A value as it stands in Redis; ``json`` is empty for one that isn't there.
+def _noted(
+    method: Callable[Concatenate["State", P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["State", P], Coroutine[Any, Any, T]]:
+    """Have a call noticed that nobody awaits.
 
-    Attributes:
-        json: the value.
-        version: orders the writes of ``put_if_newer``; ``None`` for an unversioned value.
-        writer: id of the event that wrote that version.
+    What is given out is the method's own coroutine: tasks and ``gather`` take it, and a type
+    checker flags one that is not awaited.
     """
 
-    json: str = ""
-    version: int | None = None
-    writer: str = ""
+    def call(self: "State", *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        coroutine = method(self, *args, **kwargs)
+        self._calls.append(coroutine)
+        if len(self._calls) > self._room:
+            self._make_room()
+        return coroutine
 
-    @classmethod
-    def parse(cls, raw: bytes | None) -> "Value":
-        """Read the form that ``settle.lua`` writes."""
-        if raw is None:
-            return cls()
-        json, newline, rest = raw.decode(errors="replace").partition("\n")
-        if not newline:
-            return cls(json)
-        version, _, writer = rest.partition("\n")
-        return cls(json, int(float(version)), writer)
-
-    def is_older(self, version: int, writer: str) -> bool:
-        """Whether a write with this version replaces it; the event id decides a tie.
-
-        An event's own later write does.
-        """
-        if self.version is None:
-            return True
-        return (version, writer.encode()) >= (self.version, self.writer.encode())
-
-
-def apply(before: Value, operation: Operation, writer: str) -> Value:
-    """The value after an operation; the same as ``settle.lua`` works out at the commit.
-
-    Raises:
-        StateError: it is an increment of something that is not a number.
-    """
-    match operation:
-        case ("put", _, _, json):
-            return Value(json)
-        case ("put_if_newer", _, _, json, version):
-            return Value(json, version, writer) if before.is_older(version, writer) else before
-        case ("increment", key, _, by):
-            return replace(before, json=_incremented(before.json, by, key))
-        case ("delete", _, _, None):
-            return replace(before, json="")
-        case ("delete", _, _, version):
-            return Value("", version, writer) if before.is_older(version, writer) else before
-    raise AssertionError(operation)
-
-
-def _incremented(json: str, by: float, key: str) -> str:
-    number = msgspec.json.decode(json) if json else 0
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise StateError(f"increment({key!r}): expected a number, got {type(number).__name__}")
-    # Lua has one kind of number: 2.0 and 2 are the same to it, and are written as 2.
-    total = float(number) + by
-    if abs(total) > LARGEST_INTEGER:
-        raise StateError(f"increment({key!r}): the sum is beyond 2^53 - 1")
-    return str(int(total)) if total == int(total) else repr(total)
+    return cast("Callable[Concatenate[State, P], Coroutine[Any, Any, T]]", wraps(method)(call))
 
 
 class State:
@@ -103,44 +52,83 @@ class State:
     Args:
         read: fetches a raw value by its key.
         event_id: of the event that is handled; it decides between equal versions.
+        received_at: when the event was received, epoch milliseconds; it decides before the id.
+            0 is before all that is known: a value written so gives way to any other.
         tombstone: seconds that a deleted version stays known.
+
+    Attributes:
+        reads: the digest of each raw value that was read, by its key; empty for an absent one.
+        operations: what is to be committed, in this order.
+        received_at: as given; 0 where that is no number that Lua counts exactly.
+        unawaited: once closed, the first call that nobody has awaited, such as ``put('k')``.
     """
 
     def __init__(
-        self, read: Callable[[str], Awaitable[bytes | None]], *, event_id: str, tombstone: float
+        self,
+        read: Callable[[str], Awaitable[bytes | None]],
+        *,
+        event_id: str,
+        received_at: int = 0,
+        tombstone: float,
     ) -> None:
         self._read = read
         self._event_id = event_id
         self._tombstone = tombstone
         self._base: dict[str, Value] = {}
         self._bytes = 0
+        self._calls: awaiting.Calls = []
+        self._room = _ROOM
+        self._closed = ""
+        self.received_at = received_at if 0 <= received_at <= LARGEST_INTEGER else 0
         self.reads: dict[str, str] = {}
         self.operations: list[Operation] = []
+        self.unawaited = ""
 
+    def close(self, why: str) -> None:
+        """Let nothing be read or written from now on: the attempt has ended.
+
+        Args:
+            why: what every later call raises as a ``StateError``, and every ``get`` that is
+                under way. The first reason stays.
+        """
+        if not self._closed:
+            self._closed = why
+            self.unawaited = awaiting.unawaited(self._calls)
+            self._calls.clear()
+
+    @_noted
     async def get(self, key: str, default: Any = None) -> Any:
         """The value under a key, as plain Python values.
 
-        Raises:
-            StateError: the key is empty or too long, or an increment before this read was of
-                something that is not a number.
-        """
-        _check_key(key)
-        value = await self._view(key)
-        return msgspec.json.decode(value.json) if value.json else default
+        Reads of one key at the same time see the same value: the first that has come.
 
+        Raises:
+            StateError: the key is empty or too long, an increment before this read was of
+                something that is not a number, what stands there is not JSON, or the attempt
+                has ended.
+        """
+        key = self._key(key)
+        value = await self._view(key)
+        return value.decoded(key) if value.json else default
+
+    @_noted
     async def put(self, key: str, value: Any, *, expire: float | timedelta | None = None) -> None:
         """Write a value, whatever was there.
 
         Args:
             key: any text of at most 512 bytes.
-            value: anything that is JSON, of at most 256 KiB.
-            expire: seconds until it goes; without it, it stays.
+            value: anything that is JSON, of at most 256 KiB. A ``msgspec.Raw`` is stored without
+                its line breaks.
+            expire: seconds until it goes, at most 2^53 ms; without it, it stays.
 
         Raises:
-            StateError: one of these limits.
+            StateError: one of these limits, a number that is not finite, or the attempt has
+                ended.
         """
-        self._add("put", key, _milliseconds(expire), _encode(key, value))
+        key = self._key(key)
+        self._add("put", key, _until(expire), arguments.encoded(key, value))
 
+    @_noted
     async def put_if_newer(
         self,
         key: str,
@@ -152,29 +140,34 @@ class State:
         """Write a value unless a newer version is there; decided at the commit.
 
         Deliveries come in any order: with ``version=event.created_at`` the last change wins.
-        Between equal versions the event with the larger id wins.
+        Between equal versions the event that was received later wins, then the one with the
+        larger id. An event keeps its received-at over retries, and over a replay of its dead
+        letter; a resend in other bytes, or of an event that is dead, has a new one.
 
         Raises:
             StateError: a limit of ``put``, or a version that is neither an aware time nor a
                 whole number within 2^53.
         """
-        self._add(
-            "put_if_newer", key, _milliseconds(expire), _encode(key, value), _version(version)
-        )
+        key = self._key(key)
+        number = arguments.whole_version(version)
+        json = arguments.encoded(key, value)
+        self._add("put_if_newer", key, _until(expire), json, number)
 
+    @_noted
     async def delete(self, key: str, *, version: datetime | int | None = None) -> None:
-        """Remove a value; with a version, unless a newer one is there.
+        """Remove a value; with a version, unless a newer one is there, as in ``put_if_newer``.
 
         A versioned value leaves its version behind for a while, so that an older write that is
         late doesn't bring it back.
-        """
-        self._add(
-            "delete",
-            key,
-            round(self._tombstone * 1000),
-            None if version is None else _version(version),
-        )
 
+        Raises:
+            StateError: the key or the version is none, or the attempt has ended.
+        """
+        key = self._key(key)
+        number = None if version is None else arguments.whole_version(version)
+        self._add("delete", key, arguments.milliseconds(self._tombstone), number)
+
+    @_noted
     async def increment(
         self, key: str, by: float = 1, *, expire: float | timedelta | None = None
     ) -> None:
@@ -186,20 +179,34 @@ class State:
             expire: seconds until it goes; without it, an expiry that is set stays.
 
         Raises:
-            StateError: ``by`` is not a finite number within 2^53.
+            StateError: ``by`` is not a finite number within 2^53, or the attempt has ended.
         """
-        _check_number(key, by)
-        self._add(
-            "increment", key, _AS_IT_IS if expire is None else _milliseconds(expire), float(by)
-        )
+        key = self._key(key)
+        number = arguments.checked_number(key, by)
+        self._add("increment", key, _AS_IT_IS if expire is None else _until(expire), number)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateError(f"the organization's state is closed: {self._closed}")
+
+    def _make_room(self) -> None:
+        awaiting.prune(self._calls)
+        # Twice as many as there are, or those that run at once would be looked at for each.
+        self._room = max(_ROOM, 2 * len(self._calls))
+
+    def _key(self, key: object) -> str:
+        self._check_open()
+        return arguments.checked_key(key)
 
     def _add(self, name: str, key: str, expire: int, *rest: Any) -> None:
-        _check_key(key)
-        self._bytes += len(key.encode()) + (len(rest[0]) if isinstance(rest[0], str) else 0)
+        total = self._bytes + arguments.size(key)
+        if isinstance(rest[0], str):
+            total += arguments.size(rest[0])
         if len(self.operations) >= MOST_OPERATIONS:
             raise StateError(f"one event may change the state {MOST_OPERATIONS} times at the most")
-        if self._bytes > MOST_BYTES:
+        if total > MOST_BYTES:
             raise StateError(f"one event may write {MOST_BYTES} bytes at the most")
+        self._bytes = total
         self.operations.append((name, key, expire, *rest))
 
     async def _view(self, key: str) -> Value:
@@ -211,63 +218,23 @@ class State:
         else:
             value = await self._stored(key)
         for operation in mine:
-            value = apply(value, operation, self._event_id)
+            value = apply(value, operation, self._event_id, self.received_at)
         return value
 
     async def _stored(self, key: str) -> Value:
         if key not in self._base:
             raw = await self._read(key)
-            # The digest names the value that was read; nothing is protected by it.
-            self.reads[key] = sha1(raw, usedforsecurity=False).hexdigest() if raw else ""
-            self._base[key] = Value.parse(raw)
+            self._check_open()
+            # Another read of the key may have been quicker. Its value is the one that is checked
+            # and that all see: a later one might hold a neighbour's commit in between. To share
+            # one read would save a little, and have to care for whoever's task is cancelled.
+            if key not in self._base:
+                # The digest names the value that was read; nothing is protected by it.
+                digest = "" if raw is None else sha1(raw, usedforsecurity=False).hexdigest()
+                self.reads[key] = digest
+                self._base[key] = Value.parse(raw)
         return self._base[key]
 
 
-def _check_key(key: str) -> None:
-    try:
-        size = len(key.encode())
-    except (UnicodeEncodeError, AttributeError):
-        raise StateError(f"state key: expected text, got {key!r:.80}") from None
-    if not 0 < size <= MOST_KEY_BYTES:
-        raise StateError(f"state key: expected 1 to {MOST_KEY_BYTES} bytes, got {size}")
-
-
-def _check_number(key: str, by: object) -> None:
-    if (
-        isinstance(by, bool)
-        or not isinstance(by, int | float)
-        or not abs(by) <= LARGEST_INTEGER  # which NaN isn't, either
-    ):
-        raise StateError(f"increment({key!r}): expected a number within 2^53, got {by!r}")
-
-
-def _encode(key: str, value: Any) -> str:
-    try:
-        json = msgspec.json.encode(value)
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise StateError(f"state value of {key!r}: expected JSON, got: {exc}") from exc
-    if len(json) > MOST_VALUE_BYTES:
-        raise StateError(
-            f"state value of {key!r}: expected at most {MOST_VALUE_BYTES} bytes of JSON, "
-            f"got {len(json)}"
-        )
-    return json.decode()
-
-
-def _milliseconds(expire: float | timedelta | None) -> int:
-    if expire is None:
-        return _NEVER
-    seconds = expire.total_seconds() if isinstance(expire, timedelta) else expire
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise StateError(f"expire: expected a positive number of seconds, got {expire!r}")
-    return max(1, round(seconds * 1000))
-
-
-def _version(version: datetime | int) -> int:
-    if isinstance(version, datetime):
-        if version.tzinfo is None:
-            raise StateError(f"version: expected an aware time, got {version!r}")
-        return (version - _EPOCH) // timedelta(microseconds=1)
-    if type(version) is not int or abs(version) > LARGEST_INTEGER:
-        raise StateError(f"version: expected a time or a whole number in 2^53, got {version!r}")
-    return version
+def _until(expire: float | timedelta | None) -> int:
+    return _NEVER if expire is None else arguments.milliseconds(expire)

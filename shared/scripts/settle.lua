@@ -1,7 +1,8 @@
 -- settle: what became of a leased job, and of its event's mark, in one step.
 --
 -- Arguments: for each job: job, token, verb, details (MessagePack).
---   done       {retention ms, {{key, sha1 or ''}…} read, {operation…}, a handler worked}
+--   done       {retention ms, {{key, sha1 or ''}…} read, {operation…}, a handler worked,
+--              received-at ms (0, or none: not known)}
 --   retry      {delay ms, breaker, whether the handler blocked its worker's loop (or left out)}
 --   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made, breaker}
 --   duplicate  {}
@@ -22,27 +23,78 @@
 -- Transition: leased → done, deferred, dead, removed or queued; breaker closed → open, trying →
 --   closed or open.
 
--- A value in the state is its JSON; a versioned one is followed by "\n", version, "\n" and the
--- id of the event that wrote it. A tombstone has no JSON: it keeps the version of what was deleted.
-local function read_state(name)
-  local raw = redis.call('GET', name)
-  if not raw then return { json = '', expire = 0 } end
-  local json, version, writer = string.match(raw, '^([^\n]*)\n([^\n]*)\n(.*)$')
-  if json then return { json = json, version = tonumber(version), writer = writer, expire = -1 } end
-  return { json = raw, expire = -1 }
+local largest = 9007199254740991 -- 2^53 - 1: beyond it a whole number loses digits
+
+-- An expiry as Redis takes it, or an error. To be asked for before the first write.
+local function lifetime(ms)
+  if type(ms) ~= 'number' or ms % 1 ~= 0 or ms < 1 or ms > largest then
+    error('expiry: expected 1 to 2^53 - 1 ms, got ' .. tostring(ms), 0)
+  end
+  return small_number(ms)
 end
 
-local function write_state(name, value)
-  if value.json == '' and not value.version then return redis.call('DEL', name) end
+-- A value in the state is its JSON; a versioned one is followed by "\n", version, "\n", the id of
+-- the event that wrote it, a blank and when that was received (ms). A tombstone has no JSON: it
+-- keeps the version of what was deleted. Older workers, which may run beside this one, write no
+-- received-at, and take what is behind the blank for a part of the id: they compare it, and keep it.
+local function versioned(json, version, written)
+  version = string.find(version, '^%-?[%d.e+]+$') and tonumber(version)
+  if not version or math.abs(version) == math.huge then return nil end
+  if not string.find(written, '%S') then return nil end
+  -- Older workers kept the line breaks of a sender's own JSON. A number with a line of its own
+  -- comes after one of these.
+  local last = #json
+  while last > 0 and string.find(json, '^%s', last) do last = last - 1 end
+  local byte = string.sub(json, last, last)
+  if byte == ',' or byte == ':' or byte == '[' then return nil end
+  -- Ids may hold blanks; what this version writes always ends in a received-at.
+  local writer, received_at = string.match(written, '^(.*) (%d+)$')
+  if not writer or #received_at > 16 then writer, received_at = written, 0 end
+  return {
+    json = json,
+    version = version,
+    writer = writer,
+    received_at = tonumber(received_at),
+    expire = -1,
+  }
+end
+
+-- The same as `Value.parse` in worker/value.py.
+local function parse_state(raw)
+  local first = string.find(raw, '\n', 1, true)
+  local second = first and string.find(raw, '\n', first + 1, true)
+  if not second then return { json = raw, expire = -1 } end
+  return versioned(string.sub(raw, 1, first - 1), string.sub(raw, first + 1, second - 1),
+      string.sub(raw, second + 1))
+    or versioned(string.match(raw, '^(.*)\n([^\n]*)\n([^\n]*)$'))
+    or { json = raw, expire = -1 }
+end
+
+-- What stands under a name, or an error that names it.
+local function raw_state(name)
+  local raw = redis.pcall('GET', name)
+  if type(raw) == 'table' then error(name .. ': ' .. raw.err, 0) end
+  return raw
+end
+
+local function read_state(name)
+  local raw = raw_state(name)
+  if not raw then return { json = '', expire = 0 } end
+  return parse_state(raw)
+end
+
+-- The command that writes a value: nothing about it may fail any more once it is called.
+local function command_for(name, value)
+  if value.json == '' and not value.version then return { 'DEL', name } end
   local raw = value.json
-  if value.version then raw = raw .. '\n' .. number(value.version) .. '\n' .. value.writer end
-  if value.expire > 0 then
-    redis.call('SET', name, raw, 'PX', number(value.expire))
-  elseif value.expire < 0 then
-    redis.call('SET', name, raw, 'KEEPTTL')
-  else
-    redis.call('SET', name, raw)
+  if type(raw) ~= 'string' then error('value: expected JSON, got ' .. type(raw), 0) end
+  if value.version then
+    raw = raw .. '\n' .. number(value.version) .. '\n' .. value.writer .. ' '
+      .. number(value.received_at)
   end
+  if value.expire == 0 then return { 'SET', name, raw } end
+  if value.expire == -1 then return { 'SET', name, raw, 'KEEPTTL' } end
+  return { 'SET', name, raw, 'PX', lifetime(value.expire) }
 end
 
 -- Byte by byte: `>` on strings would follow the locale of the server.
@@ -54,33 +106,43 @@ local function follows(one, other)
   return #one > #other
 end
 
-local function is_newer(current, version, writer)
+-- Whether a write of this version, by this event, replaces what is there.
+local function is_newer(current, version, event)
   if not current.version then return true end
   if version ~= current.version then return version > current.version end
-  return writer == current.writer or follows(writer, current.writer)
+  if event.received_at ~= current.received_at then return event.received_at > current.received_at end
+  return event.id == current.writer or follows(event.id, current.writer)
+end
+
+local function written_by(event, json, version, expire)
+  return {
+    json = json,
+    version = version,
+    writer = event.id,
+    received_at = event.received_at,
+    expire = expire,
+  }
 end
 
 -- Operations are {name, key, expire (ms; 0: never, -1: as it is), …}. Each is a function of the
--- value before, and answers the value after, or nil and why not. They match worker/state.py.
+-- value before, and answers the value after, or nil and why not. They match worker/value.py.
 local apply = {}
 
 function apply.put(_, operation)
   return { json = operation[4], expire = operation[3] }
 end
 
-function apply.put_if_newer(current, operation, writer)
+function apply.put_if_newer(current, operation, event)
   local version = operation[5]
-  if not is_newer(current, version, writer) then return current end
-  return { json = operation[4], version = version, writer = writer, expire = operation[3] }
+  if not is_newer(current, version, event) then return current end
+  return written_by(event, operation[4], version, operation[3])
 end
-
-local largest = 9007199254740991 -- 2^53 - 1: beyond it a whole number loses digits
 
 function apply.increment(current, operation)
   local before = current.json == '' and 0 or tonumber(current.json)
   if not before then return nil, 'increment: the value is not a number' end
   local after = before + operation[4]
-  if math.abs(after) > largest then return nil, 'increment: the sum is beyond 2^53 - 1' end
+  if not (math.abs(after) <= largest) then return nil, 'increment: the sum is beyond 2^53 - 1' end
   local whole = after == math.floor(after)
   local expire = operation[3]
   -- A number that begins anew stays: the expiry that is set is its tombstone's.
@@ -89,40 +151,48 @@ function apply.increment(current, operation)
     json = whole and string.format('%.0f', after) or number(after),
     version = current.version,
     writer = current.writer,
+    received_at = current.received_at,
     expire = expire,
   }
 end
 
 -- A deleted version stays known for a while, so that an older write doesn't bring it back.
-function apply.delete(current, operation, writer)
+function apply.delete(current, operation, event)
   local version = operation[4]
   if version then
-    if not is_newer(current, version, writer) then return current end
-    return { json = '', version = version, writer = writer, expire = operation[3] }
+    if not is_newer(current, version, event) then return current end
+    return written_by(event, '', version, operation[3])
   end
-  return { json = '', version = current.version, writer = current.writer, expire = operation[3] }
+  return {
+    json = '',
+    version = current.version,
+    writer = current.writer,
+    received_at = current.received_at,
+    expire = operation[3],
+  }
 end
 
 local function unchanged(prefix, reads)
   for _, read in ipairs(reads) do
-    local raw = redis.call('GET', prefix .. read[1])
+    local raw = raw_state(prefix .. read[1])
     if (raw and redis.sha1hex(raw) or '') ~= read[2] then return false end
   end
   return true
 end
 
--- All or nothing: nothing is written until the last operation has been worked out.
-local function commit(prefix, operations, writer)
-  local values, changed = {}, {}
+-- All or nothing: nothing is written until the last command has been made out.
+local function commit(prefix, operations, event)
+  local values, changed, commands = {}, {}, {}
   for _, operation in ipairs(operations) do
     local name = prefix .. operation[2]
     local before = values[name] or read_state(name)
-    local after, why = apply[operation[1]](before, operation, writer)
+    local after, why = apply[operation[1]](before, operation, event)
     if not after then return why end
     values[name] = after
     if after ~= before then changed[name] = after end
   end
-  for name, value in pairs(changed) do write_state(name, value) end
+  for name, value in pairs(changed) do commands[#commands + 1] = command_for(name, value) end
+  for _, command in ipairs(commands) do redis.call(unpack(command)) end
   return nil
 end
 
@@ -200,9 +270,11 @@ function settle.done(claim, details)
     count('state_conflicts')
     return 'conflict'
   end
-  local why = commit(prefix, details[3], claim.event_id)
+  local retention = lifetime(details[1])
+  local event = { id = claim.event_id, received_at = details[5] or 0 }
+  local why = commit(prefix, details[3], event)
   if why then return 'refused:' .. why end
-  end_mark(name, 'done:' .. claim.job, small_number(details[1]))
+  end_mark(name, 'done:' .. claim.job, retention)
   remove_record(claim.organization, claim.job)
   if details[4] then handler_worked(claim) end
   remove_job(claim)
@@ -211,6 +283,9 @@ function settle.done(claim, details)
 end
 
 function settle.retry(claim, details)
+  -- A score that is none would fail the whole batch where the places are written.
+  local due = now_ms() + details[1]
+  if not (due <= largest) then error('retry: expected a delay in ms, got ' .. details[1], 0) end
   handler_failed(claim, details[2])
   count_outcome(claim, details[3])
   if in_order(claim.organization) then
@@ -219,7 +294,7 @@ function settle.retry(claim, details)
     clear_token(claim)
   end
   write_claim(claim)
-  places[claim.job] = number(now_ms() + details[1])
+  places[claim.job] = number(due)
   -- Whoever sleeps has not heard of it, and might look only after it is due.
   if details[1] < longest_sleep then wake_one() end
   count('retried')
@@ -247,6 +322,7 @@ local function leave_as_duplicate(claim)
 end
 
 function settle.dead(claim, details)
+  local mark, gone
   if claim.event_id == '' then -- an earlier life of the job may have learned it
     claim.event_id = redis.call('HGET', key.dead_letter .. claim.job, 'event_id') or ''
   end
@@ -255,12 +331,14 @@ function settle.dead(claim, details)
     local raw = read_mark(name)
     local lost = raw and lost_carrier(raw)
     if raw and not lost and not is_own(claim, raw) then return leave_as_duplicate(claim) end
-    if lost and lost ~= claim.job then remove_job(read_claim(lost)) end
-    end_mark(name, 'dead:' .. claim.job)
+    if lost and lost ~= claim.job then gone = lost end
+    mark = name
   end
-  handler_failed(claim, details[7])
   if details[6] then claim.attempts = claim.attempts + 1 end
-  write_record(claim, details)
+  write_record(claim, details) -- first: nothing after it can be refused
+  if gone then remove_job(read_claim(gone)) end
+  if mark then end_mark(mark, 'dead:' .. claim.job) end
+  handler_failed(claim, details[7])
   remove_job(claim)
   count('dead')
   count('dead:' .. details[1])

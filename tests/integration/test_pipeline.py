@@ -13,10 +13,11 @@ from redis.asyncio import Redis
 from shared import job as jobs
 from shared import keys
 from shared.endpoints import OrganizationProfile
+from shared.errors import StateError
 from shared.group_commit import Tell
 from tests.integration.jobs import NOTHING, account, counters, mark_of, record_of
 from tests.integration.workplace import POLICY, Workplace, body, now
-from worker import Event, Handlers, Organization, Reject, Retry
+from worker import Event, Handlers, Organization, Reject, Retry, revival
 from worker.path import Path
 from worker.reports import Report
 from worker.settlements import Settlements
@@ -447,6 +448,61 @@ async def test_endless_conflicts_become_a_retry(redis: Redis) -> None:
     place = handling(redis, never)
     assert await place.handle(body()) is Settled.RETRIED
     assert runs == 10
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+async def test_a_put_without_await_is_a_failed_attempt_that_names_it(redis: Redis) -> None:
+    async def forgets(_event: Event[Any], organization: Organization) -> None:
+        await organization.state.put("a", 1)
+        organization.state.put("b", 1)  # type: ignore[unused-coroutine]
+
+    place = handling(redis, forgets)
+    assert await place.handle(body()) is Settled.RETRIED
+    (line,) = place.lines.of("event_retried")
+    assert line["error"] == "StateError: put('b') was never awaited"
+    assert await redis.keys("sellfern:state:*") == []
+
+
+async def test_a_put_after_the_handlers_end_is_refused(redis: Redis) -> None:
+    ended = asyncio.Event()
+    tasks = []
+
+    async def leaves_a_task(_event: Event[Any], organization: Organization) -> None:
+        async def late() -> None:
+            await ended.wait()
+            await organization.state.put("late", 1)
+
+        await organization.state.put("in time", 1)
+        tasks.append(asyncio.create_task(late()))
+
+    place = handling(redis, leaves_a_task)
+    assert await place.handle(body()) is Settled.DONE
+    ended.set()
+    with pytest.raises(StateError, match="the handler has ended"):
+        await tasks[0]
+    assert await redis.keys("sellfern:state:*") == [keys.state("org_a", "in time").encode()]
+
+
+async def test_a_replayed_event_keeps_its_received_at(redis: Redis) -> None:
+    """So it doesn't win over what came after it, however late it runs."""
+    broken = True
+
+    async def writes(event: Event[Any], organization: Organization) -> None:
+        if broken:
+            raise Reject("not yet")
+        await organization.state.put_if_newer("order", event.id, version=1)
+
+    place = handling(redis, writes)
+    received_at = round(now().timestamp() * 1000)
+    first = body("evt_z")
+    assert await place.handle(first, received_at=received_at) is Settled.DEAD
+    broken = False
+    assert await place.handle(body("evt_a"), received_at=received_at + 1) is Settled.DONE
+    job = keys.job_id("org_a", first)
+    assert await revival.replay_one(redis, job) == "queued"
+    assert await place.handle_next() is Settled.DONE
+    raw = await redis.get(keys.state("org_a", "order"))
+    assert raw == f'"evt_a"\n1\nevt_a {received_at + 1}'.encode()
 
 
 async def test_a_commit_that_redis_refuses_is_an_attempt(redis: Redis) -> None:

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared import keys
 from tests.integration.jobs import NOTHING, account
-from tests.integration.workplace import Workplace, body
+from tests.integration.workplace import Workplace, body, now
 from worker import Event, Handlers, Organization
 from worker.transitions import Settled
 
@@ -43,7 +43,7 @@ class Cell:
     """What stands under a key."""
 
     value: Any = None
-    version: tuple[int, str] | None = None
+    version: tuple[int, int, str] | None = None
     expires: bool = False
 
 
@@ -52,6 +52,7 @@ class Table:
     """A plain dictionary with the same methods, for one event after another."""
 
     writer: str = ""
+    received_at: int = 0
     cells: dict[str, Cell] = field(default_factory=dict)
 
     def cell(self, key: str) -> Cell:
@@ -65,13 +66,15 @@ class Table:
 
     async def put_if_newer(self, key: str, value: Any, version: int, expire: float | None) -> None:
         if self._is_newer(key, version):
-            self.cells[key] = Cell(value, (version, self.writer), expire is not None)
+            self.cells[key] = Cell(
+                value, (version, self.received_at, self.writer), expire is not None
+            )
 
     async def delete(self, key: str, version: int | None) -> None:
         if version is None:
             self.cells[key] = Cell(None, self.cell(key).version)
         elif self._is_newer(key, version):
-            self.cells[key] = Cell(None, (version, self.writer))
+            self.cells[key] = Cell(None, (version, self.received_at, self.writer))
 
     async def increment(self, key: str, by: int, expire: float | None) -> None:
         before = self.cell(key)
@@ -80,7 +83,7 @@ class Table:
 
     def _is_newer(self, key: str, version: int) -> bool:
         known = self.cell(key).version
-        return known is None or (version, self.writer) >= known
+        return known is None or (version, self.received_at, self.writer) >= known
 
 
 class OfTheProduct:
@@ -129,6 +132,7 @@ class Scene:
 
     programs: dict[str, tuple[list[Step], list[Step]]]
     order: list[str]
+    received_at: dict[str, int]
     runs: Counter[str] = field(default_factory=Counter)
     halfway: set[str] = field(default_factory=set)
     done: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -165,7 +169,8 @@ class Scene:
 async def committed(redis: Redis, scene: Scene) -> None:
     """Run all at once, and let each be committed in its turn."""
     place = Workplace(redis, scene.handlers())
-    await place.accept(*(body(event_id) for event_id in scene.programs))
+    for event_id in scene.programs:
+        await place.accept(body(event_id), received_at=scene.received_at[event_id])
     claims = await place.claim(len(scene.programs))
 
     async def run(job: Any, event_id: str) -> None:
@@ -185,7 +190,7 @@ async def one_by_one(scene: Scene) -> tuple[Table, set[str]]:
         first, second = scene.programs[event_id]
         if any(table.cell(key) != Cell() for key in _read(first)):
             early.add(event_id)
-        table.writer = event_id
+        table.writer, table.received_at = event_id, scene.received_at[event_id]
         seen: list[Any] = []
         await play(table, [*first, *second], seen)
     return table, early
@@ -227,7 +232,9 @@ async def test_handlers_at_once_do_what_they_do_one_after_another(
     client: Redis, programs: list[tuple[list[Step], list[Step]]], data: st.DataObject
 ) -> None:
     named = {f"evt_{number}": program for number, program in enumerate(programs)}
-    scene = Scene(named, data.draw(st.permutations(list(named))))
+    at = round(now().timestamp() * 1000)
+    received_at = {event_id: at + data.draw(st.integers(0, 1)) for event_id in named}
+    scene = Scene(named, data.draw(st.permutations(list(named))), received_at)
     await client.flushall()
     await committed(client, scene)
     table, early = await one_by_one(scene)
@@ -242,7 +249,9 @@ async def test_handlers_at_once_do_what_they_do_one_after_another(
 async def test_what_was_read_and_has_changed_runs_the_handler_again(redis: Redis) -> None:
     """The property would hold as well if nothing ever conflicted: here it does."""
     program: tuple[list[Step], list[Step]] = ([("get", "a")], [("put", "a", None)])
-    scene = Scene({"evt_0": program, "evt_1": program}, ["evt_1", "evt_0"])
+    at = round(now().timestamp() * 1000)
+    both = {"evt_0": program, "evt_1": program}
+    scene = Scene(both, ["evt_1", "evt_0"], dict.fromkeys(both, at))
     await committed(redis, scene)
     assert scene.runs == {"evt_0": 2, "evt_1": 1}
     assert await held(redis, "a") == ("1 ['1 [None]']", False)
