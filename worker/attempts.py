@@ -84,7 +84,10 @@ class Attempt(msgspec.Struct, eq=False):
         state.close("the handler has ended")
         forgotten = state.unawaited
         if forgotten and isinstance(outcome, Done):  # it would be committed without that
-            outcome = Later(text_of(StateError(f"{forgotten} was never awaited")), failed=True)
+            outcome = Later(
+                text_of(StateError(f"{forgotten} was not awaited before the handler ended")),
+                failed=True,
+            )
         if result is not None and inspect.iscoroutine(result):
             result.close()  # it would complain once more, at a time that nobody can tell
         self.give_up(outcome)

@@ -459,7 +459,7 @@ async def test_a_put_without_await_is_a_failed_attempt_that_names_it(redis: Redi
     place = handling(redis, forgets)
     assert await place.handle(body()) is Settled.RETRIED
     (line,) = place.lines.of("event_retried")
-    assert line["error"] == "StateError: put('b') was never awaited"
+    assert line["error"] == "StateError: state.put('b') was not awaited before the handler ended"
     assert await redis.keys("sellfern:state:*") == []
 
 

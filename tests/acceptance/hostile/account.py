@@ -234,7 +234,7 @@ class Case:
         if "handler_stuck" in self.row.logs:
             stuck = sum(n for name, n in rise.items() if "handlers_stuck_total" in name)
             assert stuck == len(end.lines), self._story(f"{stuck} stuck handlers counted")
-            now = sum(n for name, n in after.items() if name == "sellfern_handlers_stuck")
+            now = sum(n for name, n in after.items() if name == "sellfern_stuck_handlers")
             assert now == self.row.stuck, self._story(f"{now} handlers are stuck")
         if "loop_blocked" in self.row.logs:
             blocked = sum(n for name, n in rise.items() if "loop_blocked_seconds" in name)
