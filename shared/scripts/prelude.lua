@@ -84,11 +84,20 @@ local function organization_of(job)
   return organization
 end
 
-local function fetch_claims(jobs)
+-- Of hashes with a field for each job: what they hold is read, and what has changed is written.
+local function fetch_fields(name, known, jobs)
   if #jobs == 0 then return end
-  for i, raw in ipairs(redis.call('HMGET', key.claims, unpack(jobs))) do
-    claims_known[jobs[i]] = raw
-  end
+  for i, raw in ipairs(redis.call('HMGET', name, unpack(jobs))) do known[jobs[i]] = raw end
+end
+
+local function write_fields(name, changed)
+  local fields, gone = as_arguments(changed)
+  call_for_all('HSET', name, fields)
+  call_for_all('HDEL', name, gone)
+end
+
+local function fetch_claims(jobs)
+  fetch_fields(key.claims, claims_known, jobs)
 end
 
 local function raw_claim(job)
@@ -142,18 +151,14 @@ local function any_suspects()
 end
 
 local function fetch_suspicions(jobs)
-  if #jobs == 0 or not any_suspects() then return end
-  for i, raw in ipairs(redis.call('HMGET', key.suspects, unpack(jobs))) do
-    suspicions_known[jobs[i]] = raw
-  end
+  if any_suspects() then fetch_fields(key.suspects, suspicions_known, jobs) end
 end
 
 local function raw_suspicion(job)
-  if not any_suspects() then return suspicions_changed[job] end
   local raw = suspicions_changed[job]
-  if raw == nil then raw = suspicions_known[job] end
-  if raw == nil then raw = redis.call('HGET', key.suspects, job) end
-  return raw
+  if raw ~= nil or not any_suspects() then return raw end
+  if suspicions_known[job] == nil then fetch_suspicions({ job }) end
+  return suspicions_known[job]
 end
 
 -- To be asked for before the claim is changed: it says whether what was written still holds.
@@ -182,12 +187,6 @@ local function write_suspicion(claim)
   elseif suspicions_changed[claim.job] or any_suspects() then
     suspicions_changed[claim.job] = false
   end
-end
-
-local function write_suspicions()
-  local fields, gone = as_arguments(suspicions_changed)
-  call_for_all('HSET', key.suspects, fields)
-  call_for_all('HDEL', key.suspects, gone)
 end
 
 -- All claims since the last outcome, whoever ran beside.
@@ -227,12 +226,6 @@ local function count_outcome(claim, has_blocked)
   known.grouped, known.waits, known.alone = 0, 0, false
   if has_blocked then known.blocked = known.blocked + 1 end
   write_suspicion(claim)
-end
-
-local function write_claims()
-  local fields, gone = as_arguments(claims_changed)
-  call_for_all('HSET', key.claims, fields)
-  call_for_all('HDEL', key.claims, gone)
 end
 
 -- A job's score in the queue; false: it has no place there, nor among parked jobs.
@@ -551,8 +544,8 @@ end
 
 -- Every script ends here, so that nothing that it gathered is forgotten.
 local function finish(result)
-  write_claims()
-  write_suspicions()
+  write_fields(key.claims, claims_changed)
+  write_fields(key.suspects, suspicions_changed)
   write_places()
   write_removals()
   write_marks()
