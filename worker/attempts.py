@@ -85,7 +85,7 @@ class Attempt(msgspec.Struct, eq=False):
         forgotten = state.unawaited
         if forgotten and isinstance(outcome, Done):  # it would be committed without that
             outcome = Later(
-                text_of(StateError(f"{forgotten} was not awaited before the handler ended")),
+                text_of(StateError(f"state.{forgotten} was not awaited before the handler ended")),
                 failed=True,
             )
         if result is not None and inspect.iscoroutine(result):
