@@ -35,7 +35,7 @@ def test_the_tree_has_one_root() -> None:
     roots = [
         error
         for _, error in inspect.getmembers(errors, inspect.isclass)
-        if not issubclass(error, SellfernError)
+        if error.__module__ == errors.__name__ and not issubclass(error, SellfernError)
     ]
     assert roots == []
 
