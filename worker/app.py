@@ -6,8 +6,9 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from contextvars import Context
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
@@ -41,6 +42,7 @@ from worker.pulse import Pulse
 from worker.registry import Handlers
 from worker.reports import Report
 from worker.settings import WorkerSettings
+from worker.signals import Signals
 from worker.traced import Tracer
 from worker.transitions import Transitions
 from worker.work import Work
@@ -51,8 +53,9 @@ _ASIDE_CONNECTIONS: Final = 2
 _ARQ_CONNECTIONS: Final = 4
 _SETTLE_SECONDS: Final = 30.0
 """What a job may take beside its handler: waiting for Redis, mostly."""
-_CLOSING_SECONDS: Final = 5.0
-"""What the end may take beyond DRAIN_SECONDS, come what may."""
+_CLOSING_SECONDS: Final = 4.0
+"""What the end may take beyond DRAIN_SECONDS, come what may; a last line and its flush come on top,
+and 5 s is what is promised."""
 _MOST_NAMED: Final = 10
 _LAST_SECONDS: Final = 1.0
 """What the process may live on after its last line."""
@@ -92,6 +95,9 @@ class _Program:
     deadline: Deadline = field(init=False)
     _worker: Worker | None = None
     _awaited: AwaitedRedis | None = None
+    _own: Context = field(default_factory=own_context)
+    _loop: asyncio.AbstractEventLoop = field(init=False)
+    _listen: Callable[[], None] = field(init=False)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -141,6 +147,7 @@ class _Program:
             pulse=self.pulse,
             aside=aside,
             leave=self.leave,
+            tick=self._listen,
             cron_jobs=[
                 retention.cron_job(
                     redis, retention=self.settings.dead_letter_retention, log=self.log
@@ -167,20 +174,24 @@ class _Program:
     @contextlib.asynccontextmanager
     async def _signals(self) -> AsyncIterator[None]:
         """Drain on the first signal, leave on the second."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        self._loop = asyncio.get_running_loop()
+        signals = Signals(self._on_signal)
+        signals.listen()
+        self._listen = signals.listen
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+            signals.stop()
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        if self.stopping:
+    def _on_signal(self, number: signal.Signals, times: int) -> None:
+        if times > 1:
             self.log.warning("stopped_at_once", signal=number.name)
             logs.flush(logs.LAST_SECONDS)
             os._exit(Exit.AT_ONCE)
+        self.deadline.set(self.settings.drain + _CLOSING_SECONDS)  # though the loop stand still
+        self._loop.call_soon_threadsafe(self._drain, number, context=self._own)
+
+    def _drain(self, number: signal.Signals) -> None:
         self.log.info("draining", signal=number.name, seconds=self.settings.drain)
         self._stop(self.settings.drain)
 

@@ -191,6 +191,19 @@ class Attempts:
         self._running.pop(attempt, None)
         attempt.work.attempt = None
 
+    def excuse(self, seconds: float, *, but: Work | None) -> None:
+        """Give handlers back the time in which the loop stood still: it was none of their doing.
+
+        Args:
+            seconds: for how long.
+            but: the event that kept it, if known; it has had that time.
+        """
+        for attempt in self._running:
+            if attempt.work is not but:
+                self._running[attempt] += seconds
+        if but is not None:  # it may be over before others that started before it
+            self._running = dict(sorted(self._running.items(), key=lambda each: each[1]))
+
     def sweep(self) -> None:
         """End those whose task has gone without a word.
 

@@ -50,6 +50,9 @@ which come one after the other, don't keep the slots filled."""
 _BEAT: Final = 0.5
 """Seconds between arq's own beats: health record and cron."""
 
+_NOTICED: Final = 0.1
+"""Seconds of a stand-still from which on handlers get them back."""
+
 _CLOSING: Final = 2.0
 """Seconds that each part of closing may take; Redis may have gone meanwhile."""
 
@@ -70,6 +73,7 @@ class Worker(arq.Worker):
         pulse: tells whether this worker's loop goes round.
         aside: the thread of the watchdog; without it the worker has one of its own.
         leave: ends the process for a reason; called in any thread.
+        tick: called a few times a second, in this worker's loop.
         options: those of ``arq.Worker``.
     """
 
@@ -85,6 +89,7 @@ class Worker(arq.Worker):
         pulse: Pulse,
         aside: Aside | None = None,
         leave: Callable[[Exit], None],
+        tick: Callable[[], None] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -104,6 +109,7 @@ class Worker(arq.Worker):
         self._aside = aside
         self._pulse = pulse
         self._leave = leave
+        self._tick = tick
         self._own = own_context()
         self._supervisor = Supervisor(context.log, self._own)
         self._stack = contextlib.AsyncExitStack()
@@ -230,8 +236,13 @@ class Worker(arq.Worker):
             announced=partial(self._from_aside, self._announced.set),
         )
 
-    def _on_tick(self) -> None:
-        self._context.pipeline.attempts.sweep()
+    def _on_tick(self, still: float) -> None:
+        attempts = self._context.pipeline.attempts
+        if still > _NOTICED and self._watchdog is not None:
+            attempts.excuse(still, but=self._watchdog.take_blamed())
+        attempts.sweep()
+        if self._tick is not None:
+            self._tick()
 
     def _from_aside(self, call: Callable[..., object], *arguments: object) -> None:
         """Have the worker's loop call something; another thread asks for it."""

@@ -19,8 +19,13 @@ CURRENT: Final[ContextVar[Work | None]] = ContextVar("sellfern_event", default=N
 """The event under which this code runs; ``None`` in the worker's own."""
 
 _left: Final[set["Task[Any]"]] = set()
-"""Tasks made under an event. Held until they have been seen to end: a loop that is ended by one
-has dropped it otherwise, and nobody could tell which it was."""
+"""Tasks made under an event that have not been seen to end."""
+
+_ended_the_loop: Final[list["Task[Any]"]] = []
+"""Those that ended the loop. It may turn once more before it stops, and has forgotten them then."""
+
+_FATAL: Final = (SystemExit, KeyboardInterrupt)
+"""What asyncio lets out of a task and out of the loop."""
 
 
 class Task(asyncio.Task[Result]):
@@ -73,8 +78,20 @@ def make_task(
     task.origin = origin
     if origin is not None:
         _left.add(task)
-        task.add_done_callback(_left.discard)
+        task.add_done_callback(_seen_to_end)
     return task
+
+
+def _seen_to_end(task: "Task[Any]") -> None:
+    _left.discard(task)
+    if isinstance(_error_of(task), _FATAL):
+        _ended_the_loop.append(task)
+
+
+def _error_of(task: "Task[Any]") -> BaseException | None:
+    """What it raised; unlike `exception` that doesn't count as somebody having asked for it."""
+    error: BaseException | None = task._exception  # noqa: SLF001
+    return error
 
 
 def origin_of(task: "asyncio.Task[Any] | None") -> Work | None:
@@ -96,7 +113,6 @@ def own_context() -> Context:
 
 def raised_by(error: BaseException) -> Work | None:
     """The event whose task ended the loop with this error, if any is known."""
-    for task in tasks_left():
-        if task.done() and not task.cancelled() and task.exception() is error:
-            return task.origin
-    return None
+    tasks = [*_ended_the_loop, *_left]
+    _ended_the_loop.clear()
+    return next((task.origin for task in tasks if _error_of(task) is error), None)

@@ -24,13 +24,13 @@ class Pulse:
         self._seen = monotonic()
         self._stood_still_until = -_A_WHILE
         self._timer: asyncio.TimerHandle | None = None
-        self._then: Callable[[], None] = _nothing
+        self._then: Callable[[float], None] = _nothing
 
-    def start(self, then: Callable[[], None]) -> None:
+    def start(self, then: Callable[[float], None]) -> None:
         """Tick from now on, in the running loop.
 
         Args:
-            then: called with each tick.
+            then: called with each tick: for how many seconds the loop has stood still before it.
         """
         self._then = then
         self._seen = monotonic()
@@ -56,13 +56,14 @@ class Pulse:
 
     def _tick(self) -> None:
         # The tick is due before all time-outs that came due with it, so it is the first to know.
-        if self.still() > self.limit:
+        still = self.still()
+        if still > self.limit:
             self._stood_still_until = monotonic()
         self._seen = monotonic()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self.limit / 4, self._tick, context=self._context)
-        self._then()
+        self._then(still)
 
 
-def _nothing() -> None:
+def _nothing(_: float) -> None:
     """Before it is started."""

@@ -59,6 +59,7 @@ class Watchdog:
     log: FilteringBoundLogger
     announced: Callable[[], None]
     _supervisor: Supervisor = field(init=False)
+    _blamed: Work | None = field(default=None, init=False)
     _has_left: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +80,11 @@ class Watchdog:
     def missing(self) -> list[str]:
         """The loops that are not running."""
         return self._supervisor.missing()
+
+    def take_blamed(self) -> Work | None:
+        """The event that kept the loop from turning until now, if known; asked in the loop."""
+        blamed, self._blamed = self._blamed, None
+        return blamed
 
     async def _beat_forever(self, transitions: Transitions) -> None:
         """A sign of life every third of a lease, whatever Redis does."""
@@ -108,6 +114,7 @@ class Watchdog:
             work = self._blocking()
             _count(work, still - counted)
             counted = still
+            self._blamed = work
             if not said:
                 said = True
                 self._say("loop_blocked", work, still)

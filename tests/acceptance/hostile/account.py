@@ -74,8 +74,9 @@ class Case:
         await self._all_handled()
         await self._hold_outcome(before)
         await self._hold_neighbours()
+        await self._logged(before)
         self._hold_log(before)
-        self._hold_codes(before)
+        await self._hold_codes(before)
 
     # What happens
 
@@ -264,6 +265,15 @@ class Case:
         leaks = self.noted("leak")
         assert not leaks, self._story(f"events saw another's context: {leaks[:3]}")
 
+    async def _logged(self, before: Before) -> None:
+        """What a handler has left may be heard of only after all events have ended."""
+
+        async def all_said() -> bool:
+            return wanted <= {line["event"] for line in self.crew.lines[before.lines :]}
+
+        wanted = set() if self.row.mute else set(self.row.logs)
+        await self._until(all_said, f"not all was logged of {sorted(wanted)}")
+
     def _hold_log(self, before: Before) -> None:
         lines = self.crew.lines[before.lines :]
         said = Counter(line["event"] for line in lines)
@@ -278,13 +288,17 @@ class Case:
         for name in self.row.notes:
             assert self.noted(name, self.event_id), self._story(f"{name!r} was not noted")
 
-    def _hold_codes(self, before: Before) -> None:
+    async def _hold_codes(self, before: Before) -> None:
         """Only who may end has ended, and nobody runs a worker's work beside the workers."""
+
+        async def one_has_ended() -> bool:
+            return len(self.crew.codes) > before.codes
+
         allowed = {*self.row.leaves, *(self.row.drained if self.row.is_told_to_stop else ())}
+        if self.row.leaves and not self.row.may_stay:
+            await self._until(one_has_ended, "no worker has ended")
         codes = self.crew.codes[before.codes :]
         assert set(codes) <= allowed, self._story(f"workers ended with {codes}")
-        if self.row.leaves and not self.row.may_stay:
-            assert codes, self._story("no worker has ended")
         processes = {worker.process.pid for worker in self.crew.workers}
         strangers = {line["pid"] for line in self.noted("start")} - processes
         assert not strangers, self._story(f"handlers ran in other processes: {strangers}")

@@ -355,3 +355,35 @@ def test_who_ends_the_loop_is_known_by_its_task() -> None:
     main.cancel()
     loop.run_until_complete(asyncio.wait([main]))
     loop.close()
+
+
+# Time in which the loop stood still
+
+
+async def test_a_stand_still_is_given_back_to_all_but_the_one_that_made_it() -> None:
+    stand, ended = Stand(0.15), list[str]()
+
+    async def waits(name: str) -> None:
+        try:
+            await hang()
+        finally:
+            ended.append(name)
+
+    stand.start(lambda: waits("before"))
+    blocking = stand.start(lambda: waits("blocking"))
+    stand.start(lambda: waits("after"))
+    await asyncio.sleep(0)
+    stand.attempts.excuse(0.1, but=blocking)
+    await stand.ended(1)
+    assert ended == ["blocking"]
+    await stand.ended(3)
+    assert ended == ["blocking", "before", "after"]
+
+
+async def test_where_nobody_is_known_to_have_made_it_all_get_it_back() -> None:
+    stand, loop = Stand(0.05), asyncio.get_running_loop()
+    began = loop.time()
+    stand.start(hang)
+    stand.attempts.excuse(0.1, but=None)
+    await stand.ended()
+    assert loop.time() - began >= 0.15
