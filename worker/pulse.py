@@ -21,7 +21,7 @@ class Pulse:
     def __init__(self, limit: float, context: Context) -> None:
         self.limit = limit
         self._context = context
-        self._seen = monotonic()
+        self._seen = self._forgiven = monotonic()
         self._stood_still_until = -_A_WHILE
         self._timer: asyncio.TimerHandle | None = None
         self._then: Callable[[float], None] = _nothing
@@ -43,11 +43,11 @@ class Pulse:
 
     def still(self) -> float:
         """Seconds since the last tick, beyond those that lie between two."""
-        return max(0.0, monotonic() - self._seen - self.limit / 4)
+        return self._since(max(self._seen, self._forgiven))
 
     def forgive(self) -> None:
-        """Take the whole process for suspended until now; nothing of that was a handler's doing."""
-        self._seen = monotonic()
+        """Take the whole process for suspended until now: nobody is judged for that."""
+        self._forgiven = monotonic()
 
     @property
     def was_still(self) -> bool:
@@ -56,13 +56,16 @@ class Pulse:
 
     def _tick(self) -> None:
         # The tick is due before all time-outs that came due with it, so it is the first to know.
-        still = self.still()
+        still = self._since(self._seen)
         if still > self.limit:
             self._stood_still_until = monotonic()
         self._seen = monotonic()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self.limit / 4, self._tick, context=self._context)
         self._then(still)
+
+    def _since(self, tick: float) -> float:
+        return max(0.0, monotonic() - tick - self.limit / 4)
 
 
 def _nothing(_: float) -> None:
