@@ -1,7 +1,8 @@
 """Whether the ingress could start: its settings, its endpoints, its Redis."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from time import time
+from typing import Final
 
 from ingress.settings import IngressSettings
 from shared.connection import open_redis
@@ -11,7 +12,11 @@ from shared.endpoints import Endpoint, Endpoints
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 from shared.findings import Finding, shadows
+from shared.secret_doubts import Doubt, doubts
 from shared.setting_names import near_misses
+
+_NAMED: Final = 5
+"""How many endpoints a finding names at the most."""
 
 
 async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
@@ -54,6 +59,7 @@ def _of_endpoints(settings: IngressSettings, environ: Mapping[str, str]) -> list
     return [
         Finding("ok", "endpoints", "endpoints_valid", _counted(endpoints)),
         *(_locked_out(endpoint) for endpoint in endpoints.values() if _is_locked_out(endpoint)),
+        *_doubtful(endpoints),
     ]
 
 
@@ -68,6 +74,23 @@ def _is_locked_out(endpoint: Endpoint) -> bool:
 def _locked_out(endpoint: Endpoint) -> Finding:
     message = f"endpoint {endpoint.id}: the until of every secret has passed, so it refuses all"
     return Finding("warning", "endpoints", "no_active_secret", message)
+
+
+def _doubtful(endpoints: Endpoints) -> Iterator[Finding]:
+    """What is odd about secrets: a line for each kind, however many have it."""
+    whose: dict[Doubt, dict[str, None]] = {}
+    for endpoint in endpoints.values():
+        for secret in endpoint.secrets:
+            for doubt in doubts(secret.value, endpoint.scheme):
+                whose.setdefault(doubt, {})[endpoint.id] = None
+    for doubt, ids in whose.items():
+        message = f"a secret of {_listed(list(ids))} {doubt.message}"
+        yield Finding("warning", "endpoints", doubt.code, message)
+
+
+def _listed(ids: list[str]) -> str:
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return f"endpoint {', '.join(ids[:_NAMED])}{more}"
 
 
 async def _of_redis(settings: IngressSettings) -> AsyncIterator[Finding]:

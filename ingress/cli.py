@@ -22,6 +22,7 @@ from ingress.send import (
     find_endpoint,
     post,
     signed_headers,
+    warnings,
 )
 from ingress.settings import IngressSettings
 from shared import logs
@@ -118,6 +119,8 @@ def send(
         )
         headers = signed_headers(target, event_type, body)
         reference = load_reference(settings.common)
+        for warning in warnings(target):
+            click.echo(f"warning: {warning}", err=True)
         answer = asyncio.run(post(url or _default_url(settings, target.id), body, headers))
     except SettingsError as exc:
         refuse(exc)

@@ -81,7 +81,7 @@ class CommonSettings:
         tracings: tuple[TracingMode, ...] = ("off", "otlp")
         reference_file = reader.text("REFERENCE_FILE", "")
         return cls(
-            redis_url=reader.parsed("REDIS_URL", RedisUrl(_REDIS_URL), RedisUrl, EXPECTED),
+            redis_url=reader.parsed("REDIS_URL", RedisUrl(_REDIS_URL), _redis_url, EXPECTED),
             endpoints_file=Path(reader.text("ENDPOINTS_FILE", "endpoints.toml")),
             reference_file=Path(reference_file) if reference_file else None,
             log_level=reader.choice("LOG_LEVEL", levels, "info"),
@@ -92,3 +92,8 @@ class CommonSettings:
             # One rule, since both programs are often given one environment.
             drain_seconds=reader.duration("DRAIN_SECONDS", "25s", minimum="1s", maximum="1h"),
         )
+
+
+def _redis_url(text: str) -> RedisUrl:
+    # What a file ends with goes, as with every secret; of blanks and quotes `RedisUrl` tells.
+    return RedisUrl(text.strip("\ufeff\r\n"))

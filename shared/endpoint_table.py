@@ -12,7 +12,7 @@ from shared.config import Secret
 from shared.endpoint_place import Place, kind, shown
 from shared.endpoints import ENDPOINT_PATTERN, nearest
 from shared.keys import ORGANIZATION_PATTERN
-from shared.secret_source import SOURCES, SecretSource, check_key
+from shared.secret_source import SOURCES, SecretSource, SourceKind, usable_secret
 from shared.sellfern import identifier, signature
 
 MIN_WEIGHT: Final = 0.01
@@ -131,15 +131,11 @@ class _Table:
             self.refuse("secrets", "a list of secrets", kind(value))
         if not 1 <= len(value) <= MAX_SECRETS:
             self.refuse("secrets", f"a list of 1 to {MAX_SECRETS} secrets", f"{len(value)}")
-        entries = tuple(self._secret(entry) for entry in value)
-        for entry in entries:
-            if entry.source.kind == "value":  # what stands elsewhere is looked at where it is read
-                check_key(entry.source.text, scheme, self._place)
-        return entries
+        return tuple(self._secret(entry, scheme) for entry in value)
 
-    def _secret(self, entry: object) -> SecretEntry:
+    def _secret(self, entry: object, scheme: signature.Scheme) -> SecretEntry:
         if isinstance(entry, str):
-            return SecretEntry(self._filled(SecretSource("value", Secret(entry))))
+            return SecretEntry(self._source("value", entry, scheme))
         if not isinstance(entry, dict):
             self.refuse("secrets", "texts or tables", kind(entry))
         self._refuse_unknown_keys(entry, _SECRET_KEYS)
@@ -150,13 +146,13 @@ class _Table:
         source = sources[0]
         if not isinstance(entry[source], str):
             self.refuse("secrets", f"tables whose {source} is a text", kind(entry[source]))
-        where = SecretSource(source, Secret(entry[source]))
-        return SecretEntry(self._filled(where), self._until(entry))
+        return SecretEntry(self._source(source, entry[source], scheme), self._until(entry))
 
-    def _filled(self, source: SecretSource) -> SecretSource:
-        if source.kind == "value" and not source.text:
-            self.refuse("secrets", "a secret that isn't empty", source.nothing)
-        return source
+    def _source(self, source: SourceKind, text: str, scheme: signature.Scheme) -> SecretSource:
+        where = SecretSource(source, Secret(text))
+        if source == "value":  # what stands elsewhere is looked at where it is read
+            where = SecretSource(source, usable_secret(text, where, scheme, self._place))
+        return where
 
     def _until(self, entry: Mapping[str, Any]) -> datetime | None:
         until = entry.get("until")

@@ -13,6 +13,7 @@ from shared.endpoints import Endpoints
 from shared.endpoints_text import AllSecrets, FetchSecrets, joined, no_secrets, read_tables
 from shared.errors import SettingsError
 from shared.logs import get_logger
+from shared.plain_text import decoded, no_text
 from shared.secret_source import ReadSecretFile, SecretFetcher
 
 INTERVAL: Final = 0.5
@@ -142,7 +143,7 @@ class EndpointsFile:
             fingerprint[path] = None
             content = path.read_bytes()
             fingerprint[path] = _digest(content)
-            return content.decode()
+            return decoded(content)
 
         return _Reading(fingerprint, self._parse(read))
 
@@ -150,7 +151,7 @@ class EndpointsFile:
         try:
             text = read(self._path)
         except (OSError, UnicodeDecodeError) as exc:
-            why = getattr(exc, "strerror", None) or "not UTF-8"
+            why = no_text(exc) if isinstance(exc, UnicodeDecodeError) else exc.strerror
             return SettingsError("ENDPOINTS_FILE", "a readable file", f"{self._path} ({why})")
         try:
             return joined(read_tables(text, self._path), self._secrets(read))

@@ -12,7 +12,8 @@ from shared.endpoint_table import EndpointDraft, SecretEntry, read_table
 from shared.endpoints import Endpoint, Endpoints, EndpointSecret, OrganizationProfile, nearest
 from shared.errors import SettingsError
 from shared.organization_profiles import ProfileUnion
-from shared.secret_source import ReadSecretFile, SecretFetcher, check_key, foreign_secret
+from shared.plain_text import decoded
+from shared.secret_source import ReadSecretFile, SecretFetcher, foreign_secret
 from shared.toml_lines import TableLines
 
 Placed = tuple[EndpointDraft, Place]
@@ -24,7 +25,7 @@ FetchSecrets = Callable[[EndpointDraft, Place], tuple[EndpointSecret, ...]]
 
 def read_text(path: Path) -> str:
     """Read a file of UTF-8 text; the usual `ReadSecretFile`."""
-    return path.read_text(encoding="utf-8")
+    return decoded(path.read_bytes())
 
 
 def parse_endpoints(
@@ -114,8 +115,7 @@ class AllSecrets:
         return tuple(self._secret(entry, draft, place) for entry in draft.secrets)
 
     def _secret(self, entry: SecretEntry, draft: EndpointDraft, place: Place) -> EndpointSecret:
-        value = self._fetcher.fetch(entry.source, place)
-        check_key(value, draft.scheme, place)
+        value = self._fetcher.fetch(entry.source, draft.scheme, place)
         owner = self._owners.setdefault(value, draft.organization_id)
         if owner != draft.organization_id:
             raise foreign_secret(owner, place)

@@ -48,6 +48,20 @@ class SettingsErrors(SettingsError):
         return "\n".join(map(str, self._errors))
 
 
+class SecretDefect(SellfernError):
+    """A text is no secret; the message holds nothing of it.
+
+    Attributes:
+        expected: what would have been right.
+        got: what is wrong with it.
+    """
+
+    def __init__(self, expected: str, got: str) -> None:
+        self.expected = expected
+        self.got = got
+        super().__init__(f"expected {expected}, got {got}")
+
+
 class SignatureError(SellfernError):
     """A delivery is not signed by any secret of its endpoint.
 

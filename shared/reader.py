@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Self, TypeVar
 
 from shared.durations import format_duration, parse_duration
-from shared.errors import SettingsError, SettingsErrors
+from shared.errors import SecretDefect, SettingsError, SettingsErrors
+from shared.plain_text import trimmed
 from shared.secret import Secret
+from shared.secret_text import secret_in
 
 NOTHING: Final = "nothing"
 """What a `SettingsError` says it got where a setting is missing."""
@@ -138,8 +140,17 @@ class Reader:
     def secret(self, name: str, default: str | None = None) -> Secret:
         """Give a secret; one whose default is the empty text is optional, and false if unset."""
         unset = None if default is None else Secret(default)
+
+        def parse(text: str) -> Secret:
+            if not trimmed(text) and unset is not None:
+                return unset
+            try:
+                return Secret(secret_in(text, is_free=True))
+            except SecretDefect as exc:  # no ValueError: what is wrong would be shown
+                raise SettingsError(name, exc.expected, exc.got) from None
+
         return self.parsed(
-            name, unset, Secret, "a secret", show=lambda secret: str(secret) if secret else ""
+            name, unset, parse, "a secret", show=lambda secret: str(secret) if secret else ""
         )
 
     def integer(

@@ -7,8 +7,10 @@ from typing import Final, Literal
 
 from shared.config import Secret
 from shared.endpoint_place import Place, shown
-from shared.errors import SettingsError
-from shared.sellfern import signature
+from shared.errors import SecretDefect, SettingsError
+from shared.plain_text import no_text
+from shared.secret_text import secret_in
+from shared.sellfern.signature import SELLFERN, TIMESTAMPED, Scheme, has_key
 
 SourceKind = Literal["value", "env", "file"]
 """In the endpoints file itself, in a variable of the environment, in a file of its own."""
@@ -34,14 +36,15 @@ class SecretSource:
     text: Secret
 
     @property
-    def nothing(self) -> str:
-        """What is there where there is no secret."""
+    def where(self) -> str:
+        """The same for a message."""
         name = shown(self.text.reveal())
-        return {
-            "value": "an empty text",
-            "env": f"nothing in the environment variable {name}",
-            "file": f"nothing in the file {name}",
-        }[self.kind]
+        places = {
+            "value": "",
+            "env": f" in the environment variable {name}",
+            "file": f" in the file {name}",
+        }
+        return places[self.kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +59,18 @@ class SecretFetcher:
     environ: Mapping[str, str]
     read_file: ReadSecretFile
 
-    def fetch(self, source: SecretSource, place: Place) -> Secret:
+    def fetch(self, source: SecretSource, scheme: Scheme, place: Place) -> Secret:
         """Get a secret.
 
         Args:
             source: where it stands.
+            scheme: that it is for.
             place: of the table that names it; secret files are relative to its file's folder.
 
         Raises:
             SettingsError: it can't be had, or is none. The message names the line of the table.
         """
-        text = self._text(source, place).rstrip("\r\n")
-        if not text:
-            raise place.wrong("secrets", "a secret that isn't empty", source.nothing)
-        return Secret(text)
+        return usable_secret(self._text(source, place), source, scheme, place)
 
     def _text(self, source: SecretSource, place: Place) -> str:
         text = source.text.reveal()
@@ -79,23 +80,36 @@ class SecretFetcher:
             return self.environ.get(text, "")
         try:
             return self.read_file(place.path.parent / text)
-        except UnicodeDecodeError:
-            why = "not UTF-8"
+        except UnicodeDecodeError as exc:
+            why = no_text(exc)
         except (OSError, ValueError) as exc:
             why = getattr(exc, "strerror", None) or "not a path"
         got = f"{shown(text)} ({why})"
         raise place.wrong("secrets", "a secret in a readable file", got)
 
 
-def check_key(secret: Secret, scheme: signature.Scheme, place: Place) -> None:
-    """Refuse a secret that the scheme finds no key in: it would silently verify nothing.
+def usable_secret(text: str, source: SecretSource, scheme: Scheme, place: Place) -> Secret:
+    """The secret in a text, if the scheme can verify by it.
 
     Raises:
-        SettingsError: it is one.
+        SettingsError: the text is no secret, or the scheme finds no key in it. The message names
+            the line, and shows nothing of the text.
     """
-    if not signature.has_key(scheme, secret.reveal().encode()):
+    try:
+        secret = secret_in(text, is_free=is_free(scheme))
+    except SecretDefect as exc:
+        got = exc.got + source.where
+        raise place.wrong("secrets", exc.expected, got) from None
+    if not has_key(scheme, secret.encode()):
         expected = f"{scheme.secret_encoding} secrets, as the scheme {scheme.name} needs them"
-        raise place.wrong("secrets", expected, "one without a key in it")
+        raise place.wrong("secrets", expected, f"one without a key in it{source.where}")
+    return Secret(secret)
+
+
+def is_free(scheme: Scheme) -> bool:
+    """Whether a scheme takes any text as a secret, as GitHub's does where people make one up."""
+    is_raw = scheme.secret_encoding == "raw"  # noqa: S105  # how it is written; it is none
+    return is_raw and scheme not in {SELLFERN, TIMESTAMPED}
 
 
 def foreign_secret(owner: str, place: Place) -> SettingsError:

@@ -17,6 +17,7 @@ from shared.config import Secret
 from shared.endpoints import Endpoint, Endpoints, EndpointSecret
 from shared.endpoints_text import parse_endpoints
 from shared.errors import SettingsError
+from shared.plain_text import decoded, no_text
 from shared.toml_lines import TableLines
 
 _SETTING: Final = "ENDPOINTS_FILE"
@@ -224,11 +225,11 @@ def _says_nothing(text: str) -> bool:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode()
+        return decoded(path.read_bytes())
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as exc:
-        why = getattr(exc, "strerror", None) or "not UTF-8"
+        why = no_text(exc) if isinstance(exc, UnicodeDecodeError) else exc.strerror
         raise SettingsError(_SETTING, "a readable file", f"{path} ({why})") from exc
 
 

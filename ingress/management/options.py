@@ -7,7 +7,9 @@ import click
 
 from shared.config import Secret
 from shared.durations import parse_duration
-from shared.errors import SettingsError
+from shared.errors import SecretDefect, SettingsError
+from shared.plain_text import no_text, trimmed
+from shared.secret_text import secret_in
 
 endpoint_argument = click.argument("endpoint")
 organization_option = click.option(
@@ -40,18 +42,21 @@ def copied_secret(file: TextIO | None) -> Secret | None:
         SettingsError: it can't be one.
     """
     if file is not None:
-        text = _contents(file).strip()
+        text = _contents(file)
     elif sys.stdin.isatty():
-        text = click.prompt("secret (nothing: later)", "", hide_input=True, err=True).strip()
+        text = click.prompt("secret (nothing: later)", "", hide_input=True, err=True)
     else:
         return None
-    if not text.isprintable():
-        raise SettingsError("--secret-file", "one line with the secret", "something else")
-    return Secret(text) if text else None
+    if not trimmed(text):
+        return None
+    try:
+        return Secret(secret_in(text, is_free=True))
+    except SecretDefect as exc:
+        raise SettingsError("--secret-file", exc.expected, exc.got) from None
 
 
 def _contents(file: TextIO) -> str:
     try:
         return file.read()
     except UnicodeDecodeError as exc:
-        raise SettingsError("--secret-file", "one line with the secret", "no UTF-8") from exc
+        raise SettingsError("--secret-file", "one line with the secret", no_text(exc)) from exc

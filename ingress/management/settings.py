@@ -10,8 +10,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from shared import wrapping
 from shared.config import NOTHING, CommonSettings, Reader, Secret
-from shared.errors import SettingsError
+from shared.errors import SecretDefect, SettingsError
 from shared.listening import read_address
+from shared.plain_text import decoded, no_text
+from shared.secret_text import secret_in
 from shared.sellfern.client import Persistence
 
 API_URL: Final = "https://api.sellfern.com"
@@ -95,7 +97,7 @@ def api_key(environ: Mapping[str, str]) -> Secret:
         expected = "an API key of the organization, here or in the file SELLFERN_API_KEY_FILE"
         raise SettingsError("SELLFERN_API_KEY", expected, "both" if key else NOTHING)
     name = "SELLFERN_API_KEY_FILE" if file else "SELLFERN_API_KEY"
-    text = _file(file) if file else key.reveal()
+    text = _file(Path(file)) if file else key.reveal()
     if not _KEY.fullmatch(text):
         raise SettingsError(name, "8 to 256 printable characters, no spaces", "something else")
     return Secret(text)
@@ -139,11 +141,13 @@ def _url(reader: Reader, name: str, default: str) -> str:
     return reader.parsed(name, default, lambda text: base_url(name, text), _BASE)
 
 
-def _file(name: str) -> str:
-    expected = "a readable file with an API key"
+def _file(path: Path) -> str:
+    name, expected = "SELLFERN_API_KEY_FILE", "a readable file with an API key"
     try:
-        return Path(name).read_text(encoding="utf-8").strip()
+        return secret_in(decoded(path.read_bytes()), is_free=True)
     except OSError as exc:
-        raise SettingsError("SELLFERN_API_KEY_FILE", expected, f"{name} ({exc.strerror})") from exc
+        raise SettingsError(name, expected, f"{path} ({exc.strerror})") from exc
     except UnicodeDecodeError as exc:
-        raise SettingsError("SELLFERN_API_KEY_FILE", expected, f"{name} (not UTF-8)") from exc
+        raise SettingsError(name, expected, f"{path} ({no_text(exc)})") from exc
+    except SecretDefect as exc:
+        raise SettingsError(name, exc.expected, f"{exc.got} in {path}") from exc

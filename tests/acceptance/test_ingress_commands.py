@@ -95,6 +95,7 @@ async def test_check_tells_what_it_has_found_to_people_and_to_machines(place: Pl
         ["ok", "settings"],
         ["ok", "endpoints"],
         ["warning", "endpoints"],
+        ["warning", "endpoints"],
         ["ok", "redis"],
     ]
     assert "endpoint gone: the until of every secret has passed" in shown.stdout
@@ -102,6 +103,7 @@ async def test_check_tells_what_it_has_found_to_people_and_to_machines(place: Pl
         ("ok", "settings_valid"),
         ("ok", "endpoints_valid"),
         ("warning", "no_active_secret"),
+        ("warning", "secret_tiny"),
         ("ok", "durable"),
         ("warning", "memory_only"),
     ]
@@ -123,6 +125,23 @@ async def test_check_says_that_a_redis_in_cluster_mode_is_none_to_use(
     (finding,) = [json.loads(line) for line in checked.stdout.splitlines() if '"redis"' in line]
     assert (checked.code, finding["level"], finding["code"]) == (2, "error", "redis_cluster")
     assert f"{cluster.url}: cluster-enabled: expected no, got yes" in finding["message"]
+
+
+async def test_a_secret_in_quotes_is_refused_and_an_odd_one_warned_of(
+    place: Place, tmp_path: Path
+) -> None:
+    line = '[[endpoint]]\nid = "acme"\norganization_id = "org_a"\nsecrets = [{ file = "acme" }]\n'
+    (tmp_path / "endpoints.toml").write_text(line)
+    (tmp_path / "acme").write_text('"whsec_a"\n')
+    changes = {"ENDPOINTS_FILE": str(tmp_path / "endpoints.toml")}
+    check = await run("ingress", "check", environ=place.environ | changes)
+    assert check.code == 2
+    assert "line 4: expected secrets to be a secret without quotes around it" in check.stdout
+    assert "whsec_" not in check.stdout
+    (tmp_path / "acme").write_text("whsec_a;\n")
+    sent = await place.send("acme", "order.updated", "--url", place.url, **changes)
+    assert sent.stderr.startswith("warning: the secret of endpoint acme isn't whsec_ and letters")
+    assert sent.exit_code == 1  # the ingress has another one
 
 
 async def test_the_installed_programs_run_the_same_commands(place: Place) -> None:

@@ -100,6 +100,7 @@ async def test_check_holds_without_reading_the_configuration(place: Place) -> No
     assert [finding["code"] for finding in checked.json] == [
         "settings_valid",
         "endpoints_valid",
+        "secret_tiny",
         "durable",
     ]
     for program in (place.receiver, place.worker):

@@ -12,7 +12,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from ingress import send
-from ingress.send import Answer, SendError, envelope, find_endpoint, post, signed_headers
+from ingress.send import Answer, SendError, envelope, find_endpoint, post, signed_headers, warnings
 from shared.endpoints import Endpoint
 from shared.sellfern import signature
 from shared.sellfern.envelope import decode
@@ -113,6 +113,25 @@ def test_a_delivery_cannot_be_signed_without_an_active_secret() -> None:
     )["acme"]
     with pytest.raises(SendError, match="an active secret, got 'acme'"):
         signed_headers(acme, "order.updated", b"{}")
+
+
+@pytest.mark.parametrize(
+    ("secret", "warned"),
+    [
+        ("whsec_MCacBj5RMwADCVdQsSqKrUzF", False),
+        ("whsec_tiny", False),
+        ("MCacBj5RMwADCVdQsSqKrUzF", True),
+        ("whsec_MCacBj5RMwADCVdQsSqKrUzF,", True),
+    ],
+)
+def test_a_secret_that_can_hardly_be_sellferns_is_warned_of(secret: str, *, warned: bool) -> None:
+    """The ingress accepts what is signed by it all the same, so the answer couldn't tell."""
+    acme = endpoints(
+        f'[[endpoint]]\nid = "acme"\norganization_id = "org_a"\nsecrets = ["{secret}"]'
+    )["acme"]
+    found = warnings(acme)
+    assert bool(found) == warned
+    assert all("the secret of endpoint acme" in each and secret not in each for each in found)
 
 
 async def test_what_is_sent_is_accepted_by_the_ingress(acme: Endpoint) -> None:

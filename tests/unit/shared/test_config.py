@@ -339,3 +339,17 @@ def test_settings_never_change() -> None:
     settings = CommonSettings.from_reader(Reader({}))
     with pytest.raises(FrozenInstanceError):
         settings.log_level = "debug"
+
+
+def test_what_stands_around_a_secret_or_a_url_is_no_part_of_it() -> None:
+    reader = Reader({"X": "\ufeffwhsec_x\r\n", "REDIS_URL": "\ufeffredis://:a@b:1/2\r\n"})
+    assert reader.secret("X").reveal() == "whsec_x"
+    settings = CommonSettings.from_reader(reader, terminal=False)
+    assert settings.redis_url.reveal() == "redis://:a@b:1/2"
+
+
+def test_blanks_are_no_secret_and_a_template_is_told_as_such() -> None:
+    assert error(" \n", lambda r: r.secret("X")) == "a secret that isn't empty, got nothing"
+    assert error("${TOKEN}", lambda r: r.secret("X")) == (
+        "a secret, got a template that nobody has filled in"
+    )

@@ -32,7 +32,12 @@ def parse(text: str, **files: str) -> Endpoints:
     return parse_endpoints(
         text,
         path=Path("conf/endpoints.toml"),
-        environ={"ACME_SECRET": "whsec_env\n", "EMPTY": ""},
+        environ={
+            "ACME_SECRET": "whsec_env\n",
+            "BLANKS": "\ufeff\twhsec_blanks\r\n",
+            "EMPTY": "",
+            "TEMPLATE": "{{ acme }}",
+        },
         read_secret_file=read,
     )
 
@@ -234,7 +239,7 @@ def test_what_is_wrong_is_named_with_its_line(added: str, message: str | None) -
         (f"{['x'] * 17}", "expected secrets to be a list of 1 to 16 secrets, got 17"),
         (f'"{SECRET}"', "expected secrets to be a list of secrets, got a text"),
         ("[1]", "expected secrets to be texts or tables, got a int"),
-        ('[""]', "expected secrets to be a secret that isn't empty, got an empty text"),
+        ('[""]', "expected secrets to be a secret that isn't empty, got nothing"),
         ("[{}]", "expected secrets to be tables with one of value, env, file, got none of them"),
         (
             f'[{{ value = "{SECRET}", env = "X" }}]',
@@ -296,6 +301,49 @@ def test_what_is_wrong_is_named_with_its_line(added: str, message: str | None) -
 def test_wrong_secrets_are_refused_without_showing_one(secrets: str, message: str) -> None:
     text = ACME.replace(f'["{SECRET}"]', secrets)
     assert error(text, empty="\n") in {f"line 4: {message}", f"line 1: {message}"}
+
+
+@pytest.mark.parametrize(
+    ("secrets", "got"),
+    [
+        ('["${ACME}"]', "a template that nobody has filled in"),
+        ('[{ value = "<your-secret>" }]', "a template that nobody has filled in"),
+        ('[{ env = "TEMPLATE" }]', "a template that nobody has filled in in the environment varia"),
+        ('[{ file = "quoted" }]', "one in quotes in the file 'quoted'"),
+        ('[{ file = "lines" }]', "several lines in the file 'lines'"),
+        ('[{ file = "named" }]', "NAME=VALUE in the file 'named'"),
+        ('[{ file = "blank" }]', "nothing in the file 'blank'"),
+        ('["whsec_to p"]', "one with them inside"),
+    ],
+)
+def test_what_only_looks_like_a_secret_is_refused_with_its_line_and_source(
+    secrets: str, got: str
+) -> None:
+    files = {
+        "quoted": f'"{SECRET}"\n',
+        "lines": f"# acme\n{SECRET}\n",
+        "named": f"ACME_SECRET={SECRET}\n",
+        "blank": " \ufeff\n\t",
+    }
+    found = error(ACME.replace(f'["{SECRET}"]', secrets), **files)
+    assert found.startswith("line 4: expected secrets to be ")
+    assert f", got {got}" in found
+
+
+def test_what_stands_around_a_secret_is_no_part_of_it() -> None:
+    text = ACME.replace(f'"{SECRET}"', f'" {SECRET} ", {{ file = "a" }}, {{ env = "BLANKS" }}')
+    endpoint = parse(text, a="\ufeffwhsec_file \r\n")["acme"]
+    assert endpoint.active_secrets(0) == [SECRET.encode(), b"whsec_file", b"whsec_blanks"]
+
+
+def test_a_made_up_secret_may_have_white_space_and_quotes_inside() -> None:
+    text = ACME.replace(SECRET, "It's ours")
+    assert error(text) == (
+        "line 4: expected secrets to be a secret without white space and quotes, "
+        "got one with them inside"
+    )
+    endpoint = parse(text + 'scheme = { header = "X-Hub-Signature-256" }\n')["acme"]
+    assert endpoint.active_secrets(0) == [b"It's ours"]
 
 
 def test_a_secret_without_a_key_for_its_scheme_is_refused() -> None:

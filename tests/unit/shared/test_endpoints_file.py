@@ -189,6 +189,22 @@ def test_a_file_that_is_no_text_is_a_settings_error(tmp_path: Path) -> None:
         EndpointsFile(tmp_path / "endpoints.toml", {}).load()
 
 
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xef\xbb\xbfwhsec_x\r\n")
+    (tmp_path / "endpoints.toml").write_bytes(
+        b"\xef\xbb\xbf" + text('{ file = "secret" }').encode()
+    )
+    file = EndpointsFile(tmp_path / "endpoints.toml", {})
+    file.load()
+    assert secrets(file) == [b"whsec_x"]
+
+
+def test_utf_16_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "endpoints.toml").write_text(text('"x"'), encoding="utf-16")
+    with pytest.raises(SettingsError, match=r"\(UTF-16, not UTF-8\)"):
+        EndpointsFile(tmp_path / "endpoints.toml", {}).load()
+
+
 def test_current_comes_after_load(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="load comes before"):
         _ = EndpointsFile(tmp_path, {}).current
