@@ -87,6 +87,9 @@ BYTES_IN_FLIGHT: Final = Refusal(
 TOO_MANY_CONNECTIONS: Final = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections", "too many connections are open"
 )
+SECRET_UNAVAILABLE: Final = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "secret_unavailable", "a secret of this endpoint can't be read"
+)
 INTERNAL_ERROR: Final = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE, "internal_error", "the delivery was not stored; send it again"
 )

@@ -68,6 +68,7 @@ async def _serve(
                     ready.problems,
                     routes=receiver.secret_use.routes(),
                     refresh=gauges.refresh,
+                    notes=lambda: endpoints.notes,
                 ),
                 listening(settings, receiver, ready, site) as listener,
             ):

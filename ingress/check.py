@@ -11,7 +11,7 @@ from shared.durations import format_duration
 from shared.endpoints import Endpoint, Endpoints
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
-from shared.findings import Finding, shadows
+from shared.findings import Finding, missing_secrets, shadows
 from shared.secret_doubts import Doubt, doubts
 from shared.setting_names import near_misses
 
@@ -59,6 +59,7 @@ def _of_endpoints(settings: IngressSettings, environ: Mapping[str, str]) -> list
     return [
         Finding("ok", "endpoints", "endpoints_valid", _counted(endpoints)),
         *(_locked_out(endpoint) for endpoint in endpoints.values() if _is_locked_out(endpoint)),
+        *missing_secrets(endpoints, "answers 503"),
         *_doubtful(endpoints),
     ]
 
@@ -68,7 +69,8 @@ def _counted(endpoints: Endpoints) -> str:
 
 
 def _is_locked_out(endpoint: Endpoint) -> bool:
-    return not endpoint.active_secrets(time())
+    now = time()
+    return not endpoint.active(now) and not endpoint.lacks_secret(now)
 
 
 def _locked_out(endpoint: Endpoint) -> Finding:

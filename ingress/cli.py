@@ -28,6 +28,7 @@ from ingress.settings import IngressSettings
 from shared import logs
 from shared.config import Reader
 from shared.display import USAGE_ERROR, escape_controls, fail, json_line, refuse
+from shared.ending import ending_at_once
 from shared.endpoints import nearest
 from shared.endpoints_file import EndpointsFile
 from shared.env_file import env_file_option
@@ -56,7 +57,8 @@ def run() -> None:
             settings = IngressSettings.from_reader(reader)
             logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
             file = EndpointsFile(settings.common.endpoints_file, os.environ)
-            reader.note(file.load)
+            with ending_at_once():
+                reader.note(lambda: file.load(is_told=True))
         log_warnings([*shadows(), *near_misses(os.environ)])
         try:
             uvloop.run(serve(settings, file))

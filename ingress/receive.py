@@ -12,6 +12,7 @@ from ingress.answers import (
     DRAINING,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
+    SECRET_UNAVAILABLE,
     UNKNOWN_ENDPOINT,
     Refused,
 )
@@ -75,16 +76,23 @@ class Receiver:
         with self.in_flight.share() as share:
             body = await read_body(request, self._limits, share)
             now = time()
-            headers = request.headers
-            active = endpoint.active(now)
-            secrets = [secret.value.reveal().encode() for secret in active]
-            try:
-                number = signature.verify(endpoint.scheme, body, headers, secrets, now)
-            except SignatureError as exc:
-                exc.body = body  # for whoever compares what was signed with what came
-                raise
-            self.secret_use.note(endpoint.id, active[number])
+            self._verify(endpoint, request, body, now)
             return await self._writer.accept(self._delivery(endpoint, request, body, now))
+
+    def _verify(
+        self, endpoint: Endpoint, request: web.BaseRequest, body: bytes, now: float
+    ) -> None:
+        active = endpoint.active(now)
+        secrets = [secret.value.reveal().encode() for secret in active]
+        try:
+            number = signature.verify(endpoint.scheme, body, request.headers, secrets, now)
+        except SignatureError as exc:
+            # Whether it is genuine, only the secret that can't be read could say: no 401 then.
+            if exc.code == signature.INVALID and endpoint.lacks_secret(now):
+                raise Refused(SECRET_UNAVAILABLE) from exc
+            exc.body = body  # for whoever compares what was signed with what came
+            raise
+        self.secret_use.note(endpoint.id, active[number])
 
     def _check(self, request: web.BaseRequest) -> None:
         if not request.rel_url.raw_path.startswith(ROUTE):

@@ -41,7 +41,10 @@ class SecretUse:
         endpoint = self._endpoints().get(request.match_info["id"])
         if endpoint is None:
             return _json(HTTPStatus.NOT_FOUND, {"secrets": []})
-        return _json(HTTPStatus.OK, {"secrets": self._rows(endpoint)})
+        told: dict[str, object] = {"secrets": self._rows(endpoint)}
+        if endpoint.missing:
+            told["missing"] = [str(secret.error) for secret in endpoint.missing]
+        return _json(HTTPStatus.OK, told)
 
     def _rows(self, endpoint: Endpoint) -> list[dict[str, object]]:
         now = time()

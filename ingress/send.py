@@ -103,10 +103,12 @@ def signed_headers(endpoint: Endpoint, event_type: str, body: bytes) -> dict[str
     """The headers of a delivery, signed with the endpoint's first active secret.
 
     Raises:
-        SendError: none of its secrets is active, or the first one can only verify.
+        SendError: none of its secrets is active or can be had, or the first one can only verify.
     """
     now = time()
     secrets = endpoint.active_secrets(now)
+    if not secrets and endpoint.missing:
+        raise SendError(str(endpoint.missing[0].error))
     if not secrets:
         raise SendError(f"ENDPOINT: expected one with an active secret, got {endpoint.id!r}")
     try:

@@ -27,6 +27,7 @@ CHECK_SECONDS: Final = 5.0
 _READY: Final[web.AppKey[Check]] = web.AppKey("ready")
 _ALIVE: Final[web.AppKey[Check]] = web.AppKey("alive")
 _REFRESH: Final[web.AppKey[Callable[[], Awaitable[None]] | None]] = web.AppKey("refresh")
+_NOTES: Final[web.AppKey[Callable[[], list[Problem]]]] = web.AppKey("notes")
 _log = get_logger()
 
 
@@ -55,6 +56,7 @@ async def admin_site(
     alive: Check | None = None,
     routes: Iterable[web.RouteDef] = (),
     refresh: Callable[[], Awaitable[None]] | None = None,
+    notes: Callable[[], list[Problem]] = list,
 ) -> AsyncIterator[int]:
     """Serve ``/livez``, ``/readyz`` and ``/metrics`` while the block runs.
 
@@ -64,12 +66,15 @@ async def admin_site(
         alive: asked at every ``/livez``; without it the program lives if it answers.
         routes: what else there is to see.
         refresh: awaited before the metrics are shown.
+        notes: what ``/readyz`` tells beside, though the program is ready.
 
     Raises:
         SettingsError: the address can't be listened on.
     """
     runner = web.AppRunner(
-        _app(ready, alive or _nothing, routes, refresh), access_log=None, shutdown_timeout=1.0
+        _app(ready, alive or _nothing, routes, refresh, notes),
+        access_log=None,
+        shutdown_timeout=1.0,
     )
     await runner.setup()
     try:
@@ -94,8 +99,10 @@ def _app(
     alive: Check,
     routes: Iterable[web.RouteDef],
     refresh: Callable[[], Awaitable[None]] | None,
+    notes: Callable[[], list[Problem]],
 ) -> web.Application:
     app = web.Application()
+    app[_NOTES] = notes
     app[_REFRESH] = refresh
     app[_READY] = ready
     app[_ALIVE] = alive
@@ -118,7 +125,10 @@ async def _livez(request: web.Request) -> web.Response:
 
 async def _readyz(request: web.Request) -> web.Response:
     problems = await _problems(request.app[_READY])
-    return _json(503 if problems else 200, {"ready": not problems, "problems": _shown(problems)})
+    told: dict[str, object] = {"ready": not problems, "problems": _shown(problems)}
+    if notes := request.app[_NOTES]():
+        told["notes"] = _shown(notes)
+    return _json(503 if problems else 200, told)
 
 
 def _shown(problems: list[Problem]) -> list[dict[str, str]]:

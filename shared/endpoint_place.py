@@ -30,19 +30,30 @@ class Place:
     first: int
     index: int
 
-    def wrong(self, key: str, expected: str, got: str) -> SettingsError:
+    def wrong(
+        self, key: str, expected: str, got: str, kind: type[SettingsError] = SettingsError
+    ) -> SettingsError:
         """The error that names a key and its line."""
-        return self.misplaced(key, f"{key} to be {expected}", got)
+        return self.misplaced(key, f"{key} to be {expected}", got, kind)
 
-    def misplaced(self, key: str, expected: str, got: str) -> SettingsError:
+    def misplaced(
+        self, key: str, expected: str, got: str, kind: type[SettingsError] = SettingsError
+    ) -> SettingsError:
         """The error about a key that shouldn't be there, with its line."""
         line = TableLines(self.text, ARRAY).key(self.index, key)
-        return blaming(self.path, None if line is None else self.first + line - 1, expected, got)
+        place = None if line is None else self.first + line - 1
+        return blaming(self.path, place, expected, got, kind)
 
 
-def blaming(path: Path, line: int | None, expected: str, got: str) -> SettingsError:
+def blaming(
+    path: Path,
+    line: int | None,
+    expected: str,
+    got: str,
+    kind: type[SettingsError] = SettingsError,
+) -> SettingsError:
     """The error that names an endpoints file and a line of it."""
-    return SettingsError(f"ENDPOINTS_FILE ({path})", expected, got, line=line)
+    return kind(f"ENDPOINTS_FILE ({path})", expected, got, line=line)
 
 
 def shown(value: object) -> str:

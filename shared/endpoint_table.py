@@ -66,6 +66,10 @@ class EndpointDraft:
     settings: Mapping[str, object]
 
 
+Placed = tuple[EndpointDraft, Place]
+"""An endpoint, and where its table stands."""
+
+
 def read_table(raw: object, place: Place) -> EndpointDraft:
     """Read a table.
 
@@ -202,4 +206,16 @@ class _Table:
         value = self._raw.get("settings", {})
         if not isinstance(value, dict):
             self.refuse("settings", "a table", kind(value))
-        return MappingProxyType(value)
+        return MappingProxyType({key: _setting(each) for key, each in value.items()})
+
+
+def _setting(value: object) -> object:
+    """A value of the settings; a table that only says where a secret stands is that."""
+    if isinstance(value, list):
+        return [_setting(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    for source in ("env", "file"):
+        if value.keys() == {source} and isinstance(value[source], str):
+            return SecretSource(source, Secret(value[source]))
+    return {key: _setting(each) for key, each in value.items()}

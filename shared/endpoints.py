@@ -1,15 +1,16 @@
 """The endpoints: which organization and which secrets stand behind each URL."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from shared.config import Secret
+from shared.errors import SettingsError
 from shared.sellfern import signature
 
 ENDPOINT_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -19,6 +20,12 @@ DEFAULT_WEIGHT: Final = 1.0
 
 FINGERPRINT_LENGTH: Final = 12
 """Characters of a secret's fingerprint: too few to find a guessed secret by."""
+
+MissingCause = Literal["unreadable", "hangs", "unusable"]
+"""Why a secret can't be had: its file can't be read, or doesn't answer; or it is none."""
+
+MISSING_CAUSES: Final[tuple[MissingCause, ...]] = ("unreadable", "hangs", "unusable")
+"""All of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +51,39 @@ class EndpointSecret:
 
 
 @dataclass(frozen=True, slots=True)
+class MissingSecret:
+    """A secret that can't be had just now.
+
+    Attributes:
+        whose: ``endpoint`` or ``organization``, for one in its settings, and the id.
+        cause: ``unreadable``, ``hangs`` or ``unusable``.
+        error: what was expected and what was got, with file and line; nothing of the secret.
+        kept_until: seconds since the epoch until which the last known one holds; None: none is
+            known.
+        until: the moment at which it wouldn't verify any more in any case; None: never.
+    """
+
+    whose: str
+    cause: MissingCause
+    error: SettingsError
+    kept_until: float | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One URL that Sellfern delivers to.
 
     Attributes:
         id: the last part of its URL.
         organization_id: the one organization whose events it takes.
-        secrets: at least one; a delivery that any active one verifies is genuine.
+        secrets: a delivery that any active one verifies is genuine. None where none is needed,
+            or where all are missing.
         scheme: how the vendor signs.
         weight: the organization's share under contention, 0.01 to 100.
         concurrency: how many of the organization's handlers may run at once; None: the default.
         settings: what this endpoint adds to its organization's settings.
+        missing: secrets that can't be had, so that what no secret verifies may be genuine still.
     """
 
     id: str
@@ -64,10 +93,17 @@ class Endpoint:
     weight: float
     concurrency: int | None
     settings: Mapping[str, object]
+    missing: tuple[MissingSecret, ...] = ()
 
     def active(self, now: float) -> list[EndpointSecret]:
         """The secrets that verify at ``now``, seconds since the epoch; perhaps none."""
         return [secret for secret in self.secrets if secret.is_active(now)]
+
+    def lacks_secret(self, now: float) -> bool:
+        """Whether a secret that would verify at ``now`` can't be had."""
+        return any(
+            secret.until is None or now < secret.until.timestamp() for secret in self.missing
+        )
 
     def active_secrets(self, now: float) -> list[bytes]:
         """The same, as bytes."""
@@ -95,8 +131,13 @@ class Endpoints(Mapping[str, Endpoint]):
     """All endpoints by their id, and the organizations behind them; never changes."""
 
     def __init__(
-        self, endpoints: Mapping[str, Endpoint], organizations: Mapping[str, OrganizationProfile]
+        self,
+        endpoints: Mapping[str, Endpoint],
+        organizations: Mapping[str, OrganizationProfile],
+        missing: Sequence[MissingSecret] = (),
     ) -> None:
+        self.missing = tuple(missing)
+        """The secrets that can't be had, of endpoints or in settings."""
         self._endpoints = dict(endpoints)
         self._organizations = MappingProxyType(dict(organizations))
 

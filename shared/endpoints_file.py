@@ -1,63 +1,72 @@
-"""The endpoints file while a program runs: read again by content, replaced only by a valid one."""
+"""The endpoints while a program runs: read again on a change, replaced only by valid ones."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Final
 
 from shared import metrics
-from shared.endpoints import Endpoints
-from shared.endpoints_text import AllSecrets, FetchSecrets, joined, no_secrets, read_tables
+from shared.daemon_thread import in_daemon_thread
+from shared.endpoints import MISSING_CAUSES, Endpoints, MissingSecret
+from shared.endpoints_reader import EndpointsReader, Reading
 from shared.errors import SettingsError
+from shared.health import Problem
 from shared.logs import get_logger
-from shared.plain_text import decoded, no_text
-from shared.secret_source import ReadSecretFile, SecretFetcher
+from shared.pace import Pace
+from shared.patient_files import LIMIT, PatientFiles
 
 INTERVAL: Final = 0.5
 """Seconds between two looks at the files."""
+
+_WORK_SHARE: Final = 0.04
+"""Of a processor, for looking: with thousands of files the looks become rarer."""
+_LONGEST_INTERVAL: Final = 2.0
+_TOLD: Final = 10
+"""How many missing secrets a log or a probe names at once."""
 
 _log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """What one look at the files found.
+class _Look:
+    """What one look at the files found, and how long it took."""
 
-    Attributes:
-        fingerprint: the digests of the file and of every secret file that it names; None stands
-            for a file that couldn't be read.
-        result: the endpoints, or what is wrong.
-    """
-
-    fingerprint: Mapping[Path, bytes | None]
-    result: Endpoints | SettingsError
+    reading: Reading | None
+    error: SettingsError | None
+    seconds: float
 
 
 class EndpointsFile:
-    """The endpoints as the file last said validly.
-
-    The files are compared by content, because Kubernetes swaps them behind a link, which changes
-    no time stamp. A change counts once two looks in a row have seen it, so that a file which an
-    editor is just writing is not taken half.
+    """The endpoints as the file, or the folder of files, last said validly.
 
     Args:
-        path: the file.
+        path: the file or the folder.
         environ: where ``{ env = "…" }`` secrets are.
-        verifies: whether the secrets are needed. A worker verifies nothing, so it asks for none,
-            and they needn't be where it runs.
+        verifies: whether the secrets of endpoints are needed. A worker verifies nothing, so it asks
+            for none, and they needn't be where it runs; it needs those in settings.
+        limit: seconds that the file system may take to answer about one file.
     """
 
-    def __init__(self, path: Path, environ: Mapping[str, str], *, verifies: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        environ: Mapping[str, str],
+        *,
+        verifies: bool = True,
+        limit: float = LIMIT,
+    ) -> None:
         self._path = path
-        self._environ = environ
         self._verifies = verifies
+        self._files = PatientFiles(limit, self._await)
+        self._reader = EndpointsReader(path, environ, self._files, verifies=verifies)
         self._current: Endpoints | None = None
-        self._applied: Mapping[Path, bytes | None] = {}
-        self._seen: Mapping[Path, bytes | None] = {}
-        self._refused: SettingsError | None = None
+        self._errors: Mapping[Path, SettingsError] = {}
+        self._hanging: frozenset[Path] = frozenset()
+        self._is_told = True
 
     @property
     def current(self) -> Endpoints:
@@ -68,21 +77,38 @@ class EndpointsFile:
 
     @property
     def refused(self) -> SettingsError | None:
-        """What is wrong with the file as it is now, while `current` still is an older one."""
-        return self._refused
+        """What is wrong with a file as it is now, while `current` still goes by an older one."""
+        return next(iter(self._errors.values()), None)
 
-    def load(self) -> Endpoints:
-        """Read the file for the first time.
+    @property
+    def notes(self) -> list[Problem]:
+        """What somebody has to mend, though the program goes on."""
+        missing = [
+            Problem("secret_missing", f"{each.whose}: {each.error}")
+            for each in self.current.missing
+        ]
+        refused = [Problem("endpoints_refused", str(error)) for error in self._errors.values()]
+        hanging = [Problem("file_hangs", str(path)) for path in sorted(self._hanging)]
+        return (refused + hanging + missing)[:_TOLD]
+
+    def load(self, *, is_told: bool = False) -> Endpoints:
+        """Read everything for the first time.
+
+        Args:
+            is_told: whether the log is told of what is waited for and what can't be had, as a
+                program that goes on without it has to.
 
         Raises:
-            SettingsError: it can't be read, or something in it is wrong.
+            SettingsError: a file can't be read, or something in it is wrong, or nothing could be
+                verified for any endpoint.
         """
-        reading = self._read()
-        if isinstance(reading.result, SettingsError):
-            raise reading.result
-        self._current = reading.result
-        self._applied = self._seen = reading.fingerprint
-        return reading.result
+        self._is_told = is_told
+        endpoints = self._reader.first()
+        _refuse_useless(endpoints, verifies=self._verifies)
+        self._tell_hanging()
+        self._take(endpoints, known=())
+        self._is_told = True
+        return endpoints
 
     @contextlib.asynccontextmanager
     async def watching(self, interval: float = INTERVAL) -> AsyncIterator[None]:
@@ -95,79 +121,102 @@ class EndpointsFile:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _watch(self, interval: float) -> None:
+        pause = interval
         while True:
-            await asyncio.sleep(interval)
+            await asyncio.sleep(pause)
             try:
-                # In a thread: a file system that hangs must not hold the requests up.
-                self._consider(await asyncio.to_thread(self._look))
+                # A thread that nobody waits for: a file system that hangs must not hold up the
+                # requests, nor the end of the program.
+                look = await in_daemon_thread(self._look)
+                self._consider(look)
+                pause = max(interval, min(look.seconds / _WORK_SHARE, _LONGEST_INTERVAL))
+                if self._hanging:  # then it waited rather than worked
+                    pause = interval
             except Exception:  # noqa: BLE001  # a watch that ended would keep removed secrets alive
                 _log.exception("endpoints_watch_failed")
 
-    def _look(self) -> _Reading | None:
-        """Read anew what has changed and then stayed so for two looks, else nothing."""
-        fingerprint = {path: _digest_of(path) for path in self._seen}
-        settled = fingerprint == self._seen
-        self._seen = fingerprint
-        if not settled or fingerprint == self._applied:
-            return None
-        return self._read()
-
-    def _consider(self, reading: _Reading | None) -> None:
-        if reading is None:
-            return
-        self._applied = self._seen = reading.fingerprint
-        if isinstance(reading.result, SettingsError):
-            self._refuse(reading.result)
-        else:
-            self._apply(reading.result)
-
-    def _apply(self, endpoints: Endpoints) -> None:
-        self._current = endpoints
-        self._refused = None
-        metrics.ENDPOINTS_RELOADS.labels("applied").inc()
-        _log.info(
-            "endpoints_reloaded",
-            endpoints=len(endpoints),
-            organizations=len(endpoints.organizations()),
-        )
-
-    def _refuse(self, error: SettingsError) -> None:
-        self._refused = error
-        metrics.ENDPOINTS_RELOADS.labels("refused").inc()
-        _log.error("endpoints_refused", error=str(error), kept=len(self.current))
-
-    def _read(self) -> _Reading:
-        fingerprint: dict[Path, bytes | None] = {}
-
-        def read(path: Path) -> str:
-            fingerprint[path] = None
-            content = path.read_bytes()
-            fingerprint[path] = _digest(content)
-            return decoded(content)
-
-        return _Reading(fingerprint, self._parse(read))
-
-    def _parse(self, read: ReadSecretFile) -> Endpoints | SettingsError:
+    def _look(self) -> _Look:
+        started = perf_counter()
+        reading = error = None
         try:
-            text = read(self._path)
-        except (OSError, UnicodeDecodeError) as exc:
-            why = no_text(exc) if isinstance(exc, UnicodeDecodeError) else exc.strerror
-            return SettingsError("ENDPOINTS_FILE", "a readable file", f"{self._path} ({why})")
-        try:
-            return joined(read_tables(text, self._path), self._secrets(read))
+            reading = self._reader.again(Pace())
         except SettingsError as exc:
-            return exc
+            error = exc
+        return _Look(reading, error, perf_counter() - started)
 
-    def _secrets(self, read: ReadSecretFile) -> FetchSecrets:
-        return AllSecrets(SecretFetcher(self._environ, read)).of if self._verifies else no_secrets
+    def _consider(self, look: _Look) -> None:
+        self._tell_hanging()
+        if look.error is not None:
+            self._refuse({self._path: look.error})
+        if look.reading is None:
+            return
+        mended = self._errors.keys() - look.reading.errors.keys()
+        self._refuse(look.reading.errors)
+        endpoints = look.reading.endpoints
+        if mended or endpoints is not None:
+            self._take(self.current if endpoints is None else endpoints, known=self.current.missing)
+            metrics.ENDPOINTS_RELOADS.labels("applied").inc()
+            _log.info(
+                "endpoints_reloaded",
+                endpoints=len(self.current),
+                organizations=len(self.current.organizations()),
+            )
+
+    def _take(self, endpoints: Endpoints, known: Sequence[MissingSecret]) -> None:
+        self._current = endpoints
+        for cause in MISSING_CAUSES:
+            count = sum(each.cause == cause for each in endpoints.missing)
+            metrics.SECRETS_MISSING.labels(cause).set(count)
+        if self._is_told:
+            _tell_missing(endpoints.missing, {(each.whose, str(each.error)) for each in known})
+
+    def _refuse(self, errors: Mapping[Path, SettingsError]) -> None:
+        told = {str(error) for error in self._errors.values()}
+        self._errors = errors
+        for error in errors.values():
+            if str(error) not in told:
+                metrics.ENDPOINTS_RELOADS.labels("refused").inc()
+                _log.error("endpoints_refused", error=str(error), kept=len(self.current))
+
+    def _tell_hanging(self) -> None:
+        before, self._hanging = self._hanging, self._files.stuck
+        metrics.FILES_HANGING.set(len(self._hanging))
+        if not self._is_told:
+            return
+        for path in sorted(self._hanging - before):
+            _log.error("file_hangs", path=str(path), seconds=self._files.limit)
+        for path in sorted(before - self._hanging):
+            _log.info("file_answers", path=str(path))
+
+    def _await(self, path: Path) -> None:
+        if self._current is None and self._is_told:  # at the start somebody may wonder
+            _log.warning("file_awaited", path=str(path), seconds=self._files.limit)
 
 
-def _digest_of(path: Path) -> bytes | None:
-    try:
-        return _digest(path.read_bytes())
-    except (OSError, ValueError):
+def _refuse_useless(endpoints: Endpoints, *, verifies: bool) -> None:
+    """Refuse to start where nothing could be accepted and waiting wouldn't help."""
+    if not verifies or any(endpoint.secrets for endpoint in endpoints.values()):
+        return
+    for missing in endpoints.missing:
+        if missing.cause == "unusable":
+            raise missing.error
+
+
+def _tell_missing(missing: Sequence[MissingSecret], told: Collection[tuple[str, str]]) -> None:
+    new = [each for each in missing if (each.whose, str(each.error)) not in told]
+    for each in new[:_TOLD]:
+        _log.error(
+            "secret_missing",
+            whose=each.whose,
+            cause=each.cause,
+            error=str(each.error),
+            kept_until=_time(each.kept_until),
+        )
+    if len(new) > _TOLD:
+        _log.error("secrets_missing", more=len(new) - _TOLD)
+
+
+def _time(moment: float | None) -> str | None:
+    if moment is None:
         return None
-
-
-def _digest(content: bytes) -> bytes:
-    return sha256(content).digest()
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")

@@ -1,164 +1,120 @@
-"""The text of an endpoints file: its tables, and what becomes of them."""
+"""The text of an endpoints file, read piece by piece."""
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from shared.config import Secret
 from shared.endpoint_place import ARRAY, Place, blaming, shown
-from shared.endpoint_table import EndpointDraft, SecretEntry, read_table
-from shared.endpoints import Endpoint, Endpoints, EndpointSecret, OrganizationProfile, nearest
+from shared.endpoint_table import EndpointDraft, Placed, read_table
+from shared.endpoints import nearest
 from shared.errors import SettingsError
-from shared.organization_profiles import ProfileUnion
-from shared.plain_text import decoded
-from shared.secret_source import ReadSecretFile, SecretFetcher, foreign_secret
+from shared.pace import Pace
 from shared.toml_lines import TableLines
 
-Placed = tuple[EndpointDraft, Place]
-"""An endpoint, and where its table stands."""
-
-FetchSecrets = Callable[[EndpointDraft, Place], tuple[EndpointSecret, ...]]
-"""Gives an endpoint its secrets; raises SettingsError where it can't."""
+_HEADER: Final = re.compile(rf"^[ \t]*\[\[[ \t]*{ARRAY}[ \t]*\]\][ \t]*(?:#.*)?$", re.MULTILINE)
 
 
-def read_text(path: Path) -> str:
-    """Read a file of UTF-8 text; the usual `ReadSecretFile`."""
-    return decoded(path.read_bytes())
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of one text.
 
-
-def parse_endpoints(
-    text: str,
-    *,
-    path: Path,
-    environ: Mapping[str, str],
-    read_secret_file: ReadSecretFile = read_text,
-) -> Endpoints:
-    """Read the endpoints file, with all secrets.
-
-    Args:
-        text: its contents, TOML.
-        path: where it is, for messages; secret files are relative to its folder.
-        environ: where ``{ env = "…" }`` secrets are.
-        read_secret_file: reads ``{ file = "…" }`` secrets.
-
-    Raises:
-        SettingsError: something in it is wrong. The message names file and line and holds
-            no part of any secret.
+    Attributes:
+        placed: each endpoint and where it stands, in the order of the text.
+        pieces: what each piece of the text says, so that the same piece needn't be parsed again.
     """
-    secrets = AllSecrets(SecretFetcher(environ, read_secret_file))
-    return joined(read_tables(text, path), secrets.of)
+
+    placed: tuple[Placed, ...] = ()
+    pieces: Mapping[str, tuple[EndpointDraft, ...]] = field(default_factory=dict)
 
 
-def read_tables(text: str, path: Path) -> list[Placed]:
-    """The endpoints of a file as their tables say them, in their order.
+def read_tables(text: str, path: Path, *, before: Tables | None = None, pace: Pace) -> Tables:
+    """Read the endpoints of a text, with their secrets still where they stand.
 
     Args:
         text: of the file.
         path: of it, for messages.
+        before: what was read of the file the last time.
+        pace: of the work.
 
     Raises:
-        SettingsError: it isn't valid TOML, or something in a table is wrong.
+        SettingsError: it isn't valid TOML, or something in a table is wrong. The message names file
+            and line and holds no part of any secret.
     """
-    placed = []
-    for index, raw in enumerate(_tables(text, path)):
-        place = Place(path, text, 1, index)
-        placed.append((read_table(raw, place), place))
-    return placed
+    known = before.pieces if before else {}
+    placed: list[Placed] = []
+    pieces: dict[str, tuple[EndpointDraft, ...]] = {}
+    for first, piece in _pieces(text):
+        drafts = pieces.get(piece) or known.get(piece)
+        if drafts is None:
+            drafts = _read_piece(piece, first, path)
+        pieces[piece] = drafts
+        places = (Place(path, piece, first, index) for index in range(len(drafts)))
+        placed += zip(drafts, places, strict=True)
+        pace.breathe()
+    if not placed:
+        raise blaming(path, None, "at least one [[endpoint]] table", "none")
+    return Tables(tuple(placed), pieces)
 
 
-def joined(tables: Iterable[Placed], secrets: FetchSecrets) -> Endpoints:
-    """The endpoints, and what those of one organization say together.
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """Cut a text at the headers of its tables; gives each piece with its first line.
 
-    Args:
-        tables: all of them.
-        secrets: gives an endpoint its secrets.
-
-    Raises:
-        SettingsError: two contradict each other, or secrets can't be had.
+    A valid text is cut into valid ones that say the same. tomllib has to be given small ones: it
+    takes a second for ten thousand tables, all that time in competition with the event loop.
     """
-    union = ProfileUnion()
-    drafts = []
-    for draft, place in tables:
-        union.add(draft, place)
-        drafts.append((draft, secrets(draft, place)))
-    profiles = union.profiles()
-    endpoints = (
-        _endpoint(draft, known, profiles[draft.organization_id]) for draft, known in drafts
-    )
-    return Endpoints({endpoint.id: endpoint for endpoint in endpoints}, profiles)
+    starts = [found.start() for found in _HEADER.finditer(text)]
+    # Only in a text of several lines could such a line be anything but a header.
+    has_long_texts = '"""' in text or "'''" in text
+    if has_long_texts or not starts or _says_something(text[: starts[0]]):
+        yield 1, text
+        return
+    line = 1 + text.count("\n", 0, starts[0])
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        yield line, text[start:end]
+        line += text.count("\n", start, end)
 
 
-def no_secrets(_draft: EndpointDraft, _place: Place) -> tuple[EndpointSecret, ...]:
-    """The secrets of an endpoint for a program that verifies nothing: none are asked for."""
-    return ()
+def _says_something(text: str) -> bool:
+    lines = map(str.strip, text.split("\n"))
+    return any(line and not line.startswith("#") for line in lines)
 
 
-class AllSecrets:
-    """Gets every secret, and refuses one that two organizations have.
-
-    Args:
-        fetcher: gets one.
-    """
-
-    def __init__(self, fetcher: SecretFetcher) -> None:
-        self._fetcher = fetcher
-        self._owners: dict[Secret, str] = {}
-
-    def of(self, draft: EndpointDraft, place: Place) -> tuple[EndpointSecret, ...]:
-        """All secrets of an endpoint.
-
-        Raises:
-            SettingsError: one can't be had, or is useless.
-        """
-        return tuple(self._secret(entry, draft, place) for entry in draft.secrets)
-
-    def _secret(self, entry: SecretEntry, draft: EndpointDraft, place: Place) -> EndpointSecret:
-        value = self._fetcher.fetch(entry.source, draft.scheme, place)
-        owner = self._owners.setdefault(value, draft.organization_id)
-        if owner != draft.organization_id:
-            raise foreign_secret(owner, place)
-        return EndpointSecret(value, entry.until)
-
-
-def _endpoint(
-    draft: EndpointDraft, secrets: tuple[EndpointSecret, ...], profile: OrganizationProfile
-) -> Endpoint:
-    return Endpoint(
-        id=draft.id,
-        organization_id=draft.organization_id,
-        secrets=secrets,
-        scheme=draft.scheme,
-        weight=profile.weight,
-        concurrency=profile.concurrency,
-        settings=draft.settings,
+def _read_piece(piece: str, first: int, path: Path) -> tuple[EndpointDraft, ...]:
+    tables = _parsed(piece, first, path)
+    return tuple(
+        read_table(raw, Place(path, piece, first, index)) for index, raw in enumerate(tables)
     )
 
 
-def _tables(text: str, path: Path) -> list[Any]:
+def _parsed(piece: str, first: int, path: Path) -> list[Any]:
     try:
-        document = tomllib.loads(text)
+        document = tomllib.loads(piece)
     except tomllib.TOMLDecodeError as exc:
-        raise _syntax_error(text, path, exc) from None
+        raise _syntax_error(piece, first, path, exc) from None
     except RecursionError:
         raise blaming(path, None, "valid TOML", "brackets nested too deeply") from None
     except ValueError:  # Python's own, which says no line
         raise blaming(path, None, "valid TOML", "a number of too many digits") from None
     for key in document:
         if key != ARRAY:
-            line = TableLines(text, ARRAY).top(key)
+            line = TableLines(piece, ARRAY).top(key)
             got = f"the key {shown(key)}{nearest(key, [ARRAY])}"
-            raise blaming(path, line, "only [[endpoint]] tables", got)
-    tables = document.get(ARRAY)
-    if not isinstance(tables, list) or not tables:
+            place = None if line is None else first + line - 1
+            raise blaming(path, place, "only [[endpoint]] tables", got)
+    tables = document.get(ARRAY, [])
+    if not isinstance(tables, list):
         raise blaming(path, None, "at least one [[endpoint]] table", "none")
     return tables
 
 
-def _syntax_error(text: str, path: Path, exc: tomllib.TOMLDecodeError) -> SettingsError:
+def _syntax_error(
+    piece: str, first: int, path: Path, exc: tomllib.TOMLDecodeError
+) -> SettingsError:
     # tomllib says what and where, and quotes at most a single character.
     what, _, place = str(exc).rpartition(" (at ")
     found = re.match(r"line (\d+)", place)
-    line = int(found.group(1)) if found else text.count("\n") + 1
-    return blaming(path, line, "valid TOML", f"a mistake: {what or 'unreadable'}")
+    line = int(found.group(1)) if found else piece.count("\n") + 1
+    return blaming(path, first + line - 1, "valid TOML", f"a mistake: {what or 'unreadable'}")

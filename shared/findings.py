@@ -8,12 +8,13 @@ import click
 import msgspec
 
 from shared.display import escape_controls, json_line
+from shared.endpoints import Endpoints
 from shared.errors import SettingsError
 from shared.logs import get_logger
 from shared.shadowing import strangers
 
 Level = Literal["ok", "warning", "error"]
-"""``error``: the program would not start."""
+"""``error``: the program would not start, or some of what it is there for would not work."""
 
 _log = get_logger()
 _Part = TypeVar("_Part")
@@ -83,3 +84,21 @@ def log_warnings(findings: Iterable[Finding]) -> None:
     for finding in findings:
         if finding.level == "warning":
             _log.warning(finding.code, subject=finding.subject, message=finding.message)
+
+
+def missing_secrets(endpoints: Endpoints, consequence: str) -> list[Finding]:
+    """The secrets that can't be had.
+
+    What can't be read is a warning, since it may come by itself, as a mount does; what is no secret
+    is an error, since it doesn't.
+
+    Args:
+        endpoints: that name them.
+        consequence: what their absence does, such as ``answers 503``.
+    """
+    found = []
+    for secret in endpoints.missing:
+        level: Level = "error" if secret.cause == "unusable" else "warning"
+        message = f"{secret.whose} {consequence} until it is mended: {secret.error}"
+        found.append(Finding(level, "endpoints", f"secret_{secret.cause}", message))
+    return found

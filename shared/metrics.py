@@ -64,6 +64,18 @@ ENDPOINTS_RELOADS: Final = Counter(
     registry=REGISTRY,
 )
 
+SECRETS_MISSING: Final = Gauge(
+    "sellfern_secrets_missing",
+    "Secrets that can't be had, by cause: unreadable, hangs or unusable",
+    ["cause"],
+    registry=REGISTRY,
+)
+FILES_HANGING: Final = Gauge(
+    "sellfern_files_hanging",
+    "Endpoints or secret files that the file system doesn't answer about",
+    registry=REGISTRY,
+)
+
 EVENTS: Final = Counter(
     "sellfern_events",
     "Attempts at an event by how they ended: handled, duplicate, conflicting, retried, dead, "

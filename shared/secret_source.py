@@ -7,7 +7,9 @@ from typing import Final, Literal
 
 from shared.config import Secret
 from shared.endpoint_place import Place, shown
+from shared.endpoints import MissingCause
 from shared.errors import SecretDefect, SettingsError
+from shared.patient_files import FileHangs
 from shared.plain_text import no_text
 from shared.secret_text import secret_in
 from shared.sellfern.signature import SELLFERN, TIMESTAMPED, Scheme, has_key
@@ -60,7 +62,7 @@ class SecretFetcher:
     read_file: ReadSecretFile
 
     def fetch(self, source: SecretSource, scheme: Scheme, place: Place) -> Secret:
-        """Get a secret.
+        """Get a secret of an endpoint.
 
         Args:
             source: where it stands.
@@ -70,22 +72,51 @@ class SecretFetcher:
         Raises:
             SettingsError: it can't be had, or is none. The message names the line of the table.
         """
-        return usable_secret(self._text(source, place), source, scheme, place)
+        if source.kind == "value":  # judged already, with its table
+            return source.text
+        text = self._text(source, place, "secrets")
+        return usable_secret(text, source, scheme, place)
 
-    def _text(self, source: SecretSource, place: Place) -> str:
+    def fetch_setting(self, source: SecretSource, place: Place) -> Secret:
+        """Get a secret of an organization's settings; any text may be one.
+
+        Raises:
+            SettingsError: as `fetch`.
+        """
+        try:
+            return Secret(secret_in(self._text(source, place, "settings"), is_free=True))
+        except SecretDefect as exc:
+            raise place.wrong("settings", exc.expected, exc.got + source.where) from None
+
+    def _text(self, source: SecretSource, place: Place, key: str) -> str:
         text = source.text.reveal()
-        if source.kind == "value":
-            return text
         if source.kind == "env":
             return self.environ.get(text, "")
+        kind: type[SettingsError] = SettingsError
         try:
             return self.read_file(place.path.parent / text)
         except UnicodeDecodeError as exc:
             why = no_text(exc)
         except (OSError, ValueError) as exc:
             why = getattr(exc, "strerror", None) or "not a path"
+            kind = HangingSecret if isinstance(exc, FileHangs) else UnreadableSecret
         got = f"{shown(text)} ({why})"
-        raise place.wrong("secrets", "a secret in a readable file", got)
+        raise place.wrong(key, "a secret in a readable file", got, kind)
+
+
+class UnreadableSecret(SettingsError):
+    """The file of a secret can't be read."""
+
+
+class HangingSecret(UnreadableSecret):
+    """The file system doesn't answer about the file of a secret."""
+
+
+def cause_of(error: SettingsError | None) -> MissingCause:
+    """Why a secret can't be had."""
+    if isinstance(error, HangingSecret):
+        return "hangs"
+    return "unreadable" if isinstance(error, UnreadableSecret) else "unusable"
 
 
 def usable_secret(text: str, source: SecretSource, scheme: Scheme, place: Place) -> Secret:

@@ -14,7 +14,7 @@ from ingress.listener import Listener, listening
 from ingress.receive import Receiver, Writer
 from ingress.settings import IngressSettings, Limits
 from shared.endpoints import Endpoints
-from shared.endpoints_text import parse_endpoints
+from shared.endpoints_union import parse_endpoints
 from shared.health import Problem
 from shared.job import Delivery
 from shared.queue import Accepted

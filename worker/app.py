@@ -244,7 +244,10 @@ class _Program:
         async def ready() -> list[Problem]:
             return self._unready() or await check_server(redis)
 
-        return admin_site(self.settings.admin, cached(ready), alive=self._dead)
+        def notes() -> list[Problem]:
+            return self.endpoints.notes
+
+        return admin_site(self.settings.admin, cached(ready), alive=self._dead, notes=notes)
 
     def _unready(self) -> list[Problem]:
         """What keeps this worker from being ready, as far as it knows without asking Redis."""

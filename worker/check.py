@@ -6,7 +6,7 @@ from shared.connection import open_redis
 from shared.durability import check_server
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
-from shared.findings import Finding, look, shadows
+from shared.findings import Finding, look, missing_secrets, shadows
 from shared.redis_url import RedisUrl
 from shared.sellfern.reference_file import load_reference
 from shared.setting_names import near_misses
@@ -57,6 +57,8 @@ def _look_at_parts(
             f"endpoints: {len(endpoints)}, organizations: {len(endpoints.organizations())}"
         ),
     )
+    if endpoints is not None:
+        found += missing_secrets(endpoints, "fails what asks for its token")
     reference = look(
         found,
         "reference",

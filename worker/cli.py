@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from shared import display, logs
 from shared.config import Reader
+from shared.ending import ending_at_once
 from shared.endpoints_file import EndpointsFile
 from shared.env_file import env_file_option
 from shared.errors import SettingsError
@@ -50,7 +51,8 @@ def run() -> None:
             settings = WorkerSettings.from_reader(reader)
             logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
             endpoints = EndpointsFile(settings.common.endpoints_file, os.environ, verifies=False)
-            reader.note(endpoints.load)
+            with ending_at_once():
+                reader.note(lambda: endpoints.load(is_told=True))
             reader.note(lambda: load_reference(settings.common))
             handlers = load_handlers(settings.handlers)
         parts = Parts(handlers, load_reference(settings.common), endpoints.current)

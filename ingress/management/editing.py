@@ -15,7 +15,7 @@ from tomlkit.toml_document import TOMLDocument
 from shared.atomic_file import replace_file
 from shared.config import Secret
 from shared.endpoints import Endpoint, Endpoints, EndpointSecret
-from shared.endpoints_text import parse_endpoints
+from shared.endpoints_union import parse_endpoints
 from shared.errors import SettingsError
 from shared.plain_text import decoded, no_text
 from shared.toml_lines import TableLines

@@ -10,7 +10,7 @@ import pytest
 
 import ingress.receive
 from shared.endpoints import Endpoints
-from shared.endpoints_text import parse_endpoints
+from shared.endpoints_union import parse_endpoints
 from shared.errors import EnvelopeError
 from shared.sellfern.envelope import decode
 from tests.ingress_support import Client, RecordingWriter, Reply, chunked

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from shared.endpoints import Endpoints
-from shared.endpoints_text import parse_endpoints
+from shared.endpoints_union import parse_endpoints
 from shared.errors import SettingsError
 from shared.sellfern import signature
 

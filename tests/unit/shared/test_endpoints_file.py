@@ -1,13 +1,15 @@
 """The endpoints file is read again while a program runs."""
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from shared import metrics
+from shared import file_versions, metrics
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 from tests.log_support import CapturedLog, captured_log
@@ -27,10 +29,8 @@ def log() -> Iterator[CapturedLog]:
 
 
 @asynccontextmanager
-async def watched(
-    path: Path, environ: dict[str, str] | None = None
-) -> AsyncIterator[EndpointsFile]:
-    file = EndpointsFile(path, environ or {})
+async def watched(path: Path, limit: float = 5) -> AsyncIterator[EndpointsFile]:
+    file = EndpointsFile(path, {}, limit=limit)
     file.load()
     async with file.watching(INTERVAL):
         yield file
@@ -46,11 +46,16 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(INTERVAL)
 
 
+def sample(name: str, **labels: str) -> float:
+    return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
+
+
 def reloads(outcome: str) -> float:
-    value = metrics.REGISTRY.get_sample_value(
-        "sellfern_endpoints_reloads_total", {"outcome": outcome}
-    )
-    return value or 0.0
+    return sample("sellfern_endpoints_reloads_total", outcome=outcome)
+
+
+def missing(cause: str) -> float:
+    return sample("sellfern_secrets_missing", cause=cause)
 
 
 async def test_a_valid_change_is_applied(
@@ -111,9 +116,127 @@ async def test_a_secret_file_that_comes_later_is_seen(
 ) -> None:
     async with watched(endpoints_file(text('"one"'))) as file:
         endpoints_file(text('{ file = "late" }'))
-        await until(lambda: file.refused is not None)
+        await until(lambda: bool(file.current.missing))
+        assert secrets(file) == []  # the other one was removed, so it is revoked
         (tmp_path / "late").write_text("two")
         await until(lambda: secrets(file) == [b"two"])
+
+
+async def test_a_secret_file_that_is_gone_concerns_its_endpoint_only(
+    endpoints_file: Callable[[str], Path], tmp_path: Path, log: CapturedLog
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(f"whsec_{name}")
+    first = text('{ file = "one" }')
+    second = text('{ file = "two" }').replace('"a"', '"b"')
+    async with watched(endpoints_file(first + second)) as file:
+        (tmp_path / "one").unlink()
+        (tmp_path / "two").write_text("whsec_three")
+        await until(lambda: file.current["b"].active_secrets(0) == [b"whsec_three"])
+        await until(lambda: bool(file.current.missing))
+        assert secrets(file) == [b"whsec_one"]
+        assert missing("unreadable") == 1
+        (note,) = file.notes
+        assert note.code == "secret_missing"
+        assert "endpoint a: ENDPOINTS_FILE" in note.message
+        (tmp_path / "one").write_text("whsec_four")
+        await until(lambda: secrets(file) == [b"whsec_four"])
+        assert (file.notes, missing("unreadable")) == ([], 0)
+    (line,) = [line for line in log.lines if line["event"] == "secret_missing"]
+    assert (line["whose"], line["cause"]) == ("endpoint a", "unreadable")
+    assert "line 4" in line["error"]
+    assert line["kept_until"] is not None
+
+
+async def test_a_secret_file_that_hangs_holds_up_neither_the_others_nor_the_loop(
+    endpoints_file: Callable[[str], Path], tmp_path: Path, log: CapturedLog
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(f"whsec_{name}")
+    first = text('{ file = "one" }')
+    second = text('{ file = "two" }').replace('"a"', '"b"')
+    path = endpoints_file(first + second)
+    async with watched(path, limit=0.1) as file:
+        (tmp_path / "one").unlink()
+        os.mkfifo(tmp_path / "one")
+        await until(lambda: missing("hangs") == 1)
+        (tmp_path / "two").write_text("whsec_three")
+        await until(lambda: file.current["b"].active_secrets(0) == [b"whsec_three"])
+        assert secrets(file) == [b"whsec_one"]
+        assert "file_hangs" in [note.code for note in file.notes]
+        assert sample("sellfern_files_hanging") == 1
+        with (tmp_path / "one").open("w") as mount:
+            mount.write("whsec_one")
+        await until(lambda: "file_answers" in log.events)
+    (line,) = [line for line in log.lines if line["event"] == "file_hangs"]
+    assert (line["path"], line["seconds"]) == (str(tmp_path / "one"), 0.1)
+
+
+async def test_an_endpoints_file_that_hangs_keeps_what_was(
+    endpoints_file: Callable[[str], Path], log: CapturedLog
+) -> None:
+    path = endpoints_file(text('"x"'))
+    async with watched(path, limit=0.1) as file:
+        path.unlink()
+        os.mkfifo(path)
+        await until(lambda: file.refused is not None)
+        assert "no answer from the file system" in str(file.refused)
+        assert secrets(file) == [b"x"]
+        path.unlink()
+        endpoints_file(text('"y"'))
+        await until(lambda: secrets(file) == [b"y"])
+    assert log.events.count("file_hangs") == 1
+
+
+async def test_a_touched_file_is_no_change(
+    endpoints_file: Callable[[str], Path], log: CapturedLog
+) -> None:
+    path = endpoints_file(text('"x"'))
+    os.utime(path, (1, 1))
+    file = EndpointsFile(path, {})
+    file.load()
+    os.utime(path, (2, 2))
+    looks = [file._look() for _ in range(4)]
+    assert [look.reading for look in looks] == [None] * 4
+
+
+def test_a_file_that_stays_is_not_read_again(
+    endpoints_file: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = EndpointsFile(path := endpoints_file(text('"x"')), {})
+    os.utime(path, (1, 1))
+    monkeypatch.setattr(file_versions, "CERTAIN_AFTER", -(10**18))  # its ctime is of now
+    file.load()
+    read: list[Path] = []
+    monkeypatch.setattr(Path, "read_bytes", read.append)
+    assert [file._look().reading for _ in range(3)] == [None] * 3
+    assert read == []
+
+
+async def test_a_change_that_leaves_no_trace_in_the_stamp_is_seen_while_it_is_young(
+    endpoints_file: Callable[[str], Path],
+) -> None:
+    """Two writes within one tick of the file system's clock."""
+    path = endpoints_file(text('"x"'))
+    later = time.time() + 60
+    os.utime(path, (later, later))
+    async with watched(path) as file:
+        path.write_text(text('"y"'))
+        os.utime(path, (later, later))
+        await until(lambda: secrets(file) == [b"y"])
+
+
+def test_nothing_that_could_be_verified_is_no_start_unless_it_may_come_by_itself(
+    endpoints_file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = endpoints_file(text('{ file = "secret" }'))
+    assert EndpointsFile(path, {}).load()["a"].secrets == ()
+    (tmp_path / "secret").write_text("${SECRET}")
+    with pytest.raises(SettingsError, match="a template that nobody has filled in"):
+        EndpointsFile(path, {}).load()
+    endpoints_file(text('{ file = "secret" }') + text('"x"').replace('"a"', '"b"'))
+    endpoints = EndpointsFile(path, {}).load()
+    assert (endpoints["a"].secrets, len(endpoints["b"].secrets)) == ((), 1)
 
 
 async def test_a_program_that_verifies_nothing_needs_no_secret(
@@ -152,12 +275,12 @@ async def test_a_change_counts_once_two_looks_have_seen_it(
     file.load()
     whole = text('"y"')
     endpoints_file(whole)
-    assert file._look() is None
+    assert file._look().reading is None
     endpoints_file(whole + whole.replace('"a"', '"b"'))
-    assert file._look() is None
-    reading = file._look()
+    assert file._look().reading is None
+    reading = file._look().reading
     assert reading is not None
-    assert list(reading.result) == ["a", "b"]  # type: ignore[arg-type]
+    assert list(reading.endpoints or ()) == ["a", "b"]
 
 
 async def test_a_watch_survives_what_it_didn_t_expect(

@@ -1,0 +1,149 @@
+"""The secrets of all endpoints; one that can't be had concerns its endpoint only."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import time
+
+from shared.config import Secret
+from shared.endpoint_place import Place
+from shared.endpoint_table import EndpointDraft, Placed, SecretEntry
+from shared.endpoints import EndpointSecret, MissingSecret
+from shared.errors import SettingsError
+from shared.pace import Pace
+from shared.secret_memory import SecretMemory
+from shared.secret_source import SecretFetcher, SecretSource, cause_of, foreign_secret
+
+_Key = tuple[str, str, SecretSource]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of an endpoint's secrets.
+
+    Attributes:
+        secrets: those that verify.
+        missing: those that can't be had.
+    """
+
+    secrets: tuple[EndpointSecret, ...] = ()
+    missing: tuple[MissingSecret, ...] = ()
+
+
+NONE_KNOWN = Known()
+"""Of an endpoint whose secrets nobody asked for."""
+
+
+class KeptSecrets:
+    """Gets the secrets of all endpoints, again and again; what is lost is kept for a while.
+
+    Args:
+        fetcher: gets one.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, fetcher: SecretFetcher, clock: Callable[[], float] = time) -> None:
+        self._fetcher = fetcher
+        self._clock = clock
+        self._memory = SecretMemory()
+
+    @property
+    def deadline(self) -> float:
+        """Seconds since the epoch at which a lost secret will be forgotten."""
+        return self._memory.deadline
+
+    def of(self, tables: Sequence[Placed], pace: Pace) -> dict[str, Known]:
+        """What is known of the secrets of each endpoint, by its id."""
+        attempts: list[_Attempt] = []
+        for draft, place in tables:
+            attempts += [self._attempt(draft, place, entry) for entry in draft.secrets]
+            pace.breathe()
+        self._settle_all(attempts, pace)
+        known: dict[str, Known] = {}
+        start = 0
+        for draft, _ in tables:
+            end = start + len(draft.secrets)
+            known[draft.id] = _known(attempts[start:end])
+            start = end
+            pace.breathe()
+        return known
+
+    def _attempt(self, draft: EndpointDraft, place: Place, entry: SecretEntry) -> "_Attempt":
+        key = (draft.id, draft.organization_id, entry.source)
+        attempt = _Attempt(key, place, entry)
+        try:
+            attempt.value = self._fetcher.fetch(entry.source, draft.scheme, place)
+        except SettingsError as exc:
+            attempt.error = exc
+        return attempt
+
+    def _settle_all(self, attempts: "list[_Attempt]", pace: Pace) -> None:
+        """Give each secret to one organization; whoever had it already goes first."""
+        now = self._clock()
+        owners: dict[Secret, str] = {}
+        ranked: tuple[list[_Attempt], list[_Attempt], list[_Attempt]] = ([], [], [])
+        for attempt in attempts:
+            if attempt.value is None:
+                ranked[1].append(attempt)
+            else:
+                is_new = not self._memory.has(attempt.key, attempt.value)
+                ranked[2 if is_new else 0].append(attempt)
+            pace.breathe()
+        for rank in ranked:
+            for attempt in rank:
+                self._settle(attempt, owners, now)
+                pace.breathe()
+        self._memory.end_round()
+
+    def _settle(self, attempt: "_Attempt", owners: dict[Secret, str], now: float) -> None:
+        _, organization, _ = attempt.key
+        if attempt.value is not None:
+            owner = owners.setdefault(attempt.value, organization)
+            if owner == organization:
+                self._memory.note(attempt.key, attempt.value)
+                return
+            attempt.value, attempt.error = None, foreign_secret(owner, attempt.place)
+        recalled = self._memory.recall(attempt.key, now)
+        if recalled and owners.setdefault(recalled[0], organization) == organization:
+            attempt.value, attempt.kept_until = recalled
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One try at one secret, and what came of it."""
+
+    key: _Key
+    place: Place
+    entry: SecretEntry
+    value: Secret | None = None
+    error: SettingsError | None = None
+    kept_until: float | None = None
+
+    @property
+    def until(self) -> datetime | None:
+        """When the secret ends, be it by the file or because it is kept no longer."""
+        if self.kept_until is None:
+            return self.entry.until
+        end = datetime.fromtimestamp(self.kept_until, UTC)
+        return end if self.entry.until is None else min(end, self.entry.until)
+
+
+def _known(attempts: Sequence[_Attempt]) -> Known:
+    return Known(
+        tuple(
+            EndpointSecret(attempt.value, attempt.until)
+            for attempt in attempts
+            if attempt.value is not None
+        ),
+        tuple(
+            MissingSecret(
+                whose=f"endpoint {attempt.key[0]}",
+                cause=cause_of(attempt.error),
+                error=attempt.error,
+                kept_until=attempt.kept_until,
+                until=attempt.entry.until,
+            )
+            for attempt in attempts
+            if attempt.error is not None
+        ),
+    )
