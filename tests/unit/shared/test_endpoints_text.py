@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared import endpoints_text
@@ -36,6 +36,11 @@ def read(text: str) -> list[object] | str:
         return str(exc)
 
 
+LONG = f'{TABLE}[endpoint.settings]\nnote = """\n[[endpoint]]\n"""\n'
+
+
+@example([LONG])
+@example([LONG.replace('"""', "'''")])
 @given(PARTS)
 def test_pieces_say_what_the_whole_says(parts: list[str]) -> None:
     text = "".join(parts)

@@ -155,3 +155,11 @@ def test_at_the_start_the_later_one_of_two_with_one_secret_has_none() -> None:
     first = table("aaa", "org_1", '{ file = "a" }')
     second = table("bbb", "org_2", '{ file = "b" }')
     assert place.active(first, second) == {"aaa": ["whsec_a"], "bbb": []}
+
+
+def test_what_another_organization_has_taken_meanwhile_is_not_recalled() -> None:
+    place = Place({"a": "whsec_a", "b": "whsec_b", "c": "whsec_c"})
+    lines = [table(name * 3, f"org_{name}", f'{{ file = "{name}" }}') for name in ("b", "a", "c")]
+    place.known(*lines)
+    place.files |= {"b": "whsec_a", "a": "whsec_c"}  # b takes what a gives up for one of c
+    assert place.active(*lines) == {"bbb": ["whsec_a"], "aaa": [], "ccc": ["whsec_c"]}

@@ -112,6 +112,20 @@ def test_a_dead_folder_costs_few_threads_and_others_are_asked_about_first(tmp_pa
     assert len(files.stuck) == MOST_STUCK
 
 
+def test_what_is_beside_one_that_hangs_is_asked_about_last(tmp_path: Path) -> None:
+    (tmp_path / "dead").mkdir()
+    dead = [hanging(tmp_path / "dead" / name) for name in "12"]
+    alive = written(tmp_path / "alive" / "x")
+    asked: list[Path] = []
+
+    def read(path: Path) -> bytes:
+        asked.append(path)
+        return path.read_bytes()
+
+    PatientFiles(LIMIT).each(read, [*dead, alive])
+    assert asked == [dead[0], alive, dead[1]]
+
+
 def test_a_folder_stands_for_its_toml_files_but_not_for_hidden_ones(tmp_path: Path) -> None:
     for name in ("b.toml", "a.toml", ".c.toml", "d.txt", "e.toml~", ".a.toml.swp"):
         written(tmp_path / name)
