@@ -1,8 +1,9 @@
 """Where a table of an endpoints file stands, for whoever has to say what is wrong with it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from shared.display import truncate
 from shared.errors import SettingsError
@@ -14,8 +15,7 @@ ARRAY: Final = "endpoint"
 _SHOWN: Final = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, gc=False):
     """One ``[[endpoint]]`` table. Its lines are counted only when somebody asks for them.
 
     Attributes:

@@ -3,14 +3,15 @@
 import contextlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Never
 
+import msgspec
+
 from shared.config import Secret
 from shared.endpoint_place import Place, kind, shown
-from shared.endpoints import ENDPOINT_PATTERN, nearest
+from shared.endpoints import ENDPOINT_PATTERN, NO_SETTINGS, nearest
 from shared.keys import ORGANIZATION_PATTERN
 from shared.secret_source import SOURCES, SecretSource, SourceKind, usable_secret
 from shared.sellfern import identifier, signature
@@ -30,8 +31,7 @@ _SCHEMES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SecretEntry:
+class SecretEntry(msgspec.Struct, frozen=True, gc=False):
     """One entry of ``secrets``.
 
     Attributes:
@@ -43,8 +43,7 @@ class SecretEntry:
     until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointDraft:
+class EndpointDraft(msgspec.Struct, frozen=True, gc=False):
     """An endpoint as its table says it; its secrets are still where they stand.
 
     Attributes:
@@ -206,6 +205,8 @@ class _Table:
         value = self._raw.get("settings", {})
         if not isinstance(value, dict):
             self.refuse("settings", "a table", kind(value))
+        if not value:
+            return NO_SETTINGS
         return MappingProxyType({key: _setting(each) for key, each in value.items()})
 
 

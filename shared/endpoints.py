@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Final, Literal
+
+import msgspec
 
 from shared.config import Secret
 from shared.errors import SettingsError
@@ -17,6 +18,9 @@ ENDPOINT_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What an endpoint's id may look like: the last part of its URL."""
 
 DEFAULT_WEIGHT: Final = 1.0
+
+NO_SETTINGS: Final[Mapping[str, object]] = MappingProxyType({})
+"""Of an endpoint or an organization without any."""
 
 FINGERPRINT_LENGTH: Final = 12
 """Characters of a secret's fingerprint: too few to find a guessed secret by."""
@@ -28,8 +32,12 @@ MISSING_CAUSES: Final[tuple[MissingCause, ...]] = ("unreadable", "hangs", "unusa
 """All of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointSecret:
+# There may be ten thousands of each of these, made anew when the file changes. None refers back to
+# what holds it, so Python's collector is told to leave them out: it would take it a tenth of a
+# second to look at them, with all deliveries waiting.
+
+
+class EndpointSecret(msgspec.Struct, frozen=True, gc=False):
     """A secret that verifies, for good or until a moment.
 
     Attributes:
@@ -50,8 +58,7 @@ class EndpointSecret:
         return sha256(self.value.reveal().encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
-@dataclass(frozen=True, slots=True)
-class MissingSecret:
+class MissingSecret(msgspec.Struct, frozen=True, gc=False):
     """A secret that can't be had just now.
 
     Attributes:
@@ -70,8 +77,7 @@ class MissingSecret:
     until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True, gc=False):
     """One URL that Sellfern delivers to.
 
     Attributes:
@@ -110,8 +116,7 @@ class Endpoint:
         return [secret.value.reveal().encode() for secret in self.active(now)]
 
 
-@dataclass(frozen=True, slots=True)
-class OrganizationProfile:
+class OrganizationProfile(msgspec.Struct, frozen=True, gc=False):
     """What the endpoints of one organization say about it together.
 
     Attributes:

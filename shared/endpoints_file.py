@@ -129,11 +129,15 @@ class EndpointsFile:
                 # requests, nor the end of the program.
                 look = await in_daemon_thread(self._look)
                 self._consider(look)
-                pause = max(interval, min(look.seconds / _WORK_SHARE, _LONGEST_INTERVAL))
-                if self._hanging:  # then it waited rather than worked
-                    pause = interval
+                pause = self._pause(look, interval)
             except Exception:  # noqa: BLE001  # a watch that ended would keep removed secrets alive
                 _log.exception("endpoints_watch_failed")
+
+    def _pause(self, look: _Look, interval: float) -> float:
+        """Seconds until the next look: more where looking is work, but not where it only waited."""
+        if self._hanging or not self._reader.is_settled:
+            return interval
+        return max(interval, min(look.seconds / _WORK_SHARE, _LONGEST_INTERVAL))
 
     def _look(self) -> _Look:
         started = perf_counter()

@@ -64,6 +64,8 @@ class EndpointsReader:
         self._names: list[Path] = []
         self._seen: Mapping[Path, Stamp] = {}
         self._pending: set[Path] = set()
+        self.is_settled = True
+        """Whether the last look has seen what the one before it had seen."""
 
     def first(self) -> Endpoints:
         """Read everything for the first time.
@@ -91,9 +93,9 @@ class EndpointsReader:
         """
         names = self._list()
         stamps = self._versions.stamps([*names, *self._secret_paths])
-        settled = stamps == self._seen
+        self.is_settled = stamps == self._seen
         self._seen = stamps
-        if not settled:
+        if not self.is_settled:
             return None
         if not self._is_due(names) and not self._versions.differ(stamps):
             return None

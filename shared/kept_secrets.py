@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
 
+import msgspec
+
 from shared.config import Secret
 from shared.endpoint_place import Place
 from shared.endpoint_table import EndpointDraft, Placed, SecretEntry
@@ -17,8 +19,7 @@ from shared.secret_source import SecretFetcher, SecretSource, cause_of, foreign_
 _Key = tuple[str, str, SecretSource]
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True, gc=False):
     """What is known of an endpoint's secrets.
 
     Attributes:
@@ -74,7 +75,7 @@ class KeptSecrets:
         try:
             attempt.value = self._fetcher.fetch(entry.source, draft.scheme, place)
         except SettingsError as exc:
-            attempt.error = exc
+            attempt.error = exc.with_traceback(None)  # whose frames hold the attempt
         return attempt
 
     def _settle_all(self, attempts: "list[_Attempt]", pace: Pace) -> None:

@@ -1,12 +1,13 @@
 """What the endpoints of each organization say about it together."""
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from shared.config import Secret
 from shared.endpoint_place import Place, shown
 from shared.endpoint_table import EndpointDraft
-from shared.endpoints import DEFAULT_WEIGHT, OrganizationProfile
+from shared.endpoints import DEFAULT_WEIGHT, NO_SETTINGS, OrganizationProfile
 from shared.secret_source import foreign_secret
 
 
@@ -44,10 +45,14 @@ class ProfileUnion:
                 id=organization,
                 weight=said.get("weight", DEFAULT_WEIGHT),
                 concurrency=said.get("concurrency"),
-                settings=MappingProxyType(self._settings[organization]),
+                settings=self._joined_settings(organization),
             )
             for organization, said in self._said.items()
         }
+
+    def _joined_settings(self, organization: str) -> Mapping[str, object]:
+        settings = self._settings.get(organization)
+        return MappingProxyType(settings) if settings else NO_SETTINGS
 
     def _join(self, key: str, value: object, draft: EndpointDraft, place: Place) -> None:
         said = self._said.setdefault(draft.organization_id, {})
@@ -67,6 +72,8 @@ class ProfileUnion:
                     raise foreign_secret(owner, place)
 
     def _join_settings(self, draft: EndpointDraft, place: Place) -> None:
+        if not draft.settings:
+            return
         settings = self._settings.setdefault(draft.organization_id, {})
         for key, value in draft.settings.items():
             if settings.setdefault(key, value) != value:

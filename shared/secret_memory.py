@@ -1,9 +1,10 @@
 """What secrets last were, for a while after they can't be had any more."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
+
+import msgspec
 
 from shared.config import Secret
 
@@ -12,8 +13,7 @@ KEPT_SECONDS: Final = 24 * 3600.0
 is genuine; but for ever would make a secret that nobody can revoke."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Last:
+class _Last(msgspec.Struct, frozen=True, gc=False):
     value: Secret
     lost_at: float | None = None
 
@@ -58,7 +58,7 @@ class SecretMemory:
         if last is None:
             return None
         if last.lost_at is None:
-            last = replace(last, lost_at=now)
+            last = _Last(last.value, now)
         deadline = (last.lost_at or now) + KEPT_SECONDS
         if now >= deadline:
             return None

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
+
 from shared.config import Secret
 from shared.endpoint_place import Place, shown
 from shared.endpoints import MissingCause
@@ -24,8 +26,7 @@ ReadSecretFile = Callable[[Path], str]
 """Reads a file that holds a secret; raises OSError or ValueError where it can't."""
 
 
-@dataclass(frozen=True, slots=True)
-class SecretSource:
+class SecretSource(msgspec.Struct, frozen=True, gc=False):
     """Where a secret stands.
 
     Attributes:

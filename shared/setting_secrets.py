@@ -114,6 +114,8 @@ def _filled(profile: OrganizationProfile, secrets: Mapping[_Key, Secret]) -> Org
             return [fill(each) for each in value]
         return value
 
+    if not profile.settings:
+        return profile
     settings = {key: fill(value) for key, value in profile.settings.items()}
     return OrganizationProfile(
         profile.id, profile.weight, profile.concurrency, MappingProxyType(settings)

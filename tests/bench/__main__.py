@@ -14,6 +14,7 @@ from tests.bench import (
     latency,
     neighbours,
     observed,
+    reload,
     slow_handlers,
 )
 from tests.bench.effort import FULL, QUICK, Effort
@@ -31,6 +32,7 @@ SECTIONS: Final[Mapping[str, Callable[[Effort, Progress], Section]]] = {
     latency.NAME: latency.measure,
     neighbours.NAME: neighbours.measure,
     observed.NAME: observed.measure,
+    reload.NAME: reload.measure,
     cost.NAME: cost.measure,
 }
 OWN: Final = "ours"
