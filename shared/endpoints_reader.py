@@ -14,6 +14,7 @@ from shared.kept_secrets import KeptSecrets
 from shared.pace import Pace
 from shared.patient_files import FileHangs, PatientFiles, toml_files
 from shared.plain_text import decoded
+from shared.secret_memory import SecretMemory
 from shared.secret_source import SecretFetcher, SecretSource
 from shared.setting_secrets import SettingSecrets, sources_in
 from shared.tables_of_files import Choice, TablesOfFiles
@@ -58,8 +59,9 @@ class EndpointsReader:
         self._tables = TablesOfFiles()
         self._verifies = verifies
         fetcher = SecretFetcher(environ, self._secret_text)
-        self._secrets = KeptSecrets(fetcher)
-        self._settings = SettingSecrets(fetcher)
+        self._memory = SecretMemory()
+        self._secrets = KeptSecrets(fetcher, self._memory)
+        self._settings = SettingSecrets(fetcher, self._memory)
         self._secret_paths: frozenset[Path] = frozenset()
         self._names: list[Path] = []
         self._seen: Mapping[Path, Stamp] = {}
@@ -107,7 +109,7 @@ class EndpointsReader:
 
     def _is_forgetful(self) -> bool:
         """Whether a lost secret has been kept for long enough."""
-        return time() >= min(self._secrets.deadline, self._settings.deadline)
+        return time() >= self._memory.deadline
 
     def _list(self) -> list[Path]:
         """The endpoints files."""

@@ -35,23 +35,19 @@ NONE_KNOWN = Known()
 """Of an endpoint whose secrets nobody asked for."""
 
 
+@dataclass(frozen=True, slots=True)
 class KeptSecrets:
     """Gets the secrets of all endpoints, again and again; what is lost is kept for a while.
 
-    Args:
+    Attributes:
         fetcher: gets one.
+        memory: of what they last were.
         clock: seconds since the epoch.
     """
 
-    def __init__(self, fetcher: SecretFetcher, clock: Callable[[], float] = time) -> None:
-        self._fetcher = fetcher
-        self._clock = clock
-        self._memory = SecretMemory()
-
-    @property
-    def deadline(self) -> float:
-        """Seconds since the epoch at which a lost secret will be forgotten."""
-        return self._memory.deadline
+    fetcher: SecretFetcher
+    memory: SecretMemory
+    clock: Callable[[], float] = time
 
     def of(self, tables: Sequence[Placed], pace: Pace) -> dict[str, Known]:
         """What is known of the secrets of each endpoint, by its id."""
@@ -73,38 +69,38 @@ class KeptSecrets:
         key = (draft.id, draft.organization_id, entry.source)
         attempt = _Attempt(key, place, entry)
         try:
-            attempt.value = self._fetcher.fetch(entry.source, draft.scheme, place)
+            attempt.value = self.fetcher.fetch(entry.source, draft.scheme, place)
         except SettingsError as exc:
             attempt.error = exc.with_traceback(None)  # whose frames hold the attempt
         return attempt
 
     def _settle_all(self, attempts: "list[_Attempt]", pace: Pace) -> None:
         """Give each secret to one organization; whoever had it already goes first."""
-        now = self._clock()
+        now = self.clock()
         owners: dict[Secret, str] = {}
         ranked: tuple[list[_Attempt], list[_Attempt], list[_Attempt]] = ([], [], [])
         for attempt in attempts:
             if attempt.value is None:
                 ranked[1].append(attempt)
             else:
-                is_new = not self._memory.has(attempt.key, attempt.value)
+                is_new = not self.memory.has(attempt.key, attempt.value)
                 ranked[2 if is_new else 0].append(attempt)
             pace.breathe()
         for rank in ranked:
             for attempt in rank:
                 self._settle(attempt, owners, now)
                 pace.breathe()
-        self._memory.end_round()
+        self.memory.end_round()
 
     def _settle(self, attempt: "_Attempt", owners: dict[Secret, str], now: float) -> None:
         _, organization, _ = attempt.key
         if attempt.value is not None:
             owner = owners.setdefault(attempt.value, organization)
             if owner == organization:
-                self._memory.note(attempt.key, attempt.value)
+                self.memory.note(attempt.key, attempt.value)
                 return
             attempt.value, attempt.error = None, foreign_secret(owner, attempt.place)
-        recalled = self._memory.recall(attempt.key, now)
+        recalled = self.memory.recall(attempt.key, now)
         if recalled and owners.setdefault(recalled[0], organization) == organization:
             attempt.value, attempt.kept_until = recalled
 

@@ -1,6 +1,7 @@
 """Secrets in ``[endpoint.settings]``, which handlers need; their texts are got where they stand."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import time
 from types import MappingProxyType
 from typing import NoReturn
@@ -35,23 +36,19 @@ class LostSecret(Secret):
         raise self._error.with_traceback(None)
 
 
+@dataclass(frozen=True, slots=True)
 class SettingSecrets:
     """Gets the secrets in the settings of all organizations, again and again.
 
-    Args:
+    Attributes:
         fetcher: gets one.
+        memory: of what they last were.
         clock: seconds since the epoch.
     """
 
-    def __init__(self, fetcher: SecretFetcher, clock: Callable[[], float] = time) -> None:
-        self._fetcher = fetcher
-        self._clock = clock
-        self._memory = SecretMemory()
-
-    @property
-    def deadline(self) -> float:
-        """Seconds since the epoch at which a lost secret will be forgotten."""
-        return self._memory.deadline
+    fetcher: SecretFetcher
+    memory: SecretMemory
+    clock: Callable[[], float] = time
 
     def fill(
         self, profiles: Mapping[str, OrganizationProfile], tables: Sequence[Placed], pace: Pace
@@ -74,7 +71,7 @@ class SettingSecrets:
                 if key not in secrets:
                     secrets[key] = self._secret(key, place, missing)
             pace.breathe()
-        self._memory.end_round()
+        self.memory.end_round()
         if not secrets:
             return dict(profiles), missing
         return {name: _filled(profile, secrets) for name, profile in profiles.items()}, missing
@@ -82,14 +79,14 @@ class SettingSecrets:
     def _secret(self, key: _Key, place: Place, missing: list[MissingSecret]) -> Secret:
         organization, source = key
         try:
-            secret = self._fetcher.fetch_setting(source, place)
+            secret = self.fetcher.fetch_setting(source, place)
         except SettingsError as exc:
-            recalled = self._memory.recall(key, self._clock())
+            recalled = self.memory.recall(key, self.clock())
             secret, kept_until = recalled or (LostSecret(exc), None)
             whose = f"organization {organization}"
             missing.append(MissingSecret(whose, cause_of(exc), exc, kept_until))
         else:
-            self._memory.note(key, secret)
+            self.memory.note(key, secret)
         return secret
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from shared.endpoints_text import read_tables
 from shared.kept_secrets import KeptSecrets, Known
 from shared.pace import Pace
-from shared.secret_memory import KEPT_SECONDS
+from shared.secret_memory import KEPT_SECONDS, SecretMemory
 from shared.secret_source import SecretFetcher
 
 PACE = Pace(rest=0)
@@ -28,7 +28,9 @@ class Place:
     now: float = 1e9
 
     def __post_init__(self) -> None:
-        self.secrets = KeptSecrets(SecretFetcher({}, self._read), clock=lambda: self.now)
+        self.memory = SecretMemory()
+        fetcher = SecretFetcher({}, self._read)
+        self.secrets = KeptSecrets(fetcher, self.memory, clock=lambda: self.now)
 
     def _read(self, path: Path) -> str:
         if path.name not in self.files:
@@ -70,7 +72,7 @@ def test_a_lost_secret_holds_for_a_day_and_no_longer() -> None:
     del place.files["acme"]
     assert place.active(table("acme")) == {"acme": ["whsec_a"]}
     lost_at = place.now
-    assert place.secrets.deadline == lost_at + KEPT_SECONDS
+    assert place.memory.deadline == lost_at + KEPT_SECONDS
     place.now += KEPT_SECONDS - 1
     known = place.known(table("acme"))["acme"]
     assert known.missing[0].kept_until == lost_at + KEPT_SECONDS
@@ -78,7 +80,7 @@ def test_a_lost_secret_holds_for_a_day_and_no_longer() -> None:
     assert not known.secrets[0].is_active(place.now + 1)  # even if nobody looked again
     place.now += 1
     assert place.active(table("acme")) == {"acme": []}
-    assert place.secrets.deadline == float("inf")
+    assert place.memory.deadline == float("inf")
 
 
 def test_one_that_comes_back_has_a_whole_day_again() -> None:

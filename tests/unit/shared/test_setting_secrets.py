@@ -13,7 +13,7 @@ from shared.endpoints_union import parse_endpoints
 from shared.errors import SettingsError
 from shared.organization_profiles import ProfileUnion
 from shared.pace import Pace
-from shared.secret_memory import KEPT_SECONDS
+from shared.secret_memory import KEPT_SECONDS, SecretMemory
 from shared.secret_source import SecretFetcher
 from shared.setting_secrets import SettingSecrets
 
@@ -35,7 +35,7 @@ class Place:
 
     def __post_init__(self) -> None:
         fetcher = SecretFetcher({"TOKEN": f"{TOKEN}\n"}, self._read)
-        self.secrets = SettingSecrets(fetcher, clock=lambda: self.now)
+        self.secrets = SettingSecrets(fetcher, SecretMemory(), clock=lambda: self.now)
         self.missing: list[MissingSecret] = []
 
     def _read(self, path: Path) -> str:
