@@ -71,6 +71,17 @@ class AwaitedRedis:
         self._begun = monotonic()
         self.problems = [_NOT_LOOKED]
 
+    def before(self, check: Check) -> Check:
+        """Give a check for ``/readyz``: what is waited for, and then the one given here.
+
+        Redis may be well before this program has noticed, and then that isn't ready yet.
+        """
+
+        async def ask() -> list[Problem]:
+            return self.problems or await check()
+
+        return ask
+
     async def found(self, stop: asyncio.Event) -> bool:
         """Wait until it is there, or for the stop; whether it is there.
 

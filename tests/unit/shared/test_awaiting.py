@@ -73,6 +73,19 @@ async def test_a_redis_that_is_there_is_found_without_a_word(log: CapturedLog) -
     assert (redis.problems, log.text) == ([], "")
 
 
+async def test_nobody_is_ready_before_it_has_noticed_that_redis_is_well() -> None:
+    async def draining() -> list[Problem]:
+        return [WRONG]
+
+    redis = awaited([AWAY], [])
+    ready = redis.before(draining)
+    assert [problem.code for problem in await ready()] == ["redis_awaited"]
+    assert not await redis.look(asyncio.Event())
+    assert await ready() == [AWAY]
+    assert await redis.look(asyncio.Event())
+    assert await ready() == [WRONG]
+
+
 async def test_each_reason_for_waiting_is_told_once_and_the_end_of_it(log: CapturedLog) -> None:
     redis = awaited([AWAY], [AWAY], [AWAY], [LOADING, AWAY], [LOADING, AWAY], [AWAY], [])
     assert await redis.found(asyncio.Event())
