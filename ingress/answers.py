@@ -81,6 +81,9 @@ UNSUPPORTED_ENCODING: Final = Refusal(
 DRAINING: Final = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE, "draining", "this process is shutting down"
 )
+REDIS_AWAITED: Final = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "redis_awaited", "this process waits for its Redis"
+)
 BYTES_IN_FLIGHT: Final = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE, "bytes_in_flight", "too many bytes are being received"
 )

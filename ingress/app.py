@@ -1,13 +1,10 @@
 """The life of the ingress: it opens, serves, and drains without losing a request."""
 
-import asyncio
-import contextlib
 import resource
-import signal
-from collections.abc import AsyncIterator
 
 from redis.asyncio import Redis
 
+from ingress.answers import REDIS_AWAITED
 from ingress.health import Readiness
 from ingress.listener import listening
 from ingress.receive import Receiver, Writer
@@ -16,14 +13,16 @@ from ingress.site import Site
 from ingress.traced import TracedReceiver, TracedSite
 from shared import garbage
 from shared.admin import admin_site
+from shared.awaiting import AwaitedRedis
 from shared.connection import open_redis
 from shared.durability import check_durability
 from shared.endpoints import Endpoints
 from shared.endpoints_file import EndpointsFile
-from shared.errors import SettingsError
 from shared.gauges import Gauges
+from shared.health import Problem
 from shared.logs import get_logger
-from shared.queue import open_queue
+from shared.queue import QueueWriter, open_queue
+from shared.stopping import stop_signal
 from shared.tracing import Tracing, open_tracing
 
 _OTHER_FILES = 64
@@ -40,8 +39,8 @@ async def serve(settings: IngressSettings, endpoints: EndpointsFile) -> None:
         endpoints: the endpoints file, loaded already.
 
     Raises:
-        SettingsError: Redis can't be reached or doesn't keep what it is given, or a port can't
-            be listened on.
+        SettingsError: Redis doesn't keep what it is given or can't be worked with at all, or a
+            port can't be listened on. Where it only can't be reached yet, that is waited for.
     """
     with open_tracing(settings.common.tracing, "sellfern-ingress") as tracing:
         await _serve(settings, endpoints, tracing)
@@ -50,32 +49,52 @@ async def serve(settings: IngressSettings, endpoints: EndpointsFile) -> None:
 async def _serve(
     settings: IngressSettings, endpoints: EndpointsFile, tracing: Tracing | None
 ) -> None:
-    stop = asyncio.Event()
     _raise_file_limit(settings.limits.connections)
-    async with _signals(stop), open_redis(settings.common.redis_url) as redis:
-        await _check_redis(redis, settings)
-        ready = Readiness(lambda: check_durability(redis, settings.durability))
+    async with (
+        stop_signal() as stop,
+        open_redis(settings.common.redis_url) as redis,
+        endpoints.watching(),
+        open_queue(redis, settings.durability, settings.backlog) as writer,
+    ):
+        awaited = _awaited(redis, writer, settings)
+        ready = Readiness(awaited.before(lambda: check_durability(redis, settings.durability)))
         gauges = Gauges(redis, organizations=settings.organization_series, log=_log)
-        async with (
-            endpoints.watching(),
-            open_queue(redis, settings.durability, settings.backlog) as writer,
+        receiver, site = _receiver_and_site(endpoints, writer, settings, tracing)
+        garbage.tune()
+        async with admin_site(
+            settings.admin,
+            ready.problems,
+            routes=receiver.secret_use.routes(),
+            refresh=gauges.refresh,
+            notes=lambda: endpoints.notes,
         ):
-            receiver, site = _receiver_and_site(endpoints, writer, settings, tracing)
-            garbage.tune()
-            async with (
-                admin_site(
-                    settings.admin,
-                    ready.problems,
-                    routes=receiver.secret_use.routes(),
-                    refresh=gauges.refresh,
-                    notes=lambda: endpoints.notes,
-                ),
-                listening(settings, receiver, ready, site) as listener,
-            ):
-                with gauges.registered():
-                    await stop.wait()
-                await listener.drain()
+            # Where all is well, nobody sees the port before it takes deliveries. Else it is open
+            # meanwhile: its senders are told when to come again, as in any other outage, and a
+            # port that is taken is found out now rather than when Redis is back.
+            if not await awaited.look(stop):
+                receiver.closed = REDIS_AWAITED
+            async with listening(settings, receiver, ready, site) as listener:
+                if await awaited.found(stop):
+                    receiver.closed = None
+                    with gauges.registered():
+                        await stop.wait()
+                    await listener.drain()
     _log.info("ingress_stopped")
+
+
+def _awaited(redis: Redis, writer: QueueWriter, settings: IngressSettings) -> AwaitedRedis:
+    async def check() -> list[Problem]:
+        problems = await check_durability(redis, settings.durability)
+        if not problems:
+            await writer.fit()
+        return problems
+
+    mode = settings.durability.mode.value
+    return AwaitedRedis(
+        check,
+        url=settings.common.redis_url,
+        expected=f"a Redis that keeps accepted events (DURABILITY={mode})",
+    )
 
 
 def _receiver_and_site(
@@ -91,37 +110,6 @@ def _receiver_and_site(
         return receiver, Site(receiver, settings.trusted_proxies)
     receiver = TracedReceiver(current, writer, settings.limits, tracing)
     return receiver, TracedSite(receiver, tracing, settings.trusted_proxies)
-
-
-async def _check_redis(redis: Redis, settings: IngressSettings) -> None:
-    problems = await check_durability(redis, settings.durability)
-    if problems:
-        expected = (
-            f"a Redis that keeps accepted events (DURABILITY={settings.durability.mode.value})"
-        )
-        got = "; ".join(problem.message for problem in problems)
-        raise SettingsError("REDIS_URL", expected, f"{settings.common.redis_url}: {got}")
-
-
-@contextlib.asynccontextmanager
-async def _signals(stop: asyncio.Event) -> AsyncIterator[None]:
-    """Set ``stop`` on the first signal; leave a second one to the system, which ends us."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-
-    def first() -> None:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-        stop.set()
-
-    for number in numbers:
-        loop.add_signal_handler(number, first)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 def _raise_file_limit(connections: int) -> None:

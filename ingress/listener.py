@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
+from ingress.answers import DRAINING
 from ingress.connections import Connections
 from ingress.health import Readiness
 from ingress.receive import Receiver
@@ -64,7 +65,7 @@ class Listener:
         self._ready.draining = self._connections.leaving = True
         await asyncio.sleep(settings.drain_delay)
         self._stop_listening()
-        self._receiver.closed = True
+        self._receiver.closed = DRAINING
         self._connections.stop()
         try:
             async with asyncio.timeout(settings.drain_seconds):

@@ -9,11 +9,11 @@ from aiohttp import web
 from multidict import istr
 
 from ingress.answers import (
-    DRAINING,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     SECRET_UNAVAILABLE,
     UNKNOWN_ENDPOINT,
+    Refusal,
     Refused,
 )
 from ingress.limits import BytesInFlight, check_head, read_body
@@ -60,8 +60,8 @@ class Receiver:
         self._limits = limits
         self.secret_use = SecretUse(endpoints)
         self.in_flight = BytesInFlight(limits.bytes_in_flight)
-        self.closed = False
-        """Whether deliveries are turned away because the process is shutting down."""
+        self.closed: Refusal | None = None
+        """Why every delivery is turned away: the process has just begun, or is shutting down."""
 
     async def receive(self, request: web.BaseRequest) -> Accepted:
         """Take one delivery in; returns once it is durable.
@@ -99,8 +99,8 @@ class Receiver:
             raise Refused(NOT_FOUND)
         if request.method != HTTPMethod.POST:
             raise Refused(METHOD_NOT_ALLOWED)
-        if self.closed:
-            raise Refused(DRAINING)
+        if self.closed is not None:
+            raise Refused(self.closed)
         check_head(request, self._limits, self.in_flight)
 
     def _endpoint(self, request: web.BaseRequest) -> Endpoint:

@@ -14,7 +14,8 @@ from shared.logs import get_logger
 from shared.shadowing import strangers
 
 Level = Literal["ok", "warning", "error"]
-"""``error``: the program would not start, or some of what it is there for would not work."""
+"""``error``: the program would not start, would wait until Redis has mended itself, or some of what
+it is there for would not work."""
 
 _log = get_logger()
 _Part = TypeVar("_Part")

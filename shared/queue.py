@@ -61,9 +61,14 @@ class Queue:
     def __init__(
         self, redis: Redis, durability: Durability, limits: BacklogLimits | None = None
     ) -> None:
+        self._redis = redis
         self._wire = Wire(redis)
         self._durability = durability
         self._limits = limits or BacklogLimits()
+
+    async def fit(self) -> None:
+        """Wait no more for what this Redis is too old to tell, and does anyway."""
+        self._durability = await without_needless_wait(self._redis, self._durability)
 
     async def enqueue(self, deliveries: Sequence[Delivery]) -> list[Accepted | Unavailable]:
         """Enqueue a batch in one round trip; answers when it is durable.
@@ -120,7 +125,11 @@ def _answer(raw: bytes) -> Accepted | Unavailable:
 
 
 class QueueWriter:
-    """Group commit over a queue: requests that arrive during a batch form the next one."""
+    """Group commit over a queue: requests that arrive during a batch form the next one.
+
+    Args:
+        queue: where they go.
+    """
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
@@ -138,6 +147,10 @@ class QueueWriter:
         """
         return await self._commits.submit(delivery)
 
+    async def fit(self) -> None:
+        """See what Redis this is; call it once that is there, and before the first delivery."""
+        await self._queue.fit()
+
     async def drain(self) -> None:
         """Wait for the batches on their way."""
         await self._commits.drain()
@@ -154,8 +167,7 @@ class QueueWriter:
 async def open_queue(
     redis: Redis, durability: Durability, limits: BacklogLimits | None = None
 ) -> AsyncIterator[QueueWriter]:
-    """A writer that sends what it holds before it closes."""
-    durability = await without_needless_wait(redis, durability)
+    """A writer that sends what it holds before it closes; Redis may not be there yet."""
     writer = QueueWriter(Queue(redis, durability, limits))
     try:
         yield writer

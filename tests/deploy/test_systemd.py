@@ -61,6 +61,7 @@ def test_each_program_has_a_unit_that_outlasts_its_drain() -> None:
         ("sellfern-worker@.service", "-m worker", worker.drain),
     ):
         assert f"ExecStart={PYTHON} {words}\n" in text[name]
+        assert "ExecStartPre" not in text[name]  # it would fail while the program would wait
         (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", text[name], re.MULTILINE)
         assert drain < int(stop) <= drain + 10
     (files,) = re.findall(r"^LimitNOFILE=(\d+)$", text["sellfern-ingress.service"], re.MULTILINE)

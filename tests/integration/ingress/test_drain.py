@@ -36,7 +36,7 @@ def is_leaving(place: Running) -> bool:
 
 
 def is_closed_to_deliveries(place: Running) -> bool:
-    return place.receiver.closed
+    return place.receiver.closed is not None
 
 
 async def begun(place: Running) -> "asyncio.Task[None]":
