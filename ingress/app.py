@@ -11,7 +11,7 @@ from ingress.receive import Receiver, Writer
 from ingress.settings import IngressSettings
 from ingress.site import Site
 from ingress.traced import TracedReceiver, TracedSite
-from shared import garbage
+from shared import forking, garbage
 from shared.admin import admin_site
 from shared.awaiting import AwaitedRedis
 from shared.connection import open_redis
@@ -49,6 +49,7 @@ async def serve(settings: IngressSettings, endpoints: EndpointsFile) -> None:
 async def _serve(
     settings: IngressSettings, endpoints: EndpointsFile, tracing: Tracing | None
 ) -> None:
+    forking.guard()
     _raise_file_limit(settings.limits.connections)
     async with (
         stop_signal() as stop,

@@ -18,7 +18,7 @@ import msgspec
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
-from shared import garbage, logs
+from shared import forking, garbage, logs
 from shared.admin import admin_site, cached
 from shared.awaiting import AwaitedRedis
 from shared.connection import connection_pool, open_redis
@@ -106,6 +106,7 @@ class _Program:
 
     async def main(self) -> None:
         """Run until stopped."""
+        forking.guard()
         url = self.settings.common.redis_url
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
-from shared import metrics
+from shared import forking, metrics
 from shared.errors import StateError
 from worker.origins import CURRENT, Task, own_context
 from worker.outcomes import (
@@ -72,6 +72,8 @@ class Attempt(msgspec.Struct, eq=False):
             result: object = await handle.function(handle.event, handle.organization)
         except BaseException as exc:  # noqa: BLE001  however it ends, it must be told
             result = exc
+        if forking.is_child():  # which has no business in the worker's loop
+            forking.end(result if isinstance(result, BaseException) else None)
         self.end(result)
 
     def end(self, result: object) -> None:
