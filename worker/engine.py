@@ -13,8 +13,8 @@ from arq.constants import result_key_prefix
 from arq.utils import timestamp_ms
 from redis.asyncio import Redis
 
+from shared import garbage, keys, metrics
 from shared import job as jobs
-from shared import keys, metrics
 from shared.connection import REDIS_ERRORS
 from worker.aside import Aside
 from worker.duty import Duty
@@ -122,6 +122,7 @@ class Worker(arq.Worker):
             lease=context.lease, longest_handler=policy.handler_timeout + policy.stuck_after
         )
         self._unread = Unread(context.transitions, context.lease)
+        self._garbage = garbage.Watch()
         self._leases = Leases(
             worker=name,
             description=description,
@@ -384,6 +385,7 @@ class Worker(arq.Worker):
     # Running
 
     def _start_all(self, claimed: Claimed) -> None:
+        self._garbage.look()  # what handlers before have left
         for claim, payload in claimed.jobs:
             self._leases.take(claim)
             self._busy += 1
