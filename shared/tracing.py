@@ -84,9 +84,15 @@ class Tracing:
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator["Span"]:
-        """A part of what the current span tells of."""
-        with self._tracer.start_as_current_span(name) as span:
-            yield span
+        """A part of what the current span tells of; it has failed where the block raises."""
+        with self._tracer.start_as_current_span(
+            name, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield span
+            except Exception as error:
+                self.note_failure(span, error)
+                raise
 
     def enter_step(self, name: str) -> "Span":
         """The same, and the current span for the rest of this context."""
@@ -94,11 +100,14 @@ class Tracing:
         self._context.attach(self._api.set_span_in_context(span))
         return span
 
-    def note_failure(self, span: "Span", error: str | Exception) -> None:
-        """Mark what a span tells of as failed."""
-        if isinstance(error, Exception):
-            span.record_exception(error)
-        span.set_status(self._api.StatusCode.ERROR, str(error))
+    def note_failure(self, span: "Span", error: str | BaseException) -> None:
+        """Mark what a span tells of as failed, whatever the error's own code does."""
+        try:
+            if isinstance(error, BaseException):
+                span.record_exception(error)
+            span.set_status(self._api.StatusCode.ERROR, str(error))
+        except Exception:  # noqa: BLE001  # its ``__str__`` raises
+            span.set_status(self._api.StatusCode.ERROR, type(error).__name__)
 
     def carry(self) -> dict[str, str]:
         """What the other program needs to go on with the current trace."""
@@ -147,11 +156,13 @@ def _provider(service: str) -> "TracerProvider":
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+        from shared.span_export import PlainExporter  # noqa: PLC0415
     except ImportError as exc:
         expected = (
             "off, or an installation with the extra: pip install 'sellfern-webhooks[tracing]'"
         )
         raise SettingsError("TRACING", expected, "otlp") from exc
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(PlainExporter(OTLPSpanExporter())))
     return provider

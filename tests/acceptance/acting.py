@@ -60,6 +60,8 @@ async def act(event: Event[Script], organization: Organization) -> Any:
     match event.data.then or event.data.act:
         case "fail" if event.attempt <= event.data.times:
             raise KeyError("as told")
+        case "garble":
+            raise ValueError("\ud800")
         case "reject":
             return Reject("as told")
         case "kill":

@@ -119,6 +119,19 @@ async def test_a_trace_goes_from_the_request_to_the_commit_and_a_retry_links_to_
     assert "times" not in told  # nothing of the body
 
 
+async def test_an_error_that_no_collector_could_read_loses_no_span(tmp_path: Path) -> None:
+    with EmbeddedRedis(appendfsync="always") as server:
+        async with Collector.listening() as collector:
+            environ = {**traced(server, collector, tmp_path), "MAX_ATTEMPTS": "1"}
+            async with ingress(environ) as receiver, running(environ) as (worker,):
+                for act in ("garble", "count"):
+                    await receiver.deliver(body(data={"act": act}))
+                await worker.logged("event_dead")
+                spans = await collector.await_named("handler", 2)
+    told = [span.status.message for span in spans if span.status.code == 2]
+    assert told == [r"ValueError: \ud800"]
+
+
 async def test_a_refused_request_has_a_span_with_its_status_and_no_foreign_trace(
     tmp_path: Path,
 ) -> None:
