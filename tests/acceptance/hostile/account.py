@@ -72,6 +72,7 @@ class Case:
         await self._all_handled()
         await self._accept_afterwards()
         await self._all_handled()
+        await self._until(self._is_noted, f"it has not noted {self.row.notes}")
         await self._hold_outcome(before)
         await self._hold_neighbours()
         await self._logged(before)
@@ -143,6 +144,9 @@ class Case:
             return "done"
         record = await record_of(self.redis, self.job)
         return f"dead {record['reason']}" if record else ""
+
+    async def _is_noted(self) -> bool:
+        return all(self.noted(what, self.event_id) for what in self.row.notes)
 
     async def _all_handled(self) -> None:
         await self._until(self._are_handled, "the neighbours' events have not all been handled")
@@ -285,8 +289,6 @@ class Case:
                 assert line.get("stack"), self._story(f"without its stack: {line}")
         told = {name: said[name] for name in _NEVER_SAID if said[name]}
         assert not told, self._story(f"said: {told}")
-        for name in self.row.notes:
-            assert self.noted(name, self.event_id), self._story(f"{name!r} was not noted")
 
     async def _hold_codes(self, before: Before) -> None:
         """Only who may end has ended, and nobody runs a worker's work beside the workers."""

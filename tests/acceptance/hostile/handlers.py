@@ -30,6 +30,7 @@ async def act(event: Event[Order], organization: Organization) -> Any:
     await organization.state.increment(f"applied/{event.id}")
     match event.data.do:
         case "count":
+            await organization.state.get("something")
             await asyncio.sleep(event.data.seconds)
         case "meet":
             await _meet(event.id.rpartition("_")[0], event.data.party)

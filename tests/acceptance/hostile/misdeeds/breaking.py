@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 
+from tests.acceptance.hostile.misdeeds.forking import fork
 from tests.acceptance.hostile.notes import is_first
 from tests.acceptance.hostile.row import AGAIN, BROKEN, HANDLED, Family, Order, failed
 from worker import Event, Organization
@@ -126,9 +127,9 @@ async def interrupts_itself(event: Event[Order], organization: Organization) -> 
 @family.row(HANDLED, leaves=(), logs=(), twice=False, settings={"LEASE_SECONDS": "10s"})
 async def suspends_itself(event: Event[Order], organization: Organization) -> None:
     """Whoever was suspended himself has seen nobody stand still."""
-    child = os.fork()
+    child = fork()
     if not child:
-        time.sleep(2.5)
+        time.sleep(1.8)
         os.kill(os.getppid(), signal.SIGCONT)
         os._exit(0)
     os.kill(os.getpid(), signal.SIGSTOP)

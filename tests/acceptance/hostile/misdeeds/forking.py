@@ -16,10 +16,20 @@ from worker import Event, Organization
 family = Family("forking")
 
 
-def _fork() -> int:
+_WORKER = os.getpid()
+_CHILD_SECONDS = 2.0
+
+
+def fork() -> int:
+    """Fork, once: a child that goes on as a worker can't fork again, and ends by itself."""
+    if os.getpid() != _WORKER:
+        os._exit(1)  # or they would be thousands where nobody holds them
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python 3.12 warns of a fork beside threads
-        return os.fork()
+        child = os.fork()
+    if not child:
+        signal.setitimer(signal.ITIMER_REAL, _CHILD_SECONDS)
+    return child
 
 
 async def _reaped(child: int) -> None:
@@ -37,9 +47,9 @@ async def _reaped(child: int) -> None:
 @family.row(HANDLED)
 async def terminates_what_it_forked(event: Event[Order], organization: Organization) -> None:
     """The child inherits the descriptor by which signals wake the loop."""
-    child = _fork()
+    child = fork()
     if not child:
-        time.sleep(60)
+        time.sleep(1)
         os._exit(0)
     await asyncio.sleep(0.05)
     os.kill(child, signal.SIGTERM)
@@ -48,10 +58,10 @@ async def terminates_what_it_forked(event: Event[Order], organization: Organizat
 
 @family.row(HANDLED)
 async def interrupts_what_it_forked(event: Event[Order], organization: Organization) -> None:
-    child = _fork()
+    child = fork()
     if not child:
         with contextlib.suppress(KeyboardInterrupt):
-            time.sleep(60)
+            time.sleep(1)
         os._exit(0)
     await asyncio.sleep(0.05)
     os.kill(child, signal.SIGINT)
@@ -62,9 +72,9 @@ async def interrupts_what_it_forked(event: Event[Order], organization: Organizat
 
 @family.row(HANDLED)
 async def kills_what_it_forked(event: Event[Order], organization: Organization) -> None:
-    child = _fork()
+    child = fork()
     if not child:
-        time.sleep(60)
+        time.sleep(1)
         os._exit(0)
     os.kill(child, signal.SIGKILL)
     await _reaped(child)
@@ -108,14 +118,14 @@ async def terminates_a_program_of_the_loop(event: Event[Order], organization: Or
 
 @family.row(HANDLED)
 async def returns_in_what_it_forked(event: Event[Order], organization: Organization) -> None:
-    if child := _fork():
+    if child := fork():
         await _reaped(child)
 
 
 @family.row(HANDLED)
 async def awaits_in_what_it_forked(event: Event[Order], organization: Organization) -> None:
     """The child goes on with a copy of the worker's loop, if nobody keeps it from that."""
-    if child := _fork():
+    if child := fork():
         await _reaped(child)
     else:
         await asyncio.sleep(0.01)
@@ -123,7 +133,7 @@ async def awaits_in_what_it_forked(event: Event[Order], organization: Organizati
 
 @family.row(HANDLED)
 async def raises_in_what_it_forked(event: Event[Order], organization: Organization) -> None:
-    if child := _fork():
+    if child := fork():
         await _reaped(child)
     else:
         raise ValueError("of the child")
@@ -131,7 +141,7 @@ async def raises_in_what_it_forked(event: Event[Order], organization: Organizati
 
 @family.row(HANDLED)
 async def exits_in_what_it_forked(event: Event[Order], organization: Organization) -> None:
-    if child := _fork():
+    if child := fork():
         await _reaped(child)
     else:
         sys.exit(0)
@@ -140,7 +150,7 @@ async def exits_in_what_it_forked(event: Event[Order], organization: Organizatio
 @family.row(HANDLED)
 async def writes_in_what_it_forked(event: Event[Order], organization: Organization) -> None:
     """The child would use the worker's own connections."""
-    child = _fork()
+    child = fork()
     if not child:
         await organization.state.get("something")
         await organization.state.put("of/the/child", 1)
