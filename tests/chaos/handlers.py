@@ -116,7 +116,7 @@ async def _terminate_a_child() -> None:
     """The child inherits what wakes the loop when a signal comes."""
     child = os.fork()
     if not child:
-        time.sleep(60)  # noqa: ASYNC251  # it is a process of its own
+        time.sleep(0.5)  # noqa: ASYNC251  # it is a process of its own
         os._exit(0)
     await asyncio.sleep(0.05)
     os.kill(child, signal.SIGTERM)

@@ -84,7 +84,7 @@ async def kills_what_it_forked(event: Event[Order], organization: Organization) 
 async def terminates_a_process_of_multiprocessing(
     event: Event[Order], organization: Organization
 ) -> None:
-    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1,))
     process.start()
     await asyncio.sleep(0.05)
     process.terminate()
