@@ -131,6 +131,7 @@ class Worker(arq.Worker):
             profiles=profiles,
             log=context.log,
             lost=partial(self._from_aside, self._lose),
+            stuck=self._stuck,
         )
 
     async def main(self) -> None:

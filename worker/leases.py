@@ -16,6 +16,10 @@ Profiles = list[tuple[str, int | None, float]]
 """Of each organization: id, cap (``None``: the default one), weight."""
 
 
+def _none() -> int:
+    return 0
+
+
 @dataclass(slots=True)
 class Leases:
     """The claims of one worker.
@@ -30,6 +34,7 @@ class Leases:
         lease: seconds; it is renewed every third of it.
         profiles: what the endpoints file says now.
         log: told where Redis had lost what it knew.
+        stuck: how many handlers go on though their events are settled.
         lost: told of each claim that somebody else has by now, in the thread that renews.
         renewed_at: when Redis last heard of this worker, by the monotonic clock; ``None``: never.
     """
@@ -41,6 +46,7 @@ class Leases:
     profiles: Callable[[], Profiles]
     log: FilteringBoundLogger
     lost: Callable[[Claim], None]
+    stuck: Callable[[], int] = _none
     renewed_at: float | None = None
     _held: dict[str, Claim] = field(default_factory=dict)
     _published: Profiles | None = None
@@ -70,7 +76,9 @@ class Leases:
         """One sign of life, for the worker and all that it holds."""
         held = self.held()
         running = min(len(held), self.slots)  # the rest has been handled, and is being committed
-        description = with_load(self.description, running=running, started=self._started)
+        description = with_load(
+            self.description, running=running, started=self._started, stuck=self.stuck()
+        )
         is_new = False
         for batch in _batches(held):
             renewed = await transitions.renew(

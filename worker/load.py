@@ -7,7 +7,7 @@ import msgspec
 from shared import metrics
 
 
-def with_load(description: bytes, *, running: int, started: float) -> bytes:
+def with_load(description: bytes, *, running: int, started: float, stuck: int = 0) -> bytes:
     """The description with what changes from one sign of life to the next.
 
     How long events took is told as counts by upper bound, since counts of several workers can be
@@ -17,6 +17,7 @@ def with_load(description: bytes, *, running: int, started: float) -> bytes:
         description: a JSON object that stays the same.
         running: how many events the worker holds.
         started: when it began, seconds since the epoch.
+        stuck: how many handlers go on in it though their events are settled.
     """
     latency = dict(_latency())
     return msgspec.json.encode(
@@ -24,6 +25,7 @@ def with_load(description: bytes, *, running: int, started: float) -> bytes:
             **msgspec.json.decode(description, type=dict[str, object]),
             "started": round(started, 3),
             "running": running,
+            "stuck": stuck,
             "handled": sum(latency.values()),
             "latency": latency,
         }

@@ -24,6 +24,7 @@ class WorkerOverview(msgspec.Struct, frozen=True):
         handled: events that it has handled since it began.
         started: seconds since the epoch; ``None`` where it doesn't say.
         latency: what it has handled by the time from acceptance: upper bound in seconds, events.
+        stuck: handlers that go on in it though their events are settled.
         silent_after: seconds until it counts as gone unless it gives another sign.
     """
 
@@ -37,6 +38,7 @@ class WorkerOverview(msgspec.Struct, frozen=True):
     started: float | None
     latency: dict[str, int]
     silent_after: float
+    stuck: int = 0
 
 
 class OrganizationOverview(msgspec.Struct, frozen=True):
@@ -78,6 +80,7 @@ class Overview(msgspec.Struct, frozen=True):
         running: of these, leased by a worker.
         deferred: of these, not due yet.
         parked: of these, held back by their organization's cap, pause or breaker.
+        unhandled: of the deferred ones, those that wait for a worker that can handle them.
         dead: dead letters.
         oldest_seconds: age of the oldest unfinished event; ``None`` without one.
         counters: what has happened since the beginning, by name.
@@ -98,6 +101,7 @@ class Overview(msgspec.Struct, frozen=True):
     dead_by_reason: dict[str, int]
     organizations: list[OrganizationOverview]
     workers: list[WorkerOverview]
+    unhandled: int = 0
 
 
 async def read_overview(redis: Redis) -> Overview:
@@ -109,9 +113,10 @@ async def read_overview(redis: Redis) -> Overview:
         pipe.hgetall(keys.WORKERS)
         for name in (keys.COUNTERS, keys.WAITING, keys.BURIED):
             pipe.hgetall(name)
+        pipe.hlen(keys.UNHANDLED)
         answers = await pipe.execute()
     now = depths.told(answers[: depths.QUESTIONS])
-    profiles, seen, workers, *hashes = answers[depths.QUESTIONS :]
+    profiles, seen, workers, *hashes, unhandled = answers[depths.QUESTIONS :]
     counters, waits, buried = map(depths.numbers, hashes)
     return Overview(
         at=now.at,
@@ -130,6 +135,7 @@ async def read_overview(redis: Redis) -> Overview:
         },
         organizations=_organizations(profiles, waits, now.running, buried, now.at),
         workers=_workers(seen, workers, now.at),
+        unhandled=unhandled,
     )
 
 
@@ -205,6 +211,7 @@ class _Description(msgspec.Struct):
     handled: int = 0
     started: float | None = None
     latency: dict[str, int] = {}
+    stuck: int = 0
 
 
 def _workers(
@@ -229,6 +236,7 @@ def _workers(
                 started=said.started,
                 latency=said.latency,
                 silent_after=until / 1000 - now,
+                stuck=said.stuck,
             )
         )
     return found

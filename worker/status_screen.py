@@ -29,6 +29,7 @@ def tables(overview: Overview) -> None:
         "running": overview.running,
         "deferred": overview.deferred,
         "parked": overview.parked,
+        "no handler": overview.unhandled,
         "dead": overview.dead,
         "oldest": "-" if oldest is None else roughly(oldest),
     }
@@ -53,7 +54,7 @@ def tables(overview: Overview) -> None:
     )
     display.emit(
         [msgspec.to_builtins(worker) for worker in overview.workers],
-        ["worker", "host", "version", "slots", "running", "handled"],
+        ["worker", "host", "version", "slots", "running", "stuck", "handled"],
         as_json=False,
         title="Workers",
     )

@@ -62,6 +62,21 @@ def _workers(overview: Overview) -> Iterator[Finding]:
             "/workers",
             "Workers",
         )
+    stuck = sum(worker.stuck for worker in overview.workers)
+    if stuck:
+        yield Finding(
+            "warn",
+            f"{stuck:,} handlers go on though they were cancelled and their events settled.",
+            "The log says where (handler_stuck); restart the workers that have them.",
+            "/workers",
+            "Workers",
+        )
+    if overview.unhandled:
+        yield Finding(
+            "warn",
+            f"{overview.unhandled:,} events wait for a worker that can handle them.",
+            "Their type has no handler, or a newer version wrote them: start workers that know.",
+        )
     versions = sorted({worker.version for worker in overview.workers})
     if len(versions) > 1:
         yield Finding(

@@ -50,6 +50,14 @@ def test_full_slots_with_a_line_ask_for_workers() -> None:
     assert found(waiting=15, ready=5, running=10) == []
 
 
+def test_stuck_handlers_and_events_that_nobody_can_handle_are_told() -> None:
+    stuck = WorkerOverview("w", "h", 1, "1", 10, 0, 0, None, {}, 10, stuck=2)
+    (told,) = found(workers=[stuck])
+    assert told.what.startswith("2 handlers go on")
+    (told,) = found(unhandled=3)
+    assert told.what == "3 events wait for a worker that can handle them."
+
+
 def test_two_versions_are_told() -> None:
     (told,) = found(workers=[worker("2"), worker("1")])
     assert "1, 2" in told.what
