@@ -52,7 +52,8 @@ class ConsoleSettings:
             show_payloads=reader.flag("CONSOLE_SHOW_PAYLOADS", default=False),
             dedupe_retention=worker.policy.limits.dedupe_retention,
         )
-        reader.note(settings._check_token)
+        if reader.are_good("CONSOLE_TOKEN"):  # else it would be called missing as well
+            reader.note(settings._check_token)
         return settings
 
     @property

@@ -35,6 +35,19 @@ def test_a_short_token_is_refused_and_not_shown() -> None:
     assert str(caught.value) == "CONSOLE_TOKEN: expected at least 16 characters, got 15 of them"
 
 
+def test_a_token_that_is_none_is_not_called_missing_as_well() -> None:
+    with pytest.raises(SettingsError) as caught:
+        ConsoleSettings.from_mapping({"CONSOLE_HOST": "10.0.0.1", "CONSOLE_TOKEN": "${TOKEN}"})
+    assert str(caught.value) == (
+        "CONSOLE_TOKEN: expected a secret, got a template that nobody has filled in"
+    )
+
+
+def test_what_stands_around_a_token_is_no_part_of_it() -> None:
+    settings = ConsoleSettings.from_mapping({"CONSOLE_TOKEN": f" {TOKEN}\r\n"})
+    assert settings.token.reveal() == TOKEN
+
+
 def test_a_token_does_not_show() -> None:
     settings = ConsoleSettings.from_mapping({"CONSOLE_TOKEN": TOKEN})
     assert TOKEN not in repr(settings)
