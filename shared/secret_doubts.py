@@ -29,7 +29,7 @@ def doubts(secret: Secret, scheme: Scheme) -> list[Doubt]:
     """What is odd about a secret of a scheme; mostly nothing."""
     text = secret.reveal()
     found = []
-    if _key_length(text, scheme) < LEAST_KEY:
+    if not _is_public(text, scheme) and _key_length(text, scheme) < LEAST_KEY:
         message = f"has a key of less than {LEAST_KEY} bytes, so others can find it by trying"
         found.append(Doubt(TINY, message))
     if has_inner_space(text):
@@ -45,10 +45,17 @@ def _is_the_key(scheme: Scheme) -> bool:
     return scheme.secret_encoding == "raw"  # noqa: S105  # how it is written; it is none
 
 
+def _is_public(text: str, scheme: Scheme) -> bool:
+    prefix = scheme.public_secret_prefix
+    return bool(prefix) and text.startswith(prefix)
+
+
 def _key_length(text: str, scheme: Scheme) -> int:
-    key = text.removeprefix(VENDOR_PREFIX)
-    if _is_the_key(scheme):
-        return len(key.encode())
-    if scheme.secret_encoding == "hex":  # noqa: S105  # same
-        return len(key) // 2
-    return len(key.rstrip("=")) * 3 // 4
+    key = text.removeprefix(scheme.secret_prefix or VENDOR_PREFIX)
+    match scheme.secret_encoding:
+        case "raw":
+            return len(key.encode())
+        case "base64":
+            return len(key.rstrip("=")) * 3 // 4
+        case "hex":
+            return len(key) // 2

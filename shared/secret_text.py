@@ -10,6 +10,9 @@ from shared.plain_text import trimmed
 VENDOR_PREFIX: Final = "whsec_"
 """What Sellfern's secrets, and Standard Webhooks' ones, begin with."""
 
+_PREFIXES: Final = (VENDOR_PREFIX, "whpk_")
+"""The same, and what Standard Webhooks' public keys begin with."""
+
 VENDOR_SECRET: Final = re.compile(VENDOR_PREFIX + r"[A-Za-z0-9+/_-]+={0,2}")
 """What a secret of theirs looks like, as far as it is known."""
 
@@ -58,11 +61,11 @@ def secret_in(text: str, *, is_free: bool) -> str:
             nothing of it.
     """
     secret = trimmed(text)
-    if not secret or secret == VENDOR_PREFIX:
+    if not secret or secret in _PREFIXES:
         raise SecretDefect("a secret that isn't empty", "nothing")
     _refuse_more(secret)
     _refuse_template(secret)
-    if _INNER.search(secret) and (not is_free or secret.startswith(VENDOR_PREFIX)):
+    if _INNER.search(secret) and (not is_free or secret.startswith(_PREFIXES)):
         raise SecretDefect("a secret without white space and quotes", "one with them inside")
     return secret
 
@@ -83,18 +86,22 @@ def _refuse_more(secret: str) -> None:
         raise SecretDefect("a secret without quotes around it", "one in quotes")
     if _JSON.fullmatch(secret):
         raise SecretDefect(alone, "JSON")
-    if secret.startswith(VENDOR_PREFIX):
+    if secret.startswith(_PREFIXES):
         return
     if _ASSIGNMENT.fullmatch(secret):
         raise SecretDefect(f"{alone}, without a name", "NAME=VALUE")
-    if VENDOR_PREFIX in secret:
-        raise SecretDefect(alone, f"something before {VENDOR_PREFIX}")
+    for prefix in _PREFIXES:
+        if prefix in secret:
+            raise SecretDefect(alone, f"something before {prefix}")
     if secret.startswith(_ENCODED_PREFIX):
         raise SecretDefect(f"a secret that begins with {VENDOR_PREFIX}", "one in base64 once more")
 
 
 def _refuse_template(secret: str) -> None:
-    inner = trimmed(secret.removeprefix(VENDOR_PREFIX))
+    inner = secret
+    for prefix in _PREFIXES:
+        inner = inner.removeprefix(prefix)
+    inner = trimmed(inner)
     if _TEMPLATE.fullmatch(inner):
         raise SecretDefect("a secret", "a template that nobody has filled in")
     if _EXAMPLE.fullmatch(inner):

@@ -94,10 +94,11 @@ def test_a_public_key_is_a_secret_of_standard_webhooks_and_a_private_one_is_not(
     public = "whpk_" + base64.b64encode(bytes(range(32))).decode()
     text = ACME.replace(SECRET, public) + 'scheme = "standard-webhooks"\n'
     assert parse(text)["acme"].active_secrets(0) == [public.encode()]
-    for wrong in (public.replace("whpk_", "whsk_"), public[:-4], "whpk_"):
+    for wrong in (public.replace("whpk_", "whsk_"), public[:-4]):
         message = error(text.replace(public, wrong))
         assert "one without a key in it" in message
         assert wrong not in message
+    assert "a secret that isn't empty, got nothing" in error(text.replace(public, "whpk_"))
 
 
 def test_githubs_published_example_verifies_by_a_described_hmac() -> None:

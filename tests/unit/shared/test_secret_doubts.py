@@ -8,6 +8,7 @@ from shared.sellfern.signature import SELLFERN, STANDARD_WEBHOOKS, Scheme
 
 GITHUB = Scheme("described", "X-Hub-Signature-256", prefix="sha256=")
 HEX = Scheme("described", "X-Signature", secret_encoding="hex")
+HEX_KEY = Scheme("described", "X-Signature", secret_encoding="hex", secret_prefix="key-")
 LONG = "MCacBj5RMwADCVdQsSqKrUzF"
 
 
@@ -31,6 +32,10 @@ def codes(text: str, scheme: Scheme) -> list[str]:
         ("whsec_MTIzNDU2Nzg5MDEy", STANDARD_WEBHOOKS, ["secret_tiny"]),
         ("0123456789abcdef" * 2, HEX, []),
         ("0123456789abcdef", HEX, ["secret_tiny"]),
+        (f"whpk_{LONG}", STANDARD_WEBHOOKS, []),
+        ("whpk_AA", STANDARD_WEBHOOKS, []),  # short or long, everybody may know it
+        ("key-" + "0f" * 16, HEX_KEY, []),
+        ("key-" + "0f" * 15, HEX_KEY, ["secret_tiny"]),
         (LONG, SELLFERN, ["secret_not_sellfern"]),
         (f"whsec_{LONG},", SELLFERN, ["secret_not_sellfern"]),
         (f"whsec_{LONG}=a", SELLFERN, ["secret_not_sellfern"]),

@@ -15,8 +15,10 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 KEYS = st.text(alphabet=ALPHABET, min_size=16, max_size=88)
 PADDING = st.sampled_from(["", "=", "=="])
 GENUINE = st.builds(lambda key, padding: f"whsec_{key}{padding}", KEYS, PADDING)
+PUBLIC = st.builds(lambda key, padding: f"whpk_{key}{padding}", KEYS, PADDING)
 BARE = st.builds(lambda key, padding: key + padding, KEYS, PADDING)
 """Standard Webhooks' secrets may come without what they begin with."""
+HEX = st.text(alphabet="0123456789abcdefABCDEF", min_size=32, max_size=128)
 AROUND = st.text(alphabet=" \t\r\n\v\f\ufeff\xa0\u2028", max_size=4)
 WITHIN = st.sampled_from(" \t\n\r\"'`\xa0\u2028\x00\x1b\x7f\x85\u200b\ufeff\udcff“”")
 
@@ -72,8 +74,14 @@ def test_nor_is_a_base64_key_alone(before: str, secret: str, after: str) -> None
     assert secret_in(before + secret + after, is_free=False) == secret
 
 
+@given(AROUND, PUBLIC | HEX, AROUND)
+def test_nor_is_a_public_key_nor_one_in_hex(before: str, key: str, after: str) -> None:
+    for is_free in (True, False):
+        assert secret_in(before + key + after, is_free=is_free) == key
+
+
 @pytest.mark.parametrize("form", SPOILT.values(), ids=SPOILT)
-@given(secret=GENUINE, around=AROUND)
+@given(secret=GENUINE | PUBLIC, around=AROUND)
 def test_a_genuine_secret_with_something_beside_it_is_refused_unshown(
     form: str, secret: str, around: str
 ) -> None:
@@ -83,7 +91,7 @@ def test_a_genuine_secret_with_something_beside_it_is_refused_unshown(
         assert secret not in str(caught.value)
 
 
-@given(GENUINE, WITHIN, st.integers(min_value=1))
+@given(GENUINE | PUBLIC, WITHIN, st.integers(min_value=1))
 def test_a_secret_of_the_vendor_has_no_white_space_quote_or_control_inside(
     secret: str, within: str, place: int
 ) -> None:
@@ -96,20 +104,22 @@ def test_a_secret_of_the_vendor_has_no_white_space_quote_or_control_inside(
             secret_in(text, is_free=True)
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n\n", "\ufeff", "\ufeff \r\n", "whsec_", "whsec_ \n"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "\n\n", "\ufeff", "\ufeff \r\n", "whsec_", "whsec_ \n", "whpk_"]
+)
 def test_nothing_is_no_secret(text: str) -> None:
     with pytest.raises(SecretDefect, match="a secret that isn't empty, got nothing"):
         secret_in(text, is_free=True)
 
 
-@pytest.mark.parametrize("prefix", ["", "whsec_"])
+@pytest.mark.parametrize("prefix", ["", "whsec_", "whpk_"])
 @pytest.mark.parametrize("text", TEMPLATES)
 def test_a_template_that_nobody_has_filled_in_is_no_secret(prefix: str, text: str) -> None:
     with pytest.raises(SecretDefect):
         secret_in(prefix + text, is_free=True)
 
 
-@pytest.mark.parametrize("prefix", ["", "whsec_"])
+@pytest.mark.parametrize("prefix", ["", "whsec_", "whpk_"])
 @pytest.mark.parametrize("text", EXAMPLES)
 def test_an_example_is_no_secret(prefix: str, text: str) -> None:
     with pytest.raises(SecretDefect, match="got an example that stands for one"):
@@ -120,7 +130,7 @@ def test_an_example_is_no_secret(prefix: str, text: str) -> None:
     "path", ["README.md", "deploy/make-secrets.sh", "deploy/kubernetes/example/example.sh"]
 )
 def test_no_secret_that_this_project_shows_is_taken_for_one(path: str) -> None:
-    found = re.findall(r"whsec_[^\s\"'`,]+", (ROOT / path).read_text())
+    found = re.findall(r"wh(?:sec|pk)_[^\s\"'`,]+", (ROOT / path).read_text())
     assert found
     for text in found:
         with pytest.raises(SecretDefect):
