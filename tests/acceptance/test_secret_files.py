@@ -142,3 +142,16 @@ async def test_a_worker_tells_of_a_token_in_the_settings_that_it_can_not_read(
         (tmp_path / "token").write_text("tok")
         await worker.logged("endpoints_reloaded")
         assert "notes" not in (await worker.admin("/readyz")).json
+
+
+async def test_check_of_a_worker_tells_of_a_token_in_the_settings_too(
+    environ: Environ, tmp_path: Path
+) -> None:
+    path = tmp_path / "endpoints.toml"
+    path.write_text(ENDPOINTS + '[endpoint.settings]\ntoken = { file = "token" }\n')
+    away = await run("worker", "check", environ=environ())
+    line = "warning endpoints  secret_unreadable: organization org_b fails what asks for its token"
+    assert (away.code, line in away.stdout) == (0, True)
+    (tmp_path / "token").write_text("${ERP_TOKEN}")
+    wrong = await run("worker", "check", environ=environ())
+    assert (wrong.code, "error   endpoints  secret_unusable: " in wrong.stdout) == (2, True)
