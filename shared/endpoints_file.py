@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
+from time import thread_time
 from typing import Final
 
 from shared import metrics
@@ -33,7 +33,7 @@ _log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What one look at the files found, and how long it took."""
+    """What one look at the files found, and how many seconds of a processor it took."""
 
     reading: Reading | None
     error: SettingsError | None
@@ -134,19 +134,22 @@ class EndpointsFile:
                 _log.exception("endpoints_watch_failed")
 
     def _pause(self, look: _Look, interval: float) -> float:
-        """Seconds until the next look: more where looking is work, but not where it only waited."""
-        if self._hanging or not self._reader.is_settled:
+        """Seconds until the next look: more where looking is work, but not where it only waited.
+
+        Nor where it waited for its turn: on a busy machine a revocation must not come later.
+        """
+        if not self._reader.is_settled:
             return interval
         return max(interval, min(look.seconds / _WORK_SHARE, _LONGEST_INTERVAL))
 
     def _look(self) -> _Look:
-        started = perf_counter()
+        started = thread_time() + self._files.worked
         reading = error = None
         try:
             reading = self._reader.again(Pace())
         except SettingsError as exc:
             error = exc
-        return _Look(reading, error, perf_counter() - started)
+        return _Look(reading, error, thread_time() + self._files.worked - started)
 
     def _consider(self, look: _Look) -> None:
         self._tell_hanging()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, Final, Generic, TypeVar
 
 from shared.errors import SellfernError
@@ -49,6 +49,8 @@ class PatientFiles:
         self, limit: float = LIMIT, awaited: Callable[[Path], None] = lambda _: None
     ) -> None:
         self.limit = limit
+        self.worked = 0.0
+        """Seconds of a processor that the answers have taken so far."""
         self._awaited = awaited
         # By what was asked, too: of some files the size is told though nothing can be read.
         self._stuck: dict[tuple[Ask[Any], Path], _Stuck] = {}
@@ -76,6 +78,7 @@ class PatientFiles:
             batch = _Batch(ask, waiting)
             hung = batch.run(self.limit, self._awaited, self._answered)
             answers.update(batch.answers)
+            self.worked += batch.worked
             for path in self.stuck & batch.answers.keys():
                 self._stuck.pop((ask, path), None)
             if hung is None:
@@ -145,6 +148,7 @@ class _Batch(Generic[_Answer]):
     def __init__(self, ask: Ask[_Answer], paths: Sequence[Path]) -> None:
         self.answers: dict[Path, _Answer | OSError | ValueError] = {}
         self.has_ended = False
+        self.worked = 0.0
         self.ask = ask
         self._paths = paths
         self._lock = Lock()
@@ -175,6 +179,7 @@ class _Batch(Generic[_Answer]):
         return None
 
     def _work(self, answered: "Callable[[_Batch[Any], Path], None]") -> None:
+        started = thread_time()
         for path in self._paths:
             with self._lock:
                 self._at, self._since = path, monotonic()
@@ -183,6 +188,7 @@ class _Batch(Generic[_Answer]):
                 if self._left:
                     break
                 self.answers[path] = answer
+        self.worked = thread_time() - started
         self.has_ended = True
         if self._left:
             answered(self, self._at)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared import file_versions, metrics
+from shared import endpoints_reader, file_versions, metrics
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 from tests.log_support import CapturedLog, captured_log
@@ -326,6 +326,25 @@ def test_utf_16_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "endpoints.toml").write_text(text('"x"'), encoding="utf-16")
     with pytest.raises(SettingsError, match=r"\(UTF-16, not UTF-8\)"):
         EndpointsFile(tmp_path / "endpoints.toml", {}).load()
+
+
+@pytest.mark.parametrize(("is_work", "pause"), [(True, 2.0), (False, 0.5)])
+def test_a_look_puts_the_next_one_off_by_its_work_and_not_by_what_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_work: bool, pause: float
+) -> None:
+    (tmp_path / "endpoints.toml").write_text(text('"x"'))
+    file = EndpointsFile(tmp_path / "endpoints.toml", {})
+    file.load()
+
+    def slowly(path: Path) -> list[Path]:
+        end = time.thread_time() + 0.1
+        while is_work and time.thread_time() < end:
+            pass
+        time.sleep(0 if is_work else 0.1)
+        return [path]
+
+    monkeypatch.setattr(endpoints_reader, "toml_files", slowly)
+    assert file._pause(file._look(), 0.5) == pause
 
 
 def test_current_comes_after_load(tmp_path: Path) -> None:
