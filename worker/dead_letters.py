@@ -21,6 +21,7 @@ REASONS = (
     "no_handler",
     "rejected",
     "exhausted",
+    "blocked",
     "crashed",
     "undecodable",
 )

@@ -166,6 +166,7 @@ async def test_a_handlers_child_ends_and_its_worker_goes_on(
         await handled(redis, 11)
         assert worker.is_alive
         assert worker.events("draining") == []
-        assert ended["code"] != 0
+        # A handler that returns in its child has done what it forked it for.
+        assert ended["code"] != 0 or act in {"return", "task"}
     assert int(await redis.get(keys.state("org_a", "handled")) or 0) == 11
     assert await account(redis) == NOTHING

@@ -498,7 +498,7 @@ async def test_a_lost_lease_that_has_just_been_settled_is_no_loss(
     held = Held(monkeypatch, stage.place.pipeline.ledger)
     stage.go.set()
     await stage.accept_one_each(1)
-    worker = stage.place.worker(lease=0.3)
+    worker = stage.place.worker()
     async with working(worker):
         await stage.start()
         (claim,) = worker._leases.held()

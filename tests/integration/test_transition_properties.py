@@ -65,11 +65,11 @@ class Machine(RuleBasedStateMachine):
         redis: a real one, of the machine alone.
     """
 
-    def __init__(self, runner: asyncio.Runner, redis: Redis) -> None:
+    def __init__(self, runner: asyncio.Runner, redis: Redis, transitions: Transitions) -> None:
         super().__init__()
         self.runner = runner
         self.redis = redis
-        self.transitions = Transitions(redis)
+        self.transitions = transitions
         self.books = Books({})
         self.given: list[Claim] = []
         self.hands: dict[str, list[Claim]] = {}
@@ -508,10 +508,11 @@ def take_steps(url: str, *, examples: int, random: bool = False, shrink: bool = 
     """
     with asyncio.Runner() as runner:
         redis = Redis.from_url(url)
+        transitions = Transitions(redis)  # one for all: each keeps some connections
 
         class There(Machine):
             def __init__(self) -> None:
-                super().__init__(runner, redis)
+                super().__init__(runner, redis, transitions)
 
         try:
             run_state_machine_as_test(

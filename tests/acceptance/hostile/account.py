@@ -24,6 +24,7 @@ _AFTERWARDS: Final = 16
 """Fifty in all; those who meet are among the latter."""
 
 _LONGEST_ERROR: Final = 2100
+_STUCK_NOW: Final = "sellfern_stuck_handlers"
 _UNCOUNTED: Final = ("released", "conflicting")
 _NEVER_SAID: Final = ("event_left_to_its_lease", "redis_lost", "redis_timeout", "log_line_failed")
 _numbers = count(int(time.time()))
@@ -226,20 +227,24 @@ class Case:
         """What the worker has counted, where it is the one that bore it all, and each once."""
         if self.crew.workers[-1] is not before.worker or self.row.twice:
             return
-        after = await metrics(before.worker)
-        rise = {name: number - before.metrics.get(name, 0) for name, number in after.items()}
-        ends = {
-            name: number
-            for name, number in rise.items()
-            if name.startswith("sellfern_events_total")
-            and not any(f'"{uncounted}"' in name for uncounted in _UNCOUNTED)
-        }
         wanted = len(self.neighbours) + len(self.others) + len(end.lines)
-        assert sum(ends.values()) == wanted, self._story(f"expected {wanted} outcomes, got {ends}")
+        after: dict[str, float] = {}
+        rise: dict[str, float] = {}
+
+        async def all_counted() -> bool:
+            """The worker counts once it has read what Redis did, and a stuck handler may end."""
+            after.clear()
+            after.update(await metrics(before.worker))
+            rise.update({name: n - before.metrics.get(name, 0) for name, n in after.items()})
+            return _outcomes(rise) >= wanted and after[_STUCK_NOW] <= self.row.stuck
+
+        await self._until(all_counted, f"expected {wanted} outcomes to be counted")
+        got = _outcomes(rise)
+        assert got == wanted, self._story(f"expected {wanted} outcomes, got {got}")
         if "handler_stuck" in self.row.logs:
             stuck = sum(n for name, n in rise.items() if "handlers_stuck_total" in name)
             assert stuck == len(end.lines), self._story(f"{stuck} stuck handlers counted")
-            now = sum(n for name, n in after.items() if name == "sellfern_stuck_handlers")
+            now = after[_STUCK_NOW]
             assert now == self.row.stuck, self._story(f"{now} handlers are stuck")
         if "loop_blocked" in self.row.logs:
             blocked = sum(n for name, n in rise.items() if "loop_blocked_seconds" in name)
@@ -323,6 +328,7 @@ class Case:
             " ".join((line["event"], *(line[x] for x in ("reason", "error") if x in line)))
             for line in self.crew.lines
             if line["event"].startswith("event_")
+            and line["event"] != "event_step_failed"  # what came of that is said in another line
             and (line.get("event_id") == self.event_id or line.get("job") == self.job)
         ]
 
@@ -355,3 +361,13 @@ async def metrics(worker: Program) -> dict[str, float]:
         if not text.startswith("#")
     ]
     return {name: float(number) for name, _, number in samples}
+
+
+def _outcomes(rise: Mapping[str, float]) -> float:
+    """How many ends of attempts a worker has counted."""
+    return sum(
+        number
+        for name, number in rise.items()
+        if name.startswith("sellfern_events_total")
+        and not any(f'"{uncounted}"' in name for uncounted in _UNCOUNTED)
+    )

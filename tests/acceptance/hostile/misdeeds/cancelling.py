@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Generator
 from typing import Any, cast
 
-from tests.acceptance.hostile.row import HANDLED, Family, Order, failed
+from tests.acceptance.hostile.row import HANDLED, Family, Order, failed, rejected
 from worker import Event, Organization, Reject, Retry
 
 family = Family("cancelling")
@@ -149,7 +149,7 @@ async def has_a_child_that_wants_a_retry(event: Event[Order], organization: Orga
     await _group(Retry(after=0))
 
 
-@family.row(failed("ExceptionGroup|Reject"))
+@family.row(rejected("as told"))
 async def has_a_child_that_rejects(event: Event[Order], organization: Organization) -> None:
     await _group(Reject("as told"))
 

@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from tests.acceptance.hostile.row import HANDLED, Ending, Family, deferred, failed, rejected
+from tests.acceptance.hostile.row import HANDLED, Ending, Family, failed, rejected
 from worker import Reject, Retry
 from worker.outcomes import Dead, Done
 
 family = Family("returning")
 
 _ASKED = failed("asked for a retry")
-_FOR_EVER = (failed("after|Retry|seconds"), deferred(""))
-"""A time that no clock has is refused, or bounded."""
+_FOR_EVER = (failed("after|Retry|seconds"),)
+"""A time that no clock has is refused."""
 
 
 class _Unspeakable:
