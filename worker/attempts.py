@@ -14,6 +14,7 @@ from shared import forking, metrics
 from shared.errors import StateError
 from worker.origins import CURRENT, Task, own_context
 from worker.outcomes import (
+    DONE,
     Cause,
     Done,
     Later,
@@ -81,7 +82,7 @@ class Attempt(msgspec.Struct, eq=False):
         if self.is_over:
             self.attempts.ended_late(self)
             return
-        outcome = outcome_of(result, self.cause, self.attempts.seconds)
+        outcome = DONE if result is None else outcome_of(result, self.cause, self.attempts.seconds)
         state = self.handle.organization.state
         state.close("the handler has ended")
         forgotten = state.unawaited

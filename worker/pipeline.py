@@ -19,7 +19,6 @@ from shared.job import Delivery
 from shared.sellfern.reference import Reference
 from worker.attempts import Attempts
 from worker.ledger import Ledger
-from worker.outcomes import Outcome
 from worker.path import Ask, Handle, Path, Settle
 from worker.policy import Policy
 from worker.registry import Handlers
@@ -180,31 +179,28 @@ class Pipeline:
         work.ended(result)
 
     def _ask(self, work: Work, asked: Ask) -> None:
+        """Ask others for what the path wants; whoever has the answer goes on with it."""
+        then = self._settled if type(asked) is Settle else self._step
+        tell: Callable[[Any], None] = partial(then, work)
         if self.observer is not None:
             self._observe(self.observer.asks, work, asked)
+            tell = partial(self._observed, work, asked, then)
         if type(asked) is MarkRequest:
-            self.ledger.post_mark(asked, self._when_told(work, asked, self._step))
+            self.ledger.post_mark(asked, tell)
         elif type(asked) is Settle:
             work.settling = asked
-            self.ledger.post_settlement(
-                asked.settlement, self._when_told(work, asked, self._settled)
-            )
+            self.ledger.post_settlement(asked.settlement, tell)
         elif type(asked) is Handle:
-            self.attempts.start(work, asked, self._when_told(work, asked, self._step))
+            self.attempts.start(work, asked, tell)
 
     def _settled(self, work: Work, answer: Settled | Exception) -> None:
         asked, work.settling = work.settling, None
         if asked is not None and type(answer) is Settled:
-            self._report(work, asked.outcome, answer)
+            try:
+                self.report.settled(work, asked.outcome, answer, now=time())
+            except Exception:  # what is settled can't be undone, nor be settled again
+                self.log.exception("event_report_failed", job=work.claim.job)
         self._step(work, answer)
-
-    def _when_told(
-        self, work: Work, asked: Ask, then: Callable[[Work, Any], None]
-    ) -> Callable[[Any], None]:
-        """What goes on with an answer: in the context of whoever follows this work, if one does."""
-        if self.observer is None:
-            return partial(then, work)
-        return partial(self._observed, work, asked, then)
 
     def _observed(
         self, work: Work, asked: Ask, then: Callable[[Work, Any], None], answer: Any
@@ -218,10 +214,3 @@ class Pipeline:
             go_on()
         else:
             work.context.run(go_on)
-
-    def _report(self, work: Work, outcome: Outcome, settled: Settled) -> None:
-        """Count and log what has been settled; that can't be undone, nor be settled again."""
-        try:
-            self.report.settled(work, outcome, settled, now=time())
-        except Exception:
-            self.log.exception("event_report_failed", job=work.claim.job)
