@@ -1,5 +1,6 @@
 """Versions of files: which one was read, and whether there is another by now."""
 
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ class Failure:
 
 Stamp = tuple[int, ...] | Failure
 """What the file system says of a file, or why it says nothing; it changes with the content."""
+
+MOST_BYTES: Final = 16 * 1024 * 1024
+"""Of one file. What is mounted by mistake may have no end, as ``/dev/zero`` hasn't: reading all of
+it would take the program's memory, and with it everybody's endpoints."""
 
 CERTAIN_AFTER: Final = 2_000_000_000
 """Nanoseconds: two changes that are nearer than this may have one time stamp."""
@@ -107,7 +112,7 @@ class FileVersions:
         now = time_ns()
         doubtful = [path for path, stamp in stamps.items() if self._is_doubtful(path, stamp)]
         readable = [path for path in doubtful if not isinstance(stamps[path], Failure)]
-        answers = self._files.each(Path.read_bytes, readable)
+        answers = self._files.each(_content, readable)
         return {path for path in doubtful if self._take(path, stamps[path], now, answers.get(path))}
 
     def _take(
@@ -144,3 +149,11 @@ class FileVersions:
 def _stamp(path: Path) -> tuple[int, ...]:
     found = os.stat(path)  # noqa: PTH116  # a third of the time, ten thousand times
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"more than {MOST_BYTES // 1024**2} MiB")
+    return content

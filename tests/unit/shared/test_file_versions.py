@@ -80,3 +80,15 @@ def test_a_file_that_nobody_asks_for_any_more_is_forgotten(
     versions.keep_only(paths[:1])
     with pytest.raises(KeyError):
         versions.content(paths[1])
+
+
+def test_of_a_file_without_an_end_no_more_is_read_than_memory_can_take(
+    versions: FileVersions, tmp_path: Path
+) -> None:
+    endless = Path("/dev/zero")
+    versions.refresh(versions.stamps([endless]))
+    assert versions.content(endless) == Failure("more than 16 MiB")
+    largest = tmp_path / "x"
+    largest.write_bytes(b"x" * file_versions.MOST_BYTES)
+    versions.refresh(versions.stamps([largest]))
+    assert versions.content(largest) == largest.read_bytes()
