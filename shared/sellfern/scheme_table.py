@@ -81,8 +81,10 @@ def _template(key: str, value: object) -> str:
 
 
 def _seconds(key: str, value: object) -> float:
+    # A bare number is seconds here as in every setting, though TOML has a type for it.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     try:
-        return parse_duration(_text(key, value))
+        return parse_duration(_text(key, str(value) if is_number else value))
     except ValueError as exc:
         raise ValueError(f"{key!r}: expected a duration such as '5m', got {value!r:.40}") from exc
 

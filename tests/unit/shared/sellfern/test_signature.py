@@ -104,6 +104,19 @@ def test_a_header_of_over_4_kib_is_refused(scheme: Scheme) -> None:
             verify(scheme, BODY, CIMultiDict(headers | {name: "x" * 4097}), [SECRET], NOW)
 
 
+@pytest.mark.parametrize("tolerance", [300, 300.0, "300", "300s", "5m"])
+def test_a_bare_number_of_a_tolerance_is_seconds(tolerance: object) -> None:
+    table = {"header": "h", "timestamp_header": "t", "signed": "{timestamp}{body}"}
+    assert scheme_from_table({**table, "tolerance": tolerance}).tolerance == 300.0
+
+
+@pytest.mark.parametrize("tolerance", [True, -300, float("inf"), 1e20])
+def test_what_is_no_time_is_no_tolerance(tolerance: object) -> None:
+    table = {"header": "h", "timestamp_header": "t", "signed": "{timestamp}{body}"}
+    with pytest.raises(ValueError, match="'tolerance': expected a duration"):
+        scheme_from_table({**table, "tolerance": tolerance})
+
+
 @pytest.mark.parametrize("scheme", [STANDARD_WEBHOOKS, TIMESTAMPED])
 def test_a_timestamp_may_be_as_far_off_as_the_tolerance(scheme: Scheme) -> None:
     headers = sign(scheme, BODY, SECRET, now=NOW, message_id="msg_1")
