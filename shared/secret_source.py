@@ -14,13 +14,15 @@ from shared.errors import SecretDefect, SettingsError
 from shared.patient_files import FileHangs
 from shared.plain_text import no_text
 from shared.secret_text import secret_in
-from shared.sellfern.signature import SELLFERN, TIMESTAMPED, Scheme, has_key
+from shared.sellfern.signature import SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, Scheme, has_key
 
 SourceKind = Literal["value", "env", "file"]
 """In the endpoints file itself, in a variable of the environment, in a file of its own."""
 
 SOURCES: Final[tuple[SourceKind, ...]] = ("value", "env", "file")
 """All of them."""
+
+_PUBLIC: Final = STANDARD_WEBHOOKS.public_secret_prefix
 
 ReadSecretFile = Callable[[Path], str]
 """Reads a file that holds a secret; raises OSError or ValueError where it can't."""
@@ -132,6 +134,10 @@ def usable_secret(text: str, source: SecretSource, scheme: Scheme, place: Place)
     except SecretDefect as exc:
         got = exc.got + source.where
         raise place.wrong("secrets", exc.expected, got) from None
+    # Whoever knows a public key could sign, if it were the key of an HMAC.
+    if secret.startswith(_PUBLIC) and not scheme.public_secret_prefix:
+        expected = f"a secret, as the scheme {scheme.name} needs it"
+        raise place.wrong("secrets", expected, f"a public key ({_PUBLIC}…){source.where}")
     if not has_key(scheme, secret.encode()):
         expected = f"{scheme.secret_encoding} secrets, as the scheme {scheme.name} needs them"
         raise place.wrong("secrets", expected, f"one without a key in it{source.where}")

@@ -354,6 +354,21 @@ def test_a_secret_without_a_key_for_its_scheme_is_refused() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "scheme", ["", 'scheme = "timestamped"', 'scheme = { header = "X-Hub-Signature-256" }']
+)
+def test_a_public_key_is_no_key_of_an_hmac(scheme: str) -> None:
+    """Everybody may know it, so everybody could sign."""
+    text = f"""[[endpoint]]
+id = "acme"
+organization_id = "org_1"
+secrets = ["whpk_bA32lMP8Ga00WllLiKnD4G6lPV7orKEjBTz40H83/ns="]
+{scheme}"""
+    message = error(text)
+    assert "line 4: expected secrets to be a secret, as the scheme" in message
+    assert message.endswith("got a public key (whpk_…)")
+
+
 def test_a_secret_file_that_is_no_text_is_refused() -> None:
     def read(path: Path) -> str:
         return b"\xff".decode()
