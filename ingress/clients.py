@@ -31,8 +31,9 @@ def client_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str 
     that isn't trusted. Where the two headers contradict each other, nobody can say which one the
     proxy wrote: then it is the proxy's own address.
     """
-    peer = request.remote
-    address = _parsed(peer or "")
+    address = _parsed(request.remote or "")
+    # A socket of both families writes an IPv4 peer as ::ffff:192.0.2.1, which nobody searches for.
+    peer = request.remote if address is None else str(address)
     if not trusted or address is None or not _is_trusted(address, trusted):
         return peer
     found = {

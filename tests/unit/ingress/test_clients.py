@@ -36,6 +36,12 @@ def test_who_is_no_trusted_proxy_is_the_client_whatever_it_says() -> None:
     assert client_address(sent, []) == "10.0.0.1"
 
 
+def test_a_client_has_one_name_whichever_family_the_socket_is_of() -> None:
+    assert client_address(request("::ffff:192.0.2.9"), []) == "192.0.2.9"
+    assert client_address(request("::ffff:10.0.0.1"), TRUSTED) == "10.0.0.1"
+    assert client_address(request("fe80::1%eth0"), TRUSTED) == "fe80::1%eth0"
+
+
 @pytest.mark.parametrize(
     ("values", "client"),
     [
