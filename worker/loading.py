@@ -28,7 +28,7 @@ def load_handlers(path: str) -> Handlers:
         found: object = importlib.import_module(module_name)
     except HandlerError as exc:
         raise SettingsError(_SETTING, f"handlers in {module_name}", f"{exc}") from exc
-    except Exception as exc:  # a module of the user's may fail in any way
+    except (Exception, SystemExit) as exc:  # a module of the user's may fail in any way
         name = getattr(exc, "name", None) or module_name  # of what could not be imported
         got = f"{type(exc).__name__}: {exc}{_hidden(name)}"
         raise SettingsError(_SETTING, f"a module to import in {path!r}", got) from exc

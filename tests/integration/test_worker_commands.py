@@ -312,6 +312,7 @@ def test_a_module_that_fails_to_import_is_one_line(
         "@handlers.on('order.updated')\ndef plain(event, organization): ...\n"
     )
     (tmp_path / "empty_handlers.py").write_text("from worker import Handlers\nh = Handlers()\n")
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
     path = endpoints_file('[[endpoint]]\nid="a"\norganization_id="org_a"\nsecrets=["whsec_a"]\n')
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
@@ -319,6 +320,7 @@ def test_a_module_that_fails_to_import_is_one_line(
             ("broken_handlers:handlers", "plain: expected an async def function, got function"),
             ("empty_handlers:h", "expected at least one handler, got an empty registry"),
             ("empty_handlers:h.x", "no 'x' in it"),
+            ("script:handlers", "a module to import in 'script:handlers', got SystemExit: 0"),
         ):
             result = run(redis_server, ENDPOINTS_FILE=str(path), WORKER_HANDLERS=handlers)
             assert result.exit_code == 2
