@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ _ALL_IPV4: Final = "0.0.0.0"  # noqa: S104  # what an operator may ask for
 _ALL: Final = "::"
 _LOOPBACK: Final = {_ALL_IPV4: "127.0.0.1", _ALL: "::1"}
 _BACKLOG: Final = 128
+# What can be none at all, `check` tells, too; which of the others are this machine's, only a start.
+_HOST: Final = re.compile(r"[^\s/,\[\]@]+")
 _TRIES: Final = 20
 
 
@@ -137,7 +140,7 @@ class _Target:
 
 def _hosts(text: str) -> tuple[str, ...]:
     hosts = tuple(dict.fromkeys(each.strip().strip("[]") for each in text.split(",")))
-    if not all(hosts):
+    if not all(map(_HOST.fullmatch, hosts)):
         raise ValueError
     return hosts
 

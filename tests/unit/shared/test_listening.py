@@ -216,3 +216,9 @@ def test_a_port_that_is_named_is_never_replaced() -> None:
     named = read_address(Reader({"X_PORT": "80"}), "X", 80, last_port=90)
     assert named == Address("X", ("127.0.0.1",), 80)
     assert read_address(Reader({"X_PORT": ""}), "X", 80, last_port=90).last_port == 90
+
+
+@pytest.mark.parametrize("host", ["a b", "http://a", "u@a", "a,,b", ",", "[]"])
+def test_what_is_no_host_at_all_is_refused_before_anybody_listens(host: str) -> None:
+    with pytest.raises(SettingsError, match="TEST_HOST: expected addresses of this machine"):
+        read_address(Reader({"TEST_HOST": host}), "TEST", 0)
