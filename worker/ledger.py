@@ -110,7 +110,8 @@ class Ledger:
                 try:
                     answers = await send(items)
                 except REDIS_ERRORS as exc:
-                    if asyncio.get_running_loop().time() > deadline:
+                    is_late = asyncio.get_running_loop().time() > deadline
+                    if is_late and not outage.is_our_own(exc):
                         raise translate(exc) from exc
                     await outage.pause(exc)
                 else:

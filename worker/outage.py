@@ -32,11 +32,16 @@ class Outage:
         """Whether the last call failed."""
         return self._pause > 0
 
+    def is_our_own(self, exc: BaseException) -> bool:
+        """Whether a call failed since the loop stood still: Redis has answered, nobody read it."""
+        was_still = self._pulse is not None and self._pulse.was_still
+        return was_still and translate(exc).code == "redis_timeout"
+
     async def pause(self, exc: BaseException) -> None:
         """Take note of a failed call, and wait a while that grows with each."""
+        if self.is_our_own(exc):
+            return
         code = translate(exc).code
-        if code == "redis_timeout" and self._pulse is not None and self._pulse.was_still:
-            return  # Redis has answered; nobody was there to read it
         metrics.REDIS_ERRORS.labels("worker", code).inc()
         if not self.is_on:
             self._log.warning("redis_lost", doing=self._doing, code=code)

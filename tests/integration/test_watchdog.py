@@ -1,0 +1,141 @@
+"""Facts about the thread that renews leases, and that ends a worker whose loop stands still."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from redis.asyncio import Redis
+
+from shared import keys
+from tests.integration.jobs import NOTHING, account, counters, record_of
+from tests.integration.test_engine import drained, working
+from tests.integration.workplace import POLICY, Workplace, body
+from worker import Event, Handlers, Organization
+from worker.exits import Exit
+from worker.pulse import Pulse
+
+
+def place_with(redis: Redis, handle: Callable[..., Any], **changes: Any) -> Workplace:
+    handlers = Handlers()
+    handlers.on("*")(handle)
+    return Workplace(redis, handlers, replace(POLICY, **changes))
+
+
+async def ended(redis: Redis) -> int:
+    counted = await counters(redis)
+    return sum(counted.get(name, 0) for name in ("handled", "retried", "dead"))
+
+
+async def left(place: Workplace, number: int = 1) -> None:
+    """Wait until the worker has asked so often to be ended."""
+    async with asyncio.timeout(20):
+        while len(place.left) < number:
+            await asyncio.sleep(0.01)
+
+
+async def settled(redis: Redis, number: int) -> None:
+    """Wait until so many attempts have ended."""
+    async with asyncio.timeout(20):
+        while await ended(redis) < number:
+            await asyncio.sleep(0.01)
+
+
+def pulse_of(worker: Any) -> Pulse:
+    found: Pulse = worker._pulse
+    found.limit = 0.1
+    return found
+
+
+async def test_a_blocked_loop_loses_no_lease_and_says_who_blocks_it(redis: Redis) -> None:
+    async def block(event: Event[Any], _: Organization) -> None:
+        if event.id == "evt_block":
+            time.sleep(1.5)  # noqa: ASYNC251  that is the misdeed
+
+    place = place_with(redis, block)
+    worker = place.worker(lease=0.5)
+    pulse_of(worker)
+    async with working(worker):
+        await place.accept(body("evt_block"), *(body(f"evt_{n}") for n in range(5)))
+        await settled(redis, 6)
+    assert (await counters(redis)).get("lease_expired") is None
+    assert await account(redis) == NOTHING
+    (line,) = place.lines.of("loop_blocked")
+    assert (line["event_id"], line["organization"]) == ("evt_block", "org_a")
+    assert "in block" in line["stack"]
+    assert place.left == []
+
+
+async def test_beyond_the_limit_the_blocking_event_is_charged_and_the_others_go_back(
+    redis: Redis,
+) -> None:
+    """What the thread settles while the loop stands still; the process would end then."""
+    waiting = asyncio.Event()
+
+    async def act(event: Event[Any], _: Organization) -> None:
+        if event.id == "evt_block":
+            time.sleep(2)  # noqa: ASYNC251  that is the misdeed
+        elif event.id.startswith("evt_wait"):
+            await waiting.wait()
+
+    place = place_with(redis, act, handler_timeout=0.5, stuck_after=30)
+    worker = place.worker()
+    pulse_of(worker)
+    waits = await place.accept(*(body(f"evt_wait_{n}") for n in range(3)))
+    async with working(worker):
+        while len(worker._running) < 3:
+            await asyncio.sleep(0.01)
+        (job,) = await place.accept(body("evt_block"))
+        await left(place)
+        assert place.left == [Exit.BLOCKED]
+        assert place.lines.of("worker_blocked")[0]["event_id"] == "evt_block"
+        waiting.set()
+        raw = await redis.hget(keys.CLAIMS, job)
+        assert raw is not None
+        token, attempts, claims, _ = raw.decode().split(":", 3)
+        assert (attempts, claims) == ("1", "2")  # a failed attempt, and a suspect from now on
+        told = [line["error"] for line in place.lines.of("event_retried")]
+        assert [text for text in told if text.startswith("blocked the worker for")]
+        released = {line["job"] for line in place.lines.of("event_released")}
+        assert released == set(waits)
+        del token
+
+
+async def test_the_second_time_it_is_buried_as_blocked(redis: Redis) -> None:
+    async def block(_event: Event[Any], _: Organization) -> None:
+        time.sleep(1)  # noqa: ASYNC251  that is the misdeed
+
+    place = place_with(redis, block, handler_timeout=0.3, stuck_after=30)
+    (job,) = await place.accept(body("evt_1"))
+    for number in (1, 2):
+        worker = place.worker()  # the one before has left
+        pulse_of(worker)
+        async with working(worker):
+            await left(place, number)
+    record = await record_of(redis, job)
+    assert (record["reason"], record["attempts"]) == ("blocked", "2")
+    assert await account(redis) == NOTHING
+
+
+async def test_a_worker_half_of_whose_slots_are_stuck_leaves(redis: Redis) -> None:
+    let_go = asyncio.Event()
+
+    async def swallow(_event: Event[Any], _: Organization) -> None:
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                continue
+
+    place = place_with(redis, swallow, handler_timeout=0.1, stuck_after=0.1, max_attempts=1)
+    worker = place.worker(slots=4)
+    await place.accept(body("evt_1"), body("evt_2"))
+    async with working(worker):
+        try:
+            await left(place)
+        finally:
+            let_go.set()
+        assert place.left == [Exit.STUCK]
+        assert len(place.lines.of("handler_stuck")) == 2
+        await drained(redis)
