@@ -272,10 +272,9 @@ class Worker(arq.Worker):
         if not self._leases.holds(claim):
             return  # it has been settled since the renewal was sent
         running = self._running.get(claim.token)
-        if isinstance(running, Work):
+        if isinstance(running, Work) and running.settling is not None:
             running.is_lost = True
-            if running.settling is not None:
-                return  # most likely that is on its way back as settled; if not, it says so
+            return  # most likely that is on its way back as settled; if not, it says so
         self._note_lost(claim)
         self._leases.drop(claim)
         if running is not None:

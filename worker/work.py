@@ -35,7 +35,7 @@ class Work(msgspec.Struct, eq=False, weakref=True):
         is_failed: whether a step of our own has failed, so that the attempt did.
         settling: its end, while that is on its way to Redis.
         is_cancelled: whether it is to be given back rather than handled.
-        is_lost: whether a renewal said that somebody else has it.
+        is_lost: whether a renewal said that somebody else has it, while its end was on its way.
         in_doubt: whether giving it back leaves its claim counted.
         context: in which its steps run, where somebody follows it from step to step.
         trace: of whoever follows it.

@@ -418,6 +418,7 @@ async def test_a_worker_that_stops_disowns_what_it_has_not_read(
 
 
 async def test_a_lost_lease_ends_its_handler(redis: Redis, stage: Stage) -> None:
+    lost_before = metrics.LEASES_LOST.labels().total
     (job,) = await stage.place.accept(body("evt_1"))
     async with working(stage.place.worker(lease=0.3)):
         await stage.start()
@@ -425,7 +426,8 @@ async def test_a_lost_lease_ends_its_handler(redis: Redis, stage: Stage) -> None
         while "event_lost" not in stage.place.lines.events():
             await asyncio.sleep(0.01)
         assert stage.running == 0
-        assert stage.place.lines.of("lease_lost")[0]["job"] == job
+    assert [line["job"] for line in stage.place.lines.of("lease_lost")] == [job]
+    assert metrics.LEASES_LOST.labels().total == lost_before + 1
 
 
 async def test_leases_are_renewed_for_as_long_as_a_handler_runs(redis: Redis, stage: Stage) -> None:
