@@ -26,6 +26,8 @@ class Settlements:
 
     def final(self, work: Work, outcome: Outcome) -> Outcome:
         """The outcome that counts: a last attempt, or a second one that blocked, buries it."""
+        if isinstance(outcome, Released):  # a handler that was cancelled doesn't say why
+            return Released(in_doubt=outcome.in_doubt or work.in_doubt)
         if not isinstance(outcome, Later):
             return outcome
         if outcome.blocked and work.claim.blocked:

@@ -77,9 +77,11 @@ ALMOST: Final = Ending(("^event_retried", "^event_handled"))
 """It failed once, and then it was handled."""
 GIVEN_BACK: Final = Ending(("^event_released", "^event_handled"))
 """Its worker gave it back, which counts for nothing; another one handled it."""
+ABANDONED: Final = Ending(("^event_abandoned", "^event_handled"))
+"""The same, but it may be why its worker ended: its claim stays counted."""
 LEFT: Final = Ending(("^event_handled",), starts=2)
 """The same, but nothing was said of it alone: its lease expired, or the worker left in haste."""
-AGAIN: Final = (ALMOST, GIVEN_BACK, LEFT)
+AGAIN: Final = (ALMOST, GIVEN_BACK, ABANDONED, LEFT)
 
 
 def failed(error: str, *, reason: str = "exhausted") -> Ending:
@@ -98,9 +100,14 @@ def deferred(error: str) -> Ending:
     return Ending((f"^event_retried .*(?:{error})",), finished=False)
 
 
-def crashed() -> Ending:
-    """Its workers went away while it was alone with them: their attempts say nothing any more."""
-    return Ending(("^event_dead crashed",), "crashed", starts=ANY_NUMBER)
+def crashed(*, abandoned: int = 0) -> Ending:
+    """Its workers went away while it was alone with them: their attempts say nothing any more.
+
+    Args:
+        abandoned: how often they could say before that it may be why.
+    """
+    lines = ("^event_abandoned",) * abandoned + ("^event_dead crashed",)
+    return Ending(lines, "crashed", starts=ANY_NUMBER)
 
 
 @dataclass(frozen=True, slots=True)

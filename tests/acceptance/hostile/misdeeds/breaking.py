@@ -8,7 +8,15 @@ import time
 
 from tests.acceptance.hostile.misdeeds.forking import fork
 from tests.acceptance.hostile.notes import is_first
-from tests.acceptance.hostile.row import AGAIN, BROKEN, HANDLED, Family, Order, failed
+from tests.acceptance.hostile.row import (
+    AGAIN,
+    BROKEN,
+    HANDLED,
+    Family,
+    Order,
+    crashed,
+    failed,
+)
 from worker import Event, Organization
 
 family = Family(
@@ -65,6 +73,15 @@ async def has_a_callback_that_exits(event: Event[Order], organization: Organizat
     if is_first(event):
         asyncio.get_running_loop().call_soon(sys.exit, 3)
         await asyncio.sleep(0.5)
+
+
+@family.row(crashed(abandoned=3), crashed(abandoned=4))
+async def has_a_callback_that_exits_each_time(
+    event: Event[Order], organization: Organization
+) -> None:
+    """Nobody is charged, but those that ran then become suspects, until it is alone."""
+    asyncio.get_running_loop().call_soon(sys.exit, 3)
+    await asyncio.sleep(0.5)
 
 
 @family.row(HANDLED, *AGAIN)
