@@ -8,7 +8,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from time import monotonic
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
@@ -42,7 +42,7 @@ class Watchdog:
         pulse: of the worker's loop.
         loop: the worker's.
         thread: the id of the thread that runs it.
-        limit: seconds that the loop may stand still until the process ends.
+        limit: seconds for which one event may keep the loop until the process ends.
         open_redis: connections of this thread's own.
         leave: called once the limit is over.
         log: told of a loop that stands still.
@@ -60,6 +60,8 @@ class Watchdog:
     announced: Callable[[], None]
     _supervisor: Supervisor = field(init=False)
     _blamed: Work | None = field(default=None, init=False)
+    _keeper: "Work | asyncio.Task[Any] | None" = field(default=None, init=False)
+    _keeps_from: float = field(default=0.0, init=False)
     _has_left: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -108,6 +110,7 @@ class Watchdog:
             if monotonic() - before > step + self.pulse.limit:
                 self.pulse.forgive()  # this thread stood still as well, so the process did
             still = self.pulse.still()
+            kept = self._look_who_keeps_it(still)
             if still < self.pulse.limit:
                 said, counted = False, 0.0
                 continue
@@ -118,14 +121,25 @@ class Watchdog:
             if not said:
                 said = True
                 self._say("loop_blocked", work, still)
-            if still > self.limit and not self._has_left:
+            if kept > self.limit and not self._has_left:
                 self._has_left = True
-                self._say("worker_blocked", work, still)
-                await self.leave(transitions, work, still)
+                self._say("worker_blocked", work, kept)
+                await self.leave(transitions, work, kept)
+
+    def _look_who_keeps_it(self, still: float) -> float:
+        """Seconds for which it has been the same event, or task, that keeps the loop.
+
+        Many that each take a moment may come in one turn of the loop: then it is none of them.
+        """
+        task = asyncio.current_task(self.loop)
+        keeper = origin_of(task) or task
+        if keeper is not self._keeper or still < self._keeps_from:
+            self._keeper, self._keeps_from = keeper, still
+        return still - self._keeps_from
 
     def _blocking(self) -> Work | None:
         """The event whose code keeps the loop, as far as that can be told from here."""
-        return origin_of(asyncio.current_task(self.loop))
+        return self._keeper if isinstance(self._keeper, Work) else None
 
     def _say(self, event: str, work: Work | None, still: float) -> None:
         named = naming(work) if work is not None else {"handler": None, "task": self._task_name()}

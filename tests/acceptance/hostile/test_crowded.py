@@ -106,6 +106,19 @@ async def test_a_block_longer_than_the_lease_lets_no_neighbour_run_twice(
     assert not blamed & {"redis_lost", "redis_timeout", "lease_lost", "event_lost"}
 
 
+async def test_many_that_block_for_a_moment_are_not_one_that_blocks_for_long(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """All of them in one turn of the loop, which takes longer than one handler may."""
+    async with Crew.working(redis, redis_server.url, tmp_path) as crew:
+        await accept(redis, CULPRIT, names("n", 8), do="blocks_for_a_quarter")
+        await counted(redis, "handled", 8)
+        await crew.stop((DRAINED,))
+    assert crew.codes == []
+    assert set(starts(tmp_path).values()) == {1}
+    assert not [line for line in crew.lines if line["event"] == "worker_blocked"]
+
+
 async def test_a_worker_half_of_whose_slots_are_stuck_leaves(
     redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:

@@ -14,6 +14,11 @@ async def blocks_for_five_seconds(event: Event[Order], organization: Organizatio
 
 
 @family.row(HANDLED)
+async def blocks_for_a_quarter(event: Event[Order], organization: Organization) -> None:
+    time.sleep(0.25)
+
+
+@family.row(HANDLED)
 async def leaves_a_cycle_of_a_mebibyte(event: Event[Order], organization: Organization) -> None:
     cycle: list[object] = [bytearray(1024 * 1024)]
     cycle.append(cycle)
