@@ -50,6 +50,7 @@ class Attempt(msgspec.Struct, eq=False):
         is_over: whether its outcome has been told.
         has_started: whether its task has taken its first step.
         cancelled_at: when it was cancelled first, by the loop's clock.
+        unexplained: seconds that it was given back though nobody knows who took them.
         task: runs it.
     """
 
@@ -62,6 +63,7 @@ class Attempt(msgspec.Struct, eq=False):
     is_over: bool = False
     has_started: bool = False
     cancelled_at: float = 0.0
+    unexplained: float = 0.0
     task: "asyncio.Task[Any] | None" = None
 
     async def run(self) -> None:
@@ -197,15 +199,22 @@ class Attempts:
     def excuse(self, seconds: float, *, but: Work | None) -> None:
         """Give handlers back the time in which the loop stood still: it was none of their doing.
 
+        Where it isn't known whose doing it was, it may have been anyone's. Whoever blocks again and
+        again, each time too short to be seen, would else give himself time without end: so each
+        gets back as much as a handler may take, and no more.
+
         Args:
             seconds: for how long.
             but: the event that kept it, if known; it has had that time.
         """
         for attempt in self._running:
-            if attempt.work is not but:
+            if but is None:
+                self._running[attempt] += min(seconds, self.seconds - attempt.unexplained)
+                attempt.unexplained = min(attempt.unexplained + seconds, self.seconds)
+            elif attempt.work is not but:
                 self._running[attempt] += seconds
-        if but is not None:  # it may be over before others that started before it
-            self._running = dict(sorted(self._running.items(), key=lambda each: each[1]))
+        # One that got less may be over before others that started before it.
+        self._running = dict(sorted(self._running.items(), key=lambda each: each[1]))
 
     def sweep(self) -> None:
         """End those whose task has gone without a word.

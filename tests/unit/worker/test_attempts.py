@@ -381,9 +381,19 @@ async def test_a_stand_still_is_given_back_to_all_but_the_one_that_made_it() -> 
 
 
 async def test_where_nobody_is_known_to_have_made_it_all_get_it_back() -> None:
-    stand, loop = Stand(0.05), asyncio.get_running_loop()
+    stand, loop = Stand(0.1), asyncio.get_running_loop()
     began = loop.time()
     stand.start(hang)
-    stand.attempts.excuse(0.1, but=None)
+    stand.attempts.excuse(0.05, but=None)
     await stand.ended()
     assert loop.time() - began >= 0.15
+
+
+async def test_who_blocks_unseen_gets_no_more_than_as_much_time_again() -> None:
+    stand, loop = Stand(0.1), asyncio.get_running_loop()
+    began = loop.time()
+    stand.start(hang)
+    for _ in range(100):
+        stand.attempts.excuse(0.05, but=None)
+    await stand.ended()
+    assert 0.2 <= loop.time() - began < 2
