@@ -26,6 +26,21 @@ _AFTERWARDS: Final = 16
 _LONGEST_ERROR: Final = 2100
 _STUCK_NOW: Final = "sellfern_stuck_handlers"
 _UNCOUNTED: Final = ("released", "conflicting")
+_OUTCOMES: Final = frozenset(
+    f"event_{name}"
+    for name in (
+        "handled",
+        "retried",
+        "dead",
+        "duplicate",
+        "released",
+        "lost",
+        "left_to_its_lease",
+    )
+)
+"""The lines that tell of an attempt's end; others may tell more of it."""
+
+_SOON: Final = 10.0
 _NEVER_SAID: Final = ("event_left_to_its_lease", "redis_lost", "redis_timeout", "log_line_failed")
 _numbers = count(int(time.time()))
 
@@ -135,16 +150,19 @@ class Case:
 
     def _is_settled(self, end: Ending, settled: str) -> bool:
         if not end.finished:
-            return settled == ""
+            return settled == "later"
         return settled == ("done" if end.reason is None else f"dead {end.reason}")
 
     async def _settled_as(self) -> str:
-        """``done``, ``dead`` with its reason, or nothing yet."""
+        """``done``, ``dead`` with its reason, ``later``, or nothing yet."""
         mark = await mark_of(self.redis, self.event_id, CULPRIT) or ""
         if mark.startswith("done:"):
             return "done"
         record = await record_of(self.redis, self.job)
-        return f"dead {record['reason']}" if record else ""
+        if record:
+            return f"dead {record['reason']}"
+        due = await self.redis.zscore(keys.QUEUE, self.job)
+        return "later" if due is not None and due / 1000 > time.time() + _SOON else ""
 
     async def _is_noted(self) -> bool:
         return all(self.noted(what, self.event_id) for what in self.row.notes)
@@ -327,8 +345,7 @@ class Case:
         return [
             " ".join((line["event"], *(line[x] for x in ("reason", "error") if x in line)))
             for line in self.crew.lines
-            if line["event"].startswith("event_")
-            and line["event"] != "event_step_failed"  # what came of that is said in another line
+            if line["event"] in _OUTCOMES
             and (line.get("event_id") == self.event_id or line.get("job") == self.job)
         ]
 

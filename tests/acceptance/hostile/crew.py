@@ -91,6 +91,13 @@ class Crew:
         finally:
             await crew.kill()
 
+    async def start_anew(self) -> None:
+        """Let a worker begin with an empty Redis, whatever has been."""
+        await self.kill()
+        await self.redis.flushall()
+        self.workers, self.codes = [], []
+        await self.start()
+
     async def start(self) -> None:
         """Let a worker begin."""
         self._supervising = asyncio.create_task(self._supervise())
@@ -143,6 +150,7 @@ class Crew:
             # Whoever inherited its stderr may live longer than it.
             await asyncio.wait([worker._reading], timeout=1)
             worker._reading.cancel()
+            worker.process._transport.close()  # type: ignore[attr-defined]  # asyncio's own part
 
     @property
     def lines(self) -> list[dict[str, Any]]:

@@ -96,7 +96,7 @@ def rejected(why: str) -> Ending:
 
 
 def deferred(error: str) -> Ending:
-    """It waits, for longer than a test does."""
+    """It waits, for longer than a test does; the error is a pattern."""
     return Ending((f"^event_retried .*(?:{error})",), finished=False)
 
 

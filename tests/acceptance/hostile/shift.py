@@ -17,9 +17,7 @@ class Shift:
     async def bear(self, row: Row) -> None:
         """Do a misdeed to it."""
         if self.is_harmed:
-            await self.crew.kill()
-            await self.crew.redis.flushall()
-            await self.crew.start()
+            await self.crew.start_anew()
         self.is_harmed = True
         await Case(self.crew, row).hold()
         self.is_harmed = not all(end.finished for end in row.ends)
@@ -29,6 +27,7 @@ def misdeeds(*families: Family) -> pytest.MarkDecorator:
     """Have a test do all of some families, each to a worker of its own."""
     return pytest.mark.parametrize(
         ("shift", "row"),
-        [pytest.param(family, row, id=row.name) for family in families for row in family],
+        [pytest.param(family.name, row, id=row.name) for family in families for row in family],
         indirect=["shift"],
+        scope="module",  # or each row would have a worker of its own
     )
