@@ -1,7 +1,7 @@
 """Whether an event may reach a handler, and why not."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from shared.errors import EnvelopeError
 from shared.sellfern import envelope as envelopes
@@ -63,12 +63,13 @@ def judge(
         reference: the events that Sellfern's API Reference lists.
         limits: of age.
     """
+    created = envelope.created_at.timestamp()
     return (
         _judge_ownership(envelope, organization)
         or _judge_catalogue(envelope, reference)
-        or _judge_age(envelope, received_at, limits)
-        or _judge_future(envelope, max(received_at, marked.now), limits)
-        or _judge_provability(envelope, marked, limits)
+        or _judge_age(received_at / 1000 - created, limits)
+        or _judge_future(created - max(received_at, marked.now) / 1000, limits)
+        or _judge_provability(marked, created, limits)
     )
 
 
@@ -89,21 +90,18 @@ def _judge_catalogue(envelope: Envelope, reference: Reference) -> Dead | None:
     )
 
 
-def _judge_age(envelope: Envelope, received_at: int, limits: Limits) -> Dead | None:
-    received = datetime.fromtimestamp(received_at / 1000, tz=UTC)
-    age = (received - envelope.created_at).total_seconds()
-    if age > limits.max_event_age:
-        return Dead(
-            "stale",
-            f"created {timedelta(seconds=round(age))} before it was received; "
-            f"the limit is {timedelta(seconds=limits.max_event_age)}",
-        )
-    return None
+def _judge_age(age: float, limits: Limits) -> Dead | None:
+    if age <= limits.max_event_age:
+        return None
+    return Dead(
+        "stale",
+        f"created {timedelta(seconds=round(age))} before it was received; "
+        f"the limit is {timedelta(seconds=limits.max_event_age)}",
+    )
 
 
-def _judge_future(envelope: Envelope, latest: int, limits: Limits) -> Dead | None:
+def _judge_future(ahead: float, limits: Limits) -> Dead | None:
     """What is ahead of now is; what only was when it came, since our clock was slow, is not."""
-    ahead = envelope.created_at.timestamp() - latest / 1000
     if ahead <= limits.clock_skew:
         return None
     return Dead(
@@ -113,14 +111,12 @@ def _judge_future(envelope: Envelope, latest: int, limits: Limits) -> Dead | Non
     )
 
 
-def _judge_provability(envelope: Envelope, marked: Marked, limits: Limits) -> Dead | None:
+def _judge_provability(marked: Marked, created: float, limits: Limits) -> Dead | None:
     """Without a mark, an old event can't be told from a finished one whose mark has expired."""
     if marked.mark is not Mark.UNPROVABLE:
         return None
-    now = datetime.fromtimestamp(marked.now / 1000, tz=UTC)
-    age = (now - envelope.created_at).total_seconds()
     return Dead(
         "unprovable",
-        f"created {timedelta(seconds=round(age))} ago, longer than marks are kept "
-        f"({timedelta(seconds=limits.dedupe_retention)}): it may have been handled before",
+        f"created {timedelta(seconds=round(marked.now / 1000 - created))} ago, longer than marks "
+        f"are kept ({timedelta(seconds=limits.dedupe_retention)}): it may have been handled before",
     )

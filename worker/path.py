@@ -31,7 +31,7 @@ ReadState: TypeAlias = Callable[[str, str], Any]
 """Reads an organization's raw value by its key; to be awaited."""
 
 
-class Handle(msgspec.Struct):
+class Handle(msgspec.Struct, gc=False):
     """Wanted: the handler is run. The answer is its outcome."""
 
     function: HandlerFunction
@@ -39,7 +39,7 @@ class Handle(msgspec.Struct):
     organization: Organization
 
 
-class Settle(msgspec.Struct):
+class Settle(msgspec.Struct, gc=False):
     """Wanted: an outcome is committed. The answer is what Redis made of it."""
 
     outcome: Outcome

@@ -38,7 +38,7 @@ Answer = TypeVar("Answer", bound=enum.Enum)
 _pack = msgspec.msgpack.Encoder().encode
 
 
-class Claim(msgspec.Struct):
+class Claim(msgspec.Struct, gc=False):
     """A job that this worker holds.
 
     Attributes:
@@ -123,7 +123,7 @@ class Settled(enum.Enum):
     LOST = "lost"
 
 
-class MarkRequest(msgspec.Struct, frozen=True):
+class MarkRequest(msgspec.Struct, frozen=True, gc=False):
     """The question for an event's mark.
 
     Attributes:
@@ -142,14 +142,14 @@ class Refused(TransitionError):
     """Redis could not apply one job's transition; nothing of it was written."""
 
 
-class Marked(msgspec.Struct, frozen=True):
+class Marked(msgspec.Struct, frozen=True, gc=False):
     """The mark, and Redis's clock at that moment in epoch milliseconds."""
 
     mark: Mark
     now: int
 
 
-class Settlement(msgspec.Struct):
+class Settlement(msgspec.Struct, gc=False):
     """What is to become of a claimed job: a verb of ``settle.lua`` with its details.
 
     Attributes:
