@@ -219,7 +219,7 @@ def _mislabelled(claim: Claim, delivery: Delivery) -> str:
 def _crashed(claim: Claim) -> str:
     """What is known: not why, nor whether the worker is gone."""
     many = f"{claim.claims} claim{'' if claim.claims == 1 else 's'}"
-    return f"{many} ended without an outcome: its worker stopped renewing the lease"
+    return f"{many} ended without an outcome: its worker stopped renewing the lease, or ended"
 
 
 def _overdue(outcome: Outcome) -> Outcome:

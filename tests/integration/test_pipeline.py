@@ -203,7 +203,7 @@ async def test_a_job_whose_workers_keep_letting_its_lease_go_is_crashed(
     record = await the_record(redis)
     assert record["reason"] == "crashed"
     assert record["error"] == (
-        "3 claims ended without an outcome: its worker stopped renewing the lease"
+        "3 claims ended without an outcome: its worker stopped renewing the lease, or ended"
     )
     assert seen.events == []
 

@@ -34,6 +34,8 @@ _OUTCOMES: Final = frozenset(
         "dead",
         "duplicate",
         "released",
+        "abandoned",
+        "waiting",
         "lost",
         "left_to_its_lease",
     )
