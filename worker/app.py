@@ -176,7 +176,7 @@ class _Program:
     async def _signals(self) -> AsyncIterator[None]:
         """Drain on the first signal, leave on the second."""
         self._loop = asyncio.get_running_loop()
-        signals = Signals(self._on_signal)
+        signals = Signals(self._on_signal, self._hurry)
         signals.listen()
         self._listen = signals.listen
         try:
@@ -189,8 +189,11 @@ class _Program:
             self.log.warning("stopped_at_once", signal=number.name)
             logs.flush(logs.LAST_SECONDS)
             os._exit(Exit.AT_ONCE)
-        self.deadline.set(self.settings.drain + _CLOSING_SECONDS)  # though the loop stand still
+        self._hurry()  # though the loop stand still
         self._loop.call_soon_threadsafe(self._drain, number, context=self._own)
+
+    def _hurry(self) -> None:
+        self.deadline.set(self.settings.drain + _CLOSING_SECONDS)
 
     def _drain(self, number: signal.Signals) -> None:
         self.log.info("draining", signal=number.name, seconds=self.settings.drain)
