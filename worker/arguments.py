@@ -23,7 +23,7 @@ def shown(value: object) -> str:
     """The beginning of a value's repr, for an error; some have none that can be had."""
     try:
         return repr(value)[:80]
-    except Exception:  # noqa: BLE001  # it is anybody's code, and this is an error already
+    except BaseException:  # noqa: BLE001  # it is anybody's code, and this is an error already
         return f"<{type(value).__name__}>"
 
 

@@ -1,6 +1,7 @@
 """Runs handlers, each in a task and a context of its own, and sees every one of them end."""
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable
 from time import perf_counter
@@ -93,9 +94,10 @@ class Attempt(msgspec.Struct, eq=False):
                 text_of(StateError(f"state.{forgotten} was not awaited before the handler ended")),
                 failed=True,
             )
-        if result is not None and inspect.iscoroutine(result):
-            result.close()  # it would complain once more, at a time that nobody can tell
         self.give_up(outcome)
+        if result is not None and inspect.iscoroutine(result):
+            with contextlib.suppress(BaseException):  # where it had begun, it may do anything
+                result.close()  # it would complain once more, at a time that nobody can tell
 
     def give_up(self, outcome: Outcome) -> None:
         """It has this outcome, whatever the handler still does."""

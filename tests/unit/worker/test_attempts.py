@@ -1,6 +1,7 @@
 """Facts about how handlers run, and about how each of them ends."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, cast
@@ -355,6 +356,52 @@ def test_who_ends_the_loop_is_known_by_its_task() -> None:
     main.cancel()
     loop.run_until_complete(asyncio.wait([main]))
     loop.close()
+
+
+# What a handler leaves may do anything when it is looked at
+
+
+class Panic(BaseException):
+    """As a Rust extension's."""
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise Panic
+
+
+async def test_a_stuck_handler_is_over_whatever_it_has_left_without_await() -> None:
+    stand, scope = Stand(0.01, grace=0.04), organization()
+
+    async def forgets_and_endures() -> None:
+        forgotten = scope.state.get(Unspeakable())  # type: ignore[arg-type]
+        while not stand.outcomes:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+        forgotten.close()
+
+    work = Work(Claim("org_a:1", "aa"), None, lambda _: None)
+    stand.attempts.start(work, handle(forgets_and_endures, scope), stand._tell)
+    outcome = await stand.ended()
+    assert isinstance(outcome, Later)
+    assert "didn't end when it was cancelled" in outcome.error
+
+
+async def test_a_coroutine_that_is_returned_half_way_ends_nothing_but_its_own_attempt() -> None:
+    async def left() -> None:
+        try:
+            await hang()
+        finally:
+            raise Panic
+
+    async def returns_what_it_has_begun() -> object:
+        begun = left()
+        begun.send(None)
+        return begun
+
+    outcome = await Stand().run(returns_what_it_has_begun)
+    assert isinstance(outcome, Later)
+    assert "is an `await` missing?" in outcome.error
 
 
 # Time in which the loop stood still
