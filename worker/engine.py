@@ -155,6 +155,7 @@ class Worker(arq.Worker):
         """Claim no more, and end `main` once nothing runs; ``job_completion_wait`` bounds that."""
         self.allow_pick_jobs = False
         self._changed.set()
+        self._announced.set()  # who has never been heard of has nothing to wait for
         self.loop.call_later(self._job_completion_wait, self.give_back, context=self._own)
 
     def give_back(self, *, in_doubt: bool = False) -> None:

@@ -492,6 +492,26 @@ async def test_a_cancellation_that_gets_lost_does_not_keep_a_worker_from_stoppin
     assert len(lost) == 1
 
 
+async def test_a_worker_that_redis_has_never_heard_of_stops_at_once(
+    monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
+    beats = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def away(_: Leases, _transitions: Transitions) -> None:
+        loop.call_soon_threadsafe(beats.set)
+        raise RedisConnectionError
+
+    monkeypatch.setattr(Leases, "beat", away)
+    worker = stage.place.worker()
+    async with asyncio.timeout(4):  # what it may take to drain is 5 s
+        main = asyncio.create_task(worker.main())
+        await beats.wait()
+        worker.stop()
+        await main
+        await worker.close()
+
+
 async def test_a_lost_lease_that_has_just_been_settled_is_no_loss(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, stage: Stage
 ) -> None:
