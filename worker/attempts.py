@@ -240,6 +240,10 @@ class Attempts:
             "handler_stuck", **naming(attempt.work), stack=stack_of(attempt.task) or "unknown"
         )
 
+    def is_stuck(self, work: Work) -> bool:
+        """Whether it is this event's handler that is no longer waited for, and goes on."""
+        return any(attempt.work is work for attempt in self.stuck)
+
     def ended_late(self, attempt: Attempt) -> None:
         """A handler that nobody waited for any more has ended."""
         if attempt in self.stuck:

@@ -242,7 +242,11 @@ class Worker(arq.Worker):
     def _on_tick(self, still: float) -> None:
         attempts = self._context.pipeline.attempts
         if still > _NOTICED and self._watchdog is not None:
-            attempts.excuse(still, but=self._watchdog.take_blamed())
+            blamed = self._watchdog.take_blamed()
+            attempts.excuse(still, but=blamed)
+            if blamed is not None and attempts.is_stuck(blamed) and self.allow_pick_jobs:
+                self._leave_stuck()  # it has been charged, and goes on to take everybody's time
+                self.give_back()
         attempts.sweep()
         if self._tick is not None:
             self._tick()
@@ -292,8 +296,7 @@ class Worker(arq.Worker):
         await self._announced.wait()  # without its slots, the caps would be wrong
         while self.allow_pick_jobs:
             if self._is_mostly_stuck():
-                self._log.error("worker_stuck", stuck=self._stuck(), slots=self.max_jobs)
-                self._leave(Exit.STUCK)
+                self._leave_stuck()
                 break
             if self._free() <= 0:
                 await self._until_something_ends()
@@ -312,6 +315,10 @@ class Worker(arq.Worker):
 
     def _stuck(self) -> int:
         return len(self._context.pipeline.attempts.stuck)
+
+    def _leave_stuck(self) -> None:
+        self._log.error("worker_stuck", stuck=self._stuck(), slots=self.max_jobs)
+        self._leave(Exit.STUCK)
 
     def _is_mostly_stuck(self) -> bool:
         """Half of the slots' handlers go on for ever: their memory and time are nobody's any more.

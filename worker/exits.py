@@ -19,7 +19,7 @@ class Exit(enum.IntEnum):
     BLOCKED = 70
     """A handler kept the loop from doing anything for longer than HANDLER_TIMEOUT."""
     STUCK = 71
-    """Half of the slots' handlers went on though they were cancelled."""
+    """Half of the slots' handlers went on though they were cancelled, or one did that blocks."""
     BROKEN = 72
     """A task or a callback that a handler left ended the loop, as ``sys.exit`` does."""
     LEFT = 75

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 
 from tests.acceptance.hostile.misdeeds.overrunning import STUCK, endure
 from tests.acceptance.hostile.notes import note
-from tests.acceptance.hostile.row import Family, Order
+from tests.acceptance.hostile.row import ANY_NUMBER, HALF_STUCK, Family, Order
 from worker import Event, Organization
 
 _FOR_EVER = 10.0**9
@@ -27,6 +28,22 @@ async def swallows_for_ever_and_turns_the_loop(
     while True:
         with contextlib.suppress(BaseException):
             await asyncio.sleep(0.001)
+
+
+@family.row(
+    replace(STUCK, starts=ANY_NUMBER),  # it is soon begun again in a worker that is to end
+    stuck=0,
+    leaves=(HALF_STUCK,),
+    twice=True,
+    logs=("handler_stuck", "loop_blocked", "worker_stuck"),
+    patience=25.0,
+)
+async def computes_for_ever_and_swallows(event: Event[Order], organization: Organization) -> None:
+    """It lets the loop turn, but rarely: one such handler is enough for nobody to get on."""
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.8)
+            await asyncio.sleep(0)
 
 
 @family.row(STUCK)
