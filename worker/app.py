@@ -73,6 +73,7 @@ def run(settings: WorkerSettings, endpoints: EndpointsFile, handlers: Handlers) 
         has_ended = process.run(
             program.main, broken=program.break_off, stopped=program.note_stopped_loop
         )
+    program.has_stopped = True
     program.log.info("worker_stopped", worker=program.name)
     # A thread that a handler left would keep the process; a task that didn't end has no other way.
     program.deadline.set(_LAST_SECONDS if has_ended else 0.0)
@@ -89,6 +90,7 @@ class _Program:
     log: FilteringBoundLogger
     tracing: Tracing | None = None
     stopping: bool = False
+    has_stopped: bool = False
     exit: Exit = Exit.DRAINED
     name: str = field(default_factory=lambda: f"{socket.gethostname()}-{secrets.token_hex(3)}")
     pulse: Pulse = field(init=False)
@@ -234,6 +236,9 @@ class _Program:
         held = [] if self._worker is None else self._worker.held()
         if held:
             self._note_left(held)
+        elif not self.has_stopped:
+            self.log.error("ended_at_the_deadline", seconds=self.settings.drain + _CLOSING_SECONDS)
+            self.exit = Exit.LEFT if self.exit is Exit.DRAINED else self.exit
         return self.exit
 
     def _note_left(self, held: list[str]) -> None:

@@ -22,7 +22,7 @@ from worker.exits import Exit
 from worker.leases import Leases, Profiles
 from worker.origins import make_task, own_context
 from worker.outage import Outage
-from worker.outcomes import Later, text_of
+from worker.outcomes import Later, Released, text_of
 from worker.parting import Parting
 from worker.pipeline import AWAY
 from worker.pulse import Pulse
@@ -156,7 +156,15 @@ class Worker(arq.Worker):
         self.allow_pick_jobs = False
         self._changed.set()
         self._announced.set()  # who has never been heard of has nothing to wait for
-        self.loop.call_later(self._job_completion_wait, self.give_back, context=self._own)
+        drain = self._job_completion_wait
+        self.loop.call_later(drain, self.give_back, context=self._own)
+        self.loop.call_later(drain + _CLOSING, self._wait_no_longer, context=self._own)
+
+    def _wait_no_longer(self) -> None:
+        """Release what goes on though it was cancelled: a deploy is no reason for a suspect."""
+        for running in list(self._running.values()):
+            if isinstance(running, Work) and running.attempt is not None:
+                running.attempt.give_up(Released(in_doubt=running.in_doubt))
 
     def give_back(self, *, in_doubt: bool = False) -> None:
         """End what runs, which gives it back.
@@ -260,6 +268,7 @@ class Worker(arq.Worker):
         self, transitions: Transitions, work: Work | None, seconds: float
     ) -> None:
         """Settle for the loop what it holds, and end the process; called in the watchdog's loop."""
+        self.allow_pick_jobs = False  # should the loop wake up meanwhile
         works = [each for each in list(self._running.values()) if isinstance(each, Work)]
         try:
             async with asyncio.timeout(_CLOSING):
@@ -267,7 +276,7 @@ class Worker(arq.Worker):
                     await transitions.disown(base, lease=self._context.lease)
                 await Parting(self._context.pipeline, transitions).settle(works, work, seconds)
                 await transitions.leave(self._name)
-        except REDIS_ERRORS as exc:
+        except Exception as exc:  # noqa: BLE001  the process has to end, whatever this does
             self._log.warning("left_to_lease", jobs=len(works), error=str(exc))
         finally:
             self._leave(Exit.BLOCKED)

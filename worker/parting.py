@@ -1,6 +1,7 @@
 """Settles what a worker holds for it, when its own loop can't any more."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,7 @@ from worker.transitions import Settled, Settlement, Transitions
 from worker.work import Work
 
 _BATCH: Final = 40
+_STILL_HELD: Final = (Settled.AGAIN, Settled.CONFLICT, Settled.OVERDUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,24 @@ class Parting:
             seconds: for how long.
         """
         ends = [(work, *self._end(work, blocking, seconds)) for work in works]
+        left = await self._settle_all(ends)
+        # Its commit came too late, or was refused: it is given back like those that still run.
+        back = [(work, Released(), Settlement(work.claim, "release")) for work in left]
+        await self._settle_all(back)
+
+    async def _settle_all(self, ends: Sequence[tuple[Work, Outcome, Settlement]]) -> list[Work]:
+        """Settle and tell; answers those that are still held."""
+        left: list[Work] = []
         for start in range(0, len(ends), _BATCH):
             batch = ends[start : start + _BATCH]
             settled = await self.transitions.settle([settlement for _, _, settlement in batch])
             for (work, outcome, _), answer in zip(batch, settled, strict=True):
-                if isinstance(answer, Settled):
+                if not isinstance(answer, Settled) or answer in _STILL_HELD:
+                    left.append(work)
+                elif answer is not Settled.LOST or work.settling is None:
+                    # Else it was sent a second time: the first one has been applied.
                     self.pipeline.report.settled(work, outcome, answer, now=time.time())
+        return left
 
     def _end(self, work: Work, blocking: Work | None, seconds: float) -> tuple[Outcome, Settlement]:
         settling = work.settling
