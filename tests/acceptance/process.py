@@ -102,8 +102,10 @@ class Program:
         async for line in stream:
             async with self._changed:
                 self.text += line.decode()
+                # Python's own complaints come in pieces, which a line may follow on the same one.
+                _, start, rest = line.rpartition(b'{"timestamp":')
                 with contextlib.suppress(ValueError):
-                    self.lines.append(json.loads(line))
+                    self.lines.append(json.loads(start + rest))
                 self._changed.notify_all()
 
     async def logged(self, event: str, times: int = 1, **fields: object) -> list[dict[str, Any]]:

@@ -160,7 +160,11 @@ class Crew:
     def tail(self) -> str:
         """The end of what the last one wrote, without the good news."""
         written = self.workers[-1].text.splitlines() if self.workers else ["(nothing)"]
-        return "\n".join(line[:1000] for line in written if "event_handled" not in line)[-3000:]
+        return "\n".join(
+            line[:1000]
+            for line in written
+            if '"event_handled"' not in line and '"flood"' not in line
+        )[-3000:]
 
     async def _supervise(self) -> None:
         while len(self.workers) < _MOST_WORKERS:

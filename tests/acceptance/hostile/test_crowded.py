@@ -162,7 +162,7 @@ async def test_a_value_that_nobody_asked_for_is_said_once_a_handler(
     (line,) = [line for line in crew.lines if line["event"] == "handler_returned_value"]
     assert line["level"] == "warning"
     assert "act" in line["handler"]
-    assert "42" not in str(line)
+    assert line["value"] == "int"  # its type, and not what it was
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a pipe of a known size")
