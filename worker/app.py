@@ -178,7 +178,7 @@ class _Program:
     async def _signals(self) -> AsyncIterator[None]:
         """Drain on the first signal, leave on the second."""
         self._loop = asyncio.get_running_loop()
-        signals = Signals(self._on_signal, self._hurry)
+        signals = Signals(self._on_signal, self._hurry, self.log)
         signals.listen()
         self._listen = signals.listen
         try:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
+from structlog.typing import FilteringBoundLogger
+
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -23,11 +25,16 @@ class Signals:
     Args:
         tell: told of a signal, in the main thread, in the middle of whatever that does.
         overhear: told that there is one, in another thread; earlier or later than `tell`.
+        log: told where a handler had taken a signal.
     """
 
     def __init__(
-        self, tell: Callable[[signal.Signals, int], None], overhear: Callable[[], None]
+        self,
+        tell: Callable[[signal.Signals, int], None],
+        overhear: Callable[[], None],
+        log: FilteringBoundLogger,
     ) -> None:
+        self._log = log
         self._tell = tell
         self._overhear = overhear
         self._loop = asyncio.get_running_loop()
@@ -42,6 +49,8 @@ class Signals:
         for number in STOPPING:
             there = signal.getsignal(number)
             if there != self._heard:
+                if number in self._before:  # a moment ago it was ours
+                    self._log.warning("signal_taken_back", signal=number.name)
                 self._before.setdefault(number, there)
                 self._loop.remove_signal_handler(number)  # which would be called beside this one
                 signal.signal(number, self._heard)

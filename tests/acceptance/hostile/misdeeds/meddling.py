@@ -40,17 +40,17 @@ async def loses_stderr(event: Event[Order], organization: Organization) -> None:
     sys.stderr = None
 
 
-@family.row(HANDLED)
+@family.row(HANDLED, logs=("signal_taken_back",))
 async def ignores_sigterm(event: Event[Order], organization: Organization) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-@family.row(HANDLED)
+@family.row(HANDLED, logs=("signal_taken_back",))
 async def gives_sigterm_back_to_the_system(event: Event[Order], organization: Organization) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-@family.row(HANDLED)
+@family.row(HANDLED, logs=("signal_taken_back",))
 async def handles_sigterm_itself(event: Event[Order], organization: Organization) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
 
