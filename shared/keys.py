@@ -5,6 +5,7 @@ no colon, so a name built from it can't reach into another organization's names.
 """
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 
 ORGANIZATION_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -86,7 +87,13 @@ def job_id(organization: str, body: bytes) -> str:
 def organization_of(job: str) -> str:
     """The organization of a job, or an empty string for a job that none of ours made."""
     organization, colon, _ = job.partition(":")
-    return organization if colon and ORGANIZATION_PATTERN.fullmatch(organization) else ""
+    return organization if colon and _is_organization(organization) else ""
+
+
+@lru_cache(maxsize=1024)
+def _is_organization(text: str) -> bool:
+    """Asked once an event, and mostly of the same few."""
+    return ORGANIZATION_PATTERN.fullmatch(text) is not None
 
 
 def payload(job: str) -> str:

@@ -74,14 +74,14 @@ class LogWriter:
         threading.Thread(target=self._run, name="logs", daemon=True).start()
 
     def put(self, line: bytes) -> None:
-        """Have a line written, or lose it; never waits and never raises."""
+        """Have a line, or several, written or lost as a whole; never waits and never raises."""
         if self._forked:
             self._put_at_once(line)
             return
         with self._lock:
             size, waiting = len(line), self._put - self._written
             if waiting and waiting + size > self._most:
-                self._lose()
+                self._lose(line.count(b"\n"))
                 return
             self._losing = False
             self._put += size
@@ -119,9 +119,9 @@ class LogWriter:
         """
         self._forked = True
 
-    def _lose(self) -> None:
-        self._lost += 1
-        metrics.LOG_LINES_LOST.inc()
+    def _lose(self, lines: int) -> None:
+        self._lost += lines
+        metrics.LOG_LINES_LOST.inc(lines)
         if not self._losing:
             self._losing = True
             self._queue.append(_GAP)

@@ -89,7 +89,7 @@ class Attempt(msgspec.Struct, eq=False):
         state = self.handle.organization.state
         state.close("the handler has ended")
         forgotten = state.unawaited
-        if forgotten and isinstance(outcome, Done):  # it would be committed without that
+        if forgotten and type(outcome) is Done:  # it would be committed without that
             outcome = Later(
                 text_of(StateError(f"state.{forgotten} was not awaited before the handler ended")),
                 failed=True,

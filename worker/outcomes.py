@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, final
 
 from shared.errors import SellfernError
 
@@ -55,6 +55,7 @@ def _seconds(after: object) -> float:
     return float(seconds)  # type: ignore[arg-type]  # as above
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Done:
     """The event is handled; what the handler did to the state is committed with its mark.
@@ -70,11 +71,13 @@ DONE: Final = Done()
 """What nearly every event comes to."""
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Duplicate:
     """Another job carries this event, or has finished it."""
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Later:
     """The attempt failed; the event comes back.
@@ -92,6 +95,7 @@ class Later:
     blocked: bool = False
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """This worker can't handle the event, but another version of it may: nothing is spent.
@@ -107,6 +111,7 @@ class Waiting:
     patience: float | None
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Dead:
     """The event is buried as a dead letter.
@@ -124,6 +129,7 @@ class Dead:
     failed: bool = False
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Released:
     """The worker gives the job back, as if it had never had it.

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
@@ -12,8 +13,12 @@ from worker.outcomes import Dead, Done, Later, Outcome, Waiting
 from worker.transitions import Claim, Settled
 from worker.work import Work
 
+# Nearly every event: found without a look at a table, whose keys Python would have to hash.
+_DONE: Final = Settled.DONE
+_HANDLED: Final = "handled"
+_COUNT_HANDLED: Final = metrics.EVENTS.labels(_HANDLED)
+
 _NAMES = {
-    Settled.DONE: "handled",
     Settled.RETRIED: "retried",
     Settled.DEAD: "dead",
     Settled.DUPLICATE: "duplicate",
@@ -62,19 +67,16 @@ class Report:
             settled: what Redis made of it.
             now: seconds since the epoch.
         """
+        if settled is _DONE:
+            self._handled(work, outcome, now)
+            return
         if settled is Settled.CONFLICT:
             metrics.STATE_CONFLICTS.inc()
         if settled not in _NAMES:  # another round follows
             return
         _COUNTS[settled].inc()
-        if work.seconds and work.envelope:  # only types of the reference reach a handler
-            taken = metrics.HANDLER_DURATION.labels(work.envelope.type, _NAMES[settled])
-            taken.observe(work.seconds)
+        _observe_duration(work, _NAMES[settled])
         match settled:
-            case Settled.DONE:
-                self._handled(work, now)
-                if isinstance(outcome, Done) and outcome.returned:
-                    self._note_value(work, outcome.returned)
             case Settled.WAITING if isinstance(outcome, Waiting):
                 self._line("warning", "event_waiting", work, error=outcome.error)
             case Settled.RETRIED if isinstance(outcome, Later):
@@ -86,13 +88,17 @@ class Report:
             case _:
                 self._line("info", f"event_{_NAMES[settled]}", work)
 
-    def _handled(self, work: Work, now: float) -> None:
+    def _handled(self, work: Work, outcome: Outcome, now: float) -> None:
+        _COUNT_HANDLED.inc()
+        _observe_duration(work, _HANDLED)
         if work.delivery is not None:
             metrics.ACCEPTED_TO_HANDLED.observe(max(0.0, now - work.delivery.received_at / 1000))
         if self.handled is None:
             self._line("info", "event_handled", work)
         else:
             self.handled(*_values(work))
+        if type(outcome) is Done and outcome.returned:
+            self._note_value(work, outcome.returned)
 
     def _note_value(self, work: Work, kind: str) -> None:
         """Say once of a handler that nobody reads what it returns."""
@@ -110,6 +116,11 @@ class Report:
     def _line(self, level: str, event: str, work: Work, **fields: object) -> None:
         known = dict(zip(_FIELDS, _values(work), strict=True))
         getattr(self.log, level)(event, **known, **fields)
+
+
+def _observe_duration(work: Work, end: str) -> None:
+    if work.seconds and work.envelope:  # only types of the reference reach a handler
+        metrics.HANDLER_DURATION.labels(work.envelope.type, end).observe(work.seconds)
 
 
 def _values(work: Work) -> tuple[str, str | None, str | None, int, float]:

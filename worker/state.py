@@ -93,8 +93,9 @@ class State:
         """
         if not self._closed:
             self._closed = why
-            self.unawaited = awaiting.unawaited(self._calls)
-            self._calls.clear()
+            if self._calls:
+                self.unawaited = awaiting.unawaited(self._calls)
+                self._calls.clear()
 
     @_noted
     async def get(self, key: str, default: Any = None) -> Any:

@@ -10,7 +10,7 @@ from shared.group_commit import Tell
 from shared.job import Delivery
 from shared.sellfern.envelope import Envelope
 from worker.state import State
-from worker.transitions import Claim, Settled
+from worker.transitions import Claim, Refused, Settled
 
 if TYPE_CHECKING:  # an attempt names the work that it is for
     from worker.attempts import Attempt
@@ -46,7 +46,7 @@ class Work(msgspec.Struct, eq=False, weakref=True):
     delivery: Delivery | None
     ended: Tell[Settled]
     is_newer: bool = False
-    path: Generator[Any, Any, Settled] | None = None
+    path: Generator[Any, Any, Settled | Refused] | None = None
     envelope: Envelope | None = None
     state: State | None = None
     handler: str = ""

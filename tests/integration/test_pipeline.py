@@ -371,7 +371,7 @@ async def test_what_is_cancelled_while_its_end_is_on_its_way_has_ended(
     assert await account(redis) == NOTHING
 
 
-@pytest.mark.parametrize("step", ["_admit", "_decode", "_judge", "_handler", "_organization"])
+@pytest.mark.parametrize("step", ["_admit", "_open", "_judge", "_handler", "_organization"])
 async def test_an_error_of_our_own_is_a_failed_attempt(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace, step: str
 ) -> None:

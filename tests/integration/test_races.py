@@ -371,7 +371,8 @@ async def test_11_neither_a_crash_nor_a_lost_reply_makes_it_provable(redis: Redi
     _, other = await old.accept()
     ((claim, payload),) = await old.place.claim()
     limits = POLICY.limits
-    until = judgement.provable_until(envelope.decode(jobs.decode(payload).body), limits)
+    created = envelope.decode(jobs.decode(payload).body).created_at.timestamp()
+    until = judgement.provable_until(created, limits)
     for _ in range(2):  # the second time, since the first reply was lost
         (answer,) = await old.hand.transitions.mark([MarkRequest(claim, "evt_1", until)])
         assert isinstance(answer, Marked)

@@ -119,9 +119,17 @@ def test_a_loss_is_told_once_for_each_time(pipe: Pipe) -> None:
         for count in (2, 3):
             pipe.fill()
             for _ in range(1 + count):
-                log.put(b"0123456789")
+                log.put(b"012345678\n")
             pipe.read_until(b"lost %d\n" % count)
     assert pipe.read.count(b"lost") == 2
+
+
+def test_lines_that_come_together_are_counted_one_by_one(pipe: Pipe) -> None:
+    with writer(pipe, most=10) as log:
+        pipe.fill()
+        log.put(b"012345678\n")
+        log.put(b"a\nb\nc\n" * 2)
+        pipe.read_until(b"lost 6\n")
 
 
 def test_a_line_that_is_longer_than_what_may_wait_is_written_where_nothing_waits(

@@ -1,5 +1,6 @@
 """Log lines: what they look like, and what never shows in one."""
 
+import asyncio
 import contextlib
 import datetime as dt
 import enum
@@ -7,6 +8,7 @@ import json
 import logging
 import os
 import re
+import select
 import threading
 import uuid
 from collections.abc import Iterator
@@ -516,6 +518,40 @@ def test_a_form_bears_the_trace() -> None:
         finally:
             logs.show_trace(None)
     assert (stream.first["trace_id"], stream.first["job"]) == ("4bf9", "org_a:1")
+
+
+async def test_a_form_hands_the_lines_of_a_turn_over_together() -> None:
+    stream, form = Stream(), logs.Form("event_handled", "job")
+    with logging_to(stream):
+        form("org_a:1")
+        form("org_a:2")
+        assert stream.text == ""
+        await asyncio.sleep(0)
+        assert stream.events == ["event_handled"] * 2
+
+
+@pytest.mark.parametrize("logger", ["ours", "the library's"])
+async def test_whoever_else_logs_comes_behind_the_lines_of_a_form(logger: str) -> None:
+    stream = Stream()
+    with logging_to(stream):
+        logs.Form("event_handled", "job")("org_a:1")
+        if logger == "ours":
+            get_logger().info("later")
+        else:
+            record = logging.makeLogRecord({"msg": "later", "levelno": logging.INFO})
+            logs._StandardHandler().handle(record)
+        assert stream.events == ["event_handled", "later"]
+
+
+async def test_a_thread_that_flushes_has_the_lines_of_a_turn_written_that_does_not_end() -> None:
+    reader, end = os.pipe()
+    with os.fdopen(reader, "rb") as read, os.fdopen(end, "w") as written, logging_to(written):
+        logs.Form("event_handled", "job")("org_a:1")
+        watchdog = threading.Thread(target=logs.flush, args=(10,))
+        watchdog.start()
+        watchdog.join()  # while this loop stands still
+        assert select.select([read], [], [], 0)[0]
+        assert json.loads(os.read(read.fileno(), 4096))["job"] == "org_a:1"
 
 
 class Hanging:
