@@ -209,10 +209,10 @@ class _Program:
         if self._worker is not None:
             self._worker.stop()
 
-    def leave(self, code: Exit) -> None:
+    def leave(self, code: Exit, *, at_once: bool) -> None:
         """End the process for a reason of the worker's own; in any thread."""
         self.exit = code
-        if code is Exit.BLOCKED:  # the loop will not do it
+        if at_once:
             logs.flush(logs.LAST_SECONDS)
             os._exit(code)
         self._stop(self.settings.drain)

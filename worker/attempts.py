@@ -241,8 +241,11 @@ class Attempts:
         )
 
     def is_stuck(self, work: Work) -> bool:
-        """Whether it is this event's handler that is no longer waited for, and goes on."""
-        return any(attempt.work is work for attempt in self.stuck)
+        """Whether it is this event's handler that is no longer waited for, and goes on.
+
+        Any thread may ask.
+        """
+        return any(attempt.work is work for attempt in list(self.stuck))
 
     def ended_late(self, attempt: Attempt) -> None:
         """A handler that nobody waited for any more has ended."""

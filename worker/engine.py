@@ -18,7 +18,7 @@ from shared import job as jobs
 from shared.connection import REDIS_ERRORS
 from worker.aside import Aside
 from worker.duty import Duty
-from worker.exits import Exit
+from worker.exits import Exit, Leave
 from worker.leases import Leases, Profiles
 from worker.origins import make_task, own_context
 from worker.outage import Outage
@@ -72,7 +72,7 @@ class Worker(arq.Worker):
         profiles: caps and weights of the organizations as the endpoints file has them now.
         pulse: tells whether this worker's loop goes round.
         aside: the thread of the watchdog; without it the worker has one of its own.
-        leave: ends the process for a reason; called in any thread.
+        leave: ends the process for a reason, at once or once it has drained; called in any thread.
         tick: called a few times a second, in this worker's loop.
         options: those of ``arq.Worker``.
     """
@@ -88,7 +88,7 @@ class Worker(arq.Worker):
         profiles: Callable[[], Profiles],
         pulse: Pulse,
         aside: Aside | None = None,
-        leave: Callable[[Exit], None],
+        leave: Leave,
         tick: Callable[[], None] | None = None,
         **options: Any,
     ) -> None:
@@ -241,6 +241,7 @@ class Worker(arq.Worker):
             loop=loop,
             thread=threading.get_ident(),
             limit=self._context.pipeline.policy.handler_timeout,
+            is_stuck=self._context.pipeline.attempts.is_stuck,
             open_redis=self._open_redis,
             leave=self._leave_blocked,
             log=self._log,
@@ -250,11 +251,7 @@ class Worker(arq.Worker):
     def _on_tick(self, still: float) -> None:
         attempts = self._context.pipeline.attempts
         if still > _NOTICED and self._watchdog is not None:
-            blamed = self._watchdog.take_blamed()
-            attempts.excuse(still, but=blamed)
-            if blamed is not None and attempts.is_stuck(blamed) and self.allow_pick_jobs:
-                self._leave_stuck()  # it has been charged, and goes on to take everybody's time
-                self.give_back()
+            attempts.excuse(still, but=self._watchdog.take_blamed())
         attempts.sweep()
         if self._tick is not None:
             self._tick()
@@ -269,6 +266,10 @@ class Worker(arq.Worker):
     ) -> None:
         """Settle for the loop what it holds, and end the process; called in the watchdog's loop."""
         self.allow_pick_jobs = False  # should the loop wake up meanwhile
+        code = Exit.BLOCKED
+        if work is not None and self._context.pipeline.attempts.is_stuck(work):
+            code = Exit.STUCK
+            self._note_stuck()
         works = [each for each in list(self._running.values()) if isinstance(each, Work)]
         try:
             async with asyncio.timeout(_CLOSING):
@@ -279,7 +280,7 @@ class Worker(arq.Worker):
         except Exception as exc:  # noqa: BLE001  the process has to end, whatever this does
             self._log.warning("left_to_lease", jobs=len(works), error=str(exc))
         finally:
-            self._leave(Exit.BLOCKED)
+            self._leave(code, at_once=True)  # the loop will not do it
 
     def _lose(self, claim: Claim) -> None:
         """Somebody else has the job, or nobody: what this worker would still do is in vain."""
@@ -305,7 +306,8 @@ class Worker(arq.Worker):
         await self._announced.wait()  # without its slots, the caps would be wrong
         while self.allow_pick_jobs:
             if self._is_mostly_stuck():
-                self._leave_stuck()
+                self._note_stuck()
+                self._leave(Exit.STUCK, at_once=False)
                 break
             if self._free() <= 0:
                 await self._until_something_ends()
@@ -325,9 +327,8 @@ class Worker(arq.Worker):
     def _stuck(self) -> int:
         return len(self._context.pipeline.attempts.stuck)
 
-    def _leave_stuck(self) -> None:
+    def _note_stuck(self) -> None:
         self._log.error("worker_stuck", stuck=self._stuck(), slots=self.max_jobs)
-        self._leave(Exit.STUCK)
 
     def _is_mostly_stuck(self) -> bool:
         """Half of the slots' handlers go on for ever: their memory and time are nobody's any more.

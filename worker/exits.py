@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 _FLUSH_SECONDS: Final = 1.0
 
@@ -24,6 +24,14 @@ class Exit(enum.IntEnum):
     """A task or a callback that a handler left ended the loop, as ``sys.exit`` does."""
     LEFT = 75
     """The time for draining was over, and something was left to its lease."""
+
+
+class Leave(Protocol):
+    """Ends the process for a reason; called in any thread."""
+
+    def __call__(self, code: Exit, *, at_once: bool) -> None:
+        """End it, at once or once it has drained."""
+        ...
 
 
 class Deadline:

@@ -44,7 +44,9 @@ class Watchdog:
         thread: the id of the thread that runs it.
         limit: seconds for which one event may keep the loop until the process ends.
         open_redis: connections of this thread's own.
-        leave: called once the limit is over.
+        is_stuck: whether an event's handler goes on though it was told to end.
+        leave: called once the limit is over, and at once where what blocks is stuck: nobody gets on
+            beside it, not even to leave.
         log: told of a loop that stands still.
         announced: told of each sign of life that has reached Redis.
     """
@@ -55,6 +57,7 @@ class Watchdog:
     thread: int
     limit: float
     open_redis: Callable[[], AbstractAsyncContextManager[Redis]]
+    is_stuck: Callable[[Work], bool]
     leave: Leave
     log: FilteringBoundLogger
     announced: Callable[[], None]
@@ -121,9 +124,11 @@ class Watchdog:
             if not said:
                 said = True
                 self._say("loop_blocked", work, still)
-            if kept > self.limit and not self._has_left:
+            is_stuck = work is not None and self.is_stuck(work)
+            if (kept > self.limit or is_stuck) and not self._has_left:
                 self._has_left = True
-                self._say("worker_blocked", work, kept)
+                if not is_stuck:
+                    self._say("worker_blocked", work, kept)
                 await self.leave(transitions, work, kept)
 
     def _look_who_keeps_it(self, still: float) -> float:

@@ -1,6 +1,7 @@
 """Facts about the thread that renews leases, and that ends a worker whose loop stands still."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -139,3 +140,37 @@ async def test_a_worker_half_of_whose_slots_are_stuck_leaves(redis: Redis) -> No
         assert place.left == [Exit.STUCK]
         assert len(place.lines.of("handler_stuck")) == 2
         await drained(redis)
+
+
+async def test_one_that_is_stuck_and_blocks_is_settled_for_the_loop_which_may_never_get_to_it(
+    redis: Redis,
+) -> None:
+    goes_on, waiting = True, asyncio.Event()
+
+    async def act(event: Event[Any], _: Organization) -> None:
+        if event.id == "evt_wait":
+            await waiting.wait()
+        while goes_on:
+            with contextlib.suppress(asyncio.CancelledError):
+                time.sleep(0.3)  # noqa: ASYNC251  that is the misdeed
+                await asyncio.sleep(0)
+
+    place = place_with(redis, act, handler_timeout=1.5, stuck_after=0.5)
+    worker = place.worker()
+    pulse_of(worker)
+    (waits,) = await place.accept(body("evt_wait"))
+    async with working(worker):
+        while not worker._running:
+            await asyncio.sleep(0.01)
+        place.pipeline.ledger.post_settlement = lambda *_: None  # type: ignore[method-assign]  # never
+        (job,) = await place.accept(body("evt_stuck"))
+        try:
+            await left(place)
+        finally:
+            goes_on = False
+        assert place.left == [Exit.STUCK]
+        (stuck,) = place.lines.of("event_retried")
+        assert (stuck["job"], "didn't end" in stuck["error"]) == (job, True)
+        assert [line["job"] for line in place.lines.of("event_released")] == [waits]
+        assert len(place.lines.of("worker_stuck")) == 1
+        waiting.set()

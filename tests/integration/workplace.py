@@ -185,9 +185,13 @@ class Workplace:
             description=b"{}",
             profiles=profiles,
             pulse=Pulse(1, copy_context()),
-            leave=self.left.append,
+            leave=self._leave,
             **{**self.options(context, slots), **options},
         )
+
+    def _leave(self, code: Exit, *, at_once: bool) -> None:
+        del at_once  # this process goes on
+        self.left.append(code)
 
     def open_redis(self) -> Redis:
         """A client for another event loop."""
