@@ -11,12 +11,12 @@ from aiohttp.http import RawRequestMessage
 
 from ingress.answers import (
     BAD_REQUEST,
-    DRAINING,
     HEADERS_TOO_LARGE,
     REQUEST_TIMEOUT,
     TOO_MANY_CONNECTIONS,
     Refusal,
 )
+from ingress.last_connections import has_unread
 from ingress.settings import Limits
 from shared.logs import get_logger
 
@@ -36,6 +36,9 @@ LINGER_SECONDS: Final = 2.0
 
 LINGERING: Final = 32
 """The most connections beyond the limit that are given that time: each is an open file."""
+
+FIRST_SECONDS: Final = 1.0
+"""What a connection has to send its request when everything is to end: it was let in."""
 
 CUT_SECONDS: Final = 0.1
 """How long requests have, twice, when everything is closed; aiohttp takes 0 for no limit."""
@@ -80,7 +83,8 @@ class Connections(web.Server):
         self.open: set[Connection] = set()
         self.leaving = False
         """Whether each answer ends its connection, unless another request is behind it."""
-        self._is_stopped = False
+        self.is_stopped = False
+        """Whether a connection on which nothing comes is to end."""
         self._lingering: set[Connection] = set()
         self._all_closed: asyncio.Event | None = None
 
@@ -90,19 +94,16 @@ class Connections(web.Server):
 
     def admit(self, connection: "Connection") -> Refusal | None:
         """Take a new connection in, or say why not."""
-        if self._is_stopped:
-            return DRAINING
         if len(self.open) >= self.limits.connections:
             return TOO_MANY_CONNECTIONS
         self.open.add(connection)
         return None
 
     def stop(self) -> None:
-        """Take in no new connection, and close those on which no request is under way."""
-        self._is_stopped = True
+        """Have each connection end, once what was sent on it is answered."""
+        self.is_stopped = True
         for connection in list(self.open):
-            if connection.is_idle:
-                connection.force_close()
+            connection.leave()
 
     async def closed(self) -> None:
         """Wait until none is open."""
@@ -222,6 +223,25 @@ class Connection(web.RequestHandler):
         cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
         super().connection_made(transport)
         cast("asyncio.Task[None]", self._task_handler).add_done_callback(self._serving_ended)
+        if self._connections.is_stopped:
+            self.leave()
+
+    def leave(self) -> None:
+        """End where no request is under way, nor one on its way; an answer ends it otherwise.
+
+        What has just connected will send one in a moment. What is idle after an answer has been so
+        for a while.
+        """
+        if not self.is_idle:
+            return
+        if self._request_count and self._timer is None and not has_unread(self.transport):
+            self.force_close()
+        else:
+            self._loop.call_later(FIRST_SECONDS, self._leave_idle)
+
+    def _leave_idle(self) -> None:
+        if self.is_idle:
+            self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Final
 
 from ingress.answers import DRAINING
 from ingress.connections import Connections
 from ingress.health import Readiness
+from ingress.last_connections import let_in_the_last
 from ingress.receive import Receiver
 from ingress.settings import IngressSettings
 from ingress.site import Site
@@ -36,6 +38,7 @@ class Listener:
         self._ready = ready
         self._connections = Connections(site.answer, site, settings.limits)
         self._servers: list[asyncio.Server] = []
+        self._sockets: list[socket.socket] = []
         self.port = settings.address.port
         """The port that it listens on, once it does."""
 
@@ -46,32 +49,34 @@ class Listener:
             SettingsError: the address can't be listened on.
         """
         loop = asyncio.get_running_loop()
-        sockets = open_sockets(self._settings.address)
-        for sock in sockets:
+        self._sockets = open_sockets(self._settings.address)
+        for sock in self._sockets:
             server = await loop.create_server(self._connections, sock=sock, backlog=_BACKLOG)
             self._servers.append(server)
-        self.port = port_of(sockets)
-        _log.info("ingress_listening", host=hosts_of(sockets), port=self.port)
+        self.port = port_of(self._sockets)
+        _log.info("ingress_listening", host=hosts_of(self._sockets), port=self.port)
 
     async def drain(self) -> None:
-        """Finish the requests in flight.
+        """Finish the requests in flight, and those whose connection is there already.
 
         At first everything goes on but readiness, and answers close their connections: what was
         sent before the signal may still be on its way through the kernel, and a load balancer
-        takes its time to look elsewhere.
+        takes its time to look elsewhere. Then nobody new comes, and whoever has come is answered
+        as ever: a sender that was let in can't know that this process leaves.
         """
         settings = self._settings
         _log.info("draining", seconds=settings.drain_seconds)
         self._ready.draining = self._connections.leaving = True
         await asyncio.sleep(settings.drain_delay)
+        await let_in_the_last(self._sockets)
         self._stop_listening()
-        self._receiver.closed = DRAINING
         self._connections.stop()
         try:
             async with asyncio.timeout(settings.drain_seconds):
                 await self._connections.closed()
         except TimeoutError:
             _log.warning("drain_cut_short", connections=len(self._connections.open))
+        self._receiver.closed = DRAINING
 
     async def close(self) -> None:
         """Close what is still open, finished or not."""

@@ -17,6 +17,8 @@ _INSTALLED_BY = {
     "systemd-analyze": "the Debian package systemd",
     "openssl": "the Debian package openssl",
     "haproxy": "the Debian package haproxy",
+    "nginx": "the Debian package nginx-light",
+    "java": "the Debian package default-jre-headless",
 }
 
 

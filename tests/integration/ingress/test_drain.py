@@ -5,7 +5,9 @@ import socket
 
 import pytest
 
+from ingress.connections import FIRST_SECONDS
 from ingress.health import DRAINING, Readiness
+from ingress.last_connections import HANDSHAKE_SECONDS, let_in_the_last
 from ingress.listener import listening
 from ingress.receive import Receiver
 from ingress.settings import IngressSettings
@@ -15,6 +17,7 @@ from tests.ingress_support import (
     BODY,
     Client,
     RecordingWriter,
+    Reply,
     Running,
     ask,
     endpoints,
@@ -35,8 +38,8 @@ def is_leaving(place: Running) -> bool:
     return place.listener._connections.leaving
 
 
-def is_closed_to_deliveries(place: Running) -> bool:
-    return place.receiver.closed is not None
+def is_stopped(place: Running) -> bool:
+    return place.listener._connections.is_stopped
 
 
 async def begun(place: Running) -> "asyncio.Task[None]":
@@ -54,7 +57,7 @@ async def test_a_delivery_under_way_is_finished_and_its_connection_closed(
         await client.send(request_bytes())
         await writer.reached.wait()
         draining = await begun(place)
-        await until(lambda: is_closed_to_deliveries(place))
+        await until(lambda: is_stopped(place))
         assert not draining.done()
         writer.gate.set()
         reply = await client.reply()
@@ -71,7 +74,7 @@ async def test_a_body_that_is_still_coming_is_waited_for(writer: RecordingWriter
         await client.send(raw[:-10])
         await until(lambda: place.held > 0)
         draining = await begun(place)
-        await until(lambda: is_closed_to_deliveries(place))
+        await until(lambda: is_stopped(place))
         assert (await client.ask(raw[-10:])).status == 202
         await draining
 
@@ -124,33 +127,97 @@ async def test_requests_that_were_sent_at_once_are_all_answered_before_their_con
         draining.cancel()
 
 
-async def test_a_delivery_that_comes_too_late_is_asked_for_again(writer: RecordingWriter) -> None:
+async def test_what_comes_on_a_connection_that_was_let_in_is_answered_however_late(
+    writer: RecordingWriter,
+) -> None:
     writer.gate.clear()
     async with public_port(writer) as place, Client.to(place.port) as client:
         await client.send(request_bytes(b"1"), request_bytes(b"2"))
         await writer.reached.wait()
         draining = await begun(place)
-        await until(lambda: is_closed_to_deliveries(place))
+        await until(lambda: is_stopped(place))
         writer.gate.set()
-        assert (await client.reply()).status == 202
-        check_refusal(await client.reply(), 503, "draining")
+        assert [(await client.reply()).status for _ in "12"] == [202, 202]
         await ends(client)
         await draining
-    assert [delivery.body for delivery in writer.deliveries] == [b"1"]
+    assert [delivery.body for delivery in writer.deliveries] == [b"1", b"2"]
 
 
-async def test_a_connection_that_comes_as_the_port_closes_is_told_so(
+def connected(port: int) -> socket.socket:
+    """A connection that the system has taken, and the loop can't have seen: it stands still."""
+    return socket.create_connection(("127.0.0.1", port))
+
+
+async def answer_on(sock: socket.socket) -> Reply:
+    """What comes on a connection until its end."""
+    reader, writer = await asyncio.open_connection(sock=sock)
+    reply = await Client(reader, writer).reply()
+    assert await reader.read() == b""
+    writer.close()
+    return reply
+
+
+async def test_a_delivery_that_the_system_has_taken_as_the_port_closes_is_answered(
     writer: RecordingWriter,
 ) -> None:
-    """The system has taken it for us already, so that nobody refuses it but we."""
+    """A socket that closes resets what is in its queue: its sender could not know what became."""
+    async with public_port(writer) as place:
+        sock = connected(place.port)
+        sock.sendall(request_bytes())
+        await place.listener.drain()
+        assert (await answer_on(sock)).status == 202
+
+
+async def test_a_connection_that_the_system_has_taken_as_the_port_closes_has_time_for_its_request(
+    writer: RecordingWriter,
+) -> None:
+    async with public_port(writer) as place:
+        sock = connected(place.port)
+        draining = await begun(place)
+        await until(lambda: is_stopped(place))
+        await asyncio.sleep(FIRST_SECONDS / 10)  # what it takes through a network
+        sock.sendall(request_bytes())
+        assert (await answer_on(sock)).status == 202
+        await draining
+
+
+async def test_a_delivery_on_an_idle_connection_that_nobody_has_read_yet_is_answered(
+    writer: RecordingWriter,
+) -> None:
+    async with public_port(writer) as place:
+        sock = connected(place.port)
+        sock.sendall(request_bytes(b"1"))
+        await until(lambda: len(writer.deliveries) == 1)
+        await until(lambda: all(each.is_idle for each in connections(place)))
+        assert sock.recv(65536).startswith(b"HTTP/1.1 202")
+        place.listener._connections.leaving = True
+        sock.sendall(request_bytes(b"2"))  # while this loop stands still
+        place.listener._connections.stop()
+        assert (await answer_on(sock)).status == 202
+
+
+async def test_while_the_last_come_in_no_new_connection_is_begun(writer: RecordingWriter) -> None:
+    """Nor reset: who asks is not answered, and asks again once nobody listens."""
+    async with public_port(writer) as place:
+        last = asyncio.create_task(let_in_the_last(place.listener._sockets))
+        await asyncio.sleep(0)
+        with socket.socket() as late:
+            late.settimeout(HANDSHAKE_SECONDS / 2)
+            with pytest.raises(TimeoutError):
+                late.connect(("127.0.0.1", place.port))
+        await last
+
+
+async def test_a_connection_that_comes_in_last_and_says_nothing_ends_soon(
+    writer: RecordingWriter,
+) -> None:
     async with public_port(writer) as place:
         place.listener._connections.stop()
         async with Client.to(place.port) as client:
-            check_refusal(await client.reply(), 503, "draining")
             await ends(client)
 
 
-async def test_headers_that_are_incomplete_are_not_waited_for(writer: RecordingWriter) -> None:
+async def test_headers_that_are_incomplete_are_not_waited_for_long(writer: RecordingWriter) -> None:
     async with public_port(writer) as place, Client.to(place.port) as client:
         await client.send(request_bytes()[:20])
         await until(lambda: any(each._timer for each in connections(place)))

@@ -1,0 +1,209 @@
+"""Ingresses that are restarted one by one behind a proxy: no sender notices."""
+
+import asyncio
+import contextlib
+import getpass
+import re
+import signal
+import socket
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+from redis.asyncio import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from shared import keys
+from tests.acceptance.ingress_process import IngressProcess
+from tests.acceptance.process import SECRET, environment, until
+from tests.deploy.kubernetes_objects import DEPLOY
+from tests.tools import tool
+
+HERE: Final = Path(__file__).parent / "proxies"
+RESTARTS: Final = 8
+ENOUGH: Final = 20
+"""Deliveries that a new ingress has taken before the next restart: the proxy knows it then."""
+
+HOSTS: Final = ("127.0.0.2", "127.0.0.3")
+"""One for each ingress, as pods and containers have: so all have the ports of the configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy in front of the ingresses.
+
+    Attributes:
+        words: of its command.
+        drain_delay: how long an ingress that ends goes on listening.
+    """
+
+    words: Callable[[Path, int, "Ports"], list[str]]
+    drain_delay: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where each ingress takes deliveries, and where its probes answer."""
+
+    deliveries: int
+    admin: int
+
+
+def free_port() -> int:
+    """A port that is free on every loopback address for now."""
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))  # noqa: S104  for a moment, and nothing listens
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def haproxy(folder: Path, port: int, ports: Ports) -> list[str]:
+    """HAProxy as it is shipped, but for where it finds the ingresses: there is no DNS here."""
+    text = (DEPLOY / "proxy" / "haproxy.cfg").read_text()
+    text = text.replace("bind :8080", f"bind 127.0.0.1:{port}")
+    text = text.replace("check port 9101", f"check port {ports.admin}")
+    text = re.sub(r"resolvers container\n(    .*\n)+", "", text)
+    servers = "\n".join(
+        f"    server ingress-{number} {host}:{ports.deliveries}"
+        for number, host in enumerate(HOSTS, 1)
+    )
+    text, replaced = re.subn(r"    server-template ingress- .*", servers, text)
+    assert replaced == 1
+    configuration = folder / "haproxy.cfg"
+    configuration.write_text(text)
+    return [str(tool("haproxy")), "-db", "-f", str(configuration)]
+
+
+def nginx(folder: Path, port: int, ports: Ports) -> list[str]:
+    """nginx with lines for websockets."""
+    each = "        server {}:{} fail_timeout=1s;"
+    servers = "\n".join(each.format(host, ports.deliveries) for host in HOSTS)
+    text = (HERE / "nginx.conf").read_text()
+    filled = {
+        "@USER@": getpass.getuser(),
+        "@FOLDER@": str(folder),
+        "@PORT@": str(port),
+        "@SERVERS@": servers,
+    }
+    for name, value in filled.items():
+        text = text.replace(name, value)
+    configuration = folder / "nginx.conf"
+    configuration.write_text(text)
+    return [str(tool("nginx")), "-c", str(configuration), "-e", "stderr"]
+
+
+def _shipped_with_haproxy() -> str:
+    found = re.search(r"DRAIN_DELAY: (\S+)", (DEPLOY / "compose.yaml").read_text())
+    assert found is not None
+    return found[1]
+
+
+@contextlib.asynccontextmanager
+async def program(*words: str, stdout: int = DEVNULL) -> AsyncIterator[Process]:
+    """Any program, ended with the block."""
+    process = await asyncio.create_subprocess_exec(*words, stdin=PIPE, stdout=stdout)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def is_open(port: int) -> bool:
+    """Whether somebody listens."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+class Ingresses:
+    """Two ingresses, each at an address of its own.
+
+    Args:
+        environ: what both have.
+        ports: what both have.
+    """
+
+    def __init__(self, environ: dict[str, str], ports: Ports) -> None:
+        self._environ = environ
+        self._ports = ports
+        self._programs: dict[str, IngressProcess] = {}
+
+    async def start(self, host: str) -> None:
+        """Start the one at an address, and wait until it listens."""
+        changes = {
+            "INGRESS_HOST": host,
+            "INGRESS_PORT": str(self._ports.deliveries),
+            "INGRESS_ADMIN_HOST": host,
+            "INGRESS_ADMIN_PORT": str(self._ports.admin),
+        }
+        begun = await IngressProcess.begin("ingress", {**self._environ, **changes})
+        self._programs[host] = begun
+        await begun.logged("ingress_listening")
+
+    async def restart(self, host: str) -> None:
+        """End the one at an address as a deploy does, and start another in its place."""
+        ending = self._programs[host]
+        ending.send(signal.SIGTERM)
+        assert await ending.ended() == 0, ending.text
+        await self.start(host)
+
+    async def accepted(self, host: str) -> int:
+        """How many deliveries the one at an address has accepted."""
+        reader, writer = await asyncio.open_connection(host, self._ports.admin)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        text = (await reader.read()).decode()
+        writer.close()
+        found = re.findall(
+            r'^sellfern_ingress_requests_total\{.*outcome="accepted".*\} (\S+)$', text, re.MULTILINE
+        )
+        return int(sum(map(float, found)))
+
+    async def stop(self) -> None:
+        """End both."""
+        await asyncio.gather(*(each.stop() for each in self._programs.values()))
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        pytest.param(Proxy(haproxy, _shipped_with_haproxy()), id="haproxy"),
+        pytest.param(Proxy(nginx, "200ms"), id="nginx"),
+    ],
+)
+async def test_no_sender_notices_that_ingresses_are_restarted_one_by_one(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path, proxy: Proxy
+) -> None:
+    ports, port = Ports(free_port(), free_port()), free_port()
+    environ = environment(redis_server.url, tmp_path, DRAIN_DELAY=proxy.drain_delay)
+    ingresses = Ingresses(environ, ports)
+    url = f"http://127.0.0.1:{port}/webhooks/acme"
+    java = [str(tool("java")), "-Xshare:auto", str(HERE / "Sender.java"), url, SECRET]
+    try:
+        await asyncio.gather(*map(ingresses.start, HOSTS))
+        async with program(*proxy.words(tmp_path, port, ports)):
+            await until(lambda: is_open(port))
+            async with program(*java, stdout=PIPE) as sender:
+                for host in HOSTS * (RESTARTS // len(HOSTS)):
+
+                    async def has_work(host: str = host) -> bool:
+                        return await ingresses.accepted(host) >= ENOUGH
+
+                    await until(has_work)
+                    await ingresses.restart(host)
+                    await until(has_work)
+                said, _ = await sender.communicate(b"")
+    finally:
+        await ingresses.stop()
+    *failures, last = said.decode().splitlines()
+    assert not failures
+    accepted = int(last.removeprefix("accepted "))
+    assert accepted >= RESTARTS * ENOUGH
+    assert await redis.zcard(keys.ACCEPTED) == accepted
