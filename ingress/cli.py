@@ -31,7 +31,7 @@ from shared.display import USAGE_ERROR, escape_controls, fail, json_line, refuse
 from shared.ending import ending_at_once
 from shared.endpoints import nearest
 from shared.endpoints_file import EndpointsFile
-from shared.env_file import env_file_option
+from shared.env_file import offer_env_file
 from shared.errors import SettingsError
 from shared.findings import log_warnings, shadows, show
 from shared.in_force import print_settings, settings_option
@@ -41,7 +41,6 @@ from shared.setting_names import near_misses
 
 @click.group(invoke_without_command=True)
 @click.version_option(package_name="sellfern-webhooks")
-@env_file_option
 @click.pass_context
 def main(context: click.Context) -> None:
     """Take in Sellfern's deliveries; without a command, serve."""
@@ -166,6 +165,7 @@ def _default_url(settings: IngressSettings, endpoint_id: str) -> str:
 
 main.add_command(endpoints)
 main.add_command(reference)
+offer_env_file(main)
 
 
 def _show(answer: Answer) -> None:

@@ -116,7 +116,9 @@ def _is_coded(values: list[str]) -> bool:
     Senders write there what is no coding, such as ``UTF-8``, ``none`` or nothing at all; whether
     such a body is right, its signature tells.
     """
-    codings = (coding.strip().lower() for value in values for coding in value.split(","))
+    # A coding has no parameters; whoever writes some, as in `gzip;q=1`, means it all the same.
+    words = (word.partition(";")[0] for value in values for word in value.split(","))
+    codings = (word.strip().lower() for word in words)
     return not _INFLATED.isdisjoint(codings)
 
 

@@ -70,7 +70,7 @@ def _apply(context: click.Context, _: click.Parameter, path: Path | None) -> Non
     taken = {name: text for name, text in variables.items() if not os.environ.get(name)}
     before = dict(os.environ)
     os.environ.update(taken)
-    context.meta[_META] = dict.fromkeys(taken, path)
+    context.meta[_META] = {**context.meta.get(_META, {}), **dict.fromkeys(taken, path)}
 
     @context.call_on_close
     def restore() -> None:
@@ -79,15 +79,24 @@ def _apply(context: click.Context, _: click.Parameter, path: Path | None) -> Non
         os.environ.update({name: before[name] for name in taken if name in before})
 
 
-env_file_option = click.option(
-    "--env-file",
-    type=click.Path(path_type=Path),
-    callback=_apply,
-    expose_value=False,
-    is_eager=True,
-    help="Read variables from a file such as .env; what the environment sets comes first.",
-)
-"""The option of a program that reads its settings from a file as well."""
+def offer_env_file(command: click.Command) -> None:
+    """Let a program take ``--env-file``, before each of its commands and behind it.
+
+    Args:
+        command: the program's, once all of its commands are there.
+    """
+    command.params.append(
+        click.Option(
+            ["--env-file"],
+            type=click.Path(path_type=Path),
+            callback=_apply,
+            expose_value=False,
+            is_eager=True,
+            help="Read variables from a file such as .env; what the environment sets comes first.",
+        )
+    )
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        offer_env_file(each)
 
 
 def _value(text: str) -> str | None:

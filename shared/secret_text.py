@@ -28,11 +28,12 @@ _TEMPLATE: Final = re.compile(
     r"|\{[A-Za-z_][A-Za-z0-9_ .-]*\}"  # {x}
     r"|<.*>"  # <your-secret>
     r"|\[[A-Za-z_][A-Za-z0-9_ .-]*\]"  # [your secret]
-    r"|%[A-Za-z_][A-Za-z0-9_]*%|%\([A-Za-z_][A-Za-z0-9_]*\)s",  # %X%, %(x)s
+    r"|%[A-Za-z_][A-Za-z0-9_]*%|%\([A-Za-z_][A-Za-z0-9_]*\)s"  # %X%, %(x)s
+    r"|__[A-Za-z0-9_]+__|@@?[A-Za-z_][A-Za-z0-9_]*@@?",  # __X__, @X@
     re.DOTALL,
 )
 _EXAMPLE: Final = re.compile(
-    r".*(?:…|\.\.\.)|\*{3,}"  # whsec_…, as documentation writes it
+    r".*(?:…|\.\.\.)|(.)\1{3,}|\*{3}"  # whsec_…, as documentation writes it, or xxxx
     r"|(?:change|replace)[ _-]?(?:me|this)|to[ _-]be[ _-]replaced|placeholder"
     r"|(?:your|my|the)[ _-](?:[a-z]+[ _-])*secret(?:[ _-](?:here|goes[ _-]here))?",
     re.DOTALL | re.IGNORECASE,
@@ -44,6 +45,8 @@ _ASSIGNMENT: Final = re.compile(
     r"(?:export\s+)?[A-Z_][A-Z0-9_]*\s*=\s*[^=\s].*|export\s.*", re.DOTALL
 )
 _JSON: Final = re.compile(r"\{\s*\".*\}", re.DOTALL)
+_BEHIND: Final = re.compile(r"[,;]|\\[nrt]")
+"""What follows a value in a list, a program or an escaped text, and no secret's alphabet has."""
 _ENCODED_PREFIX: Final = "d2hzZWNf"
 """The beginning of a secret of the vendor that was encoded by base64, as Kubernetes asks for."""
 
@@ -67,6 +70,8 @@ def secret_in(text: str, *, is_free: bool) -> str:
     _refuse_template(secret)
     if _INNER.search(secret) and (not is_free or secret.startswith(_PREFIXES)):
         raise SecretDefect("a secret without white space and quotes", "one with them inside")
+    if _BEHIND.search(secret) and (not is_free or secret.startswith(_PREFIXES)):
+        raise SecretDefect("the secret alone", "one with , or ; or \\n")
     return secret
 
 

@@ -11,7 +11,7 @@ from shared import display, logs
 from shared.config import Reader
 from shared.ending import ending_at_once
 from shared.endpoints_file import EndpointsFile
-from shared.env_file import env_file_option
+from shared.env_file import offer_env_file
 from shared.errors import SettingsError
 from shared.findings import log_warnings, shadows, show
 from shared.in_force import print_settings, settings_option
@@ -35,7 +35,6 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="For machine
 
 @click.group(invoke_without_command=True)
 @click.version_option(package_name="sellfern-webhooks")
-@env_file_option
 @click.pass_context
 def main(context: click.Context) -> None:
     """Handle accepted Sellfern events; without a command, run a worker."""
@@ -126,3 +125,4 @@ def check(*, settings: bool, as_json: bool) -> None:
 main.add_command(console)
 main.add_command(dead_letters)
 main.add_command(status)
+offer_env_file(main)

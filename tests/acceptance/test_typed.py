@@ -184,9 +184,10 @@ async def test_a_check_prints_each_setting_in_force_with_its_source(
         "INGRESS_HOST": "0.0.0.0, ::",
         "LEASE_SECONDS": "",  # unset, so the file's counts
     }
-    words = (program, "--env-file", str(file), "check", "--settings")
+    from_file = ("--env-file", str(file))  # before the command or behind it
     as_json, shown = await asyncio.gather(
-        run(*words, "--json", environ=environ), run(*words, environ=environ)
+        run(program, *from_file, "check", "--settings", "--json", environ=environ),
+        run(program, "check", "--settings", *from_file, environ=environ),
     )
     rows = {row["name"]: (row["value"], row["source"]) for row in as_json.json}
     files = {source for _, source in rows.values() if source not in {"default", "environment"}}

@@ -57,6 +57,8 @@ def test_a_length_is_judged_by_its_number_however_it_is_written(length: str, cod
         (["binary"], ""),
         (["identity, identity"], ""),
         (["x-gzip"], "unsupported_encoding"),
+        (["gzip;q=1.0"], "unsupported_encoding"),
+        (["identity;q=1, br ; x"], "unsupported_encoding"),
         (["zstd"], "unsupported_encoding"),
         (["utf-8,\tGZip "], "unsupported_encoding"),
         (["identity, gzip"], "unsupported_encoding"),

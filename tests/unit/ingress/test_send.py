@@ -121,7 +121,7 @@ def test_a_delivery_cannot_be_signed_without_an_active_secret() -> None:
         ("whsec_MCacBj5RMwADCVdQsSqKrUzF", False),
         ("whsec_tiny", False),
         ("MCacBj5RMwADCVdQsSqKrUzF", True),
-        ("whsec_MCacBj5RMwADCVdQsSqKrUzF,", True),
+        ("whsec_MCacBj5RMwADCVdQsSqKrUzF!", True),
     ],
 )
 def test_a_secret_that_can_hardly_be_sellferns_is_warned_of(secret: str, *, warned: bool) -> None:

@@ -12,13 +12,17 @@ from shared.secret_text import VENDOR_SECRET, secret_in
 
 ROOT = Path(__file__).parents[3]
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
-KEYS = st.text(alphabet=ALPHABET, min_size=16, max_size=88)
+KEYS = st.text(alphabet=ALPHABET, min_size=16, max_size=88).filter(
+    lambda key: len(set(key)) > 1 and not key.startswith("__")  # as no random bytes ever come out
+)
 PADDING = st.sampled_from(["", "=", "=="])
 GENUINE = st.builds(lambda key, padding: f"whsec_{key}{padding}", KEYS, PADDING)
 PUBLIC = st.builds(lambda key, padding: f"whpk_{key}{padding}", KEYS, PADDING)
 BARE = st.builds(lambda key, padding: key + padding, KEYS, PADDING)
 """Standard Webhooks' secrets may come without what they begin with."""
-HEX = st.text(alphabet="0123456789abcdefABCDEF", min_size=32, max_size=128)
+HEX = st.text(alphabet="0123456789abcdefABCDEF", min_size=32, max_size=128).filter(
+    lambda key: len(set(key)) > 1
+)
 AROUND = st.text(alphabet=" \t\r\n\v\f\ufeff\xa0\u2028", max_size=4)
 WITHIN = st.sampled_from(" \t\n\r\"'`\xa0\u2028\x00\x1b\x7f\x85\u200b\ufeff\udcff“”")
 
@@ -39,6 +43,9 @@ SPOILT = {
     "a template": "${{{}}}",
     "a template of jinja": "{{{{ {} }}}}",
     "angle brackets": "<{}>",
+    "a list's comma": "{},",
+    "a program's end of a line": "{};",
+    "a line break that nobody has made one": "{}\\n",
 }
 TEMPLATES = [
     "${X}",
@@ -57,8 +64,12 @@ TEMPLATES = [
     "[your secret]",
     "%X%",
     "%(secret)s",
+    "__SECRET__",
+    "@SECRET@",
+    "@@secret@@",
 ]
 EXAMPLES = ["…", "...", "abc…", "***", "to_be_replaced", "CHANGE_ME", "changeme", "replace-me"]
+EXAMPLES += ["xxxxxxxx", "0000000000000000", "????"]
 EXAMPLES += ["your-secret", "your_webhook_signing_secret", "your-secret-here", "placeholder"]
 
 
@@ -89,6 +100,17 @@ def test_a_genuine_secret_with_something_beside_it_is_refused_unshown(
         with pytest.raises(SecretDefect) as caught:
             secret_in(around + form.format(secret) + around, is_free=is_free)
         assert secret not in str(caught.value)
+
+
+@given(BARE | HEX, st.sampled_from([",", ";", "\\n", "\\r\\n"]))
+def test_nor_does_anything_follow_where_the_alphabet_is_known(secret: str, behind: str) -> None:
+    with pytest.raises(SecretDefect, match="the secret alone"):
+        secret_in(secret + behind, is_free=False)
+
+
+@given(HEX, st.sampled_from([",", ";", "\\n"]))
+def test_what_people_make_up_may_end_in_anything(secret: str, behind: str) -> None:
+    assert secret_in(secret + behind, is_free=True) == secret + behind
 
 
 @given(GENUINE | PUBLIC, WITHIN, st.integers(min_value=1))
