@@ -24,8 +24,8 @@ class Duty:
     until it holds nothing, and one that has been given suspects takes nothing until these have
     ended. Both last for a while only, or a single handler that doesn't end would stop the worker
     for everybody. Each time that a while was too short the next one, of whichever worker, is twice
-    as long: Redis counts them. The longest one is longer than any handler may run, so it is never
-    too short, and what ends workers is found in the end.
+    as long: Redis counts them. The longest one is longer than a handler may run unless others
+    keep it from its time, so it is hardly ever too short: what ends workers is found in the end.
 
     Attributes:
         first: seconds of the first while.

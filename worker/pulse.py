@@ -22,6 +22,8 @@ class Pulse:
         self.limit = limit
         self._context = context
         self._seen = self._forgiven = monotonic()
+        self.before = self._seen
+        """When it ticked before the last tick; by the monotonic clock, as all here."""
         self._stood_still_until = -_A_WHILE
         self._timer: asyncio.TimerHandle | None = None
         self._then: Callable[[float], None] = _nothing
@@ -41,6 +43,11 @@ class Pulse:
         if self._timer is not None:
             self._timer.cancel()
 
+    @property
+    def last(self) -> float:
+        """When it ticked last."""
+        return self._seen
+
     def still(self) -> float:
         """Seconds since the last tick, beyond those that lie between two."""
         return self._since(max(self._seen, self._forgiven))
@@ -59,7 +66,7 @@ class Pulse:
         still = self._since(self._seen)
         if still > self.limit:
             self._stood_still_until = monotonic()
-        self._seen = monotonic()
+        self.before, self._seen = self._seen, monotonic()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self.limit / 4, self._tick, context=self._context)
         self._then(still)

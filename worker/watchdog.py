@@ -62,7 +62,7 @@ class Watchdog:
     log: FilteringBoundLogger
     announced: Callable[[], None]
     _supervisor: Supervisor = field(init=False)
-    _blamed: Work | None = field(default=None, init=False)
+    _blamed: tuple[Work | None, float] = field(default=(None, 0.0), init=False)
     _keeper: "Work | asyncio.Task[Any] | None" = field(default=None, init=False)
     _keeps_from: float = field(default=0.0, init=False)
     _has_left: bool = field(default=False, init=False)
@@ -88,8 +88,9 @@ class Watchdog:
 
     def take_blamed(self) -> Work | None:
         """The event that kept the loop from turning until now, if known; asked in the loop."""
-        blamed, self._blamed = self._blamed, None
-        return blamed
+        blamed, since = self._blamed
+        # The loop may have ticked before that was written down: then it is of a stand-still before.
+        return blamed if since == self.pulse.before else None
 
     async def _beat_forever(self, transitions: Transitions) -> None:
         """A sign of life every third of a lease, whatever Redis does."""
@@ -112,7 +113,7 @@ class Watchdog:
             await asyncio.sleep(step)
             if monotonic() - before > step + self.pulse.limit:
                 self.pulse.forgive()  # this thread stood still as well, so the process did
-            still = self.pulse.still()
+            since, still = self.pulse.last, self.pulse.still()
             kept = self._look_who_keeps_it(still)
             if still < self.pulse.limit:
                 said, counted = False, 0.0
@@ -120,7 +121,7 @@ class Watchdog:
             work = self._blocking()
             _count(work, still - counted)
             counted = still
-            self._blamed = work
+            self._blamed = (work, since)
             if not said:
                 said = True
                 self._say("loop_blocked", work, still)

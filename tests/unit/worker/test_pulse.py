@@ -40,6 +40,7 @@ async def test_the_first_tick_after_a_stand_still_tells_how_long_it_was() -> Non
     assert 0.2 < seen[1] < 5
     assert pulse.still() < LIMIT
     assert pulse.was_still  # a moment ago, so time-outs may still come of it
+    assert pulse.last - pulse.before > 0.2
 
 
 async def test_nobody_is_judged_for_a_process_that_was_suspended_but_handlers_get_that_back() -> (
