@@ -78,9 +78,6 @@ PAYLOAD_TOO_LARGE: Final = Refusal(
 UNSUPPORTED_ENCODING: Final = Refusal(
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", "a body is taken as it is signed"
 )
-DRAINING: Final = Refusal(
-    HTTPStatus.SERVICE_UNAVAILABLE, "draining", "this process is shutting down"
-)
 REDIS_AWAITED: Final = Refusal(
     HTTPStatus.SERVICE_UNAVAILABLE, "redis_awaited", "this process waits for its Redis"
 )

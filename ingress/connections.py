@@ -40,6 +40,8 @@ LINGERING: Final = 32
 FIRST_SECONDS: Final = 1.0
 """What a connection has to send its request when everything is to end: it was let in."""
 
+_A_MOMENT: Final = 0.01
+
 CUT_SECONDS: Final = 0.1
 """How long requests have, twice, when everything is closed; aiohttp takes 0 for no limit."""
 
@@ -227,20 +229,22 @@ class Connection(web.RequestHandler):
             self.leave()
 
     def leave(self) -> None:
-        """End where no request is under way, nor one on its way; an answer ends it otherwise.
+        """End where nothing is under way; an answer ends it otherwise, or a time-out.
 
-        What has just connected will send one in a moment. What is idle after an answer has been so
-        for a while.
+        What has just connected will send a request in a moment. What is idle after an answer has
+        been so for a while.
         """
-        if not self.is_idle:
-            return
-        if self._request_count and self._timer is None and not has_unread(self.transport):
-            self.force_close()
+        if self._request_count:
+            self._leave_idle()
         else:
             self._loop.call_later(FIRST_SECONDS, self._leave_idle)
 
     def _leave_idle(self) -> None:
-        if self.is_idle:
+        if not self.is_idle or self._timer is not None:
+            return
+        if has_unread(self.transport):  # it is read in the loop's next turn
+            self._loop.call_later(_A_MOMENT, self._leave_idle)
+        else:
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:

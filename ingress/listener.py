@@ -6,7 +6,6 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Final
 
-from ingress.answers import DRAINING
 from ingress.connections import Connections
 from ingress.health import Readiness
 from ingress.last_connections import let_in_the_last
@@ -76,7 +75,6 @@ class Listener:
                 await self._connections.closed()
         except TimeoutError:
             _log.warning("drain_cut_short", connections=len(self._connections.open))
-        self._receiver.closed = DRAINING
 
     async def close(self) -> None:
         """Close what is still open, finished or not."""

@@ -61,7 +61,7 @@ class Receiver:
         self.secret_use = SecretUse(endpoints)
         self.in_flight = BytesInFlight(limits.bytes_in_flight)
         self.closed: Refusal | None = None
-        """Why every delivery is turned away: the process has just begun, or is shutting down."""
+        """Why every delivery is turned away: the process has just begun."""
 
     async def receive(self, request: web.BaseRequest) -> Accepted:
         """Take one delivery in; returns once it is durable.

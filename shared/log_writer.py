@@ -73,15 +73,15 @@ class LogWriter:
         self._wake: SimpleQueue[None] = SimpleQueue()
         threading.Thread(target=self._run, name="logs", daemon=True).start()
 
-    def put(self, line: bytes) -> None:
-        """Have a line, or several, written or lost as a whole; never waits and never raises."""
+    def put(self, line: bytes, lines: int = 1) -> None:
+        """Have a line, or so many, written or lost as a whole; never waits and never raises."""
         if self._forked:
             self._put_at_once(line)
             return
         with self._lock:
             size, waiting = len(line), self._put - self._written
             if waiting and waiting + size > self._most:
-                self._lose(line.count(b"\n"))
+                self._lose(lines)
                 return
             self._losing = False
             self._put += size

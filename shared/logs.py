@@ -121,11 +121,12 @@ class _Output:
     least: int
     render: Callable[[str, Fields], bytes]
     trace_id: Callable[[], str | None] | None = None
-    put: Callable[[bytes], None]
+    put: Callable[..., None]
     writer: LogWriter | None = None
 
     def __init__(self) -> None:
         self._gathered: deque[bytes] = deque()
+        self._is_due = False
 
     def open(self, target: BinaryIO) -> None:
         """Let lines go to a stream from now on."""
@@ -157,28 +158,30 @@ class _Output:
 
     def gather(self, line: bytes) -> None:
         """Write a line with the others of this turn of the loop."""
-        if not self._gathered:
+        self._gathered.append(line)  # first: whoever hands over meanwhile takes it, or it is due
+        if not self._is_due:
+            self._is_due = True
             try:
                 asyncio.get_running_loop().call_soon(self.hand_over)
             except RuntimeError:
-                self.put(line)
-                return
-        self._gathered.append(line)
+                self.hand_over()
 
     def hand_over(self) -> None:
         """Have what is gathered written; any thread may, though the loop's goes on to gather."""
+        self._is_due = False
         lines: list[bytes] = []
         with contextlib.suppress(IndexError):  # whoever is quicker
             while True:
                 lines.append(self._gathered.popleft())
         if lines:
-            self.put(b"".join(lines))
+            self.put(b"".join(lines), len(lines))
 
     # structlog calls the method that is named after the level.
     debug = info = warning = error = critical = write
 
     def forked(self) -> None:
         self._gathered.clear()  # the parent's to write
+        self._is_due = False
         if self.writer is not None:
             self.writer.forked()
 
@@ -186,7 +189,7 @@ class _Output:
         return self.line("warning", {"event": "log_lines_lost", "count": lines})
 
 
-def _write_at_once(target: BinaryIO, line: bytes) -> None:
+def _write_at_once(target: BinaryIO, line: bytes, _lines: int = 1) -> None:
     try:
         target.write(line)
         target.flush()

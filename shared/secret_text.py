@@ -45,8 +45,8 @@ _ASSIGNMENT: Final = re.compile(
     r"(?:export\s+)?[A-Z_][A-Z0-9_]*\s*=\s*[^=\s].*|export\s.*", re.DOTALL
 )
 _JSON: Final = re.compile(r"\{\s*\".*\}", re.DOTALL)
-_BEHIND: Final = re.compile(r"[,;]|\\[nrt]")
-"""What follows a value in a list, a program or an escaped text, and no secret's alphabet has."""
+_BEHIND: Final = re.compile(r"(?:[,;]|\\[nrt])$")
+"""What follows a value in a list, a program or an escaped text, and is in no known alphabet."""
 _ENCODED_PREFIX: Final = "d2hzZWNf"
 """The beginning of a secret of the vendor that was encoded by base64, as Kubernetes asks for."""
 
@@ -71,7 +71,7 @@ def secret_in(text: str, *, is_free: bool) -> str:
     if _INNER.search(secret) and (not is_free or secret.startswith(_PREFIXES)):
         raise SecretDefect("a secret without white space and quotes", "one with them inside")
     if _BEHIND.search(secret) and (not is_free or secret.startswith(_PREFIXES)):
-        raise SecretDefect("the secret alone", "one with , or ; or \\n")
+        raise SecretDefect("the secret alone", "one with , or ; or \\n behind it")
     return secret
 
 

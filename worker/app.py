@@ -210,7 +210,7 @@ class _Program:
             self._worker.stop()
 
     def leave(self, code: Exit, *, at_once: bool) -> None:
-        """End the process for a reason of the worker's own; in any thread."""
+        """End the process for a reason of the worker's own; at once in any thread."""
         self.exit = code
         if at_once:
             logs.flush(logs.LAST_SECONDS)

@@ -72,7 +72,7 @@ class Worker(arq.Worker):
         profiles: caps and weights of the organizations as the endpoints file has them now.
         pulse: tells whether this worker's loop goes round.
         aside: the thread of the watchdog; without it the worker has one of its own.
-        leave: ends the process for a reason, at once or once it has drained; called in any thread.
+        leave: ends the process for a reason, at once or once it has drained.
         tick: called a few times a second, in this worker's loop.
         options: those of ``arq.Worker``.
     """
@@ -262,13 +262,11 @@ class Worker(arq.Worker):
             self.loop.call_soon_threadsafe(partial(call, *arguments), context=self._own)
 
     async def _leave_blocked(
-        self, transitions: Transitions, work: Work | None, seconds: float
+        self, transitions: Transitions, work: Work | None, seconds: float, code: Exit
     ) -> None:
         """Settle for the loop what it holds, and end the process; called in the watchdog's loop."""
         self.allow_pick_jobs = False  # should the loop wake up meanwhile
-        code = Exit.BLOCKED
-        if work is not None and self._context.pipeline.attempts.is_stuck(work):
-            code = Exit.STUCK
+        if code is Exit.STUCK:
             self._note_stuck()
         works = [each for each in list(self._running.values()) if isinstance(each, Work)]
         try:

@@ -27,7 +27,7 @@ class Exit(enum.IntEnum):
 
 
 class Leave(Protocol):
-    """Ends the process for a reason; called in any thread."""
+    """Ends the process for a reason: at once in any thread, else in the worker's own."""
 
     def __call__(self, code: Exit, *, at_once: bool) -> None:
         """End it, at once or once it has drained."""

@@ -124,9 +124,6 @@ class Path:
             return Released(in_doubt=work.in_doubt)
         if work.is_newer:
             return Waiting("newer_record", "a newer version wrote the payload", patience=None)
-        # Beside others it may be as innocent as they are, however often that has happened.
-        if work.claim.alone and work.claim.claims >= self.settlements.policy.max_claims:
-            return Dead("crashed", _crashed(work.claim))
         return None
 
     def _open(self, work: Work) -> Opened | Outcome:
@@ -139,6 +136,9 @@ class Path:
             return Dead("undecodable", "the payload is not a record that this version reads")
         if keys.organization_of(work.claim.job) != delivery.organization:
             return Dead("undecodable", _mislabelled(work.claim, delivery))
+        # Beside others it may be as innocent as they are, however often that has happened.
+        if work.claim.alone and work.claim.claims >= self.settlements.policy.max_claims:
+            return Dead("crashed", _crashed(work.claim))
         envelope = judgement.decode(delivery.body)
         if type(envelope) is Dead:
             return envelope
@@ -151,7 +151,7 @@ class Path:
 
     def _judge(self, work: Work, opened: Opened, marked: Marked | Refused) -> Outcome | None:
         """Why the event must not reach a handler, or ``None``."""
-        if isinstance(marked, Refused):
+        if type(marked) is Refused:
             return Later(f"mark: {marked}")
         if work.is_cancelled:
             return Released(in_doubt=work.in_doubt)
@@ -162,7 +162,8 @@ class Path:
                 return Duplicate()
             if marked.mark is Mark.LOST:
                 return Released(in_doubt=work.in_doubt)  # and is told so once more
-            work.claim.attempts = 0  # the event is revived
+            if marked.mark is Mark.REVIVED:
+                work.claim.attempts = 0
         return judgement.judge(
             opened.envelope,
             organization=opened.delivery.organization,

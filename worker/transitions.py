@@ -4,7 +4,7 @@ import enum
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, final
 
 import msgspec
 from redis.asyncio import Redis
@@ -138,6 +138,7 @@ class MarkRequest(msgspec.Struct, frozen=True, gc=False):
     provable_until: int | None = None
 
 
+@final
 class Refused(TransitionError):
     """Redis could not apply one job's transition; nothing of it was written."""
 

@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from shared import metrics
 from shared.connection import REDIS_ERRORS
 from worker.attempts import naming, place
+from worker.exits import Exit
 from worker.leases import Leases
 from worker.origins import origin_of
 from worker.outage import Outage
@@ -26,8 +27,8 @@ from worker.work import Work
 
 _MOST_FRAMES: Final = 12
 
-Leave = Callable[[Transitions, Work | None, float], Awaitable[None]]
-"""Ends the process: what blocks it, as far as that is known, and for how many seconds."""
+Leave = Callable[[Transitions, Work | None, float, Exit], Awaitable[None]]
+"""Ends the process: what blocks it, as far as that is known, for how many seconds, with what."""
 
 
 @dataclass(slots=True)
@@ -125,12 +126,17 @@ class Watchdog:
             if not said:
                 said = True
                 self._say("loop_blocked", work, still)
-            is_stuck = work is not None and self.is_stuck(work)
-            if (kept > self.limit or is_stuck) and not self._has_left:
+            code = self._why_to_leave(work, kept)
+            if code is not None and not self._has_left:
                 self._has_left = True
-                if not is_stuck:
+                if code is Exit.BLOCKED:
                     self._say("worker_blocked", work, kept)
-                await self.leave(transitions, work, kept)
+                await self.leave(transitions, work, kept, code)
+
+    def _why_to_leave(self, work: Work | None, kept: float) -> Exit | None:
+        if kept > self.pulse.limit and work is not None and self.is_stuck(work):
+            return Exit.STUCK
+        return Exit.BLOCKED if kept > self.limit else None
 
     def _look_who_keeps_it(self, still: float) -> float:
         """Seconds for which it has been the same event, or task, that keeps the loop.

@@ -52,12 +52,13 @@ class Ports:
     admin: int
 
 
-def free_port() -> int:
-    """A port that is free on every loopback address for now."""
-    with socket.socket() as listener:
-        listener.bind(("0.0.0.0", 0))  # noqa: S104  for a moment, and nothing listens
-        port: int = listener.getsockname()[1]
-        return port
+def free_ports(number: int) -> list[int]:
+    """So many ports that are free on every loopback address for now."""
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in opened:
+            each.bind(("0.0.0.0", 0))  # noqa: S104  for a moment, and nothing listens
+        return [int(each.getsockname()[1]) for each in opened]
 
 
 def haproxy(folder: Path, port: int, ports: Ports) -> list[str]:
@@ -181,7 +182,8 @@ class Ingresses:
 async def test_no_sender_notices_that_ingresses_are_restarted_one_by_one(
     redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path, proxy: Proxy
 ) -> None:
-    ports, port = Ports(free_port(), free_port()), free_port()
+    port, *own = free_ports(3)
+    ports = Ports(*own)
     environ = environment(redis_server.url, tmp_path, DRAIN_DELAY=proxy.drain_delay)
     ingresses = Ingresses(environ, ports)
     url = f"http://127.0.0.1:{port}/webhooks/acme"
@@ -190,7 +192,10 @@ async def test_no_sender_notices_that_ingresses_are_restarted_one_by_one(
         await asyncio.gather(*map(ingresses.start, HOSTS))
         async with program(*proxy.words(tmp_path, port, ports)):
             await until(lambda: is_open(port))
-            async with program(*java, stdout=PIPE) as sender:
+            async with program(*java, stdout=PIPE) as sender, asyncio.TaskGroup() as readers:
+                assert sender.stdin is not None
+                assert sender.stdout is not None
+                said = readers.create_task(sender.stdout.read())
                 for host in HOSTS * (RESTARTS // len(HOSTS)):
 
                     async def has_work(host: str = host) -> bool:
@@ -199,10 +204,10 @@ async def test_no_sender_notices_that_ingresses_are_restarted_one_by_one(
                     await until(has_work)
                     await ingresses.restart(host)
                     await until(has_work)
-                said, _ = await sender.communicate(b"")
+                sender.stdin.close()
     finally:
         await ingresses.stop()
-    *failures, last = said.decode().splitlines()
+    *failures, last = said.result().decode().splitlines()
     assert not failures
     accepted = int(last.removeprefix("accepted "))
     assert accepted >= RESTARTS * ENOUGH

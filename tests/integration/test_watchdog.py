@@ -90,6 +90,7 @@ async def test_beyond_the_limit_the_blocking_event_is_charged_and_the_others_go_
         (job,) = await place.accept(body("evt_block"))
         await left(place)
         assert place.left == [Exit.BLOCKED]
+        assert place.left_at_once
         assert place.lines.of("worker_blocked")[0]["event_id"] == "evt_block"
         waiting.set()
         raw = await redis.hget(keys.CLAIMS, job)
@@ -138,6 +139,7 @@ async def test_a_worker_half_of_whose_slots_are_stuck_leaves(redis: Redis) -> No
         finally:
             let_go.set()
         assert place.left == [Exit.STUCK]
+        assert not place.left_at_once
         assert len(place.lines.of("handler_stuck")) == 2
         await drained(redis)
 
@@ -169,8 +171,35 @@ async def test_one_that_is_stuck_and_blocks_is_settled_for_the_loop_which_may_ne
         finally:
             goes_on = False
         assert place.left == [Exit.STUCK]
+        assert place.left_at_once
         (stuck,) = place.lines.of("event_retried")
         assert (stuck["job"], "didn't end" in stuck["error"]) == (job, True)
         assert [line["job"] for line in place.lines.of("event_released")] == [waits]
         assert len(place.lines.of("worker_stuck")) == 1
         waiting.set()
+
+
+async def test_one_that_is_stuck_is_not_blamed_for_a_neighbour_that_blocks(redis: Redis) -> None:
+    goes_on = True
+
+    async def act(event: Event[Any], _: Organization) -> None:
+        if event.id == "evt_block":
+            time.sleep(0.6)  # noqa: ASYNC251  that is the misdeed
+            return
+        while goes_on:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+    place = place_with(redis, act, handler_timeout=1.5, stuck_after=0.3)
+    worker = place.worker()
+    pulse_of(worker)
+    async with working(worker):
+        await place.accept(body("evt_stuck"))
+        async with asyncio.timeout(20):
+            while not place.lines.of("handler_stuck"):
+                await asyncio.sleep(0.01)
+        await place.accept(body("evt_block"))
+        await settled(redis, 2)
+        goes_on = False
+    assert place.left == []
+    assert "evt_block" in {line["event_id"] for line in place.lines.of("loop_blocked")}

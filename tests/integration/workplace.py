@@ -108,6 +108,7 @@ class Workplace:
         self.transitions = Transitions(redis)
         self.profiles: dict[str, OrganizationProfile] = {}
         self.left: list[Exit] = []
+        self.left_at_once = False
         self.pipeline = Pipeline(
             ledger=Ledger(self.transitions, patience=1, log=self.lines.log),
             handlers=self.handlers,
@@ -190,8 +191,8 @@ class Workplace:
         )
 
     def _leave(self, code: Exit, *, at_once: bool) -> None:
-        del at_once  # this process goes on
         self.left.append(code)
+        self.left_at_once = at_once
 
     def open_redis(self) -> Redis:
         """A client for another event loop."""

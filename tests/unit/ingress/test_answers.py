@@ -24,7 +24,7 @@ REFUSALS = [
     answers.REQUEST_TIMEOUT,
     answers.PAYLOAD_TOO_LARGE,
     answers.UNSUPPORTED_ENCODING,
-    answers.DRAINING,
+    answers.REDIS_AWAITED,
     answers.BYTES_IN_FLIGHT,
     answers.TOO_MANY_CONNECTIONS,
     answers.INTERNAL_ERROR,
@@ -141,4 +141,5 @@ def test_an_error_becomes_a_refusal_with_its_code_and_sentence() -> None:
 
 
 def test_a_refusal_that_is_raised_reads_as_its_code_and_sentence() -> None:
-    assert str(Refused(answers.DRAINING)) == "draining: this process is shutting down"
+    said = "redis_awaited: this process waits for its Redis"
+    assert str(Refused(answers.REDIS_AWAITED)) == said

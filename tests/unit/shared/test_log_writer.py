@@ -128,7 +128,7 @@ def test_lines_that_come_together_are_counted_one_by_one(pipe: Pipe) -> None:
     with writer(pipe, most=10) as log:
         pipe.fill()
         log.put(b"012345678\n")
-        log.put(b"a\nb\nc\n" * 2)
+        log.put(b"a\nb\nc\n" * 2, 6)
         pipe.read_until(b"lost 6\n")
 
 
