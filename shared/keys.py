@@ -35,6 +35,7 @@ ARQ_RETRY = "arq:retry:"
 PARKED = "sellfern:parked:"
 UNREAD = "sellfern:unread:"
 EVENT = "sellfern:event:"
+REVIVALS = "sellfern:revivals:"
 STATE = "sellfern:state:"
 DEAD = "sellfern:dead:"
 DEAD_LETTER = "sellfern:dead-letter:"
@@ -71,6 +72,7 @@ _LUA_NAMES = {
     "parked": PARKED,
     "unread": UNREAD,
     "event": EVENT,
+    "revivals": REVIVALS,
     "state": STATE,
     "dead": DEAD,
     "dead_letter": DEAD_LETTER,
@@ -104,6 +106,11 @@ def payload(job: str) -> str:
 def event(organization: str, event_id: str) -> str:
     """The dedupe mark of an event."""
     return f"{EVENT}{organization}:{event_id}"
+
+
+def revivals(organization: str, event_id: str) -> str:
+    """How often redeliveries have revived an event, and when the last one did."""
+    return f"{REVIVALS}{organization}:{event_id}"
 
 
 def state(organization: str, key: str) -> str:

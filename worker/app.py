@@ -288,7 +288,7 @@ class _Program:
     # Parts
 
     def _context(self, redis: Redis) -> stock.Context:
-        transitions = Transitions(redis)
+        transitions = Transitions(redis, retention=self.settings.policy.limits.dedupe_retention)
         patience = self.settings.lease
         pipeline = Pipeline(
             ledger=Ledger(transitions, patience=patience, log=self.log, pulse=self.pulse),

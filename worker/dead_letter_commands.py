@@ -102,7 +102,7 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
     if as_json or not letters or not sys.stdout.isatty():
         display.emit(
             map(_summary, letters),
-            ["job", "died", "reason", "type", "event_id", "attempts", "error"],
+            ["job", "died", "reason", "type", "event_id", "attempts", "held", "error"],
             as_json=as_json,
             title="Dead letters",
         )
@@ -111,7 +111,8 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
     for letter in letters:
         click.secho(display.escape_controls(letter.job), bold=True)
         for line in (
-            f"{letter.reason}  died {_time(letter.died_at)}  attempts: {letter.attempts}",
+            f"{letter.reason}  died {_time(letter.died_at)}  attempts: {letter.attempts}"
+            + (f"  held redeliveries: {letter.held}" if letter.held else ""),
             f"{letter.type or '-'}  {letter.event_id or '-'}",
             letter.error,
         ):
@@ -380,6 +381,8 @@ def _summary(letter: DeadLetter) -> dict[str, object]:
         "attempts": letter.attempts,
         "received": _time(letter.received_at),
         "died": _time(letter.died_at),
+        "held": letter.held,
+        "held_at": _time(letter.held_at),
     }
 
 

@@ -43,6 +43,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
         received_at: epoch milliseconds; 0 where that can't be told.
         died_at: epoch milliseconds.
         payload: arq's payload record as it was.
+        held: redeliveries since then that were too many to revive it.
+        held_at: the last of them, epoch milliseconds; 0 without one.
+        by_hand: whether it is replayed by hand, and waits to be judged anew.
     """
 
     job: str
@@ -56,6 +59,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
     received_at: int
     died_at: int
     payload: bytes
+    held: int = 0
+    held_at: int = 0
+    by_hand: bool = False
 
     @property
     def body(self) -> bytes:
@@ -202,4 +208,7 @@ def _parse(job: str, raw: Mapping[bytes, bytes]) -> DeadLetter:
         received_at=whole(b"received_at"),
         died_at=whole(b"died_at"),
         payload=raw.get(b"payload", b""),
+        held=whole(b"held"),
+        held_at=whole(b"held_at"),
+        by_hand=b"by_hand" in raw,
     )

@@ -79,6 +79,12 @@ class Duplicate:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Held:
+    """The event is dead, and was redelivered too often, or too soon: its dead letter stays."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Later:
     """The attempt failed; the event comes back.
 
@@ -142,7 +148,7 @@ class Released:
     in_doubt: bool = False
 
 
-Outcome = Done | Duplicate | Later | Waiting | Dead | Released
+Outcome = Done | Duplicate | Held | Later | Waiting | Dead | Released
 
 
 class Cause(enum.Enum):

@@ -16,7 +16,17 @@ from shared.sellfern.reference import Reference
 from worker import judgement
 from worker.events import Event
 from worker.organization import Organization
-from worker.outcomes import Dead, Done, Duplicate, Later, Outcome, Released, Waiting, text_of
+from worker.outcomes import (
+    Dead,
+    Done,
+    Duplicate,
+    Held,
+    Later,
+    Outcome,
+    Released,
+    Waiting,
+    text_of,
+)
 from worker.registry import HandlerFunction, Handlers
 from worker.reports import Report
 from worker.settlements import Settlements
@@ -160,6 +170,8 @@ class Path:
                 self.report.conflicting(work.claim, opened.envelope)
             if marked.mark in _TAKEN:
                 return Duplicate()
+            if marked.mark is Mark.HELD:
+                return Held()
             if marked.mark is Mark.LOST:
                 return Released(in_doubt=work.in_doubt)  # and is told so once more
             if marked.mark is Mark.REVIVED:

@@ -22,6 +22,7 @@ _NAMES = {
     Settled.RETRIED: "retried",
     Settled.DEAD: "dead",
     Settled.DUPLICATE: "duplicate",
+    Settled.HELD: "held",
     Settled.RELEASED: "released",
     Settled.ABANDONED: "abandoned",
     Settled.WAITING: "waiting",
@@ -83,8 +84,8 @@ class Report:
                 self._line("warning", "event_retried", work, error=outcome.error)
             case Settled.DEAD if isinstance(outcome, Dead):
                 self._buried(work, outcome)
-            case Settled.LOST:
-                self._line("warning", "event_lost", work)
+            case Settled.LOST | Settled.HELD:
+                self._line("warning", f"event_{_NAMES[settled]}", work)
             case _:
                 self._line("info", f"event_{_NAMES[settled]}", work)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.outcomes import Dead, Done, Duplicate, Later, Outcome, Released, Waiting
+from worker.outcomes import Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
 from worker.policy import Policy
 from worker.state import State
 from worker.transitions import Settlement
@@ -49,8 +49,8 @@ class Settlements:
             case Waiting(reason=reason, patience=patience):
                 longest = None if patience is None else round(patience * 1000)
                 return Settlement(work.claim, "wait", (reason, longest))
-            case Duplicate():
-                return Settlement(work.claim, "duplicate")
+            case Duplicate() | Held():
+                return Settlement(work.claim, "hold" if outcome == Held() else "duplicate")
             case Released(in_doubt=in_doubt):
                 return Settlement(work.claim, "abandon" if in_doubt else "release")
 

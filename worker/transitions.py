@@ -31,6 +31,9 @@ _REMEMBERED: Final = 10
 LANES: Final = 2
 """Calls of ``mark``, and as many of ``settle``, that may be on their way at once."""
 
+RETENTION: Final = 7 * 86_400.0
+"""Seconds for which a mark is kept where nobody says otherwise: ``DEDUPE_RETENTION``'s default."""
+
 _CLAIMED = metrics.WORKER_BATCH.labels("claim")
 
 Answer = TypeVar("Answer", bound=enum.Enum)
@@ -101,6 +104,7 @@ class Mark(enum.Enum):
     OWN = "own"
     TAKEN_OVER = "taken-over"
     REVIVED = "revived"
+    HELD = "held"
     DUPLICATE = "duplicate"
     CONFLICTING = "conflicting"
     LOST = "lost"
@@ -113,6 +117,7 @@ class Settled(enum.Enum):
     RETRIED = "retried"
     DEAD = "dead"
     DUPLICATE = "duplicate"
+    HELD = "held"
     RELEASED = "released"
     ABANDONED = "abandoned"
     WAITING = "waiting"
@@ -174,10 +179,16 @@ _ENDS = {settled.value.encode(): settled for settled in Settled}
 
 
 class Transitions:
-    """Runs the scripts; every call is one round trip for a batch."""
+    """Runs the scripts; every call is one round trip for a batch.
 
-    def __init__(self, redis: Redis) -> None:
+    Args:
+        redis: where they run.
+        retention: seconds for which an event's mark is kept, and so is the count of its revivals.
+    """
+
+    def __init__(self, redis: Redis, *, retention: float = RETENTION) -> None:
         self._redis = redis
+        self._retention = round(retention * 1000)
         self._claims, self._reads = Wire(redis), Wire(redis)
         self._marks, self._settlements = Wire(redis, width=LANES), Wire(redis, width=LANES)
 
@@ -301,7 +312,7 @@ class Transitions:
 
     async def mark(self, requests: Sequence[MarkRequest]) -> list[Marked | Exception]:
         """Set, or find, the mark of each event id."""
-        arguments: list[str | bytes | int] = []
+        arguments: list[str | bytes | int] = [self._retention]
         for request in requests:
             until = "" if request.provable_until is None else request.provable_until
             arguments += (_name(request.claim), request.claim.token, request.event_id, until)

@@ -12,6 +12,7 @@ Name = tuple[str, str]
 """An organization's id, and the id of an event or an order of it."""
 
 _MOST_NAMED: Final = 10
+_ENDS: Final = ("handled", "duplicate", "held", "dead")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,22 +158,23 @@ def _worker_rows(plan: Plan, evidence: Evidence) -> Iterator[Row]:
 def _duplicates(evidence: Evidence) -> int:
     """Redeliveries that did no work twice, wherever that was noticed.
 
-    At the ingress (known), by a worker (duplicate), or by dying a second time of the same cause.
+    At the ingress (known), by a worker (duplicate, or held where the event is dead), or by dying a
+    second time of the same cause.
     A request that was sent again for want of an answer may be stored twice; it is none.
     """
-    counted = evidence.counters
     doubtful = max(0, evidence.stored - evidence.accepted)
-    return counted.get("known", 0) + counted.get("duplicate", 0) + _died_again(evidence) - doubtful
+    return evidence.counters.get("known", 0) + _noticed_by_worker(evidence) - doubtful
 
 
 def _duplicates_note(evidence: Evidence) -> str:
+    known, by_worker = evidence.counters.get("known", 0), _noticed_by_worker(evidence)
+    return f"at ingress {known:,}, at worker {by_worker:,}"
+
+
+def _noticed_by_worker(evidence: Evidence) -> int:
     counted = evidence.counters
-    by_worker = counted.get("duplicate", 0) + _died_again(evidence)
-    return f"at ingress {counted.get('known', 0):,}, at worker {by_worker:,}"
-
-
-def _died_again(evidence: Evidence) -> int:
-    return evidence.counters.get("dead", 0) - len(evidence.dead)
+    died_again = counted.get("dead", 0) - len(evidence.dead)
+    return counted.get("duplicate", 0) + counted.get("held", 0) + died_again
 
 
 def _kinds(ends: Mapping[Kind, str], end: str) -> str:
@@ -209,7 +211,7 @@ def _about_sources(evidence: Evidence) -> Iterator[str]:
     for what, who, answered, counted in pairs:
         if not answered <= counted <= answered + evidence.unanswered:
             yield f"the sender saw {answered:,} {what}, but {who} counted {counted:,}"
-    ended = sum(evidence.counters.get(name, 0) for name in ("handled", "duplicate", "dead"))
+    ended = sum(evidence.counters.get(name, 0) for name in _ENDS)
     taken = evidence.counters.get("accepted", 0)
     if taken != ended + evidence.waiting:
         yield (

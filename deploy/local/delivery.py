@@ -100,7 +100,7 @@ async def _figures(system: System, sender: Sender, session: ClientSession) -> Fi
         accepted=accepted,
         refused=answers.total() - accepted,
         handled=ended["handled"],
-        duplicates=ended["duplicate"],
+        duplicates=ended["duplicate"] + ended["held"],
         retried=ended["retried"],
         dead=ended["dead"],
     )

@@ -1,13 +1,15 @@
 -- mark: the SETNX of the event id, fenced by the claim's token.
 --
--- Arguments: for each job: job, token, event id, until when (ms; '' is for ever) an event without a
---   mark is one that wasn't finished. After that, the mark of a finished one may have expired.
+-- Arguments: how long the mark of a finished event is kept (ms), then for each job: job, token,
+--   event id, until when (ms; '' is for ever) an event without a mark is one that wasn't finished.
+--   After that, the mark of a finished one may have expired.
 -- Result: Redis's time (ms), then for each job one of
 --   'fresh'        there was no mark; it is pending by this job now
 --   'unprovable'   there was no mark, and it is too late to say what that means; there still is none
 --   'own'          it was pending by this job: a crash came between
 --   'taken-over'   it was pending by a job whose payload is gone; what was left of that one goes
 --   'revived'      it was dead: the record goes, the attempts start anew
+--   'held'         it is dead and stays so: redeliveries have revived it too often, or just now
 --   'duplicate'    the event is done, or pending elsewhere
 --   'conflicting'  the same, and that other job has other bytes
 --   'lost'         somebody else holds the job
@@ -19,7 +21,23 @@ local function duplicate(claim, holder)
   return holder == claim.job and 'duplicate' or 'conflicting'
 end
 
-local now = now_ms()
+local now, retention = now_ms(), ARGV[1]
+local most_revivals, shortest_pause = 20, 60000 -- times in all; ms between two of them
+
+-- Whether one more redelivery is one too many; if it isn't, it counts.
+local function must_hold(claim, mark)
+  local name = revivals_name(claim)
+  if not standing_letter(mark) then
+    redis.call('DEL', name)
+    return false
+  end
+  local number, last = string.match(redis.call('GET', name) or '', '^(%d+):(%d+)$')
+  number, last = tonumber(number) or 0, tonumber(last) or 0
+  local is_early = last <= now and now < last + shortest_pause -- Redis's clock may be set back
+  if number >= most_revivals or is_early then return true end
+  redis.call('SET', name, number + 1 .. ':' .. small_number(now), 'PX', retention)
+  return false
+end
 
 local function mark(claim, event_id, provable_until)
   local name = mark_name(claim.organization, event_id)
@@ -34,6 +52,7 @@ local function mark(claim, event_id, provable_until)
   local state, holder = string.match(raw, '^(%a+):(.*)$')
   if state == 'done' then return duplicate(claim, holder) end
   if state == 'dead' then
+    if must_hold(claim, raw) then return 'held' end
     remove_record(claim.organization, holder)
     claim.attempts = 0
     take_mark(name, claim.job)
@@ -50,7 +69,7 @@ end
 
 local function fetch()
   local jobs, names = {}, {}
-  for i = 1, #ARGV, 4 do
+  for i = 2, #ARGV, 4 do
     jobs[#jobs + 1] = ARGV[i]
     names[#names + 1] = mark_name(organization_of(ARGV[i]), ARGV[i + 2])
   end
@@ -60,7 +79,7 @@ end
 
 fetch()
 local results = { now }
-for i = 1, #ARGV, 4 do
+for i = 2, #ARGV, 4 do
   local claim = held_claim(ARGV[i], ARGV[i + 1])
   local result = 'lost'
   if claim then

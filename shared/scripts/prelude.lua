@@ -463,6 +463,24 @@ local function write_marks()
   if #taken > 0 then redis.call('MSET', unpack(taken)) end
 end
 
+-- Whoever has captured a delivery of a dead event can send it again and again. So redeliveries that
+-- revive an event are counted, "number:time of the last one (ms)", for as long as a mark is kept;
+-- a replay by hand takes the count away.
+local function revivals_name(claim)
+  return key.revivals .. claim.organization .. ':' .. claim.event_id
+end
+
+-- The name of the dead letter that a mark tells of. None where somebody has deleted it, or replays
+-- it by hand: whichever job brings the event then, it lives again.
+local function standing_letter(mark)
+  local job = string.match(mark or '', '^dead:(.*)$')
+  if not job then return nil end
+  local record = key.dead_letter .. job
+  local organization, by_hand = unpack(redis.call('HMGET', record, 'organization', 'by_hand'))
+  if not organization or by_hand then return nil end
+  return record
+end
+
 -- Most jobs have no record; asked once for a batch, it needn't be asked for each.
 local no_records = false
 

@@ -6,6 +6,7 @@
 --   retry      {delay ms, breaker, whether the handler blocked its worker's loop (or left out)}
 --   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made, breaker}
 --   duplicate  {}
+--   hold       {}: a redelivery of a dead event, one of too many; the dead letter stays
 --   release    {}: its claim doesn't count
 --   abandon    {}: its claim counts, since it may be why its worker ends
 --   wait       {why, patience ms or nil (for ever)}: this worker can't handle it, another may
@@ -13,8 +14,8 @@
 --   A handler that failed brings its organization's breaker: {consecutive failures, share of
 --   failures, ends needed for the share, cool-off ms}, 0 for what opens none; else nil.
 -- Result: for each job one of
---   'done', 'retried', 'dead', 'duplicate', 'released', 'abandoned', 'waiting', 'removed'  it left,
---                    as asked or (dead) as a duplicate
+--   'done', 'retried', 'dead', 'duplicate', 'held', 'released', 'abandoned', 'waiting', 'removed'
+--                    it left, as asked or (dead) as a duplicate
 --   'again'          its mark has changed hands: back to mark
 --   'overdue'        it has waited for long enough; it is still held: bury it
 --   'conflict'       a value that the handler read has changed: run the handler again
@@ -233,8 +234,13 @@ local function open_breaker(organization, cool_off)
   count('breaker_opened')
 end
 
+-- An event that a redelivery has revived: who has captured it could open the breaker with it.
+local function is_redelivered(claim)
+  return claim.event_id ~= '' and redis.call('EXISTS', revivals_name(claim)) == 1
+end
+
 local function handler_failed(claim, breaker)
-  if not breaker then return end
+  if not breaker or is_redelivered(claim) then return end -- the trial ends with the token
   local most_in_a_row, most_share, sample, cool_off = unpack(breaker)
   local profile = profile_of(claim.organization)
   if is_tried(claim) then return open_breaker(claim.organization, cool_off) end
@@ -304,7 +310,9 @@ end
 local function write_record(claim, details)
   local now = now_ms()
   local payload = redis.call('GET', key.job .. claim.job)
-  redis.call('HSET', key.dead_letter .. claim.job,
+  local record = key.dead_letter .. claim.job
+  if not no_records then redis.call('HDEL', record, 'by_hand', 'held', 'held_at') end
+  redis.call('HSET', record,
     'organization', claim.organization, 'endpoint', details[4], 'event_id', claim.event_id,
     'type', details[3], 'reason', details[1], 'error', details[2],
     'attempts', claim.attempts, 'claims', claims_of(claim),
@@ -351,6 +359,17 @@ function settle.duplicate(claim)
     return 'again'
   end
   return leave_as_duplicate(claim)
+end
+
+-- Unlike a duplicate it leaves the record, which may stand under the very same job.
+function settle.hold(claim)
+  local record = standing_letter(read_mark(mark_name(claim.organization, claim.event_id)))
+  if not record then return 'again' end
+  redis.call('HINCRBY', record, 'held', 1)
+  redis.call('HSET', record, 'held_at', number(now_ms()))
+  remove_job(claim)
+  count('held')
+  return 'held'
 end
 
 local function put_back(claim)

@@ -40,6 +40,8 @@ class Books:
         alone: the suspects whose last claim was, or is, alone in its worker.
         marks: of each (organization, event id) the mark.
         records: of each dead letter its event id.
+        by_hand: the jobs whose dead letter somebody has replayed, and nobody has judged since.
+        revivals: of each (organization, event id) how often redeliveries have revived it.
         applied: of each (organization, event id) how often it has changed the state.
     """
 
@@ -53,6 +55,8 @@ class Books:
     payloads: set[str] = field(default_factory=set)
     marks: dict[tuple[str, str], str] = field(default_factory=dict)
     records: dict[str, str] = field(default_factory=dict)
+    by_hand: set[str] = field(default_factory=set)
+    revivals: dict[tuple[str, str], int] = field(default_factory=dict)
     applied: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @classmethod
@@ -75,12 +79,6 @@ class Books:
                 assert job not in self.parked
                 assert keys.organization_of(job) == organization
                 self.parked[job] = organization
-        elif name.startswith(keys.EVENT):
-            self.marks[_event(name, keys.EVENT)] = value
-        elif name.startswith(f"{keys.STATE}"):
-            self.applied[_event(name.replace("applied/", ""), keys.STATE)] = int(value)
-        elif name.startswith(keys.DEAD_LETTER):
-            self.records[name.removeprefix(keys.DEAD_LETTER)] = value["event_id"]
         elif name == keys.QUEUE:
             self.queue = value
         elif name == keys.CLAIMS:
@@ -88,6 +86,21 @@ class Books:
                 found = _CLAIM.fullmatch(claim)
                 assert found, claim
                 self.tokens[job], self.claims[job] = found[1], int(found[3])
+        else:
+            self._file_event(name, value)
+
+    def _file_event(self, name: str, value: Any) -> None:
+        if name.startswith(keys.EVENT):
+            self.marks[_event(name, keys.EVENT)] = value
+        elif name.startswith(f"{keys.STATE}"):
+            self.applied[_event(name.replace("applied/", ""), keys.STATE)] = int(value)
+        elif name.startswith(keys.DEAD_LETTER):
+            job = name.removeprefix(keys.DEAD_LETTER)
+            self.records[job] = value["event_id"]
+            if "by_hand" in value:
+                self.by_hand.add(job)
+        elif name.startswith(keys.REVIVALS):
+            self.revivals[_event(name, keys.REVIVALS)] = int(value.partition(":")[0])
         else:
             assert name.startswith((keys.DEAD, *_SINGLE)), name
 

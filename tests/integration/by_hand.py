@@ -74,6 +74,18 @@ class Hand:
         """Leave it to the job that carries the event."""
         return await self._settle(claim, "duplicate", ())
 
+    async def hold(self, claim: Claim) -> Settled:
+        """Leave the event dead: this redelivery is one too many."""
+        return await self._settle(claim, "hold", ())
+
+    async def wait_a_minute(self, event_id: str = "evt_1", organization: str = "org_a") -> None:
+        """Let it be long ago that a redelivery revived the event."""
+        name = keys.revivals(organization, event_id)
+        number, _ = (await self.redis.get(name)).split(b":")
+        seconds, microseconds = await self.redis.time()
+        now = seconds * 1000 + microseconds // 1000
+        await self.redis.set(name, b"%s:%d" % (number, now - 60_000), keepttl=True)
+
     async def release(self, claim: Claim) -> Settled:
         """Give it back."""
         return await self._settle(claim, "release", ())

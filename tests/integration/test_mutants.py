@@ -10,6 +10,7 @@ from shared import scripts
 from tests.conftest import StartRedis
 from tests.integration import test_claim as claims
 from tests.integration import test_races as races
+from tests.integration import test_redelivered as redelivered
 from tests.integration import test_suspects as suspects
 from tests.integration.by_hand import Hand
 from tests.integration.test_transition_properties import take_steps
@@ -40,6 +41,10 @@ UNFENCED: dict[str, tuple[tuple[str, str, str], Race]] = {
     "duplicate": (
         unfenced("duplicate"),
         races.test_7_a_duplicate_that_was_revived_is_not_removed_by_its_first_holder,
+    ),
+    "hold": (
+        unfenced("hold"),
+        redelivered.test_who_lost_the_lease_holds_nothing_back,
     ),
     "release": (unfenced("release"), races.test_9_who_lost_the_lease_gives_nothing_back),
     "mark": (("mark", HELD, ANYBODYS), claims.test_who_lost_the_lease_marks_nothing),

@@ -46,8 +46,9 @@ IN_ORDER = "org_one"
 """Its cap is 1 from the beginning to the end, and its weight makes for fractions."""
 WEIGHT = 4.0
 ORGANIZATIONS = ("org_a", "org_b", IN_ORDER)
-VERBS = ("done", "retry", "block", "dead", "duplicate", "release", "abandon")
+VERBS = ("done", "retry", "block", "dead", "duplicate", "hold", "release", "abandon")
 """Those of the script; to block is to retry, too."""
+LEAVES_BY = {Mark.DUPLICATE: "duplicate", Mark.CONFLICTING: "duplicate", Mark.HELD: "hold"}
 BREAKER = Breaker(failures=3, cool_off=LATER)
 FAR = 2**62
 
@@ -281,7 +282,16 @@ class Machine(RuleBasedStateMachine):
         assert isinstance(answer, Marked)
         assert (answer.mark is Mark.LOST) is not held
         self.unless_held(held)
+        if answer.mark is Mark.HELD:
+            self.is_one_too_many(self.event(claim.job))
         return answer.mark
+
+    def is_one_too_many(self, event: tuple[str, str]) -> None:
+        """Its letter stands, nobody has replayed it, and it has been revived before."""
+        state, _, job = self.books.marks[event].partition(":")
+        assert state == "dead"
+        assert job in self.books.records.keys() - self.books.by_hand
+        assert self.books.revivals[event] > 0
 
     def unless_held(self, held: bool) -> None:  # noqa: FBT001  # a fact, not an option
         """The one rule: without the token nothing at all has changed."""
@@ -349,8 +359,7 @@ class Machine(RuleBasedStateMachine):
             mark = self.marked(claim)
             if mark is Mark.LOST:
                 return
-            verb = "duplicate" if mark in (Mark.DUPLICATE, Mark.CONFLICTING) else "done"
-            if self.settled(claim, verb, failed=False) is not Settled.AGAIN:
+            if self.settled(claim, LEAVES_BY.get(mark, "done"), failed=False) is not Settled.AGAIN:
                 return
         raise AssertionError("its mark keeps changing hands")
 
@@ -415,8 +424,17 @@ class Machine(RuleBasedStateMachine):
         known = job in self.books.payloads
         answer = self.run(revival.replay_one(self.redis, job))
         assert answer == ("known" if known else "queued")
+        assert job in self.look().by_hand
         if not known:
             self.order.pop(job, None)
+
+    @precondition(lambda self: self.books.revivals)
+    @rule(number=st.sampled_from((0, 18)))
+    def a_minute_passes(self, number: int) -> None:
+        """The next redelivery may revive its event, unless that has been done 20 times."""
+        for (organization, event_id), revived in self.books.revivals.items():
+            text = f"{min(20, revived + number)}:0"
+            self.run(self.redis.set(keys.revivals(organization, event_id), text, xx=True))
 
     @precondition(lambda self: self.books.records)
     @rule(place=places)

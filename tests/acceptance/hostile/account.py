@@ -33,6 +33,7 @@ _OUTCOMES: Final = frozenset(
         "retried",
         "dead",
         "duplicate",
+        "held",
         "released",
         "abandoned",
         "waiting",
@@ -237,7 +238,7 @@ class Case:
         got = {
             name: number
             for name, number in counted.items()
-            if number and (name in wanted or name.startswith(("dead", "duplicate")))
+            if number and (name in wanted or name.startswith(("dead", "duplicate", "held")))
         }
         assert got == {name: n for name, n in wanted.items() if n}, self._story(f"counted {got}")
         if not self.row.twice and not self.row.leaves:

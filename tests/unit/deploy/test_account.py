@@ -107,13 +107,13 @@ def test_it_balances_when_everything_went_as_it_must() -> None:
 
 
 def test_it_balances_wherever_duplicates_were_noticed() -> None:
-    """At the ingress, by a worker, or when a dead event was revived and died again."""
+    """At the ingress, by a worker, or of a dead event: held, or revived and dead again."""
     before = ideal()
     here = dict.fromkeys(before.answers, ACCEPTED) | {
         number: code for number, code in before.answers.items() if code not in {ACCEPTED, KNOWN}
     }
     known = before.counters["known"]
-    moved = counted(before, accepted=known, known=-known, duplicate=known - 3, dead=3)
+    moved = counted(before, accepted=known, known=-known, duplicate=known - 3, dead=2, held=1)
     seen = dict(Counter(here.values()))
     assert drawn_up(answers=here, ingress=seen, counters=moved).balances
 
