@@ -3,6 +3,7 @@
 import asyncio
 import io
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from shared import job as jobs
 from shared import keys
 from tests.acceptance.ingress_process import IngressProcess, ingress
-from tests.acceptance.process import ROOT, environment, until
+from tests.acceptance.process import ROOT, Ended, environment, run_command, until
 from tests.acceptance.worker_process import running
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import body
@@ -127,3 +128,63 @@ async def test_an_event_whose_handler_only_new_workers_have_waits_for_one(
             await old.logged("event_waiting")
         async with running(environ):
             await all_handled(redis, 1)
+
+
+async def commanded(folder: Path, environ: dict[str, str], *words: str) -> Ended:
+    """Run a command of the version in that folder."""
+    command = (sys.executable, "-m", "worker", "dead-letters", *words)
+    ended = await run_command(*command, environ=environ, folder=folder)
+    assert ended.code == 0, ended.stderr
+    return ended
+
+
+async def bury_and_hold(redis: Redis, environ: dict[str, str], signed: bytes) -> None:
+    """Let an event die, be revived once by a redelivery, and be held once."""
+    async with ingress(environ) as receiver, running(environ) as (worker,):
+        for event, times in (("event_dead", 1), ("event_dead", 2), ("event_held", 1)):
+            assert (await receiver.deliver(signed)).status == 202
+            await worker.logged(event, times=times)
+
+            async def is_gone() -> bool:
+                return await account(redis) == NOTHING
+
+            await until(is_gone)
+
+
+async def test_an_earlier_version_reads_and_replays_a_letter_that_was_held(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path, earlier: Path
+) -> None:
+    """And what it leaves, this version goes on with."""
+    environ = environment(redis_server.url, tmp_path, MAX_ATTEMPTS="1")
+    signed = body("evt_1", data={"act": "reject"})
+    job = keys.job_id("org_a", signed)
+    await bury_and_hold(redis, environ, signed)
+    shown = await commanded(earlier, environ, "show", job, "--json")
+    assert (shown.json[0]["reason"], shown.json[0]["attempts"]) == ("rejected", 1)
+
+    async with running(environ, folder=earlier) as (before,):
+        await commanded(ROOT, environ, "replay", job, "--yes")
+        await before.logged("event_dead")
+        await commanded(earlier, environ, "replay", job, "--yes")
+        await before.logged("event_dead", times=2)
+    async with running(environ) as (now,):
+        await commanded(ROOT, environ, "replay", job, "--yes")
+        await now.logged("event_dead")
+    (letter,) = (await commanded(ROOT, environ, "list", "--json")).json
+    assert (letter["job"], letter["held"]) == (job, 0)
+
+
+async def test_a_redelivery_that_an_earlier_worker_takes_over_runs_as_ever(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path, earlier: Path
+) -> None:
+    environ = environment(redis_server.url, tmp_path, MAX_ATTEMPTS="1")
+    signed = body("evt_1", data={"act": "reject"})
+    await bury_and_hold(redis, environ, signed)
+    async with ingress(environ) as receiver:
+        async with running(environ, folder=earlier) as (before,):
+            assert (await receiver.deliver(signed)).status == 202
+            await before.logged("event_dead")
+        async with running(environ) as (now,):
+            assert (await receiver.deliver(signed)).status == 202
+            await now.logged("event_held")
+    assert await account(redis) == NOTHING
