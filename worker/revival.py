@@ -31,7 +31,7 @@ class Progress:
 
     Attributes:
         queued: given another life.
-        known: waiting already, so left as they are.
+        known: waiting already, by a redelivery or a replay; they pass as replays.
         absent: gone since they were listed.
         unprovable: skipped, since only ``force`` runs them.
         died_again: of those queued, as far as is known.
@@ -78,7 +78,7 @@ class Replay:
     """One run over a selection of dead letters.
 
     It can be interrupted anywhere and run again: each dead letter is moved in one step, and one
-    that waits already is left alone.
+    that waits already keeps its place.
 
     Attributes:
         redis: where they are.
@@ -153,7 +153,10 @@ class Replay:
 
 
 async def replay_one(redis: Redis, job: str) -> str:
-    """Give one dead letter another life: ``queued``, ``known`` or ``absent``."""
+    """Give one dead letter another life: ``queued``, ``known`` or ``absent``.
+
+    One that is known waits already, as a redelivery perhaps, and isn't held any more.
+    """
     answer: bytes = await _REPLAY(redis, _raw(job))
     return answer.decode()
 

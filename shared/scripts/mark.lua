@@ -27,7 +27,7 @@ local most_revivals, shortest_pause = 20, 60000 -- times in all; ms between two 
 -- Whether one more redelivery is one too many; if it isn't, it counts.
 local function must_hold(claim, mark)
   local name = revivals_name(claim)
-  if not standing_letter(mark) then
+  if not standing_letter(claim, mark) then
     redis.call('DEL', name)
     return false
   end

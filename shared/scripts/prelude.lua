@@ -470,15 +470,18 @@ local function revivals_name(claim)
   return key.revivals .. claim.organization .. ':' .. claim.event_id
 end
 
--- The name of the dead letter that a mark tells of. None where somebody has deleted it, or replays
--- it by hand: whichever job brings the event then, it lives again.
-local function standing_letter(mark)
+local function is_by_hand(job)
+  return redis.call('HEXISTS', key.dead_letter .. job, 'by_hand') == 1
+end
+
+-- The dead letter, by its name, that is reason enough to leave the claim's event dead, since its
+-- mark tells of it. None where somebody has deleted it, or replays it by hand (whichever job brings
+-- the event then, it lives again), or replays another letter that the job itself has left.
+local function standing_letter(claim, mark)
   local job = string.match(mark or '', '^dead:(.*)$')
-  if not job then return nil end
+  if not job or is_by_hand(job) or is_by_hand(claim.job) then return nil end
   local record = key.dead_letter .. job
-  local organization, by_hand = unpack(redis.call('HMGET', record, 'organization', 'by_hand'))
-  if not organization or by_hand then return nil end
-  return record
+  return redis.call('EXISTS', record) == 1 and record or nil
 end
 
 -- Most jobs have no record; asked once for a batch, it needn't be asked for each.

@@ -363,7 +363,8 @@ end
 
 -- Unlike a duplicate it leaves the record, which may stand under the very same job.
 function settle.hold(claim)
-  local record = standing_letter(read_mark(mark_name(claim.organization, claim.event_id)))
+  local mark = read_mark(mark_name(claim.organization, claim.event_id))
+  local record = standing_letter(claim, mark)
   if not record then return 'again' end
   redis.call('HINCRBY', record, 'held', 1)
   redis.call('HSET', record, 'held_at', number(now_ms()))

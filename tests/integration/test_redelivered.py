@@ -160,6 +160,25 @@ async def test_a_replay_after_a_redelivery_was_held_runs_and_begins_the_count_an
     assert await redis.get(keys.revivals("org_a", "evt_1")) is not None
 
 
+async def test_a_replay_of_another_letter_of_that_event_is_not_held(
+    redis: Redis, hand: Hand
+) -> None:
+    """J's workers went away before its event was known; then K brought the event, and died."""
+    (job,) = await enqueued(redis, J)
+    assert await hand.dead(await hand.claim_only(job), "crashed") is Settled.DEAD
+    other = await buried(hand, K)
+    await revive(hand, K)
+    again = await redelivered(hand)
+    assert await hand.mark(again) is Mark.HELD
+    assert await hand.hold(again) is Settled.HELD
+    assert await dead_letters(redis) == {job, other}
+    assert await hand.replay(job) == "queued"
+    replayed = await hand.claim_only(job)
+    assert await hand.mark(replayed) is Mark.REVIVED
+    assert await hand.done(replayed) is Settled.DONE
+    await handled_once(redis, hand, job)
+
+
 async def test_a_redelivery_while_its_replay_waits_is_not_held(redis: Redis, hand: Hand) -> None:
     """Whichever comes first carries the event; the other leaves, and no record stays."""
     job, claim = await holding(hand)

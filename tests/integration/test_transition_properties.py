@@ -283,14 +283,16 @@ class Machine(RuleBasedStateMachine):
         assert (answer.mark is Mark.LOST) is not held
         self.unless_held(held)
         if answer.mark is Mark.HELD:
-            self.is_one_too_many(self.event(claim.job))
+            self.is_one_too_many(claim.job)
         return answer.mark
 
-    def is_one_too_many(self, event: tuple[str, str]) -> None:
-        """Its letter stands, nobody has replayed it, and it has been revived before."""
-        state, _, job = self.books.marks[event].partition(":")
+    def is_one_too_many(self, job: str) -> None:
+        """Its event's letter stands, nobody has replayed it, and it has been revived before."""
+        event = self.event(job)
+        state, _, holder = self.books.marks[event].partition(":")
         assert state == "dead"
-        assert job in self.books.records.keys() - self.books.by_hand
+        assert holder in self.books.records
+        assert self.books.by_hand.isdisjoint({holder, job})
         assert self.books.revivals[event] > 0
 
     def unless_held(self, held: bool) -> None:  # noqa: FBT001  # a fact, not an option
