@@ -160,6 +160,7 @@ NOBODYS = [
     ("ACL", "LIST"),
     ("ACL", "SETUSER", "ingress", "+@all"),
     ("KEYS", "*"),
+    ("RANDOMKEY",),
     ("FLUSHALL",),
     ("FLUSHDB",),
     ("SHUTDOWN",),
@@ -218,8 +219,6 @@ async def test_no_user_may_do_what_no_program_does(
         ("SET", keys.event("org_a", "evt_1"), "done:x"),
         ("SET", keys.SLOTS, "1"),
         ("HSET", keys.WORKERS, "w", "x"),
-        ("SCAN", "0"),
-        ("RANDOMKEY",),
         ("BLPOP", keys.WAKE, "0"),
         ("LRANGE", keys.WAKE, "0", "-1"),
     ],
@@ -247,6 +246,22 @@ async def test_an_operator_reads_state_and_writes_none(
     async with server.client_of("operator") as redis:
         assert await redis.get(STATE) == b"a state"
         assert await refused(redis, *command)
+
+
+@pytest.mark.parametrize("user", ["ingress", "worker"])
+@pytest.mark.parametrize(
+    "command", [("SCAN", "0"), ("EVAL", "return redis.call('SCAN', '0')", "0")], ids=" ".join
+)
+async def test_no_program_lists_the_names_of_keys(
+    server: DeployedRedis, user: str, command: tuple[str, ...]
+) -> None:
+    async with server.client_of(user) as redis:
+        assert await refused(redis, *command)
+
+
+async def test_an_operator_lists_the_names_of_keys(server: DeployedRedis) -> None:
+    async with server.client_of("operator") as redis:
+        assert {name async for name in redis.scan_iter(match=STATE)} == {STATE.encode()}
 
 
 async def test_nobody_comes_in_without_a_password(server: DeployedRedis) -> None:
