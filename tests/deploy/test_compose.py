@@ -70,6 +70,7 @@ def test_every_service_is_confined(compose: Any) -> None:
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["ulimits"] == {"core": 0}, name
 
 
 def test_no_program_knows_another_ones_password(compose: Any, secrets: Path) -> None:

@@ -1,6 +1,7 @@
 """The container image: linted, made of what is there, well when its program is."""
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
@@ -51,6 +52,21 @@ def test_it_runs_as_nobody_in_particular_and_keeps_to_the_programs_ports() -> No
     ports = {ingress.address.port, ingress.admin.port, worker.admin.port}
     assert {str(port) for port in ports} < set(exposed.split())
     assert f'"/app/healthy.py", "{ingress.admin.port}"' in last
+
+
+def test_a_program_in_it_dumps_no_memory_and_is_the_first_process() -> None:
+    (words,) = re.findall(r"^ENTRYPOINT (.+)$", DOCKERFILE, re.MULTILINE)
+    tells = (
+        "import os, resource, sys;"
+        "print(os.getpid(), resource.getrlimit(resource.RLIMIT_CORE), sys.argv[1:])"
+    )
+    with subprocess.Popen(
+        [*json.loads(words), sys.executable, "-c", tells, "two words"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as started:
+        said, _ = started.communicate()
+    assert said == f"{started.pid} (0, 0) ['two words']\n"
 
 
 def test_the_wheel_holds_every_file_that_the_programs_read(tmp_path: Path) -> None:

@@ -48,6 +48,11 @@ def test_a_unit_is_confined(unit: Path) -> None:
     assert float(exposure) <= MOST_EXPOSED
 
 
+def test_no_unit_leaves_its_memory_on_the_disk(unit: Path) -> None:
+    """Systemd takes the last value of a limit."""
+    assert re.findall(r"^LimitCORE=(.*)$", unit.read_text(), re.MULTILINE) == ["0"]
+
+
 def test_each_program_has_a_unit_that_outlasts_its_drain() -> None:
     text = {path.name: path.read_text() for path in UNITS}
     assert text.keys() == {
