@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -107,6 +108,52 @@ def test_each_program_has_what_selects_it(objects: Objects) -> None:
     for name in ("sellfern-ingress", "sellfern-console", "sellfern-redis"):
         selector = objects.one("Service", name)["spec"]["selector"]
         assert selector.items() <= objects.pods()[name]["metadata"]["labels"].items()
+
+
+METADATA = ("169.254.169.254", "fd00:ec2::254", "fd20:ce::254")
+"""Where Amazon, Google and Azure tell a node's credentials to whoever asks from it."""
+
+
+@pytest.mark.parametrize("address", METADATA)
+def test_no_pod_reaches_the_metadata_of_its_node(objects: Objects, address: str) -> None:
+    for name in (*PROGRAMS, "sellfern-redis"):
+        assert not may_reach(objects, name, address, 80), name
+        assert not may_reach(objects, name, address, 443), name
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7", "169.254.169.253"])
+def test_a_worker_reaches_what_handlers_call(objects: Objects, address: str) -> None:
+    assert may_reach(objects, "sellfern-worker", address, 443)
+    assert not may_reach(objects, "sellfern-ingress", address, 443)
+
+
+def test_a_worker_reaches_every_pod(objects: Objects) -> None:
+    rules = objects.one("NetworkPolicy", "sellfern-worker")["spec"]["egress"]
+    assert {"to": [{"namespaceSelector": {}}]} in rules
+
+
+def may_reach(objects: Objects, name: str, address: str, port: int) -> bool:
+    """Whether a program's policy lets it out to an address that is no pod's."""
+    spec = objects.one("NetworkPolicy", name)["spec"]
+    assert "Egress" in spec["policyTypes"]
+    return any(lets_out(rule, address, port) for rule in spec["egress"])
+
+
+def lets_out(rule: Any, address: str, port: int) -> bool:
+    """Whether one rule does: one without ports is for all, one without peers to anywhere."""
+    ports = [each["port"] for each in rule.get("ports", [])]
+    peers = rule.get("to")
+    is_there = peers is None or any(has(each.get("ipBlock"), address) for each in peers)
+    return is_there and (not ports or port in ports)
+
+
+def has(block: Any, address: str) -> bool:
+    """Whether an address is in a block, and in none of its exceptions."""
+    where = ip_address(address)
+    return block is not None and (
+        where in ip_network(block["cidr"])
+        and not any(where in ip_network(each) for each in block.get("except", []))
+    )
 
 
 def test_every_secret_and_configuration_that_a_pod_names_is_there(objects: Objects) -> None:
