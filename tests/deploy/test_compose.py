@@ -65,6 +65,16 @@ def test_only_deliveries_can_be_reached_from_elsewhere(compose: Any) -> None:
             assert port.startswith("127.0.0.1:"), name
 
 
+def test_who_asks_an_admin_port_reaches_it_and_it_is_published_nowhere(compose: Any) -> None:
+    """The proxy and Prometheus ask over the network that Compose makes."""
+    services = compose["services"]
+    ingress = IngressSettings.from_environ(_environ(services["ingress"]))
+    worker = WorkerSettings.from_mapping(_environ(services["worker"]))
+    everywhere = ("0.0.0.0", "::")  # noqa: S104  # inside that network
+    assert ingress.admin.hosts == worker.admin.hosts == everywhere
+    assert not any("ports" in services[name] for name in ("ingress", "worker"))
+
+
 def test_every_service_is_confined(compose: Any) -> None:
     for name, service in compose["services"].items():
         assert service["read_only"], name

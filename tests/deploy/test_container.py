@@ -46,8 +46,8 @@ def test_it_runs_as_nobody_in_particular_and_keeps_to_the_programs_ports() -> No
     pairs = re.findall(r"([A-Z_]+)=([^\s\\]+)", last.split("ENV ")[1].split("\n\n")[0])
     environ = dict(pairs)
     ingress, worker = IngressSettings.from_environ(environ), WorkerSettings.from_mapping(environ)
-    for address in (ingress.address, ingress.admin, worker.admin):
-        assert address.hosts == ("0.0.0.0", "::")  # noqa: S104  # both families
+    assert ingress.address.hosts == ("0.0.0.0", "::")  # noqa: S104  # both families
+    assert ingress.admin.hosts == worker.admin.hosts == ("127.0.0.1",)
     (exposed,) = re.findall(r"^EXPOSE (.+)$", last, re.MULTILINE)
     ports = {ingress.address.port, ingress.admin.port, worker.admin.port}
     assert {str(port) for port in ports} < set(exposed.split())

@@ -14,6 +14,7 @@ from tests.deploy.metric_names import unknown_metrics
 from tests.tools import tool
 from worker.settings import WorkerSettings
 
+POD = "10.1.2.3"
 PROGRAMS = ("sellfern-ingress", "sellfern-worker", "sellfern-console")
 
 
@@ -37,13 +38,34 @@ def test_every_object_is_valid_by_its_schema(objects: Objects, version: str) -> 
 
 
 def environ(objects: Objects, name: str) -> dict[str, str]:
-    """The variables of a container, with something in the place of secrets."""
+    """The variables of a container, with something in the place of secrets and addresses."""
     container = objects.container(name)
     settings = next(each for each in objects.names("ConfigMap") if "settings" in each)
     found = dict(objects.one("ConfigMap", settings)["data"])
     for variable in container.get("env", []):
-        found[variable["name"]] = variable.get("value", "redis://h")
+        source = variable.get("valueFrom", {})
+        known = POD if "fieldRef" in source else "redis://h"
+        found[variable["name"]] = variable.get("value", known).replace("$(POD_IP)", POD)
     return found
+
+
+@pytest.mark.parametrize(("program", "prefix"), [("ingress", "INGRESS"), ("worker", "WORKER")])
+def test_an_admin_port_is_at_the_pods_address_and_on_loopback(
+    objects: Objects, program: str, prefix: str
+) -> None:
+    """A `$(NAME)` is filled in only from what stands before it."""
+    name = f"sellfern-{program}"
+    listed = [each["name"] for each in objects.container(name)["env"]]
+    assert listed.index("POD_IP") < listed.index(f"{prefix}_ADMIN_HOST")
+    (source,) = (
+        each["valueFrom"] for each in objects.container(name)["env"] if each["name"] == "POD_IP"
+    )
+    assert source == {"fieldRef": {"fieldPath": "status.podIP"}}
+    said = environ(objects, name)[f"{prefix}_ADMIN_HOST"]
+    assert said.split(",") == ["127.0.0.1", POD]
+    (admin,) = objects.one("NetworkPolicy", name)["spec"]["ingress"][-1:]
+    assert [each["port"] for each in admin["ports"]] == ["admin"]
+    assert admin["from"]
 
 
 def test_ports_probes_and_drain_times_are_those_of_the_programs(objects: Objects) -> None:
