@@ -58,6 +58,8 @@ chaos: $(READY) ## break everything while events come in, and balance the accoun
 lock: $(READY) ## resolve the pinned locks anew (needs uv)
 	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet pyproject.toml --output-file requirements.lock
 	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet --extra dev pyproject.toml --output-file requirements-dev.lock
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet -c requirements-dev.lock - --output-file requirements-build.lock
 	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet --extra deploy -c requirements-dev.lock pyproject.toml --output-file requirements-deploy.lock
 
 clean: ## remove what make has made

@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Final
 
 import pytest
+from packaging.requirements import Requirement
 
 from ingress.settings import IngressSettings
 from shared.admin import admin_site
@@ -22,6 +24,9 @@ from tests.tools import tool
 from worker.settings import WorkerSettings
 
 DOCKERFILE: Final = (DEPLOY / "Dockerfile").read_text()
+OFFLINE: Final = ("--no-index", "--no-deps", "--no-build-isolation")
+"""How pip builds with what is installed already, and fetches nothing."""
+
 HEALTHY: Final = str(DEPLOY / "healthy.py")
 
 
@@ -38,6 +43,27 @@ def test_what_the_image_copies_is_there_and_reaches_the_builder() -> None:
     for name in " ".join(copied).split():
         assert (ROOT / name).exists()
         assert any(name == each or name.startswith(f"{each}/") for each in let_in), name
+
+
+def test_nothing_is_installed_that_no_hash_vouches_for() -> None:
+    commands = re.findall(r"pip install (.+?)(?: && |\n)", DOCKERFILE.replace(" \\\n", " "))
+    locked, own = (command.split() for command in commands)
+    assert locked[0] == "--require-hashes"
+    names = locked[2::2]
+    assert names == ["requirements.lock", "requirements-build.lock"]
+    assert own == [*OFFLINE, "."]
+
+
+def test_what_builds_the_package_is_what_the_tests_build_it_with() -> None:
+    """If `make setup` and the image differed in it, no test would see the image's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (wanted,) = map(Requirement, project["build-system"]["requires"])
+    pins = re.findall(
+        r"^(\S+)==(\S+)", (ROOT / "requirements-build.lock").read_text(), re.MULTILINE
+    )
+    assert [name for name, _ in pins] == [wanted.name]
+    assert wanted.specifier.contains(pins[0][1])
+    assert f"\n{wanted.name}=={pins[0][1]} \\\n" in (ROOT / "requirements-dev.lock").read_text()
 
 
 def test_it_runs_as_nobody_in_particular_and_keeps_to_the_programs_ports() -> None:
@@ -74,7 +100,7 @@ def test_the_wheel_holds_every_file_that_the_programs_read(tmp_path: Path) -> No
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)
-    build = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir")
+    build = ("-m", "pip", "wheel", "--quiet", *OFFLINE, "--wheel-dir")
     subprocess.run([sys.executable, *build, tmp_path / "dist", tmp_path], check=True)
     (wheel,) = (tmp_path / "dist").iterdir()
     packed = set(zipfile.ZipFile(wheel).namelist())
