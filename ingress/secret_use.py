@@ -1,13 +1,14 @@
 """Which secrets are known here, and how often each has verified a delivery."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from time import time
 
 import msgspec
 from aiohttp import web
 
+from ingress.secret_proof import proves
 from shared.config import Secret
 from shared.endpoints import Endpoint, Endpoints, EndpointSecret
 
@@ -19,7 +20,10 @@ class SecretUse:
     """Counts for each secret, since the start of this process.
 
     Whoever rotates a secret has to know that every ingress has read the new one, and later that
-    it is used.
+    it is used. The admin site asks nobody for a login, so the page tells nothing that a guessed
+    secret could be held against: who knows a secret proves that in the query (``nonce`` and
+    ``proof``, see `proof`), and is told which one it is. A guess costs a request, as a signature
+    at the public port does.
 
     Args:
         endpoints: gives the endpoints as they are now.
@@ -41,16 +45,17 @@ class SecretUse:
         endpoint = self._endpoints().get(request.match_info["id"])
         if endpoint is None:
             return _json(HTTPStatus.NOT_FOUND, {"secrets": []})
-        told: dict[str, object] = {"secrets": self._rows(endpoint)}
+        told: dict[str, object] = {"secrets": self._rows(endpoint, request.query)}
         if endpoint.missing:
             told["missing"] = [str(secret.error) for secret in endpoint.missing]
         return _json(HTTPStatus.OK, told)
 
-    def _rows(self, endpoint: Endpoint) -> list[dict[str, object]]:
-        now = time()
+    def _rows(self, endpoint: Endpoint, query: Mapping[str, str]) -> list[dict[str, object]]:
+        """The secrets in the order of the file."""
+        now, said, nonce = time(), query.get("proof", ""), query.get("nonce", "")
         return [
             {
-                "fingerprint": secret.fingerprint,
+                "proven": proves(said, secret.value, endpoint.id, nonce),
                 "active": secret.is_active(now),
                 "until": secret.until,
                 "verified": self._verified[endpoint.id, secret.value],

@@ -23,7 +23,7 @@ NO_SETTINGS: Final[Mapping[str, object]] = MappingProxyType({})
 """Of an endpoint or an organization without any."""
 
 FINGERPRINT_LENGTH: Final = 12
-"""Characters of a secret's fingerprint: too few to find a guessed secret by."""
+"""Characters of a secret's fingerprint: enough to tell apart those of an endpoint."""
 
 MissingCause = Literal["unreadable", "hangs", "unusable"]
 """Why a secret can't be had: its file can't be read, or doesn't answer; or it is none."""
@@ -54,7 +54,10 @@ class EndpointSecret(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def fingerprint(self) -> str:
-        """What tells it from others without telling it."""
+        """What tells it from others without telling it; for those only who may read the secret.
+
+        Whoever has it can hold guesses against it, as many as they like.
+        """
         return sha256(self.value.reveal().encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 

@@ -1,12 +1,15 @@
 """Asks the running ingresses which secrets they know and which they have seen used."""
 
 from collections.abc import Sequence
+from secrets import token_hex
 from urllib.parse import quote
 
 import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
+from ingress.secret_proof import proof
 from ingress.secret_use import ROUTE
+from shared.config import Secret
 from shared.errors import SellfernError
 
 TIMEOUT_SECONDS = 5.0
@@ -18,7 +21,7 @@ class ObservationError(SellfernError):
 
 
 class _Secret(msgspec.Struct):
-    fingerprint: str
+    proven: bool
     active: bool
     verified: int
 
@@ -39,31 +42,32 @@ class Ingresses:
         self._session = session
         self._urls = urls
 
-    async def all_know(self, endpoint_id: str, fingerprint: str) -> bool:
+    async def all_know(self, endpoint_id: str, secret: Secret) -> bool:
         """Whether each of them accepts a secret.
 
         Raises:
             ObservationError: one of them doesn't tell.
         """
-        found = await self._find(endpoint_id, fingerprint)
-        return all(secret.active for secret in found)
+        found = await self._find(endpoint_id, secret)
+        return all(each.active for each in found)
 
-    async def count(self, endpoint_id: str, fingerprint: str) -> int:
+    async def count(self, endpoint_id: str, secret: Secret) -> int:
         """How many deliveries a secret has verified, at all of them together.
 
         Raises:
             ObservationError: one of them doesn't tell.
         """
-        found = await self._find(endpoint_id, fingerprint)
-        return sum(secret.verified for secret in found)
+        found = await self._find(endpoint_id, secret)
+        return sum(each.verified for each in found)
 
-    async def _find(self, endpoint_id: str, fingerprint: str) -> list[_Secret]:
+    async def _find(self, endpoint_id: str, secret: Secret) -> list[_Secret]:
         """What each ingress says of a secret."""
         found: list[_Secret] = []
         for url in self._urls:
-            page = await self._page(f"{url}{ROUTE}{quote(endpoint_id)}")
-            known = [each for each in page.secrets if each.fingerprint == fingerprint]
-            found += known or [_Secret(fingerprint, active=False, verified=0)]
+            query = _proof(endpoint_id, secret)
+            page = await self._page(f"{url}{ROUTE}{quote(endpoint_id)}?{query}")
+            known = [each for each in page.secrets if each.proven]
+            found += known or [_Secret(proven=False, active=False, verified=0)]
         return found
 
     async def _page(self, url: str) -> _Page:
@@ -81,3 +85,9 @@ class Ingresses:
             f"{url}: expected the admin site of a running ingress of this version, got {why}. "
             "Name them by --ingress http://HOST:PORT, once for each ingress"
         )
+
+
+def _proof(endpoint_id: str, secret: Secret) -> str:
+    """What shows an ingress which secret is meant."""
+    nonce = token_hex(16)
+    return f"nonce={nonce}&proof={proof(secret, endpoint_id, nonce)}"

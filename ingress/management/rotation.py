@@ -207,7 +207,7 @@ class Rotating:
     async def _check_ingresses(self) -> None:
         """Every ingress has to read this very file, or it would refuse the new secret."""
         for secret in self._context.editor.endpoints[self._id].active(time()):
-            if not await self._ingresses.all_know(self._id, secret.fingerprint):
+            if not await self._ingresses.all_know(self._id, secret.value):
                 raise RotationError(
                     f"{self._id}: expected every ingress to know its secrets as "
                     f"{self._context.editor.path} has them, got one that doesn't; do they read "
@@ -243,8 +243,9 @@ class Rotating:
         if not rotation.new_secret:
             rotation = self._copied(rotation)
         tell(f"{self._id}: both secrets are in the file; waiting until every ingress has read it")
+        secret = self._new_secret(rotation)
         await self._until(
-            lambda: self._ingresses.all_know(self._id, rotation.new_secret),
+            lambda: self._ingresses.all_know(self._id, secret),
             _LOAD_SECONDS,
             "every ingress has read the new secret",
         )
@@ -268,6 +269,16 @@ class Rotating:
         fingerprint = EndpointSecret(secret).fingerprint
         return self._keep(msgspec.structs.replace(rotation, new_secret=fingerprint))
 
+    def _new_secret(self, rotation: Rotation) -> Secret:
+        """The secret whose fingerprint the journal has; the file alone has the secret."""
+        editor, is_new = self._context.editor, named([rotation.new_secret])
+        for secret in filter(is_new, editor.endpoints[self._id].secrets):
+            return secret.value
+        raise RotationError(
+            f"{self._id}: expected its new secret in {editor.path}, got none with the fingerprint "
+            f"{rotation.new_secret}. Put it back, or run rotate --abort"
+        )
+
     def _check_fresh(self, rotation: Rotation, secret: Secret) -> None:
         if EndpointSecret(secret).fingerprint in rotation.old_secrets:
             raise RotationError(f"{self._id}: expected the new secret, got one that it has already")
@@ -278,9 +289,10 @@ class Rotating:
             async with self._context.client.testing(rotation.new_id):
                 pass
         tell(f"{self._id}: waiting for a delivery that the new secret verifies")
+        secret = self._new_secret(rotation)
 
         async def is_used() -> bool:
-            return await self._ingresses.count(self._id, rotation.new_secret) > 0
+            return await self._ingresses.count(self._id, secret) > 0
 
         await self._until(is_used, self._options.wait, "a delivery came with the new secret")
         return self._keep(msgspec.structs.replace(rotation, step="used"))

@@ -13,7 +13,9 @@ import pytest
 from aiohttp import ClientSession
 
 from ingress.management import rotation as rotating
+from ingress.secret_proof import proof
 from shared import atomic_file
+from shared.config import Secret
 from shared.sellfern.client import Client
 from shared.sellfern.simulator import Fault
 from tests.management_support import PATIENCE, Death, Desk, Died, Ingress, desk, ingress
@@ -278,6 +280,22 @@ def test_an_endpoint_that_left_the_file_meanwhile_stops_the_rotation(
     assert "ENDPOINT: expected one of the endpoints file" in result.stderr
 
 
+def test_a_new_secret_that_left_the_file_meanwhile_stops_the_rotation(
+    open_place: OpenPlace,
+) -> None:
+    place = open_place()
+    place.here.endpoints("rotate", "acme", "--wait", "0", "--yes")
+    (new,) = place.here.secrets().keys() - {FIRST}
+    text = place.here.file.read_text()
+    place.here.file.write_text(text.replace(new, "whsec_another"))
+    result = place.here.endpoints(*ROTATE)
+    assert result.exit_code == 1
+    assert "acme: expected its new secret in" in result.stderr
+    place.here.file.write_text(text)
+    place.here.ok(*ROTATE)
+    assert place.is_rotated()
+
+
 def test_a_secret_that_somebody_adds_by_hand_meanwhile_stays(open_place: OpenPlace) -> None:
     """The rotation ends only the secrets that it began with."""
     place = open_place()
@@ -462,10 +480,17 @@ def test_the_admin_site_tells_of_secrets_without_telling_them(
             return response.status, await response.text()
 
     status, text = asyncio.run(ask("/endpoints/acme"))
-    fingerprint = place.here.here().secrets[0].fingerprint
+    secret = place.here.here().secrets[0]
+    row = {"proven": False, "active": True, "until": None, "verified": 1}
     assert status == 200
-    assert json.loads(text) == {
-        "secrets": [{"fingerprint": fingerprint, "active": True, "until": None, "verified": 1}]
-    }
+    assert json.loads(text) == {"secrets": [row]}
     assert FIRST not in text
+    assert secret.fingerprint not in text
+    for value, is_proven in ((secret.value, True), (Secret("whsec_guess"), False)):
+        query = f"nonce=n&proof={proof(value, 'acme', 'n')}"
+        _, text = asyncio.run(ask(f"/endpoints/acme?{query}"))
+        assert json.loads(text) == {"secrets": [row | {"proven": is_proven}]}
+    for query in ("proof=%ff%00&nonce=%ed%a0%bd", "proof=&nonce=", "nonce=n", "proof=%C3%A4"):
+        status, text = asyncio.run(ask(f"/endpoints/acme?{query}"))
+        assert (status, json.loads(text)) == (200, {"secrets": [row]}), query
     assert asyncio.run(ask("/endpoints/nobody")) == (404, '{"secrets":[]}')
