@@ -1,13 +1,11 @@
 """Ingresses that are restarted one by one behind a proxy: no sender notices."""
 
 import asyncio
-import contextlib
 import getpass
 import re
 import signal
-import socket
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Callable
+from asyncio.subprocess import PIPE
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,15 +18,13 @@ from shared import keys
 from tests.acceptance.ingress_process import IngressProcess
 from tests.acceptance.process import SECRET, environment, until
 from tests.deploy.kubernetes_objects import DEPLOY
+from tests.deploy.proxied import HOSTS, Ports, free_ports, haproxy, is_open, program
 from tests.tools import tool
 
 HERE: Final = Path(__file__).parent / "proxies"
 RESTARTS: Final = 8
 ENOUGH: Final = 20
 """Deliveries that a new ingress has taken before the next restart: the proxy knows it then."""
-
-HOSTS: Final = ("127.0.0.2", "127.0.0.3")
-"""One for each ingress, as pods and containers have: so all have the ports of the configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,40 +38,6 @@ class Proxy:
 
     words: Callable[[Path, int, "Ports"], list[str]]
     drain_delay: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Where each ingress takes deliveries, and where its probes answer."""
-
-    deliveries: int
-    admin: int
-
-
-def free_ports(number: int) -> list[int]:
-    """So many ports that are free on every loopback address for now."""
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in opened:
-            each.bind(("0.0.0.0", 0))  # noqa: S104  for a moment, and nothing listens
-        return [int(each.getsockname()[1]) for each in opened]
-
-
-def haproxy(folder: Path, port: int, ports: Ports) -> list[str]:
-    """HAProxy as it is shipped, but for where it finds the ingresses: there is no DNS here."""
-    text = (DEPLOY / "proxy" / "haproxy.cfg").read_text()
-    text = text.replace("bind :8080", f"bind 127.0.0.1:{port}")
-    text = text.replace("check port 9101", f"check port {ports.admin}")
-    text = re.sub(r"resolvers container\n(    .*\n)+", "", text)
-    servers = "\n".join(
-        f"    server ingress-{number} {host}:{ports.deliveries}"
-        for number, host in enumerate(HOSTS, 1)
-    )
-    text, replaced = re.subn(r"    server-template ingress- .*", servers, text)
-    assert replaced == 1
-    configuration = folder / "haproxy.cfg"
-    configuration.write_text(text)
-    return [str(tool("haproxy")), "-db", "-f", str(configuration)]
 
 
 def nginx(folder: Path, port: int, ports: Ports) -> list[str]:
@@ -100,28 +62,6 @@ def _shipped_with_haproxy() -> str:
     found = re.search(r"DRAIN_DELAY: (\S+)", (DEPLOY / "compose.yaml").read_text())
     assert found is not None
     return found[1]
-
-
-@contextlib.asynccontextmanager
-async def program(*words: str, stdout: int = DEVNULL) -> AsyncIterator[Process]:
-    """Any program, ended with the block."""
-    process = await asyncio.create_subprocess_exec(*words, stdin=PIPE, stdout=stdout)
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-
-async def is_open(port: int) -> bool:
-    """Whether somebody listens."""
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 class Ingresses:
