@@ -14,7 +14,7 @@ for name in ingress worker operator; do
 done
 [ -e secrets/acme ] || { echo whsec_to_be_replaced > secrets/acme && chmod 444 secrets/acme; }
 
-[ -e .env ] || cat > .env <<END
+grep -q ^REDIS_INGRESS_PASSWORD= .env 2> /dev/null || cat >> .env <<END
 REDIS_INGRESS_PASSWORD=$(cat secrets/ingress)
 REDIS_WORKER_PASSWORD=$(cat secrets/worker)
 REDIS_OPERATOR_PASSWORD=$(cat secrets/operator)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import yaml
 
+from tests.deploy.pinned import pin
 from tests.tools import tool
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
@@ -15,7 +16,11 @@ DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 def built(folder: Path) -> Path:
     """Build the example in a folder; the file of its objects."""
     copy = folder / "deploy"
-    shutil.copytree(DEPLOY, copy, ignore=shutil.ignore_patterns("secrets", ".env", "__pycache__"))
+    shutil.copytree(
+        DEPLOY, copy, ignore=shutil.ignore_patterns("secrets", ".env", "pinned", "__pycache__")
+    )
+    ended = pin(copy / "pin-images.sh", copy)
+    assert ended.returncode == 0, ended.stderr
     example = copy / "kubernetes" / "example"
     subprocess.run([tool("sh"), example / "example.sh"], check=True, capture_output=True)
     ended = subprocess.run(

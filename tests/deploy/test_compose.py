@@ -14,6 +14,7 @@ import yaml
 from ingress.settings import IngressSettings
 from shared.durations import parse_duration
 from tests.deploy.kubernetes_objects import DEPLOY
+from tests.deploy.pinned import pin
 from tests.tools import missing, tool
 from worker.settings import WorkerSettings
 
@@ -23,11 +24,12 @@ OWN: Final = ("ingress", "worker", "console")
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which make-secrets.sh has run."""
+    """A folder in which make-secrets.sh and pin-images.sh have run."""
     folder = tmp_path_factory.mktemp("compose")
     subprocess.run(
         [tool("sh"), DEPLOY / "make-secrets.sh", folder], check=True, capture_output=True
     )
+    pin(DEPLOY / "pin-images.sh", folder)
     return folder
 
 
@@ -81,6 +83,12 @@ def test_every_service_is_confined(compose: Any) -> None:
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["ulimits"] == {"core": 0}, name
+
+
+def test_every_image_of_anothers_is_used_by_its_digest(compose: Any) -> None:
+    for name, service in compose["services"].items():
+        image = service["build"]["args"]["PYTHON_IMAGE"] if name in OWN else service["image"]
+        assert re.fullmatch(r"[a-z/]+@sha256:[0-9a-f]{64}", image), name
 
 
 def test_no_program_knows_another_ones_password(compose: Any, secrets: Path) -> None:
