@@ -69,6 +69,9 @@ HEADERS_TOO_LARGE: Final = Refusal(
 BODY_INCOMPLETE: Final = Refusal(
     HTTPStatus.BAD_REQUEST, "body_incomplete", "the body ended before its announced end"
 )
+CHUNK_OVERHEAD: Final = Refusal(
+    HTTPStatus.BAD_REQUEST, "chunk_overhead", "the chunks take too many bytes beside the body"
+)
 REQUEST_TIMEOUT: Final = Refusal(
     HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the request did not arrive in time"
 )

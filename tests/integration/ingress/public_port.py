@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from ingress.connections import Connection
+from ingress.connection import Connection
 from ingress.receive import Writer
 from tests.ingress_support import BODY, Client, Reply, Running, request_bytes, running
 

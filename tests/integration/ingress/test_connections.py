@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 from aiohttp import web
 
+from ingress import connection as one
 from ingress import connections as module
 from tests.ingress_support import (
     BODY,
@@ -123,7 +124,7 @@ async def test_those_turned_away_are_bounded_too(
 async def test_whoever_is_turned_away_and_stays_is_closed_after_a_while(
     writer: RecordingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(one, "LINGER_SECONDS", 0.05)
     async with public_port(writer, connections=0) as place, Client.to(place.port) as client:
         await client.reply()
         await until(lambda: not place.listener._connections._lingering)

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from ingress.connections import FIRST_SECONDS
+from ingress.connection import FIRST_SECONDS
 from ingress.health import DRAINING, Readiness
 from ingress.last_connections import HANDSHAKE_SECONDS, let_in_the_last
 from ingress.listener import listening

@@ -21,6 +21,7 @@ REFUSALS = [
     answers.BAD_REQUEST,
     answers.HEADERS_TOO_LARGE,
     answers.BODY_INCOMPLETE,
+    answers.CHUNK_OVERHEAD,
     answers.REQUEST_TIMEOUT,
     answers.PAYLOAD_TOO_LARGE,
     answers.UNSUPPORTED_ENCODING,
