@@ -13,6 +13,7 @@ from ingress.answers import (
     CHUNK_OVERHEAD,
     HEADERS_TOO_LARGE,
     REQUEST_TIMEOUT,
+    TOO_MANY_CONNECTIONS,
     Refusal,
     Refused,
 )
@@ -68,6 +69,10 @@ class Port(Protocol):
 
     def admit(self, connection: "Connection") -> Refusal | None:
         """Take a new connection in, or say why not."""
+        ...
+
+    def accepted(self, connection: "Connection") -> None:
+        """Take note that a delivery was accepted on a connection."""
         ...
 
     def linger(self, connection: "Connection") -> bool:
@@ -142,6 +147,14 @@ class Connection(web.RequestHandler):
         return self._request_count == 0 or self._is_refused
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a complete request is under way."""
+        if self.is_idle or self._is_dropping:
+            return False
+        is_begun = self._waiter is None or not self._messages
+        return (self.body if is_begun else self._messages[0][1]).is_eof()
+
+    @property
     def is_ending(self) -> bool:
         """Whether the answer that is being made is the last one."""
         return (
@@ -160,8 +173,31 @@ class Connection(web.RequestHandler):
         cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
         super().connection_made(transport)
         cast("asyncio.Task[None]", self._task_handler).add_done_callback(self._serving_ended)
+        self._await_first_byte()
         if self._connections.is_stopped:
             self.leave()
+
+    def _await_first_byte(self) -> None:
+        """Have whoever says nothing at all no longer than whoever begins: aiohttp calls it idle."""
+        limits = self._connections.limits
+        if self._keepalive_handle is None or limits.header_seconds >= limits.keepalive_seconds:
+            return
+        self._keepalive_handle.cancel()
+        self._next_keepalive_close_time = self._loop.time() + limits.header_seconds
+        self._keepalive_handle = self._loop.call_at(
+            self._next_keepalive_close_time, self._process_keepalive
+        )
+
+    def make_way(self) -> None:
+        """End for a new connection; whoever has begun a request is told to send it again."""
+        if self._is_refused or self._is_dropping:
+            self.force_close()
+        elif not self.is_idle:
+            self._end_body(self._last_body, TOO_MANY_CONNECTIONS)
+        elif self._timer is not None:
+            self._turn_away(TOO_MANY_CONNECTIONS)
+        else:
+            self.force_close()
 
     def leave(self) -> None:
         """End where no request is under way, nor one on its way; an answer ends it otherwise.
@@ -288,8 +324,12 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> _Finished:
         """Write an answer, and end what can't go on behind it in a way that lets it be read."""
+        if resp.status == HTTPStatus.ACCEPTED:
+            self._connections.accepted(self)
         if self.is_declining:  # the answer is the last one
             self._message_tail = b""
+        if self.is_left_unread:
+            self._is_dropping = True
         finished = super().finish_response(request, resp, start_time)
         return self._let_read(finished) if self.is_left_unread else finished
 

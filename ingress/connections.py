@@ -10,6 +10,7 @@ from aiohttp.http import RawRequestMessage
 
 from ingress.answers import TOO_MANY_CONNECTIONS, Refusal
 from ingress.connection import Connection, Misfits
+from ingress.open_connections import OpenConnections
 from ingress.settings import Limits
 
 LINGERING: Final = 32
@@ -35,7 +36,7 @@ class Connections(web.Server):
         super().__init__(handler, request_factory=self._request)
         self.misfits = misfits
         self.limits = limits
-        self.open: set[Connection] = set()
+        self.open = OpenConnections()
         self.leaving = False
         """Whether each answer ends its connection, unless another request is behind it."""
         self.is_stopped = False
@@ -48,11 +49,19 @@ class Connections(web.Server):
         return Connection(self, self._loop)
 
     def admit(self, connection: "Connection") -> Refusal | None:
-        """Take a new connection in, or say why not."""
+        """Take a new connection in, in the place of another if need be, or say why not."""
         if len(self.open) >= self.limits.connections:
-            return TOO_MANY_CONNECTIONS
+            victim = self.open.victim()
+            if victim is None:
+                return TOO_MANY_CONNECTIONS
+            self.open.discard(victim)
+            victim.make_way()
         self.open.add(connection)
         return None
+
+    def accepted(self, connection: "Connection") -> None:
+        """Take note that a delivery was accepted on a connection."""
+        self.open.accepted(connection)
 
     def stop(self) -> None:
         """Have each connection end, once what was sent on it is answered."""

@@ -20,9 +20,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def connections(place: Running) -> set[Connection]:
-    """The connections that are open."""
-    return place.listener._connections.open
+def connections(place: Running) -> list[Connection]:
+    """The connections that are open, first those that are closed first for others."""
+    return list(place.listener._connections.open)
 
 
 @contextlib.asynccontextmanager

@@ -80,23 +80,6 @@ async def test_an_idle_connection_is_closed_after_a_time(writer: RecordingWriter
         await ends(used)
 
 
-async def test_one_connection_too_many_is_told_so_and_the_next_is_taken_again(
-    writer: RecordingWriter,
-) -> None:
-    async with public_port(writer, connections=2) as place:
-        async with Client.to(place.port) as first, Client.to(place.port) as second:
-            for client in (first, second):
-                assert (await client.ask(request_bytes())).status == 202
-            async with Client.to(place.port) as third:
-                reply = await third.reply()
-                check_refusal(reply, 503, "too_many_connections")
-                assert reply.headers["connection"] == "close"
-                await ends(third)
-            assert (await first.ask(request_bytes())).status == 202
-        await until(lambda: not connections(place))
-        assert (await ask(place.port, request_bytes())).status == 202
-
-
 async def test_whoever_is_turned_away_can_send_on_and_read_why(writer: RecordingWriter) -> None:
     async with public_port(writer, connections=0) as place, Client.to(place.port) as client:
         await client.send(*[b"x" * 65536] * 16)
