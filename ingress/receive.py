@@ -73,19 +73,18 @@ class Receiver:
         """
         self._check(request)
         endpoint = self._endpoint(request)
+        claim = signature.read_claim(endpoint.scheme, request.headers)
         with self.in_flight.share() as share:
             body = await read_body(request, self._limits, share)
             now = time()
-            self._verify(endpoint, request, body, now)
+            self._verify(endpoint, claim, body, now)
             return await self._writer.accept(self._delivery(endpoint, request, body, now))
 
-    def _verify(
-        self, endpoint: Endpoint, request: web.BaseRequest, body: bytes, now: float
-    ) -> None:
+    def _verify(self, endpoint: Endpoint, claim: signature.Claim, body: bytes, now: float) -> None:
         active = endpoint.active(now)
         secrets = [secret.value.reveal().encode() for secret in active]
         try:
-            number = signature.verify(endpoint.scheme, body, request.headers, secrets, now)
+            number = signature.verify_claim(endpoint.scheme, claim, body, secrets, now)
         except SignatureError as exc:
             # Whether it is genuine, only the secret that can't be read could say: no 401 then.
             if exc.code == signature.INVALID and endpoint.lacks_secret(now):

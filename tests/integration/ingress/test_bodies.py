@@ -453,3 +453,29 @@ async def test_a_body_is_held_until_it_is_durable_and_no_longer(writer: Recordin
         writer.gate.set()
         await client.reply()
         assert place.held == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"X-Sellfern-Signature": "x"}, "signature_invalid"),
+        ({"X-Sellfern-Signature": "0" * 63}, "signature_invalid"),
+        ({"X-Sellfern-Signature": ""}, "signature_invalid"),
+        ({"X-Sellfern-Signature-": "0" * 64}, "signature_missing"),
+    ],
+)
+@pytest.mark.parametrize("expect", [{}, {"Expect": "100-continue"}])
+async def test_whoever_shows_no_signature_need_not_send_a_body(
+    writer: RecordingWriter, headers: dict[str, str], code: str, expect: dict[str, str]
+) -> None:
+    raw = request_bytes(b"", length=MIB, headers=headers | expect)
+    if code == "signature_missing":
+        raw = raw.replace(b"X-Sellfern-Signature: ", b"X-Other: ")
+    async with (
+        public_port(writer, body_seconds=2 * PATIENCE) as place,
+        Client.to(place.port) as client,
+    ):
+        reply = await client.ask(raw)
+        check_refusal(reply, 401, code)
+        assert reply.headers["connection"] == "close"
+        await ends(client)
