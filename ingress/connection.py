@@ -18,6 +18,7 @@ from ingress.answers import (
     Refused,
 )
 from ingress.body_wire import SLICE_BYTES, BodyWire
+from ingress.bytes_in_flight import BytesInFlight, Holding
 from ingress.last_connections import has_unread
 from ingress.settings import Limits
 from shared.logs import get_logger
@@ -64,6 +65,7 @@ class Port(Protocol):
 
     misfits: Misfits
     limits: Limits
+    in_flight: BytesInFlight
     leaving: bool
     is_stopped: bool
 
@@ -97,6 +99,7 @@ class Connection(web.RequestHandler):
         "_connections",
         "_has_ended",
         "_head_bytes",
+        "_holding",
         "_is_dropping",
         "_is_refused",
         "_timer",
@@ -124,6 +127,7 @@ class Connection(web.RequestHandler):
         self._msg_queue_resume_size = _QUEUED_REQUESTS // 2
         self._connections = connections
         self._head_bytes = 0
+        self._holding = Holding(connections.in_flight, self)
         self._is_dropping = False
         self._is_refused = False
         self._has_ended = False
@@ -226,10 +230,32 @@ class Connection(web.RequestHandler):
         """Parse what has come, unless nothing of it can matter any more."""
         if self._is_dropping or self._close or self._force_close:
             return
+        self._holding.take(len(data))
         if len(data) <= SLICE_BYTES and not self._unparsed:
             self._parse(data)
         else:
             self._parse_slices(data)
+        if self._holding.stage is not None or self._timer is not None or self._wire is not None:
+            self._hold()
+
+    def _hold(self) -> None:
+        """Say what is unfinished, if anything is."""
+        in_flight = self._connections.in_flight
+        if self._is_dropping or self._is_refused or self.is_busy:
+            self._holding.go_on()
+        elif self._wire is not None:
+            self._holding.wait(in_flight.bodies, self._loop.time(), self._wire.announced)
+        elif self._timer is not None:
+            self._holding.wait(in_flight.heads, self._loop.time())
+        else:
+            self._holding.go_on()
+
+    def give_up(self) -> None:
+        """End what is unfinished, since others need its bytes."""
+        if self._wire is not None:
+            self._end_body(self._last_body, REQUEST_TIMEOUT)
+        else:
+            self._turn_away(REQUEST_TIMEOUT)
 
     def _parse_slices(self, data: bytes) -> None:
         """Parse what has come bit by bit, as long as it is worth it and somebody reads it."""
@@ -282,6 +308,9 @@ class Connection(web.RequestHandler):
         self._unparsed = b""
         self._wire = None
         body.set_exception(Refused(refusal))
+        # Nobody reads on, and others need what it has; now somebody may be in the middle of it.
+        self._loop.call_soon(body._buffer.clear)  # noqa: SLF001
+        self._holding.keep(0)
         self._resume_transport_reading()  # or its end would be noticed by nobody
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # aiohttp's
@@ -330,8 +359,16 @@ class Connection(web.RequestHandler):
             self._message_tail = b""
         if self.is_left_unread:
             self._is_dropping = True
+        self._holding.keep(self._read_ahead())
         finished = super().finish_response(request, resp, start_time)
         return self._let_read(finished) if self.is_left_unread else finished
+
+    def _read_ahead(self) -> int:
+        """What has come behind the request that is answered; about, where there is a lot of it."""
+        if self._is_dropping:
+            return 0
+        queued = sum(body.total_bytes for _, body in self._messages) if self._messages else 0
+        return queued + self._head_bytes + len(self._unparsed)
 
     async def _let_read(self, finished: _Finished) -> tuple[web.StreamResponse, bool]:
         resp, reset = await finished
@@ -346,6 +383,7 @@ class Connection(web.RequestHandler):
 
     def _serving_ended(self, task: "asyncio.Task[None]") -> None:
         """Refuse a request that aiohttp fails on: it would leave the connection open for ever."""
+        self._holding.keep(0)
         if not task.cancelled() and task.exception() is not None:
             self._turn_away(BAD_REQUEST)
 
@@ -389,6 +427,8 @@ class Connection(web.RequestHandler):
     def _turn_away(self, refusal: Refusal) -> None:
         """Answer and end."""
         self.close()
+        self._holding.keep(0)
+        self._parser = None  # what it has of a head, others need
         if self.transport is not None:
             self.transport.write(self._connections.misfits.refused(refusal))
         self._linger()

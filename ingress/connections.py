@@ -9,6 +9,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
 from ingress.answers import TOO_MANY_CONNECTIONS, Refusal
+from ingress.bytes_in_flight import BytesInFlight
 from ingress.connection import Connection, Misfits
 from ingress.open_connections import OpenConnections
 from ingress.settings import Limits
@@ -30,12 +31,16 @@ class Connections(web.Server):
         handler: answers a request.
         misfits: answers what never became one.
         limits: what one client may ask.
+        in_flight: what all of them may hold.
     """
 
-    def __init__(self, handler: Handler, misfits: Misfits, limits: Limits) -> None:
+    def __init__(
+        self, handler: Handler, misfits: Misfits, limits: Limits, in_flight: BytesInFlight
+    ) -> None:
         super().__init__(handler, request_factory=self._request)
         self.misfits = misfits
         self.limits = limits
+        self.in_flight = in_flight
         self.open = OpenConnections()
         self.leaving = False
         """Whether each answer ends its connection, unless another request is behind it."""

@@ -38,7 +38,7 @@ class Listener:
         self._settings = settings
         self._receiver = receiver
         self._ready = ready
-        self._connections = Connections(site.answer, site, settings.limits)
+        self._connections = Connections(site.answer, site, settings.limits, receiver.in_flight)
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
         self.port = settings.address.port

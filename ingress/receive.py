@@ -16,7 +16,8 @@ from ingress.answers import (
     Refusal,
     Refused,
 )
-from ingress.limits import BytesInFlight, check_head, read_body
+from ingress.bytes_in_flight import BytesInFlight
+from ingress.limits import check_head, read_body
 from ingress.secret_use import SecretUse
 from ingress.settings import Limits
 from shared.endpoints import Endpoint, Endpoints
@@ -74,11 +75,10 @@ class Receiver:
         self._check(request)
         endpoint = self._endpoint(request)
         claim = signature.read_claim(endpoint.scheme, request.headers)
-        with self.in_flight.share() as share:
-            body = await read_body(request, self._limits, share)
-            now = time()
-            self._verify(endpoint, claim, body, now)
-            return await self._writer.accept(self._delivery(endpoint, request, body, now))
+        body = await read_body(request, self._limits, self.in_flight)
+        now = time()
+        self._verify(endpoint, claim, body, now)
+        return await self._writer.accept(self._delivery(endpoint, request, body, now))
 
     def _verify(self, endpoint: Endpoint, claim: signature.Claim, body: bytes, now: float) -> None:
         active = endpoint.active(now)

@@ -412,49 +412,6 @@ async def test_an_invited_client_that_vanishes_leaves_nothing_behind(
     assert writer.deliveries == []
 
 
-async def test_bodies_that_do_not_fit_beside_those_under_way_are_asked_for_later(
-    writer: RecordingWriter,
-) -> None:
-    half = b"x" * 600
-    async with public_port(writer, bytes_in_flight=1000) as place:
-        async with under_way(place, request_bytes(half, length=601)):
-            whole, announced, in_chunks = [
-                await ask(place.port, raw)
-                for raw in (
-                    request_bytes(half),
-                    request_bytes(b"", length=600),
-                    chunked_head(body=half) + chunked(half),
-                )
-            ]
-            assert (await ask(place.port, request_bytes(b"x" * 400))).status == 202
-        await until(lambda: place.held == 0)
-        assert (await ask(place.port, request_bytes(half))).status == 202
-    for reply in (whole, announced, in_chunks):
-        check_refusal(reply, 503, "bytes_in_flight")
-
-
-async def test_chunks_that_outgrow_what_is_left_are_asked_for_later(
-    writer: RecordingWriter,
-) -> None:
-    async with (
-        public_port(writer, bytes_in_flight=1000) as place,
-        under_way(place, request_bytes(b"x" * 600, length=601)),
-        under_way(place, chunked_head() + b"190\r\n" + b"x" * 400) as client,
-    ):
-        check_refusal(await client.ask(b"\r\n1\r\ny\r\n"), 503, "bytes_in_flight")
-
-
-async def test_a_body_is_held_until_it_is_durable_and_no_longer(writer: RecordingWriter) -> None:
-    writer.gate.clear()
-    async with public_port(writer) as place, Client.to(place.port) as client:
-        await client.send(request_bytes())
-        await writer.reached.wait()
-        assert place.held == len(BODY)
-        writer.gate.set()
-        await client.reply()
-        assert place.held == 0
-
-
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
