@@ -97,7 +97,7 @@ class Site:
             details=lambda: self._details(request, body),
             **more,
         )
-        return answers.refused(refusal, request_id)
+        return answers.Rejection(refusal, request_id)
 
     def _details(self, request: web.BaseRequest, body: bytes | None) -> dict[str, object]:
         """Who sent it; and what its sender may compare, should something on the way change it."""
