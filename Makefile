@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo scale-demo sellfern test check format bench chaos lock clean
+.PHONY: help setup demo scale-demo sellfern test check format bench chaos siege lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench: $(READY) ## measure against the peers; results go to tests/bench/results/
 
 chaos: $(READY) ## break everything while events come in, and balance the account
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+siege: $(READY) ## attack an ingress in every way, and print what its genuine senders got
+	@$(BIN)/python -m tests.siege $(ARGS)
 
 lock: $(READY) ## resolve the pinned locks anew (needs uv)
 	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet pyproject.toml --output-file requirements.lock

@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 
 from ingress.answers import REDIS_AWAITED
 from ingress.health import Readiness
-from ingress.listener import listening
+from ingress.listener import BACKLOG, listening
 from ingress.receive import Receiver, Writer
 from ingress.settings import IngressSettings
 from ingress.site import Site
@@ -114,12 +114,16 @@ def _receiver_and_site(
 
 
 def _raise_file_limit(connections: int) -> None:
-    """Let the process have a file for each connection, as far as the system allows it."""
+    """Let the process have a file for each connection, as far as the system allows it.
+
+    Those that the system has taken for us come all at once, before any other is closed for them.
+    """
     needed = connections + _OTHER_FILES
+    wanted = needed + BACKLOG
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= needed or soft == resource.RLIM_INFINITY:
+    if soft >= wanted or soft == resource.RLIM_INFINITY:
         return
-    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
         _log.warning("few_files", connections=connections, open_files=allowed)

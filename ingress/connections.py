@@ -1,72 +1,27 @@
-"""The connections of the public port: aiohttp's own, bounded in number, size and time."""
+"""All connections of the public port: how many there may be, and how all of them end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from http import HTTPStatus
-from typing import Any, Final, Protocol, cast
+from collections.abc import Awaitable, Callable
+from typing import Final, cast
 
-from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
-from ingress.answers import (
-    BAD_REQUEST,
-    HEADERS_TOO_LARGE,
-    REQUEST_TIMEOUT,
-    TOO_MANY_CONNECTIONS,
-    Refusal,
-)
-from ingress.last_connections import has_unread
+from ingress.answers import TOO_MANY_CONNECTIONS, Refusal
+from ingress.bytes_in_flight import BytesInFlight
+from ingress.connection import Connection, Misfits
+from ingress.open_connections import OpenConnections
 from ingress.settings import Limits
-from shared.logs import get_logger
-
-HEAD_BYTES: Final = 32 * 1024
-"""The largest request line and headers together, or `LINES` of the largest where that is more."""
-
-LINES: Final = 4
-
-LINE_BYTES: Final = Limits().header_bytes
-"""The largest request line, and the largest single header, by default."""
-
-HEADERS: Final = 100
-"""The most headers."""
-
-LINGER_SECONDS: Final = 2.0
-"""How long the rest of a refused body is read and dropped, so that its sender sees the answer."""
 
 LINGERING: Final = 32
 """The most connections beyond the limit that are given that time: each is an open file."""
 
-FIRST_SECONDS: Final = 1.0
-"""What a connection has to send its request when everything is to end: it was let in."""
-
-_A_MOMENT: Final = 0.01
-
 CUT_SECONDS: Final = 0.1
 """How long requests have, twice, when everything is closed; aiohttp takes 0 for no limit."""
 
-_READ_AHEAD: Final = 64 * 1024  # bytes of a body that aiohttp buffers, and twice that at most
-_QUEUED_REQUESTS: Final = 2  # what a client may pipeline before its connection is read no more
-
-_log = get_logger()
-
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 """Answers a request; raises nothing."""
-
-
-_Finished = Coroutine[Any, Any, tuple[web.StreamResponse, bool]]
-
-
-class Misfits(Protocol):
-    """Answers what never became a request."""
-
-    def refused(self, refusal: Refusal) -> bytes:
-        """Note the refusal; the answer as bytes, which says that the connection closes."""
-        ...
-
-    def failed(self, status: HTTPStatus, exc: BaseException | None) -> web.Response:
-        """Note what aiohttp makes of a request or of an exception; the answer to it."""
-        ...
 
 
 class Connections(web.Server):
@@ -76,13 +31,17 @@ class Connections(web.Server):
         handler: answers a request.
         misfits: answers what never became one.
         limits: what one client may ask.
+        in_flight: what all of them may hold.
     """
 
-    def __init__(self, handler: Handler, misfits: Misfits, limits: Limits) -> None:
+    def __init__(
+        self, handler: Handler, misfits: Misfits, limits: Limits, in_flight: BytesInFlight
+    ) -> None:
         super().__init__(handler, request_factory=self._request)
         self.misfits = misfits
         self.limits = limits
-        self.open: set[Connection] = set()
+        self.in_flight = in_flight
+        self.open = OpenConnections()
         self.leaving = False
         """Whether each answer ends its connection, unless another request is behind it."""
         self.is_stopped = False
@@ -95,11 +54,19 @@ class Connections(web.Server):
         return Connection(self, self._loop)
 
     def admit(self, connection: "Connection") -> Refusal | None:
-        """Take a new connection in, or say why not."""
+        """Take a new connection in, in the place of another if need be, or say why not."""
         if len(self.open) >= self.limits.connections:
-            return TOO_MANY_CONNECTIONS
+            victim = self.open.victim()
+            if victim is None:
+                return TOO_MANY_CONNECTIONS
+            self.open.discard(victim)
+            victim.make_way()
         self.open.add(connection)
         return None
+
+    def accepted(self, connection: "Connection") -> None:
+        """Take note that a delivery was accepted on a connection."""
+        self.open.accepted(connection)
 
     def stop(self) -> None:
         """Have each connection end, once what was sent on it is answered."""
@@ -148,241 +115,3 @@ class Connections(web.Server):
         connection.body = payload
         connection.is_declining = connection.is_left_unread = message.upgrade
         return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
-
-
-class Connection(web.RequestHandler):
-    """One client's connection, over which requests come one after the other.
-
-    aiohttp bounds the size of lines and headers, and how long a connection may be idle. This
-    adds: headers have to be complete within a time and a size of their own, a connection too
-    many is turned away, a client that doesn't read its answers is left, one that sends no more
-    is still answered, and a body that breaks off is told to whoever reads it.
-    """
-
-    __slots__ = (
-        "_connections",
-        "_has_ended",
-        "_head_bytes",
-        "_is_refused",
-        "_timer",
-        "body",
-        "is_declining",
-        "is_left_unread",
-    )
-
-    def __init__(self, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(
-            connections,
-            loop=loop,
-            keepalive_timeout=connections.limits.keepalive_seconds,
-            access_log=None,  # type: ignore[arg-type]  # aiohttp's way to have none
-            max_line_size=connections.limits.header_bytes,
-            max_field_size=connections.limits.header_bytes,
-            max_headers=HEADERS,
-            lingering_time=LINGER_SECONDS,
-            read_bufsize=_READ_AHEAD,
-            auto_decompress=False,
-        )
-        self._max_msg_queue_size = _QUEUED_REQUESTS
-        self._msg_queue_resume_size = _QUEUED_REQUESTS // 2
-        self._connections = connections
-        self._head_bytes = 0
-        self._is_refused = False
-        self._has_ended = False
-        self._timer: asyncio.TimerHandle | None = None
-        self.body: StreamReader = EMPTY_PAYLOAD
-        """The body of the request that is being answered, or was the last."""
-        self.is_declining = False
-        """Whether that request offers another protocol. The offer is passed over, as RFC 9110, 7.8
-        allows, and the answer ends the connection: aiohttp may lose what came behind the request.
-        Closed any earlier, the rest of the body would be thrown away."""
-        self.is_left_unread = False
-        """Whether what comes behind the answer is dropped: it is none that anybody could parse."""
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is under way; one whose headers are incomplete isn't yet one."""
-        if self._waiter is not None:
-            return not self._waiter.done()
-        return self._request_count == 0 or self._is_refused
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether the answer that is being made is the last one."""
-        return (
-            self._close or self.is_declining or (self._connections.leaving and not self._messages)
-        )
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, unless there are too many."""
-        refusal = self._connections.admit(self)
-        if refusal is not None:
-            self.transport = cast("asyncio.Transport", transport)
-            self._turn_away(refusal)
-            return
-        # Answers are small: one that the system doesn't take at once has a client that doesn't
-        # read, and what is left over would keep the connection open for ever.
-        cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
-        super().connection_made(transport)
-        cast("asyncio.Task[None]", self._task_handler).add_done_callback(self._serving_ended)
-        if self._connections.is_stopped:
-            self.leave()
-
-    def leave(self) -> None:
-        """End where nothing is under way; an answer ends it otherwise, or a time-out.
-
-        What has just connected will send a request in a moment. What is idle after an answer has
-        been so for a while.
-        """
-        if self._request_count:
-            self._leave_idle()
-        else:
-            self._loop.call_later(FIRST_SECONDS, self._leave_idle)
-
-    def _leave_idle(self) -> None:
-        if not self.is_idle or self._timer is not None:
-            return
-        if has_unread(self.transport):  # it is read in the loop's next turn
-            self._loop.call_later(_A_MOMENT, self._leave_idle)
-        else:
-            self.force_close()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """End."""
-        self._stop_timer()
-        super().connection_lost(exc)
-        self._connections.forget(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what has come, and see to headers that are incomplete after it."""
-        requests, body = self._request_count, self._last_body
-        was_whole = body.is_eof()
-        super().data_received(data)
-        if self._request_count != requests:
-            self._head_is_complete()
-            if not body.is_eof():  # what can't be parsed counts as a request
-                self._break_off(body)
-        elif was_whole and data:
-            self._head_goes_on(len(data))
-
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # aiohttp's
-        """Go on reading, where it was paused: aiohttp parses nothing anew for every body."""
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
-    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp never keeps half of it
-        """Answer what a client sent before it ended its side; whether there is anything."""
-        self._has_ended = True
-        if self.is_idle:
-            return False  # the transport closes itself
-        self.close()
-        if not self._last_body.is_eof():
-            self._break_off(self._last_body)
-        return True
-
-    def pause_writing(self) -> None:
-        """Leave a client that lets its answers pile up."""
-        super().pause_writing()
-        if self.transport is not None:
-            self.transport.abort()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002  # aiohttp's own, which quotes the request
-    ) -> web.StreamResponse:
-        """Answer in this project's shape, where aiohttp would in its own."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has been sent already")
-        response = self._connections.misfits.failed(HTTPStatus(status), exc)
-        response.force_close()
-        self.is_left_unread = True
-        return response
-
-    def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> _Finished:
-        """Write an answer, and end what can't go on behind it in a way that lets it be read."""
-        finished = super().finish_response(request, resp, start_time)
-        return self._let_read(finished) if self.is_left_unread else finished
-
-    async def _let_read(self, finished: _Finished) -> tuple[web.StreamResponse, bool]:
-        resp, reset = await finished
-        if not self._has_ended:
-            self._force_close = True  # aiohttp leaves the transport to us, and drops what comes
-            self._linger()
-        return resp, reset
-
-    def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002  # aiohttp's
-        """Note the kind of a failure only: aiohttp's text of it may quote the request."""
-        _log.debug("connection_failed", error=type(kw.get("exc_info")).__name__)
-
-    def _serving_ended(self, task: "asyncio.Task[None]") -> None:
-        """Refuse a request that aiohttp fails on: it would leave the connection open for ever."""
-        if not task.cancelled() and task.exception() is not None:
-            self._turn_away(BAD_REQUEST)
-
-    @property
-    def _last_body(self) -> StreamReader:
-        """The body of the request that came last."""
-        return self._messages[-1][1] if self._messages else self.body
-
-    def _break_off(self, body: StreamReader) -> None:
-        """Tell the reader of a body whose rest will never come; aiohttp lets it wait."""
-        self.is_left_unread = True
-        body.set_exception(web.RequestPayloadError("the body broke off"))
-
-    def _head_goes_on(self, size: int) -> None:
-        if self._close or self._force_close:
-            return
-        if self._timer is None:
-            self.keep_alive(True)  # noqa: FBT003  # stops the timer of an idle connection
-            self._timer = self._loop.call_later(
-                self._connections.limits.header_seconds, self._give_up, REQUEST_TIMEOUT
-            )
-        self._head_bytes += size
-        if self._head_bytes > max(HEAD_BYTES, LINES * self._connections.limits.header_bytes):
-            self._give_up(HEADERS_TOO_LARGE)
-
-    def _head_is_complete(self) -> None:
-        self._head_bytes = 0
-        if self._timer is not None:
-            self._stop_timer()
-
-    def _give_up(self, refusal: Refusal) -> None:
-        """Refuse headers; behind a request under way only its own answer can be given."""
-        if self.is_idle:
-            self._turn_away(refusal)
-        else:
-            self.close()
-
-    def _turn_away(self, refusal: Refusal) -> None:
-        """Answer and end."""
-        self.close()
-        if self.transport is not None:
-            self.transport.write(self._connections.misfits.refused(refusal))
-        self._linger()
-
-    def _linger(self) -> None:
-        """End, but drop what still comes for a while, so that its sender can read the answer.
-
-        Where a connection is closed with bytes unread, the system tells the other side to forget
-        what it has been sent.
-        """
-        self._stop_timer()
-        self._is_refused = True
-        if self.transport is None:
-            return
-        if not self._connections.linger(self):
-            self.transport.close()
-            return
-        self._resume_transport_reading()  # or its end would be noticed by nobody
-        self.transport.write_eof()
-        self._timer = self._loop.call_later(LINGER_SECONDS, self.transport.abort)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

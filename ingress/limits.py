@@ -1,22 +1,20 @@
 """The limits on the size of a delivery's body and on the time that it takes."""
 
 import asyncio
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
 from ingress.answers import (
     BAD_REQUEST,
     BODY_INCOMPLETE,
-    BYTES_IN_FLIGHT,
     PAYLOAD_TOO_LARGE,
     REQUEST_TIMEOUT,
     UNSUPPORTED_ENCODING,
     Refused,
 )
+from ingress.bytes_in_flight import BytesInFlight
 from ingress.settings import Limits
-from shared import metrics
 
 _INFLATED: Final = frozenset(
     {
@@ -28,62 +26,6 @@ _INFLATED: Final = frozenset(
 """The content codings of bodies that aren't what they say until they are inflated or deciphered."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class BytesInFlight:
-    """The bytes of all bodies that are being read or not yet durable.
-
-    What is announced but has not come is not held against others: somebody who announces much
-    and sends nothing would otherwise keep everybody out.
-
-    Args:
-        most: how many there may be.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.held = 0
-        metrics.INGRESS_BYTES_IN_FLIGHT.set_function(lambda: self.held)
-
-    def share(self) -> "Share":
-        """The part of one request, empty at first; given back at the end of its block."""
-        return Share(self)
-
-    def take(self, size: int) -> None:
-        """Hold ``size`` more bytes; raises Refused where that is too many."""
-        self.refuse_beyond(size)
-        self.held += size
-
-    def refuse_beyond(self, size: int) -> None:
-        """Raise Refused where ``size`` more bytes would be too many."""
-        if self.held + size > self._most:
-            raise Refused(BYTES_IN_FLIGHT)
-
-
-class Share:
-    """What one request holds of the bytes in flight."""
-
-    __slots__ = ("_all", "size")
-
-    def __init__(self, everybody: BytesInFlight) -> None:
-        self._all = everybody
-        self.size = 0
-
-    def take(self, size: int) -> None:
-        """Hold ``size`` more bytes; raises Refused where that is too many."""
-        self._all.take(size)
-        self.size += size
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._all.held -= self.size
 
 
 def check_head(request: web.BaseRequest, limits: Limits, in_flight: BytesInFlight) -> None:
@@ -107,7 +49,7 @@ def check_head(request: web.BaseRequest, limits: Limits, in_flight: BytesInFligh
     length = int(announced)
     if length > limits.body_bytes:
         raise Refused(PAYLOAD_TOO_LARGE)
-    in_flight.refuse_beyond(length)
+    in_flight.refuse_beyond(length - request.content.total_bytes)
 
 
 def _is_coded(values: list[str]) -> bool:
@@ -132,27 +74,30 @@ def _check_transfer(request: web.BaseRequest) -> None:
         raise Refused(BAD_REQUEST)
 
 
-async def read_body(request: web.BaseRequest, limits: Limits, share: Share) -> bytes:
+async def read_body(request: web.BaseRequest, limits: Limits, in_flight: BytesInFlight) -> bytes:
     """Read the body, bytes as they came.
 
     Raises:
-        Refused: 413 as soon as it is over the limit; 408 when it isn't complete in time; 503
-            where it doesn't fit beside the others; 400 when the client ends it early.
+        Refused: 413 as soon as it is over the limit; 408 when it isn't complete in time, or others
+            need its bytes; 503 where it doesn't fit beside those that are complete; 400 when the
+            client ends it early.
     """
     content = request.content
     try:
         if content.is_eof():  # a small body comes together with its headers
             body = content.read_nowait()
-            _take(body, 0, limits, share)
-            return body
-        async with asyncio.timeout(limits.body_seconds):
-            await _invite(request)
-            return await _read_rest(content, limits, share)
+        else:
+            async with asyncio.timeout(limits.body_seconds):
+                await _invite(request)
+                body = await _read_rest(content, limits)
     except TimeoutError:
         raise Refused(REQUEST_TIMEOUT) from None
     except (web.RequestPayloadError, OSError, RuntimeError) as exc:
         # aiohttp raises RuntimeError where the connection is gone before the first wait.
         raise Refused(BODY_INCOMPLETE) from exc
+    _check_size(len(body), limits)
+    in_flight.refuse_beyond(0)
+    return body
 
 
 async def _invite(request: web.BaseRequest) -> None:
@@ -163,15 +108,19 @@ async def _invite(request: web.BaseRequest) -> None:
         request.writer.output_size = 0  # the answer itself is still to come
 
 
-async def _read_rest(content: StreamReader, limits: Limits, share: Share) -> bytes:
-    chunks = []
-    while chunk := await content.readany():
-        _take(chunk, share.size, limits, share)
-        chunks.append(chunk)
-    return b"".join(chunks)
+async def _read_rest(content: StreamReader, limits: Limits) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        while not content.at_eof():
+            chunks.append(await content.readany())
+            size += len(chunks[-1])
+            _check_size(size, limits)
+        return b"".join(chunks)
+    finally:  # what ended it holds this frame, until garbage is collected
+        chunks.clear()
 
 
-def _take(chunk: bytes, before: int, limits: Limits, share: Share) -> None:
-    if before + len(chunk) > limits.body_bytes:
+def _check_size(size: int, limits: Limits) -> None:
+    if size > limits.body_bytes:
         raise Refused(PAYLOAD_TOO_LARGE)
-    share.take(len(chunk))

@@ -15,7 +15,9 @@ from ingress.site import Site
 from shared.listening import hosts_of, open_sockets, port_of
 from shared.logs import get_logger
 
-_BACKLOG: Final = 1024  # connections that the system holds until we take them
+BACKLOG: Final = 1024
+"""Connections that the system holds until we take them."""
+
 _log = get_logger()
 
 
@@ -35,7 +37,7 @@ class Listener:
         self._settings = settings
         self._receiver = receiver
         self._ready = ready
-        self._connections = Connections(site.answer, site, settings.limits)
+        self._connections = Connections(site.answer, site, settings.limits, receiver.in_flight)
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
         self.port = settings.address.port
@@ -50,7 +52,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         self._sockets = open_sockets(self._settings.address)
         for sock in self._sockets:
-            server = await loop.create_server(self._connections, sock=sock, backlog=_BACKLOG)
+            server = await loop.create_server(self._connections, sock=sock, backlog=BACKLOG)
             self._servers.append(server)
         self.port = port_of(self._sockets)
         _log.info("ingress_listening", host=hosts_of(self._sockets), port=self.port)

@@ -16,7 +16,8 @@ from ingress.answers import (
     Refusal,
     Refused,
 )
-from ingress.limits import BytesInFlight, check_head, read_body
+from ingress.bytes_in_flight import BytesInFlight
+from ingress.limits import check_head, read_body
 from ingress.secret_use import SecretUse
 from ingress.settings import Limits
 from shared.endpoints import Endpoint, Endpoints
@@ -73,19 +74,17 @@ class Receiver:
         """
         self._check(request)
         endpoint = self._endpoint(request)
-        with self.in_flight.share() as share:
-            body = await read_body(request, self._limits, share)
-            now = time()
-            self._verify(endpoint, request, body, now)
-            return await self._writer.accept(self._delivery(endpoint, request, body, now))
+        claim = signature.read_claim(endpoint.scheme, request.headers)
+        body = await read_body(request, self._limits, self.in_flight)
+        now = time()
+        self._verify(endpoint, claim, body, now)
+        return await self._writer.accept(self._delivery(endpoint, request, body, now))
 
-    def _verify(
-        self, endpoint: Endpoint, request: web.BaseRequest, body: bytes, now: float
-    ) -> None:
+    def _verify(self, endpoint: Endpoint, claim: signature.Claim, body: bytes, now: float) -> None:
         active = endpoint.active(now)
         secrets = [secret.value.reveal().encode() for secret in active]
         try:
-            number = signature.verify(endpoint.scheme, body, request.headers, secrets, now)
+            number = signature.verify_claim(endpoint.scheme, claim, body, secrets, now)
         except SignatureError as exc:
             # Whether it is genuine, only the secret that can't be read could say: no 401 then.
             if exc.code == signature.INVALID and endpoint.lacks_secret(now):

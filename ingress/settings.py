@@ -24,11 +24,11 @@ class Limits:
 
     Attributes:
         body_bytes: the largest body (``MAX_BODY_BYTES``).
-        bytes_in_flight: bodies that are being read or not yet durable, all together
-            (``MAX_BYTES_IN_FLIGHT``).
+        bytes_in_flight: requests that are being read or not yet durable, all together; bodies that
+            are being read may have half (``MAX_BYTES_IN_FLIGHT``).
         connections: open at once (``MAX_CONNECTIONS``).
-        header_seconds: from the first byte of a request to the end of its headers
-            (``HEADER_TIMEOUT``).
+        header_seconds: from the first byte of a request to the end of its headers, and from the
+            beginning of a connection to its first byte (``HEADER_TIMEOUT``).
         body_seconds: from there to the end of its body (``BODY_TIMEOUT``).
         keepalive_seconds: how long a connection may be idle (``KEEPALIVE_TIMEOUT``).
         header_bytes: the largest request line, and the largest single header
@@ -107,8 +107,8 @@ def _limits(reader: Reader) -> Limits:
     default = Limits()
     body = reader.integer("MAX_BODY_BYTES", default.body_bytes, minimum=_KIB, maximum=16 * _MIB)
     in_flight = reader.integer("MAX_BYTES_IN_FLIGHT", default.bytes_in_flight, minimum=_KIB)
-    if reader.are_good("MAX_BODY_BYTES", "MAX_BYTES_IN_FLIGHT") and in_flight < body:
-        expected = f"at least MAX_BODY_BYTES ({body})"
+    if reader.are_good("MAX_BODY_BYTES", "MAX_BYTES_IN_FLIGHT") and in_flight < 4 * body:
+        expected = f"at least 4 times MAX_BODY_BYTES ({4 * body})"
         reader.refuse(SettingsError("MAX_BYTES_IN_FLIGHT", expected, str(in_flight)))
     return Limits(
         body_bytes=body,

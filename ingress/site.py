@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import LineTooLong
 from ingress import answers
 from ingress.answers import BAD_REQUEST, HEADERS_TOO_LARGE, INTERNAL_ERROR, Refusal, Refused
 from ingress.clients import Network, client_address
-from ingress.connections import Connection
+from ingress.connection import Connection
 from ingress.receive import Receiver, endpoint_id
 from ingress.refusals import Refusals, counter
 from shared import metrics
@@ -50,9 +50,10 @@ class Site:
         started = perf_counter()
         request_id = str(uuid4())
         response = await self._respond(request, request_id)
-        if _is_last(request):
+        is_unread = not request.content.is_eof()
+        if is_unread or _is_ending(request):
             response.force_close()
-            if response.status == HTTPStatus.BAD_REQUEST:
+            if is_unread or response.status == HTTPStatus.BAD_REQUEST:
                 _leave_unread(request)
         metrics.INGRESS_DURATION.observe(perf_counter() - started)
         return response
@@ -96,7 +97,7 @@ class Site:
             details=lambda: self._details(request, body),
             **more,
         )
-        return answers.refused(refusal, request_id)
+        return answers.Rejection(refusal, request_id)
 
     def _details(self, request: web.BaseRequest, body: bytes | None) -> dict[str, object]:
         """Who sent it; and what its sender may compare, should something on the way change it."""
@@ -107,14 +108,16 @@ class Site:
         return details
 
 
-def _is_last(request: web.BaseRequest) -> bool:
-    """Whether the connection is to end: its body is unread, or nothing is to come behind it."""
-    protocol = request.protocol
-    return not request.content.is_eof() or (isinstance(protocol, Connection) and protocol.is_ending)
+def _is_ending(request: web.BaseRequest) -> bool:
+    """Whether nothing is to come behind the answer."""
+    return isinstance(request.protocol, Connection) and request.protocol.is_ending
 
 
 def _leave_unread(request: web.BaseRequest) -> None:
-    """Nobody can say where a request ends whose body may end in two places."""
+    """Have the rest dropped, which aiohttp would go on to parse.
+
+    Nobody needs a refused body, nor can say where a request ends whose body may end in two places.
+    """
     if isinstance(request.protocol, Connection):
         request.protocol.is_left_unread = True
 

@@ -54,7 +54,7 @@ INGRESS_DURABLE: Final = Histogram(
 )
 INGRESS_BYTES_IN_FLIGHT: Final = Gauge(
     "sellfern_ingress_bytes_in_flight",
-    "Bytes of bodies that are being read or not yet durable",
+    "Bytes that have come and are not answered yet",
     registry=REGISTRY,
 )
 ENDPOINTS_RELOADS: Final = Counter(

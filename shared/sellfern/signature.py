@@ -4,10 +4,18 @@ import base64
 import binascii
 import hmac
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
 from shared.errors import SignatureError
 from shared.sellfern import ed25519, scheme_table, timestamps
+from shared.sellfern.claim import (
+    INVALID,
+    MISSING,
+    MOST_SIGNATURES,
+    Claim,
+    Headers,
+    read_claim,
+)
 from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, Scheme
 
 __all__ = [
@@ -17,49 +25,24 @@ __all__ = [
     "SELLFERN",
     "STANDARD_WEBHOOKS",
     "TIMESTAMPED",
+    "Claim",
     "Headers",
     "Scheme",
     "has_key",
+    "read_claim",
     "scheme_from_table",
     "sign",
     "verify",
+    "verify_claim",
 ]
 
-MISSING: Final = "signature_missing"
-INVALID: Final = "signature_invalid"
-
-MOST_SIGNATURES: Final = 16
-"""In one header; a sender in the middle of a rotation sends two."""
-
-_MOST_HEADER: Final = 4096
 _PROOFS: Final = 32  # signatures tried: among so many each letter of either encoding occurs
-_MOST_PUBLIC: Final = 4  # signatures of public keys: one is as dear as a hundred others
-
-
-class Headers(Protocol):
-    """A request's headers, as aiohttp has them: names in any case, perhaps more than once."""
-
-    def getall(self, key: str, default: list[str], /) -> list[str]:
-        """Every value of a header."""
-        ...
-
-
-class _Claim(NamedTuple):
-    """What the headers say: the candidates, and what is signed beside the body."""
-
-    candidates: list[bytes]
-    public: list[bytes]
-    timestamp: str = ""
-    message_id: str = ""
 
 
 def verify(
     scheme: Scheme, body: bytes, headers: Headers, secrets: Sequence[bytes], now: float
 ) -> int:
     """Return if one of the secrets signed this body, and say which.
-
-    Every secret is tried against every candidate, and each comparison takes the same time
-    wherever two signatures differ.
 
     Args:
         scheme: how it has to be signed.
@@ -74,9 +57,43 @@ def verify(
     Raises:
         SignatureError: nothing else, for any bytes and any headers.
     """
-    claim = _read(scheme, headers)
-    _check_time(scheme, claim.timestamp, now)
+    return verify_claim(scheme, read_claim(scheme, headers), body, secrets, now)
+
+
+def verify_claim(
+    scheme: Scheme, claim: Claim, body: bytes, secrets: Sequence[bytes], now: float
+) -> int:
+    """Return if one of the secrets signed this body as the headers claim, and say which.
+
+    Every secret is tried against every candidate, and each comparison takes the same time
+    wherever two signatures differ.
+
+    Args:
+        scheme: how it has to be signed.
+        claim: of the same scheme.
+        body: the raw bytes.
+        secrets: those that are active; none of them verifies nothing.
+        now: seconds since the epoch.
+
+    Returns:
+        The place of the secret among those given.
+
+    Raises:
+        SignatureError: nothing else, for any bytes.
+    """
+    if scheme.tolerance is not None and abs(now - claim.signed_at) > scheme.tolerance:
+        raise SignatureError(INVALID, f"the timestamp is more than {scheme.tolerance:g} s off")
     content = _content(scheme, claim.message_id, claim.timestamp, body)
+    verified = _shared_signer(scheme, secrets, content, claim) if claim.candidates else -1
+    if verified < 0 and claim.public:
+        verified = _public_signer(scheme, secrets, content, claim)
+    if verified < 0:
+        raise SignatureError(INVALID, "the signature was made with none of the endpoint's secrets")
+    return verified
+
+
+def _shared_signer(scheme: Scheme, secrets: Sequence[bytes], content: bytes, claim: Claim) -> int:
+    """The place of the secret that made one of the candidates; -1 where none did."""
     verified = -1
     for number, secret in enumerate(secrets):
         key = _key(scheme, secret)
@@ -86,10 +103,6 @@ def verify(
         for candidate in claim.candidates:
             if hmac.compare_digest(expected, candidate):
                 verified = number
-    if verified < 0 and scheme.public_prefix:
-        verified = _public_signer(scheme, secrets, content, claim)
-    if verified < 0:
-        raise SignatureError(INVALID, "the signature was made with none of the endpoint's secrets")
     return verified
 
 
@@ -134,32 +147,7 @@ def sign(
     return headers
 
 
-def _read(scheme: Scheme, headers: Headers) -> _Claim:
-    value = _header(headers, scheme.header)
-    parts = value.split(scheme.separator) if scheme.separator else [value]
-    candidates = _candidates(scheme, parts, scheme.prefix, MOST_SIGNATURES)
-    if scheme.either_case:
-        candidates = [each.lower() for each in candidates]
-    public = []
-    if scheme.public_prefix:
-        public = _candidates(scheme, parts, scheme.public_prefix, _MOST_PUBLIC)
-    timestamp = _timestamp(scheme, headers, parts)
-    message_id = _header(headers, scheme.id_header) if scheme.id_header else ""
-    return _Claim(candidates, public, timestamp, message_id)
-
-
-def _candidates(scheme: Scheme, parts: list[str], prefix: str, most: int) -> list[bytes]:
-    found = [
-        part.removeprefix(prefix).encode("utf-8", "surrogatepass")
-        for part in map(str.strip, parts)
-        if part.startswith(prefix)
-    ]
-    if len(found) > most:
-        raise SignatureError(INVALID, f"{scheme.header}: more than {most} signatures")
-    return found
-
-
-def _public_signer(scheme: Scheme, secrets: Sequence[bytes], content: bytes, claim: _Claim) -> int:
+def _public_signer(scheme: Scheme, secrets: Sequence[bytes], content: bytes, claim: Claim) -> int:
     """The place of the public key that verifies one of the candidates; -1 where none does."""
     for number, secret in enumerate(secrets):
         if not _is_public(scheme, secret):
@@ -168,41 +156,6 @@ def _public_signer(scheme: Scheme, secrets: Sequence[bytes], content: bytes, cla
         if any(ed25519.verifies(key, content, _decoded(each)) for each in claim.public):
             return number
     return -1
-
-
-def _header(headers: Headers, name: str) -> str:
-    """The one value of a header: of two, nobody could say which one was meant."""
-    values = headers.getall(name, [])
-    if not values:
-        raise SignatureError(MISSING, f"the header {name} is missing")
-    if len(values) > 1:
-        raise SignatureError(INVALID, f"the header {name} is there more than once")
-    if len(values[0]) > _MOST_HEADER:
-        raise SignatureError(INVALID, f"the header {name} is too long")
-    return values[0]
-
-
-def _timestamp(scheme: Scheme, headers: Headers, parts: list[str]) -> str:
-    if scheme.timestamp_header:
-        return _header(headers, scheme.timestamp_header)
-    if not scheme.timestamp_field:
-        return ""
-    field = scheme.timestamp_field + "="
-    found = [part.strip().removeprefix(field) for part in parts if part.strip().startswith(field)]
-    if len(found) != 1:
-        raise SignatureError(INVALID, f"{scheme.header}: expected one {field}…")
-    return found[0]
-
-
-def _check_time(scheme: Scheme, timestamp: str, now: float) -> None:
-    if scheme.tolerance is None:
-        return
-    signed_at = timestamps.seconds(timestamp, scheme.timestamp_format)
-    if signed_at is None:
-        expected = timestamps.NAMES[scheme.timestamp_format]
-        raise SignatureError(INVALID, f"the timestamp is not {expected}")
-    if abs(now - signed_at) > scheme.tolerance:
-        raise SignatureError(INVALID, f"the timestamp is more than {scheme.tolerance:g} s off")
 
 
 def _content(scheme: Scheme, message_id: str, timestamp: str, body: bytes) -> bytes:

@@ -19,7 +19,11 @@ UNKNOWN_KEY = '[[endpoint]]\nid = "acme"\norganization_id = "org_a"\nsecret = "w
 PROGRAMS: dict[str, Group] = {"ingress": ingress.cli.main, "worker": worker.cli.main}
 
 READ = {
-    ("ingress", "MAX_BYTES_IN_FLIGHT", "2048"): "expected at least MAX_BODY_BYTES (1048576), got",
+    (
+        "ingress",
+        "MAX_BYTES_IN_FLIGHT",
+        "2048",
+    ): "expected at least 4 times MAX_BODY_BYTES (",
     ("ingress", "ENDPOINTS_FILE", "{folder}/none.toml"): "none.toml (No such file or directory)",
     ("ingress", "ENDPOINTS_FILE", "{folder}/unknown.toml"): "unknown.toml) line 4: expected one of",
     ("ingress", "ENDPOINTS_FILE", "{folder}/latin.toml"): "latin.toml (not UTF-8)",

@@ -284,7 +284,7 @@ def _metric(lines: list[str], outcome: str) -> float:
 
 
 async def _holds(program: Program, size: int) -> None:
-    """Wait until so many bytes of bodies have arrived."""
+    """Wait until so many bytes of requests have arrived."""
 
     async def arrived() -> bool:
         return f"sellfern_ingress_bytes_in_flight {size}.0" in await _metrics(program)
@@ -305,7 +305,8 @@ async def test_sigterm_answers_every_request_that_was_sent(place: Place, tmp_pat
             asked = [asyncio.create_task(program.deliver(each)) for each in whole]
             for client, each in zip(clients, slow, strict=True):
                 await client.send(delivery(each)[:-20])
-            await _holds(program, sum(map(len, whole)) + sum(len(each) - 20 for each in slow))
+            sent = sum(len(delivery(each)) for each in [*whole, *slow])
+            await _holds(program, sent - 20 * len(slow))
             program.send(signal.SIGTERM)
             await program.logged("draining")
             await readiness(program, "draining")
@@ -324,8 +325,9 @@ async def test_a_second_signal_ends_the_ingress_at_once(place: Place, tmp_path: 
         ingress(environment(place.server.url, tmp_path)) as program,
         Client.to(program.port) as client,
     ):
-        await client.send(delivery(b"{" + b" " * 100)[:-1])
-        await _holds(program, 100)
+        begun = delivery(b"{" + b" " * 100)[:-1]
+        await client.send(begun)
+        await _holds(program, len(begun))
         program.send(signal.SIGINT)
         await program.logged("draining")
         program.send(signal.SIGTERM)

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from ingress.connections import Connection
+from ingress.connection import Connection
 from ingress.receive import Writer
 from tests.ingress_support import BODY, Client, Reply, Running, request_bytes, running
 
@@ -20,9 +20,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def connections(place: Running) -> set[Connection]:
-    """The connections that are open."""
-    return place.listener._connections.open
+def connections(place: Running) -> list[Connection]:
+    """The connections that are open, first those that are closed first for others."""
+    return list(place.listener._connections.open)
 
 
 @contextlib.asynccontextmanager

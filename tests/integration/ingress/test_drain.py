@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ingress.connections import FIRST_SECONDS
+from ingress.connection import FIRST_SECONDS
 from ingress.health import DRAINING, Readiness
 from ingress.last_connections import HANDSHAKE_SECONDS, let_in_the_last
 from ingress.listener import listening
@@ -268,23 +268,32 @@ async def test_what_takes_too_long_is_cut_and_that_is_logged(
 async def test_an_end_without_a_drain_closes_whatever_is_open(writer: RecordingWriter) -> None:
     writer.gate.clear()
     async with (
-        public_port(writer, connections=4) as place,
+        public_port(writer) as place,
         Client.to(place.port) as silent,
         Client.to(place.port) as begins,
         Client.to(place.port) as sends,
         Client.to(place.port) as waits,
-        Client.to(place.port) as too_many,
     ):
         await begins.send(b"POST")
         await sends.send(request_bytes()[: -len(BODY)])
         await waits.send(request_bytes())
         await writer.reached.wait()
+        async with asyncio.timeout(PATIENCE):
+            await place.listener.close()
+        for client in (silent, begins, waits):
+            await ends(client)
+        await sends.reader.read()
+
+
+async def test_an_end_closes_whoever_was_turned_away_too(writer: RecordingWriter) -> None:
+    async with (
+        public_port(writer, connections=0) as place,
+        Client.to(place.port) as too_many,
+    ):
         check_refusal(await too_many.reply(), 503, "too_many_connections")
         async with asyncio.timeout(PATIENCE):
             await place.listener.close()
-        for client in (silent, begins, waits, too_many):
-            await ends(client)
-        await sends.reader.read()
+        await ends(too_many)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "x" * 300])

@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from ingress.connections import HEAD_BYTES, HEADERS, LINE_BYTES
+from ingress.connection import HEAD_BYTES, HEADERS, LINE_BYTES
 from tests.ingress_support import BODY, Client, RecordingWriter, ask, chunked, request_bytes
 from tests.integration.ingress.public_port import (
     PATIENCE,

@@ -21,6 +21,7 @@ REFUSALS = [
     answers.BAD_REQUEST,
     answers.HEADERS_TOO_LARGE,
     answers.BODY_INCOMPLETE,
+    answers.CHUNK_OVERHEAD,
     answers.REQUEST_TIMEOUT,
     answers.PAYLOAD_TOO_LARGE,
     answers.UNSUPPORTED_ENCODING,
@@ -123,6 +124,24 @@ def test_success_says_of_its_connection_what_the_version_does_not(
     first, headers, _ = parsed(rendered)
     assert first.startswith(f"HTTP/{version.major}.{version.minor} ")
     assert headers.get("Connection") == connection
+
+
+ODD = Refusal(HTTPStatus.UNAUTHORIZED, "signature_invalid", 'expected one "t="… in \N{PILE OF POO}')
+
+
+@pytest.mark.parametrize("refusal", [*REFUSALS, ODD], ids=lambda refusal: refusal.code)
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_rejection_is_the_same_refusal_in_one_piece(refusal: Refusal, *, is_kept: bool) -> None:
+    answer = answers.Rejection(refusal, "req-1")
+    assert answer.status == refusal.status
+    rendered = answer.rendered(HttpVersion11, is_kept=is_kept)
+    first, headers, body = parsed(rendered)
+    raw_first, raw_headers, raw_body = parsed(answers.refused_raw(refusal, "req-1"))
+    assert (first, body) == (raw_first, raw_body)
+    assert abs(parsedate_to_datetime(headers.pop("Date")).timestamp() - time()) < 5
+    assert headers.get("Connection") == (None if is_kept else "close")
+    assert headers | {"Connection": "close"} == raw_headers
+    assert int(headers["Content-Length"]) == len(rendered.partition(b"\r\n\r\n")[2])
 
 
 def test_no_answer_tells_which_server_made_it() -> None:

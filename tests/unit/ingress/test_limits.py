@@ -1,4 +1,4 @@
-"""Facts about the limits on bodies, judged by their headers and held in the bytes in flight."""
+"""Facts about the limits on bodies, judged by their headers."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from ingress.answers import Refused
-from ingress.limits import BytesInFlight, check_head
+from ingress.bytes_in_flight import BytesInFlight
+from ingress.limits import check_head
 from ingress.settings import Limits
-from shared import metrics
 
 LIMITS = Limits(body_bytes=1000)
 
@@ -98,7 +98,7 @@ def test_a_request_without_a_length_has_an_empty_body() -> None:
 
 def test_a_length_that_does_not_fit_beside_the_others_is_refused() -> None:
     in_flight = BytesInFlight(1500)
-    in_flight.take(1000)
+    in_flight.held = 1000
     assert judged(request(("Content-Length", "500")), in_flight) == ""
     assert judged(request(("Content-Length", "501")), in_flight) == "bytes_in_flight"
 
@@ -108,30 +108,3 @@ def test_what_is_announced_is_not_held() -> None:
     for _ in range(10):
         assert judged(request(("Content-Length", "1000")), in_flight) == ""
     assert in_flight.held == 0
-
-
-def test_a_share_is_held_until_the_end_of_its_block() -> None:
-    in_flight = BytesInFlight(100)
-    with in_flight.share() as share, in_flight.share() as other:
-        share.take(30)
-        share.take(30)
-        other.take(40)
-        assert (in_flight.held, share.size) == (100, 60)
-    assert in_flight.held == 0
-
-
-def test_a_share_that_was_refused_more_gives_back_what_it_had() -> None:
-    in_flight = BytesInFlight(100)
-    with pytest.raises(Refused) as caught, in_flight.share() as share:  # noqa: PT012  # its block
-        share.take(60)
-        share.take(41)
-    assert caught.value.refusal.code == "bytes_in_flight"
-    assert in_flight.held == 0
-
-
-def test_the_bytes_in_flight_are_a_metric() -> None:
-    in_flight = BytesInFlight(100)
-    with in_flight.share() as share:
-        share.take(42)
-        assert metrics.REGISTRY.get_sample_value("sellfern_ingress_bytes_in_flight") == 42
-    assert metrics.REGISTRY.get_sample_value("sellfern_ingress_bytes_in_flight") == 0

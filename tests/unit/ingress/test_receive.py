@@ -139,9 +139,8 @@ async def test_a_closed_receiver_refuses_deliveries_and_says_why(
     assert writer.deliveries == []
 
 
-async def test_a_whole_body_over_the_limit_is_refused_and_nothing_held(receiver: Receiver) -> None:
+async def test_a_whole_body_over_the_limit_is_refused(receiver: Receiver) -> None:
     assert await refused(receiver, request(body=b"x" * 1001)) == "payload_too_large"
-    assert receiver.in_flight.held == 0
 
 
 async def test_a_signature_by_another_endpoints_secret_verifies_nothing(
@@ -150,40 +149,12 @@ async def test_a_signature_by_another_endpoints_secret_verifies_nothing(
     with pytest.raises(SignatureError):
         await receiver.receive(request(signer=BETA_SECRET))
     assert writer.deliveries == []
-    assert receiver.in_flight.held == 0
 
 
-async def test_what_cannot_be_stored_is_raised_and_nothing_held(
-    receiver: Receiver, writer: RecordingWriter
-) -> None:
+async def test_what_cannot_be_stored_is_raised(receiver: Receiver, writer: RecordingWriter) -> None:
     writer.failure = Unavailable("redis_timeout", "no reply")
     with pytest.raises(Unavailable):
         await receiver.receive(request())
-    assert receiver.in_flight.held == 0
-
-
-async def test_a_body_is_held_until_it_is_durable(
-    receiver: Receiver, writer: RecordingWriter
-) -> None:
-    writer.gate.clear()
-    receiving = asyncio.create_task(receiver.receive(request()))
-    await writer.reached.wait()
-    assert receiver.in_flight.held == len(BODY)
-    writer.gate.set()
-    await receiving
-    assert receiver.in_flight.held == 0
-
-
-async def test_a_delivery_that_is_cancelled_holds_nothing(
-    receiver: Receiver, writer: RecordingWriter
-) -> None:
-    writer.gate.clear()
-    receiving = asyncio.create_task(receiver.receive(request()))
-    await writer.reached.wait()
-    receiving.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await receiving
-    assert receiver.in_flight.held == 0
 
 
 async def test_the_endpoint_of_a_request_is_what_the_client_wrote() -> None:

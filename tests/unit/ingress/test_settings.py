@@ -34,7 +34,7 @@ def test_every_setting_is_read() -> None:
             "DURABILITY_TIMEOUT": "300ms",
             "DURABILITY_ASSERTED": "yes",
             "MAX_BODY_BYTES": "2048",
-            "MAX_BYTES_IN_FLIGHT": "4096",
+            "MAX_BYTES_IN_FLIGHT": "8192",
             "MAX_HEADER_BYTES": "16384",
             "MAX_CONNECTIONS": "7",
             "TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1,,::1",
@@ -51,7 +51,7 @@ def test_every_setting_is_read() -> None:
     assert settings.address == Address("INGRESS", ("0.0.0.0", "::"), 0)  # noqa: S104  # an example
     assert settings.admin == Address("INGRESS_ADMIN", ("::1",), 0)
     assert settings.durability == Durability(Mode.REPLICA, replicas=2, timeout=0.3, asserted=True)
-    assert settings.limits == Limits(2048, 4096, 7, 1.0, 2.0, 3.0, 16384)
+    assert settings.limits == Limits(2048, 8192, 7, 1.0, 2.0, 3.0, 16384)
     assert [str(each) for each in settings.trusted_proxies] == [
         "10.0.0.0/8",
         "192.0.2.1/32",
@@ -105,8 +105,8 @@ def test_every_setting_is_read() -> None:
             "MAX_BODY_BYTES: expected a whole number from 1024 to 16777216, got '1e6'",
         ),
         (
-            {"MAX_BODY_BYTES": "4096", "MAX_BYTES_IN_FLIGHT": "4095"},
-            "MAX_BYTES_IN_FLIGHT: expected at least MAX_BODY_BYTES (4096), got 4095",
+            {"MAX_BODY_BYTES": "4096", "MAX_BYTES_IN_FLIGHT": "16383"},
+            "MAX_BYTES_IN_FLIGHT: expected at least 4 times MAX_BODY_BYTES (16384), got 16383",
         ),
         (
             {"MAX_CONNECTIONS": "0"},

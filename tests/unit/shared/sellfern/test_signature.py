@@ -18,11 +18,13 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from shared.errors import SignatureError
 from shared.sellfern import ed25519
 from shared.sellfern.signature import (
+    INVALID,
     SELLFERN,
     STANDARD_WEBHOOKS,
     TIMESTAMPED,
     Scheme,
     has_key,
+    read_claim,
     scheme_from_table,
     sign,
     verify,
@@ -187,10 +189,33 @@ def test_every_secret_is_compared_in_constant_time_with_every_candidate(
 
     monkeypatch.setattr(hmac, "compare_digest", spy)
     headers = sign(TIMESTAMPED, BODY, SECRET, now=NOW, message_id="m")
-    headers[TIMESTAMPED.header] += ",v1=00"
+    headers[TIMESTAMPED.header] += ",v1=" + "00" * 32
     verify(TIMESTAMPED, BODY, CIMultiDict(headers), [SECRET, b"other"], NOW)
     assert len(compared) == 4
     assert {type(each) for pair in compared for each in pair} == {bytes}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("text", ["", "x", "0" * 63, "g" * 64, "0" * 65, "\u0660" * 64, "A" * 44])
+def test_what_no_secret_could_have_made_is_refused_without_a_hash(
+    scheme: Scheme, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = sign(scheme, BODY, SECRET, now=NOW, message_id="msg_1")
+    made = headers[scheme.header]
+    start = made.index(scheme.prefix) + len(scheme.prefix) if scheme.prefix else 0
+    headers[scheme.header] = made[:start] + text
+    monkeypatch.setattr(hmac, "digest", None)
+    with pytest.raises(SignatureError) as caught:
+        read_claim(scheme, CIMultiDict(headers))
+    assert caught.value.code == INVALID
+
+
+def test_a_signature_of_another_kind_costs_no_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = sign(STANDARD_WEBHOOKS, BODY, SECRET, now=NOW, message_id="msg_1")
+    headers[STANDARD_WEBHOOKS.header] = "v1a," + "A" * 86 + "=="
+    monkeypatch.setattr(hmac, "digest", None)
+    with pytest.raises(SignatureError):
+        verify(STANDARD_WEBHOOKS, BODY, CIMultiDict(headers), [SECRET], NOW)
 
 
 def test_without_a_secret_nothing_verifies_not_even_an_empty_signature() -> None:

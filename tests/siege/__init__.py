@@ -1,0 +1,1 @@
+"""The ingress under attack: outsiders as processes, and genuine senders beside them."""
