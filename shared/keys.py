@@ -45,6 +45,9 @@ PAUSE = "pause:"
 BREAKER = "breaker:"
 """In front of an organization's id: the field of ``ORGANIZATIONS`` that holds its breaker."""
 
+_DIGITS = 32
+_DIGEST = re.compile(rf":[0-9a-f]{{{_DIGITS}}}\Z")
+
 DEFERRED_FROM = 1_000_000_000_000
 """Scores of the queue from here on are epoch milliseconds; those below are virtual times."""
 
@@ -81,7 +84,15 @@ _LUA_NAMES = {
 
 def job_id(organization: str, body: bytes) -> str:
     """The job of these bytes: the same bytes for the same organization are one job."""
-    return f"{organization}:{sha256(body).hexdigest()[:32]}"
+    return f"{organization}:{sha256(body).hexdigest()[:_DIGITS]}"
+
+
+def is_job_of(job: str, body: bytes) -> bool:
+    """Whether these may be the bytes of the job.
+
+    A stock producer's job, whose id ends in no digest, may have any.
+    """
+    return job.endswith(sha256(body).hexdigest()[:_DIGITS]) or _DIGEST.search(job) is None
 
 
 def organization_of(job: str) -> str:

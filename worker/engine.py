@@ -409,8 +409,10 @@ class Worker(arq.Worker):
             self._busy += 1
             ended = partial(self._ended, claim)
             delivery = None if self._has_hooks else jobs.read(payload)
-            if delivery is not None:  # what ``handle_event`` would come to, without the detour
-                work = Work(claim, delivery, ended, free_slot=self._free_slot)
+            # What ``handle_event`` would come to, without the detour; or nothing for it to read.
+            if delivery is not None or not payload:
+                free = self._free_slot
+                work = Work(claim, delivery, ended, has_payload=bool(payload), free_slot=free)
                 self._running[claim.token] = work
                 self._context.pipeline.start(work)
             else:

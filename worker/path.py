@@ -122,6 +122,8 @@ class Path:
         """Why the job must not even be looked into, or ``None``."""
         if work.is_cancelled:
             return Released(in_doubt=work.in_doubt)
+        if not work.has_payload:
+            return Dead("payload_lost", "the payload of an accepted event is gone from Redis")
         if work.is_newer:
             return Waiting("newer_record", "a newer version wrote the payload", patience=None)
         # Beside others it may be as innocent as they are, however often that has happened.
@@ -139,6 +141,8 @@ class Path:
             return Dead("undecodable", "the payload is not a record that this version reads")
         if keys.organization_of(work.claim.job) != delivery.organization:
             return Dead("undecodable", _mislabelled(work.claim, delivery))
+        if work.rounds == 1 and not keys.is_job_of(work.claim.job, delivery.body):
+            return Dead("payload_changed", "the payload holds other bytes than its job is named by")
         envelope = judgement.decode(delivery.body)
         if type(envelope) is Dead:
             return envelope

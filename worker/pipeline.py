@@ -97,7 +97,12 @@ class Pipeline:
         object.__setattr__(self, "_path", path)
 
     async def run(
-        self, claim: Claim, delivery: Delivery | None, *, is_newer: bool = False
+        self,
+        claim: Claim,
+        delivery: Delivery | None,
+        *,
+        is_newer: bool = False,
+        has_payload: bool = True,
     ) -> Settled:
         """Handle one claimed job and settle it.
 
@@ -105,13 +110,15 @@ class Pipeline:
             claim: proves the hold.
             delivery: what was received; ``None`` where the payload is no record that we read.
             is_newer: whether a newer version of this project wrote that payload.
+            has_payload: whether there was one.
 
         Raises:
             Unavailable: Redis stayed away; nothing was settled and the lease brings it back.
             asyncio.CancelledError: the worker stops; the job has been given back.
         """
         end: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
-        work = Work(claim, delivery, partial(resolve, end), is_newer=is_newer)
+        tell = partial(resolve, end)
+        work = Work(claim, delivery, tell, is_newer=is_newer, has_payload=has_payload)
         self.start(work)
         try:
             return await asyncio.shield(end)

@@ -25,6 +25,7 @@ class Work(msgspec.Struct, eq=False, weakref=True):
         delivery: what was received; ``None`` when the payload is no record of ours.
         ended: told how it ended; an exception where its lease has to bring it back.
         is_newer: whether a newer version of this project wrote the payload.
+        has_payload: whether there was one.
         path: what is left of its way; the driver takes it on.
         envelope: once decoded.
         state: what the handler read and changed, once it ran.
@@ -46,6 +47,7 @@ class Work(msgspec.Struct, eq=False, weakref=True):
     delivery: Delivery | None
     ended: Tell[Settled]
     is_newer: bool = False
+    has_payload: bool = True
     path: Generator[Any, Any, Settled | Refused] | None = None
     envelope: Envelope | None = None
     state: State | None = None

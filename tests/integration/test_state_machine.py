@@ -129,6 +129,7 @@ async def paused(scene: Scene) -> None:
 async def without_payload(scene: Scene) -> None:
     await scene.deliver()
     await scene.redis.delete(keys.payload(scene.job))
+    await scene.redis.zrem(keys.ACCEPTED, scene.job)
 
 
 async def held_by_its_breaker(scene: Scene) -> None:

@@ -54,6 +54,19 @@ def test_names_of_different_kinds_never_meet(organization: str, one: str, other:
     assert fixed == set()
 
 
+@given(ORGANIZATIONS, st.binary(max_size=50), st.binary(max_size=50))
+def test_a_job_is_of_its_bytes_and_of_no_others(
+    organization: str, body: bytes, other: bytes
+) -> None:
+    assert keys.is_job_of(keys.job_id(organization, body), body)
+    assert keys.is_job_of(keys.job_id(organization, body), other) == (body == other)
+
+
+@pytest.mark.parametrize("job", ["org_a:made-by-arq", f"org_a:x{'0' * 32}", "org_a:"])
+def test_a_job_whose_id_is_no_digest_may_be_of_any_bytes(job: str) -> None:
+    assert keys.is_job_of(job, b"any")
+
+
 @given(ORGANIZATIONS, st.binary(max_size=50))
 def test_a_job_tells_its_organization(organization: str, body: bytes) -> None:
     job = keys.job_id(organization, body)
