@@ -91,6 +91,11 @@ DEAD_LETTERS_EXPIRED: Final = Counter(
     "Dead letters removed since nobody acted on them in time",
     registry=REGISTRY,
 )
+PLACES_RESTORED: Final = Counter(
+    "sellfern_places_restored",
+    "Accepted events put back that had lost their place in the queue",
+    registry=REGISTRY,
+)
 ORGANIZATION_MISMATCHES: Final = Counter(
     "sellfern_organization_mismatches",
     "Signed events whose body names another organization than their endpoint's",

@@ -28,7 +28,7 @@ from shared.health import Problem
 from shared.logs import get_logger
 from shared.sellfern.reference_file import load_reference
 from shared.tracing import Tracing, open_tracing
-from worker import process, retention, stock
+from worker import process, restoration, retention, stock
 from worker.aside import Aside
 from worker.attempts import naming
 from worker.engine import Worker
@@ -154,7 +154,8 @@ class _Program:
             cron_jobs=[
                 retention.cron_job(
                     redis, retention=self.settings.dead_letter_retention, log=self.log
-                )
+                ),
+                restoration.cron_job(redis, lease=self.settings.lease, log=self.log),
             ],
             **stock.worker_options(
                 context,
