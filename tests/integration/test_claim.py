@@ -137,6 +137,7 @@ async def test_who_holds_a_job_without_a_place_holds_it_no_more_once_it_is_redel
     claim = await hand.claim_only(job)
     await redis.zrem(keys.QUEUE, job)
     assert await enqueue(redis, FIRST) == [Accepted.NEW]
+    await hand.promote()
     assert (await account(redis)).running == {}
     assert await hand.mark(claim) is Mark.LOST
     await hand.finish([await hand.claim_only(job)])
@@ -149,6 +150,7 @@ async def test_a_replay_of_a_job_without_a_place_is_queued(redis: Redis, hand: H
     assert await hand.replay(job) == "queued"
     await redis.zrem(keys.QUEUE, job)
     assert await hand.replay(job) == "queued"
+    await hand.promote()
     assert await places(redis, job) == ["queued"]
     assert (await account(redis)).waiting == {"org_a": 1}
 
