@@ -145,6 +145,17 @@ LOOP_BLOCKED: Final = Counter(
     registry=REGISTRY,
 )
 
+DECODED_BYTES: Final = Gauge(
+    "sellfern_decoded_bytes",
+    "Estimated memory of the decoded bodies that handlers have, without the small ones",
+    registry=REGISTRY,
+)
+DECODED_WAITING: Final = Gauge(
+    "sellfern_decoded_waiting",
+    "Events that wait for memory to be decoded in",
+    registry=REGISTRY,
+)
+
 LEASES_RENEWED: Final = Counter(
     "sellfern_leases_renewed",
     "Leases renewed: one for each event held, each time",

@@ -35,6 +35,7 @@ from worker.engine import Worker
 from worker.exits import Deadline, Exit
 from worker.leases import Profiles
 from worker.ledger import Ledger
+from worker.memory import MemoryBudget
 from worker.origins import own_context
 from worker.outcomes import text_of
 from worker.pipeline import Pipeline
@@ -299,6 +300,7 @@ class _Program:
             profiles=lambda: self.endpoints.current.organizations(),  # noqa: PLW0108  # it changes
             log=self.log,
             report=Report.of_many(),
+            memory=MemoryBudget(self.settings.decoded_bytes, slots=self.settings.concurrency),
             observer=None if self.tracing is None else Tracer(self.tracing),
         )
         return stock.Context(pipeline, transitions, self.settings.lease, self.log)

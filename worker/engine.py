@@ -156,9 +156,16 @@ class Worker(arq.Worker):
         self.allow_pick_jobs = False
         self._changed.set()
         self._announced.set()  # who has never been heard of has nothing to wait for
+        self._give_back_waiting()
         drain = self._job_completion_wait
         self.loop.call_later(drain, self.give_back, context=self._own)
         self.loop.call_later(drain + _CLOSING, self._wait_no_longer, context=self._own)
+
+    def _give_back_waiting(self) -> None:
+        """Other workers may have the memory at once that these wait for."""
+        for running in list(self._running.values()):
+            if isinstance(running, Work) and running.share is not None and running.share.waits:
+                running.cancel()
 
     def _wait_no_longer(self) -> None:
         """Release what goes on though it was cancelled: a deploy is no reason for a suspect."""

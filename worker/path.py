@@ -13,11 +13,11 @@ from shared.endpoints import OrganizationProfile
 from shared.job import Delivery
 from shared.sellfern.envelope import Envelope
 from shared.sellfern.reference import Reference
-from worker import judgement
+from worker import judgement, memory
 from worker.events import Event
 from worker.organization import Organization
 from worker.outcomes import Dead, Done, Duplicate, Later, Outcome, Released, Waiting, text_of
-from worker.registry import HandlerFunction, Handlers
+from worker.registry import HandlerFunction, Handlers, Registration
 from worker.reports import Report
 from worker.settlements import Settlements
 from worker.state import State
@@ -45,6 +45,13 @@ class Opened(msgspec.Struct, gc=False):
 
 
 @final
+class Room(msgspec.Struct, gc=False):
+    """Wanted: so many bytes of memory. The answer is that they are there, or work is cancelled."""
+
+    size: int
+
+
+@final
 class Handle(msgspec.Struct, gc=False):
     """Wanted: the handler is run. The answer is its outcome."""
 
@@ -61,7 +68,7 @@ class Settle(msgspec.Struct, gc=False):
     settlement: Settlement
 
 
-Ask: TypeAlias = MarkRequest | Handle | Settle
+Ask: TypeAlias = MarkRequest | Room | Handle | Settle
 Walk: TypeAlias = Generator[Ask, Any, Settled | Refused]
 
 
@@ -80,6 +87,7 @@ class Path:
         log: where handlers' loggers come from.
         report: told of conflicting events.
         read_state: reads a value of an organization's state.
+        most_uncounted: bytes of a body up to which nobody asks what it takes once it is decoded.
     """
 
     handlers: Handlers
@@ -89,18 +97,25 @@ class Path:
     log: FilteringBoundLogger
     report: Report
     read_state: ReadState
+    most_uncounted: int
 
     def walk(self, work: Work) -> Walk:
         """Take a job to its end; anew while its mark or a value that was read has changed."""
         for work.rounds in range(1, _MOST_ROUNDS + 1):
             opened = self._open(work)
-            found: Handle | Outcome
+            found: Registration | Handle | Outcome
             if type(opened) is Opened:
                 marked = yield self._mark_request(work, opened)
-                found = self._judge(work, opened, marked) or self._handler(work, opened)
+                found = self._judge(work, opened, marked) or self._registered(opened)
+                if type(found) is Registration:
+                    body = opened.delivery.body
+                    if len(body) > self.most_uncounted and found.function is not None:
+                        yield Room(memory.estimate(body))
+                    found = self._handler(work, opened, found)
             else:
                 found = opened
             outcome: Outcome = (yield found) if type(found) is Handle else found
+            found = outcome  # and what was decoded goes
             settled: Settled | Refused = yield self._settle(work, outcome)
             if type(settled) is Refused:
                 settled = yield self._settle(work, Later(f"commit: {settled}"))
@@ -177,15 +192,22 @@ class Path:
             limits=self.settlements.policy.limits,
         )
 
-    def _handler(self, work: Work, opened: Opened) -> Handle | Outcome:
+    def _registered(self, opened: Opened) -> Registration | Outcome:
         """Who handles the event, or what becomes of it without."""
-        envelope, delivery = opened.envelope, opened.delivery
-        registration = self.handlers.find(envelope.type, delivery.organization)
+        event_type = opened.envelope.type
+        registration = self.handlers.find(event_type, opened.delivery.organization)
         if registration is None:
-            error = f"no handler is registered for {envelope.type}"
+            error = f"no handler is registered for {event_type}"
             return Waiting("no_handler", error, self.settlements.policy.no_handler_patience)
+        return registration
+
+    def _handler(self, work: Work, opened: Opened, registration: Registration) -> Handle | Outcome:
+        """The handler with what it gets, or what becomes of the event without."""
         if registration.function is None:
             return Done()
+        if work.is_cancelled:  # while it waited for memory
+            return Released(in_doubt=work.in_doubt)
+        envelope, delivery = opened.envelope, opened.delivery
         try:
             data = registration.data.decode(envelope.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
