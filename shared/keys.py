@@ -87,12 +87,14 @@ def job_id(organization: str, body: bytes) -> str:
     return f"{organization}:{sha256(body).hexdigest()[:_DIGITS]}"
 
 
-def is_job_of(job: str, body: bytes) -> bool:
-    """Whether these may be the bytes of the job.
+def is_job_of(job: str, organization: str, body: bytes) -> bool:
+    """Whether it is what `job_id` makes of these, for an organization that may be one."""
+    return job == job_id(organization, body) and _is_organization(organization)
 
-    A stock producer's job, whose id ends in no digest, may have any.
-    """
-    return job.endswith(sha256(body).hexdigest()[:_DIGITS]) or _DIGEST.search(job) is None
+
+def bears_digest(job: str) -> bool:
+    """Whether a job's id names a body. A stock producer's needn't."""
+    return _DIGEST.search(job) is not None
 
 
 def organization_of(job: str) -> str:

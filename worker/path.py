@@ -154,10 +154,14 @@ class Path:
             return refused
         if delivery is None:
             return Dead("undecodable", "the payload is not a record that this version reads")
-        if keys.organization_of(work.claim.job) != delivery.organization:
-            return Dead("undecodable", _mislabelled(work.claim, delivery))
-        if work.rounds == 1 and not keys.is_job_of(work.claim.job, delivery.body):
-            return Dead("payload_changed", "the payload holds other bytes than its job is named by")
+        job = work.claim.job
+        if work.rounds == 1 and not keys.is_job_of(job, delivery.organization, delivery.body):
+            if keys.organization_of(job) != delivery.organization:
+                return Dead("undecodable", _mislabelled(work.claim, delivery))
+            if keys.bears_digest(job):
+                return Dead(
+                    "payload_changed", "the payload holds other bytes than its job's id names"
+                )
         envelope = judgement.decode(delivery.body)
         if type(envelope) is Dead:
             return envelope
