@@ -46,6 +46,9 @@ PAUSE = "pause:"
 BREAKER = "breaker:"
 """In front of an organization's id: the field of ``ORGANIZATIONS`` that holds its breaker."""
 
+_DIGITS = 32
+_DIGEST = re.compile(rf":[0-9a-f]{{{_DIGITS}}}\Z")
+
 DEFERRED_FROM = 1_000_000_000_000
 """Scores of the queue from here on are epoch milliseconds; those below are virtual times."""
 
@@ -83,7 +86,17 @@ _LUA_NAMES = {
 
 def job_id(organization: str, body: bytes) -> str:
     """The job of these bytes: the same bytes for the same organization are one job."""
-    return f"{organization}:{sha256(body).hexdigest()[:32]}"
+    return f"{organization}:{sha256(body).hexdigest()[:_DIGITS]}"
+
+
+def is_job_of(job: str, organization: str, body: bytes) -> bool:
+    """Whether it is what `job_id` makes of these, for an organization that may be one."""
+    return job == job_id(organization, body) and _is_organization(organization)
+
+
+def bears_digest(job: str) -> bool:
+    """Whether a job's id names a body. A stock producer's needn't."""
+    return _DIGEST.search(job) is not None
 
 
 def organization_of(job: str) -> str:

@@ -91,6 +91,11 @@ DEAD_LETTERS_EXPIRED: Final = Counter(
     "Dead letters removed since nobody acted on them in time",
     registry=REGISTRY,
 )
+PLACES_RESTORED: Final = Counter(
+    "sellfern_places_restored",
+    "Accepted events put back that had lost their place in the queue",
+    registry=REGISTRY,
+)
 ORGANIZATION_MISMATCHES: Final = Counter(
     "sellfern_organization_mismatches",
     "Signed events whose body names another organization than their endpoint's",
@@ -137,6 +142,17 @@ LOOP_BLOCKED: Final = Counter(
     "sellfern_loop_blocked_seconds",
     "Seconds that a worker's loop stood still, by the type of the event whose handler kept it",
     ["type"],
+    registry=REGISTRY,
+)
+
+DECODED_BYTES: Final = Gauge(
+    "sellfern_decoded_bytes",
+    "Estimated memory of the decoded bodies that handlers have, without the small ones",
+    registry=REGISTRY,
+)
+DECODED_WAITING: Final = Gauge(
+    "sellfern_decoded_waiting",
+    "Events that wait for memory to be decoded in",
     registry=REGISTRY,
 )
 

@@ -61,6 +61,7 @@ NAMES: Final = frozenset(
         "LEASE_SECONDS",
         "MAX_ATTEMPTS",
         "MAX_CRASHES",
+        "MAX_DECODED_BYTES",
         "MAX_EVENT_AGE",
         "NO_HANDLER_PATIENCE",
         "ORGANIZATION_CONCURRENCY",

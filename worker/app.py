@@ -28,13 +28,14 @@ from shared.health import Problem
 from shared.logs import get_logger
 from shared.sellfern.reference_file import load_reference
 from shared.tracing import Tracing, open_tracing
-from worker import process, retention, stock
+from worker import process, restoration, retention, stock
 from worker.aside import Aside
 from worker.attempts import naming
 from worker.engine import Worker
 from worker.exits import Deadline, Exit
 from worker.leases import Profiles
 from worker.ledger import Ledger
+from worker.memory import MemoryBudget
 from worker.origins import own_context
 from worker.outcomes import text_of
 from worker.pipeline import Pipeline
@@ -154,7 +155,8 @@ class _Program:
             cron_jobs=[
                 retention.cron_job(
                     redis, retention=self.settings.dead_letter_retention, log=self.log
-                )
+                ),
+                restoration.cron_job(redis, lease=self.settings.lease, log=self.log),
             ],
             **stock.worker_options(
                 context,
@@ -298,6 +300,7 @@ class _Program:
             profiles=lambda: self.endpoints.current.organizations(),  # noqa: PLW0108  # it changes
             log=self.log,
             report=Report.of_many(),
+            memory=MemoryBudget(self.settings.decoded_bytes, slots=self.settings.concurrency),
             observer=None if self.tracing is None else Tracer(self.tracing),
         )
         return stock.Context(pipeline, transitions, self.settings.lease, self.log)

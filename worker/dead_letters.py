@@ -24,6 +24,8 @@ REASONS = (
     "blocked",
     "crashed",
     "undecodable",
+    "payload_lost",
+    "payload_changed",
 )
 """Why an event can be buried; the README says what each means."""
 

@@ -156,9 +156,16 @@ class Worker(arq.Worker):
         self.allow_pick_jobs = False
         self._changed.set()
         self._announced.set()  # who has never been heard of has nothing to wait for
+        self._give_back_waiting()
         drain = self._job_completion_wait
         self.loop.call_later(drain, self.give_back, context=self._own)
         self.loop.call_later(drain + _CLOSING, self._wait_no_longer, context=self._own)
+
+    def _give_back_waiting(self) -> None:
+        """Other workers may have the memory at once that these wait for."""
+        for running in list(self._running.values()):
+            if isinstance(running, Work) and running.share is not None and running.share.waits:
+                running.cancel()
 
     def _wait_no_longer(self) -> None:
         """Release what goes on though it was cancelled: a deploy is no reason for a suspect."""
@@ -407,8 +414,10 @@ class Worker(arq.Worker):
             self._busy += 1
             ended = partial(self._ended, claim)
             delivery = None if self._has_hooks else jobs.read(payload)
-            if delivery is not None:  # what ``handle_event`` would come to, without the detour
-                work = Work(claim, delivery, ended, free_slot=self._free_slot)
+            # What ``handle_event`` would come to, without the detour; or nothing for it to read.
+            if delivery is not None or not payload:
+                free = self._free_slot
+                work = Work(claim, delivery, ended, has_payload=bool(payload), free_slot=free)
                 self._running[claim.token] = work
                 self._context.pipeline.start(work)
             else:

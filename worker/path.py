@@ -13,7 +13,7 @@ from shared.endpoints import OrganizationProfile
 from shared.job import Delivery
 from shared.sellfern.envelope import Envelope
 from shared.sellfern.reference import Reference
-from worker import judgement
+from worker import judgement, memory
 from worker.events import Event
 from worker.organization import Organization
 from worker.outcomes import (
@@ -27,7 +27,7 @@ from worker.outcomes import (
     Waiting,
     text_of,
 )
-from worker.registry import HandlerFunction, Handlers
+from worker.registry import HandlerFunction, Handlers, Registration
 from worker.reports import Report
 from worker.settlements import Settlements
 from worker.state import State
@@ -55,6 +55,13 @@ class Opened(msgspec.Struct, gc=False):
 
 
 @final
+class Room(msgspec.Struct, gc=False):
+    """Wanted: so many bytes of memory. The answer is that they are there, or work is cancelled."""
+
+    size: int
+
+
+@final
 class Handle(msgspec.Struct, gc=False):
     """Wanted: the handler is run. The answer is its outcome."""
 
@@ -71,7 +78,7 @@ class Settle(msgspec.Struct, gc=False):
     settlement: Settlement
 
 
-Ask: TypeAlias = MarkRequest | Handle | Settle
+Ask: TypeAlias = MarkRequest | Room | Handle | Settle
 Walk: TypeAlias = Generator[Ask, Any, Settled | Refused]
 
 
@@ -90,6 +97,7 @@ class Path:
         log: where handlers' loggers come from.
         report: told of conflicting events.
         read_state: reads a value of an organization's state.
+        most_uncounted: bytes of a body up to which nobody asks what it takes once it is decoded.
     """
 
     handlers: Handlers
@@ -99,18 +107,25 @@ class Path:
     log: FilteringBoundLogger
     report: Report
     read_state: ReadState
+    most_uncounted: int
 
     def walk(self, work: Work) -> Walk:
         """Take a job to its end; anew while its mark or a value that was read has changed."""
         for work.rounds in range(1, _MOST_ROUNDS + 1):
             opened = self._open(work)
-            found: Handle | Outcome
+            found: Registration | Handle | Outcome
             if type(opened) is Opened:
                 marked = yield self._mark_request(work, opened)
-                found = self._judge(work, opened, marked) or self._handler(work, opened)
+                found = self._judge(work, opened, marked) or self._registered(opened)
+                if type(found) is Registration:
+                    body = opened.delivery.body
+                    if len(body) > self.most_uncounted and found.function is not None:
+                        yield Room(memory.estimate(body))
+                    found = self._handler(work, opened, found)
             else:
                 found = opened
             outcome: Outcome = (yield found) if type(found) is Handle else found
+            found = outcome  # and what was decoded goes
             settled: Settled | Refused = yield self._settle(work, outcome)
             if type(settled) is Refused:
                 settled = yield self._settle(work, Later(f"commit: {settled}"))
@@ -132,6 +147,8 @@ class Path:
         """Why the job must not even be looked into, or ``None``."""
         if work.is_cancelled:
             return Released(in_doubt=work.in_doubt)
+        if not work.has_payload:
+            return Dead("payload_lost", "the payload of an accepted event is gone from Redis")
         if work.is_newer:
             return Waiting("newer_record", "a newer version wrote the payload", patience=None)
         return None
@@ -144,16 +161,28 @@ class Path:
             return refused
         if delivery is None:
             return Dead("undecodable", "the payload is not a record that this version reads")
-        if keys.organization_of(work.claim.job) != delivery.organization:
-            return Dead("undecodable", _mislabelled(work.claim, delivery))
-        # Beside others it may be as innocent as they are, however often that has happened.
-        if work.claim.alone and work.claim.claims >= self.settlements.policy.max_claims:
-            return Dead("crashed", _crashed(work.claim))
+        unfit = self._unfit(work, delivery)
+        if unfit is not None:
+            return unfit
         envelope = judgement.decode(delivery.body)
         if type(envelope) is Dead:
             return envelope
         work.envelope = envelope
         return Opened(delivery, envelope, envelope.created_at.timestamp())
+
+    def _unfit(self, work: Work, delivery: Delivery) -> Dead | None:
+        """Why its name or its past keeps it from a handler, or ``None``."""
+        job = work.claim.job
+        if work.rounds == 1 and not keys.is_job_of(job, delivery.organization, delivery.body):
+            if keys.organization_of(job) != delivery.organization:
+                return Dead("undecodable", _mislabelled(work.claim, delivery))
+            if keys.bears_digest(job):
+                changed = "the payload holds other bytes than its job's id names"
+                return Dead("payload_changed", changed)
+        # Beside others it may be as innocent as they are, however often that has happened.
+        if work.claim.alone and work.claim.claims >= self.settlements.policy.max_claims:
+            return Dead("crashed", _crashed(work.claim))
+        return None
 
     def _mark_request(self, work: Work, opened: Opened) -> MarkRequest:
         until = judgement.provable_until(opened.created, self.settlements.policy.limits)
@@ -186,15 +215,22 @@ class Path:
             limits=self.settlements.policy.limits,
         )
 
-    def _handler(self, work: Work, opened: Opened) -> Handle | Outcome:
+    def _registered(self, opened: Opened) -> Registration | Outcome:
         """Who handles the event, or what becomes of it without."""
-        envelope, delivery = opened.envelope, opened.delivery
-        registration = self.handlers.find(envelope.type, delivery.organization)
+        event_type = opened.envelope.type
+        registration = self.handlers.find(event_type, opened.delivery.organization)
         if registration is None:
-            error = f"no handler is registered for {envelope.type}"
+            error = f"no handler is registered for {event_type}"
             return Waiting("no_handler", error, self.settlements.policy.no_handler_patience)
+        return registration
+
+    def _handler(self, work: Work, opened: Opened, registration: Registration) -> Handle | Outcome:
+        """The handler with what it gets, or what becomes of the event without."""
         if registration.function is None:
             return Done()
+        if work.is_cancelled:  # while it waited for memory
+            return Released(in_doubt=work.in_doubt)
+        envelope, delivery = opened.envelope, opened.delivery
         try:
             data = registration.data.decode(envelope.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:

@@ -19,7 +19,8 @@ from shared.job import Delivery
 from shared.sellfern.reference import Reference
 from worker.attempts import Attempts
 from worker.ledger import Ledger
-from worker.path import Ask, Handle, Path, Settle
+from worker.memory import MemoryBudget
+from worker.path import Ask, Handle, Path, Room, Settle
 from worker.policy import Policy
 from worker.registry import Handlers
 from worker.reports import Report
@@ -62,6 +63,7 @@ class Pipeline:
         profiles: what the endpoints file says now, by organization.
         log: where handlers' loggers come from.
         report: told of every end.
+        memory: bounds what decoded bodies take.
         random: draws evenly from 0 to 1.
         observer: follows each work, if anybody does.
     """
@@ -73,6 +75,7 @@ class Pipeline:
     profiles: Callable[[], Mapping[str, OrganizationProfile]]
     log: FilteringBoundLogger
     report: Report
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
     random: Callable[[], float] = field(default=random.random)
     observer: Observer | None = None
     settlements: Settlements = field(init=False, repr=False)
@@ -91,13 +94,19 @@ class Pipeline:
             log=self.log,
             report=self.report,
             read_state=self.ledger.read_state,
+            most_uncounted=self.memory.most_uncounted,
         )
         object.__setattr__(self, "settlements", settlements)
         object.__setattr__(self, "attempts", Attempts(limit, grace=grace, log=self.log))
         object.__setattr__(self, "_path", path)
 
     async def run(
-        self, claim: Claim, delivery: Delivery | None, *, is_newer: bool = False
+        self,
+        claim: Claim,
+        delivery: Delivery | None,
+        *,
+        is_newer: bool = False,
+        has_payload: bool = True,
     ) -> Settled:
         """Handle one claimed job and settle it.
 
@@ -105,13 +114,15 @@ class Pipeline:
             claim: proves the hold.
             delivery: what was received; ``None`` where the payload is no record that we read.
             is_newer: whether a newer version of this project wrote that payload.
+            has_payload: whether there was one.
 
         Raises:
             Unavailable: Redis stayed away; nothing was settled and the lease brings it back.
             asyncio.CancelledError: the worker stops; the job has been given back.
         """
         end: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
-        work = Work(claim, delivery, partial(resolve, end), is_newer=is_newer)
+        tell = partial(resolve, end)
+        work = Work(claim, delivery, tell, is_newer=is_newer, has_payload=has_payload)
         self.start(work)
         try:
             return await asyncio.shield(end)
@@ -192,6 +203,9 @@ class Pipeline:
             self.ledger.post_settlement(asked.settlement, tell)
         elif type(asked) is Handle:
             self.attempts.start(work, asked, tell)
+        elif type(asked) is Room:
+            share = work.share = self.memory.share(work.claim.job.partition(":")[0], asked.size)
+            share.take(tell)
 
     def _settled(self, work: Work, answer: Settled | Exception) -> None:
         asked, work.settling = work.settling, None

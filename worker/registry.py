@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, final, get_args, get_origin, get_type_hints
 
 from shared.errors import HandlerError
 from shared.sellfern import identifier
@@ -19,6 +19,7 @@ _MOST_FOUND = 10_000
 """Look-ups remembered; event types come from outside, so not all of them are."""
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Registration:
     """A handler, or the wish to ignore, for a pattern of event types.

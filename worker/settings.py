@@ -11,6 +11,7 @@ from shared.listening import Address, read_address
 from worker.backoff import Backoff
 from worker.breaker import Breaker
 from worker.judgement import Limits
+from worker.memory import DEFAULT
 from worker.policy import Policy
 
 _HORIZON: Final = (
@@ -39,6 +40,7 @@ class WorkerSettings:
         lease: how long a job may go without a sign of life from its worker.
         drain: how long handlers may finish after SIGTERM.
         blocked_after: how long the worker's loop may stand still until that is told.
+        decoded_bytes: what the decoded bodies of the events in hand may take, by an estimate.
         dead_letter_retention: how long dead letters are kept.
         policy: the rules of handling.
     """
@@ -51,6 +53,7 @@ class WorkerSettings:
     lease: float
     drain: float
     blocked_after: float
+    decoded_bytes: int
     dead_letter_retention: float
     policy: Policy
 
@@ -86,6 +89,7 @@ class WorkerSettings:
             lease=reader.duration("LEASE_SECONDS", "30s", minimum="1s", maximum="1h"),
             drain=common.drain_seconds,
             blocked_after=reader.duration("BLOCKED_AFTER", "1s", minimum="100ms", maximum="1h"),
+            decoded_bytes=reader.integer("MAX_DECODED_BYTES", DEFAULT, minimum=1024 * 1024),
             dead_letter_retention=reader.duration(
                 "DEAD_LETTER_RETENTION", "90d", minimum="1m", maximum="3650d"
             ),

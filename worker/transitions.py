@@ -67,7 +67,7 @@ class Claimed:
     """What a claim brought.
 
     Attributes:
-        jobs: each claim with its job's payload.
+        jobs: each claim with its job's payload, empty where that is gone.
         more: others are in line still.
         quiet: a suspect waits for this worker to hold nothing else.
         next_due: seconds until a deferred job is due; ``None`` without one.

@@ -14,6 +14,7 @@ from worker.transitions import Claim, Refused, Settled
 
 if TYPE_CHECKING:  # an attempt names the work that it is for
     from worker.attempts import Attempt
+    from worker.memory import Share
     from worker.path import Settle
 
 
@@ -25,6 +26,7 @@ class Work(msgspec.Struct, eq=False, weakref=True):
         delivery: what was received; ``None`` when the payload is no record of ours.
         ended: told how it ended; an exception where its lease has to bring it back.
         is_newer: whether a newer version of this project wrote the payload.
+        has_payload: whether there was one.
         path: what is left of its way; the driver takes it on.
         envelope: once decoded.
         state: what the handler read and changed, once it ran.
@@ -39,6 +41,7 @@ class Work(msgspec.Struct, eq=False, weakref=True):
         in_doubt: whether giving it back leaves its claim counted.
         context: in which its steps run, where somebody follows it from step to step.
         trace: of whoever follows it.
+        share: what it has of the memory for decoded bodies, or waits for.
         free_slot: told once that the handler has ended, if there was one.
     """
 
@@ -46,6 +49,7 @@ class Work(msgspec.Struct, eq=False, weakref=True):
     delivery: Delivery | None
     ended: Tell[Settled]
     is_newer: bool = False
+    has_payload: bool = True
     path: Generator[Any, Any, Settled | Refused] | None = None
     envelope: Envelope | None = None
     state: State | None = None
@@ -60,6 +64,7 @@ class Work(msgspec.Struct, eq=False, weakref=True):
     in_doubt: bool = False
     context: Context | None = None
     trace: Any = None
+    share: "Share | None" = None
     free_slot: Callable[[], None] | None = None
 
     def cancel(self, *, in_doubt: bool = False) -> None:
@@ -70,9 +75,14 @@ class Work(msgspec.Struct, eq=False, weakref=True):
         self.in_doubt = in_doubt
         if self.attempt is not None:
             self.attempt.cancel()
+        elif self.share is not None:
+            self.share.wait_no_longer()
 
     def leave_slot(self) -> None:
         """Let another handler run: this one has ended, whatever Redis still makes of it."""
+        if self.share is not None:
+            self.share.give_back()
+            self.share = None
         if self.free_slot is not None:
             self.free_slot()
             self.free_slot = None

@@ -7,13 +7,14 @@
 --   want to be idle beside any longer, and that job's token (or neither).
 -- Result: {Redis's time (ms), 'suspects' | 'quiet' | 'more' | '', milliseconds until the next
 --   deferred job is due or -1, patience, then for each job {job, token, attempts with an outcome,
---   claims without one before this, payload}, and where anything more is known of it: 1 where the
+--   claims without one before this, payload or '' where that is gone}, and where anything more is known of it: 1 where the
 --   last of these claims was alone in its worker, and how often it has blocked a worker's loop}.
 --   `more` means that others are in line still. `quiet` asks the worker to take no more until it
 --   holds nothing, since a suspect waits for it; `suspects`, since it has been given some. The
 --   patience is how often the time for which it should do so is doubled.
 -- Transitions: deferred and due → queued; expired lease → queued; queued → leased; queued →
---   parked (organization paused, its breaker open, or at its cap); queued → removed (no payload);
+--   parked (organization paused, its breaker open, or at its cap); queued → removed (no payload,
+--   and never accepted);
 --   breaker open → trying, and parked → queued for the one event that it lets through.
 
 local worker, most, lease, base = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -219,7 +220,9 @@ local function look_at(page, place)
     return false
   end
   local payload = payload_of(page, place)
-  if not payload then -- gone, or a foreign value that is no string
+  if not payload and redis.call('ZSCORE', key.accepted, job) then
+    payload = '' -- gone, or a foreign value that is no string: somebody has to tell of it
+  elseif not payload then -- nobody has ever accepted it
     remove_job(claim)
     freed[organization] = true -- it may have been brought back in line for a slot
     count('dropped')

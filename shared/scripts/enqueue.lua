@@ -59,7 +59,7 @@ end
 
 local function write_new()
   if #payloads == 0 then return end
-  redis.call('MSET', unpack(payloads))
+  redis.call('MSETNX', unpack(payloads)) -- none is there: what may only add can't overwrite
   call_for_all('ZADD', key.accepted, receipts)
   payloads, receipts = {}, {}
 end

@@ -397,25 +397,19 @@ local function has_place(job)
 end
 
 -- A job gets its payload and a place in line; answers whether it is counted from now on. One that
--- was here before has lost its payload or its place to somebody's hand: it keeps the place that it
--- has, and without one nobody holds it any more.
+-- was here before has lost its payload or its place to somebody's hand: it keeps what it has, and
+-- without a place it is due at once. The next claim sees to all else, as it does where a lease is
+-- over: so the ingress needs no right to the claims.
 local function put_in_line(job, payload, received_at, next_place)
-  local organization = organization_of(job)
-  redis.call('SET', key.job .. job, payload)
-  local is_new = redis.call('ZADD', key.accepted, 'NX', received_at, job) == 1
-  if is_new then
+  redis.call('SETNX', key.job .. job, payload)
+  if redis.call('ZADD', key.accepted, 'NX', received_at, job) == 1 then
+    local organization = organization_of(job)
     add(waiting, organization, 1)
-  elseif has_place(job) then
-    return false
-  else
-    local claim = read_claim(job)
-    if claim.token ~= '' then
-      clear_token(claim)
-      write_claim(claim)
-    end
+    places[job] = number(next_place(organization))
+    return true
   end
-  places[job] = number(next_place(organization))
-  return is_new
+  if not has_place(job) then places[job] = number(now_ms()) end
+  return false
 end
 
 -- A job that arq's own enqueue_job made counts, and stays, like ours from its first claim on.

@@ -15,7 +15,7 @@
 --   failures, ends needed for the share, cool-off ms}, 0 for what opens none; else nil.
 -- Result: for each job one of
 --   'done', 'retried', 'dead', 'duplicate', 'held', 'released', 'abandoned', 'waiting', 'removed'
---                    it left, as asked or (dead) as a duplicate
+--                    it left, as asked or (dead) as a duplicate, or (payload_lost) since it is there again
 --   'again'          its mark has changed hands: back to mark
 --   'overdue'        it has waited for long enough; it is still held: bury it
 --   'conflict'       a value that the handler read has changed: run the handler again
@@ -307,16 +307,28 @@ function settle.retry(claim, details)
   return 'retried'
 end
 
+-- Gone, or a foreign value that is no string: it is empty.
+local function payload_of(claim)
+  local payload = redis.pcall('GET', key.job .. claim.job)
+  return type(payload) == 'string' and payload or ''
+end
+
+-- Of a payload that is gone, only the books say when it was received.
+local function receipt_of(claim, received_at)
+  if received_at > 0 then return number(received_at) end
+  return redis.call('ZSCORE', key.accepted, claim.job) or '0'
+end
+
 local function write_record(claim, details)
   local now = now_ms()
-  local payload = redis.call('GET', key.job .. claim.job)
   local record = key.dead_letter .. claim.job
   if not no_records then redis.call('HDEL', record, 'by_hand', 'held', 'held_at') end
   redis.call('HSET', record,
     'organization', claim.organization, 'endpoint', details[4], 'event_id', claim.event_id,
     'type', details[3], 'reason', details[1], 'error', details[2],
     'attempts', claim.attempts, 'claims', claims_of(claim),
-    'received_at', number(details[5]), 'died_at', number(now), 'payload', payload or '')
+    'received_at', receipt_of(claim, details[5]), 'died_at', number(now),
+    'payload', payload_of(claim))
   if redis.call('ZADD', key.dead .. claim.organization, number(now), claim.job) == 1 then
     add(buried, claim.organization, 1)
   end
@@ -330,6 +342,8 @@ local function leave_as_duplicate(claim)
 end
 
 function settle.dead(claim, details)
+  -- A redelivery has brought it back meanwhile.
+  if details[1] == 'payload_lost' and payload_of(claim) ~= '' then return settle.release(claim) end
   local mark, gone
   if claim.event_id == '' then -- an earlier life of the job may have learned it
     claim.event_id = redis.call('HGET', key.dead_letter .. claim.job, 'event_id') or ''

@@ -14,11 +14,14 @@ import pytest
 import redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from tests.acceptance.process import ROOT
 from tests.deploy.deployed_redis import REDIS, password
 
 _HOST: Final = "redis://127.0.0.1:"
 _rules: Final = [line.split() for line in (REDIS / "users.acl").read_text().splitlines()]
 _as_user: Final[list[str]] = []
+_EARLIER: Final = ("earlier-ingress", "(-@all %W~arq:job:* +set +mset +exists)")
+"""Who an ingress of an earlier version is, and what it may beside, as CHANGELOG.md has it."""
 
 
 def _let_users_in(server: EmbeddedRedis) -> None:
@@ -27,13 +30,18 @@ def _let_users_in(server: EmbeddedRedis) -> None:
         for _, user, *rules in _rules:
             if user != "default":
                 admin.execute_command("ACL", "SETUSER", user, *rules, f">{password(user)}")
+            if user == "ingress":
+                earlier, more = _EARLIER
+                admin.execute_command(
+                    "ACL", "SETUSER", earlier, *rules, more, f">{password(earlier)}"
+                )
 
 
-def _user_of(words: tuple[Any, ...]) -> str | None:
+def _user_of(words: tuple[Any, ...], folder: object) -> str | None:
     """Who a command line is: the ingress, a worker, or an operator with one of its commands."""
     match words:
         case (_, "-m", "ingress", *_):
-            return "ingress"
+            return "ingress" if folder in {None, ROOT} else _EARLIER[0]
         case (_, "-m", "worker"):
             return "worker"
         case (_, "-m", "worker", *_):
@@ -51,7 +59,7 @@ def _as_users() -> Any:
         _let_users_in(server)
 
     async def executed(*words: Any, **options: Any) -> Process:
-        environ, user = options.get("env") or {}, _user_of(words)
+        environ, user = options.get("env") or {}, _user_of(words, options.get("cwd"))
         url = environ.get("REDIS_URL", "")
         if user is not None and url.startswith(_HOST):
             login = f"{user}:{password(user)}@"

@@ -137,8 +137,10 @@ async def test_the_ingress_may_enqueue_whatever_the_jobs_state_is(server: Deploy
         await admin.hset(keys.ORGANIZATIONS, keys.BREAKER + "org_x", f"trying:{jobs[0]}")
         await admin.zrem(keys.QUEUE, *jobs)
         await admin.zadd(keys.parked("org_x"), {jobs[1]: 1})
-        assert await queue.enqueue([one]) == [new]
-        assert await admin.zrange(keys.QUEUE, 0, -1) == [each.encode() for each in reversed(jobs)]
+        await admin.delete(keys.payload(jobs[1]))
+        assert await queue.enqueue([one, other]) == [new, new]
+        assert await admin.zrange(keys.QUEUE, 0, -1) == [jobs[0].encode()]
+        assert await admin.exists(keys.payload(jobs[1]))
 
 
 async def refused(redis: Redis, *command: str) -> bool:
@@ -199,7 +201,15 @@ async def test_no_user_may_do_what_no_program_does(
         ("GETRANGE", PAYLOAD, "0", "-1"),
         ("MGET", PAYLOAD),
         ("SET", PAYLOAD, "v", "GET"),
+        ("SET", PAYLOAD, "v"),
+        ("SET", PAYLOAD, "v", "PX", "1"),
+        ("MSET", PAYLOAD, "v"),
+        ("GETSET", PAYLOAD, "v"),
+        ("APPEND", PAYLOAD, "v"),
+        ("EXPIRE", PAYLOAD, "1"),
         ("MSET", STATE, "v"),
+        ("SETNX", STATE, "v"),
+        ("MSETNX", PAYLOAD, "v", STATE, "v"),
         ("MSET", PAYLOAD, "v", STATE, "v"),
         ("DUMP", PAYLOAD),
         ("COPY", PAYLOAD, keys.WAKE),
@@ -219,6 +229,22 @@ async def test_no_user_may_do_what_no_program_does(
         ("SET", keys.event("org_a", "evt_1"), "done:x"),
         ("SET", keys.SLOTS, "1"),
         ("HSET", keys.WORKERS, "w", "x"),
+        ("ZPOPMIN", keys.QUEUE),
+        ("ZREM", keys.QUEUE, JOB),
+        ("ZREM", keys.ACCEPTED, JOB),
+        ("DEL", keys.QUEUE),
+        ("HGETALL", keys.CLAIMS),
+        ("HGET", keys.CLAIMS, JOB),
+        ("HSET", keys.CLAIMS, JOB, "ab:0:1:1:"),
+        ("HGETALL", keys.ORGANIZATIONS),
+        ("HSET", keys.ORGANIZATIONS, keys.PAUSE + "org_a", "x"),
+        ("HSET", keys.RUNNING, "org_a", "99"),
+        ("HSET", keys.BURIED, "org_a", "0"),
+        ("HDEL", keys.WAITING, "org_a"),
+        ("ZADD", keys.BREAKERS, "1", "org_a"),
+        ("ZADD", keys.parked("org_a"), "1", JOB),
+        ("SCAN", "0"),
+        ("RANDOMKEY",),
         ("BLPOP", keys.WAKE, "0"),
         ("LRANGE", keys.WAKE, "0", "-1"),
     ],
@@ -262,6 +288,14 @@ async def test_no_program_lists_the_names_of_keys(
 async def test_an_operator_lists_the_names_of_keys(server: DeployedRedis) -> None:
     async with server.client_of("operator") as redis:
         assert {name async for name in redis.scan_iter(match=STATE)} == {STATE.encode()}
+
+
+async def test_what_is_accepted_the_ingress_can_not_overwrite(server: DeployedRedis) -> None:
+    async with server.client_of("ingress") as redis, server.client_of() as admin:
+        assert not await redis.setnx(PAYLOAD, "other bytes")
+        assert not await redis.msetnx({PAYLOAD: "other bytes", keys.payload("org_a:new"): "x"})
+        assert await admin.get(PAYLOAD) == b"a payload"
+        assert not await admin.exists(keys.payload("org_a:new"))
 
 
 async def test_nobody_comes_in_without_a_password(server: DeployedRedis) -> None:

@@ -71,6 +71,11 @@ async def account(redis: Redis) -> Account:
 NOTHING = Account(set(), set(), set(), set(), set(), {}, {})
 
 
+async def nothing_is_left(redis: Redis) -> bool:
+    """Whether all is done, a worker's own jobs too, which run by the clock."""
+    return await account(redis) == NOTHING
+
+
 async def counters(redis: Redis) -> dict[str, int]:
     """What the scripts have counted."""
     return await _tally(redis, keys.COUNTERS)

@@ -46,10 +46,17 @@ async def places(redis: Redis, job: str) -> list[str]:
 # What somebody's hand has deleted
 
 
+async def without_acceptance(redis: Redis, job: str) -> None:
+    """Leave the job its place, and nothing else: so stands what a stock producer let expire."""
+    await redis.delete(keys.payload(job))
+    await redis.zrem(keys.ACCEPTED, job)
+    await redis.hincrby(keys.WAITING, "org_a", -1)
+
+
 async def test_a_job_that_is_dropped_brings_the_next_one(redis: Redis, hand: Hand) -> None:
     first, second, third = await enqueued(redis, FIRST, SECOND, THIRD)
     claim = await hand.claim_only(first)
-    await redis.delete(keys.payload(second))
+    await without_acceptance(redis, second)
     await hand.finish([claim])
     assert await hand.claim() == []
     assert (await counters(redis))["dropped"] == 1
@@ -62,17 +69,42 @@ async def test_a_job_that_is_dropped_frees_no_slot(redis: Redis, hand: Hand) -> 
     await hand.cap(3)
     first, second = await enqueued(redis, FIRST, SECOND)
     await hand.claim(1)
-    await redis.delete(keys.payload(second))
+    await without_acceptance(redis, second)
     assert await hand.claim() == []
     found = await account(redis)
     assert (found.leased_or_deferred, found.running) == ({first}, {"org_a": 1})
 
 
-async def test_a_payload_that_is_no_string_stops_nobody(redis: Redis, hand: Hand) -> None:
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["deleted", "replaced by a list"])
+async def test_an_accepted_job_without_its_payload_is_given_without_it(
+    redis: Redis,
+    hand: Hand,
+    is_replaced: bool,  # noqa: FBT001  # a case of one test
+) -> None:
     first, second = await enqueued(redis, FIRST, SECOND)
     await redis.delete(keys.payload(first))
-    await redis.rpush(keys.payload(first), "what is this?")
+    if is_replaced:
+        await redis.rpush(keys.payload(first), "what is this?")
+    claimed = await hand.transitions.claim("w1", most=10, lease=30, holding=0)
+    ((claim, payload),) = claimed.jobs
+    assert (claim.job, payload) == (first, b"")
+    assert await hand.dead(claim, "payload_lost") is Settled.DEAD
+    record = await record_of(redis, first)
+    assert (record["reason"], record["payload"]) == ("payload_lost", "")
     await hand.finish([await hand.claim_only(second)])
+    assert await account(redis) == NOTHING
+
+
+async def test_a_payload_that_a_redelivery_brings_back_meanwhile_is_not_lost(
+    redis: Redis, hand: Hand
+) -> None:
+    (job,) = await enqueued(redis, FIRST)
+    await redis.delete(keys.payload(job))
+    claim = await hand.claim_only(job)
+    assert await enqueue(redis, FIRST) == [Accepted.NEW]
+    assert await hand.dead(claim, "payload_lost") is Settled.RELEASED
+    assert await record_of(redis, job) == {}
+    await hand.finish([await hand.claim_only(job)])
     assert await account(redis) == NOTHING
 
 
@@ -105,6 +137,7 @@ async def test_who_holds_a_job_without_a_place_holds_it_no_more_once_it_is_redel
     claim = await hand.claim_only(job)
     await redis.zrem(keys.QUEUE, job)
     assert await enqueue(redis, FIRST) == [Accepted.NEW]
+    await hand.promote()
     assert (await account(redis)).running == {}
     assert await hand.mark(claim) is Mark.LOST
     await hand.finish([await hand.claim_only(job)])
@@ -117,6 +150,7 @@ async def test_a_replay_of_a_job_without_a_place_is_queued(redis: Redis, hand: H
     assert await hand.replay(job) == "queued"
     await redis.zrem(keys.QUEUE, job)
     assert await hand.replay(job) == "queued"
+    await hand.promote()
     assert await places(redis, job) == ["queued"]
     assert (await account(redis)).waiting == {"org_a": 1}
 

@@ -10,6 +10,7 @@ from shared import keys
 from shared.durability import Durability, Mode
 from shared.errors import Unavailable
 from shared.queue import Accepted, Queue, open_queue
+from tests.integration.by_hand import Hand
 from tests.integration.jobs import (
     RECEIVED_AT,
     account,
@@ -71,6 +72,7 @@ async def test_a_payload_without_its_place_in_the_queue_is_queued_again(redis: R
     await redis.zrem(keys.QUEUE, job)
 
     assert await enqueue(redis, delivery(b"x")) == [Accepted.NEW]
+    await Hand(redis).promote()
     now = await account(redis)
     assert now.queued == {job}
     assert now.waiting == {"org_a": 1}

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from shared import keys
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import delivery, enqueue, mark_of
-from worker import contention, revival
+from worker import contention, restoration, revival
 from worker.transitions import Claim, Settlement, Transitions
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ class Scene:
             return "queued"
         if score is not None:
             claim = await self.redis.hget(keys.CLAIMS, self.job) or b""
-            return "deferred" if claim.startswith(b":") else "leased"
+            return "leased" if claim and not claim.startswith(b":") else "deferred"
         if await self.redis.zscore(keys.parked("org_a"), self.job) is not None:
             return "parked"
         if await self.redis.exists(keys.dead_letter(self.job)):
@@ -126,9 +126,15 @@ async def paused(scene: Scene) -> None:
     await pause_and_claim(scene)
 
 
+async def without_place(scene: Scene) -> None:
+    await scene.deliver()
+    await scene.redis.zrem(keys.QUEUE, scene.job)
+
+
 async def without_payload(scene: Scene) -> None:
     await scene.deliver()
     await scene.redis.delete(keys.payload(scene.job))
+    await scene.redis.zrem(keys.ACCEPTED, scene.job)
 
 
 async def held_by_its_breaker(scene: Scene) -> None:
@@ -196,6 +202,10 @@ async def expire(scene: Scene) -> None:
 
 SCENARIOS: dict[tuple[str, str, str], Script] = {
     ("absent", "queued", "enqueue"): (nothing, Scene.deliver),
+    ("absent", "deferred", "restore"): (
+        without_place,
+        lambda scene: restoration.restore(scene.redis, lease=30),
+    ),
     ("done", "queued", "enqueue"): (handle, Scene.deliver),
     ("dead", "queued", "enqueue"): (Scene.bury, Scene.deliver),
     ("queued", "leased", "claim"): (Scene.deliver, lambda scene: scene.hand.claim()),

@@ -14,7 +14,7 @@ from tests.acceptance.hostile.crew import PATIENCE, SLOTS, Crew
 from tests.acceptance.hostile.notes import notes
 from tests.acceptance.hostile.row import ANY_NUMBER, Ending, Row
 from tests.acceptance.process import Program, get, run
-from tests.integration.jobs import NOTHING, account, counters, mark_of, record_of
+from tests.integration.jobs import counters, mark_of, nothing_is_left, record_of
 from tests.integration.workplace import Workplace, body
 
 CULPRIT: Final = "org_a"
@@ -295,8 +295,7 @@ class Case:
         assert not leaks, self._story(f"events saw another's context: {leaks[:3]}")
 
     async def _nothing_is_left(self) -> bool:
-        """Nor of the worker's own jobs, which run by the clock and may run just now."""
-        return await account(self.redis) == NOTHING
+        return await nothing_is_left(self.redis)
 
     async def _logged(self, before: Before) -> None:
         """What a handler has left may be heard of only after all events have ended."""

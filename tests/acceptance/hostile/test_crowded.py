@@ -19,7 +19,7 @@ from tests.acceptance.hostile.notes import FOLDER, notes
 from tests.acceptance.hostile.row import DRAINED, HALF_STUCK
 from tests.acceptance.hostile.table import SHARED
 from tests.acceptance.process import ROOT, environment, until
-from tests.integration.jobs import NOTHING, account, counters
+from tests.integration.jobs import counters, nothing_is_left
 from tests.integration.workplace import Workplace, body
 
 LIMIT = 512 * 1024
@@ -91,7 +91,7 @@ async def test_a_block_longer_than_the_lease_lets_no_neighbour_run_twice(
             assert crew.codes == other.codes == []
     assert set(starts(tmp_path).values()) == {1}
     assert await applied_once(redis, NEIGHBOUR, neighbours)
-    assert await account(redis) == NOTHING
+    await until(lambda: nothing_is_left(redis))
     assert not (await counters(redis)).get("lease_expired")
     assert 3.0 < seconds < 8.0
     told = {name: line[name] for name in ("event_id", "organization", "type")}
@@ -133,7 +133,7 @@ async def test_a_worker_half_of_whose_slots_are_stuck_leaves(
     assert set(crew.codes) == {HALF_STUCK}
     assert len([line for line in crew.lines if line["event"] == "event_dead"]) == 4
     assert await applied_once(redis, NEIGHBOUR, neighbours)
-    assert await account(redis) == NOTHING
+    await until(lambda: nothing_is_left(redis))
 
 
 async def test_cycles_of_a_mebibyte_stay_within_the_memory_of_the_manifest(
@@ -190,7 +190,7 @@ async def test_a_log_that_nobody_reads_stops_neither_the_work_nor_the_end(
         os.close(unread)
     assert set(starts(tmp_path).values()) == {1}
     assert await applied_once(redis, NEIGHBOUR, events)
-    assert await account(redis) == NOTHING
+    await until(lambda: nothing_is_left(redis))
 
 
 async def test_all_misdeeds_at_once_are_no_more_than_each_alone(
@@ -210,7 +210,7 @@ async def test_all_misdeeds_at_once_are_no_more_than_each_alone(
 
         await until(all_ended, 60 * PATIENCE)
         assert crew.codes == []
-        assert await account(redis) == NOTHING
+        await until(lambda: nothing_is_left(redis))
         await accept(redis, NEIGHBOUR, names("meet", 100), do="meet", party=100)
         await until(all_ended, 10 * PATIENCE)
         await crew.stop((DRAINED,))

@@ -54,6 +54,27 @@ def test_names_of_different_kinds_never_meet(organization: str, one: str, other:
     assert fixed == set()
 
 
+@given(ORGANIZATIONS, ORGANIZATIONS, st.binary(max_size=50), st.binary(max_size=50))
+def test_a_job_is_of_its_bytes_and_of_no_others(
+    organization: str, other_one: str, body: bytes, other: bytes
+) -> None:
+    job = keys.job_id(organization, body)
+    assert keys.bears_digest(job)
+    assert keys.is_job_of(job, organization, body)
+    assert keys.is_job_of(job, organization, other) == (body == other)
+    assert keys.is_job_of(job, other_one, body) == (organization == other_one)
+
+
+@pytest.mark.parametrize("organization", ["", "org_a:x", "org a", "o" * 65])
+def test_no_job_is_of_what_can_be_no_organization(organization: str) -> None:
+    assert not keys.is_job_of(keys.job_id(organization, b"{}"), organization, b"{}")
+
+
+@pytest.mark.parametrize("job", ["org_a:made-by-arq", f"org_a:x{'0' * 32}", "org_a:", "0" * 32])
+def test_the_id_of_a_stock_producers_job_names_no_bytes(job: str) -> None:
+    assert not keys.bears_digest(job)
+
+
 @given(ORGANIZATIONS, st.binary(max_size=50))
 def test_a_job_tells_its_organization(organization: str, body: bytes) -> None:
     job = keys.job_id(organization, body)
