@@ -46,7 +46,7 @@ def parse_env_file(text: str, path: Path) -> Mapping[str, str]:
         if value is None:
             expected = f"one value for {match['name']}, or quotes that close on its line"
             raise _wrong(path, number, expected, "something else")
-        if "${" in match["value"] and not match["value"].startswith("'"):
+        if _fills_in(match["value"]):
             expected = f"a value of {match['name']} without ${{…}}, or one in single quotes"
             raise _wrong(path, number, expected, "one that nothing is filled in for")
         found[match["name"]] = value
@@ -97,6 +97,13 @@ def offer_env_file(command: click.Command) -> None:
     )
     for each in command.commands.values() if isinstance(command, click.Group) else ():
         offer_env_file(each)
+
+
+def _fills_in(text: str) -> bool:
+    """Whether a shell would put something in the place of a ``${…}``."""
+    if text.startswith("'"):
+        return False
+    return "${" in (_ESCAPE.sub("", text) if text.startswith('"') else text)
 
 
 def _value(text: str) -> str | None:

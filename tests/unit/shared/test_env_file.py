@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.env_file import parse_env_file
@@ -78,6 +78,8 @@ def test_any_text_is_variables_or_an_error(text: str) -> None:
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs", "Zl", "Zp", "Cc"]), max_size=40))
+@example("${")
+@example("\\${")
 def test_double_quotes_hold_any_text(text: str) -> None:
     quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
     assert parse_env_file(f'A="{quoted}"', PATH) == {"A": text}
