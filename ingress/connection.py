@@ -360,6 +360,8 @@ class Connection(web.RequestHandler):
             self._message_tail = b""
         if self.is_left_unread:
             self._is_dropping = True
+            if not self.body.is_eof():  # what came of it would stay as long as its sender does
+                self.body._buffer.clear()  # noqa: SLF001
         self._holding.keep(self._read_ahead() if self._messages or self._timer is not None else 0)
         finished = super().finish_response(request, resp, start_time)
         return self._let_read(finished) if self.is_left_unread else finished
