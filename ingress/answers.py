@@ -142,12 +142,11 @@ class _Whole(web.StreamResponse):
 
     def rendered(self, version: HttpVersion, *, is_kept: bool) -> bytes:
         """The whole answer, for a connection that is kept or isn't."""
-        status = HTTPStatus(self.status)
         connection = ""
         if is_kept != (version >= HttpVersion11):  # what the version doesn't say already
             connection = f"Connection: {'keep-alive' if is_kept else 'close'}\r\n"
         head = (
-            f"HTTP/{version.major}.{version.minor} {status.value} {status.phrase}\r\n"
+            f"HTTP/{version.major}.{version.minor} {self.status} {self.reason}\r\n"
             f"Content-Type: {_JSON}\r\n"
             f"{REQUEST_ID}: {self._request_id}\r\n"
             f"Server: {_SERVER}\r\n"

@@ -131,9 +131,11 @@ class Holding:
 
     def keep(self, size: int) -> None:
         """Hold no more than ``size`` bytes, in no stage."""
-        self.go_on()
+        if self.stage is not None:
+            self.go_on()
         if self.size > size:
-            self.take(size - self.size)
+            self._all.held -= self.size - size
+            self.size = size
 
     def merit(self, now: float) -> tuple[bool, bool, float]:
         """What a body has for it; the least ends first."""

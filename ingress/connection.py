@@ -45,6 +45,7 @@ _A_MOMENT: Final = 0.01
 _READ_AHEAD: Final = 64 * 1024  # bytes of a body that aiohttp buffers, and twice that at most
 _QUEUED_REQUESTS: Final = 2  # what a client may pipeline before its connection is read no more
 
+_ACCEPTED: Final = HTTPStatus.ACCEPTED.value  # a plain number is compared faster
 _log = get_logger()
 
 _Finished = Coroutine[Any, Any, tuple[web.StreamResponse, bool]]
@@ -357,13 +358,15 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> _Finished:
         """Write an answer, and end what can't go on behind it in a way that lets it be read."""
-        if resp.status == HTTPStatus.ACCEPTED:
+        if resp.status == _ACCEPTED:
             self._connections.accepted(self)
         if self.is_declining:  # the answer is the last one
             self._message_tail = b""
         if self.is_left_unread:
             self._is_dropping = True
-        self._holding.keep(self._read_ahead())
+            if not self.body.is_eof():  # what came of it would stay as long as its sender does
+                self.body._buffer.clear()  # noqa: SLF001
+        self._holding.keep(self._read_ahead() if self._messages or self._timer is not None else 0)
         finished = super().finish_response(request, resp, start_time)
         return self._let_read(finished) if self.is_left_unread else finished
 
