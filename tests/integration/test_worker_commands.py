@@ -272,7 +272,7 @@ def test_an_undecodable_payload_is_shown_as_it_is(redis_server: EmbeddedRedis) -
 
     seeded(redis_server, undecodable)
     (letter,) = lines(run(redis_server, "dead-letters", "list", "--json"))
-    assert letter["received"] is None
+    assert letter["received"] is not None  # the books know it
     (shown,) = lines(run(redis_server, "dead-letters", "show", letter["job"], "--json"))
     assert shown["body"] == "\\xffraw"
 
