@@ -139,7 +139,7 @@ async def test_a_secret_in_quotes_is_refused_and_an_odd_one_warned_of(
     assert check.code == 2
     assert "line 4: expected secrets to be a secret without quotes around it" in check.stdout
     assert "whsec_" not in check.stdout
-    (tmp_path / "acme").write_text("whsec_a;\n")
+    (tmp_path / "acme").write_text("whsec_a!\n")
     sent = await place.send("acme", "order.updated", "--url", place.url, **changes)
     assert sent.stderr.startswith("warning: the secret of endpoint acme isn't whsec_ and letters")
     assert sent.exit_code == 1  # the ingress has another one
