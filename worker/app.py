@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from contextvars import Context
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import Final
 
 import msgspec
+from arq.cron import CronJob
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
@@ -28,7 +30,7 @@ from shared.health import Problem
 from shared.logs import get_logger
 from shared.sellfern.reference_file import load_reference
 from shared.tracing import Tracing, open_tracing
-from worker import process, restoration, retention, stock
+from worker import process, restoration, retention, stock, upkeep
 from worker.aside import Aside
 from worker.attempts import naming
 from worker.engine import Worker
@@ -152,12 +154,7 @@ class _Program:
             aside=aside,
             leave=self.leave,
             tick=self._listen,
-            cron_jobs=[
-                retention.cron_job(
-                    redis, retention=self.settings.dead_letter_retention, log=self.log
-                ),
-                restoration.cron_job(redis, lease=self.settings.lease, log=self.log),
-            ],
+            cron_jobs=[self._upkeep(redis)],
             **stock.worker_options(
                 context,
                 stock.arq_redis(pool),
@@ -311,6 +308,13 @@ class _Program:
             (organization.id, organization.concurrency or default, organization.weight)
             for organization in self.endpoints.current.organizations().values()
         ]
+
+    def _upkeep(self, redis: Redis) -> CronJob:
+        retention_seconds, lease = self.settings.dead_letter_retention, self.settings.lease
+        return upkeep.cron_job(
+            partial(retention.expire, redis, retention=retention_seconds, log=self.log),
+            partial(restoration.look, redis, lease=lease, log=self.log),
+        )
 
     def _description(self) -> bytes:
         return msgspec.json.encode(

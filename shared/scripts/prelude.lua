@@ -475,7 +475,10 @@ local function standing_letter(claim, mark)
   local job = string.match(mark or '', '^dead:(.*)$')
   if not job or is_by_hand(job) or is_by_hand(claim.job) then return nil end
   local record = key.dead_letter .. job
-  return redis.call('EXISTS', record) == 1 and record or nil
+  local reason = redis.call('HGET', record, 'reason')
+  -- What the redelivery brings may be the only good bytes that there are.
+  if not reason or reason == 'payload_lost' or reason == 'payload_changed' then return nil end
+  return record
 end
 
 -- Most jobs have no record; asked once for a batch, it needn't be asked for each.

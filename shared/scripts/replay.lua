@@ -1,7 +1,8 @@
 -- replay: a dead letter is given another life.
 --
 -- Arguments: job.
--- Result: 'queued', 'known' when it waits already, or 'absent' without such a dead letter.
+-- Result: 'queued', 'known' when it waits already, or 'absent' without such a dead letter, or where
+--   it holds no payload.
 -- Transition: dead → queued, with the receipt time that it had. Record and mark stay: `mark`
 --   revives the event, and removes the record in the same step. The record bears `by_hand` until
 --   then, also where the job waits already: a redelivery might be held, a replay never is.
@@ -9,7 +10,8 @@
 local job = ARGV[1]
 local record = key.dead_letter .. job
 local payload, received_at = unpack(redis.call('HMGET', record, 'payload', 'received_at'))
-if not payload then return finish('absent') end
+-- Of a payload that was lost there is nothing to put in line; it would keep a redelivery's out.
+if not payload or payload == '' then return finish('absent') end
 redis.call('HSET', record, 'by_hand', '1')
 if redis.call('EXISTS', key.job .. job) == 1 and has_place(job) then return finish('known') end
 

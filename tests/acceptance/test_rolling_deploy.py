@@ -18,7 +18,7 @@ from shared import keys
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import ROOT, Ended, environment, run_command, until
 from tests.acceptance.worker_process import running
-from tests.integration.jobs import NOTHING, account, counters
+from tests.integration.jobs import NOTHING, account, counters, nothing_is_left
 from tests.integration.workplace import body
 from worker import Handlers
 
@@ -58,7 +58,7 @@ async def all_handled(redis: Redis, number: int) -> None:
         return (await counters(redis)).get("handled", 0) >= number
 
     await until(is_so)
-    assert await account(redis) == NOTHING
+    await until(lambda: nothing_is_left(redis))
     assert await redis.get(keys.state("org_a", "handled")) == str(number).encode()
 
 
@@ -187,4 +187,4 @@ async def test_a_redelivery_that_an_earlier_worker_takes_over_runs_as_ever(
         async with running(environ) as (now,):
             assert (await receiver.deliver(signed)).status == 202
             await now.logged("event_held")
-    assert await account(redis) == NOTHING
+    await until(lambda: nothing_is_left(redis))

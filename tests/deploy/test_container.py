@@ -111,7 +111,8 @@ def test_the_wheel_holds_every_file_that_the_programs_read(tmp_path: Path) -> No
         text=True,
         check=True,
     )
-    assert set(listed.stdout.split()) - packed == set()
+    read = {name for name in listed.stdout.split() if not name.endswith(".md")}
+    assert read - packed == set()
 
 
 @pytest.mark.parametrize("problems", [[], [Problem("redis_unreachable", "no connection")]])

@@ -99,14 +99,35 @@ async def test_a_redelivery_of_what_was_lost_is_handled(
     assert await record_of(redis, job) == {}
 
 
-async def test_a_replay_of_what_was_lost_says_so_again(redis: Redis, place: Workplace) -> None:
+async def test_of_what_was_lost_there_is_nothing_to_replay(redis: Redis, place: Workplace) -> None:
     (job,) = await place.accept(body("evt_1"))
     await redis.delete(keys.payload(job))
     await run_dry(place)
-    assert await revival.replay_one(redis, job) == "queued"
-    await run_dry(place)
+    assert await revival.replay_one(redis, job) == "absent"
+    assert not await redis.exists(keys.payload(job))  # it would keep a redelivery's out
     assert (await record_of(redis, job))["reason"] == "payload_lost"
     assert await account(redis) == NOTHING
+
+
+async def test_a_redelivery_of_what_was_lost_is_never_held(
+    redis: Redis, place: Workplace, seen: Seen
+) -> None:
+    """It has the only good bytes, however soon it comes after one that has revived the event."""
+    signed, hand = body("evt_1"), Hand(redis)
+    (job,) = await place.accept(signed)
+    claim = await hand.claim_only(job)
+    assert await hand.mark(claim) is Mark.FRESH
+    assert await hand.dead(claim, "exhausted") is Settled.DEAD
+    await place.accept(signed)
+    claim = await hand.claim_only(job)
+    assert await hand.mark(claim) is Mark.REVIVED
+    assert await hand.retry(claim) is Settled.RETRIED
+    await hand.come_due(job)
+    await redis.delete(keys.payload(job))
+    await run_dry(place)
+    assert (await record_of(redis, job))["reason"] == "payload_lost"
+    assert await place.handle(signed) is Settled.DONE
+    assert seen.ids == ["evt_1"]
 
 
 async def test_other_bytes_under_a_jobs_id_are_never_handled(

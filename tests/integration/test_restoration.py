@@ -1,6 +1,7 @@
 """Facts about accepted events whose place in the queue somebody has taken away."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from redis.asyncio import Redis
@@ -10,8 +11,9 @@ from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, bodies, counters, delivery, enqueued
 from tests.integration.workplace import Workplace, body
 from worker import Handlers, contention
-from worker.restoration import cron_job, restore
+from worker.restoration import look, restore
 from worker.transitions import Mark, Settled
+from worker.upkeep import cron_job
 
 YEAR = 366 * 86_400_000
 
@@ -121,7 +123,7 @@ async def test_a_worker_looks_by_itself_as_an_arq_cron_job(redis: Redis) -> None
     place = Workplace(redis, handlers)
     (job,) = await place.accept(body("evt_1"))
     await redis.delete(keys.QUEUE)
-    cron = cron_job(redis, lease=30, log=place.lines.log)
+    cron = cron_job(partial(look, redis, lease=30, log=place.lines.log))
     cron.run_at_startup = True  # rather than within five minutes
     worker = place.worker(cron_jobs=[cron])
     running = asyncio.create_task(worker.async_run())

@@ -1,6 +1,7 @@
 """Facts about dead letters that nobody acts on."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
@@ -9,8 +10,9 @@ from shared import keys
 from tests.integration.jobs import NOTHING, account, counters, mark_of
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Reject
-from worker.retention import cron_job, expire_dead_letters
+from worker.retention import expire, expire_dead_letters
 from worker.revival import replay_one
+from worker.upkeep import cron_job
 
 
 def rejecting(redis: Redis) -> Workplace:
@@ -54,8 +56,8 @@ async def test_a_worker_looks_by_itself_as_an_arq_cron_job(redis: Redis) -> None
     await place.handle(body("evt_1"))
     (job,) = await redis.zrange(keys.dead("org_a"), 0, -1)
     await redis.zincrby(keys.dead("org_a"), -60_000, job)
-    cron = cron_job(redis, retention=59, log=place.lines.log)
-    cron.run_at_startup = True  # rather than at the next quarter of an hour
+    cron = cron_job(partial(expire, redis, retention=59, log=place.lines.log))
+    cron.run_at_startup = True  # rather than within five minutes
     worker = place.worker(cron_jobs=[cron])
     running = asyncio.create_task(worker.async_run())
     try:
