@@ -169,7 +169,7 @@ Failure = Callable[[Place], contextlib.AbstractAsyncContextManager[None]]
         (frozen, "redis_timeout", ["redis_timeout"]),
         (demoted, "redis_readonly", ["redis_readonly"]),
         (full, "redis_out_of_memory", []),
-        (unsynced, "not_synced", []),
+        (unsynced, "not_synced", ["not_durable"]),
     ],
 )
 async def test_a_failing_redis_is_a_503_until_it_works_again_and_nothing_accepted_is_missing(
