@@ -237,12 +237,15 @@ class _Program:
             self._note_left(held)
         elif not self.has_stopped:
             self.log.error("ended_at_the_deadline", seconds=self.settings.drain + _CLOSING_SECONDS)
-            self.exit = Exit.LEFT if self.exit is Exit.DRAINED else self.exit
+            self._note_unfinished()
         return self.exit
 
     def _note_left(self, held: list[str]) -> None:
         """What was not given back runs again once its lease is over."""
         self.log.error("left_to_lease", jobs=len(held), some=held[:_MOST_NAMED])
+        self._note_unfinished()
+
+    def _note_unfinished(self) -> None:
         if self.exit is Exit.DRAINED:
             self.exit = Exit.LEFT
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
+from shared import keys
 from shared.connection import REDIS_ERRORS
 from shared.endpoints import OrganizationProfile
 from shared.errors import TransitionError, Unavailable
@@ -204,7 +205,7 @@ class Pipeline:
         elif type(asked) is Handle:
             self.attempts.start(work, asked, tell)
         elif type(asked) is Room:
-            share = work.share = self.memory.share(work.claim.job.partition(":")[0], asked.size)
+            share = work.share = self.memory.share(keys.organization_of(work.claim.job), asked.size)
             share.take(tell)
 
     def _settled(self, work: Work, answer: Settled | Exception) -> None:

@@ -1,6 +1,5 @@
 """Facts about accepted events whose place in the queue somebody has taken away."""
 
-import asyncio
 from functools import partial
 
 import pytest
@@ -9,11 +8,11 @@ from redis.asyncio import Redis
 from shared import keys
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, bodies, counters, delivery, enqueued
+from tests.integration.kept_up import keep_up
 from tests.integration.workplace import Workplace, body
 from worker import Handlers, contention
 from worker.restoration import look, restore
 from worker.transitions import Mark, Settled
-from worker.upkeep import cron_job
 
 YEAR = 366 * 86_400_000
 
@@ -123,19 +122,10 @@ async def test_a_worker_looks_by_itself_as_an_arq_cron_job(redis: Redis) -> None
     place = Workplace(redis, handlers)
     (job,) = await place.accept(body("evt_1"))
     await redis.delete(keys.QUEUE)
-    cron = cron_job(partial(look, redis, lease=30, log=place.lines.log))
-    cron.run_at_startup = True  # rather than within five minutes
-    worker = place.worker(cron_jobs=[cron])
-    running = asyncio.create_task(worker.async_run())
-    try:
-        async with asyncio.timeout(20):
-            while (await counters(redis)).get("handled") != 1:
-                await asyncio.sleep(0.01)
-            while await account(redis) != NOTHING:
-                await asyncio.sleep(0.01)
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await worker.close()
+
+    async def is_handled() -> bool:
+        return (await counters(redis)).get("handled") == 1
+
+    await keep_up(place, partial(look, redis, lease=30, log=place.lines.log), is_handled)
     (line,) = place.lines.of("places_restored")
     assert (line["number"], line["some"]) == (1, [job])

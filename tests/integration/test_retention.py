@@ -1,18 +1,17 @@
 """Facts about dead letters that nobody acts on."""
 
-import asyncio
 from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
 
 from shared import keys
-from tests.integration.jobs import NOTHING, account, counters, mark_of
+from tests.integration.jobs import counters, mark_of
+from tests.integration.kept_up import keep_up
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Reject
 from worker.retention import expire, expire_dead_letters
 from worker.revival import replay_one
-from worker.upkeep import cron_job
 
 
 def rejecting(redis: Redis) -> Workplace:
@@ -56,18 +55,9 @@ async def test_a_worker_looks_by_itself_as_an_arq_cron_job(redis: Redis) -> None
     await place.handle(body("evt_1"))
     (job,) = await redis.zrange(keys.dead("org_a"), 0, -1)
     await redis.zincrby(keys.dead("org_a"), -60_000, job)
-    cron = cron_job(partial(expire, redis, retention=59, log=place.lines.log))
-    cron.run_at_startup = True  # rather than within five minutes
-    worker = place.worker(cron_jobs=[cron])
-    running = asyncio.create_task(worker.async_run())
-    try:
-        async with asyncio.timeout(20):
-            while "dead_letters_expired" not in place.lines.events():
-                await asyncio.sleep(0.01)
-            while await account(redis) != NOTHING:
-                await asyncio.sleep(0.01)
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await worker.close()
+
+    async def is_told() -> bool:
+        return "dead_letters_expired" in place.lines.events()
+
+    await keep_up(place, partial(expire, redis, retention=59, log=place.lines.log), is_told)
     assert place.lines.of("dead_letters_expired")[0]["number"] == 1
