@@ -15,6 +15,7 @@ from tests.deploy.deployed_redis import REDIS, DeployedRedis, password
 from tests.integration.sentinels import IMPATIENT, PATIENCE
 from tests.tools import tool
 
+PATIENT = ("SENTINEL SET", "sellfern", "down-after-milliseconds", 30_000)
 SINCE_7_2 = (" +waitaof", " +client|setinfo")
 
 
@@ -117,6 +118,10 @@ async def test_sentinel_fails_over_with_the_users_that_it_is_given(tmp_path: Pat
                     await until(lambda: _is(redis, "before"), PATIENCE)
                     await redis.set("sellfern:wake", "after")
                     assert await admin.get("sellfern:wake") == b"after"
+                # From here a server that answers late on a busy machine would fail over back, or
+                # begin anew the time for which the old primary must have been up.
+                async with Redis(port=sentinel.port) as asked:
+                    await asked.execute_command(*PATIENT)
             one.start()  # as the primary that it was, until Sentinel makes it a replica
             async with one.client_of() as admin:
                 await until(lambda: _is(admin, "after"), PATIENCE)
