@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from ingress.answers import REDIS_AWAITED
 from ingress.health import Readiness
 from ingress.listener import BACKLOG, listening
+from ingress.organization_bytes import OrganizationBytes
 from ingress.receive import Receiver, Writer
 from ingress.settings import IngressSettings
 from ingress.site import Site
@@ -50,16 +51,25 @@ async def _serve(
     settings: IngressSettings, endpoints: EndpointsFile, tracing: Tracing | None
 ) -> None:
     forking.guard()
+    held = OrganizationBytes(
+        settings.organization_bytes,
+        lambda: endpoints.current.organizations(),  # noqa: PLW0108  # it changes
+    )
     _raise_file_limit(settings.limits.connections)
     async with (
         stop_signal() as stop,
         open_redis(settings.common.redis_url) as redis,
         endpoints.watching(),
-        open_queue(redis, settings.durability, settings.backlog) as writer,
+        open_queue(redis, settings.durability, settings.backlog, held.limits) as writer,
     ):
         awaited = _awaited(redis, writer, settings)
         ready = Readiness(awaited.before(lambda: check_durability(redis, settings.durability)))
-        gauges = Gauges(redis, organizations=settings.organization_series, log=_log)
+        gauges = Gauges(
+            redis,
+            organizations=settings.organization_series,
+            bytes_limit_of=held.limit_of,
+            log=_log,
+        )
         receiver, site = _receiver_and_site(endpoints, writer, settings, tracing)
         garbage.tune()
         async with admin_site(
@@ -78,7 +88,8 @@ async def _serve(
                 if await awaited.found(stop):
                     receiver.closed = None
                     with gauges.registered():
-                        await stop.wait()
+                        async with held.watching(redis):
+                            await stop.wait()
                     await listener.drain()
     _log.info("ingress_stopped")
 

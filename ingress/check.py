@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from time import time
 from typing import Final
 
+from ingress.organization_bytes import OrganizationBytes
 from ingress.settings import IngressSettings
 from shared.connection import open_redis
 from shared.durability import Mode, check_durability
@@ -32,9 +33,17 @@ async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
     yield Finding("ok", "settings", "settings_valid", _listeners(settings))
     if settings.drain_seconds < settings.limits.body_seconds:
         yield _cut_short(settings)
-    for finding in _of_endpoints(settings, environ):
-        yield finding
-    async for finding in _of_redis(settings):
+    if settings.organization_bytes == 0:
+        yield _unbounded("MAX_ORGANIZATION_BYTES=0", "settings")
+    endpoints = None
+    try:
+        endpoints = EndpointsFile(settings.common.endpoints_file, environ).load()
+    except SettingsError as exc:
+        yield Finding("error", "endpoints", "endpoints_invalid", str(exc))
+    else:
+        for finding in _of_endpoints(endpoints):
+            yield finding
+    async for finding in _of_redis(settings, endpoints):
         yield finding
 
 
@@ -51,16 +60,19 @@ def _cut_short(settings: IngressSettings) -> Finding:
     return Finding("warning", "settings", "drain_cuts_bodies", message)
 
 
-def _of_endpoints(settings: IngressSettings, environ: Mapping[str, str]) -> list[Finding]:
-    try:
-        endpoints = EndpointsFile(settings.common.endpoints_file, environ).load()
-    except SettingsError as exc:
-        return [Finding("error", "endpoints", "endpoints_invalid", str(exc))]
+def _unbounded(what: str, subject: str) -> Finding:
+    message = f"{what}: an organization's own events can fill Redis, and then all are refused"
+    return Finding("warning", subject, "organization_bytes_unbounded", message)
+
+
+def _of_endpoints(endpoints: Endpoints) -> list[Finding]:
+    unbounded = [endpoint.id for endpoint in endpoints.values() if endpoint.max_bytes == 0]
     return [
         Finding("ok", "endpoints", "endpoints_valid", _counted(endpoints)),
         *(_locked_out(endpoint) for endpoint in endpoints.values() if _is_locked_out(endpoint)),
         *missing_secrets(endpoints, "answers 503"),
         *_doubtful(endpoints),
+        *([_unbounded(f"max_bytes = 0 of {_listed(unbounded)}", "endpoints")] if unbounded else []),
     ]
 
 
@@ -95,11 +107,17 @@ def _listed(ids: list[str]) -> str:
     return f"endpoint {', '.join(ids[:_NAMED])}{more}"
 
 
-async def _of_redis(settings: IngressSettings) -> AsyncIterator[Finding]:
+async def _of_redis(
+    settings: IngressSettings, endpoints: Endpoints | None
+) -> AsyncIterator[Finding]:
     url, durability = settings.common.redis_url, settings.durability
     try:
         async with open_redis(url) as redis:
             problems = await check_durability(redis, durability)
+            held = OrganizationBytes(
+                settings.organization_bytes, lambda: endpoints.organizations() if endpoints else {}
+            )
+            await held.look(redis)
     except SettingsError as exc:  # a certificate that the URL names
         yield Finding("error", "redis", "settings_invalid", str(exc))
         return
@@ -107,6 +125,8 @@ async def _of_redis(settings: IngressSettings) -> AsyncIterator[Finding]:
         yield Finding("error", "redis", problem.code, f"{url}: {problem.message}")
     if not problems:
         yield Finding("ok", "redis", "durable", f"{url}: DURABILITY={durability.mode.value} holds")
+    if not problems and held.lacks_maxmemory():
+        yield _unbounded(f"{url}: expected a maxmemory, got none", "redis")
     if durability.mode is Mode.MEMORY:
         message = "DURABILITY=memory: a crash of Redis loses events that were answered 202"
         yield Finding("warning", "redis", "memory_only", message)

@@ -118,6 +118,7 @@ class Receiver:
             headers=_kept_headers(request.headers),
             body=body,
             weight=endpoint.weight,
+            max_bytes=endpoint.max_bytes,
         )
 
 

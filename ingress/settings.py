@@ -6,6 +6,7 @@ from ipaddress import ip_network
 from typing import Final, Self
 
 from ingress.clients import Network
+from ingress.organization_bytes import SHARE
 from shared.config import CommonSettings, Reader
 from shared.connection import SOCKET_TIMEOUT
 from shared.durability import Durability, Mode
@@ -54,6 +55,8 @@ class IngressSettings:
         admin: where the admin site is (``INGRESS_ADMIN_HOST``, ``INGRESS_ADMIN_PORT``).
         durability: what must hold before a delivery counts as accepted (``DURABILITY`` …).
         backlog: how many unfinished events there may be (``MAX_BACKLOG`` …).
+        organization_bytes: how much of Redis one organization may hold; 0: no limit, ``None``: a
+            share (``MAX_ORGANIZATION_BYTES``).
         limits: what one client may ask.
         trusted_proxies: whose word is taken for the address of a client (``TRUSTED_PROXIES``).
         organization_series: organizations with metrics of their own
@@ -67,6 +70,7 @@ class IngressSettings:
     admin: Address
     durability: Durability
     backlog: BacklogLimits
+    organization_bytes: int | None
     limits: Limits
     trusted_proxies: tuple[Network, ...]
     organization_series: int
@@ -93,6 +97,7 @@ class IngressSettings:
             admin=read_address(reader, "INGRESS_ADMIN", 9101),
             durability=_durability(reader),
             backlog=_backlog(reader),
+            organization_bytes=_organization_bytes(reader),
             limits=_limits(reader),
             trusted_proxies=_networks(reader, "TRUSTED_PROXIES"),
             organization_series=reader.integer(
@@ -159,3 +164,20 @@ def _backlog(reader: Reader) -> BacklogLimits:
         expected = f"at most MAX_BACKLOG ({total})"
         reader.refuse(SettingsError("MAX_ORGANIZATION_BACKLOG", expected, str(organization)))
     return BacklogLimits(total, organization)
+
+
+def _organization_bytes(reader: Reader) -> int | None:
+    share = f"1/{SHARE} of maxmemory"
+
+    def show(value: int) -> str:
+        return share if value < 0 else str(value)
+
+    name = "MAX_ORGANIZATION_BYTES"
+    value = reader.parsed(name, -1, _bytes, "a whole number of bytes from 0", show=show)
+    return None if value < 0 else value
+
+
+def _bytes(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError
+    return int(text)

@@ -46,6 +46,17 @@ def truncate(text: str, width: int) -> str:
     return set_cell_size(text, width - 1).rstrip() + "…"
 
 
+def size(number: int) -> str:
+    """Bytes in few characters."""
+    if number >= 1 << 30:
+        return f"{number / (1 << 30):.1f} GiB"
+    if number >= 1 << 20:
+        return f"{number / (1 << 20):.1f} MiB"
+    if number >= 1 << 10:
+        return f"{number / (1 << 10):.1f} KiB"
+    return f"{number} B"
+
+
 def json_line(value: object) -> str:
     """Give a value as JSON on one line, without the line feed, safe to show in a terminal.
 

@@ -22,7 +22,10 @@ MAX_WEIGHT: Final = 100.0
 MAX_SECRETS: Final = 16
 """How many secrets one endpoint may have: each costs a pass over every body that is refused."""
 
-_KEYS: Final = ("id", "organization_id", "secrets", "scheme", "weight", "concurrency", "settings")
+_KEYS: Final = (
+    *("id", "organization_id", "secrets", "scheme"),
+    *("weight", "concurrency", "max_bytes", "settings"),
+)
 _SECRET_KEYS: Final = (*SOURCES, "until")
 _SCHEMES: Final = {
     "sellfern": signature.SELLFERN,
@@ -53,6 +56,7 @@ class EndpointDraft(msgspec.Struct, frozen=True, gc=False):
         scheme: how the vendor signs.
         weight: the organization's share; None where it isn't written.
         concurrency: of the organization's handlers; None where it isn't written.
+        max_bytes: of the organization in Redis; None where it isn't written.
         settings: what this endpoint adds to its organization's settings.
     """
 
@@ -62,6 +66,7 @@ class EndpointDraft(msgspec.Struct, frozen=True, gc=False):
     scheme: signature.Scheme
     weight: float | None
     concurrency: int | None
+    max_bytes: int | None
     settings: Mapping[str, object]
 
 
@@ -99,7 +104,8 @@ class _Table:
             secrets=self._secrets(scheme),
             scheme=scheme,
             weight=self._weight(),
-            concurrency=self._concurrency(),
+            concurrency=self._whole_number("concurrency", 1),
+            max_bytes=self._whole_number("max_bytes", 0),
             settings=self._settings(),
         )
 
@@ -193,12 +199,12 @@ class _Table:
             self.refuse("weight", f"a number from {MIN_WEIGHT} to {MAX_WEIGHT:g}", shown(value))
         return float(value)
 
-    def _concurrency(self) -> int | None:
-        value = self._raw.get("concurrency")
+    def _whole_number(self, key: str, least: int) -> int | None:
+        value = self._raw.get(key)
         if value is None:
             return None
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            self.refuse("concurrency", "a whole number from 1", shown(value))
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            self.refuse(key, f"a whole number from {least}", shown(value))
         return value
 
     def _settings(self) -> Mapping[str, object]:

@@ -91,6 +91,7 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
         scheme: how the vendor signs.
         weight: the organization's share under contention, 0.01 to 100.
         concurrency: how many of the organization's handlers may run at once; None: the default.
+        max_bytes: how much of Redis the organization may hold; None: the default, 0: no limit.
         settings: what this endpoint adds to its organization's settings.
         missing: secrets that can't be had, so that what no secret verifies may be genuine still.
     """
@@ -101,6 +102,7 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
     scheme: signature.Scheme
     weight: float
     concurrency: int | None
+    max_bytes: int | None
     settings: Mapping[str, object]
     missing: tuple[MissingSecret, ...] = ()
 
@@ -127,12 +129,14 @@ class OrganizationProfile(msgspec.Struct, frozen=True, gc=False):
         weight: its share under contention, 0.01 to 100.
         concurrency: how many of its handlers may run at once; None: the default.
         settings: handed to its handlers; read-only.
+        max_bytes: how much of Redis it may hold; None: the default, 0: no limit.
     """
 
     id: str
     weight: float
     concurrency: int | None
     settings: Mapping[str, object]
+    max_bytes: int | None = None
 
 
 class Endpoints(Mapping[str, Endpoint]):

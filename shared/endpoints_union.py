@@ -107,6 +107,7 @@ def _endpoint(draft: EndpointDraft, known: Known, profile: OrganizationProfile) 
         scheme=draft.scheme,
         weight=profile.weight,
         concurrency=profile.concurrency,
+        max_bytes=profile.max_bytes,
         settings=draft.settings,
         missing=known.missing,
     )

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Final
 
@@ -14,8 +14,9 @@ from prometheus_client.registry import Collector
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
-from shared import depths, keys, metrics
+from shared import depths, held_bytes, keys, metrics
 from shared.connection import REDIS_ERRORS, translate
+from shared.held_bytes import HeldBytes, RedisMemory
 
 CACHE_SECONDS: Final = 5.0
 """How long a reading is good for, however many scrape."""
@@ -38,6 +39,8 @@ class Reading(msgspec.Struct, frozen=True):
         workers: workers alive.
         slots: events that they can handle at once.
         organizations: those with the most unfinished events: waiting and running of each.
+        held: those that hold most in Redis: bytes of each by kind.
+        memory: of Redis.
     """
 
     queued: int
@@ -50,6 +53,8 @@ class Reading(msgspec.Struct, frozen=True):
     workers: int
     slots: int
     organizations: Mapping[str, tuple[int, int]]
+    held: Mapping[str, HeldBytes]
+    memory: RedisMemory
 
 
 async def read(redis: Redis, organizations: int) -> Reading:
@@ -64,12 +69,14 @@ async def read(redis: Redis, organizations: int) -> Reading:
         pipe.zcard(keys.BREAKERS)
         pipe.zcard(keys.WORKERS_SEEN)
         pipe.get(keys.SLOTS)
-        for name in (keys.WAITING, keys.BURIED):
+        for name in (keys.WAITING, keys.BURIED, keys.BYTES):
             pipe.hgetall(name)
+        pipe.info("memory")
         answers = await pipe.execute()
     now = depths.told(answers[: depths.QUESTIONS])
-    breakers, workers, slots, *hashes = answers[depths.QUESTIONS :]
+    breakers, workers, slots, *hashes, held, memory = answers[depths.QUESTIONS :]
     waiting, buried = map(depths.numbers, hashes)
+    held = held_bytes.by_organization(held)
     largest = heapq.nlargest(organizations, waiting, key=waiting.__getitem__)
     return Reading(
         queued=now.queued,
@@ -82,6 +89,8 @@ async def read(redis: Redis, organizations: int) -> Reading:
         workers=workers,
         slots=int(slots or 0),
         organizations={name: (waiting[name], now.running.get(name, 0)) for name in largest},
+        held={name: held[name] for name in held_bytes.largest(held, organizations)},
+        memory=RedisMemory.of(memory),
     )
 
 
@@ -91,11 +100,20 @@ class Gauges(Collector):
     Args:
         redis: where the queue is.
         organizations: how many get a series of their own.
+        bytes_limit_of: what an organization may hold in Redis, bytes; 0: no limit.
         log: told once when a reading fails.
     """
 
-    def __init__(self, redis: Redis, *, organizations: int, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        organizations: int,
+        bytes_limit_of: Callable[[str], int],
+        log: FilteringBoundLogger,
+    ) -> None:
         self._redis = redis
+        self._bytes_limit_of = bytes_limit_of
         self._organizations = organizations
         self._log = log
         self._lock = asyncio.Lock()
@@ -129,7 +147,7 @@ class Gauges(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges, for the client library."""
         if (reading := self._reading) is not None:
-            yield from _families(reading)
+            yield from _families(reading, self._bytes_limit_of)
 
     def _failed(self, exc: BaseException) -> None:
         self._reading = None
@@ -138,7 +156,7 @@ class Gauges(Collector):
         self._is_failing = True
 
 
-def _families(reading: Reading) -> Iterator[GaugeMetricFamily]:
+def _families(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[GaugeMetricFamily]:
     depth = GaugeMetricFamily(
         "sellfern_queue_depth", "Unfinished events by where they are", labels=["state"]
     )
@@ -151,6 +169,8 @@ def _families(reading: Reading) -> Iterator[GaugeMetricFamily]:
         ("breakers_open", "Organizations whose events wait since they fail", reading.breakers),
         ("workers", "Workers alive", reading.workers),
         ("worker_slots", "Events that all live workers can handle at once", reading.slots),
+        ("redis_memory_bytes", "Memory of Redis that counts", reading.memory.used),
+        ("redis_memory_limit_bytes", "What it may be; 0 is no limit", reading.memory.limit),
     ):
         yield GaugeMetricFamily(f"sellfern_{name}", about, value=value)
     organizations = GaugeMetricFamily(
@@ -162,3 +182,23 @@ def _families(reading: Reading) -> Iterator[GaugeMetricFamily]:
         organizations.add_metric([name, "waiting"], waiting - running)
         organizations.add_metric([name, "running"], running)
     yield organizations
+    yield from _held(reading, limit_of)
+
+
+def _held(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[GaugeMetricFamily]:
+    held = GaugeMetricFamily(
+        "sellfern_organization_bytes",
+        "What the organizations that hold most have in Redis",
+        labels=["organization", "kind"],
+    )
+    limits = GaugeMetricFamily(
+        "sellfern_organization_bytes_limit",
+        "What each of these may hold in Redis",
+        labels=["organization"],
+    )
+    for organization, kinds in reading.held.items():
+        for kind, number in kinds.items():
+            held.add_metric([organization, kind], number)
+        if limit := limit_of(organization):
+            limits.add_metric([organization], limit)
+    yield from (held, limits)

@@ -26,6 +26,8 @@ class Delivery(msgspec.Struct, frozen=True):
         headers: the few unsigned headers worth keeping; never trusted.
         body: the signed bytes, unparsed.
         weight: the organization's share under contention, 0.01 to 100.
+        max_bytes: that the organization may hold in Redis; ``None`` is what holds for all, 0 is no
+            limit.
     """
 
     endpoint: str
@@ -34,6 +36,7 @@ class Delivery(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     body: bytes
     weight: float = 1.0
+    max_bytes: int | None = None
 
 
 class _Call(msgspec.Struct):

@@ -29,6 +29,10 @@ BREAKERS = "sellfern:breakers"
 UNHANDLED = "sellfern:unhandled"
 """Jobs that no worker could handle yet, with the moment of the first look (epoch milliseconds)."""
 SUSPECTS = "sellfern:suspects"
+BYTES = "sellfern:bytes"
+"""What each organization holds in Redis, by "organization:kind", in bytes as its budget counts."""
+RECOUNT = "sellfern:recount"
+"""How far the count of that has come which is made anew."""
 
 JOB = "arq:job:"
 ARQ_RETRY = "arq:retry:"
@@ -70,6 +74,8 @@ _LUA_NAMES = {
     "breakers": BREAKERS,
     "unhandled": UNHANDLED,
     "suspects": SUSPECTS,
+    "bytes": BYTES,
+    "recount": RECOUNT,
     "job": JOB,
     "arq_retry": ARQ_RETRY,
     "parked": PARKED,

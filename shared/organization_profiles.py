@@ -35,6 +35,7 @@ class ProfileUnion:
         self._ids.add(draft.id)
         self._join("weight", draft.weight, draft, place)
         self._join("concurrency", draft.concurrency, draft, place)
+        self._join("max_bytes", draft.max_bytes, draft, place)
         self._join_secrets(draft, place)
         self._join_settings(draft, place)
 
@@ -45,6 +46,7 @@ class ProfileUnion:
                 id=organization,
                 weight=said.get("weight", DEFAULT_WEIGHT),
                 concurrency=said.get("concurrency"),
+                max_bytes=said.get("max_bytes"),
                 settings=self._joined_settings(organization),
             )
             for organization, said in self._said.items()

@@ -1,7 +1,7 @@
 """Accepts deliveries into the queue, durably."""
 
 import enum
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -18,7 +18,15 @@ from shared.group_commit import GroupCommit
 from shared.job import Delivery
 from shared.wire import Wire
 
-__all__ = ["Accepted", "BacklogLimits", "Delivery", "Queue", "QueueWriter", "open_queue"]
+__all__ = [
+    "Accepted",
+    "BacklogLimits",
+    "BytesLimits",
+    "Delivery",
+    "Queue",
+    "QueueWriter",
+    "open_queue",
+]
 
 _ENQUEUE = scripts.load("enqueue", allow_oom=False)
 
@@ -38,6 +46,19 @@ class BacklogLimits:
     organization: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class BytesLimits:
+    """How many bytes one organization may hold in Redis, as ``prelude.lua`` counts them.
+
+    Attributes:
+        organization: each one that has no limit of its own; 0 is no limit.
+        at_most: each one, whatever its limit, while Redis is nearly full; ``None`` while it isn't.
+    """
+
+    organization: int = 0
+    at_most: int | None = None
+
+
 _ANSWERS: dict[bytes, Accepted | tuple[str, str]] = {
     b"new": Accepted.NEW,
     b"known": Accepted.KNOWN,
@@ -45,6 +66,10 @@ _ANSWERS: dict[bytes, Accepted | tuple[str, str]] = {
     b"organization_backlog_full": (
         "organization_backlog_full",
         "too many events of this organization wait already",
+    ),
+    b"organization_bytes_full": (
+        "organization_bytes_full",
+        "this organization's events, dead letters and state fill its share of Redis",
     ),
 }
 
@@ -56,15 +81,21 @@ class Queue:
         redis: where it is.
         durability: what must hold before a batch counts as accepted.
         limits: how many unfinished events there may be.
+        bytes_limits: how much one organization may hold; asked for each batch.
     """
 
     def __init__(
-        self, redis: Redis, durability: Durability, limits: BacklogLimits | None = None
+        self,
+        redis: Redis,
+        durability: Durability,
+        limits: BacklogLimits | None = None,
+        bytes_limits: Callable[[], BytesLimits] = BytesLimits,
     ) -> None:
         self._redis = redis
         self._wire = Wire(redis)
         self._durability = durability
         self._limits = limits or BacklogLimits()
+        self._bytes_limits = bytes_limits
 
     async def fit(self) -> None:
         """Wait no more for what this Redis is too old to tell, and does anyway."""
@@ -76,7 +107,7 @@ class Queue:
         Raises:
             Unavailable: the whole batch is in doubt. Sending it again is harmless.
         """
-        arguments: list[bytes | str | int | float] = [self._limits.total, self._limits.organization]
+        arguments = self._limits_for(deliveries)
         for delivery in deliveries:
             arguments += (
                 keys.job_id(delivery.organization, delivery.body),
@@ -91,6 +122,20 @@ class Queue:
             metrics.REDIS_ERRORS.labels("ingress", unavailable.code).inc()
             raise unavailable from exc
         return [_answer(raw) for raw in answers]
+
+    def _limits_for(self, deliveries: Sequence[Delivery]) -> list[bytes | str | int | float]:
+        """The script's first arguments: all limits, and those of bytes that organizations have."""
+        held = self._bytes_limits()
+        at_most = "" if held.at_most is None else held.at_most
+        own = {
+            each.organization: each.max_bytes for each in deliveries if each.max_bytes is not None
+        }
+        arguments: list[bytes | str | int | float] = [
+            *(self._limits.total, self._limits.organization, held.organization, at_most, len(own))
+        ]
+        for organization, most in own.items():
+            arguments += (organization, most)
+        return arguments
 
     async def _send(self, arguments: list[bytes | str | int | float]) -> Any:
         """The script, and what waits for its durability, at once."""
@@ -165,10 +210,13 @@ class QueueWriter:
 
 @asynccontextmanager
 async def open_queue(
-    redis: Redis, durability: Durability, limits: BacklogLimits | None = None
+    redis: Redis,
+    durability: Durability,
+    limits: BacklogLimits | None = None,
+    bytes_limits: Callable[[], BytesLimits] = BytesLimits,
 ) -> AsyncIterator[QueueWriter]:
     """A writer that sends what it holds before it closes; Redis may not be there yet."""
-    writer = QueueWriter(Queue(redis, durability, limits))
+    writer = QueueWriter(Queue(redis, durability, limits, bytes_limits))
     try:
         yield writer
     finally:

@@ -34,6 +34,7 @@ NAMES: Final = frozenset(
         "MAX_CONNECTIONS",
         "MAX_HEADER_BYTES",
         "MAX_ORGANIZATION_BACKLOG",
+        "MAX_ORGANIZATION_BYTES",
         "METRICS_ORGANIZATIONS",
         "TRUSTED_PROXIES",
         "WAIT_REPLICAS",

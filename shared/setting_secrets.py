@@ -6,6 +6,8 @@ from time import time
 from types import MappingProxyType
 from typing import NoReturn
 
+from msgspec import structs
+
 from shared.config import Secret
 from shared.endpoint_place import Place
 from shared.endpoint_table import Placed
@@ -114,6 +116,4 @@ def _filled(profile: OrganizationProfile, secrets: Mapping[_Key, Secret]) -> Org
     if not profile.settings:
         return profile
     settings = {key: fill(value) for key, value in profile.settings.items()}
-    return OrganizationProfile(
-        profile.id, profile.weight, profile.concurrency, MappingProxyType(settings)
-    )
+    return structs.replace(profile, settings=MappingProxyType(settings))

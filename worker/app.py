@@ -30,7 +30,7 @@ from shared.health import Problem
 from shared.logs import get_logger
 from shared.sellfern.reference_file import load_reference
 from shared.tracing import Tracing, open_tracing
-from worker import process, restoration, retention, stock, upkeep
+from worker import process, recount, restoration, retention, stock, upkeep
 from worker.aside import Aside
 from worker.attempts import naming
 from worker.engine import Worker
@@ -314,9 +314,11 @@ class _Program:
 
     def _upkeep(self, redis: Redis) -> CronJob:
         retention_seconds, lease = self.settings.dead_letter_retention, self.settings.lease
+        dedupe_retention = self.settings.policy.limits.dedupe_retention
         return upkeep.cron_job(
             partial(retention.expire, redis, retention=retention_seconds, log=self.log),
             partial(restoration.look, redis, lease=lease, log=self.log),
+            partial(recount.recount, redis, retention=dedupe_retention),
         )
 
     def _description(self) -> bytes:

@@ -1,14 +1,17 @@
 """What is in the system right now, read without scanning anything."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
 from redis.asyncio import Redis
 
-from shared import depths, keys
+from shared import depths, held_bytes, keys
+from shared.held_bytes import HeldBytes, RedisMemory
 
 _DEAD_PREFIX = "dead:"
+_HOLDING_MOST: Final = 10
+"""Organizations that are named for what they hold in Redis alone."""
 
 
 class WorkerOverview(msgspec.Struct, frozen=True):
@@ -56,6 +59,7 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
         failures: of its handlers, in a row, that the breaker has counted.
         cap: on its handlers at once, where one is set.
         weight: its share under contention.
+        held: what it has in Redis, bytes by kind: ``waiting``, ``dead``, ``marks``, ``state``.
     """
 
     organization: str
@@ -68,6 +72,12 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
     failures: int
     cap: int | None
     weight: float
+    held: HeldBytes = {}
+
+    @property
+    def bytes_held(self) -> int:
+        """All that it has in Redis."""
+        return sum(self.held.values())
 
 
 class Overview(msgspec.Struct, frozen=True):
@@ -87,6 +97,7 @@ class Overview(msgspec.Struct, frozen=True):
         dead_by_reason: what was buried since the beginning, by reason.
         organizations: each one's share.
         workers: those alive.
+        memory: of Redis.
     """
 
     at: float
@@ -102,6 +113,7 @@ class Overview(msgspec.Struct, frozen=True):
     organizations: list[OrganizationOverview]
     workers: list[WorkerOverview]
     unhandled: int = 0
+    memory: RedisMemory = RedisMemory()
 
 
 async def read_overview(redis: Redis) -> Overview:
@@ -113,10 +125,12 @@ async def read_overview(redis: Redis) -> Overview:
         pipe.hgetall(keys.WORKERS)
         for name in (keys.COUNTERS, keys.WAITING, keys.BURIED):
             pipe.hgetall(name)
+        pipe.hgetall(keys.BYTES)
         pipe.hlen(keys.UNHANDLED)
+        pipe.info("memory")
         answers = await pipe.execute()
     now = depths.told(answers[: depths.QUESTIONS])
-    profiles, seen, workers, *hashes, unhandled = answers[depths.QUESTIONS :]
+    profiles, seen, workers, *hashes, held, unhandled, memory = answers[depths.QUESTIONS :]
     counters, waits, buried = map(depths.numbers, hashes)
     return Overview(
         at=now.at,
@@ -133,9 +147,17 @@ async def read_overview(redis: Redis) -> Overview:
             for k, v in counters.items()
             if k.startswith(_DEAD_PREFIX)
         },
-        organizations=_organizations(profiles, waits, now.running, buried, now.at),
+        organizations=_organizations(
+            profiles,
+            waits,
+            now.running,
+            buried,
+            held=held_bytes.by_organization(held),
+            now=now.at,
+        ),
         workers=_workers(seen, workers, now.at),
         unhandled=unhandled,
+        memory=RedisMemory.of(memory),
     )
 
 
@@ -144,15 +166,18 @@ def _organizations(
     waits: Mapping[str, int],
     runs: Mapping[str, int],
     buried: Mapping[str, int],
+    *,
+    held: Mapping[str, HeldBytes],
     now: float,
 ) -> list[OrganizationOverview]:
-    """Those with events or dead letters, and those whose events wait."""
+    """Those with events or dead letters, those whose events wait, those that hold most."""
     known = {
         name.decode(errors="replace"): raw.decode(errors="replace")
         for name, raw in profiles.items()
     }
     found = []
-    for name in sorted({*waits, *runs, *buried, *_held(known)}):
+    most = held_bytes.largest(held, _HOLDING_MOST)
+    for name in sorted({*waits, *runs, *buried, *_held(known), *most}):
         breaker = _Breaker.read(known.get(keys.BREAKER + name, ""), now)
         cap, _, weight = known.get(name, "").partition(":")
         found.append(
@@ -167,6 +192,7 @@ def _organizations(
                 failures=breaker.failures,
                 cap=int(cap) if cap else None,
                 weight=float(weight or 1),
+                held=held.get(name, {}),
             )
         )
     return found

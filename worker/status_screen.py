@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared import display
-from shared.display import escape_controls
+from shared.display import escape_controls, size
 from worker.history import History
 from worker.overview import OrganizationOverview, Overview
 
@@ -32,6 +32,7 @@ def tables(overview: Overview) -> None:
         "no handler": overview.unhandled,
         "dead": overview.dead,
         "oldest": "-" if oldest is None else roughly(oldest),
+        "redis": _memory(overview),
     }
     display.emit([now], list(now), as_json=False, title="Events now")
     display.emit(
@@ -45,10 +46,14 @@ def tables(overview: Overview) -> None:
     )
     display.emit(
         [
-            {**msgspec.to_builtins(organization), "breaker": _breaker(organization)}
+            {
+                **msgspec.to_builtins(organization),
+                "breaker": _breaker(organization),
+                "redis": size(organization.bytes_held),
+            }
             for organization in overview.organizations
         ],
-        ["organization", "waiting", "running", "dead", "paused", "breaker"],
+        ["organization", "waiting", "running", "dead", "redis", "paused", "breaker"],
         as_json=False,
         title="Organizations",
     )
@@ -102,7 +107,7 @@ def _figures(overview: Overview, history: History) -> Table:
     oldest = overview.oldest_seconds
     p99 = history.quantile(0.99)
     return _table(
-        ["waiting", "ready", "running", "deferred", "parked", "dead", "oldest", "p99"],
+        ["waiting", "ready", "running", "deferred", "parked", "dead", "oldest", "p99", "redis"],
         [
             [
                 *(
@@ -118,6 +123,7 @@ def _figures(overview: Overview, history: History) -> Table:
                 ),
                 "-" if oldest is None else roughly(oldest),
                 "-" if p99 is None else f"{p99:.3g}s",
+                _memory(overview),
             ]
         ],
     )
@@ -151,13 +157,19 @@ def _organizations(overview: Overview, most: int) -> Table:
             f"{each.waiting:,}",
             f"{each.running:,}",
             f"{each.dead:,}",
+            size(each.bytes_held),
             _condition(each),
         ]
         for each in largest[:most]
     ]
     if len(largest) > most:
-        rows.append([f"and {len(largest) - most:,} more", "", "", "", ""])
-    return _table(["organization", "waiting", "running", "dead", "condition"], rows)
+        rows.append([f"and {len(largest) - most:,} more", "", "", "", "", ""])
+    return _table(["organization", "waiting", "running", "dead", "redis", "condition"], rows)
+
+
+def _memory(overview: Overview) -> str:
+    limit = overview.memory.limit
+    return size(overview.memory.used) + (f" of {size(limit)}" if limit else "")
 
 
 def _condition(each: OrganizationOverview) -> str:

@@ -1,22 +1,52 @@
 -- enqueue: a batch of deliveries becomes waiting jobs; a known one is counted again.
 --
--- Arguments: backlog limit of all, backlog limit of one organization (0: none), then for each
---   delivery: job, payload, received-at (ms), cost (1 / weight).
--- Result: a list of 'new', 'known', 'backlog_full', 'organization_backlog_full'.
+-- Arguments: backlog limit of all, backlog limit of one organization (0: none); bytes that one
+--   organization may hold (0: no limit), and that any may hold while Redis is nearly full (or '');
+--   how many organizations have a limit of bytes of their own, and for each: organization, bytes
+--   (0: no limit); then for each delivery: job, payload, received-at (ms), cost (1 / weight).
+-- Result: a list of 'new', 'known', 'backlog_full', 'organization_backlog_full',
+--   'organization_bytes_full'.
 -- Transition: nothing → queued. A known job stays where it is.
 
 local limit, organization_limit = tonumber(ARGV[1]), tonumber(ARGV[2])
+local bytes_limit, bytes_at_most = tonumber(ARGV[3]), tonumber(ARGV[4]) or math.huge
+local first = 6 + 2 * tonumber(ARGV[5])
 local system = system_time()
 local backlog = redis.call('ZCARD', key.accepted)
-local last, depth = {}, {}
+local last, depth, bytes_limits, bytes = {}, {}, {}, {}
 
-local function refused(organization)
+for i = 6, first - 1, 2 do bytes_limits[ARGV[i]] = tonumber(ARGV[i + 1]) end
+
+local function bytes_limit_of(organization)
+  local limit = bytes_limits[organization] or bytes_limit
+  return math.min(limit > 0 and limit or math.huge, bytes_at_most)
+end
+
+-- Looked up once an organization; what this batch adds, it counts itself.
+local function bytes_of(organization)
+  if bytes[organization] then return bytes[organization] end
+  local sum = 0
+  for _, kind in ipairs(redis.call('HMGET', key.bytes, organization .. ':waiting',
+    organization .. ':dead', organization .. ':marks', organization .. ':state')) do
+    sum = sum + (tonumber(kind) or 0)
+  end
+  bytes[organization] = sum
+  return sum
+end
+
+local function bytes_are_full(organization, payload)
+  local most = bytes_limit_of(organization)
+  return most < math.huge and bytes_of(organization) + cost_of_payload(#payload) > most
+end
+
+local function refused(organization, payload)
   if limit > 0 and backlog >= limit then return 'backlog_full' end
   if organization_limit > 0 then
     depth[organization] = depth[organization]
       or tonumber(redis.call('HGET', key.waiting, organization)) or 0
     if depth[organization] >= organization_limit then return 'organization_backlog_full' end
   end
+  if bytes_are_full(organization, payload) then return 'organization_bytes_full' end
   return nil
 end
 
@@ -33,7 +63,7 @@ local absent, payloads, receipts = {}, {}, {}
 
 local function look_for_absent()
   local jobs, names = {}, {}
-  for i = 3, #ARGV, 4 do
+  for i = first, #ARGV, 4 do
     jobs[#jobs + 1] = ARGV[i]
     names[#names + 1] = key.job .. ARGV[i]
   end
@@ -53,6 +83,7 @@ local function put_new_in_line(job, payload, received_at, next_place)
   receipts[#receipts + 1] = received_at
   receipts[#receipts + 1] = job
   add(waiting, organization, 1)
+  hold(organization, 'waiting', cost_of_payload(#payload))
   places[job] = number(next_place(organization))
   return true
 end
@@ -75,12 +106,15 @@ local function accept(job, payload, received_at, cost)
       return 'known'
     end
   end
-  local refusal = refused(organization)
+  local refusal = refused(organization, payload)
   if refusal then return refusal end
   local function next_place() return next_virtual_time(organization, cost) end
   local put = is_absent and put_new_in_line or put_in_line
   if put(job, payload, received_at, next_place) then
     if depth[organization] then depth[organization] = depth[organization] + 1 end
+    if bytes[organization] then
+      bytes[organization] = bytes[organization] + cost_of_payload(#payload)
+    end
     backlog = backlog + 1
   end
   count('accepted')
@@ -89,7 +123,7 @@ end
 
 look_for_absent()
 local results, news = {}, false
-for i = 3, #ARGV, 4 do
+for i = first, #ARGV, 4 do
   local result = accept(ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]))
   results[#results + 1] = result
   news = news or result == 'new'

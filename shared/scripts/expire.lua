@@ -14,7 +14,10 @@ local function expire(job)
   local event_id = redis.call('HGET', key.dead_letter .. job, 'event_id')
   if event_id and event_id ~= '' then
     local name = mark_name(organization, event_id)
-    if redis.call('GET', name) == 'dead:' .. job then redis.call('DEL', name) end
+    if redis.call('GET', name) == 'dead:' .. job then
+      redis.call('DEL', name)
+      count_mark(organization, event_id, false)
+    end
   end
   if not remove_record(organization, job) then
     redis.call('ZREM', key.dead .. organization, job)

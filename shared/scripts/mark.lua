@@ -47,6 +47,7 @@ local function mark(claim, event_id, provable_until)
     -- Taken here, it would be its own, and so be handled, after a crash before its end.
     if provable_until and now > provable_until then return 'unprovable' end
     take_mark(name, claim.job)
+    count_mark(claim.organization, event_id, true)
     return 'fresh'
   end
   local state, holder = string.match(raw, '^(%a+):(.*)$')

@@ -49,6 +49,38 @@ local function add(tally, organization, by)
   tally[organization] = (tally[organization] or 0) + by
 end
 
+-- What an organization's keys take in Redis, in bytes by "organization:kind", as its budget counts
+-- them. The kinds:
+--   waiting  payloads of accepted events; exact
+--   dead     dead letters; exact
+--   marks    of events. Counted where one is made; Redis doesn't say when one expires.
+--   state    what handlers have written; the same holds for what expires
+-- `recount` puts right what time, or somebody's hand, has made untrue.
+local held = {}
+
+-- By measurement: what a text takes grows by steps, and each key or place of it costs something, too.
+local function cost(bytes, places_of_it)
+  return math.ceil(bytes * 1.3) + 200 * places_of_it
+end
+
+local function cost_of_payload(bytes) return cost(bytes, 2) end -- its key; queue and lists of jobs
+
+local function cost_of_record(bytes) return cost(bytes, 5) end -- eleven fields; its mark is apart
+
+local function cost_of_mark(event_id) return cost(#event_id, 1) end
+
+local function cost_of_state(name, bytes) return cost(#name + bytes, 1) end
+
+local function hold(organization, kind, by)
+  add(held, organization .. ':' .. kind, by)
+end
+
+-- By STRLEN or HSTRLEN; 0 for what isn't there, and for a foreign value of another type.
+local function length_of(...)
+  local length = redis.pcall(...)
+  return type(length) == 'number' and length or 0
+end
+
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -405,6 +437,7 @@ local function put_in_line(job, payload, received_at, next_place)
   if redis.call('ZADD', key.accepted, 'NX', received_at, job) == 1 then
     local organization = organization_of(job)
     add(waiting, organization, 1)
+    hold(organization, 'waiting', cost_of_payload(#payload))
     places[job] = number(next_place(organization))
     return true
   end
@@ -417,6 +450,7 @@ local function adopt_foreign(job, now)
   redis.call('PERSIST', key.job .. job)
   if redis.call('ZADD', key.accepted, 'NX', now, job) == 1 then
     add(waiting, organization_of(job), 1)
+    hold(organization_of(job), 'waiting', cost_of_payload(length_of('STRLEN', key.job .. job)))
   end
 end
 
@@ -450,6 +484,10 @@ end
 -- The event is this job's from now on.
 local function take_mark(name, job)
   marks_taken[name] = 'pending:' .. job
+end
+
+local function count_mark(organization, event_id, is_there)
+  hold(organization, 'marks', (is_there and 1 or -1) * cost_of_mark(event_id))
 end
 
 local function write_marks()
@@ -490,11 +528,19 @@ local function fetch_records(jobs)
   no_records = #names > 0 and redis.call('EXISTS', unpack(names)) == 0
 end
 
+-- What changes in it later is small, so that it goes as what it came as.
+local function bytes_of_record(record)
+  return length_of('HSTRLEN', record, 'payload') + length_of('HSTRLEN', record, 'error')
+end
+
 local function remove_record(organization, job)
   if no_records then return false end
-  if redis.call('DEL', key.dead_letter .. job) == 1 then
+  local record = key.dead_letter .. job
+  local bytes = bytes_of_record(record)
+  if redis.call('DEL', record) == 1 then
     redis.call('ZREM', key.dead .. organization, job)
     add(buried, organization, -1)
+    hold(organization, 'dead', -cost_of_record(bytes))
     return true
   end
   return false
@@ -503,6 +549,9 @@ end
 -- All of it: payload, place, claim, slot, and its part in every count.
 local function remove_job(claim)
   local job, organization = claim.job, claim.organization
+  if claims_changed[job] ~= false then
+    hold(organization, 'waiting', cost_of_payload(0) - cost_of_payload(length_of('STRLEN', key.job .. job)))
+  end
   names_to_delete[#names_to_delete + 1] = key.job .. job
   names_to_delete[#names_to_delete + 1] = key.arq_retry .. job
   places[job] = false
@@ -521,7 +570,9 @@ local function write_removals()
     for _, jobs in pairs(leaving) do call_for_all('HDEL', key.unhandled, jobs) end
   end
   for organization, jobs in pairs(leaving) do
-    add(waiting, organization, -call_for_all('ZREM', key.accepted, jobs))
+    local gone = call_for_all('ZREM', key.accepted, jobs)
+    add(waiting, organization, -gone)
+    hold(organization, 'waiting', -gone * cost_of_payload(0))
     if any_suspects() then call_for_all('HDEL', key.suspects, jobs) end
   end
 end
@@ -570,6 +621,7 @@ local function finish(result)
   write_tally(key.running, slots)
   write_tally(key.waiting, waiting)
   write_tally(key.buried, buried)
+  write_tally(key.bytes, held)
   unpark_freed()
   for name, by in pairs(counted) do redis.call('HINCRBY', key.counters, name, by) end
   return result

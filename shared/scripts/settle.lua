@@ -80,8 +80,8 @@ end
 
 local function read_state(name)
   local raw = raw_state(name)
-  if not raw then return { json = '', expire = 0 } end
-  return parse_state(raw)
+  if not raw then return { json = '', expire = 0 }, 0 end
+  return parse_state(raw), cost_of_state(name, #raw)
 end
 
 -- The command that writes a value: nothing about it may fail any more once it is called.
@@ -182,18 +182,23 @@ local function unchanged(prefix, reads)
 end
 
 -- All or nothing: nothing is written until the last command has been made out.
-local function commit(prefix, operations, event)
-  local values, changed, commands = {}, {}, {}
+local function commit(organization, prefix, operations, event)
+  local values, changed, commands, costs = {}, {}, {}, {}
   for _, operation in ipairs(operations) do
     local name = prefix .. operation[2]
-    local before = values[name] or read_state(name)
+    local before = values[name]
+    if not before then before, costs[name] = read_state(name) end
     local after, why = apply[operation[1]](before, operation, event)
     if not after then return why end
     values[name] = after
     if after ~= before then changed[name] = after end
   end
   for name, value in pairs(changed) do commands[#commands + 1] = command_for(name, value) end
-  for _, command in ipairs(commands) do redis.call(unpack(command)) end
+  for _, command in ipairs(commands) do
+    local _, name, raw = unpack(command)
+    redis.call(unpack(command))
+    hold(organization, 'state', (raw and cost_of_state(name, #raw) or 0) - costs[name])
+  end
   return nil
 end
 
@@ -278,7 +283,7 @@ function settle.done(claim, details)
   end
   local retention = lifetime(details[1])
   local event = { id = claim.event_id, received_at = details[5] or 0 }
-  local why = commit(prefix, details[3], event)
+  local why = commit(claim.organization, prefix, details[3], event)
   if why then return 'refused:' .. why end
   end_mark(name, 'done:' .. claim.job, retention)
   remove_record(claim.organization, claim.job)
@@ -322,6 +327,7 @@ end
 local function write_record(claim, details)
   local now = now_ms()
   local record = key.dead_letter .. claim.job
+  local before = redis.call('EXISTS', record) * cost_of_record(bytes_of_record(record))
   if not no_records then redis.call('HDEL', record, 'by_hand', 'held', 'held_at') end
   redis.call('HSET', record,
     'organization', claim.organization, 'endpoint', details[4], 'event_id', claim.event_id,
@@ -332,6 +338,7 @@ local function write_record(claim, details)
   if redis.call('ZADD', key.dead .. claim.organization, number(now), claim.job) == 1 then
     add(buried, claim.organization, 1)
   end
+  hold(claim.organization, 'dead', cost_of_record(bytes_of_record(record)) - before)
 end
 
 local function leave_as_duplicate(claim)
@@ -359,7 +366,10 @@ function settle.dead(claim, details)
   if details[6] then claim.attempts = claim.attempts + 1 end
   write_record(claim, details) -- first: nothing after it can be refused
   if gone then remove_job(read_claim(gone)) end
-  if mark then end_mark(mark, 'dead:' .. claim.job) end
+  if mark then
+    if not read_mark(mark) then count_mark(claim.organization, claim.event_id, true) end
+    end_mark(mark, 'dead:' .. claim.job)
+  end
   handler_failed(claim, details[7])
   remove_job(claim)
   count('dead')

@@ -97,6 +97,7 @@ async def test_check_tells_what_it_has_found_to_people_and_to_machines(place: Pl
         ["warning", "endpoints"],
         ["warning", "endpoints"],
         ["ok", "redis"],
+        ["warning", "redis"],
     ]
     assert "endpoint gone: the until of every secret has passed" in shown.stdout
     assert [(each["level"], each["code"]) for each in as_json.json] == [
@@ -105,6 +106,7 @@ async def test_check_tells_what_it_has_found_to_people_and_to_machines(place: Pl
         ("warning", "no_active_secret"),
         ("warning", "secret_tiny"),
         ("ok", "durable"),
+        ("warning", "organization_bytes_unbounded"),
         ("warning", "memory_only"),
     ]
     assert (wrong.code, wrong.stderr) == (2, "")
@@ -114,6 +116,21 @@ async def test_check_tells_what_it_has_found_to_people_and_to_machines(place: Pl
         ["error", "redis"],
     ]
     assert "got no\\x1b (No such file or directory)" in wrong.stdout
+
+
+async def test_check_warns_of_whatever_gives_an_organization_all_of_redis(
+    place: Place, tmp_path: Path
+) -> None:
+    (tmp_path / "endpoints.toml").write_text(GONE.replace('"org_a"', '"org_a"\nmax_bytes = 0'))
+    changes = {"ENDPOINTS_FILE": str(tmp_path / "endpoints.toml"), "MAX_ORGANIZATION_BYTES": "0"}
+    check = await run("ingress", "check", environ=place.environ | changes)
+    told = [line for line in check.stdout.splitlines() if "can fill Redis" in line]
+    assert [line.split()[:2] for line in told] == [
+        ["warning", "settings"],
+        ["warning", "endpoints"],
+    ]
+    assert "MAX_ORGANIZATION_BYTES=0:" in told[0]
+    assert "max_bytes = 0 of endpoint acme:" in told[1]
 
 
 async def test_check_says_that_a_redis_in_cluster_mode_is_none_to_use(

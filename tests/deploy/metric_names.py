@@ -6,6 +6,7 @@ from typing import Any, Final
 from prometheus_client.core import Metric
 
 from shared import gauges, metrics
+from shared.held_bytes import RedisMemory
 
 _NAME: Final = re.compile(r"\bsellfern_[a-z0-9_]+")
 _SUFFIXES: Final = {
@@ -24,12 +25,14 @@ _READING: Final = gauges.Reading(
     workers=0,
     slots=0,
     organizations={"org_a": (0, 0)},
+    held={"org_a": {"waiting": 0}},
+    memory=RedisMemory(),
 )
 
 
 def shown() -> dict[str, set[str]]:
     """Every series' name, with the labels that it may bear."""
-    families: list[Metric] = [*metrics.REGISTRY.collect(), *gauges._families(_READING)]
+    families: list[Metric] = [*metrics.REGISTRY.collect(), *gauges._families(_READING, lambda _: 1)]
     # The library doesn't say the labels of a metric that has no series yet.
     collectors: list[Any] = [*metrics.REGISTRY._collector_to_names]
     labels = {

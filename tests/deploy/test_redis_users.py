@@ -274,20 +274,21 @@ async def test_an_operator_reads_state_and_writes_none(
         assert await refused(redis, *command)
 
 
-@pytest.mark.parametrize("user", ["ingress", "worker"])
 @pytest.mark.parametrize(
     "command", [("SCAN", "0"), ("EVAL", "return redis.call('SCAN', '0')", "0")], ids=" ".join
 )
-async def test_no_program_lists_the_names_of_keys(
-    server: DeployedRedis, user: str, command: tuple[str, ...]
+async def test_the_ingress_lists_no_names_of_keys(
+    server: DeployedRedis, command: tuple[str, ...]
 ) -> None:
-    async with server.client_of(user) as redis:
+    async with server.client_of("ingress") as redis:
         assert await refused(redis, *command)
 
 
-async def test_an_operator_lists_the_names_of_keys(server: DeployedRedis) -> None:
-    async with server.client_of("operator") as redis:
+@pytest.mark.parametrize("user", ["worker", "operator"])
+async def test_who_has_to_look_for_keys_lists_their_names(server: DeployedRedis, user: str) -> None:
+    async with server.client_of(user) as redis:
         assert {name async for name in redis.scan_iter(match=STATE)} == {STATE.encode()}
+        assert await refused(redis, "RANDOMKEY")
 
 
 async def test_what_is_accepted_the_ingress_can_not_overwrite(server: DeployedRedis) -> None:

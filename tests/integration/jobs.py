@@ -54,19 +54,27 @@ class Account:
 
 
 async def account(redis: Redis) -> Account:
-    """Read it."""
+    """Read it, but for the jobs that workers make for themselves by the clock: at any time."""
+    accepted = await redis.zrange(keys.ACCEPTED, 0, -1)
+    nobodys = _NOBODYS if any(name.startswith(_BY_THE_CLOCK) for name in accepted) else ""
     queue = dict(await redis.zrange(keys.QUEUE, 0, -1, withscores=True))
     return Account(
-        payloads={name.decode().removeprefix(keys.JOB) for name in await redis.keys("arq:job:*")},
+        payloads=_names(
+            name.removeprefix(keys.JOB.encode()) for name in await redis.keys("arq:job:*")
+        ),
         queued=_names(job for job, score in queue.items() if score < keys.DEFERRED_FROM),
         leased_or_deferred=_names(j for j, score in queue.items() if score >= keys.DEFERRED_FROM),
         claims=_names(await redis.hkeys(keys.CLAIMS)),
-        accepted=_names(await redis.zrange(keys.ACCEPTED, 0, -1)),
-        waiting=await _tally(redis, keys.WAITING),
-        running=await _tally(redis, keys.RUNNING),
+        accepted=_names(accepted),
+        waiting=await _tally(redis, keys.WAITING, but=nobodys),
+        running=await _tally(redis, keys.RUNNING, but=nobodys),
         parked=await _parked(redis),
     )
 
+
+_NOBODYS = "?"
+"""The flow of jobs that none of ours made, and of those by the clock."""
+_BY_THE_CLOCK = b"cron:"
 
 NOTHING = Account(set(), set(), set(), set(), set(), {}, {})
 
@@ -94,7 +102,7 @@ async def record_of(redis: Redis, job: str) -> dict[str, str]:
 
 
 def _names(raw: Any) -> set[str]:
-    return {name.decode() for name in raw}
+    return {name.decode() for name in raw if not name.startswith(_BY_THE_CLOCK)}
 
 
 async def _parked(redis: Redis) -> set[str]:
@@ -107,8 +115,9 @@ async def _parked(redis: Redis) -> set[str]:
     return _names(places)
 
 
-async def _tally(redis: Redis, name: str) -> dict[str, int]:
-    return {key.decode(): int(value) for key, value in (await redis.hgetall(name)).items()}
+async def _tally(redis: Redis, name: str, but: str = "") -> dict[str, int]:
+    raw = {key.decode(): int(value) for key, value in (await redis.hgetall(name)).items()}
+    return {key: number for key, number in raw.items() if key != but}
 
 
 def bodies(count: int) -> Sequence[bytes]:

@@ -17,7 +17,7 @@ async def test_the_depths_and_the_oldest_age_are_read_from_the_gauges(redis: Red
         {"org_a:1": (seconds - 90) * 1000, "org_a:2": seconds * 1000, "org_a:3": seconds * 1000},
     )
     registry = CollectorRegistry()
-    gauges = Gauges(redis, organizations=1, log=Lines().log)
+    gauges = Gauges(redis, organizations=1, bytes_limit_of=lambda _: 0, log=Lines().log)
     assert parse_queue(generate_latest(registry).decode()) is None  # nothing was read yet
     with gauges.registered(registry):
         await gauges.refresh()

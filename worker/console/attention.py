@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Final, Literal
 from urllib.parse import quote
 
+from shared.display import size
 from worker.history import History
 from worker.overview import OrganizationOverview, Overview
 
@@ -13,6 +14,7 @@ _OLD_SECONDS: Final = 300.0
 _FAILURES_IN_A_ROW: Final = 5
 _MOST_ORGANIZATIONS: Final = 5
 _LATELY: Final = 900.0
+_NEARLY_FULL: Final = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ def findings(overview: Overview, history: History) -> list[Finding]:
         *_workers(overview),
         *_organizations(overview),
         *_dead(history),
+        *_memory(overview),
         *_age(overview),
     ]
     order = {"bad": 0, "warn": 1, "info": 2}
@@ -86,6 +89,22 @@ def _workers(overview: Overview) -> Iterator[Finding]:
             "/workers",
             "Workers",
         )
+
+
+def _memory(overview: Overview) -> Iterator[Finding]:
+    used, limit = overview.memory.used, overview.memory.limit
+    if not limit or used < _NEARLY_FULL * limit:
+        return
+    worst = max(overview.organizations, key=lambda each: each.bytes_held, default=None)
+    most = f" {worst.organization} holds {size(worst.bytes_held)}." if worst else ""
+    yield Finding(
+        "bad" if used >= limit else "warn",
+        f"Redis is {used / limit:.0%} full, {size(used)} of {size(limit)}.{most}",
+        "Whoever holds most is refused first: export and discard its dead letters, or raise "
+        "maxmemory.",
+        "/organizations?sort=bytes",
+        "Organizations",
+    )
 
 
 def _organizations(overview: Overview) -> Iterator[Finding]:

@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from shared.display import escape_controls
+from shared.display import escape_controls, size
 from worker.console.context import console_of, session_of
 from worker.console.guard import FORM_TOKEN
 from worker.console.references import to_reference
-from worker.console.wording import age, duration, short, size, timestamp
+from worker.console.wording import age, duration, short, timestamp
 
 _STATIC: Final = files("worker.console").joinpath("static")
 _TYPES: Final = {

@@ -46,12 +46,3 @@ def age(seconds: float) -> str:
 def timestamp(seconds: float) -> str:
     """A moment in UTC, to the second."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def size(number: int) -> str:
-    """Bytes in few characters."""
-    if number >= 1 << 20:
-        return f"{number / (1 << 20):.1f} MiB"
-    if number >= 1 << 10:
-        return f"{number / (1 << 10):.1f} KiB"
-    return f"{number} B"

@@ -207,7 +207,7 @@ def test_endpoints_are_a_mapping_in_the_order_of_the_file() -> None:
             "wieght = 1",
             (
                 "line 5: expected one of the keys id, organization_id, secrets, scheme, weight, "
-                "concurrency, settings, got 'wieght'; did you mean 'weight'?"
+                "concurrency, max_bytes, settings, got 'wieght'; did you mean 'weight'?"
             ),
         ),
         (

@@ -19,6 +19,7 @@ _SORTS: Final[dict[str, Callable[[OrganizationOverview], Any]]] = {
     "running": lambda each: (-each.running, each.organization),
     "failing": lambda each: (-each.failures, each.organization),
     "dead": lambda each: (-each.dead, each.organization),
+    "bytes": lambda each: (-each.bytes_held, each.organization),
     "name": lambda each: each.organization,
 }
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from shared.held_bytes import RedisMemory
 from worker.console.attention import Finding, findings
 from worker.history import History
 from worker.overview import OrganizationOverview, Overview, WorkerOverview
@@ -105,3 +106,17 @@ def test_deaths_of_late_are_told() -> None:
         history.add(overview(at=at, counters={"dead": dead}))
     (told,) = findings(overview(at=104.0), history)
     assert told.what.startswith("3 events became dead letters")
+
+
+def test_a_redis_that_fills_names_who_holds_most() -> None:
+    holding = [
+        organization("org_small", held={"dead": 5}),
+        organization("org_large", held={"dead": 5 << 20, "marks": 1 << 20}),
+    ]
+    (told,) = found(organizations=holding, memory=RedisMemory(80 << 20, 100 << 20))
+    assert told.level == "warn"
+    assert told.what == "Redis is 80% full, 80.0 MiB of 100.0 MiB. org_large holds 6.0 MiB."
+    (told,) = found(memory=RedisMemory(100 << 20, 100 << 20))
+    assert (told.level, told.what) == ("bad", "Redis is 100% full, 100.0 MiB of 100.0 MiB.")
+    assert found(organizations=holding, memory=RedisMemory(60 << 20, 100 << 20)) == []
+    assert found(organizations=holding, memory=RedisMemory(60 << 20, 0)) == []

@@ -1,5 +1,7 @@
 """Facts about the console's charts."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from worker.history import History
 from worker.overview import Overview
 
 
-def overview(at: float, **changes: int) -> Overview:
+def overview(at: float, **changes: Any) -> Overview:
     depths = {"waiting": 0, "ready": 0, "running": 0, "deferred": 0, "parked": 0, "dead": 0}
     return Overview(
         at=at,

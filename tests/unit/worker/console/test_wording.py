@@ -2,7 +2,8 @@
 
 import pytest
 
-from worker.console.wording import age, duration, short, size, timestamp
+from shared.display import size
+from worker.console.wording import age, duration, short, timestamp
 
 
 @pytest.mark.parametrize(
@@ -37,5 +38,6 @@ def test_an_age_is_to_the_second() -> None:
 
 
 def test_a_size_and_a_moment() -> None:
-    assert [size(each) for each in (12, 2048, 3 << 20)] == ["12 B", "2.0 KiB", "3.0 MiB"]
+    told = ["12 B", "2.0 KiB", "3.0 MiB", "1.5 GiB"]
+    assert [size(each) for each in (12, 2048, 3 << 20, 3 << 29)] == told
     assert timestamp(0) == "1970-01-01 00:00:00 UTC"

@@ -1,0 +1,46 @@
+"""What organizations hold in Redis, and what Redis has."""
+
+import heapq
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+import msgspec
+
+KINDS: Final = ("waiting", "dead", "marks", "state")
+"""What is told apart: payloads of unfinished events, dead letters, marks, handlers' state."""
+
+HeldBytes = dict[str, int]
+"""Bytes by kind, as ``prelude.lua`` counts them for an organization's budget."""
+
+
+class RedisMemory(msgspec.Struct, frozen=True):
+    """The memory of a Redis.
+
+    Attributes:
+        used: bytes that count against its limit.
+        limit: ``maxmemory``, bytes; 0: none.
+    """
+
+    used: int = 0
+    limit: int = 0
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> Self:
+        """What its ``INFO memory`` says."""
+        # What replicas and the file are still to get doesn't count for Redis either.
+        apart = int(info.get("mem_not_counted_for_evict", 0))
+        return cls(int(info.get("used_memory", 0)) - apart, int(info.get("maxmemory", 0)))
+
+
+def by_organization(raw: Mapping[bytes, bytes]) -> dict[str, HeldBytes]:
+    """What the hash ``keys.BYTES`` says."""
+    held: dict[str, HeldBytes] = {}
+    for field, number in raw.items():
+        organization, _, kind = field.decode(errors="replace").rpartition(":")
+        held.setdefault(organization, {})[kind] = int(number)
+    return held
+
+
+def largest(held: Mapping[str, HeldBytes], most: int) -> list[str]:
+    """Those that hold most, all kinds together."""
+    return heapq.nlargest(most, held, key=lambda organization: sum(held[organization].values()))

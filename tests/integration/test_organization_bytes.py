@@ -1,0 +1,273 @@
+"""Facts about how much of Redis one organization may hold, on a real Redis."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from ingress.organization_bytes import OrganizationBytes
+from shared import keys, scripts
+from shared.durability import Durability, Mode
+from shared.endpoints import OrganizationProfile
+from shared.errors import Unavailable
+from shared.job import Delivery
+from shared.queue import Accepted, BytesLimits, Queue
+from tests.conftest import StartRedis
+from tests.integration.books import Books, cost
+from tests.integration.by_hand import Hand
+from tests.integration.jobs import bodies, delivery, enqueued, record_of
+from worker import dead_letters, revival
+from worker.recount import recount
+from worker.transitions import Settled
+
+ONE = cost(60, 2)
+"""More than a delivery with a tiny body, less than two of them, is counted as."""
+DAY = 86_400.0
+_RECOUNT = scripts.load("recount")
+
+
+@pytest.fixture
+def hand(redis: Redis) -> Hand:
+    return Hand(redis)
+
+
+async def send(
+    redis: Redis, *deliveries: Delivery, limit: int = 0, at_most: int | None = None
+) -> list[str]:
+    """Enqueue under limits of bytes; the answers' codes."""
+    limits = BytesLimits(limit, at_most)
+    queue = Queue(redis, Durability(Mode.MEMORY), bytes_limits=lambda: limits)
+    answers = await queue.enqueue(deliveries)
+    return [each.code if isinstance(each, Unavailable) else each.value for each in answers]
+
+
+async def held(redis: Redis, organization: str = "org_a") -> dict[str, int]:
+    """What Redis says that an organization holds."""
+    raw = await redis.hgetall(keys.BYTES)
+    return {
+        name.decode().partition(":")[2]: int(number)
+        for name, number in raw.items()
+        if name.decode().partition(":")[0] == organization
+    }
+
+
+async def truly_held(redis: Redis) -> dict[str, int]:
+    return (await Books.read(redis)).bytes_held()
+
+
+async def said(redis: Redis) -> dict[str, int]:
+    return {name.decode(): int(n) for name, n in (await redis.hgetall(keys.BYTES)).items()}
+
+
+# The limit
+
+
+async def test_who_is_over_the_limit_is_refused_and_nobody_else(redis: Redis) -> None:
+    first, second, third = map(delivery, bodies(3))
+    other = delivery(b"{}", "org_b")
+    size = cost(await length_of(redis, first), 2)
+    answers = await send(redis, first, second, other, third, limit=2 * size)
+    assert answers == ["accepted", "accepted", "accepted", "organization_bytes_full"]
+    assert await send(redis, third, limit=2 * size) == ["organization_bytes_full"]
+    assert await send(redis, first, limit=2 * size) == ["known"]
+    assert await send(redis, third, limit=3 * size) == ["accepted"]
+
+
+async def length_of(redis: Redis, sent: Delivery) -> int:
+    """The bytes of a delivery's payload, for which Redis is empty again."""
+    (job,) = await enqueued(redis, sent)
+    length = int(await redis.strlen(keys.payload(job)))
+    await redis.flushall()
+    return length
+
+
+async def test_an_organization_may_have_a_limit_of_its_own(redis: Redis) -> None:
+    rich = [delivery(body, "org_rich", max_bytes=10 * ONE) for body in bodies(3)]
+    free = [delivery(body, "org_free", max_bytes=0) for body in bodies(3)]
+    poor = [delivery(body, "org_poor", max_bytes=1) for body in bodies(1)]
+    assert await send(redis, *rich, *free, limit=1) == ["accepted"] * 6
+    assert await send(redis, *poor, limit=0) == ["organization_bytes_full"]
+
+
+async def test_while_redis_is_nearly_full_the_largest_are_refused_whatever_their_limit(
+    redis: Redis,
+) -> None:
+    large = delivery(b"x" * 5000, "org_large", max_bytes=0)
+    small = delivery(b"{}", "org_small", max_bytes=0)
+    assert await send(redis, large) == ["accepted"]
+    again = [delivery(b"y", "org_large", max_bytes=0), small]
+    answers = await send(redis, *again, at_most=5000)
+    assert answers == ["organization_bytes_full", "accepted"]
+    assert await send(redis, delivery(b"{}", "org_new"), at_most=0) == ["organization_bytes_full"]
+
+
+async def test_all_kinds_count_together(redis: Redis, hand: Hand) -> None:
+    (job,) = await enqueued(redis, delivery(b"1"))
+    claim = await hand.claim_only(job)
+    await hand.mark(claim)
+    assert await hand.dead(claim) is Settled.DEAD
+    kinds = await held(redis)
+    assert kinds.keys() == {"dead", "marks"}
+    new = delivery(b"2")
+    room = cost(await size_of(redis, job), 2)
+    assert await send(redis, new, limit=sum(kinds.values()) + room - 1) == [
+        "organization_bytes_full"
+    ]
+    assert await send(redis, new, limit=sum(kinds.values()) + room) == ["accepted"]
+
+
+async def size_of(redis: Redis, job: str) -> int:
+    return len(await redis.hget(keys.dead_letter(job), "payload"))
+
+
+# What is never refused
+
+
+async def test_an_event_of_a_full_organization_dies_whole_and_makes_room_when_it_is_discarded(
+    redis: Redis, hand: Hand
+) -> None:
+    body = b"x" * 2000
+    (job,) = await enqueued(redis, delivery(body))
+    full = sum((await held(redis)).values())
+    claim = await hand.claim_only(job)
+    await hand.mark(claim)
+    assert await hand.dead(claim) is Settled.DEAD
+    assert body.decode() in (await record_of(redis, job))["payload"]
+    assert sum((await held(redis)).values()) > full
+    assert await send(redis, delivery(b"2"), limit=full) == ["organization_bytes_full"]
+    assert await dead_letters.find(redis, job) is not None
+    await revival.discard(redis, job, retention=60)
+    assert (await held(redis)).keys() == {"marks"}
+    assert await send(redis, delivery(b"2"), limit=full) == ["accepted"]
+
+
+async def test_a_replay_is_not_refused(redis: Redis, hand: Hand) -> None:
+    (job,) = await enqueued(redis, delivery())
+    claim = await hand.claim_only(job)
+    await hand.mark(claim)
+    await hand.dead(claim)
+    assert await hand.replay(job) == "queued"
+    assert (await held(redis)).keys() == {"waiting", "dead", "marks"}
+    assert await said(redis) == await truly_held(redis)
+
+
+# The recount
+
+
+async def test_what_was_there_before_the_first_count_is_counted(redis: Redis, hand: Hand) -> None:
+    jobs = await enqueued(redis, *(delivery(body) for body in bodies(30)))
+    for claim in await hand.claim(20):
+        await hand.mark(claim, f"evt_{claim.job}")
+        await hand.dead(claim)
+    assert len(jobs) == 30
+    await redis.set(keys.state("org_b", "a key"), b"1" * 100)
+    await redis.delete(keys.BYTES)
+    await recount(redis, retention=DAY)
+    counted = await said(redis)
+    assert counted == await truly_held(redis)
+    assert counted.keys() == {"org_a:waiting", "org_a:dead", "org_a:marks", "org_b:state"}
+
+
+async def test_what_has_expired_counts_no_more(redis: Redis) -> None:
+    await redis.hset(
+        keys.BYTES, mapping={"org_a:marks": 10**9, "org_b:state": 5000, "org_c:waiting": 1}
+    )
+    (job,) = await enqueued(redis, delivery(organization="org_d"))
+    await recount(redis, retention=DAY)
+    assert await said(redis) == {"org_d:waiting": cost(await redis.strlen(keys.payload(job)), 2)}
+
+
+async def test_what_comes_and_goes_during_a_count_stays_counted(redis: Redis, hand: Hand) -> None:
+    await enqueued(redis, *(delivery(body) for body in bodies(400)))
+    await redis.hset(keys.BYTES, "org_a:state", "7000")
+    assert await _RECOUNT(redis, 10, 1000) == b"goes on"
+    for claim in await hand.claim(100):
+        await hand.mark(claim, f"evt_{claim.job}")
+        await hand.dead(claim)
+    await enqueued(redis, *(delivery(body, "org_b") for body in bodies(50)))
+    while await _RECOUNT(redis, 10, 1000) != b"counted":
+        pass
+    counted, truth = await said(redis), await truly_held(redis)
+    assert counted.keys() == truth.keys()  # the state that wasn't there is gone
+    await redis.delete(keys.RECOUNT)
+    await recount(redis, retention=DAY)
+    assert await said(redis) == truth
+
+
+async def test_a_count_rests_until_it_is_a_day_old_or_as_old_as_a_mark_may_be(
+    redis: Redis,
+) -> None:
+    await recount(redis, retention=DAY)
+    await redis.hset(keys.BYTES, "org_a:marks", "5000")
+    await recount(redis, retention=DAY)
+    assert await held(redis) == {"marks": 5000}
+    seconds, _ = await redis.time()
+    await redis.hset(keys.RECOUNT, "*counted", str((seconds - 3600) * 1000))
+    await recount(redis, retention=2 * DAY)
+    assert await held(redis) == {"marks": 5000}
+    await recount(redis, retention=3600.0)
+    assert await held(redis) == {}
+
+
+async def test_names_that_are_none_of_ours_stop_no_count(redis: Redis) -> None:
+    await redis.set("sellfern:event:no-colon", "x")
+    await redis.set("sellfern:state:", "x")
+    await redis.lpush(keys.payload("org_a:a list"), "x")
+    await redis.lpush(keys.dead_letter("org_a:a list"), "x")
+    await redis.lpush(keys.state("org_a", "a list"), "x")
+    await recount(redis, retention=DAY)
+    assert (await redis.hgetall(keys.RECOUNT)).keys() == {b"*counted"}
+
+
+# What the ingress makes of Redis's memory
+
+
+def profiles(*names: str, **own: int) -> Mapping[str, OrganizationProfile]:
+    made: dict[str, Any] = {name: OrganizationProfile(name, 1.0, None, {}) for name in names}
+    for name, most in own.items():
+        made[name] = OrganizationProfile(name, 1.0, None, {}, most)
+    return made
+
+
+async def limits_at(redis: Redis, used: float, setting: int | None, count: int) -> BytesLimits:
+    """The limits where Redis is as full as that."""
+    taken = int((await redis.info("memory"))["used_memory"])
+    await redis.config_set("maxmemory", int(taken / used))
+    watched = OrganizationBytes(setting, lambda: profiles(*(f"org_{n}" for n in range(count))))
+    await watched.look(redis)
+    return watched.limits()
+
+
+async def test_the_default_is_a_quarter_where_there_is_somebody_else(
+    fresh_redis_server: StartRedis,
+) -> None:
+    async with Redis.from_url(fresh_redis_server().url) as redis:
+        limits = await limits_at(redis, 0.5, None, 2)
+        maxmemory = int((await redis.config_get("maxmemory"))["maxmemory"])
+        assert limits == BytesLimits(maxmemory // 4, None)
+        assert await limits_at(redis, 0.5, None, 1) == BytesLimits(0, None)
+        assert await limits_at(redis, 0.9, None, 1) == BytesLimits(0, None)
+        assert await limits_at(redis, 0.5, 5, 1) == BytesLimits(5, None)
+        assert await limits_at(redis, 0.5, 0, 2) == BytesLimits(0, None)
+
+
+async def test_above_three_quarters_nobody_may_hold_more_than_is_free(
+    fresh_redis_server: StartRedis,
+) -> None:
+    async with Redis.from_url(fresh_redis_server().url) as redis:
+        limits = await limits_at(redis, 0.9, None, 2)
+        maxmemory = int((await redis.config_get("maxmemory"))["maxmemory"])
+        assert limits.at_most is not None
+        assert 0.05 * maxmemory < limits.at_most < 0.12 * maxmemory
+        assert (await limits_at(redis, 1.1, 0, 1)).at_most == 0
+
+
+def test_a_limit_of_its_own_is_told_as_such() -> None:
+    watched = OrganizationBytes(7, lambda: profiles("org_a", org_b=9, org_c=0))
+    told = {name: watched.limit_of(name) for name in ("org_a", "org_b", "org_c", "org_gone")}
+    assert told == {"org_a": 7, "org_b": 9, "org_c": 0, "org_gone": 7}
+
+
+async def test_accepting_is_what_it_was_where_no_limit_is_set(redis: Redis) -> None:
+    assert await send(redis, delivery(b"x" * 100_000)) == [Accepted.NEW.value]
