@@ -52,6 +52,7 @@ class Claim(msgspec.Struct, gc=False):
             the lease.
         alone: whether the last of these was alone in its worker.
         blocked: how often its handler has blocked a worker's loop.
+        size: bytes of its payload; ``None`` where nobody has looked.
     """
 
     job: str
@@ -60,6 +61,7 @@ class Claim(msgspec.Struct, gc=False):
     claims: int = 0
     alone: bool = False
     blocked: int = 0
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,10 +326,11 @@ class Transitions:
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | Exception]:
         """Make each job what its settlement says, if its claim still holds."""
-        arguments: list[str | bytes] = []
+        arguments: list[str | bytes | int] = []
         for settlement in settlements:
             claim = settlement.claim
-            arguments += (_name(claim), claim.token, settlement.verb, settlement.packed)
+            size = "" if claim.size is None else claim.size
+            arguments += (_name(claim), claim.token, settlement.verb, size, settlement.packed)
         return [_read(_ENDS, raw) for raw in await _SETTLE(self._settlements, *arguments)]
 
     async def read(self, names: Sequence[str]) -> list[bytes | None]:
@@ -350,7 +353,7 @@ def _given(  # noqa: PLR0917  # in the order of the script's answer
     blocked: int = 0,
 ) -> tuple[Claim, bytes]:
     name = job.decode(errors="surrogateescape")
-    return Claim(name, token.decode(), attempts, claims, alone == 1, blocked), raw
+    return Claim(name, token.decode(), attempts, claims, alone == 1, blocked, len(raw)), raw
 
 
 def _name(claim: Claim) -> bytes:

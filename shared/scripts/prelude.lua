@@ -12,7 +12,8 @@
 
 local counted, slots, waiting, buried, freed = {}, {}, {}, {}, {}
 local claims_known, claims_read, claims_changed, places = {}, {}, {}, {}
-local marks_known, marks_taken, names_to_delete, leaving = {}, {}, {}, {}
+local marks_known, marks_taken = {}, {}
+local names_to_delete, leaving, freed_bytes = {}, {}, {}
 
 local most_arguments = 1000 -- Lua's stack has room for a few thousand
 
@@ -56,11 +57,13 @@ end
 --   marks    of events. Counted where one is made; Redis doesn't say when one expires.
 --   state    what handlers have written; the same holds for what expires
 -- `recount` puts right what time, or somebody's hand, has made untrue.
-local held = {}
+local held = { waiting = {}, dead = {}, marks = {}, state = {} }
 
 -- By measurement: what a text takes grows by steps, and each key or place of it costs something, too.
+local ceil = math.ceil
+
 local function cost(bytes, places_of_it)
-  return math.ceil(bytes * 1.3) + 200 * places_of_it
+  return ceil(bytes * 1.3) + 200 * places_of_it
 end
 
 local function cost_of_payload(bytes) return cost(bytes, 2) end -- its key; queue and lists of jobs
@@ -72,7 +75,8 @@ local function cost_of_mark(event_id) return cost(#event_id, 1) end
 local function cost_of_state(name, bytes) return cost(#name + bytes, 1) end
 
 local function hold(organization, kind, by)
-  add(held, organization .. ':' .. kind, by)
+  local tally = held[kind]
+  tally[organization] = (tally[organization] or 0) + by
 end
 
 -- By STRLEN or HSTRLEN; 0 for what isn't there, and for a foreign value of another type.
@@ -546,11 +550,13 @@ local function remove_record(organization, job)
   return false
 end
 
--- All of it: payload, place, claim, slot, and its part in every count.
+-- All of it: payload, place, claim, slot, and its part in every count. Whoever holds it has said how
+-- long the payload is, for to ask Redis costs more than that.
 local function remove_job(claim)
   local job, organization = claim.job, claim.organization
   if claims_changed[job] ~= false then
-    hold(organization, 'waiting', cost_of_payload(0) - cost_of_payload(length_of('STRLEN', key.job .. job)))
+    local bytes = claim.bytes or length_of('STRLEN', key.job .. job)
+    freed_bytes[organization] = (freed_bytes[organization] or 0) + ceil(bytes * 1.3)
   end
   names_to_delete[#names_to_delete + 1] = key.job .. job
   names_to_delete[#names_to_delete + 1] = key.arq_retry .. job
@@ -572,7 +578,7 @@ local function write_removals()
   for organization, jobs in pairs(leaving) do
     local gone = call_for_all('ZREM', key.accepted, jobs)
     add(waiting, organization, -gone)
-    hold(organization, 'waiting', -gone * cost_of_payload(0))
+    hold(organization, 'waiting', -freed_bytes[organization] - gone * cost_of_payload(0))
     if any_suspects() then call_for_all('HDEL', key.suspects, jobs) end
   end
 end
@@ -587,10 +593,11 @@ local function lost_carrier(mark)
   return nil
 end
 
-local function write_tally(name, tally)
-  for organization, by in pairs(tally) do
-    if by ~= 0 and redis.call('HINCRBY', name, organization, by) <= 0 then
-      redis.call('HDEL', name, organization)
+local function write_tally(name, tally, kind)
+  for field, by in pairs(tally) do
+    if kind then field = field .. ':' .. kind end
+    if by ~= 0 and redis.call('HINCRBY', name, field, by) <= 0 then
+      redis.call('HDEL', name, field)
     end
   end
 end
@@ -621,7 +628,7 @@ local function finish(result)
   write_tally(key.running, slots)
   write_tally(key.waiting, waiting)
   write_tally(key.buried, buried)
-  write_tally(key.bytes, held)
+  for kind, tally in pairs(held) do write_tally(key.bytes, tally, kind) end
   unpark_freed()
   for name, by in pairs(counted) do redis.call('HINCRBY', key.counters, name, by) end
   return result

@@ -57,8 +57,8 @@ end
 local function put_right()
   local found_since = redis.call('HGETALL', key.recount)
   for i = 1, #found_since, 2 do
-    local name = found_since[i]
-    if string.sub(name, 1, 1) ~= '*' then held[name] = tonumber(found_since[i + 1]) end
+    local organization, kind = string.match(found_since[i], '^(.+):(%a+)$')
+    if kind then hold(organization, kind, tonumber(found_since[i + 1])) end
   end
   redis.call('DEL', key.recount)
   redis.call('HSET', key.recount, '*counted', number(now))

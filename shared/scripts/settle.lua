@@ -1,6 +1,7 @@
 -- settle: what became of a leased job, and of its event's mark, in one step.
 --
--- Arguments: for each job: job, token, verb, details (MessagePack).
+-- Arguments: for each job: job, token, verb, bytes of its payload ('' where the worker doesn't know),
+--   details (MessagePack).
 --   done       {retention ms, {{key, sha1 or ''}…} read, {operation…}, a handler worked,
 --              received-at ms (0, or none: not known)}
 --   retry      {delay ms, breaker, whether the handler blocked its worker's loop (or left out)}
@@ -460,7 +461,7 @@ end
 
 local function fetch()
   local jobs, marks = {}, {}
-  for i = 1, #ARGV, 4 do jobs[#jobs + 1] = ARGV[i] end
+  for i = 1, #ARGV, 5 do jobs[#jobs + 1] = ARGV[i] end
   fetch_claims(jobs)
   fetch_records(jobs)
   for _, job in ipairs(jobs) do
@@ -475,11 +476,12 @@ end
 
 fetch()
 local results = {}
-for i = 1, #ARGV, 4 do
+for i = 1, #ARGV, 5 do
   local claim = held_claim(ARGV[i], ARGV[i + 1])
   local result = 'lost'
   if claim then
-    result = protected(settle[ARGV[i + 2]], claim, details_of(ARGV[i + 3]))
+    claim.bytes = tonumber(ARGV[i + 3])
+    result = protected(settle[ARGV[i + 2]], claim, details_of(ARGV[i + 4]))
   end
   results[#results + 1] = result
 end

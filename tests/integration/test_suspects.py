@@ -305,7 +305,7 @@ async def test_who_has_blocked_its_worker_has_failed_and_is_a_suspect(hand: Hand
     answer = await ask(hand)
     ((claim, _),) = answer.jobs
     assert answer.suspects
-    assert claim == Claim(job, claim.token, attempts=1, claims=2, alone=False, blocked=1)
+    assert claim == Claim(job, claim.token, attempts=1, claims=2, blocked=1, size=claim.size)
 
 
 async def test_that_it_has_blocked_is_known_until_the_job_goes(hand: Hand) -> None:
