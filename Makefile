@@ -31,7 +31,7 @@ scale-demo: $(READY) ## ten times the load and back: workers follow by the Scale
 	@$(BIN)/python -m deploy.local.scale_demo $(ARGS)
 
 sellfern: $(READY) ## start a Sellfern to develop against, on port 8090
-	@$(BIN)/python -m shared.sellfern.simulator --port 8090 --api-key sk_test_local:org_123 $(ARGS)
+	@$(BIN)/python -m deploy.sellfern --port 8090 --api-key sk_test_local:org_123 $(ARGS)
 
 # With ARGS it is a part of the tests, and what they cover says nothing of the whole.
 test: $(READY) ## run the tests with their coverage

@@ -12,6 +12,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 from click.testing import CliRunner, Result
 
+from deploy.sellfern import Sellfern, simulator
+from deploy.sellfern.openapi import document
+from deploy.sellfern.vendor import EVENTS
 from ingress.cli import main
 from ingress.health import Readiness
 from ingress.listener import listening
@@ -22,9 +25,6 @@ from shared.endpoints import Endpoint
 from shared.endpoints_file import EndpointsFile
 from shared.listening import Address
 from shared.sellfern.journal import Journal
-from shared.sellfern.simulator import Sellfern, simulator
-from shared.sellfern.simulator.openapi import document
-from shared.sellfern.simulator.vendor import EVENTS
 from tests.ingress_support import RecordingWriter
 from tests.log_support import captured_log
 

@@ -14,8 +14,8 @@ from deploy.local.fleet import Fleet
 from deploy.local.ramp import Ramp
 from deploy.local.scrape import Queue, queue
 from deploy.local.system import System
+from deploy.sellfern import Sellfern
 from shared.gauges import CACHE_SECONDS
-from shared.sellfern.simulator import Sellfern
 
 _LOOK_SECONDS: Final = 0.25
 _READ_SECONDS: Final = CACHE_SECONDS + 0.05

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from deploy.local.system import System
-from shared.sellfern.simulator import Sellfern
+from deploy.sellfern import Sellfern
 
 Name = tuple[str, str]
 """An organization's id and an event's."""

@@ -24,9 +24,9 @@ from deploy.local.signals import run_until_interrupted
 from deploy.local.stage import doing, environment, perform
 from deploy.local.supervisor import ROOT
 from deploy.local.system import System, running_system
+from deploy.sellfern import Sellfern, simulator
 from shared import logs
 from shared.sellfern.reference import load_default
-from shared.sellfern.simulator import Sellfern, simulator
 
 SCALED_OBJECT: Final = ROOT / "deploy" / "kubernetes" / "base" / "scaling.yaml"
 

@@ -11,10 +11,10 @@ from itertools import pairwise
 from random import Random
 from typing import Final
 
+from deploy.sellfern import order
 from shared.keys import job_id
 from shared.sellfern import signature
 from shared.sellfern.reference import load_default
-from shared.sellfern.simulator import order
 
 FEWEST_EVENTS: Final = 50
 """So that there is one of each kind, and orders to apply the others to."""

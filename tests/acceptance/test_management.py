@@ -17,12 +17,12 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from deploy.sellfern import Delivery, Fault, Sellfern, simulator
+from deploy.sellfern.openapi import document
+from deploy.sellfern.vendor import EVENTS
 from shared import keys
 from shared.endpoints_file import EndpointsFile
 from shared.sellfern.journal import Journal
-from shared.sellfern.simulator import Delivery, Fault, Sellfern, simulator
-from shared.sellfern.simulator.openapi import document
-from shared.sellfern.simulator.vendor import EVENTS
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import ROOT, Ended, environment, run, until
 from tests.acceptance.worker_process import running

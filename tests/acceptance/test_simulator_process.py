@@ -15,13 +15,13 @@ from aiohttp import ClientSession
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from deploy.sellfern import simulator
 from shared import keys
-from shared.sellfern.simulator import simulator
 from tests.acceptance.ingress_process import ingress
 from tests.acceptance.process import PATIENCE, ROOT, SECRET, Program, environment, run, until
 from tests.integration.sink import sink
 
-MODULE = "shared.sellfern.simulator"
+MODULE = "deploy.sellfern"
 KEY = "sk_test_0123456789"
 
 

@@ -12,12 +12,12 @@ from time import monotonic, sleep, time
 import pytest
 from aiohttp import ClientSession
 
+from deploy.sellfern import Fault
 from ingress.management import rotation as rotating
 from ingress.secret_proof import proof
 from shared import atomic_file
 from shared.config import Secret
 from shared.sellfern.client import Client
-from shared.sellfern.simulator import Fault
 from tests.management_support import PATIENCE, Death, Desk, Died, Ingress, desk, ingress
 
 FIRST = "whsec_first_of_acme"

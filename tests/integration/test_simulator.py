@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
+from deploy.sellfern import Fault, Sellfern, simulator
 from shared.errors import SettingsError
-from shared.sellfern.simulator import Fault, Sellfern, simulator
 from tests.acceptance.process import run_command
 from tests.ingress_support import ask
 from tests.integration.sink import SECRET, Sink, sink
 from tests.log_support import captured_log
-from tests.unit.shared.sellfern.simulator.hand_clock import HandClock
+from tests.unit.deploy.sellfern.hand_clock import HandClock
 
 KEYS = ("ka:org_a", "ka2:org_a", "kb:org_b", "kr:org_a:orders:read")
 URL = "https://shop.example/hooks"

@@ -16,6 +16,7 @@ import pytest
 from aiohttp import ClientConnectorCertificateError, ClientSession
 from aiohttp.client_reqrep import ConnectionKey
 
+from deploy.sellfern import Fault, Sellfern, simulator
 from shared.config import Secret
 from shared.errors import SellfernError
 from shared.sellfern import api_errors
@@ -43,7 +44,6 @@ from shared.sellfern.journal import Journal, OutcomeTooOld
 from shared.sellfern.openapi import Listing
 from shared.sellfern.reference import Reference, load_default
 from shared.sellfern.reference_import import imported
-from shared.sellfern.simulator import Fault, Sellfern, simulator
 from tests.unit.shared.sellfern.fake_api import Told, fake_api, refusal, success
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -1,0 +1,6 @@
+"""Runs the simulator: ``python -m deploy.sellfern``."""
+
+from deploy.sellfern.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""API keys, each bound to one organization with its scopes."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from multidict import CIMultiDictProxy
+
+from deploy.sellfern.answer import Refused
+from shared.config import Secret
+from shared.keys import ORGANIZATION_PATTERN
+
+HEADER: Final = "x-api-key"
+"""The header that a request bears its key in."""
+
+MANAGE: Final = "webhooks:manage"
+"""The scope that every management operation needs (source: legacy integration pages)."""
+
+EXPECTED: Final = "KEY:ORGANIZATION or KEY:ORGANIZATION:SCOPE,SCOPE"
+"""The form of a key as an argument."""
+
+_KEY: Final = re.compile(r"[!-9;-~]{1,200}")  # printable ASCII but the colon
+_SCOPE: Final = re.compile(r"[a-z0-9_.:-]{1,64}")
+_SHOWN: Final = 4
+_LONG_ENOUGH: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key.
+
+    Attributes:
+        key: the text itself.
+        organization: the one whose endpoints it shows and changes.
+        scopes: what it may be used for.
+    """
+
+    key: Secret
+    organization: str
+    scopes: frozenset[str] = frozenset({MANAGE})
+
+    @property
+    def masked(self) -> str:
+        """Enough of the key for its owner to know it again; nothing of a short one."""
+        text = self.key.reveal()
+        return f"{text[:_SHOWN]}…" if len(text) >= _LONG_ENOUGH else "…"
+
+    def require(self, scope: str) -> None:
+        """Return if the key has a scope.
+
+        Raises:
+            Refused: it has not.
+        """
+        if scope not in self.scopes:
+            raise Refused(
+                HTTPStatus.FORBIDDEN,
+                "missing_scope",
+                f"this API key lacks the scope {scope}",
+                details={"required_scope": scope},
+            )
+
+
+def parse_api_key(text: str) -> ApiKey:
+    """Read ``KEY:ORGANIZATION``, or with scopes; nothing after a second colon is no scope.
+
+    Raises:
+        ValueError: it is anything else; the message holds nothing of the key.
+    """
+    key, _, rest = text.partition(":")
+    organization, restricted, listed = rest.partition(":")
+    if not _KEY.fullmatch(key) or not ORGANIZATION_PATTERN.fullmatch(organization):
+        raise ValueError(f"expected {EXPECTED}")
+    if not restricted:
+        return ApiKey(Secret(key), organization)
+    scopes = frozenset(scope for scope in listed.split(",") if scope)
+    if not all(map(_SCOPE.fullmatch, scopes)):
+        raise ValueError(f"expected {EXPECTED}, a scope being such as {MANAGE}")
+    return ApiKey(Secret(key), organization, scopes)
+
+
+class ApiKeys:
+    """The keys that there are.
+
+    Args:
+        keys: each once.
+
+    Raises:
+        ValueError: one is there twice.
+    """
+
+    def __init__(self, keys: Iterable[ApiKey]) -> None:
+        self._keys: dict[str, ApiKey] = {}
+        for key in keys:
+            if key.key.reveal() in self._keys:
+                raise ValueError("expected each key once, and so one organization for each")
+            self._keys[key.key.reveal()] = key
+
+    @property
+    def all(self) -> tuple[ApiKey, ...]:
+        """Every key, in the order given."""
+        return tuple(self._keys.values())
+
+    @property
+    def organizations(self) -> tuple[str, ...]:
+        """The organizations that have a key, each once."""
+        return tuple(dict.fromkeys(key.organization for key in self._keys.values()))
+
+    def authenticate(self, headers: CIMultiDictProxy[str]) -> ApiKey:
+        """The key of a request.
+
+        Raises:
+            Refused: it bears none, several, or an unknown one.
+        """
+        given = headers.getall(HEADER, [])
+        key = self._keys.get(given[0]) if len(given) == 1 else None
+        if key is None:
+            message = f"a valid API key is needed in the header {HEADER}"
+            raise Refused(HTTPStatus.UNAUTHORIZED, "unauthorized", message)
+        return key

@@ -1,0 +1,163 @@
+"""The control endpoints, which only the simulator has: faults, knobs, events on demand."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+
+from deploy.sellfern import answer
+from deploy.sellfern.answer import Refused, invalid
+from deploy.sellfern.fault import read_faults
+from deploy.sellfern.vendor import Sellfern
+from shared.errors import SettingsError
+from shared.sellfern import identifier
+from shared.sellfern.identifier import Id
+
+Handler = Callable[[web.Request], Awaitable[object]]
+
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The knobs that may be turned while it runs; None leaves one as it is."""
+
+    rate: Annotated[float, msgspec.Meta(ge=0, le=100_000)] | None = None
+    duplicates: _Share | None = None
+    disorder: _Share | None = None
+    bad_signatures: _Share | None = None
+    latency: Annotated[float, msgspec.Meta(ge=0, le=3600)] | None = None
+
+
+class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An event that is asked for.
+
+    Attributes:
+        type: such as ``order.updated``.
+        organization: whose; it may be left out where only one has a key.
+        data: of the event; by default something consistent.
+        wait: whether the answer waits for the end of its deliveries.
+    """
+
+    type: str = "order.updated"
+    organization: Id | None = None
+    data: dict[str, Any] | None = None
+    wait: bool = True
+
+
+class Control:
+    """Answers control requests.
+
+    Args:
+        sellfern: what they show and change.
+    """
+
+    def __init__(self, sellfern: Sellfern) -> None:
+        self._sellfern = sellfern
+
+    def routes(self) -> list[web.RouteDef]:
+        """Every control endpoint at its place."""
+        return [
+            web.get("/_control/faults", _answering(self._faults)),
+            web.post("/_control/faults", _answering(self._order)),
+            web.delete("/_control/faults", _answering(self._clear)),
+            web.post("/_control/events", _answering(self._event)),
+            web.get("/_control/knobs", _answering(self._knobs)),
+            web.patch("/_control/knobs", _answering(self._turn)),
+            web.get("/_control/requests", _answering(self._requests)),
+            web.get("/_control/endpoints", _answering(self._endpoints)),
+            web.get("/_control/counts", _answering(self._counts)),
+        ]
+
+    async def _faults(self, _: web.Request) -> object:
+        return self._sellfern.faults.left
+
+    async def _order(self, request: web.Request) -> object:
+        try:
+            faults = read_faults(await request.read())
+        except ValueError as exc:
+            raise invalid(str(exc)) from exc
+        self._sellfern.faults.add(*faults)
+        return self._sellfern.faults.left
+
+    async def _clear(self, _: web.Request) -> object:
+        self._sellfern.faults.clear()
+        return self._sellfern.faults.left
+
+    async def _event(self, request: web.Request) -> object:
+        wish = _read(await request.read() or b"{}", Wish)
+        try:
+            event, deliveries = await self._sellfern.publish(
+                wish.type, wish.organization, wish.data
+            )
+        except SettingsError as exc:
+            raise invalid(str(exc)) from exc
+        for delivery in deliveries:
+            if wish.wait:
+                await delivery.ended.wait()
+        body = msgspec.Raw(event.encode())
+        return {"event": body, "deliveries": [each.shown() for each in deliveries]}
+
+    async def _knobs(self, _: web.Request) -> object:
+        settings = self._sellfern.settings
+        return {name: getattr(settings, name) for name in Knobs.__struct_fields__}
+
+    async def _turn(self, request: web.Request) -> object:
+        knobs = msgspec.to_builtins(_read(await request.read(), Knobs))
+        self._sellfern.turn(replace(self._sellfern.settings, **knobs))
+        return await self._knobs(request)
+
+    async def _requests(self, _: web.Request) -> object:
+        return list(self._sellfern.requests)
+
+    async def _endpoints(self, _: web.Request) -> object:
+        """All endpoints with their secrets, as the vendor's dashboard would show them."""
+        return [
+            {
+                **each.shown(),
+                "organization_id": organization,
+                "secret": each.secret.reveal(),
+            }
+            for organization in self._sellfern.api_keys.organizations
+            for each in self._sellfern.endpoints.of(organization)
+        ]
+
+    async def _counts(self, _: web.Request) -> object:
+        sellfern = self._sellfern
+        pending = len(sellfern.deliveries.pending)
+        return {"events": sellfern.events, "pending": pending, **sellfern.deliveries.counts}
+
+
+def _read(body: bytes, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(body, type=kind, dec_hook=identifier.decoded)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise invalid(str(exc)) from exc
+
+
+def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Give what a handler returns in the shape of all answers."""
+
+    async def respond(request: web.Request) -> web.Response:
+        request_id = answer.new_request_id()
+        try:
+            check_origin(request)
+            return answer.success(await handler(request), request_id).response()
+        except Refused as exc:
+            return answer.refused(exc, request_id).response()
+
+    return respond
+
+
+def check_origin(request: web.Request) -> None:
+    """Refuse what a page of another site has a browser send: it asks nobody for a key.
+
+    Raises:
+        Refused: the request is from another site.
+    """
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2] != request.host:
+        message = "a page of another site may not do this"
+        raise Refused(HTTPStatus.FORBIDDEN, "forbidden", message)

@@ -1,0 +1,191 @@
+"""The management API over HTTP."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import web
+
+from deploy.sellfern import answer, idempotency
+from deploy.sellfern.answer import Answer, Refused, invalid
+from deploy.sellfern.api_key import MANAGE
+from deploy.sellfern.breakdown import suffer
+from deploy.sellfern.draft import read_draft
+from deploy.sellfern.operation import (
+    CHANGE,
+    CREATE,
+    DELIVERIES,
+    LIST,
+    OPERATIONS,
+    REMOVE,
+    TEST,
+    Operation,
+)
+from deploy.sellfern.vendor import EVENTS, Seen, Sellfern
+
+MOST_LISTED: Final = 100
+_LISTED: Final = 50
+_NUMBER: Final = re.compile(r"[0-9]{1,4}")
+_MISFITS: Final = {
+    HTTPStatus.NOT_FOUND.value: ("not_found", "there is no such resource"),
+    HTTPStatus.METHOD_NOT_ALLOWED.value: ("method_not_allowed", "the Allow header says which is"),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE.value: ("payload_too_large", "the body is too large"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request that may be done: whose it is and what it says."""
+
+    organization: str
+    endpoint_id: str
+    query: dict[str, str]
+    body: bytes
+
+
+class Management:
+    """Answers management requests.
+
+    Args:
+        sellfern: what they show and change.
+    """
+
+    def __init__(self, sellfern: Sellfern) -> None:
+        self._sellfern = sellfern
+        self._does: dict[Operation, Callable[[_Call], Awaitable[object]]] = {
+            CREATE: self._create,
+            LIST: self._list,
+            CHANGE: self._change,
+            REMOVE: self._remove,
+            TEST: self._test,
+            DELIVERIES: self._deliveries,
+        }
+
+    def routes(self) -> list[web.RouteDef]:
+        """Every operation at its place."""
+        return [
+            web.route(each.method, each.path, partial(self._respond, each), **_no_head(each.method))
+            for each in OPERATIONS
+        ]
+
+    async def _respond(self, operation: Operation, request: web.Request) -> web.StreamResponse:
+        """Answer a request, unless a fault hits it."""
+        fault = self._sellfern.faults.take(operation.method, operation.name)
+        if fault is not None and fault.when == "before":
+            self._note(request, fault.kind)
+            return await suffer(fault, request, self._sellfern.closing)
+        done = await self._answer(operation, request)
+        if fault is not None:
+            self._note(request, fault.kind)
+            return await suffer(fault, request, self._sellfern.closing)
+        self._note(request, str(done.status))
+        return done.response()
+
+    def _note(self, request: web.Request, outcome: str) -> None:
+        key = request.headers.get(idempotency.HEADER)
+        if key is not None:  # bytes that are no text stand in it as lone surrogates
+            key = key.encode("utf-8", "backslashreplace").decode()
+        self._sellfern.requests.append(Seen(request.method, request.path_qs, key, outcome))
+
+    async def _answer(self, operation: Operation, request: web.Request) -> Answer:
+        request_id = answer.new_request_id()
+        try:
+            call = await self._admit(request)
+            key = self._idempotency_key(operation, request)
+            perform = partial(self._perform, operation, call, request_id)
+            if key is None:
+                return await perform()
+            print_ = idempotency.fingerprint(request.method, request.path_qs, call.body)
+            return await self._sellfern.idempotency.once(call.organization, key, print_, perform)
+        except Refused as exc:
+            return answer.refused(exc, request_id)
+
+    async def _admit(self, request: web.Request) -> _Call:
+        """Let a request in, if its key may do this and it doesn't come too often."""
+        sellfern = self._sellfern
+        api_key = sellfern.api_keys.authenticate(request.headers)
+        sellfern.quota.take(api_key.key.reveal())
+        api_key.require(MANAGE)
+        endpoint_id = request.match_info.get("id", "")
+        body = await request.read()
+        return _Call(api_key.organization, endpoint_id, dict(request.query), body)
+
+    def _idempotency_key(self, operation: Operation, request: web.Request) -> str | None:
+        if not operation.writes:
+            return None
+        required = self._sellfern.settings.require_idempotency_key
+        return idempotency.read_key(request.headers, required=required)
+
+    async def _perform(self, operation: Operation, call: _Call, request_id: str) -> Answer:
+        """Have the effect; a refusal is an answer too, and is the first one to its key."""
+        await asyncio.sleep(self._sellfern.settings.latency)
+        try:
+            data = await self._does[operation](call)
+        except Refused as exc:
+            return answer.refused(exc, request_id)
+        return answer.success(data, request_id, operation.status)
+
+    async def _create(self, call: _Call) -> object:
+        draft = read_draft(call.body, EVENTS, complete=True)
+        endpoint = self._sellfern.endpoints.create(
+            call.organization,
+            draft.url or "",
+            draft.events or (),
+            enabled=draft.enabled is not False,
+        )
+        if self._sellfern.settings.hide_secret:
+            return endpoint.shown()
+        return endpoint.shown() | {"secret": endpoint.secret.reveal()}
+
+    async def _list(self, call: _Call) -> object:
+        return [each.shown() for each in self._sellfern.endpoints.of(call.organization)]
+
+    async def _change(self, call: _Call) -> object:
+        endpoint = self._sellfern.endpoints.get(call.organization, call.endpoint_id)
+        draft = read_draft(call.body, EVENTS, complete=False)
+        return self._sellfern.endpoints.change(endpoint, draft).shown()
+
+    async def _remove(self, call: _Call) -> object:
+        endpoint = self._sellfern.endpoints.get(call.organization, call.endpoint_id)
+        self._sellfern.endpoints.remove(endpoint)
+        return {"id": endpoint.id, "deleted": True}
+
+    async def _test(self, call: _Call) -> object:
+        return (await self._sellfern.test(call.organization, call.endpoint_id)).shown()
+
+    async def _deliveries(self, call: _Call) -> object:
+        endpoint = self._sellfern.endpoints.get(call.organization, call.endpoint_id)
+        most = _limit(call.query)
+        return [each.shown() for each in self._sellfern.deliveries.to(endpoint.id)[:most]]
+
+
+def _limit(query: dict[str, str]) -> int:
+    text = query.get("limit", str(_LISTED))
+    if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= MOST_LISTED:
+        raise invalid("limit is out of range", ("query limit", f"expected 1 to {MOST_LISTED}"))
+    return int(text)
+
+
+def _no_head(method: str) -> dict[str, Any]:
+    """GET would be answered to HEAD as well, which nothing documents."""
+    return {"allow_head": False} if method == "GET" else {}
+
+
+@web.middleware
+async def in_our_shape(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Answer what aiohttp refuses (no such path, method, too large) as Sellfern would."""
+    try:
+        return await handler(request)
+    except web.HTTPException as exc:
+        if exc.status < HTTPStatus.BAD_REQUEST:
+            raise
+        code, message = _MISFITS.get(exc.status, ("bad_request", "this is not a valid request"))
+        allowed = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else {}
+        refusal = Refused(HTTPStatus(exc.status), code, message, headers=allowed)
+        return answer.refused(refusal, answer.new_request_id()).response()
