@@ -18,13 +18,13 @@ from deploy.sellfern.vendor import EVENTS
 from ingress.cli import main
 from ingress.health import Readiness
 from ingress.listener import listening
+from ingress.management.journal import Journal
 from ingress.receive import Receiver
 from ingress.settings import IngressSettings
 from shared.admin import admin_site
 from shared.endpoints import Endpoint
 from shared.endpoints_file import EndpointsFile
 from shared.listening import Address
-from shared.sellfern.journal import Journal
 from tests.ingress_support import RecordingWriter
 from tests.log_support import captured_log
 

@@ -5,11 +5,11 @@ from typing import Any
 import click
 
 from ingress.management import options
+from ingress.management.client import CHANGE, LIST, REMOVE, TEST, RemoteEndpoint
 from ingress.management.context import Reading, Writing, writing
 from ingress.management.matching import the_one
 from ingress.management.running import about, done, run
 from shared import display
-from shared.sellfern.client import CHANGE, LIST, REMOVE, TEST, RemoteEndpoint
 
 
 @click.command()

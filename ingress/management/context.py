@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import click
 from aiohttp import ClientSession
 
+from ingress.management.api_errors import OperationUnavailable
+from ingress.management.client import Access, Client, client_session
 from ingress.management.editing import EndpointsEditor, read_endpoints
+from ingress.management.journal import Journal
 from ingress.management.settings import ManagementSettings, api_key
 from shared.config import NOTHING
 from shared.display import escape_controls
 from shared.endpoints import Endpoint, Endpoints, nearest
 from shared.errors import SellfernError, SettingsError
 from shared.keys import ORGANIZATION_PATTERN
-from shared.sellfern.api_errors import OperationUnavailable
-from shared.sellfern.client import Access, Client, client_session
-from shared.sellfern.journal import Journal
 from shared.sellfern.reference import Reference
 from shared.sellfern.reference_file import load_reference
 

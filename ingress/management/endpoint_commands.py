@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from ingress.management import options
+from ingress.management.api_errors import OperationUnavailable
 from ingress.management.change_commands import (
     disable,
     enable,
@@ -15,8 +16,10 @@ from ingress.management.change_commands import (
     remove,
     send_test,
 )
+from ingress.management.client import DELIVERIES, LIST, RemoteEndpoint
 from ingress.management.context import confirm, key_organization, reading
 from ingress.management.editing import read_endpoints
+from ingress.management.journal import Journal
 from ingress.management.matching import shown, side_by_side
 from ingress.management.registration_command import register_endpoint
 from ingress.management.rotation import Rotation
@@ -25,9 +28,6 @@ from ingress.management.running import run
 from ingress.management.settings import ManagementSettings
 from shared import display
 from shared.errors import SettingsError
-from shared.sellfern.api_errors import OperationUnavailable
-from shared.sellfern.client import DELIVERIES, LIST, RemoteEndpoint
-from shared.sellfern.journal import Journal
 from shared.sellfern.reference_file import load_reference
 
 

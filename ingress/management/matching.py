@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 from yarl import URL
 
+from ingress.management.client import RemoteEndpoint
 from ingress.receive import ROUTE
 from shared.endpoints import Endpoint, Endpoints
 from shared.errors import SellfernError
-from shared.sellfern.client import RemoteEndpoint
 from shared.sellfern.reference import Reference
 
 ROTATION = "rotation"

@@ -9,10 +9,11 @@ from typing import Final
 import click
 
 from ingress.management.context import confirm
+from ingress.management.openapi import LARGEST, DocumentError, Listing, read_document
+from ingress.management.reference_import import Change, changes, imported
 from shared import display
 from shared.config import CommonSettings
 from shared.errors import SettingsError
-from shared.sellfern.openapi import LARGEST, DocumentError, Listing, read_document
 from shared.sellfern.reference import Reference, load_default
 from shared.sellfern.reference_file import (
     load_reference,
@@ -20,7 +21,6 @@ from shared.sellfern.reference_file import (
     reference_path,
     write_reference,
 )
-from shared.sellfern.reference_import import Change, changes, imported
 
 _MEANS: Final = {
     ("event", "added"): "can be subscribed to; workers hand it to handlers",

@@ -6,11 +6,11 @@ from typing import Final
 
 import msgspec
 
+from ingress.management.client import CREATE, LIST
 from ingress.management.context import Unfinished, Writing, tell
 from ingress.management.matching import registrations
 from shared.config import Secret
 from shared.errors import SettingsError
-from shared.sellfern.client import CREATE, LIST
 
 ReadSecret = Callable[[], Secret | None]
 """Gives the secret that was copied from the dashboard, if somebody gives it."""

@@ -5,6 +5,7 @@ from typing import TextIO
 import click
 
 from ingress.management import options
+from ingress.management.client import CREATE
 from ingress.management.context import writing
 from ingress.management.matching import endpoint_url, is_of
 from ingress.management.registration import Wanted, register
@@ -14,7 +15,6 @@ from ingress.receive import ROUTE
 from shared.config import NOTHING
 from shared.endpoints import ENDPOINT_PATTERN
 from shared.errors import SettingsError
-from shared.sellfern.client import CREATE
 
 
 @click.command("register")

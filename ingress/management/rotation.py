@@ -23,15 +23,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from ingress.management.context import Unfinished, Writing, tell
-from ingress.management.editing import expired, fingerprints, named
-from ingress.management.matching import next_rotation, the_one
-from ingress.management.observation import Ingresses
-from ingress.management.registration import ReadSecret
-from shared.config import Secret
-from shared.endpoints import EndpointSecret
-from shared.errors import SellfernError
-from shared.sellfern.client import (
+from ingress.management.client import (
     CHANGE,
     CREATE,
     DELIVERIES,
@@ -40,6 +32,14 @@ from shared.sellfern.client import (
     CreatedEndpoint,
     RemoteDelivery,
 )
+from ingress.management.context import Unfinished, Writing, tell
+from ingress.management.editing import expired, fingerprints, named
+from ingress.management.matching import next_rotation, the_one
+from ingress.management.observation import Ingresses
+from ingress.management.registration import ReadSecret
+from shared.config import Secret
+from shared.endpoints import EndpointSecret
+from shared.errors import SellfernError
 
 NEEDED: Final = (LIST, CREATE, CHANGE, REMOVE)
 """The operations that a rotation without a gap takes."""

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import click
 
+from ingress.management.api_errors import EventUnavailable, OperationUnavailable, OutcomeUnknown
+from ingress.management.client import RemoteEndpoint
 from ingress.management.context import Reading, Unfinished, Writing, tell
 from ingress.management.dashboard import manual_step
+from ingress.management.journal import OutcomeTooOld
 from shared import display
 from shared.config import CommonSettings, Secret
 from shared.errors import SellfernError, SettingsError
-from shared.sellfern.api_errors import EventUnavailable, OperationUnavailable, OutcomeUnknown
-from shared.sellfern.client import RemoteEndpoint
-from shared.sellfern.journal import OutcomeTooOld
 
 REFUSED: Final = 1
 """The exit code where Sellfern refuses or doesn't answer."""

@@ -5,8 +5,8 @@ import signal
 import sys
 
 from ingress.cli import main
+from ingress.management.client import Client
 from shared import atomic_file
-from shared.sellfern.client import Client
 from tests.management_support import Death
 
 

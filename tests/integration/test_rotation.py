@@ -14,10 +14,10 @@ from aiohttp import ClientSession
 
 from deploy.sellfern import Fault
 from ingress.management import rotation as rotating
+from ingress.management.client import Client
 from ingress.secret_proof import proof
 from shared import atomic_file
 from shared.config import Secret
-from shared.sellfern.client import Client
 from tests.management_support import PATIENCE, Death, Desk, Died, Ingress, desk, ingress
 
 FIRST = "whsec_first_of_acme"

@@ -9,7 +9,7 @@ import pytest
 from deploy.sellfern.openapi import document
 from deploy.sellfern.operation import OPERATIONS
 from deploy.sellfern.vendor import EVENTS
-from shared.sellfern.openapi import read_document
+from ingress.management.openapi import read_document
 from shared.sellfern.reference import load_default
 
 

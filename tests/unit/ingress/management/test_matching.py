@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ingress.management.client import RemoteEndpoint
 from ingress.management.matching import (
     MatchError,
     Row,
@@ -13,7 +14,6 @@ from ingress.management.matching import (
     side_by_side,
     the_one,
 )
-from shared.sellfern.client import RemoteEndpoint
 from shared.sellfern.reference import load_default
 from tests.ingress_support import endpoints
 

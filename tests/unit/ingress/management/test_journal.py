@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shared.sellfern.journal import KEY_SECONDS, Journal, JournalError, OutcomeTooOld
+from ingress.management.journal import KEY_SECONDS, Journal, JournalError, OutcomeTooOld
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from shared.sellfern.journal import Journal
+from ingress.management.journal import Journal
 
 with Journal.locked(Path(sys.argv[1])) as journal:
     journal.begin("org_a", "POST /webhooks", b"one", "one")

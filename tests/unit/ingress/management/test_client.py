@@ -17,10 +17,8 @@ from aiohttp import ClientConnectorCertificateError, ClientSession
 from aiohttp.client_reqrep import ConnectionKey
 
 from deploy.sellfern import Fault, Sellfern, simulator
-from shared.config import Secret
-from shared.errors import SellfernError
-from shared.sellfern import api_errors
-from shared.sellfern.api_errors import (
+from ingress.management import api_errors
+from ingress.management.api_errors import (
     BY_CODE,
     Answered,
     ApiError,
@@ -39,12 +37,14 @@ from shared.sellfern.api_errors import (
     ValidationFailed,
     error_class,
 )
-from shared.sellfern.client import Access, Client, Persistence, client_session, retry_after
-from shared.sellfern.journal import Journal, OutcomeTooOld
-from shared.sellfern.openapi import Listing
+from ingress.management.client import Access, Client, Persistence, client_session, retry_after
+from ingress.management.journal import Journal, OutcomeTooOld
+from ingress.management.openapi import Listing
+from ingress.management.reference_import import imported
+from shared.config import Secret
+from shared.errors import SellfernError
 from shared.sellfern.reference import Reference, load_default
-from shared.sellfern.reference_import import imported
-from tests.unit.shared.sellfern.fake_api import Told, fake_api, refusal, success
+from tests.unit.ingress.management.fake_api import Told, fake_api, refusal, success
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 KEY = "sk_test_of_org_a"

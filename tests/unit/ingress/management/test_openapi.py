@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.sellfern.openapi import LARGEST, DocumentError, Listing, read_document
+from ingress.management.openapi import LARGEST, DocumentError, Listing, read_document
 
 OPERATION: dict[str, Any] = {"responses": {}}
 

@@ -25,9 +25,7 @@ from aiohttp import (
     DummyCookieJar,
 )
 
-from shared.config import Secret
-from shared.sellfern import identifier
-from shared.sellfern.api_errors import (
+from ingress.management.api_errors import (
     Answered,
     EventUnavailable,
     IdempotencyConflict,
@@ -39,8 +37,10 @@ from shared.sellfern.api_errors import (
     ValidationFailed,
     error_class,
 )
+from ingress.management.journal import Journal, Pending
+from shared.config import Secret
+from shared.sellfern import identifier
 from shared.sellfern.identifier import Id
-from shared.sellfern.journal import Journal, Pending
 from shared.sellfern.reference import Reference
 
 LIST: Final = "GET /webhooks"

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from shared.sellfern.openapi import Listing
+from ingress.management.openapi import Listing
 from shared.sellfern.reference import Entry, Reference
 
 Kind = Literal["event", "operation"]
