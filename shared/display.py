@@ -1,25 +1,17 @@
-"""How commands show what came from outside: as text in a terminal, as JSON lines elsewhere."""
+"""What came from outside, as text that nothing obeys: in terminals, in JSON lines, in errors."""
 
 import json
 import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, NoReturn
 
 import click
 import msgspec
-from rich import box
-from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from shared.errors import SettingsError
 
 USAGE_ERROR: Final = 2
 """The exit code of a command that can't do what it was told."""
-
-_PIPE_WIDTH: Final = 10_000  # no terminal: no line is broken, so grep and cut work
 
 # Terminals obey the C0 and C1 controls; bidi and invisible characters make text look like
 # another; a lone surrogate can't be printed at all.
@@ -37,13 +29,6 @@ def escape_controls(text: str) -> str:
     characters stay, whatever their script.
     """
     return _UNSAFE.sub(_as_escape, text)
-
-
-def truncate(text: str, width: int) -> str:
-    """Cut text that takes more than ``width`` columns of a terminal; an ellipsis tells."""
-    if cell_len(text) <= width:
-        return text
-    return set_cell_size(text, width - 1).rstrip() + "…"
 
 
 def size(number: int) -> str:
@@ -77,28 +62,6 @@ def escape_json(encoded: bytes) -> bytes:
     return _UNSAFE.sub(_as_json_escape, encoded.decode()).encode()
 
 
-def emit(
-    rows: Iterable[Mapping[str, object]],
-    columns: Sequence[str],
-    *,
-    as_json: bool,
-    title: str | None = None,
-) -> None:
-    """Print rows to stdout: one JSON object a line with all that a row has, or a table.
-
-    Args:
-        rows: what to list; with ``as_json`` each is printed as soon as it comes.
-        columns: the keys that the table shows, in this order; a row may lack some.
-        as_json: print JSON lines.
-        title: the table's title.
-    """
-    if as_json:
-        for row in rows:
-            click.echo(json_line(row))
-    else:
-        _print_table(rows, columns, title)
-
-
 def fail(message: str) -> NoReturn:
     """Print ``error: …`` as one line to stderr and leave with exit code 2.
 
@@ -118,42 +81,6 @@ def refuse(error: SettingsError) -> NoReturn:
     for each in error.errors:
         click.echo(f"error: {escape_controls(str(each))}", err=True)
     raise SystemExit(USAGE_ERROR)
-
-
-def stdout_console() -> Console:
-    """Give a rich console on stdout that shows text as it is: no emoji codes, no guessing."""
-    terminal = sys.stdout.isatty()
-    return Console(
-        emoji=False, highlight=False, soft_wrap=False, width=None if terminal else _PIPE_WIDTH
-    )
-
-
-def _print_table(
-    rows: Iterable[Mapping[str, object]], columns: Sequence[str], title: str | None
-) -> None:
-    table = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD, title_justify="left")
-    for column in columns:
-        table.add_column(Text(column.replace("_", " ")), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
-    if not table.row_count:
-        click.echo(f"{title or 'rows'}: none")
-        return
-    stdout_console().print(table)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return escape_controls(value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
-        return escape_controls(", ".join(value))
-    if isinstance(value, Mapping | list | tuple):
-        return json_line(value)
-    return escape_controls(str(value))
 
 
 def _without_surrogates(value: object) -> object:

@@ -5,7 +5,6 @@ from typing import Final
 
 import msgspec
 
-from shared.display import truncate
 from shared.errors import SettingsError
 from shared.toml_lines import TableLines
 
@@ -60,7 +59,8 @@ def shown(value: object) -> str:
     """A value for a message, unless it looks like a secret in the wrong place."""
     if isinstance(value, str) and "whsec_" in value:
         return "something that looks like a secret"
-    return truncate(repr(value), _SHOWN)
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def kind(value: object) -> str:

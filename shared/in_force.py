@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import click
 
-from shared import display
+from shared import display, tables
 from shared.env_file import names_from_file
 from shared.errors import SettingsError
 from shared.reader import Reader
@@ -37,7 +37,7 @@ def print_settings(*reads: Callable[[Reader], object], as_json: bool) -> None:
         {"name": name, "value": value, "source": _source(reader, name)}
         for name, value in reader.shown.items()
     ]
-    display.emit(rows, ["name", "value", "source"], as_json=as_json, title="Settings in force")
+    tables.emit(rows, ["name", "value", "source"], as_json=as_json, title="Settings in force")
     if wrong is not None:
         display.refuse(wrong)
 

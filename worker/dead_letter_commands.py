@@ -23,7 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from shared import display
+from shared import display, tables
 from shared.durations import parse_duration
 from worker import dead_letters as records
 from worker import revival
@@ -100,7 +100,7 @@ def list_them(*, limit: int, yes: bool, as_json: bool, **wanted: Any) -> None:
 def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
     """Print a table; on a terminal, which is too narrow for it, a few lines each."""
     if as_json or not letters or not sys.stdout.isatty():
-        display.emit(
+        tables.emit(
             map(_summary, letters),
             ["job", "died", "reason", "type", "event_id", "attempts", "held", "error"],
             as_json=as_json,
@@ -116,7 +116,7 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
             f"{letter.type or '-'}  {letter.event_id or '-'}",
             letter.error,
         ):
-            click.echo(display.truncate("  " + display.escape_controls(line), width))
+            click.echo(tables.truncate("  " + display.escape_controls(line), width))
 
 
 @dead_letters.command()
@@ -297,7 +297,7 @@ def _preview(letter: DeadLetter) -> None:
     about = f"  {letter.job}  {letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
     line = display.escape_controls(about)
     if sys.stdout.isatty():
-        line = display.truncate(line, shutil.get_terminal_size().columns)
+        line = tables.truncate(line, shutil.get_terminal_size().columns)
     click.echo(line)
 
 

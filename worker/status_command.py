@@ -13,7 +13,7 @@ import click
 from redis.asyncio import Redis
 from rich.live import Live
 
-from shared import display
+from shared import display, tables
 from shared.config import CommonSettings
 from shared.connection import REDIS_ERRORS, open_redis, translate
 from shared.durations import parse_duration
@@ -21,7 +21,7 @@ from shared.errors import SettingsError
 from worker.asking import ask
 from worker.history import History
 from worker.overview import read_overview
-from worker.status_screen import screen, tables
+from worker.status_screen import print_tables, screen
 
 _SHORTEST: Final = 0.1
 
@@ -51,7 +51,7 @@ def status(*, watch: bool, interval: float, as_json: bool) -> None:
     if as_json:
         click.echo(display.json_line(overview))
     else:
-        tables(overview)
+        print_tables(overview)
 
 
 def _watch(interval: float, *, as_json: bool) -> None:
@@ -98,7 +98,7 @@ def _print_line() -> Iterator[_Show]:
 @contextmanager
 def _draw() -> Iterator[_Show]:
     """The whole terminal, which is as it was before once this ends."""
-    console = display.stdout_console()
+    console = tables.stdout_console()
     with Live(console=console, screen=True, auto_refresh=False) as live:
         yield lambda history, problem: live.update(
             screen(history, problem, console.height), refresh=True

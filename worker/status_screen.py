@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from shared import display
+from shared import tables
 from shared.display import escape_controls, size
 from worker.history import History
 from worker.overview import OrganizationOverview, Overview
@@ -20,7 +20,7 @@ _FRAME_LINES: Final = 16
 """Lines of the screen that are not organizations."""
 
 
-def tables(overview: Overview) -> None:
+def print_tables(overview: Overview) -> None:
     """Print an overview."""
     oldest = overview.oldest_seconds
     now = {
@@ -34,8 +34,8 @@ def tables(overview: Overview) -> None:
         "oldest": "-" if oldest is None else roughly(oldest),
         "redis": _memory(overview),
     }
-    display.emit([now], list(now), as_json=False, title="Events now")
-    display.emit(
+    tables.emit([now], list(now), as_json=False, title="Events now")
+    tables.emit(
         [{"outcome": name, "events": n} for name, n in overview.counters.items()]
         + [
             {"outcome": f"dead: {name}", "events": n} for name, n in overview.dead_by_reason.items()
@@ -44,7 +44,7 @@ def tables(overview: Overview) -> None:
         as_json=False,
         title="Since the beginning",
     )
-    display.emit(
+    tables.emit(
         [
             {
                 **msgspec.to_builtins(organization),
@@ -57,7 +57,7 @@ def tables(overview: Overview) -> None:
         as_json=False,
         title="Organizations",
     )
-    display.emit(
+    tables.emit(
         [msgspec.to_builtins(worker) for worker in overview.workers],
         ["worker", "host", "version", "slots", "running", "stuck", "handled"],
         as_json=False,

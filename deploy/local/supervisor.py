@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from deploy.local.parentage import launcher
-from shared.display import truncate
 from shared.errors import SellfernError
+from shared.tables import truncate
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 """Where programs run, so that ``python -m`` finds this project's."""

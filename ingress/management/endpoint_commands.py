@@ -26,7 +26,7 @@ from ingress.management.rotation import Rotation
 from ingress.management.rotation_command import rotate
 from ingress.management.running import run
 from ingress.management.settings import ManagementSettings
-from shared import display
+from shared import tables
 from shared.errors import SettingsError
 from shared.sellfern.reference_file import load_reference
 
@@ -78,7 +78,7 @@ def _show_rows(
         rotating=[each for each in known if journal.noted(f"rotation/{each}", Rotation)],
         now=time(),
     )
-    display.emit(
+    tables.emit(
         (shown(row, name) for row in rows),
         ["endpoint", "remote_id", "url", "enabled", "events", "drift"],
         as_json=as_json,
@@ -100,7 +100,7 @@ def deliveries(
         async with reading(organization, needs=[LIST, DELIVERIES]) as context:
             remote = await registration_of(context, endpoint, remote_id)
             found = await context.client.deliveries(remote.id)
-            display.emit(
+            tables.emit(
                 map(msgspec.to_builtins, found),
                 [
                     "created_at",
@@ -130,7 +130,7 @@ def pending(*, forget: str | None, yes: bool, as_json: bool) -> None:
         if forget is not None:
             _forget(settings, forget, yes=yes)
             return
-        display.emit(
+        tables.emit(
             map(msgspec.to_builtins, Journal(settings.journal).pending),
             ["key", "organization", "summary"],
             as_json=as_json,

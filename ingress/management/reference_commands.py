@@ -10,8 +10,8 @@ import click
 
 from ingress.management.context import confirm
 from ingress.management.openapi import LARGEST, DocumentError, Listing, read_document
-from ingress.management.reference_import import Change, changes, imported
-from shared import display
+from ingress.management.reference_import import Change, changes, imported, write_reference
+from shared import display, tables
 from shared.config import CommonSettings
 from shared.errors import SettingsError
 from shared.sellfern.reference import Reference, load_default
@@ -19,7 +19,6 @@ from shared.sellfern.reference_file import (
     load_reference,
     read_reference,
     reference_path,
-    write_reference,
 )
 
 _MEANS: Final = {
@@ -51,7 +50,7 @@ def show(*, as_json: bool) -> None:
         display.refuse(exc)
     path = reference_path(settings)
     origin = str(path) if known is not load_default() else "this project's own data"
-    display.emit(
+    tables.emit(
         _rows(known),
         ["kind", "name", "available", "source", "note"],
         as_json=as_json,
@@ -116,7 +115,7 @@ def _listing(file: Path, content: bytes) -> Listing:
 
 
 def _show(found: list[Change], listing: Listing, *, as_json: bool) -> None:
-    display.emit(
+    tables.emit(
         (
             {
                 "kind": each.kind,

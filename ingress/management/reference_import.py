@@ -1,16 +1,21 @@
-"""How an OpenAPI document changes the reference data."""
+"""Imports reference data: what an OpenAPI document changes in it, and the file that says so."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
+import tomlkit
 
 from ingress.management.openapi import Listing
-from shared.sellfern.reference import Entry, Reference
+from shared.atomic_file import replace_file
+from shared.sellfern.reference import Entry, Reference, parse_reference
 
 Kind = Literal["event", "operation"]
+
+_READABLE: Final = 0o644  # workers may run as another user; nothing in it is secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +90,29 @@ def _changes(
     for name in before:
         if name not in after:
             yield Change(kind, name, "removed")
+
+
+def write_reference(path: Path, reference: Reference, origin: str) -> None:
+    """Replace the file.
+
+    Args:
+        path: where it is.
+        reference: what it is to say.
+        origin: what that was read from, on one line.
+
+    Raises:
+        OSError: it can't be written; what was there is there still.
+    """
+    document = tomlkit.document()
+    document.add(tomlkit.comment(f"Written by `python -m ingress reference import` from {origin}."))
+    document.add(tomlkit.nl())
+    for key, entries in (("event", reference.events), ("operation", reference.operations)):
+        rows = [_without_defaults(msgspec.to_builtins(entry)) for entry in entries.values()]
+        document.add(key, tomlkit.item(rows))
+    text = tomlkit.dumps(document)
+    parse_reference(text)  # never write what couldn't be read
+    replace_file(path, text.encode(), new_mode=_READABLE)
+
+
+def _without_defaults(row: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in row.items() if value != ""}

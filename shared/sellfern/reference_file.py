@@ -3,10 +3,6 @@
 from pathlib import Path
 from typing import Final
 
-import msgspec
-import tomlkit
-
-from shared.atomic_file import replace_file
 from shared.config import CommonSettings
 from shared.errors import SettingsError
 from shared.sellfern.reference import Reference, load_default, parse_reference
@@ -15,7 +11,6 @@ NAME: Final = "reference.toml"
 """What the file is called beside the endpoints file, where ``REFERENCE_FILE`` names no other."""
 
 _SETTING: Final = "REFERENCE_FILE"
-_READABLE: Final = 0o644  # workers may run as another user; nothing in it is secret
 
 
 def reference_path(settings: CommonSettings) -> Path:
@@ -49,29 +44,3 @@ def read_reference(path: Path) -> Reference:
         got = f"{path}: {exc}"
     expected = "a file of reference data, as `python -m ingress reference import` writes it"
     raise SettingsError(_SETTING, expected, got)
-
-
-def write_reference(path: Path, reference: Reference, origin: str) -> None:
-    """Replace the file.
-
-    Args:
-        path: where it is.
-        reference: what it is to say.
-        origin: what that was read from, on one line.
-
-    Raises:
-        OSError: it can't be written; what was there is there still.
-    """
-    document = tomlkit.document()
-    document.add(tomlkit.comment(f"Written by `python -m ingress reference import` from {origin}."))
-    document.add(tomlkit.nl())
-    for key, entries in (("event", reference.events), ("operation", reference.operations)):
-        rows = [_without_defaults(msgspec.to_builtins(entry)) for entry in entries.values()]
-        document.add(key, tomlkit.item(rows))
-    text = tomlkit.dumps(document)
-    parse_reference(text)  # never write what couldn't be read
-    replace_file(path, text.encode(), new_mode=_READABLE)
-
-
-def _without_defaults(row: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in row.items() if value != ""}

@@ -1,6 +1,8 @@
 """Facts about which room may know which."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,12 @@ def test_a_package_imports_only_what_it_may_know(package: str) -> None:
     for module in modules:
         wrong = imported(module) & FORBIDDEN[package]
         assert not wrong, f"{module.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
+
+
+@pytest.mark.parametrize("program", ["ingress", "worker"])
+def test_a_start_loads_nothing_that_only_commands_need(program: str) -> None:
+    asked = f"import sys, {program}.__main__; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", asked], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert not set(loaded) & {"yaml", "tomlkit", "jinja2", f"{program}.check"}

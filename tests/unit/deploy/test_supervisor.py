@@ -109,16 +109,16 @@ def test_a_dismissed_program_leaves_in_its_own_time_and_is_not_missed(
 
 
 @pytest.mark.parametrize(
-    ("when_asked", "told"),
+    ("when_asked", "stop_seconds", "told"),
     [
-        ("lambda *_: sys.exit(3)", "program ended with code 3"),
-        ("signal.SIG_IGN", "program didn't stop when asked"),
+        ("lambda *_: sys.exit(3)", PATIENCE, "program ended with code 3"),
+        ("signal.SIG_IGN", 0.3, "program didn't stop when asked"),
     ],
 )
 def test_a_dismissed_program_that_fails_or_stays_is_told(
-    tmp_path: Path, start: Start, when_asked: str, told: str
+    tmp_path: Path, start: Start, when_asked: str, stop_seconds: float, told: str
 ) -> None:
-    supervisor = Supervisor(tmp_path, stop_seconds=0.3)
+    supervisor = Supervisor(tmp_path, stop_seconds=stop_seconds)
     program = start(supervisor, f"signal.signal(15, {when_asked})\n" + LISTENING + SLEEP)
     program.wait_for("listening")
     supervisor.dismiss(program)
