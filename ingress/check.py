@@ -1,18 +1,25 @@
-"""Whether the ingress could start: its settings, its endpoints, its Redis."""
+"""``python -m ingress check``: whether the ingress could start: settings, endpoints, Redis."""
 
+import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from time import time
 from typing import Final
 
+import click
+
+from ingress.management.settings import read_all
 from ingress.organization_bytes import OrganizationBytes
 from ingress.settings import IngressSettings
 from shared.connection import open_redis
+from shared.display import USAGE_ERROR
 from shared.durability import Mode, check_durability
 from shared.durations import format_duration
 from shared.endpoints import Endpoint, Endpoints
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
-from shared.findings import Finding, missing_secrets, shadows
+from shared.findings import Finding, missing_secrets, shadows, show
+from shared.in_force import print_settings, settings_option
 from shared.secret_doubts import Doubt, doubts
 from shared.setting_names import near_misses
 
@@ -130,3 +137,22 @@ async def _of_redis(
     if durability.mode is Mode.MEMORY:
         message = "DURABILITY=memory: a crash of Redis loses events that were answered 202"
         yield Finding("warning", "redis", "memory_only", message)
+
+
+@click.command()
+@settings_option
+@click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+def check(*, settings: bool, as_json: bool) -> None:
+    """Look at the settings, the endpoints and the Redis. Exit code 2 when one is wrong."""
+    if settings:
+        print_settings(IngressSettings.from_reader, read_all, as_json=as_json)
+    elif not asyncio.run(_show_findings(as_json=as_json)):
+        raise SystemExit(USAGE_ERROR)
+
+
+async def _show_findings(*, as_json: bool) -> bool:
+    fine = True
+    async for finding in findings(os.environ):
+        show(finding, as_json=as_json)
+        fine = fine and finding.level != "error"
+    return fine

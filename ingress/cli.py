@@ -20,10 +20,10 @@ from shared.lazy_commands import LazyGroup
 from shared.setting_names import near_misses
 
 _COMMANDS: Final = {
-    "check": "ingress.check_command:check",
+    "check": "ingress.check:check",
     "endpoints": "ingress.management.endpoint_commands:endpoints",
     "reference": "ingress.management.reference_commands:reference",
-    "send": "ingress.send_command:send",
+    "send": "ingress.send:send",
 }
 
 

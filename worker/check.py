@@ -1,16 +1,23 @@
-"""Whether a worker could start, and whether it would do what is meant."""
+"""``python -m worker check``: whether a worker could start, and would do what is meant."""
 
+import asyncio
+import os
 from collections.abc import Mapping
 
+import click
+
+from shared import display
 from shared.connection import open_redis
 from shared.durability import check_server
 from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
-from shared.findings import Finding, look, missing_secrets, shadows
+from shared.findings import Finding, look, missing_secrets, shadows, show
+from shared.in_force import print_settings, settings_option
 from shared.redis_url import RedisUrl
 from shared.sellfern.reference_file import load_reference
 from shared.setting_names import near_misses
 from shared.tracing import open_tracing
+from worker.console.settings import ConsoleSettings
 from worker.doubts import Parts, doubts
 from worker.loading import load_handlers
 from worker.settings import WorkerSettings
@@ -84,3 +91,18 @@ async def _of_redis(url: RedisUrl) -> list[Finding]:
     if not problems:
         return [Finding("ok", "redis", "usable", f"{url}: can be worked with")]
     return [Finding("error", "redis", each.code, f"{url}: {each.message}") for each in problems]
+
+
+@click.command()
+@settings_option
+@click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+def check(*, settings: bool, as_json: bool) -> None:
+    """Look at all that a start needs, and at what may not be meant so. Exit code 2 for errors."""
+    if settings:
+        print_settings(ConsoleSettings.from_reader, as_json=as_json)  # and the worker's
+        return
+    found = asyncio.run(findings(os.environ))
+    for finding in found:
+        show(finding, as_json=as_json)
+    if any(finding.level == "error" for finding in found):
+        raise SystemExit(display.USAGE_ERROR)

@@ -22,7 +22,7 @@ from worker.loading import load_handlers
 from worker.settings import WorkerSettings
 
 _COMMANDS: Final = {
-    "check": "worker.check_command:check",
+    "check": "worker.check:check",
     "console": "worker.console.command:console",
     "dead-letters": "worker.dead_letter_commands:dead_letters",
     "pause": "worker.organization_commands:pause",
