@@ -412,9 +412,19 @@ local function put_in_line(job, payload, received_at, next_place)
   return false
 end
 
--- A job that arq's own enqueue_job made counts, and stays, like ours from its first claim on.
+-- Whether the name is one that ours give to a job: an organization, and a body's digest.
+local name_of_ours = '^[^:]+:' .. string.rep('[%da-f]', 32) .. '$'
+
+local function is_ours(job)
+  return organization_of(job) ~= '?' and string.match(job, name_of_ours) ~= nil
+end
+
+-- A job that arq's own enqueue_job made counts, and stays, like ours from its first claim on. One
+-- that has expired before was never accepted by anybody.
 local function adopt_foreign(job, now)
-  redis.call('PERSIST', key.job .. job)
+  local payload = key.job .. job
+  local is_kept = redis.call('PERSIST', payload) == 1 or redis.call('EXISTS', payload) == 1
+  if not is_kept and not is_ours(job) then return end
   if redis.call('ZADD', key.accepted, 'NX', now, job) == 1 then
     add(waiting, organization_of(job), 1)
   end
