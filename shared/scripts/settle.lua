@@ -240,7 +240,9 @@ local function is_redelivered(claim)
 end
 
 local function handler_failed(claim, breaker)
-  if not breaker or is_redelivered(claim) then return end -- the trial ends with the token
+  -- Where it is the one that is tried, another is once its token goes: with a retry at once, or in
+  -- order, where it keeps the slot meanwhile, when that is due.
+  if not breaker or is_redelivered(claim) then return end
   local most_in_a_row, most_share, sample, cool_off = unpack(breaker)
   local profile = profile_of(claim.organization)
   if is_tried(claim) then return open_breaker(claim.organization, cool_off) end
