@@ -40,6 +40,8 @@ _OVERDUE: Final = Settled.OVERDUE
 _ANOTHER_ROUND: Final = (Settled.AGAIN, Settled.CONFLICT)
 _FREE: Final = (Mark.FRESH, Mark.OWN, Mark.TAKEN_OVER, Mark.UNPROVABLE)
 _TAKEN: Final = (Mark.DUPLICATE, Mark.CONFLICTING)
+_HELD: Final = (Mark.HELD, Mark.HELD_CONFLICTING)
+_OTHER_BYTES: Final = (Mark.CONFLICTING, Mark.HELD_CONFLICTING)
 
 ReadState: TypeAlias = Callable[[str, str], Awaitable[bytes | None]]
 """Reads an organization's raw value by its key; to be awaited."""
@@ -195,11 +197,11 @@ class Path:
         if work.is_cancelled:
             return Released(in_doubt=work.in_doubt)
         if marked.mark not in _FREE:
-            if marked.mark is Mark.CONFLICTING:
+            if marked.mark in _OTHER_BYTES:
                 self.report.conflicting(work.claim, opened.envelope)
             if marked.mark in _TAKEN:
                 return Duplicate()
-            if marked.mark is Mark.HELD:
+            if marked.mark in _HELD:
                 return Held()
             if marked.mark is Mark.LOST:
                 return Released(in_doubt=work.in_doubt)  # and is told so once more
