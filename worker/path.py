@@ -151,8 +151,6 @@ class Path:
             return Released(in_doubt=work.in_doubt)
         if not work.has_payload:
             return Dead("payload_lost", "the payload of an accepted event is gone from Redis")
-        if work.is_newer:
-            return Waiting("newer_record", "a newer version wrote the payload", patience=None)
         return None
 
     def _open(self, work: Work) -> Opened | Outcome:
@@ -166,6 +164,8 @@ class Path:
         unfit = self._unfit(work, delivery)
         if unfit is not None:
             return unfit
+        if work.is_newer:
+            return Waiting("newer_record", "a newer version wrote the payload", patience=None)
         envelope = judgement.decode(delivery.body)
         if type(envelope) is Dead:
             return envelope
