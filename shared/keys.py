@@ -29,6 +29,8 @@ BREAKERS = "sellfern:breakers"
 UNHANDLED = "sellfern:unhandled"
 """Jobs that no worker could handle yet, with the moment of the first look (epoch milliseconds)."""
 SUSPECTS = "sellfern:suspects"
+LOOKED_UNTIL = "sellfern:looked-until"
+"""Where the look for accepted jobs without a place has stopped, while it isn't at its end."""
 
 JOB = "arq:job:"
 ARQ_RETRY = "arq:retry:"
@@ -70,6 +72,7 @@ _LUA_NAMES = {
     "breakers": BREAKERS,
     "unhandled": UNHANDLED,
     "suspects": SUSPECTS,
+    "looked_until": LOOKED_UNTIL,
     "job": JOB,
     "arq_retry": ARQ_RETRY,
     "parked": PARKED,
