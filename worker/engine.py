@@ -162,7 +162,8 @@ class Worker(arq.Worker):
         self.loop.call_later(drain + _CLOSING, self._wait_no_longer, context=self._own)
 
     def _give_back_waiting(self) -> None:
-        """Other workers may have the memory at once that these wait for."""
+        """Other workers may have the memory at once that these wait for, or would."""
+        self._context.pipeline.memory.is_closed = True
         for running in list(self._running.values()):
             if isinstance(running, Work) and running.share is not None and running.share.waits:
                 running.cancel()
