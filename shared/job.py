@@ -62,7 +62,14 @@ class NewerPayloadError(PayloadError):
     In every deploy old workers run beside a new ingress. So a version may add arguments behind
     those that there are, and change nothing else; workers that don't know them leave the job to
     those that do.
+
+    Attributes:
+        delivery: what this version knows of it.
     """
+
+    def __init__(self, message: str, delivery: Delivery) -> None:
+        self.delivery = delivery
+        super().__init__(message)
 
 
 def serialize(record: dict[str, Any]) -> bytes:
@@ -142,8 +149,8 @@ def from_arguments(arguments: tuple[Any, ...] | list[Any]) -> Delivery:
     """
     names = ("endpoint", "organization", "received_at", "headers", "body")
     if len(arguments) > len(names):
-        from_arguments(arguments[: len(names)])
-        raise NewerPayloadError(f"expected {len(names)} arguments, got {len(arguments)}")
+        known = from_arguments(arguments[: len(names)])
+        raise NewerPayloadError(f"expected {len(names)} arguments, got {len(arguments)}", known)
     if len(arguments) != len(names):
         raise PayloadError(f"expected {len(names)} arguments, got {len(arguments)}")
     try:

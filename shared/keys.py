@@ -33,6 +33,8 @@ BYTES = "sellfern:bytes"
 """What each organization holds in Redis, by "organization:kind", in bytes as its budget counts."""
 RECOUNT = "sellfern:recount"
 """How far the count of that has come which is made anew."""
+LOOKED_UNTIL = "sellfern:looked-until"
+"""Where the look for accepted jobs without a place has stopped, while it isn't at its end."""
 
 JOB = "arq:job:"
 ARQ_RETRY = "arq:retry:"
@@ -76,6 +78,7 @@ _LUA_NAMES = {
     "suspects": SUSPECTS,
     "bytes": BYTES,
     "recount": RECOUNT,
+    "looked_until": LOOKED_UNTIL,
     "job": JOB,
     "arq_retry": ARQ_RETRY,
     "parked": PARKED,

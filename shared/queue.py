@@ -62,6 +62,7 @@ class BytesLimits:
 _ANSWERS: dict[bytes, Accepted | tuple[str, str]] = {
     b"new": Accepted.NEW,
     b"known": Accepted.KNOWN,
+    b"name_taken": ("name_taken", "unaccepted bytes stand under this delivery's name"),
     b"backlog_full": ("backlog_full", "too many events wait already"),
     b"organization_backlog_full": (
         "organization_backlog_full",

@@ -52,6 +52,7 @@ class Attempt(msgspec.Struct, eq=False):
         has_started: whether its task has taken its first step.
         cancelled_at: when it was cancelled first, by the loop's clock.
         unexplained: seconds that it was given back though nobody knows who took them.
+        has_blocked: whether it is known to have kept the worker's loop from turning.
         task: runs it.
     """
 
@@ -65,6 +66,7 @@ class Attempt(msgspec.Struct, eq=False):
     has_started: bool = False
     cancelled_at: float = 0.0
     unexplained: float = 0.0
+    has_blocked: bool = False
     task: "asyncio.Task[Any] | None" = None
 
     async def run(self) -> None:
@@ -146,7 +148,8 @@ class Attempt(msgspec.Struct, eq=False):
         else:
             error = took_too_long(self.attempts.seconds)
             error = f"{error} and didn't end when it was cancelled"
-            self.give_up(Later(error, failed=True))
+            # The next time that it blocks ends the worker, and finds this settled.
+            self.give_up(Later(error, failed=True, blocked=self.has_blocked))
 
 
 class Attempts:
@@ -209,6 +212,8 @@ class Attempts:
             seconds: for how long.
             but: the event that kept it, if known; it has had that time.
         """
+        if but is not None and but.attempt is not None:
+            but.attempt.has_blocked = True
         for attempt in self._running:
             if but is None:
                 self._running[attempt] += min(seconds, self.seconds - attempt.unexplained)

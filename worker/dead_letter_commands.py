@@ -181,6 +181,8 @@ def replay(
     meant = _selected(jobs, wanted, everything=everything, yes=yes)
     if meant.unprovable and not force:
         click.echo(f"{meant.unprovable:,} of them unprovable, left alone without --force")
+    if meant.unusable:
+        click.echo(f"{meant.unusable:,} of them without the payload that came, left alone")
     if not _confirmed("replay", meant, dry_run=dry_run, yes=yes):
         return
     done = revival.Progress()
@@ -234,12 +236,14 @@ class Selection:
         filter: where none is named.
         number: how many there are.
         unprovable: how many of them only ``--force`` replays.
+        unusable: how many of them hold nothing to replay.
     """
 
     jobs: tuple[str, ...]
     filter: Filter
     number: int = 0
     unprovable: int = 0
+    unusable: int = 0
 
     async def count(self, redis: Redis) -> None:
         """Count them, and show the first ones."""
@@ -253,6 +257,7 @@ class Selection:
         async for letter in self.letters(redis):
             found.add(letter.job)
             self.unprovable += letter.reason == "unprovable"
+            self.unusable += not letter.is_usable
             if len(found) <= _PREVIEW:
                 _preview(letter)
         self.number = len(found)
@@ -333,6 +338,7 @@ def _tell(done: revival.Progress) -> None:
     told += [f"{done.known:,} waiting already"] if done.known else []
     told += [f"{done.absent:,} gone meanwhile"] if done.absent else []
     told += [f"{done.unprovable:,} unprovable left alone"] if done.unprovable else []
+    told += [f"{done.unusable:,} without the payload that came"] if done.unusable else []
     click.echo(", ".join(told))
     if done.stopped:
         display.fail(

@@ -73,6 +73,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
         except jobs.PayloadError:
             return self.payload
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether its payload may be what was accepted: not lost, nor known to be other bytes."""
+        if self.reason == "payload_changed":
+            return keys.is_job_of(self.job, self.organization, self.body)
+        return self.payload != b""
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:

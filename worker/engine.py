@@ -162,7 +162,8 @@ class Worker(arq.Worker):
         self.loop.call_later(drain + _CLOSING, self._wait_no_longer, context=self._own)
 
     def _give_back_waiting(self) -> None:
-        """Other workers may have the memory at once that these wait for."""
+        """Other workers may have the memory at once that these wait for, or would."""
+        self._context.pipeline.memory.is_closed = True
         for running in list(self._running.values()):
             if isinstance(running, Work) and running.share is not None and running.share.waits:
                 running.cancel()
@@ -451,7 +452,7 @@ class Worker(arq.Worker):
 
     async def _call(self, claim: Claim, record: dict[str, Any]) -> None:
         name = record["f"]
-        if name not in self.functions:
+        if not self._may_call(claim.job, record):
             name, record = jobs.UNDECODABLE, {**record, "a": (), "k": {}}
         if name not in OURS:
             self._foreign[claim.job] = claim
@@ -465,6 +466,17 @@ class Worker(arq.Worker):
             await self.on_job_end(ctx)
         if self.after_job_end:
             await self.after_job_end(ctx)
+
+    def _may_call(self, job: str, record: dict[str, Any]) -> bool:
+        """Whether the record is a call that may be run under this job's id.
+
+        Under an id of ours an ingress puts nothing but deliveries, so whatever else stands there
+        must not end without a word. No function of ours takes arguments by name.
+        """
+        name = record["f"]
+        if name == jobs.FUNCTION:
+            return not record["k"]
+        return name in self.functions and name not in OURS and not keys.bears_digest(job)
 
     # arq's own way, for functions that are not ours
 

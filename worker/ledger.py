@@ -46,18 +46,17 @@ class Ledger:
         self._pulse = pulse
         self._patience = patience
         self._log = log
-        # A name begins with its organization, near enough for taking turns.
         self._marks: GroupCommit[MarkRequest, Marked] = GroupCommit(
             self._persistently("mark", transitions.mark),
             weigh=lambda request: len(request.event_id),
-            flow=lambda request: request.claim.job.partition(":")[0],
+            flow=_flow,
             most_items=_BATCH,
             lanes=LANES,
         )
         self._settlements: GroupCommit[Settlement, Settled] = GroupCommit(
             self._persistently("settle", transitions.settle),
             weigh=_size,
-            flow=lambda settlement: settlement.claim.job.partition(":")[0],
+            flow=_flow,
             most_items=_BATCH,
             lanes=LANES,
         )
@@ -120,6 +119,11 @@ class Ledger:
                     return answers
 
         return sent
+
+
+def _flow(item: MarkRequest | Settlement) -> str:
+    """A job's name begins with its organization, near enough for taking turns."""
+    return item.claim.job.partition(":")[0]
 
 
 def _size(settlement: Settlement) -> int:

@@ -90,6 +90,8 @@ class MemoryBudget:
         self.most_uncounted = size // 4 // (slots * _MOST_PER_BYTE)
         self._least_large = size // _LARGE
         self._small, self._large = _Lane(size // 4), _Lane(size // 2)
+        self.is_closed = False
+        """Whether nobody should begin to wait any more: the worker stops."""
 
     def share(self, flow: str, size: int) -> Share:
         """A share of so many bytes, to be taken."""

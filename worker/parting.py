@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from worker.outcomes import Later, Outcome, Released
+from worker.outcomes import Dead, Later, Outcome, Released
 from worker.pipeline import Pipeline
 from worker.transitions import Settled, Settlement, Transitions
 from worker.work import Work
@@ -61,14 +61,22 @@ class Parting:
 
     def _end(self, work: Work, blocking: Work | None, seconds: float) -> tuple[Outcome, Settlement]:
         settling = work.settling
-        if (
-            settling is not None
-        ):  # it has ended; only its commit is still to be sent, or its reply read
+        goes_on = work is blocking and self._goes_on(work)
+        if settling is not None and not goes_on:
+            # It has ended; only its commit is still to be sent, or its reply read.
             return settling.outcome, settling.settlement
         outcome: Outcome
         if work is blocking:
-            outcome = Later(f"blocked the worker for {seconds:.0f} s", failed=True, blocked=True)
+            said = "didn't end when it was cancelled, and " if goes_on else ""
+            said += f"blocked the worker for {seconds:.1f} s"
+            outcome = Later(said, failed=True, blocked=True)
         else:
             outcome = Released(in_doubt=blocking is None and work.attempt is not None)
         outcome = self.pipeline.settlements.final(work, outcome)
         return outcome, self.pipeline.settlements.of(work, outcome)
+
+    def _goes_on(self, work: Work) -> bool:
+        """Whether its attempt is to be settled as failed since it doesn't end."""
+        settling = work.settling
+        is_failed = settling is not None and isinstance(settling.outcome, Later | Dead)
+        return is_failed and self.pipeline.attempts.is_stuck(work)

@@ -40,6 +40,8 @@ _OVERDUE: Final = Settled.OVERDUE
 _ANOTHER_ROUND: Final = (Settled.AGAIN, Settled.CONFLICT)
 _FREE: Final = (Mark.FRESH, Mark.OWN, Mark.TAKEN_OVER, Mark.UNPROVABLE)
 _TAKEN: Final = (Mark.DUPLICATE, Mark.CONFLICTING)
+_HELD: Final = (Mark.HELD, Mark.HELD_CONFLICTING)
+_OTHER_BYTES: Final = (Mark.CONFLICTING, Mark.HELD_CONFLICTING)
 
 ReadState: TypeAlias = Callable[[str, str], Awaitable[bytes | None]]
 """Reads an organization's raw value by its key; to be awaited."""
@@ -149,8 +151,6 @@ class Path:
             return Released(in_doubt=work.in_doubt)
         if not work.has_payload:
             return Dead("payload_lost", "the payload of an accepted event is gone from Redis")
-        if work.is_newer:
-            return Waiting("newer_record", "a newer version wrote the payload", patience=None)
         return None
 
     def _open(self, work: Work) -> Opened | Outcome:
@@ -164,6 +164,8 @@ class Path:
         unfit = self._unfit(work, delivery)
         if unfit is not None:
             return unfit
+        if work.is_newer:
+            return Waiting("newer_record", "a newer version wrote the payload", patience=None)
         envelope = judgement.decode(delivery.body)
         if type(envelope) is Dead:
             return envelope
@@ -195,11 +197,11 @@ class Path:
         if work.is_cancelled:
             return Released(in_doubt=work.in_doubt)
         if marked.mark not in _FREE:
-            if marked.mark is Mark.CONFLICTING:
+            if marked.mark in _OTHER_BYTES:
                 self.report.conflicting(work.claim, opened.envelope)
             if marked.mark in _TAKEN:
                 return Duplicate()
-            if marked.mark is Mark.HELD:
+            if marked.mark in _HELD:
                 return Held()
             if marked.mark is Mark.LOST:
                 return Released(in_doubt=work.in_doubt)  # and is told so once more

@@ -207,6 +207,8 @@ class Pipeline:
         elif type(asked) is Room:
             share = work.share = self.memory.share(keys.organization_of(work.claim.job), asked.size)
             share.take(tell)
+            if share.waits and self.memory.is_closed:
+                work.cancel()  # others may have what it would wait for
 
     def _settled(self, work: Work, answer: Settled | Exception) -> None:
         asked, work.settling = work.settling, None

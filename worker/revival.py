@@ -34,6 +34,7 @@ class Progress:
         known: waiting already, by a redelivery or a replay; they pass as replays.
         absent: gone since they were listed.
         unprovable: skipped, since only ``force`` runs them.
+        unusable: skipped, since their payload was lost or changed.
         died_again: of those queued, as far as is known.
         stopped: whether it stopped by itself, since replays kept dying.
     """
@@ -42,13 +43,14 @@ class Progress:
     known: int = 0
     absent: int = 0
     unprovable: int = 0
+    unusable: int = 0
     died_again: int = 0
     stopped: bool = False
 
     @property
     def seen(self) -> int:
         """How many dead letters have been looked at."""
-        return self.queued + self.known + self.absent + self.unprovable
+        return self.queued + self.known + self.absent + self.unprovable + self.unusable
 
 
 @dataclass(slots=True)
@@ -122,6 +124,9 @@ class Replay:
         """Replay one; whether it counts for the rate."""
         if letter.reason == "unprovable" and not self.force:
             self.progress.unprovable += 1
+            return False
+        if not letter.is_usable:
+            self.progress.unusable += 1
             return False
         answer = await replay_one(self.redis, letter.job)
         setattr(self.progress, answer, getattr(self.progress, answer) + 1)

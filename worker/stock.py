@@ -57,8 +57,10 @@ async def handle_event(ctx: dict[str, Any], *arguments: Any) -> None:
     """
     try:
         delivery = job.from_arguments(arguments)
-    except job.PayloadError as exc:
-        await _run(ctx, None, is_newer=isinstance(exc, job.NewerPayloadError))
+    except job.NewerPayloadError as exc:
+        await _run(ctx, exc.delivery, is_newer=True)
+    except job.PayloadError:
+        await _run(ctx, None)
     else:
         await _run(ctx, delivery)
 

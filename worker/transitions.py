@@ -107,6 +107,7 @@ class Mark(enum.Enum):
     TAKEN_OVER = "taken-over"
     REVIVED = "revived"
     HELD = "held"
+    HELD_CONFLICTING = "held-conflicting"
     DUPLICATE = "duplicate"
     CONFLICTING = "conflicting"
     LOST = "lost"

@@ -4,8 +4,9 @@
 --   organization may hold (0: no limit), and that any may hold while Redis is nearly full (or '');
 --   how many organizations have a limit of bytes of their own, and for each: organization, bytes
 --   (0: no limit); then for each delivery: job, payload, received-at (ms), cost (1 / weight).
--- Result: a list of 'new', 'known', 'backlog_full', 'organization_backlog_full',
+-- Result: a list of 'new', 'known', 'name_taken', 'backlog_full', 'organization_backlog_full',
 --   'organization_bytes_full'.
+--   'name_taken': a payload that nobody has accepted stands under the delivery's name.
 -- Transition: nothing → queued. A known job stays where it is.
 
 local limit, organization_limit = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -74,6 +75,15 @@ local function look_for_absent()
   end
 end
 
+-- A payload that nobody has accepted may be other bytes than these, and who may not read it can't
+-- tell. So a worker gets it, which handles the same bytes, and buries others. Until then it stays
+-- unaccepted, and nothing is promised of the delivery.
+local function let_a_worker_judge(job)
+  if not has_place(job) then places[job] = number(now_ms()) end
+  count('name_taken')
+  return 'name_taken'
+end
+
 -- The same as `put_in_line`, for a job of which nothing is known.
 local function put_new_in_line(job, payload, received_at, next_place)
   local organization = organization_of(job)
@@ -99,8 +109,12 @@ local function accept(job, payload, received_at, cost)
   local organization, is_absent = organization_of(job), absent[job]
   if not is_absent then
     write_new()
+    local is_there = redis.call('EXISTS', key.job .. job) == 1
+    if is_there and not redis.call('ZSCORE', key.accepted, job) then
+      return let_a_worker_judge(job)
+    end
     -- A payload without its place (an operator deleted one of the two) would never run.
-    if redis.call('EXISTS', key.job .. job) == 1 and has_place(job) then
+    if is_there and has_place(job) then
       -- A write: WAIT and WAITAOF after a script that wrote nothing answer at once.
       count('known')
       return 'known'

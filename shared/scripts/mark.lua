@@ -10,6 +10,7 @@
 --   'taken-over'   it was pending by a job whose payload is gone; what was left of that one goes
 --   'revived'      it was dead: the record goes, the attempts start anew
 --   'held'         it is dead and stays so: redeliveries have revived it too often, or just now
+--   'held-conflicting'  the same, and it has died as another job, so with other bytes
 --   'duplicate'    the event is done, or pending elsewhere
 --   'conflicting'  the same, and that other job has other bytes
 --   'lost'         somebody else holds the job
@@ -53,7 +54,7 @@ local function mark(claim, event_id, provable_until)
   local state, holder = string.match(raw, '^(%a+):(.*)$')
   if state == 'done' then return duplicate(claim, holder) end
   if state == 'dead' then
-    if must_hold(claim, raw) then return 'held' end
+    if must_hold(claim, raw) then return holder == claim.job and 'held' or 'held-conflicting' end
     remove_record(claim.organization, holder)
     claim.attempts = 0
     take_mark(name, claim.job)

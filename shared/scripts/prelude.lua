@@ -449,9 +449,19 @@ local function put_in_line(job, payload, received_at, next_place)
   return false
 end
 
--- A job that arq's own enqueue_job made counts, and stays, like ours from its first claim on.
+-- Whether the name is one that ours give to a job: an organization, and a body's digest.
+local function is_ours(job)
+  local name = '^[^:]+:' .. string.rep('[%da-f]', 32) .. '$'
+  return organization_of(job) ~= '?' and string.match(job, name) ~= nil
+end
+
+-- A job that arq's own enqueue_job made counts, and stays, like ours from its first claim on. One
+-- that has expired before was never accepted by anybody; nor was what stands under a name of ours
+-- without having been accepted, which its digest has yet to prove. But of ours no loss is passed over.
 local function adopt_foreign(job, now)
-  redis.call('PERSIST', key.job .. job)
+  local payload = key.job .. job
+  local is_there = redis.call('PERSIST', payload) == 1 or redis.call('EXISTS', payload) == 1
+  if is_there == is_ours(job) then return end
   if redis.call('ZADD', key.accepted, 'NX', now, job) == 1 then
     add(waiting, organization_of(job), 1)
     hold(organization_of(job), 'waiting', cost_of_payload(length_of('STRLEN', key.job .. job)))
@@ -506,6 +516,11 @@ local function revivals_name(claim)
   return key.revivals .. claim.organization .. ':' .. claim.event_id
 end
 
+-- Whether a job of ours dies of this since somebody's hand has harmed its payload.
+local function is_harmed(reason)
+  return reason == 'payload_lost' or reason == 'payload_changed' or reason == 'undecodable'
+end
+
 local function is_by_hand(job)
   return redis.call('HEXISTS', key.dead_letter .. job, 'by_hand') == 1
 end
@@ -519,7 +534,7 @@ local function standing_letter(claim, mark)
   local record = key.dead_letter .. job
   local reason = redis.call('HGET', record, 'reason')
   -- What the redelivery brings may be the only good bytes that there are.
-  if not reason or reason == 'payload_lost' or reason == 'payload_changed' then return nil end
+  if not reason or is_harmed(reason) then return nil end
   return record
 end
 

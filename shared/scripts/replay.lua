@@ -15,6 +15,8 @@ if not payload or payload == '' then return finish('absent') end
 redis.call('HSET', record, 'by_hand', '1')
 if redis.call('EXISTS', key.job .. job) == 1 and has_place(job) then return finish('known') end
 
+-- Whatever else stands under its name: nobody has put it in line.
+redis.call('SET', key.job .. job, payload)
 put_in_line(job, payload, received_at, retry_time)
 count('replayed')
 wake_one()

@@ -246,7 +246,9 @@ local function is_redelivered(claim)
 end
 
 local function handler_failed(claim, breaker)
-  if not breaker or is_redelivered(claim) then return end -- the trial ends with the token
+  -- Where it is the one that is tried, another is once its token goes: with a retry at once, or in
+  -- order, where it keeps the slot meanwhile, when that is due.
+  if not breaker or is_redelivered(claim) then return end
   local most_in_a_row, most_share, sample, cool_off = unpack(breaker)
   local profile = profile_of(claim.organization)
   if is_tried(claim) then return open_breaker(claim.organization, cool_off) end
@@ -325,17 +327,24 @@ local function receipt_of(claim, received_at)
   return redis.call('ZSCORE', key.accepted, claim.job) or '0'
 end
 
+-- What of ours was harmed doesn't take the place of what an earlier death has kept of it.
+local function keeps_payload(claim, reason, record)
+  if no_records or not is_harmed(reason) or not is_ours(claim.job) then return false end
+  return redis.call('HSTRLEN', record, 'payload') > 0
+end
+
 local function write_record(claim, details)
   local now = now_ms()
   local record = key.dead_letter .. claim.job
   local before = redis.call('EXISTS', record) * cost_of_record(bytes_of_record(record))
   if not no_records then redis.call('HDEL', record, 'by_hand', 'held', 'held_at') end
-  redis.call('HSET', record,
-    'organization', claim.organization, 'endpoint', details[4], 'event_id', claim.event_id,
-    'type', details[3], 'reason', details[1], 'error', details[2],
-    'attempts', claim.attempts, 'claims', claims_of(claim),
-    'received_at', receipt_of(claim, details[5]), 'died_at', number(now),
-    'payload', payload_of(claim))
+  if not keeps_payload(claim, details[1], record) then
+    redis.call('HSET', record, 'endpoint', details[4], 'type', details[3],
+      'received_at', receipt_of(claim, details[5]), 'payload', payload_of(claim))
+  end
+  redis.call('HSET', record, 'organization', claim.organization, 'event_id', claim.event_id,
+    'reason', details[1], 'error', details[2],
+    'attempts', claim.attempts, 'claims', claims_of(claim), 'died_at', number(now))
   if redis.call('ZADD', key.dead .. claim.organization, number(now), claim.job) == 1 then
     add(buried, claim.organization, 1)
   end

@@ -1,10 +1,7 @@
 """Facts about a deploy in which programs of an earlier version run beside these."""
 
 import asyncio
-import io
-import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Final
 
@@ -15,15 +12,13 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared import job as jobs
 from shared import keys
+from tests.acceptance.earlier import unpack
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import ROOT, Ended, environment, run_command, until
 from tests.acceptance.worker_process import running
 from tests.integration.jobs import NOTHING, account, counters, nothing_is_left
 from tests.integration.workplace import body
 from worker import Handlers
-
-EARLIER: Final = "f5d2509e6dec3e059761132b5ae8af930b84c51d"
-"""The version that runs beside this one. Whatever is stored in Redis has to be read by both."""
 
 NUMBER: Final = 60
 
@@ -35,14 +30,7 @@ without_status_changes.ignore("order.updated")
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Unpack the source of the earlier version."""
     folder = tmp_path_factory.mktemp("earlier")
-    archive = subprocess.run(
-        ["git", "archive", EARLIER, "shared", "ingress", "worker", "tests"],  # noqa: S607  any git
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as members:
-        members.extractall(folder, filter="data")
+    unpack(folder)
     return folder
 
 

@@ -14,14 +14,21 @@ import pytest
 import redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from tests.acceptance import earlier
 from tests.acceptance.process import ROOT
 from tests.deploy.deployed_redis import REDIS, password
 
 _HOST: Final = "redis://127.0.0.1:"
 _rules: Final = [line.split() for line in (REDIS / "users.acl").read_text().splitlines()]
 _as_user: Final[list[str]] = []
-_EARLIER: Final = ("earlier-ingress", "(-@all %W~arq:job:* +set +mset +exists)")
-"""Who an ingress of an earlier version is, and what it may beside, as CHANGELOG.md has it."""
+_EARLIER: Final = "earlier-"
+"""Before the name of a user whose program is of the earlier version."""
+
+
+def _both(user: str, rules: list[str]) -> list[str]:
+    """The rights of this version and of the earlier one, as CHANGELOG.md has them put together."""
+    root, bracket, selector = earlier.users()[user].partition("(")
+    return [*rules, f"({root.strip()})", *([bracket + selector] if bracket else [])]
 
 
 def _let_users_in(server: EmbeddedRedis) -> None:
@@ -29,23 +36,20 @@ def _let_users_in(server: EmbeddedRedis) -> None:
     with redis.Redis(port=server.port) as admin, suppress(redis.AuthenticationError):
         for _, user, *rules in _rules:
             if user != "default":
-                admin.execute_command("ACL", "SETUSER", user, *rules, f">{password(user)}")
-            if user == "ingress":
-                earlier, more = _EARLIER
-                admin.execute_command(
-                    "ACL", "SETUSER", earlier, *rules, more, f">{password(earlier)}"
-                )
+                for name, given in ((user, rules), (_EARLIER + user, _both(user, rules))):
+                    admin.execute_command("ACL", "SETUSER", name, *given, f">{password(name)}")
 
 
 def _user_of(words: tuple[Any, ...], folder: object) -> str | None:
     """Who a command line is: the ingress, a worker, or an operator with one of its commands."""
+    version = "" if folder in {None, ROOT} else _EARLIER
     match words:
         case (_, "-m", "ingress", *_):
-            return "ingress" if folder in {None, ROOT} else _EARLIER[0]
+            return f"{version}ingress"
         case (_, "-m", "worker"):
-            return "worker"
+            return f"{version}worker"
         case (_, "-m", "worker", *_):
-            return "operator"
+            return f"{version}operator"
     return None
 
 

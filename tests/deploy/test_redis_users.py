@@ -141,6 +141,9 @@ async def test_the_ingress_may_enqueue_whatever_the_jobs_state_is(server: Deploy
         assert await queue.enqueue([one, other]) == [new, new]
         assert await admin.zrange(keys.QUEUE, 0, -1) == [jobs[0].encode()]
         assert await admin.exists(keys.payload(jobs[1]))
+        await admin.zrem(keys.ACCEPTED, *jobs)
+        refusals = await queue.enqueue([one, other])
+        assert [str(each).partition(":")[0] for each in refusals] == ["name_taken"] * 2
 
 
 async def refused(redis: Redis, *command: str) -> bool:

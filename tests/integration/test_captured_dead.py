@@ -86,6 +86,18 @@ async def test_one_that_is_held_runs_nothing_and_is_told(redis: Redis, besieged:
     assert not counted.keys() & {"handled", "duplicate"}
 
 
+async def test_one_that_is_held_and_has_other_bytes_is_told_as_conflicting(
+    redis: Redis, besieged: Besieged
+) -> None:
+    for _ in range(2):
+        assert await besieged.send() is Settled.DEAD
+    before, lines = counted_as("conflicting"), len(besieged.place.lines.events())
+    assert await besieged.place.handle(CAPTURED + b" ") is Settled.HELD
+    assert counted_as("conflicting") == before + 1
+    assert besieged.place.lines.events()[lines:] == ["event_conflicting", "event_held"]
+    assert (await record_of(redis, JOB))["held"] == "1"
+
+
 async def test_replayed_by_hand_before_it_has_left_it_runs(
     redis: Redis, besieged: Besieged, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -400,7 +400,7 @@ async def test_what_is_due_while_paused_is_parked_and_keeps_its_place(
 # What arq has made
 
 
-async def made_by_arq(redis: Redis) -> str:
+async def made_by_arq(redis: Redis, name: str = "org_a:made-by-arq") -> str:
     """A job that a stock producer enqueued, with the expiry that arq gives it."""
     producer = ArqRedis(
         connection_pool=redis.connection_pool,
@@ -408,7 +408,7 @@ async def made_by_arq(redis: Redis) -> str:
         job_deserializer=jobs.deserialize,
         default_queue_name=keys.QUEUE,
     )
-    job = await producer.enqueue_job("handle_event", _job_id="org_a:made-by-arq")
+    job = await producer.enqueue_job("handle_event", _job_id=name)
     assert job is not None
     assert await redis.pttl(keys.payload(job.job_id)) > 0
     return job.job_id
@@ -429,6 +429,17 @@ async def test_a_job_that_arq_made_counts_and_stays_like_ours(
     assert await redis.pttl(keys.payload(job)) == -1
     found = await account(redis)
     assert (found.accepted, found.waiting) == ({job}, {"org_a": 1})
+
+
+@pytest.mark.parametrize("job", ["org_a:made-by-arq", "cron:tick:1700000000000"])
+async def test_a_job_that_arq_made_and_let_expire_was_never_accepted(
+    redis: Redis, hand: Hand, job: str
+) -> None:
+    assert await made_by_arq(redis, job) == job
+    await redis.pexpire(keys.payload(job), 0)
+    assert await hand.claim() == []
+    assert (await counters(redis))["dropped"] == 1
+    assert await account(redis) == NOTHING
 
 
 async def test_who_adopts_a_job_that_was_parked_meanwhile_has_its_only_place(

@@ -29,6 +29,7 @@ from worker.dead_letters import REASONS, Filter
 from worker.transitions import Settled
 
 HOUR = 3_600_000
+CREATED = now()
 Answer = TypeVar("Answer")
 
 
@@ -419,6 +420,31 @@ def test_the_unprovable_are_replayed_by_force_only(desk: Desk) -> None:
     assert "unprovable," not in forced.stdout
     assert desk.handle_all() == [Settled.DONE]
     assert desk.listed() == []
+
+
+async def _harm(redis: Redis) -> None:
+    """Let three dead letters be of events whose payload was harmed, one of which kept its own."""
+    lost, changed, kept = (
+        keys.job_id("org_a", body(f"evt_{n}", created_at=CREATED)) for n in range(3)
+    )
+    other = jobs.encode(jobs.Delivery("acme", "org_a", 1, {}, b"{}"))
+    harms: list[tuple[str, dict[str, str | bytes]]] = [
+        (lost, {"reason": "payload_lost", "payload": ""}),
+        (changed, {"reason": "payload_changed", "payload": other}),
+        (kept, {"reason": "payload_changed"}),
+    ]
+    for job, fields in harms:
+        await redis.hset(keys.dead_letter(job), mapping=fields)
+
+
+def test_what_was_lost_or_changed_is_not_replayed_and_said(desk: Desk) -> None:
+    desk.bury(*(f"evt_{n}" for n in range(4)), created_at=CREATED)
+    desk.do(_harm)
+    result = desk.run("replay", "--all", "--yes")
+    assert "2 of them without the payload that came, left alone\n" in result.stdout
+    assert result.stdout.endswith("2 replayed, 2 without the payload that came\n")
+    assert desk.handle_all() == [Settled.DONE] * 2
+    assert sorted(desk.listed()) == ["evt_0", "evt_1"]
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "fast"])

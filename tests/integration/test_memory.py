@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from time import thread_time
 from typing import Any, Final
@@ -17,8 +17,9 @@ from tests.integration.jobs import NOTHING, account, counters, mark_of, record_o
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization
 from worker.engine import Worker
+from worker.ledger import Ledger
 from worker.memory import MemoryBudget, estimate
-from worker.transitions import Settled
+from worker.transitions import MarkRequest, Settled
 
 MIB: Final = 1024 * 1024
 ITEMS: Final = [{"a": 1}] * 400
@@ -114,6 +115,36 @@ async def test_who_waits_is_given_back_when_the_worker_stops(redis: Redis, crowd
         crowd.go.set()
         await ends(redis, handled=1)
     assert (await mark_of(redis, "evt_1")) == f"done:{first}"
+    claim = (await redis.hget(keys.CLAIMS, second) or b"").decode()
+    assert claim.startswith(":0:0:")  # neither an attempt nor a claim
+
+
+async def test_who_would_begin_to_wait_once_the_worker_stops_is_given_back_at_once(
+    redis: Redis, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, go_on = workplace(redis, crowd.handlers, 64 * 1024), asyncio.Event()
+    mark = place.transitions.mark
+
+    async def hang(requests: Sequence[MarkRequest]) -> Any:
+        if crowd.now:
+            await go_on.wait()
+        return await mark(requests)
+
+    monkeypatch.setattr(place.transitions, "mark", hang)
+    ledger = Ledger(place.transitions, patience=1, log=place.lines.log)
+    place.pipeline = replace(place.pipeline, ledger=ledger)
+    await place.accept(large("evt_1"))
+    async with working(place) as worker:
+        await until(lambda: crowd.now == {"evt_1"})
+        (second,) = await place.accept(large("evt_2"))
+        await until(lambda: len(worker.held()) == 2)
+        worker.stop()
+        go_on.set()
+        await ends(redis, released=1)  # while the first one still runs
+        assert crowd.now == {"evt_1"}
+        assert (await account(redis)).queued == {second}
+        crowd.go.set()
+        await ends(redis, handled=1)
     claim = (await redis.hget(keys.CLAIMS, second) or b"").decode()
     assert claim.startswith(":0:0:")  # neither an attempt nor a claim
 

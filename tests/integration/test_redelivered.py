@@ -52,7 +52,7 @@ async def holding(hand: Hand, delivery: Delivery = J) -> tuple[str, Claim]:
     job = await buried(hand)
     await revive(hand)
     claim = await redelivered(hand, delivery)
-    assert await hand.mark(claim) is Mark.HELD
+    assert await hand.mark(claim) is (Mark.HELD if delivery is J else Mark.HELD_CONFLICTING)
     return job, claim
 
 
@@ -79,7 +79,7 @@ async def test_each_that_is_held_is_counted_until_one_revives_it(redis: Redis, h
     job, claim = await holding(hand)
     assert await hand.hold(claim) is Settled.HELD
     other = await redelivered(hand, K)
-    assert await hand.mark(other) is Mark.HELD
+    assert await hand.mark(other) is Mark.HELD_CONFLICTING
     assert await hand.hold(other) is Settled.HELD
     assert (await record_of(redis, job))["held"] == "2"
     await hand.wait_a_minute()
@@ -169,7 +169,7 @@ async def test_a_replay_of_another_letter_of_that_event_is_not_held(
     other = await buried(hand, K)
     await revive(hand, K)
     again = await redelivered(hand)
-    assert await hand.mark(again) is Mark.HELD
+    assert await hand.mark(again) is Mark.HELD_CONFLICTING
     assert await hand.hold(again) is Settled.HELD
     assert await dead_letters(redis) == {job, other}
     assert await hand.replay(job) == "queued"

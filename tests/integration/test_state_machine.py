@@ -204,7 +204,7 @@ SCENARIOS: dict[tuple[str, str, str], Script] = {
     ("absent", "queued", "enqueue"): (nothing, Scene.deliver),
     ("absent", "deferred", "restore"): (
         without_place,
-        lambda scene: restoration.restore(scene.redis, lease=30),
+        lambda scene: anext(restoration.restore(scene.redis, lease=30)),
     ),
     ("done", "queued", "enqueue"): (handle, Scene.deliver),
     ("dead", "queued", "enqueue"): (Scene.bury, Scene.deliver),

@@ -48,7 +48,12 @@ WEIGHT = 4.0
 ORGANIZATIONS = ("org_a", "org_b", IN_ORDER)
 VERBS = ("done", "retry", "block", "dead", "duplicate", "hold", "release", "abandon")
 """Those of the script; to block is to retry, too."""
-LEAVES_BY = {Mark.DUPLICATE: "duplicate", Mark.CONFLICTING: "duplicate", Mark.HELD: "hold"}
+HOLDS = (Mark.HELD, Mark.HELD_CONFLICTING)
+LEAVES_BY = {
+    Mark.DUPLICATE: "duplicate",
+    Mark.CONFLICTING: "duplicate",
+    **dict.fromkeys(HOLDS, "hold"),
+}
 BREAKER = Breaker(failures=3, cool_off=LATER)
 FAR = 2**62
 
@@ -283,7 +288,7 @@ class Machine(RuleBasedStateMachine):
         assert isinstance(answer, Marked)
         assert (answer.mark is Mark.LOST) is not held
         self.unless_held(held)
-        if answer.mark is Mark.HELD:
+        if answer.mark in HOLDS:
             self.is_one_too_many(claim.job)
         return answer.mark
 

@@ -179,6 +179,63 @@ async def test_one_that_is_stuck_and_blocks_is_settled_for_the_loop_which_may_ne
         waiting.set()
 
 
+async def test_one_that_is_stuck_and_has_blocked_is_buried_as_blocked_the_second_time(
+    redis: Redis,
+) -> None:
+    """Its attempt is settled before it ends the worker, as each further one would."""
+    turn = 1
+
+    async def act(_event: Event[Any], _: Organization) -> None:
+        mine = turn
+        while mine == turn:
+            with contextlib.suppress(asyncio.CancelledError):
+                time.sleep(0.3)  # noqa: ASYNC251  that is the misdeed
+                await asyncio.sleep(0)
+
+    place = place_with(redis, act, handler_timeout=0.7, stuck_after=0.3, max_attempts=12)
+    (job,) = await place.accept(body("evt_1"))
+    for number in (1, 2):
+        worker = place.worker()
+        pulse_of(worker)
+        async with working(worker):
+            try:
+                await left(place, number)
+            finally:
+                turn += 1
+    assert place.left == [Exit.STUCK] * 2
+    record = await record_of(redis, job)
+    assert (record["reason"], record["attempts"]) == ("blocked", "2")
+    assert await account(redis) == NOTHING
+
+
+async def test_one_that_blocks_only_once_it_is_stuck_is_charged_if_nothing_is_settled_yet(
+    redis: Redis,
+) -> None:
+    goes_on = True
+
+    async def act(_event: Event[Any], _: Organization) -> None:
+        while goes_on:
+            with contextlib.suppress(asyncio.CancelledError):
+                if place.lines.of("handler_stuck"):
+                    time.sleep(0.3)  # noqa: ASYNC251  that is the misdeed
+                await asyncio.sleep(0)
+
+    place = place_with(redis, act, handler_timeout=0.3, stuck_after=0.3)
+    worker = place.worker()
+    pulse_of(worker)
+    async with working(worker):
+        place.pipeline.ledger.post_settlement = lambda *_: None  # type: ignore[method-assign]  # never
+        (job,) = await place.accept(body("evt_stuck"))
+        try:
+            await left(place)
+        finally:
+            goes_on = False
+    assert place.left == [Exit.STUCK]
+    raw = await redis.hget(keys.CLAIMS, job)
+    assert raw is not None
+    assert raw.decode().split(":")[1:3] == ["1", "2"]  # a failed attempt, and a suspect
+
+
 async def test_one_that_is_stuck_is_not_blamed_for_a_neighbour_that_blocks(redis: Redis) -> None:
     goes_on = True
 

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared import keys
 from tests.acceptance.hostile.account import CULPRIT, NEIGHBOUR, metrics
-from tests.acceptance.hostile.crew import BOUND, PATIENCE, SETTINGS, Crew
+from tests.acceptance.hostile.crew import PATIENCE, SETTINGS, Crew, ends_in_time
 from tests.acceptance.hostile.notes import FOLDER, notes
 from tests.acceptance.hostile.row import DRAINED, HALF_STUCK
 from tests.acceptance.hostile.table import SHARED
@@ -181,8 +181,8 @@ async def test_a_log_that_nobody_reads_stops_neither_the_work_nor_the_end(
         await accept(redis, CULPRIT, names("flood", 3), do="logs_without_end")
         await counted(redis, "handled", 1003)
         worker.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(BOUND):
-            assert await worker.wait() == DRAINED
+        assert await ends_in_time(worker)
+        assert worker.returncode == DRAINED
     finally:
         if worker.returncode is None:
             worker.kill()

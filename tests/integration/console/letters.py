@@ -24,7 +24,7 @@ async def bury(
     *,
     died_at: int = 1_700_000_000_000,
     step: float = 1.0,
-    payload: bytes = b"",
+    payload: bytes = b"a payload",
 ) -> list[str]:
     """Bury so many, each so many milliseconds after the one before; their jobs, oldest first."""
     await redis.execute_command("EVAL", _BURY, 0, organization, number, died_at, step, payload)

@@ -90,6 +90,16 @@ async def test_an_unprovable_one_is_replayed_only_when_that_is_said(
     assert await place.redis.exists(keys.payload(job))
 
 
+async def test_one_whose_payload_was_lost_is_not_replayed_and_said(
+    site: Site, place: Workplace
+) -> None:
+    job = await one_dead(place)
+    await place.redis.hset(keys.dead_letter(job), "payload", "")
+    answer = await site.confirm(f"{CONFIRM}?verb=replay&job={job}")
+    assert "the payload that came is gone" in answer.text
+    assert not await place.redis.exists(keys.payload(job))
+
+
 async def test_the_chosen_ones_are_replayed(site: Site, place: Workplace) -> None:
     jobs = [await one_dead(place, f"evt_{number}") for number in range(3)]
     chosen = "&".join(f"job={job}" for job in jobs[:2])

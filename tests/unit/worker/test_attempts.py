@@ -185,6 +185,26 @@ async def test_a_handler_that_does_not_end_is_stuck_and_told_of_with_its_stack()
     assert stand.outcomes == [outcome]
 
 
+async def test_one_that_is_stuck_and_is_known_to_have_blocked_is_charged_for_that() -> None:
+    stand, go_on = Stand(0.05, grace=0.1), [True]
+
+    async def swallows() -> None:
+        while go_on:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    stand.start(swallows)
+    blocking = stand.start(swallows)
+    stand.attempts.excuse(0.01, but=blocking)
+    await stand.ended(2)
+    go_on.clear()
+    tasks = [attempt.task for attempt in stand.attempts.stuck if attempt.task is not None]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert [isinstance(each, Later) and each.blocked for each in stand.outcomes] == [True, False]
+
+
 async def test_what_the_worker_gives_back_is_released_though_it_does_not_end() -> None:
     stand, go_on, started = Stand(grace=0.1), [True], asyncio.Event()
 

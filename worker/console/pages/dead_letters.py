@@ -131,6 +131,8 @@ async def _one(request: web.Request, verb: Verb, job: str, *, force: bool) -> we
         outcome = "discarded" if is_done else "absent"
     elif letter.reason == "unprovable" and not force:
         outcome = "unprovable"
+    elif not letter.is_usable:
+        outcome = "unusable"
     else:
         outcome = await revival.replay_one(console.redis, job)
     tell(request, verb, job=job, outcome=outcome, force=force)
