@@ -43,6 +43,13 @@ async def settled(redis: Redis, number: int) -> None:
             await asyncio.sleep(0.01)
 
 
+async def holds(worker: Any, number: int) -> None:
+    """Wait until the worker has so many events."""
+    async with asyncio.timeout(20):
+        while len(worker._running) < number:
+            await asyncio.sleep(0.01)
+
+
 def pulse_of(worker: Any) -> Pulse:
     found: Pulse = worker._pulse
     found.limit = 0.1
@@ -85,8 +92,7 @@ async def test_beyond_the_limit_the_blocking_event_is_charged_and_the_others_go_
     pulse_of(worker)
     waits = await place.accept(*(body(f"evt_wait_{n}") for n in range(3)))
     async with working(worker):
-        while len(worker._running) < 3:
-            await asyncio.sleep(0.01)
+        await holds(worker, 3)
         (job,) = await place.accept(body("evt_block"))
         await left(place)
         assert place.left == [Exit.BLOCKED]
@@ -162,8 +168,7 @@ async def test_one_that_is_stuck_and_blocks_is_settled_for_the_loop_which_may_ne
     pulse_of(worker)
     (waits,) = await place.accept(body("evt_wait"))
     async with working(worker):
-        while not worker._running:
-            await asyncio.sleep(0.01)
+        await holds(worker, 1)
         place.pipeline.ledger.post_settlement = lambda *_: None  # type: ignore[method-assign]  # never
         (job,) = await place.accept(body("evt_stuck"))
         try:
