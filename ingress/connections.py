@@ -10,8 +10,10 @@ from aiohttp.http import RawRequestMessage
 
 from ingress.answers import TOO_MANY_CONNECTIONS, Refusal
 from ingress.bytes_in_flight import BytesInFlight
-from ingress.connection import Connection, Misfits
+from ingress.connection import Connection
+from ingress.ending_connection import EndingConnection
 from ingress.open_connections import OpenConnections
+from ingress.port import Misfits
 from ingress.settings import Limits
 
 LINGERING: Final = 32
@@ -46,7 +48,7 @@ class Connections(web.Server):
         """Whether each answer ends its connection, unless another request is behind it."""
         self.is_stopped = False
         """Whether a connection on which nothing comes is to end."""
-        self._lingering: set[Connection] = set()
+        self._lingering: set[EndingConnection] = set()
         self._all_closed: asyncio.Event | None = None
 
     def __call__(self) -> "Connection":
@@ -86,7 +88,7 @@ class Connections(web.Server):
             connection.force_close()
         await self.shutdown(CUT_SECONDS)
 
-    def linger(self, connection: "Connection") -> bool:
+    def linger(self, connection: EndingConnection) -> bool:
         """Whether a connection may stay until its client has read why it ends."""
         if connection in self.open:
             return True

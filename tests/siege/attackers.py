@@ -87,6 +87,7 @@ def _small(*fields: str, path: str = "/webhooks/acme") -> bytes:
 
 
 _CHUNKS: Final = _head("Transfer-Encoding: chunked", _FALSE) + b"1\r\nx\r\n" * MIB
+_MORE_HEAD: Final = b"".join(b"X-%d: %b\r\n" % (number, b"x" * 4000) for number in range(4))
 _LONG_HEAD: Final = _head(*(f"X-{number}: {'x' * 4000}" for number in range(7)))[:-2]
 
 ATTACKS: Final = {
@@ -106,6 +107,11 @@ ATTACKS: Final = {
     ),
     "tiny chunks": Attack("1 MiB in chunks of one byte", 64, _over_and_over(_CHUNKS)),
     "heads": Attack("heads of 28 KiB without an end", 4000, _then_nothing(_LONG_HEAD)),
+    "heads behind requests": Attack(
+        "one 404, and 44 KiB of a head behind it",
+        2050,
+        _then_nothing(_small(path="/") + _LONG_HEAD + _MORE_HEAD),
+    ),
     "trickling": Attack("a byte of a body every 100 ms", 1000, _trickling),
     "false signatures, 64": Attack(
         "small deliveries, falsely signed", 64, _over_and_over(_small(_FALSE))

@@ -129,7 +129,7 @@ async def test_a_request_behind_a_large_body_is_a_request_of_its_own(
 async def test_what_is_dropped_is_dropped_for_a_while_only(
     writer: RecordingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingress.connection.LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("ingress.ending_connection.LINGER_SECONDS", 0.05)
     async with public_port(writer) as place, Client.to(place.port) as client:
         await client.send(chunked_head() + WASTEFUL[: 2 * MOST])
         check_refusal(await client.reply(), 400, "chunk_overhead")
