@@ -52,7 +52,9 @@ class Listener:
         """
         self._sockets = open_sockets(self._settings.address)
         for sock in self._sockets:
-            self._acceptors.append(Acceptor(sock, self._connections, BACKLOG))
+            acceptor = Acceptor(sock, self._connections)
+            await acceptor.open(BACKLOG)
+            self._acceptors.append(acceptor)
         self.port = port_of(self._sockets)
         _log.info("ingress_listening", host=hosts_of(self._sockets), port=self.port)
 

@@ -2,6 +2,7 @@
 
 from typing import Any, Final, cast
 
+from aiohttp import StreamReader
 from aiohttp.http import RawRequestMessage
 
 from ingress.answers import CHUNK_OVERHEAD, HEADERS_TOO_LARGE, REQUEST_TIMEOUT
@@ -99,14 +100,23 @@ class SlicedConnection(EndingConnection):
             self._end_body(body, CHUNK_OVERHEAD)
 
     def _heads_are_complete(self, number: int, data: bytes) -> None:
+        message, body = self._messages[-1]
+        if number == 1 and self._timer is None and self._wire is None:
+            end = data.find(END) + len(END)
+            if end + body.total_bytes == len(data) and body.is_eof():
+                return  # it came whole and alone, as nearly always
+        self._see_behind(number, data, cast("RawRequestMessage", message), body)
+
+    def _see_behind(
+        self, number: int, data: bytes, message: RawRequestMessage, body: StreamReader
+    ) -> None:
+        """See to what is incomplete behind requests, or of the last of them."""
         wire, self._wire = self._wire, None
         end, self._head_end = self._head_end, b""
         self._head_bytes = 0
-        if self._timer is not None:
-            self._stop_timer()
-        message, body = self._messages[-1]
+        self._stop_timer()
         if not body.is_eof():  # as behind what can't be parsed
-            self._wire = BodyWire(cast("RawRequestMessage", message), body, data)
+            self._wire = BodyWire(message, body, data)
         elif not self._upgraded:
             requests = list(self._messages)[-number:]
             self._head_follows(self._behind(requests, data, end, wire), data)
