@@ -21,6 +21,10 @@ class Misfits(Protocol):
         """Note the refusal; the answer as bytes, which says that the connection closes."""
         ...
 
+    def refused_at_once(self, request: web.BaseRequest, body: bytes) -> bytes | None:
+        """Note the refusal of a request; the answer as bytes, None where it isn't refused."""
+        ...
+
     def failed(self, status: HTTPStatus, exc: BaseException | None) -> web.Response:
         """Note what aiohttp makes of a request or of an exception; the answer to it."""
         ...

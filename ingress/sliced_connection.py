@@ -79,7 +79,8 @@ class SlicedConnection(EndingConnection):
         """Parse bytes, and see to headers or a body that are incomplete after them."""
         requests, body = self._request_count, self._last_body
         was_whole = body.is_eof()
-        super().data_received(data)
+        if self._feed(data):
+            return
         if self._request_count != requests:
             self._heads_are_complete(self._request_count - requests, data)
             if not body.is_eof():  # what can't be parsed counts as a request
@@ -89,6 +90,18 @@ class SlicedConnection(EndingConnection):
                 self._head_goes_on(len(data), data)
         elif self._wire is not None:
             self._body_goes_on(self._wire, data)
+
+    def _feed(self, data: bytes) -> bool:
+        """Give bytes to aiohttp's parser; whether all of them are done with."""
+        super().data_received(data)
+        return False
+
+    def _is_alone(self, data: bytes) -> bool:
+        """Whether bytes are one whole request, as nearly always, and nothing else is unfinished."""
+        if self._timer is not None or self._wire is not None:
+            return False
+        body = self._last_body
+        return data.find(END) + len(END) + body.total_bytes == len(data) and body.is_eof()
 
     def _body_goes_on(self, wire: BodyWire, data: bytes) -> None:
         body = self._last_body
@@ -100,11 +113,9 @@ class SlicedConnection(EndingConnection):
             self._end_body(body, CHUNK_OVERHEAD)
 
     def _heads_are_complete(self, number: int, data: bytes) -> None:
+        if number == 1 and self._is_alone(data):
+            return
         message, body = self._messages[-1]
-        if number == 1 and self._timer is None and self._wire is None:
-            end = data.find(END) + len(END)
-            if end + body.total_bytes == len(data) and body.is_eof():
-                return  # it came whole and alone, as nearly always
         self._see_behind(number, data, cast("RawRequestMessage", message), body)
 
     def _see_behind(
