@@ -55,6 +55,7 @@ class EndingConnection(web.RequestHandler):
             cast("web.Server", connections),
             loop=loop,
             keepalive_timeout=connections.limits.keepalive_seconds,
+            tcp_keepalive=False,  # what is dead ends by our own times, long before the system tells
             access_log=None,  # type: ignore[arg-type]  # aiohttp's way to have none
             max_line_size=connections.limits.header_bytes,
             max_field_size=connections.limits.header_bytes,
