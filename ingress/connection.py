@@ -115,15 +115,17 @@ class Connection(SlicedConnection):
     def _feed(self, data: bytes) -> bool:
         """Refuse at once where the last was refused, too: that is what floods consist of.
 
-        It costs a third of aiohttp's way, and no turn of the loop. Whoever sends what is accepted
-        is none the slower for it.
+        It takes neither a task nor a turn of the loop. Whoever sends what is accepted is none the
+        slower for it.
         """
         waiter = self._waiter
         if not self._is_suspect or self._messages or waiter is None or waiter.done():
             return super()._feed(data)
         self._waiter = None  # nobody takes the request before it is looked at
-        super()._feed(data)
-        self._waiter = waiter
+        try:
+            super()._feed(data)
+        finally:
+            self._waiter = waiter
         if not self._messages:
             return False
         if len(self._messages) == 1 and self._is_alone(data) and self._refuse_at_once(data):
