@@ -28,7 +28,7 @@ class BodyWire:
         announced: its length; ``None`` where it comes in chunks.
     """
 
-    __slots__ = ("_body", "_came", "_last", "_since", "announced")
+    __slots__ = ("_beside", "_beside_before", "_body", "_came", "_last", "_since", "announced")
 
     def __init__(self, message: RawRequestMessage, body: StreamReader, data: bytes) -> None:
         length = None if message.chunked else message.headers.get(hdrs.CONTENT_LENGTH)
@@ -36,6 +36,7 @@ class BodyWire:
         self._body = body
         self._came = body.total_bytes
         self._since = 0
+        self._beside = self._beside_before = 0
         self._last = b""
         if self.announced is None:
             self._look_for_end(data)
@@ -49,7 +50,9 @@ class BodyWire:
         if self.announced is not None:
             return False
         self._look_for_end(data)
-        return self._came - self._body.total_bytes > OVERHEAD_BYTES
+        beside = self._came - self._body.total_bytes
+        self._beside, self._beside_before = beside - self._beside_before, beside
+        return beside > OVERHEAD_BYTES
 
     @property
     def behind(self) -> int:
@@ -63,12 +66,19 @@ class BodyWire:
         self._since = self._since + len(data) if end < 0 else len(seam) - end - len(END)
         self._last = seam[1 - len(END) :]
 
+    @property
+    def is_costly(self) -> bool:
+        """Whether what came last was mostly chunks rather than what they bear."""
+        return self._beside > _COSTLY_BYTES
+
     def portion(self) -> int:
         """How much may be parsed at once: what is known to be the body costs one call in all."""
         if self.announced is None:
             return SLICE_BYTES
         return max(SLICE_BYTES, self.announced - self._body.total_bytes)
 
+
+_COSTLY_BYTES: Final = 4 * 1024  # of a slice: a thousand chunks
 
 _DIGITS: Final = 20
 """Of a length: the parser takes no more than 64 bits, but any number of zeros before them."""

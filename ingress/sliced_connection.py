@@ -66,8 +66,16 @@ class SlicedConnection(EndingConnection):
             size = SLICE_BYTES if self._wire is None else self._wire.portion()
             self._parse(bytes(rest[:size]))
             rest = rest[size:]
+            if rest and self._wire is not None and self._wire.is_costly:
+                self._wait_a_turn()
         if not self._is_dropping:
             self._unparsed = bytes(rest)
+
+    def _wait_a_turn(self) -> None:
+        """Let others have their turn: thousands of chunks were parsed, and many may do that."""
+        self._reading_paused = True
+        self._pause_transport_reading()
+        self._loop.call_soon(self.resume_reading)  # unless the body's reader asks before
 
     @property
     def _is_read(self) -> bool:
