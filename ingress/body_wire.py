@@ -36,7 +36,8 @@ class BodyWire:
         self._body = body
         self._came = body.total_bytes
         self._since = 0
-        self._beside = self._beside_before = 0
+        self._beside = len(data) - body.total_bytes
+        self._beside_before = 0
         self._last = b""
         if self.announced is None:
             self._look_for_end(data)

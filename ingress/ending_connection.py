@@ -43,6 +43,7 @@ class EndingConnection(web.RequestHandler):
         "_holding",
         "_is_dropping",
         "_is_refused",
+        "_is_waiting",
         "_timer",
         "_unparsed",
         "_wire",
@@ -73,6 +74,7 @@ class EndingConnection(web.RequestHandler):
         self._answered = 0
         self._is_dropping = False
         self._is_refused = False
+        self._is_waiting = False
         self._unparsed = b""
         self._wire: BodyWire | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -12,6 +12,7 @@ from ingress.settings import Limits
 if TYPE_CHECKING:
     from ingress.connection import Connection
     from ingress.ending_connection import EndingConnection
+    from ingress.sliced_connection import SlicedConnection
 
 
 class Misfits(Protocol):
@@ -45,6 +46,10 @@ class Port(Protocol):
 
     def accepted(self, connection: "Connection") -> None:
         """Take note that a delivery was accepted on a connection."""
+        ...
+
+    def in_turn(self, connection: "SlicedConnection") -> None:
+        """Have a connection go on, one of all that wait in each turn of the loop."""
         ...
 
     def linger(self, connection: "EndingConnection") -> bool:

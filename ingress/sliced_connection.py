@@ -42,7 +42,7 @@ class SlicedConnection(EndingConnection):
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002  # aiohttp's
         """Go on reading, where it was paused: aiohttp parses nothing anew for every body."""
-        if self._reading_paused:
+        if self._reading_paused and not self._is_waiting:
             super().resume_reading(resume_parser)
 
     def _hold(self) -> None:
@@ -66,16 +66,22 @@ class SlicedConnection(EndingConnection):
             size = SLICE_BYTES if self._wire is None else self._wire.portion()
             self._parse(bytes(rest[:size]))
             rest = rest[size:]
-            if rest and self._wire is not None and self._wire.is_costly:
+            is_costly = self._wire is not None and self._wire.is_costly
+            if is_costly and len(rest) and self._is_read:
                 self._wait_a_turn()
         if not self._is_dropping:
             self._unparsed = bytes(rest)
 
     def _wait_a_turn(self) -> None:
         """Let others have their turn: thousands of chunks were parsed, and many may do that."""
-        self._reading_paused = True
+        self._reading_paused = self._is_waiting = True
         self._pause_transport_reading()
-        self._loop.call_soon(self.resume_reading)  # unless the body's reader asks before
+        self._connections.in_turn(self)
+
+    def go_on(self) -> None:
+        """Parse on, in one's turn."""
+        self._is_waiting = False
+        self.resume_reading()
 
     @property
     def _is_read(self) -> bool:
