@@ -1,6 +1,7 @@
 """All connections of the public port: how many there may be, and how all of them end."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
@@ -10,9 +11,12 @@ from aiohttp.http import RawRequestMessage
 
 from ingress.answers import TOO_MANY_CONNECTIONS, Refusal
 from ingress.bytes_in_flight import BytesInFlight
-from ingress.connection import Connection, Misfits
+from ingress.connection import Connection
+from ingress.ending_connection import EndingConnection
 from ingress.open_connections import OpenConnections
+from ingress.port import Misfits
 from ingress.settings import Limits
+from ingress.sliced_connection import SlicedConnection
 
 LINGERING: Final = 32
 """The most connections beyond the limit that are given that time: each is an open file."""
@@ -46,7 +50,8 @@ class Connections(web.Server):
         """Whether each answer ends its connection, unless another request is behind it."""
         self.is_stopped = False
         """Whether a connection on which nothing comes is to end."""
-        self._lingering: set[Connection] = set()
+        self._lingering: set[EndingConnection] = set()
+        self._waiting: deque[SlicedConnection] = deque()
         self._all_closed: asyncio.Event | None = None
 
     def __call__(self) -> "Connection":
@@ -86,7 +91,19 @@ class Connections(web.Server):
             connection.force_close()
         await self.shutdown(CUT_SECONDS)
 
-    def linger(self, connection: "Connection") -> bool:
+    def in_turn(self, connection: SlicedConnection) -> None:
+        """Have a connection go on, one of all that wait in each turn of the loop."""
+        self._waiting.append(connection)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._let_go_on)
+
+    def _let_go_on(self) -> None:
+        connection = self._waiting.popleft()
+        if self._waiting:
+            self._loop.call_soon(self._let_go_on)
+        connection.go_on()
+
+    def linger(self, connection: EndingConnection) -> bool:
         """Whether a connection may stay until its client has read why it ends."""
         if connection in self.open:
             return True

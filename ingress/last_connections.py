@@ -22,9 +22,6 @@ HANDSHAKE_SECONDS: Final = 0.25
 asks again after a second, and is refused then as by any port on which nobody listens."""
 
 _SO_ATTACH_FILTER: Final = 26  # Linux's; Python doesn't name it
-_TURNS: Final = 5
-"""Of the loop, until it has accepted what waits and has made a connection of each."""
-
 _FLAGS: Final = 13  # the byte of a TCP header
 _SYN, _ACK = 0x02, 0x10
 
@@ -39,10 +36,10 @@ _DROP_NEW: Final = (
 
 
 async def let_in_the_last(sockets: Sequence[socket.socket]) -> None:
-    """Have the system take no new connection, and give those that it has taken time to come in.
+    """Have the system take no new connection, and give those that it is taking time for it.
 
-    Where the system can't do that, as outside Linux, those come in that are there by now; one that
-    is established after that and before the sockets are closed is reset.
+    Where the system can't do that, as outside Linux, one that is established after this and before
+    the sockets are closed is reset.
 
     Args:
         sockets: which listen, by the running loop.
@@ -50,8 +47,6 @@ async def let_in_the_last(sockets: Sequence[socket.socket]) -> None:
     taken = [_take_no_more(each) for each in sockets]  # of all, also where one can't
     if all(taken):
         await asyncio.sleep(HANDSHAKE_SECONDS)
-    for _ in range(_TURNS):
-        await asyncio.sleep(0)
 
 
 def has_unread(transport: asyncio.BaseTransport | None) -> bool:

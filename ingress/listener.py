@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Final
 
+from ingress.acceptor import Acceptor
 from ingress.connections import Connections
 from ingress.health import Readiness
 from ingress.last_connections import let_in_the_last
@@ -38,7 +39,7 @@ class Listener:
         self._receiver = receiver
         self._ready = ready
         self._connections = Connections(site.answer, site, settings.limits, receiver.in_flight)
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
         self._sockets: list[socket.socket] = []
         self.port = settings.address.port
         """The port that it listens on, once it does."""
@@ -49,11 +50,11 @@ class Listener:
         Raises:
             SettingsError: the address can't be listened on.
         """
-        loop = asyncio.get_running_loop()
         self._sockets = open_sockets(self._settings.address)
         for sock in self._sockets:
-            server = await loop.create_server(self._connections, sock=sock, backlog=BACKLOG)
-            self._servers.append(server)
+            acceptor = Acceptor(sock, self._connections)
+            await acceptor.open(BACKLOG)
+            self._acceptors.append(acceptor)
         self.port = port_of(self._sockets)
         _log.info("ingress_listening", host=hosts_of(self._sockets), port=self.port)
 
@@ -70,6 +71,8 @@ class Listener:
         self._ready.draining = self._connections.leaving = True
         await asyncio.sleep(settings.drain_delay)
         await let_in_the_last(self._sockets)
+        for acceptor in self._acceptors:
+            await acceptor.take_all()
         self._stop_listening()
         self._connections.stop()
         try:
@@ -84,8 +87,8 @@ class Listener:
         await self._connections.cut()
 
     def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
 
 
 @contextlib.asynccontextmanager

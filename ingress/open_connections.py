@@ -1,15 +1,11 @@
 """Which connections are open, and which one is closed for a new one where there are too many."""
 
-from collections import OrderedDict
+import asyncio
+from collections import OrderedDict, deque
 from collections.abc import Iterator
-from typing import Final
 
 from ingress.connection import Connection
 from ingress.last_connections import has_unread
-
-LOOKS: Final = 32
-"""How many connections with unread input are passed over for one new connection: each costs a call
-of the system. Where so many have some, that says nothing any more."""
 
 
 class OpenConnections:
@@ -21,6 +17,8 @@ class OpenConnections:
 
     def __init__(self) -> None:
         self._by_merit: OrderedDict[Connection, None] = OrderedDict()
+        self._candidates: Iterator[Connection] | None = None
+        self._passed: deque[Connection] = deque()
 
     def __len__(self) -> int:
         return len(self._by_merit)
@@ -47,16 +45,31 @@ class OpenConnections:
     def victim(self) -> Connection | None:
         """The first that has no complete request; None where all of them have one.
 
-        One with unread input may have a complete one there. So has one that was taken a moment
-        ago, most likely; but such a one comes last.
+        One with unread input may have a complete one there, so it is passed over as long as there
+        is another. Nothing is read before the loop's next turn: what has been looked at in this one
+        isn't looked at again, since each look is a call of the system.
         """
-        passed: list[Connection] = []
-        for connection in self._by_merit:
-            if connection.is_busy:
-                continue
-            if not has_unread(connection.transport):
+        for connection in self._rest():
+            if self._may_end(connection):
+                if not has_unread(connection.transport):
+                    return connection
+                self._passed.append(connection)
+        while self._passed:
+            connection = self._passed.popleft()
+            if self._may_end(connection):
                 return connection
-            passed.append(connection)
-            if len(passed) == LOOKS:
-                break
-        return passed[0] if passed else None
+        return None
+
+    def _may_end(self, connection: Connection) -> bool:
+        return connection in self._by_merit and not connection.is_busy
+
+    def _rest(self) -> Iterator[Connection]:
+        """Those that haven't been looked at in this turn of the loop."""
+        if self._candidates is None:
+            self._candidates = iter(list(self._by_merit))
+            asyncio.get_running_loop().call_soon(self._begin_anew)
+        return self._candidates
+
+    def _begin_anew(self) -> None:
+        self._candidates = None
+        self._passed.clear()

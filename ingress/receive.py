@@ -20,7 +20,7 @@ from ingress.bytes_in_flight import BytesInFlight
 from ingress.limits import check_head, read_body
 from ingress.secret_use import SecretUse
 from ingress.settings import Limits
-from shared.endpoints import Endpoint, Endpoints
+from shared.endpoints import Endpoint, Endpoints, EndpointSecret
 from shared.errors import SignatureError
 from shared.job import Delivery
 from shared.queue import Accepted
@@ -77,10 +77,23 @@ class Receiver:
         claim = signature.read_claim(endpoint.scheme, request.headers)
         body = await read_body(request, self._limits, self.in_flight)
         now = time()
-        self._verify(endpoint, claim, body, now)
+        self.secret_use.note(endpoint.id, self._verified(endpoint, claim, body, now))
         return await self._writer.accept(self._delivery(endpoint, request, body, now))
 
-    def _verify(self, endpoint: Endpoint, claim: signature.Claim, body: bytes, now: float) -> None:
+    def judge(self, request: web.BaseRequest, body: bytes) -> None:
+        """Say why a request would be refused that has come whole, if it would be.
+
+        Raises:
+            Refused, SignatureError: as `receive` would.
+        """
+        self._check(request)
+        endpoint = self._endpoint(request)
+        claim = signature.read_claim(endpoint.scheme, request.headers)
+        self._verified(endpoint, claim, body, time())
+
+    def _verified(
+        self, endpoint: Endpoint, claim: signature.Claim, body: bytes, now: float
+    ) -> EndpointSecret:
         active = endpoint.active(now)
         secrets = [secret.value.reveal().encode() for secret in active]
         try:
@@ -91,7 +104,7 @@ class Receiver:
                 raise Refused(SECRET_UNAVAILABLE) from exc
             exc.body = body  # for whoever compares what was signed with what came
             raise
-        self.secret_use.note(endpoint.id, active[number])
+        return active[number]
 
     def _check(self, request: web.BaseRequest) -> None:
         if not request.rel_url.raw_path.startswith(ROUTE):

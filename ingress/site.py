@@ -1,7 +1,7 @@
 """The public site: one answer for every request, whatever happens to it."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from http import HTTPStatus
 from time import perf_counter
@@ -64,6 +64,26 @@ class Site:
         self._refusals.note(refusal, request_id)
         return answers.refused_raw(refusal, request_id)
 
+    def refused_at_once(self, request: web.BaseRequest, body: bytes) -> bytes | None:
+        """Note the refusal of a request that has come whole; the answer, None where it isn't."""
+        started = perf_counter()
+        signed = None
+        try:
+            self._receiver.judge(request, body)
+        except Refused as exc:
+            refusal = exc.refusal
+        except SignatureError as exc:
+            refusal, signed = answers.unauthorized(exc), exc.body
+        except Exception:  # noqa: BLE001  # `answer` will tell
+            return None
+        else:
+            return None
+        request_id = str(uuid4())
+        self._note(refusal, request_id, request, signed, {})
+        raw = answers.Rejection(refusal, request_id).rendered(request.version, is_kept=True)
+        metrics.INGRESS_DURATION.observe(perf_counter() - started)
+        return raw
+
     def failed(self, status: HTTPStatus, exc: BaseException | None) -> web.Response:
         """Note what aiohttp couldn't parse or hand over; the answer to it."""
         refusal = _misfit(status, exc)
@@ -90,6 +110,17 @@ class Site:
             _ACCEPTED[accepted].inc()
             _log.debug("delivery_accepted", request_id=request_id, status=accepted.value)
             return answers.Success(accepted, request_id)
+        self._note(refusal, request_id, request, body, more)
+        return answers.Rejection(refusal, request_id)
+
+    def _note(
+        self,
+        refusal: Refusal,
+        request_id: str,
+        request: web.BaseRequest,
+        body: bytes | None,
+        more: Mapping[str, object],
+    ) -> None:
         self._refusals.note(
             refusal,
             request_id,
@@ -97,7 +128,6 @@ class Site:
             details=lambda: self._details(request, body),
             **more,
         )
-        return answers.Rejection(refusal, request_id)
 
     def _details(self, request: web.BaseRequest, body: bytes | None) -> dict[str, object]:
         """Who sent it; and what its sender may compare, should something on the way change it."""

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,11 @@ from tests.bench.environments import ROOT
 from tests.bench.programs import INGRESS, Program, environment
 from tests.ingress_support import ENDPOINTS
 from tests.siege.genuine import Tally, deliver
+from tests.siege.process import command
 
-_LEAD: Final = 1.0  # seconds that the attackers have before genuine senders come
+LEAD: Final = 1.0
+"""Seconds that the attackers have before genuine senders come."""
+
 _LOOK: Final = 0.1
 
 
@@ -62,15 +64,14 @@ class Besieged:
         """What genuine senders get while nobody attacks."""
         return await deliver(self.port, seconds)
 
-    async def attacked(self, name: str, seconds: float) -> Outcome:
-        """Attack it, and deliver meanwhile and afterwards."""
-        words = (name, str(self.port), str(_LEAD + seconds))
+    async def attacked(self, name: str, seconds: float, rate: float | None = None) -> Outcome:
+        """Attack it, at most at so many bytes a second, and deliver meanwhile and afterwards."""
         attackers = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.siege.attackers", *words, cwd=ROOT
+            *command(name, self.port, LEAD + seconds, rate), cwd=ROOT
         )
         watching = asyncio.create_task(self._peak())
         try:
-            await asyncio.sleep(_LEAD)
+            await asyncio.sleep(LEAD)
             before = self._program.cpu_seconds()
             tallies = await deliver(self.port, seconds)
             cpu = (self._program.cpu_seconds() - before) / seconds
@@ -86,7 +87,7 @@ class Besieged:
     async def _peak(self) -> None:
         self._rss_peak = 0
         while True:
-            self._rss_peak = max(self._rss_peak, _rss(self._program.pid))
+            self._rss_peak = max(self._rss_peak, rss(self._program.pid))
             await asyncio.sleep(_LOOK)
 
 
@@ -96,6 +97,6 @@ def _written(folder: str) -> Path:
     return path
 
 
-def _rss(pid: int) -> int:
+def rss(pid: int) -> int:
     """The bytes of memory that a process has."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

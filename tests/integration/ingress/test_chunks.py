@@ -129,9 +129,36 @@ async def test_a_request_behind_a_large_body_is_a_request_of_its_own(
 async def test_what_is_dropped_is_dropped_for_a_while_only(
     writer: RecordingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingress.connection.LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("ingress.ending_connection.LINGER_SECONDS", 0.05)
     async with public_port(writer) as place, Client.to(place.port) as client:
         await client.send(chunked_head() + WASTEFUL[: 2 * MOST])
         check_refusal(await client.reply(), 400, "chunk_overhead")
         async with asyncio.timeout(PATIENCE):
             await until(lambda: not connections(place))
+
+
+@pytest.mark.whole("it comes at once")
+async def test_of_bodies_in_tiny_chunks_one_slice_is_parsed_in_a_turn_of_the_loop(
+    writer: RecordingWriter,
+) -> None:
+    """Many of them would keep everybody waiting otherwise."""
+    count = 8000
+    raw = chunked_head(headers={"X-Sellfern-Signature": "0" * 64}) + b"1\r\nx\r\n" * count
+    async with (
+        public_port(writer) as place,
+        Client.to(place.port) as first,
+        Client.to(place.port) as second,
+        Client.to(place.port) as third,
+    ):
+        await until(lambda: len(connections(place)) == 3)
+        bodies = []
+        for connection in connections(place):
+            connection.data_received(raw)
+            bodies.append(connection._last_body)
+        before = sum(body.total_bytes for body in bodies)
+        assert before < 3 * count / 2
+        await asyncio.sleep(0)
+        assert sum(body.total_bytes for body in bodies) - before < SLICE_BYTES / 3
+        await until(lambda: sum(body.total_bytes for body in bodies) == 3 * count)
+        for client in (first, second, third):
+            check_refusal(await client.ask(b"0\r\n\r\n"), 401, "signature_invalid")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ingress.connection import FIRST_SECONDS
+from ingress.ending_connection import FIRST_SECONDS
 from ingress.health import DRAINING, Readiness
 from ingress.last_connections import HANDSHAKE_SECONDS, let_in_the_last
 from ingress.listener import listening

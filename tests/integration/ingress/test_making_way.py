@@ -129,27 +129,49 @@ async def test_a_complete_request_makes_way_for_nobody(writer: RecordingWriter) 
         await ends(first)
 
 
+def stop_reading(place: Running) -> None:
+    """What comes on the connections that are open is read no more."""
+    for connection in connections(place):
+        connection._pause_transport_reading()
+
+
 @pytest.mark.whole("what it sends isn't read")
 async def test_whoever_has_sent_what_is_not_read_yet_is_passed_over(
-    writer: RecordingWriter, monkeypatch: pytest.MonkeyPatch
+    writer: RecordingWriter,
 ) -> None:
+    many = 50
     async with (
-        public_port(writer, connections=3, **LONG) as place,
-        Client.to(place.port) as sends,
-        arrived(place) as silent,
-        arrived(place) as last,
+        public_port(writer, connections=many + 1, **LONG) as place,
+        contextlib.AsyncExitStack() as stack,
     ):
-        sending, *_ = connections(place)
-        sending._pause_transport_reading()
+        sending = [await stack.enter_async_context(arrived(place)) for _ in range(many)]
+        silent = await stack.enter_async_context(arrived(place))
+        stop_reading(place)
         await asyncio.sleep(0)
-        await sends.send(request_bytes())
+        for client in sending:
+            await client.send(request_bytes())
         assert (await ask(place.port, request_bytes())).status == 202
         await ends(silent)
-        monkeypatch.setattr("ingress.open_connections.LOOKS", 1)
-        async with Client.to(place.port), Client.to(place.port):  # one is passed over, and no more
-            with pytest.raises((EOFError, ConnectionError)):
-                await sends.reply()
-            assert not last.reader.at_eof()
+        assert not any(client.reader.at_eof() for client in sending)
+
+
+@pytest.mark.whole("what it sends isn't read")
+async def test_where_all_have_sent_what_is_not_read_yet_the_first_makes_way(
+    writer: RecordingWriter,
+) -> None:
+    async with (
+        public_port(writer, connections=2, **LONG) as place,
+        arrived(place) as first,
+        arrived(place) as second,
+    ):
+        stop_reading(place)
+        await asyncio.sleep(0)
+        for client in (first, second):
+            await client.send(request_bytes())
+        assert (await ask(place.port, request_bytes())).status == 202
+        with pytest.raises((EOFError, ConnectionError)):
+            await first.reply()
+        assert not second.reader.at_eof()
 
 
 async def test_whoever_says_nothing_has_no_longer_than_headers_have(
