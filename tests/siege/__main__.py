@@ -16,7 +16,7 @@ _TITLES = ("attack", "connections", "genuine 202 of sent", "p99 ms", "CPU", "RSS
 
 _WORKER_TITLES = (
     *("attack", "connections", "healthy events handled", "p99 of their wait ms"),
-    *("loop stood ms", "RSS MiB", "runs of the captured", "held", "attackers' handled"),
+    *("loop stood ms", "RSS MiB", "Redis", "runs of the captured", "held", "attackers' handled"),
 )
 
 
@@ -55,6 +55,7 @@ async def _attack_worker(name: str, seconds: float, rate: float | None) -> None:
         (handled, waits[0]),
         waits[1],
         f"{outcome.rss / 2**20:.0f}",
+        f"{outcome.filled:.0%}",
         *runs,
     )
 

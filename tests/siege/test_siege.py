@@ -43,6 +43,13 @@ async def test_a_captured_delivery_of_a_dead_event_is_held_and_delays_nobody() -
     assert not outcome.is_open
 
 
+async def test_signed_garbage_fills_no_more_of_redis_than_its_senders_share() -> None:
+    async with BesiegedWorker.begun() as worker:
+        outcome = await worker.attacked("signed garbage", SECONDS)
+    assert 0.2 < outcome.filled < 0.5  # a quarter, and what Redis takes for itself
+    assert len(outcome.waits) == outcome.sent > 0
+
+
 async def test_bodies_that_decode_to_much_fill_no_memory_and_hold_nobody_up() -> None:
     async with BesiegedWorker.begun() as worker:
         outcome = await worker.attacked("small objects", SECONDS)

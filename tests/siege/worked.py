@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared import keys
+from shared.held_bytes import RedisMemory
 from tests.bench.environments import ROOT
 from tests.bench.figures import percentile
 from tests.bench.programs import INGRESS, WORKER, Program, environment
@@ -27,6 +28,7 @@ from tests.siege.worker_attackers import CAPTURED, event
 
 _EVERY: Final = 0.05
 _LOOK: Final = 0.02
+_MAXMEMORY: Final = "96mb"
 _TICK: Final = 0.01  # seconds: processor time is told in these
 
 
@@ -43,6 +45,7 @@ class Worked:
         stood: the longest that the worker's loop took to answer whether it lives, in seconds of
             its own processor time.
         rss: bytes that the worker had at its peak.
+        filled: the share of its memory that Redis had in use at the end.
         is_open: whether the breaker of the healthy events' organization has opened.
     """
 
@@ -53,6 +56,7 @@ class Worked:
     held: int = 0
     stood: float = 0.0
     rss: int = 0
+    filled: float = 0.0
     is_open: bool = False
 
     @property
@@ -77,7 +81,10 @@ class BesiegedWorker:
     @contextlib.asynccontextmanager
     async def begun(cls, **changes: str) -> AsyncIterator["BesiegedWorker"]:
         """Start both; the changes are to their settings."""
-        with TemporaryDirectory(prefix="sellfern-siege-") as name, EmbeddedRedis() as redis:
+        with (
+            TemporaryDirectory(prefix="sellfern-siege-") as name,
+            EmbeddedRedis(maxmemory=_MAXMEMORY) as redis,
+        ):
             folder = Path(name)
             endpoints = folder / "endpoints.toml"
             endpoints.write_text(ENDPOINTS)
@@ -137,6 +144,8 @@ class BesiegedWorker:
         outcome.captured_runs = len(seen.get(CAPTURED, ()))
         outcome.others = len(seen.keys() - sent.keys() - {CAPTURED})
         async with Redis.from_url(self._redis_url) as redis:
+            memory = RedisMemory.of(await redis.info("memory"))
+            outcome.filled = memory.used / memory.limit
             outcome.is_open = await redis.zscore(keys.BREAKERS, "org_acme") is not None
             for job in await redis.zrange(keys.dead("org_acme"), 0, -1):
                 outcome.held += int(await redis.hget(keys.dead_letter(job.decode()), "held") or 0)

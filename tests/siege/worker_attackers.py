@@ -42,6 +42,12 @@ def _mebibyte_of(piece: str) -> Callable[[], bytes]:
     return make
 
 
+def _garbage() -> bytes:
+    """A signed mebibyte that is no event, and is kept as a dead letter."""
+    body = f"{_run}{next(_numbers):08}".encode().ljust(MIB, b"x")
+    return request_bytes(body, path="/webhooks/beta", secret=BETA_SECRET)
+
+
 @cache
 def _captured() -> bytes:
     return request_bytes(event("org_acme", DEAD, "{}", CAPTURED))
@@ -52,6 +58,11 @@ WORKER_ATTACKS: Final = {
         "a captured delivery of a dead event, again and again",
         16,
         over_and_over(_captured),
+    ),
+    "signed garbage": Attack(
+        "1 MiB that is no event, signed with a secret of the attacker's own",
+        4,
+        over_and_over(_garbage),
     ),
     "small objects": Attack(
         '1 MiB of `{"a":1}` in each delivery', 4, over_and_over(_mebibyte_of('{"a":1}'))
