@@ -119,7 +119,7 @@ def _opening(bench: Workbench, handlers: str, place: Path) -> Iterator[str]:
         "ingress": f"{bench.ingress}/webhooks/{bench.endpoint}",
         "console": bench.at("CONSOLE"),
         "Redis": bench.settings["REDIS_URL"],
-        "metrics": " ".join(
+        "metrics": ", ".join(
             bench.at(name, "/metrics") for name in ("INGRESS_ADMIN", "WORKER_ADMIN")
         ),
         "handlers": f"{handlers}, anew when a file in {_short(place)} changes",

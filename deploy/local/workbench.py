@@ -23,7 +23,7 @@ PORTS: Final = {
 }
 """Where people expect each program."""
 
-_DEFAULTS: Final = {"DRAIN_SECONDS": "5s"}
+_DEFAULTS: Final = {"DRAIN_SECONDS": "2s", "LEASE_SECONDS": "5s"}
 """What differs from the programs' own: whoever has changed a handler waits for the new one."""
 
 _SHOWN: Final = {"LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}

@@ -187,6 +187,31 @@ def test_a_worker_that_dies_is_there_again(start: Callable[..., Demo]) -> None:
     assert "worker   | worker was ended by SIGKILL; it starts anew" in running.output
 
 
+def test_two_at_once_are_at_different_places(start: Callable[..., Demo], tmp_path: Path) -> None:
+    first = start()
+    first.until(lambda: "worker_started" in first.output)
+    second = start("--folder", str(tmp_path / "other"))
+    second.until(lambda: "worker_started" in second.output)
+    places = [url for each in (first, second) for url in table(each).values() if "://" in url]
+    assert len(set(places)) == len(places) == 10
+    assert typed(printed(second)).startswith("202 ")
+    second.until(lambda: "event_handled" in second.output)
+    assert "event_handled" not in first.output
+
+
+def test_when_it_is_killed_everything_goes_and_it_can_be_started_again(
+    start: Callable[..., Demo],
+) -> None:
+    running = start()
+    running.until(lambda: "worker_started" in running.output)
+    started = running.started()
+    running.end()
+    again = start()
+    again.until(lambda: "worker_started" in again.output)
+    assert len(started) == 5
+    assert not any(is_same(*each) for each in started.items())
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
