@@ -16,7 +16,10 @@ from redis import Redis
 from deploy.local.supervisor import ROOT, bare_environment
 from tests.acceptance.demo_process import Demo, is_same
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
+    pytest.mark.usefixtures("usual_ports"),
+]
 
 HOOKS = """
 from worker import Event, Handlers, Organization
