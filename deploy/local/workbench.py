@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -108,7 +108,8 @@ def prepare(
     # A REDIS_URL of the shell is meant for something else; what handlers read is meant for them.
     environ = {name: text for name, text in os.environ.items() if name not in NAMES}
     environ.update(read_env_file(env_file) if env_file else {})
-    known = EndpointsFile(path, environ).load()
+    noted = _NotedEnvironment(environ)
+    known = EndpointsFile(path, noted).load()
     first = next(iter(known.values()))
     keys = {name: f"sk_test_{name}" for name in known.organizations()}
     settings = {
@@ -123,7 +124,8 @@ def prepare(
         "SELLFERN_API_KEY": keys[first.organization_id],
         "SELLFERN_ORGANIZATION": first.organization_id,
     }
-    written = _written(folder / "env", settings)
+    # Another terminal hasn't the variables that the endpoints file names.
+    written = _written(folder / "env", {**settings, **noted.found})
     return Workbench(
         settings=settings,
         environ={**_DEFAULTS, **environ, **settings, **_SHOWN},
@@ -132,6 +134,23 @@ def prepare(
         organization=first.organization_id,
         api_keys=keys,
     )
+
+
+class _NotedEnvironment(Mapping[str, str]):
+    """An environment that notes which of its variables are asked for, in ``found``."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.found: dict[str, str] = {}
+
+    def __getitem__(self, name: str) -> str:
+        return self.found.setdefault(name, self._environ[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
+
+    def __len__(self) -> int:
+        return len(self._environ)
 
 
 def _made(path: Path) -> Path:

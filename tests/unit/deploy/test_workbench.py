@@ -55,6 +55,9 @@ def test_every_organization_of_a_file_has_a_key(tmp_path: Path) -> None:
     environ = bench.environ
     assert (environ["B"], environ["HANDLER_TIMEOUT"]) == ("whsec_b", "3s")
     assert (environ["DRAIN_SECONDS"], environ["REDIS_URL"]) == ("9s", "redis://r")
+    for_commands = read_env_file(bench.env_file)
+    assert for_commands == {**bench.settings, "B": "whsec_b"}
+    assert EndpointsFile(file, for_commands).load()["b"].secrets
 
 
 def test_the_shells_variables_are_for_handlers_and_its_settings_for_something_else(
