@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo scale-demo sellfern test check format bench chaos siege lock clean
+.PHONY: help setup demo scale-demo dev redis sellfern test check format bench chaos siege lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ demo: $(READY) ## run the main job: 2,000 signed events, one ingress, two worker
 
 scale-demo: $(READY) ## ten times the load and back: workers follow by the ScaledObject's rule
 	@$(BIN)/python -m deploy.local.scale_demo $(ARGS)
+
+dev: $(READY) ## run everything to develop with: ARGS="--handlers shop.hooks:handlers"
+	@$(BIN)/python -m deploy.local.dev $(ARGS)
+
+redis: $(READY) ## start the bundled Redis alone, and print its URL
+	@$(BIN)/python -m deploy.local.kept_redis $(ARGS)
 
 sellfern: $(READY) ## start a Sellfern to develop against, on port 8090
 	@$(BIN)/python -m deploy.sellfern --port 8090 --api-key sk_test_local:org_123 $(ARGS)
@@ -66,5 +72,5 @@ lock: $(READY) ## resolve the pinned locks anew (needs uv)
 	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet --extra deploy -c requirements-dev.lock pyproject.toml --output-file requirements-deploy.lock
 
 clean: ## remove what make has made
-	rm -rf $(VENV) .bench build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .dev build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -53,6 +53,15 @@ def parse_env_file(text: str, path: Path) -> Mapping[str, str]:
     return found
 
 
+def read_env_file(path: Path) -> Mapping[str, str]:
+    """The variables of a file.
+
+    Raises:
+        SettingsError: it can't be read, or a line of it is wrong.
+    """
+    return parse_env_file(_contents(path), path)
+
+
 def names_from_file() -> Mapping[str, Path]:
     """The variables of this command that are from the file of its ``--env-file``."""
     found: Mapping[str, Path] = click.get_current_context().meta.get(_META, {})
@@ -64,7 +73,7 @@ def _apply(context: click.Context, _: click.Parameter, path: Path | None) -> Non
     if path is None:
         return
     try:
-        variables = parse_env_file(_contents(path), path)
+        variables = read_env_file(path)
     except SettingsError as exc:
         display.refuse(exc)
     taken = {name: text for name, text in variables.items() if not os.environ.get(name)}

@@ -86,12 +86,22 @@ class ConsoleRenderer:
 
     def __call__(self, level: str, fields: Fields) -> bytes:
         """Write a line; its time is that of the call."""
+        return self.at(now(), level, fields)
+
+    def at(self, timestamp: str, level: str, fields: Fields) -> bytes:
+        """Write a line that somebody else made.
+
+        Args:
+            timestamp: when, as `render_json` writes it.
+            level: its level; one that isn't known has no colour.
+            fields: what it says besides.
+        """
         fields = _plain_fields(fields)
         event = escape_controls(str(fields.pop("event", None)))
         exception = fields.pop("exception", None)
         head = (
-            self._paint(_DIM, now()[11:-1]),
-            self._paint(_COLOURS[level], f"{level:<8}"),
+            self._paint(_DIM, timestamp[11:-1]),
+            self._paint(_COLOURS.get(level, ""), f"{level:<8}"),
             self._paint(_BOLD, event),
         )
         shown = (f"{_quoted(name)}={_quoted(str(value))}" for name, value in fields.items())

@@ -1,7 +1,9 @@
 """Fixtures for every test: a real Redis server, a client of it, an endpoints file."""
 
+import fcntl
 import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -67,3 +69,11 @@ def endpoints_file(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def usual_ports() -> Iterator[None]:
+    """Let no other test have programs on the ports that they have where nobody says otherwise."""
+    with Path(tempfile.gettempdir(), "sellfern-usual-ports.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

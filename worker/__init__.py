@@ -11,6 +11,7 @@ runpy.run_path(str(Path(__file__).parents[1] / "shared" / "shadowing.py"))["refu
 )
 
 from shared.errors import HandlerError, StateError
+from shared.secret import Secret
 from shared.sellfern.identifier import Id
 from worker.events import Event
 from worker.organization import Organization
@@ -26,6 +27,7 @@ __all__ = [
     "Organization",
     "Reject",
     "Retry",
+    "Secret",
     "State",
     "StateError",
 ]

@@ -1,14 +1,17 @@
 """Finds the handlers that ``WORKER_HANDLERS`` names."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
+from traceback import extract_tb
 
 from shared.errors import HandlerError, SettingsError
 from shared.shadowing import hidden
 from worker.registry import Handlers
 
 _SETTING = "WORKER_HANDLERS"
+_STANDARD_LIBRARY = str(Path(os.__file__).parent)
 
 
 def load_handlers(path: str) -> Handlers:
@@ -30,7 +33,7 @@ def load_handlers(path: str) -> Handlers:
         raise SettingsError(_SETTING, f"handlers in {module_name}", f"{exc}") from exc
     except (Exception, SystemExit) as exc:  # a module of the user's may fail in any way
         name = getattr(exc, "name", None) or module_name  # of what could not be imported
-        got = f"{type(exc).__name__}: {exc}{_hidden(name)}"
+        got = f"{type(exc).__name__}: {exc}{_place(exc)}{_hidden(name)}"
         raise SettingsError(_SETTING, f"a module to import in {path!r}", got) from exc
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -44,6 +47,17 @@ def load_handlers(path: str) -> Handlers:
     if not len(found):
         raise SettingsError(_SETTING, "at least one handler", f"an empty registry at {path!r}")
     return found
+
+
+def _place(error: BaseException) -> str:
+    """The last line that ran of the user's own modules; what those call is seldom to be mended."""
+    places = [each for each in extract_tb(error.__traceback__) if _is_users(each.filename)]
+    return f" ({places[-1].filename}, line {places[-1].lineno})" if places else ""
+
+
+def _is_users(file: str) -> bool:
+    is_pythons = file.startswith(("<frozen ", _STANDARD_LIBRARY)) or "site-packages" in file
+    return file != __file__ and not is_pythons
 
 
 def _hidden(name: str) -> str:

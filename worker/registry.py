@@ -13,7 +13,7 @@ from worker.organization import Organization
 from worker.outcomes import Reject, Retry
 
 HandlerFunction = Callable[[Event[Any], Organization], Awaitable[Retry | Reject | None]]
-AnyHandler = TypeVar("AnyHandler", bound=Callable[..., Awaitable[Retry | Reject | None]])
+AnyHandler = TypeVar("AnyHandler", bound=HandlerFunction)
 
 _MOST_FOUND = 10_000
 """Look-ups remembered; event types come from outside, so not all of them are."""

@@ -106,6 +106,11 @@ class EmbeddedRedis:
         return self._running().pid
 
     @property
+    def is_running(self) -> bool:
+        """Whether it has been started and hasn't ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def folder(self) -> Path:
         """Where the server keeps its files and its log, ``redis.log``."""
         if self._folder is None:

@@ -1,7 +1,8 @@
-"""Runs a demo in a folder of its own: its exit code, and one line for whatever goes wrong."""
+"""Runs something in a folder of its own: its exit code, and one line for whatever goes wrong."""
 
 import contextlib
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from deploy.local.embedded_redis import RedisServerError
 from deploy.local.signals import Ending, ended_by_signals
 from deploy.local.supervisor import ProgramError, bare_environment, last_lines
 from shared.display import USAGE_ERROR, escape_controls
-from shared.errors import SellfernError
+from shared.errors import SellfernError, SettingsError
 
 BALANCED: Final = 0
 UNBALANCED: Final = 1
@@ -27,24 +28,25 @@ Play = Callable[[Path], bool]
 """Plays the demo in a folder; whether its account balances."""
 
 
-def perform(name: str, play: Play, *, unbalanced: str) -> int:
+def perform(name: str, play: Play, *, unbalanced: str = "", kept: Path | None = None) -> int:
     """Run a demo; its exit code. Its folder stays for whoever looks for what went wrong.
 
     Args:
         name: of the demo.
         play: does all of it.
         unbalanced: what to say where the account doesn't balance.
+        kept: a folder that stays in any case, which ``play`` makes; None: one for this time alone.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a stream that is no file's
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # just suppressed
-    folder = Path(tempfile.mkdtemp(prefix=f"sellfern-{name}-"))
+    folder = kept or Path(tempfile.mkdtemp(prefix=f"sellfern-{name}-"))
     code = BALANCED
     try:
         with ended_by_signals() as ending:
             code = _perform(name, play, folder, ending, unbalanced)
     finally:
-        if code not in {UNBALANCED, FAILED}:
+        if kept is None and code not in {UNBALANCED, FAILED}:
             shutil.rmtree(folder, ignore_errors=True)
     return code
 
@@ -66,6 +68,14 @@ def environment(
     )
     path.write_text("\n".join(tables), encoding="utf-8")
     return bare_environment(os.environ, ENDPOINTS_FILE=str(path), **settings)
+
+
+def python_as_typed() -> str:
+    """This interpreter as one would type it here."""
+    here = Path(sys.executable)
+    if here.is_relative_to(Path.cwd()):
+        here = here.relative_to(Path.cwd())
+    return shlex.quote(str(here))
 
 
 @contextlib.contextmanager
@@ -99,6 +109,9 @@ def _tell_failure(name: str, exc: Exception, folder: Path) -> None:
         log = folder / f"{name}.log"
         log.write_text("".join(traceback.format_exception(exc)), encoding="utf-8")
         message = f"unexpected {type(exc).__name__}: {exc}; the traceback is in {log.name}"
+    if isinstance(exc, SettingsError):  # nothing has run that could have logged
+        click.echo(f"error: {escape_controls(message)}", err=True)
+        return
     _tell(message, folder, log=exc.log if isinstance(exc, ProgramError) else None)
 
 

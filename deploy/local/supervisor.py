@@ -70,19 +70,25 @@ class Program:
         name: for people, such as ``worker 1``.
         command: a path, then arguments.
         environ: all of its environment.
-        folder: for the files with its log and its output.
+        folder: for the files with its log and its output, ``log`` and ``out``.
+        runs_in: its current directory.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], environ: Mapping[str, str], folder: Path
+        self,
+        name: str,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        folder: Path,
+        runs_in: Path = ROOT,
     ) -> None:
         self.name = name
         self.log = folder / f"{name.replace(' ', '-')}.log"
-        self._output = self.log.with_suffix(".out")
-        with self.log.open("wb") as log, self._output.open("wb") as output:
+        self.out = self.log.with_suffix(".out")
+        with self.log.open("wb") as log, self.out.open("wb") as output:
             self._process = subprocess.Popen(
                 [*launcher(), *command],
-                cwd=ROOT,
+                cwd=runs_in,
                 env=dict(environ),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -129,7 +135,7 @@ class Program:
 
     def output(self) -> str:
         """What it has written to stdout."""
-        return self._output.read_text(encoding="utf-8", errors="replace")
+        return self.out.read_text(encoding="utf-8", errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to its process group; nothing happens when it has ended."""

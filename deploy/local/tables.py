@@ -4,7 +4,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 from rich import box
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.local.account import Account, Evidence, Row
+from deploy.local.stage import python_as_typed
 from deploy.local.system import System
 from deploy.local.traffic import Plan
 from shared.display import escape_controls
@@ -145,15 +145,7 @@ def look_around(system: System, plan: Plan) -> Iterator[RenderableType]:
         f"worker state {organization.id} orders/",
         f"ingress send {organization.endpoint} order.updated",
     ):
-        yield Text(f"  {_python()} -m {command}")
-
-
-def _python() -> str:
-    """This interpreter as one would type it."""
-    here = Path(sys.executable)
-    if here.is_relative_to(Path.cwd()):
-        here = here.relative_to(Path.cwd())
-    return shlex.quote(str(here))
+        yield Text(f"  {python_as_typed()} -m {command}")
 
 
 def _table() -> Table:

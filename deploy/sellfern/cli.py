@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from random import SystemRandom
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from deploy.sellfern.api_key import EXPECTED as API_KEY
 from deploy.sellfern.api_key import ApiKey, ApiKeys, parse_api_key
 from deploy.sellfern.fault import EXPECTED as FAULT
 from deploy.sellfern.fault import parse_fault
+from deploy.sellfern.known_endpoints import KnownEndpoints
 from deploy.sellfern.program import run
 from deploy.sellfern.settings import SimulatorSettings
 from shared import logs
@@ -20,6 +22,7 @@ from shared.config import LogFormat, LogLevel, Reader
 from shared.display import fail, refuse
 from shared.durations import EXPECTED as DURATION
 from shared.durations import parse_duration
+from shared.endpoints_file import EndpointsFile
 from shared.errors import SettingsError
 
 _Parsed = TypeVar("_Parsed")
@@ -70,6 +73,17 @@ _duration_option: dict[str, Any] = {"metavar": "DURATION", "callback": _parsing(
     help=f"A key and whose it is: {API_KEY}. May be repeated.",
 )
 @click.option(
+    "--endpoints-file",
+    type=click.Path(path_type=Path),
+    help="Register all endpoints of this file, with their secrets.",
+)
+@click.option(
+    "--ingress",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    help="Where the endpoints of --endpoints-file are.",
+)
+@click.option(
     "--rate", type=click.FloatRange(0), default=0.0, help="Events a second; default none."
 )
 @click.option("--duplicates", type=_share, default=0.0, help="Part delivered twice, 0 to 1.")
@@ -109,7 +123,14 @@ _duration_option: dict[str, Any] = {"metavar": "DURATION", "callback": _parsing(
     **_duration_option,
 )
 def _command(
-    *, host: str, port: int, api_keys: tuple[ApiKey, ...], seconds: float | None, **knobs: Any
+    *,
+    host: str,
+    port: int,
+    api_keys: tuple[ApiKey, ...],
+    endpoints_file: Path | None,
+    ingress: str,
+    seconds: float | None,
+    **knobs: Any,
 ) -> None:
     """Be a Sellfern to develop against, until told to stop (SIGTERM).
 
@@ -123,7 +144,10 @@ def _command(
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--api-key") from None
     settings = SimulatorSettings(**knobs)
-    uvloop.run(run(keys, settings, host=host, port=port, seconds=seconds))
+    known = None
+    if endpoints_file is not None:
+        known = KnownEndpoints(EndpointsFile(endpoints_file, os.environ).load(), ingress)
+    uvloop.run(run(keys, settings, known, host=host, port=port, seconds=seconds))
 
 
 def _configure_logs() -> None:

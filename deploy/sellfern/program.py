@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from deploy.sellfern.api_key import ApiKeys
+from deploy.sellfern.known_endpoints import KnownEndpoints
 from deploy.sellfern.server import opened
 from deploy.sellfern.settings import SimulatorSettings
 from deploy.sellfern.vendor import Sellfern
@@ -16,16 +17,24 @@ _log = get_logger()
 
 
 async def run(
-    keys: ApiKeys, settings: SimulatorSettings, *, host: str, port: int, seconds: float | None
+    keys: ApiKeys,
+    settings: SimulatorSettings,
+    known: KnownEndpoints | None,
+    *,
+    host: str,
+    port: int,
+    seconds: float | None,
 ) -> None:
     """Be there until SIGTERM or SIGINT, until ``seconds`` are over, or until the last event.
 
     After the last event its deliveries come to their end first.
 
     Raises:
-        SettingsError: host and port can't be listened on.
+        SettingsError: host and port can't be listened on, or an endpoint can't be registered.
     """
     async with _stop_on_signals() as stop, opened(keys, settings, host, port) as sellfern:
+        if known is not None:
+            known.register(sellfern)
         _log.info(
             "simulator_listening",
             url=sellfern.url,

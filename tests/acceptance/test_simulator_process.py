@@ -18,7 +18,16 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from deploy.sellfern import simulator
 from shared import keys
 from tests.acceptance.ingress_process import ingress
-from tests.acceptance.process import PATIENCE, ROOT, SECRET, Program, environment, run, until
+from tests.acceptance.process import (
+    ENDPOINTS,
+    PATIENCE,
+    ROOT,
+    SECRET,
+    Program,
+    environment,
+    run,
+    until,
+)
 from tests.integration.sink import sink
 
 MODULE = "deploy.sellfern"
@@ -114,6 +123,7 @@ async def test_it_stops_by_itself_after_its_time() -> None:
         (("--host", "203.0.113.7"), "json", "--host"),
         (("--timeout", "0"), "json", "timeout: expected more than 0"),
         (("--rate", "nan"), "json", "rate: expected at least 0"),
+        (("--endpoints-file", "none.toml"), "json", "none.toml"),
         ((), "xml", "LOG_FORMAT"),
     ],
 )
@@ -161,3 +171,29 @@ async def test_our_ingress_accepts_what_is_signed_and_refuses_what_is_forged(
     assert len(jobs) == 100
     stored = {name.decode().removeprefix(keys.JOB) for name in await redis.keys(f"{keys.JOB}*")}
     assert stored == jobs
+
+
+async def test_it_knows_the_endpoints_and_secrets_of_a_file(
+    redis_server: EmbeddedRedis, redis: Redis, tmp_path: Path
+) -> None:
+    settings = environment(redis_server.url, tmp_path)
+    file = settings["ENDPOINTS_FILE"]
+    async with ingress(settings) as receiver:
+        where = ("--endpoints-file", file, "--ingress", f"http://127.0.0.1:{receiver.port}")
+        async with program("--api-key", "k:org_b", *where) as (_, url):
+            for organization in ("org_a", "org_b"):
+                wish = {"organization": organization}
+                made = await ask("POST", f"{url}/_control/events", wish)
+                assert [each["status"] for each in made["deliveries"]] == ["delivered"]
+    assert await redis.hlen(keys.WAITING) == 2
+
+
+async def test_an_endpoint_of_an_organization_without_a_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "endpoints.toml").write_text(ENDPOINTS)
+    words = ("--port", "0", "--api-key", "k:org_a", "--endpoints-file", tmp_path / "endpoints.toml")
+    ended = await run(MODULE, *map(str, words), environ=environ())
+    assert (ended.code, ended.stdout) == (2, "")
+    assert ended.stderr.endswith(
+        "error: --endpoints-file: expected endpoints of organizations that have an --api-key, "
+        "got 'org_b'\n"
+    )

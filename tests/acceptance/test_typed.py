@@ -32,6 +32,7 @@ async def test_a_variable_that_nearly_is_a_setting_is_warned_of_once(
             assert "hunter2" not in program.text
 
 
+@pytest.mark.usefixtures("usual_ports")
 async def test_the_second_worker_on_a_host_takes_the_next_free_admin_port(
     redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from tests.bench import (
     observed,
     reload,
     slow_handlers,
+    startup,
 )
 from tests.bench.effort import FULL, QUICK, Effort
 from tests.bench.environments import CACHE, CannotRunError
@@ -33,6 +34,7 @@ SECTIONS: Final[Mapping[str, Callable[[Effort, Progress], Section]]] = {
     neighbours.NAME: neighbours.measure,
     observed.NAME: observed.measure,
     reload.NAME: reload.measure,
+    startup.NAME: startup.measure,
     cost.NAME: cost.measure,
 }
 OWN: Final = "ours"

@@ -1,0 +1,1 @@
+"""A shop that handles what Sellfern tells it."""
