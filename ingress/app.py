@@ -4,27 +4,27 @@ import resource
 
 from redis.asyncio import Redis
 
-from ingress.answers import REDIS_AWAITED
-from ingress.health import Readiness
-from ingress.listener import BACKLOG, listening
+from ingress.http.answers import REDIS_AWAITED
+from ingress.http.health import Readiness
+from ingress.http.listener import BACKLOG, listening
+from ingress.http.receive import Receiver, Writer
+from ingress.http.site import Site
+from ingress.http.traced import TracedReceiver, TracedSite
 from ingress.organization_bytes import OrganizationBytes
-from ingress.receive import Receiver, Writer
 from ingress.settings import IngressSettings
-from ingress.site import Site
-from ingress.traced import TracedReceiver, TracedSite
-from shared import forking, garbage
-from shared.admin import admin_site
-from shared.awaiting import AwaitedRedis
-from shared.connection import open_redis
-from shared.durability import check_durability
-from shared.endpoints import Endpoints
-from shared.endpoints_file import EndpointsFile
-from shared.gauges import Gauges
+from shared.endpoints.endpoint import Endpoints
+from shared.endpoints.file import EndpointsFile
 from shared.health import Problem
-from shared.logs import get_logger
-from shared.queue import QueueWriter, open_queue
-from shared.stopping import stop_signal
-from shared.tracing import Tracing, open_tracing
+from shared.observe.logs import get_logger
+from shared.observe.tracing import Tracing, open_tracing
+from shared.program import forking, garbage
+from shared.program.admin import admin_site
+from shared.program.awaiting import AwaitedRedis
+from shared.program.stopping import stop_signal
+from shared.queue.gauges import Gauges
+from shared.queue.writer import QueueWriter, open_queue
+from shared.redis.connection import open_redis
+from shared.redis.durability import check_durability
 
 _OTHER_FILES = 64
 """Open files beside the clients' connections: Redis, the admin site, logs, the listener."""

@@ -11,17 +11,17 @@ import click
 from ingress.management.settings import read_all
 from ingress.organization_bytes import OrganizationBytes
 from ingress.settings import IngressSettings
-from shared.connection import open_redis
 from shared.display import USAGE_ERROR
-from shared.durability import Mode, check_durability
-from shared.durations import format_duration
-from shared.endpoints import Endpoint, Endpoints
-from shared.endpoints_file import EndpointsFile
+from shared.endpoints.endpoint import Endpoint, Endpoints
+from shared.endpoints.file import EndpointsFile
+from shared.endpoints.secret_doubts import Doubt, doubts
 from shared.errors import SettingsError
-from shared.findings import Finding, missing_secrets, shadows, show
-from shared.in_force import print_settings, settings_option
-from shared.secret_doubts import Doubt, doubts
-from shared.setting_names import near_misses
+from shared.program.findings import Finding, missing_secrets, shadows, show
+from shared.program.in_force import print_settings, settings_option
+from shared.program.setting_names import near_misses
+from shared.redis.connection import open_redis
+from shared.redis.durability import Mode, check_durability
+from shared.settings.durations import format_duration
 
 _NAMED: Final = 5
 """How many endpoints a finding names at the most."""

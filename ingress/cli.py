@@ -8,16 +8,16 @@ import uvloop
 
 from ingress.app import serve
 from ingress.settings import IngressSettings
-from shared import logs
-from shared.config import Reader
 from shared.display import refuse
-from shared.ending import ending_at_once
-from shared.endpoints_file import EndpointsFile
-from shared.env_file import offer_env_file
+from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
-from shared.findings import log_warnings, shadows
-from shared.lazy_commands import LazyGroup
-from shared.setting_names import near_misses
+from shared.observe import logs
+from shared.program.ending import ending_at_once
+from shared.program.env_file import offer_env_file
+from shared.program.findings import log_warnings, shadows
+from shared.program.lazy_commands import LazyGroup
+from shared.program.setting_names import near_misses
+from shared.settings.config import Reader
 
 _COMMANDS: Final = {
     "check": "ingress.check:check",

@@ -7,10 +7,10 @@ from typing import Final
 
 from redis.asyncio import Redis
 
-from shared.connection import REDIS_ERRORS
-from shared.endpoints import OrganizationProfile
-from shared.held_bytes import RedisMemory
-from shared.queue import BytesLimits
+from shared.endpoints.endpoint import OrganizationProfile
+from shared.queue.held_bytes import RedisMemory
+from shared.queue.writer import BytesLimits
+from shared.redis.connection import REDIS_ERRORS
 
 SHARE: Final = 4
 """Left alone, an organization may hold this part of ``maxmemory``: one in so many."""

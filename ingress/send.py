@@ -18,13 +18,13 @@ from aiohttp import (
     NonHttpUrlClientError,
 )
 
-from ingress.receive import ROUTE
+from ingress.http.receive import ROUTE
 from ingress.settings import IngressSettings
 from shared.display import escape_controls, fail, json_line, refuse
-from shared.endpoints import Endpoint, Endpoints, nearest
-from shared.endpoints_file import EndpointsFile
+from shared.endpoints.endpoint import Endpoint, Endpoints, nearest
+from shared.endpoints.file import EndpointsFile
+from shared.endpoints.secret_doubts import TINY, doubts
 from shared.errors import SellfernError, SettingsError
-from shared.secret_doubts import TINY, doubts
 from shared.sellfern import signature
 from shared.sellfern.reference_file import load_reference
 

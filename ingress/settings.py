@@ -7,13 +7,13 @@ from typing import Final, Self
 
 from ingress.clients import Network
 from ingress.organization_bytes import SHARE
-from shared.config import CommonSettings, Reader
-from shared.connection import SOCKET_TIMEOUT
-from shared.durability import Durability, Mode
-from shared.durations import format_duration
 from shared.errors import SettingsError
-from shared.listening import Address, read_address
-from shared.queue import BacklogLimits
+from shared.program.listening import Address, read_address
+from shared.queue.writer import BacklogLimits
+from shared.redis.connection import SOCKET_TIMEOUT
+from shared.redis.durability import Durability, Mode
+from shared.settings.config import CommonSettings, Reader
+from shared.settings.durations import format_duration
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from ingress.clients import Network
-from ingress.health import Readiness
-from ingress.listener import Listener, listening
-from ingress.receive import Receiver, Writer
+from ingress.http.health import Readiness
+from ingress.http.listener import Listener, listening
+from ingress.http.receive import Receiver, Writer
 from ingress.settings import IngressSettings, Limits
-from shared.endpoints import Endpoints
-from shared.endpoints_union import parse_endpoints
+from shared.endpoints.endpoint import Endpoints
+from shared.endpoints.union import parse_endpoints
 from shared.health import Problem
-from shared.job import Delivery
-from shared.queue import Accepted
+from shared.queue.job import Delivery
+from shared.queue.writer import Accepted
 from shared.sellfern import signature
 
 SECRET = "whsec_of_acme"

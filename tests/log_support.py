@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from io import BytesIO, TextIOWrapper
 from typing import Any
 
-from shared import logs
-from shared.config import LogLevel
+from shared.observe import logs
+from shared.settings.config import LogLevel
 
 
 class CapturedLog:

@@ -16,15 +16,15 @@ from deploy.sellfern import Sellfern, simulator
 from deploy.sellfern.openapi import document
 from deploy.sellfern.vendor import EVENTS
 from ingress.cli import main
-from ingress.health import Readiness
-from ingress.listener import listening
+from ingress.http.health import Readiness
+from ingress.http.listener import listening
+from ingress.http.receive import Receiver
 from ingress.management.journal import Journal
-from ingress.receive import Receiver
 from ingress.settings import IngressSettings
-from shared.admin import admin_site
-from shared.endpoints import Endpoint
-from shared.endpoints_file import EndpointsFile
-from shared.listening import Address
+from shared.endpoints.endpoint import Endpoint
+from shared.endpoints.file import EndpointsFile
+from shared.program.admin import admin_site
+from shared.program.listening import Address
 from tests.ingress_support import RecordingWriter
 from tests.log_support import captured_log
 

@@ -11,8 +11,8 @@ runpy.run_path(str(Path(__file__).parents[1] / "shared" / "shadowing.py"))["refu
 )
 
 from shared.errors import HandlerError, StateError
-from shared.secret import Secret
 from shared.sellfern.identifier import Id
+from shared.settings.secret import Secret
 from worker.events import Event
 from worker.organization import Organization
 from worker.outcomes import Reject, Retry

@@ -18,37 +18,40 @@ from typing import Final
 import msgspec
 from arq.cron import CronJob
 from redis.asyncio import Redis
-from structlog.typing import FilteringBoundLogger
 
-from shared import forking, garbage, logs
-from shared.admin import admin_site, cached
-from shared.awaiting import AwaitedRedis
-from shared.connection import connection_pool, open_redis
-from shared.durability import check_server
-from shared.endpoints_file import EndpointsFile
+from shared.endpoints.file import EndpointsFile
 from shared.health import Problem
-from shared.logs import get_logger
+from shared.observe import logs
+from shared.observe.logs import get_logger
+from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.observe.tracing import Tracing, open_tracing
+from shared.program import forking, garbage
+from shared.program.admin import admin_site, cached
+from shared.program.awaiting import AwaitedRedis
+from shared.redis.connection import connection_pool, open_redis
+from shared.redis.durability import check_server
 from shared.sellfern.reference_file import load_reference
-from shared.tracing import Tracing, open_tracing
-from worker import process, recount, restoration, retention, stock, upkeep
-from worker.aside import Aside
-from worker.attempts import naming
-from worker.engine import Worker
-from worker.exits import Deadline, Exit
-from worker.leases import Profiles
-from worker.ledger import Ledger
-from worker.memory import MemoryBudget
-from worker.origins import own_context
+from worker.engine import process, stock
+from worker.engine.aside import Aside
+from worker.engine.exits import Deadline, Exit
+from worker.engine.leases import Profiles
+from worker.engine.signals import Signals
+from worker.engine.worker import Worker
 from worker.outcomes import text_of
-from worker.pipeline import Pipeline
-from worker.pulse import Pulse
+from worker.pipeline.attempts import naming
+from worker.pipeline.driver import Pipeline
+from worker.pipeline.ledger import Ledger
+from worker.pipeline.memory import MemoryBudget
+from worker.pipeline.origins import own_context
+from worker.pipeline.pulse import Pulse
+from worker.pipeline.reports import Report
+from worker.pipeline.traced import Tracer
+from worker.pipeline.transitions import Transitions
+from worker.pipeline.work import Work
 from worker.registry import Handlers
-from worker.reports import Report
 from worker.settings import WorkerSettings
-from worker.signals import Signals
-from worker.traced import Tracer
-from worker.transitions import Transitions
-from worker.work import Work
+from worker.upkeep import cron as upkeep
+from worker.upkeep import recount, restoration, retention
 
 _CONNECTIONS: Final = 10
 """Kept by wires: claim 1, mark 2, settle 2, read 1; for sleeping 1; the rest is for all else."""

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 import click
 
 from shared import display
-from shared.connection import open_redis
-from shared.durability import check_server
-from shared.endpoints_file import EndpointsFile
+from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
-from shared.findings import Finding, look, missing_secrets, shadows, show
-from shared.in_force import print_settings, settings_option
-from shared.redis_url import RedisUrl
+from shared.observe.tracing import open_tracing
+from shared.program.findings import Finding, look, missing_secrets, shadows, show
+from shared.program.in_force import print_settings, settings_option
+from shared.program.setting_names import near_misses
+from shared.redis.connection import open_redis
+from shared.redis.durability import check_server
 from shared.sellfern.reference_file import load_reference
-from shared.setting_names import near_misses
-from shared.tracing import open_tracing
-from worker.console.settings import ConsoleSettings
+from shared.settings.redis_url import RedisUrl
 from worker.doubts import Parts, doubts
 from worker.loading import load_handlers
+from worker.operate.console.settings import ConsoleSettings
 from worker.settings import WorkerSettings
 
 

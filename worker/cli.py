@@ -6,16 +6,17 @@ from typing import Final
 
 import click
 
-from shared import display, logs
-from shared.config import Reader
-from shared.ending import ending_at_once
-from shared.endpoints_file import EndpointsFile
-from shared.env_file import offer_env_file
+from shared import display
+from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
-from shared.findings import log_warnings, shadows
-from shared.lazy_commands import LazyGroup
+from shared.observe import logs
+from shared.program.ending import ending_at_once
+from shared.program.env_file import offer_env_file
+from shared.program.findings import log_warnings, shadows
+from shared.program.lazy_commands import LazyGroup
+from shared.program.setting_names import near_misses
 from shared.sellfern.reference_file import load_reference
-from shared.setting_names import near_misses
+from shared.settings.config import Reader
 from worker.app import run as run_worker
 from worker.doubts import Parts, doubts
 from worker.loading import load_handlers
@@ -23,12 +24,12 @@ from worker.settings import WorkerSettings
 
 _COMMANDS: Final = {
     "check": "worker.check:check",
-    "console": "worker.console.command:console",
-    "dead-letters": "worker.dead_letter_commands:dead_letters",
-    "pause": "worker.organization_commands:pause",
-    "resume": "worker.organization_commands:resume",
-    "state": "worker.organization_commands:state",
-    "status": "worker.status_command:status",
+    "console": "worker.operate.console.command:console",
+    "dead-letters": "worker.operate.dead_letter_commands:dead_letters",
+    "pause": "worker.operate.organization_commands:pause",
+    "resume": "worker.operate.organization_commands:resume",
+    "state": "worker.operate.organization_commands:state",
+    "status": "worker.operate.status_command:status",
 }
 
 

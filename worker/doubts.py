@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from shared.endpoints import Endpoints, nearest
-from shared.findings import Finding
+from shared.endpoints.endpoint import Endpoints, nearest
+from shared.program.findings import Finding
 from shared.sellfern.reference import Reference
 from worker.registry import Handlers, Registration
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from shared import metrics
+from shared.observe import metrics
 from shared.sellfern import identifier
 from shared.sellfern.mending import mended
 

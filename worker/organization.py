@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 
 import msgspec
-from structlog.typing import FilteringBoundLogger
 
+from shared.observe.structlog_alone import FilteringBoundLogger
 from worker.state import State
 
 

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from shared.config import CommonSettings, Reader
-from shared.durations import format_duration
 from shared.errors import SettingsError
-from shared.listening import Address, read_address
-from worker.backoff import Backoff
-from worker.breaker import Breaker
-from worker.judgement import Limits
-from worker.memory import DEFAULT
-from worker.policy import Policy
+from shared.program.listening import Address, read_address
+from shared.settings.config import CommonSettings, Reader
+from shared.settings.durations import format_duration
+from worker.pipeline.backoff import Backoff
+from worker.pipeline.breaker import Breaker
+from worker.pipeline.judgement import Limits
+from worker.pipeline.memory import DEFAULT
+from worker.pipeline.policy import Policy
 
 _HORIZON: Final = (
     "MAX_ATTEMPTS",

@@ -10,7 +10,7 @@ import click
 
 from deploy.local.supervisor import Program
 from shared.display import escape_controls
-from shared.log_lines import ConsoleRenderer
+from shared.observe.log_lines import ConsoleRenderer
 
 _COLOURS: Final = ("cyan", "magenta", "yellow", "green", "blue")
 _RENDER: Final = ConsoleRenderer(colours=True).at  # click takes them out where there is no terminal

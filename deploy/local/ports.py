@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Final
 
-from shared.listening import Address, open_sockets, port_of
+from shared.program.listening import Address, open_sockets, port_of
 
 HOST: Final = "127.0.0.1"
 _OTHERS: Final = 99

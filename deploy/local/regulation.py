@@ -15,7 +15,7 @@ from deploy.local.ramp import Ramp
 from deploy.local.scrape import Queue, queue
 from deploy.local.system import System
 from deploy.sellfern import Sellfern
-from shared.gauges import CACHE_SECONDS
+from shared.queue.gauges import CACHE_SECONDS
 
 _LOOK_SECONDS: Final = 0.25
 _READ_SECONDS: Final = CACHE_SECONDS + 0.05

@@ -25,7 +25,7 @@ from deploy.local.stage import doing, environment, perform
 from deploy.local.supervisor import ROOT
 from deploy.local.system import System, running_system
 from deploy.sellfern import Sellfern, simulator
-from shared import logs
+from shared.observe import logs
 from shared.sellfern.reference import load_default
 
 SCALED_OBJECT: Final = ROOT / "deploy" / "kubernetes" / "base" / "scaling.yaml"

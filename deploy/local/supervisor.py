@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from deploy.local.parentage import launcher
 from shared.errors import SellfernError
-from shared.tables import truncate
+from shared.program.tables import truncate
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 """Where programs run, so that ``python -m`` finds this project's."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.ports import HOST
-from shared.atomic_file import replace_file
-from shared.endpoints_file import EndpointsFile
-from shared.env_file import read_env_file
-from shared.setting_names import NAMES
+from ingress.management.atomic_file import replace_file
+from shared.endpoints.file import EndpointsFile
+from shared.program.env_file import read_env_file
+from shared.program.setting_names import NAMES
 
 SELLFERN: Final = "SELLFERN"
 PORTS: Final = {

@@ -9,8 +9,8 @@ from typing import Final
 from multidict import CIMultiDictProxy
 
 from deploy.sellfern.answer import Refused
-from shared.config import Secret
-from shared.keys import ORGANIZATION_PATTERN
+from shared.queue.keys import ORGANIZATION_PATTERN
+from shared.settings.config import Secret
 
 HEADER: Final = "x-api-key"
 """The header that a request bears its key in."""

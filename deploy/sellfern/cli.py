@@ -17,13 +17,13 @@ from deploy.sellfern.fault import parse_fault
 from deploy.sellfern.known_endpoints import KnownEndpoints
 from deploy.sellfern.program import run
 from deploy.sellfern.settings import SimulatorSettings
-from shared import logs
-from shared.config import LogFormat, LogLevel, Reader
 from shared.display import fail, refuse
-from shared.durations import EXPECTED as DURATION
-from shared.durations import parse_duration
-from shared.endpoints_file import EndpointsFile
+from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
+from shared.observe import logs
+from shared.settings.config import LogFormat, LogLevel, Reader
+from shared.settings.durations import EXPECTED as DURATION
+from shared.settings.durations import parse_duration
 
 _Parsed = TypeVar("_Parsed")
 

@@ -15,7 +15,7 @@ from deploy.sellfern.endpoint import Endpoint, Endpoints
 from deploy.sellfern.event import Event
 from deploy.sellfern.forgery import forged
 from deploy.sellfern.settings import SimulatorSettings
-from shared.logs import get_logger
+from shared.observe.logs import get_logger
 from shared.sellfern import signature
 
 _USER_AGENT: Final = "sellfern-simulator"

@@ -8,7 +8,7 @@ from uuid import uuid4
 from deploy.sellfern.answer import invalid, not_found
 from deploy.sellfern.clock import Clock, timestamp
 from deploy.sellfern.draft import Draft
-from shared.config import Secret
+from shared.settings.config import Secret
 
 MOST: Final = 100
 """Endpoints that one organization may have."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from deploy.sellfern.answer import Refused
 from deploy.sellfern.vendor import EVENTS, Sellfern
-from shared.endpoints import Endpoint, Endpoints
+from shared.endpoints.endpoint import Endpoint, Endpoints
 from shared.errors import SettingsError
-from shared.logs import get_logger
+from shared.observe.logs import get_logger
 from shared.sellfern import signature
 
 _log = get_logger()

@@ -11,7 +11,7 @@ from deploy.sellfern.known_endpoints import KnownEndpoints
 from deploy.sellfern.server import opened
 from deploy.sellfern.settings import SimulatorSettings
 from deploy.sellfern.vendor import Sellfern
-from shared.logs import get_logger
+from shared.observe.logs import get_logger
 
 _log = get_logger()
 

@@ -20,7 +20,7 @@ from deploy.sellfern.settings import SimulatorSettings
 from deploy.sellfern.traffic import keep_happening
 from deploy.sellfern.vendor import EVENTS, Sellfern
 from shared.errors import SettingsError
-from shared.listening import blaming_settings
+from shared.program.listening import blaming_settings
 
 LARGEST_BODY: Final = 256 * 1024
 """Bytes of a request's body."""

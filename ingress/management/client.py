@@ -38,10 +38,10 @@ from ingress.management.api_errors import (
     error_class,
 )
 from ingress.management.journal import Journal, Pending
-from shared.config import Secret
 from shared.sellfern import identifier
 from shared.sellfern.identifier import Id
 from shared.sellfern.reference import Reference
+from shared.settings.config import Secret
 
 LIST: Final = "GET /webhooks"
 CREATE: Final = "POST /webhooks"

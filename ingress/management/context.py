@@ -13,13 +13,13 @@ from ingress.management.client import Access, Client, client_session
 from ingress.management.editing import EndpointsEditor, read_endpoints
 from ingress.management.journal import Journal
 from ingress.management.settings import ManagementSettings, api_key
-from shared.config import NOTHING
 from shared.display import escape_controls
-from shared.endpoints import Endpoint, Endpoints, nearest
+from shared.endpoints.endpoint import Endpoint, Endpoints, nearest
 from shared.errors import SellfernError, SettingsError
-from shared.keys import ORGANIZATION_PATTERN
+from shared.queue.keys import ORGANIZATION_PATTERN
 from shared.sellfern.reference import Reference
 from shared.sellfern.reference_file import load_reference
+from shared.settings.config import NOTHING
 
 Told = Callable[[str], None]
 """Is told on a line how things go."""

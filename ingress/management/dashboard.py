@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ingress.receive import ROUTE
+from ingress.http.receive import ROUTE
 
 _OPEN: Final = (
     "In Sellfern's dashboard, as the organization, open its webhook endpoints{which}, and "

@@ -12,13 +12,13 @@ import tomlkit
 from tomlkit.items import AoT, InlineTable, Table
 from tomlkit.toml_document import TOMLDocument
 
-from shared.atomic_file import replace_file
-from shared.config import Secret
-from shared.endpoints import Endpoint, Endpoints, EndpointSecret
-from shared.endpoints_union import parse_endpoints
+from ingress.management.atomic_file import replace_file
+from shared.endpoints.endpoint import Endpoint, Endpoints, EndpointSecret
+from shared.endpoints.toml_lines import TableLines
+from shared.endpoints.union import parse_endpoints
 from shared.errors import SettingsError
-from shared.plain_text import decoded, no_text
-from shared.toml_lines import TableLines
+from shared.files.plain_text import decoded, no_text
+from shared.settings.config import Secret
 
 _SETTING: Final = "ENDPOINTS_FILE"
 _READ_BY_OTHERS: Final = 0o077

@@ -26,8 +26,8 @@ from ingress.management.rotation import Rotation
 from ingress.management.rotation_command import rotate
 from ingress.management.running import run
 from ingress.management.settings import ManagementSettings
-from shared import tables
 from shared.errors import SettingsError
+from shared.program import tables
 from shared.sellfern.reference_file import load_reference
 
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import msgspec
 
-from shared.atomic_file import PRIVATE, replace_file
+from ingress.management.atomic_file import PRIVATE, replace_file
 from shared.errors import SellfernError
 
 KEY_SECONDS: Final = 86_400.0 - 600.0

@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 from yarl import URL
 
+from ingress.http.receive import ROUTE
 from ingress.management.client import RemoteEndpoint
-from ingress.receive import ROUTE
-from shared.endpoints import Endpoint, Endpoints
+from shared.endpoints.endpoint import Endpoint, Endpoints
 from shared.errors import SellfernError
 from shared.sellfern.reference import Reference
 

@@ -7,10 +7,10 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from ingress.secret_proof import proof
-from ingress.secret_use import ROUTE
-from shared.config import Secret
+from ingress.http.secret_proof import proof
+from ingress.http.secret_use import ROUTE
 from shared.errors import SellfernError
+from shared.settings.config import Secret
 
 TIMEOUT_SECONDS = 5.0
 """How long an ingress may take to answer."""

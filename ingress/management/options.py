@@ -5,11 +5,11 @@ from typing import TextIO
 
 import click
 
-from shared.config import Secret
-from shared.durations import parse_duration
 from shared.errors import SecretDefect, SettingsError
-from shared.plain_text import no_text, trimmed
-from shared.secret_text import secret_in
+from shared.files.plain_text import no_text, trimmed
+from shared.settings.config import Secret
+from shared.settings.durations import parse_duration
+from shared.settings.secret_text import secret_in
 
 endpoint_argument = click.argument("endpoint")
 organization_option = click.option(

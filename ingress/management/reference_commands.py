@@ -11,15 +11,16 @@ import click
 from ingress.management.context import confirm
 from ingress.management.openapi import LARGEST, DocumentError, Listing, read_document
 from ingress.management.reference_import import Change, changes, imported, write_reference
-from shared import display, tables
-from shared.config import CommonSettings
+from shared import display
 from shared.errors import SettingsError
+from shared.program import tables
 from shared.sellfern.reference import Reference, load_default
 from shared.sellfern.reference_file import (
     load_reference,
     read_reference,
     reference_path,
 )
+from shared.settings.config import CommonSettings
 
 _MEANS: Final = {
     ("event", "added"): "can be subscribed to; workers hand it to handlers",

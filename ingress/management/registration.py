@@ -9,8 +9,8 @@ import msgspec
 from ingress.management.client import CREATE, LIST
 from ingress.management.context import Unfinished, Writing, tell
 from ingress.management.matching import registrations
-from shared.config import Secret
 from shared.errors import SettingsError
+from shared.settings.config import Secret
 
 ReadSecret = Callable[[], Secret | None]
 """Gives the secret that was copied from the dashboard, if somebody gives it."""

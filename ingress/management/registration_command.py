@@ -4,6 +4,7 @@ from typing import TextIO
 
 import click
 
+from ingress.http.receive import ROUTE
 from ingress.management import options
 from ingress.management.client import CREATE
 from ingress.management.context import writing
@@ -11,10 +12,9 @@ from ingress.management.matching import endpoint_url, is_of
 from ingress.management.registration import Wanted, register
 from ingress.management.running import done, run, warn_of_readers
 from ingress.management.settings import ManagementSettings, base_url
-from ingress.receive import ROUTE
-from shared.config import NOTHING
-from shared.endpoints import ENDPOINT_PATTERN
+from shared.endpoints.endpoint import ENDPOINT_PATTERN
 from shared.errors import SettingsError
+from shared.settings.config import NOTHING
 
 
 @click.command("register")

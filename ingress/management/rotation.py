@@ -37,9 +37,9 @@ from ingress.management.editing import expired, fingerprints, named
 from ingress.management.matching import next_rotation, the_one
 from ingress.management.observation import Ingresses
 from ingress.management.registration import ReadSecret
-from shared.config import Secret
-from shared.endpoints import EndpointSecret
+from shared.endpoints.endpoint import EndpointSecret
 from shared.errors import SellfernError
+from shared.settings.config import Secret
 
 NEEDED: Final = (LIST, CREATE, CHANGE, REMOVE)
 """The operations that a rotation without a gap takes."""

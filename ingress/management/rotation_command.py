@@ -11,8 +11,8 @@ from ingress.management.observation import Ingresses
 from ingress.management.rotation import NEEDED, Options, Rotating
 from ingress.management.running import done, run, warn_of_readers
 from ingress.management.settings import ManagementSettings, base_url
-from shared.config import NOTHING
 from shared.errors import SettingsError
+from shared.settings.config import NOTHING
 
 
 @click.command()

@@ -13,8 +13,8 @@ from ingress.management.context import Reading, Unfinished, Writing, tell
 from ingress.management.dashboard import manual_step
 from ingress.management.journal import OutcomeTooOld
 from shared import display
-from shared.config import CommonSettings, Secret
 from shared.errors import SellfernError, SettingsError
+from shared.settings.config import CommonSettings, Secret
 
 REFUSED: Final = 1
 """The exit code where Sellfern refuses or doesn't answer."""

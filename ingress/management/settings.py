@@ -9,12 +9,12 @@ from typing import Final, Self
 from urllib.parse import SplitResult, urlsplit
 
 from ingress.management.client import Persistence
-from shared import wrapping
-from shared.config import NOTHING, CommonSettings, Reader, Secret
 from shared.errors import SecretDefect, SettingsError
-from shared.listening import read_address
-from shared.plain_text import decoded, no_text
-from shared.secret_text import secret_in
+from shared.files.plain_text import decoded, no_text
+from shared.program.listening import read_address
+from shared.settings import wrapping
+from shared.settings.config import NOTHING, CommonSettings, Reader, Secret
+from shared.settings.secret_text import secret_in
 
 API_URL: Final = "https://api.sellfern.com"
 """Where the management API is."""

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from shared import metrics
 from shared.errors import EnvelopeError
+from shared.observe import metrics
 from shared.sellfern import identifier
 from shared.sellfern.identifier import Id
 from shared.sellfern.mending import BYTE_ORDER_MARK, mended, mended_otherwise

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Final
 
-from shared.config import CommonSettings
 from shared.errors import SettingsError
 from shared.sellfern.reference import Reference, load_default, parse_reference
+from shared.settings.config import CommonSettings
 
 NAME: Final = "reference.toml"
 """What the file is called beside the endpoints file, where ``REFERENCE_FILE`` names no other."""

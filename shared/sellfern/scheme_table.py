@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from shared.durations import parse_duration
 from shared.sellfern.scheme import Scheme
+from shared.settings.durations import parse_duration
 
 _PLACES: Final = ("{id}", "{timestamp}", "{body}")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.ingress_process import IngressProcess
 from tests.acceptance.process import ENDPOINTS, Program, environment, run, until
 from tests.conftest import StartRedis

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.process import ROOT, Ended, end_of, environment, until
 from tests.acceptance.terminal import seen
 from tests.acceptance.worker_process import running

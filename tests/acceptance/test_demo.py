@@ -14,7 +14,7 @@ from redis import Redis
 
 from deploy.local import traffic
 from deploy.local.supervisor import ROOT, bare_environment
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.demo_process import PATIENCE, Demo, is_same
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

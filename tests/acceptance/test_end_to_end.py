@@ -13,14 +13,14 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import Ended, Program, environment, run, until
 from tests.acceptance.terminal import seen
 from tests.acceptance.worker_process import running
 from tests.integration.jobs import NOTHING, account
 from tests.integration.workplace import body
-from worker import contention
+from worker.operate import pausing as contention
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.process import ROOT, end_of, environment
 from tests.acceptance.test_worker_process import handled
 from tests.acceptance.worker_process import running
@@ -21,7 +21,8 @@ PROGRAM = """
 import asyncio, os, signal, socket, sys, threading
 import uvloop
 from aiohttp import ClientSession, web
-from shared import forking, logs
+from shared.program import forking
+from shared.observe import logs
 
 loop_name, act = sys.argv[1:]
 STARTS = {"asyncio": asyncio.run, "uvloop": uvloop.run}

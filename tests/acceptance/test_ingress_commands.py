@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from ingress.cli import main
-from shared import job as jobs
-from shared import keys
+from shared.queue import job as jobs
+from shared.queue import keys
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import environment, run, run_command
 from tests.conftest import StartRedis

@@ -12,7 +12,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.ingress_process import IngressProcess, delivery, ingress
 from tests.acceptance.process import Program, environment, get, until
 from tests.conftest import StartRedis

@@ -22,7 +22,8 @@ PAGE = 4096
 
 SAYS_MORE_THAN_MAY_WAIT = """
 import asyncio, sys
-from shared import logs, metrics
+from shared.observe import metrics
+from shared.observe import logs
 
 async def main():
     log = logs.get_logger()

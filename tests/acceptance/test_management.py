@@ -21,8 +21,8 @@ from deploy.sellfern import Delivery, Fault, Sellfern, simulator
 from deploy.sellfern.openapi import document
 from deploy.sellfern.vendor import EVENTS
 from ingress.management.journal import Journal
-from shared import keys
-from shared.endpoints_file import EndpointsFile
+from shared.endpoints.file import EndpointsFile
+from shared.queue import keys
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import ROOT, Ended, environment, run, until
 from tests.acceptance.worker_process import running

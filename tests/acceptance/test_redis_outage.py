@@ -10,7 +10,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import environment, until
 from tests.acceptance.worker_process import running

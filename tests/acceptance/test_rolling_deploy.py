@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import job as jobs
-from shared import keys
+from shared.queue import job as jobs
+from shared.queue import keys
 from tests.acceptance.earlier import unpack
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import ROOT, Ended, environment, run_command, until

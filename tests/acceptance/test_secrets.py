@@ -11,7 +11,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.ingress_process import IngressProcess, delivery, ingress
 from tests.acceptance.process import Program, environment, run, until
 from tests.acceptance.worker_process import running

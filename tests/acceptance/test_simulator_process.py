@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from deploy.sellfern import simulator
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.ingress_process import ingress
 from tests.acceptance.process import (
     ENDPOINTS,

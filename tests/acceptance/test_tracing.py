@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.errors import SettingsError
-from shared.tracing import open_tracing
+from shared.observe.tracing import open_tracing
 from tests.acceptance.ingress_process import ingress
 from tests.acceptance.process import environment, run, until
 from tests.acceptance.worker_process import running

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared.setting_names import NAMES
+from shared.program.setting_names import NAMES
 from tests.acceptance.ingress_process import ingress
 from tests.acceptance.process import ROOT, environment, get, run, run_command
 from tests.acceptance.worker_process import running

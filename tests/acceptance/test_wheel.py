@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.process import ROOT, Program, run_command, until
 from tests.tools import tool
 

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.process import PATIENCE, environment, until
 from tests.acceptance.worker_process import running
 from tests.conftest import StartRedis

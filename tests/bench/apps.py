@@ -15,17 +15,17 @@ import uvloop
 from aiohttp import web
 from arq.connections import RedisSettings
 
-from ingress.health import Readiness
-from ingress.listener import listening
-from ingress.receive import Receiver
+from ingress.http.health import Readiness
+from ingress.http.listener import listening
+from ingress.http.receive import Receiver
 from ingress.settings import IngressSettings
-from shared import logs
-from shared.endpoints import Endpoints
-from shared.endpoints_file import EndpointsFile
+from shared.endpoints.endpoint import Endpoints
+from shared.endpoints.file import EndpointsFile
 from shared.errors import SignatureError
 from shared.health import Problem
-from shared.job import Delivery
-from shared.queue import Accepted
+from shared.observe import logs
+from shared.queue.job import Delivery
+from shared.queue.writer import Accepted
 from shared.sellfern import signature
 
 Answer = Callable[[web.Request], Awaitable[web.Response]]

@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from shared import keys
-from shared.durability import Durability, Mode
-from shared.queue import Queue
+from shared.queue import keys
+from shared.queue.writer import Queue
+from shared.redis.durability import Durability, Mode
 from tests.bench import events
 from tests.bench.environments import (
     ROOT,

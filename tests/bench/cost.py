@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from shared import keys
+from shared.queue import keys
 from tests.bench import contenders, events
 from tests.bench.charts import Bars
 from tests.bench.contenders import OURS

@@ -6,7 +6,7 @@ from pathlib import Path
 from time import time
 from typing import Final
 
-from shared.job import Delivery
+from shared.queue.job import Delivery
 from shared.sellfern import signature
 
 BODY_BYTES: Final = 300

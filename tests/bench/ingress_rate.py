@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.bench import contenders, events
 from tests.bench.charts import Bars
 from tests.bench.draining import redis_cpu, redis_server

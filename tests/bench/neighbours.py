@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import uvloop
 
-from shared import keys
+from shared.queue import keys
 from tests.bench import contenders
 from tests.bench.charts import Bars
 from tests.bench.draining import redis_server

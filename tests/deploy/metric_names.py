@@ -5,8 +5,9 @@ from typing import Any, Final
 
 from prometheus_client.core import Metric
 
-from shared import gauges, metrics
-from shared.held_bytes import RedisMemory
+from shared.observe import metrics
+from shared.queue import gauges
+from shared.queue.held_bytes import RedisMemory
 
 _NAME: Final = re.compile(r"\bsellfern_[a-z0-9_]+")
 _SUFFIXES: Final = {

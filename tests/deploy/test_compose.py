@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ingress.settings import IngressSettings
-from shared.durations import parse_duration
+from shared.settings.durations import parse_duration
 from tests.deploy.kubernetes_objects import DEPLOY
 from tests.deploy.pinned import pin
 from tests.tools import missing, tool

@@ -12,9 +12,9 @@ import pytest
 from packaging.requirements import Requirement
 
 from ingress.settings import IngressSettings
-from shared.admin import admin_site
 from shared.health import Problem
-from shared.listening import Address
+from shared.program.admin import admin_site
+from shared.program.listening import Address
 from tests.acceptance.process import ROOT, run_command
 from tests.deploy.kubernetes_objects import DEPLOY
 from tests.tools import tool

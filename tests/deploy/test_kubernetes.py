@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ingress.settings import IngressSettings
-from shared.durations import parse_duration
+from shared.settings.durations import parse_duration
 from tests.deploy.kubernetes_objects import Objects, built
 from tests.deploy.metric_names import unknown_metrics
 from tests.tools import tool

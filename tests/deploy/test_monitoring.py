@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from ingress import answers
+from ingress.http import answers
 from tests.deploy.metric_names import shown, unknown_labels, unknown_metrics
 from tests.tools import tool
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from shared.connection import REDIS_ERRORS, open_redis
-from shared.redis_url import RedisUrl
+from shared.redis.connection import REDIS_ERRORS, open_redis
+from shared.settings.redis_url import RedisUrl
 from tests.acceptance.process import environment, run, until
 from tests.deploy.deployed_redis import REDIS, DeployedRedis, password
 from tests.integration.sentinels import IMPATIENT, PATIENCE

@@ -10,11 +10,11 @@ import pytest_asyncio
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
-from shared import keys
-from shared.connection import open_redis
-from shared.durability import Durability
-from shared.queue import Accepted, Queue
-from shared.redis_url import RedisUrl
+from shared.queue import keys
+from shared.queue.writer import Accepted, Queue
+from shared.redis.connection import open_redis
+from shared.redis.durability import Durability
+from shared.settings.redis_url import RedisUrl
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import Program, environment, run
 from tests.acceptance.worker_process import running

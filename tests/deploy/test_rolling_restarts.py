@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.ingress_process import IngressProcess
 from tests.acceptance.process import SECRET, environment, until
 from tests.deploy.kubernetes_objects import DEPLOY

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from shared.connection import REDIS_ERRORS, open_redis
-from shared.redis_url import RedisUrl
+from shared.redis.connection import REDIS_ERRORS, open_redis
+from shared.settings.redis_url import RedisUrl
 from tests.acceptance.ingress_process import ingress
 from tests.acceptance.process import environment, run
 from tests.acceptance.worker_process import running

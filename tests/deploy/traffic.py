@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from shared import keys
-from shared.connection import REDIS_ERRORS, open_redis
-from shared.redis_url import RedisUrl
+from shared.queue import keys
+from shared.redis.connection import REDIS_ERRORS, open_redis
+from shared.settings.redis_url import RedisUrl
 from tests.acceptance.ingress_process import IngressProcess
 from tests.acceptance.process import run, until
 from tests.integration.workplace import body

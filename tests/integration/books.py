@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 
 _DUMP = """
 local dump = {}

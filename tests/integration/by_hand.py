@@ -5,10 +5,18 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.jobs import RECEIVED_AT
-from worker import revival
-from worker.transitions import Claim, Mark, Marked, MarkRequest, Settled, Settlement, Transitions
+from worker.operate import revival
+from worker.pipeline.transitions import (
+    Claim,
+    Mark,
+    Marked,
+    MarkRequest,
+    Settled,
+    Settlement,
+    Transitions,
+)
 
 RETENTION = 3_600_000
 LATER = 3_600_000

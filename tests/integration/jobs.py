@@ -6,10 +6,10 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from shared import keys
-from shared.durability import Durability, Mode
-from shared.job import Delivery
-from shared.queue import Accepted, BacklogLimits, Queue
+from shared.queue import keys
+from shared.queue.job import Delivery
+from shared.queue.writer import Accepted, BacklogLimits, Queue
+from shared.redis.durability import Durability, Mode
 
 RECEIVED_AT = 1_795_000_000_000
 

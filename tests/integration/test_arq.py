@@ -12,8 +12,8 @@ from arq.jobs import Job
 from arq.worker import Function, func
 from redis.asyncio import Redis
 
-from shared import job as jobs
-from shared import keys
+from shared.queue import job as jobs
+from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, counters, record_of
 from tests.integration.workplace import Workplace, body, now
 from worker import Event, Handlers, Organization, Reject

@@ -4,8 +4,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from redis.asyncio import Redis
 
 from deploy.local.scrape import parse_queue
-from shared import keys
-from shared.gauges import Gauges
+from shared.queue import keys
+from shared.queue.gauges import Gauges
 from tests.integration.workplace import Lines
 
 

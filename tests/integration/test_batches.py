@@ -7,18 +7,26 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
-from shared.durability import Durability, Mode
-from shared.job import Delivery
-from shared.queue import Accepted, Queue, QueueWriter
+from shared.queue import keys
+from shared.queue.job import Delivery
+from shared.queue.writer import Accepted, Queue, QueueWriter
+from shared.redis.durability import Durability, Mode
 from tests.conftest import StartRedis
 from tests.integration.by_hand import RETENTION, Hand
 from tests.integration.jobs import account, delivery, enqueue
 from tests.integration.workplace import Lines
-from worker import contention
-from worker.leases import Leases
-from worker.ledger import Ledger
-from worker.transitions import Claim, Marked, MarkRequest, Renewed, Settled, Settlement, Transitions
+from worker.engine.leases import Leases
+from worker.operate import pausing as contention
+from worker.pipeline.ledger import Ledger
+from worker.pipeline.transitions import (
+    Claim,
+    Marked,
+    MarkRequest,
+    Renewed,
+    Settled,
+    Settlement,
+    Transitions,
+)
 
 MOST = 256
 MOST_BYTES = 1 << 20

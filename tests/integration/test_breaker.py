@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import POLICY, Workplace, body
-from worker import Event, Handlers, Organization, Reject, Retry, contention
-from worker.breaker import Breaker
-from worker.overview import OrganizationOverview, read_overview
-from worker.transitions import Settled
+from worker import Event, Handlers, Organization, Reject, Retry
+from worker.operate import pausing as contention
+from worker.operate.overview import OrganizationOverview, read_overview
+from worker.pipeline.breaker import Breaker
+from worker.pipeline.transitions import Settled
 
 IN_A_ROW = 3
 POLICY_OF_THREE = replace(

@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys, metrics
-from shared.wire import Wire
+from shared.observe import metrics
+from shared.queue import keys
+from shared.redis.wire import Wire
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, counters, record_of
 from tests.integration.test_breaker import IN_A_ROW, POLICY_OF_THREE, Shop, broken
 from tests.integration.workplace import Workplace, body
-from worker import transitions
-from worker.transitions import Settled
+from worker.pipeline import transitions
+from worker.pipeline.transitions import Settled
 
 CAPTURED = body("evt_captured")
 JOB = keys.job_id("org_a", CAPTURED)

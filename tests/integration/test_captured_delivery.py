@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, mark_of, record_of
 from tests.integration.workplace import LIMITS, Workplace, body, now
 from worker import Event, Handlers, Organization
-from worker.transitions import Settled
+from worker.pipeline.transitions import Settled
 
 CREATED = now() - timedelta(seconds=LIMITS.max_event_age - 3600)
 """Soon too old to be received; its mark is kept for longer than that."""

@@ -4,9 +4,9 @@ import pytest
 from arq.connections import ArqRedis
 from redis.asyncio import Redis
 
-from shared import job as jobs
-from shared import keys
-from shared.queue import Accepted
+from shared.queue import job as jobs
+from shared.queue import keys
+from shared.queue.writer import Accepted
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import (
     NOTHING,
@@ -19,8 +19,9 @@ from tests.integration.jobs import (
     mark_of,
     record_of,
 )
-from worker import contention, revival
-from worker.transitions import Mark, Refused, Settled, Settlement
+from worker.operate import pausing as contention
+from worker.operate import revival
+from worker.pipeline.transitions import Mark, Refused, Settled, Settlement
 
 FIRST, SECOND, THIRD = map(delivery, bodies(3))
 

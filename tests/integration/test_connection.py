@@ -7,8 +7,8 @@ from urllib.parse import quote
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared.connection import REDIS_ERRORS, open_redis, translate
-from shared.redis_url import RedisUrl
+from shared.redis.connection import REDIS_ERRORS, open_redis, translate
+from shared.settings.redis_url import RedisUrl
 from tests.conftest import StartRedis
 
 PASSWORD = "p@ss:w/rd?#%&= ü"

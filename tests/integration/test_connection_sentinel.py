@@ -7,11 +7,11 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from shared.connection import REDIS_ERRORS, open_redis, translate
-from shared.redis_url import RedisUrl
+from shared.redis.connection import REDIS_ERRORS, open_redis, translate
+from shared.settings.redis_url import RedisUrl
 from tests.conftest import StartRedis
 from tests.integration.sentinels import PATIENCE, SERVICE, Fleet, fleet
-from worker import stock
+from worker.engine import stock
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

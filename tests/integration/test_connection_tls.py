@@ -12,10 +12,10 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared.connection import REDIS_ERRORS, connection_pool, open_redis, translate
 from shared.errors import SettingsError
-from shared.redis_url import RedisUrl, Tls
-from shared.tls import certificates
+from shared.redis.connection import REDIS_ERRORS, connection_pool, open_redis, translate
+from shared.redis.tls import certificates
+from shared.settings.redis_url import RedisUrl, Tls
 from tests.integration.certificates import Certificates, make_certificates, overwrite
 from tests.integration.sentinels import SERVICE, EmbeddedSentinel
 from tests.log_support import captured_log

@@ -16,17 +16,17 @@ from click.testing import CliRunner, Result
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import job as jobs
-from shared import keys
+from shared.queue import job as jobs
+from shared.queue import keys
 from tests.integration.books import Books
 from tests.integration.jobs import NOTHING, account, counters, mark_of, record_of
 from tests.integration.workplace import Workplace, body, now
 from worker import Event, Handlers, Organization, Reject
-from worker.asking import ask
 from worker.cli import main
-from worker.dead_letter_commands import Selection
-from worker.dead_letters import REASONS, Filter
-from worker.transitions import Settled
+from worker.operate.asking import ask
+from worker.operate.dead_letter_commands import Selection
+from worker.operate.dead_letters import REASONS, Filter
+from worker.pipeline.transitions import Settled
 
 HOUR = 3_600_000
 CREATED = now()

@@ -5,10 +5,10 @@ from redis.asyncio import Redis
 
 from deploy.local.demo_handlers import handlers
 from deploy.local.traffic import FLAKY_PREFIX
-from shared import keys
+from shared.queue import keys
 from tests.integration.jobs import counters
 from tests.integration.workplace import Workplace, body
-from worker.transitions import Settled
+from worker.pipeline.transitions import Settled
 
 
 async def state(redis: Redis, key: str) -> object:

@@ -8,18 +8,18 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from shared.connection import open_redis
-from shared.durability import (
+from shared.errors import Unavailable
+from shared.health import Problem
+from shared.queue.writer import Accepted, Queue, open_queue
+from shared.redis.connection import open_redis
+from shared.redis.durability import (
     Durability,
     Mode,
     check_durability,
     check_server,
     without_needless_wait,
 )
-from shared.errors import Unavailable
-from shared.health import Problem
-from shared.queue import Accepted, Queue, open_queue
-from shared.redis_url import RedisUrl
+from shared.settings.redis_url import RedisUrl
 from tests.conftest import StartRedis
 from tests.integration.jobs import delivery
 

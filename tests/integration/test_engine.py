@@ -10,16 +10,25 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared import keys, metrics
 from shared.errors import Unavailable
-from shared.group_commit import Tell
+from shared.observe import metrics
+from shared.queue import keys
+from shared.queue.group_commit import Tell
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
-from worker import Event, Handlers, Organization, contention
-from worker.engine import Worker
-from worker.leases import Leases
-from worker.ledger import Ledger
-from worker.transitions import Claimed, Marked, MarkRequest, Settled, Settlement, Transitions
+from worker import Event, Handlers, Organization
+from worker.engine.leases import Leases
+from worker.engine.worker import Worker
+from worker.operate import pausing as contention
+from worker.pipeline.ledger import Ledger
+from worker.pipeline.transitions import (
+    Claimed,
+    Marked,
+    MarkRequest,
+    Settled,
+    Settlement,
+    Transitions,
+)
 
 
 class Stage:

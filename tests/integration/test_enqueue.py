@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from shared import job as jobs
-from shared import keys
-from shared.durability import Durability, Mode
 from shared.errors import Unavailable
-from shared.queue import Accepted, Queue, open_queue
+from shared.queue import job as jobs
+from shared.queue import keys
+from shared.queue.writer import Accepted, Queue, open_queue
+from shared.redis.durability import Durability, Mode
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import (
     RECEIVED_AT,

@@ -7,11 +7,11 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, delivery, enqueue
-from worker import contention
-from worker.transitions import Settled
+from worker.operate import pausing as contention
+from worker.pipeline.transitions import Settled
 
 _numbers = count()
 

@@ -6,8 +6,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from shared import gauges, keys, metrics
-from shared.gauges import CACHE_SECONDS, Gauges
+from shared.observe import metrics
+from shared.queue import gauges, keys
+from shared.queue.gauges import CACHE_SECONDS, Gauges
 from tests.conftest import StartRedis
 from tests.integration.workplace import Lines, Workplace, body
 from worker import Event, Handlers, Organization

@@ -7,11 +7,11 @@ import arq
 import pytest
 from redis.asyncio import Redis
 
-from shared import job as jobs
-from shared import keys
 from shared.errors import Unavailable
-from shared.job import Delivery
-from shared.queue import Accepted
+from shared.queue import job as jobs
+from shared.queue import keys
+from shared.queue.job import Delivery
+from shared.queue.writer import Accepted
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import (
     NOTHING,
@@ -23,8 +23,9 @@ from tests.integration.jobs import (
     record_of,
 )
 from tests.integration.workplace import Workplace, body, now
-from worker import Event, Handlers, Organization, revival
-from worker.transitions import Mark, Settled
+from worker import Event, Handlers, Organization
+from worker.operate import revival
+from worker.pipeline.transitions import Mark, Settled
 
 
 class Seen:

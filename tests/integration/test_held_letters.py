@@ -8,7 +8,7 @@ from tests.integration.console.site import Site, browsing
 from tests.integration.jobs import counters
 from tests.integration.test_dead_letter_commands import Desk, lines, rejecting, working
 from tests.integration.workplace import Workplace, body
-from worker.transitions import Settled
+from worker.pipeline.transitions import Settled
 
 HELD = body("evt_held")
 

@@ -12,14 +12,15 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from shared import garbage, keys
+from shared.program import garbage
+from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, counters, mark_of, record_of
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization
-from worker.engine import Worker
-from worker.ledger import Ledger
-from worker.memory import MemoryBudget, estimate
-from worker.transitions import MarkRequest, Settled
+from worker.engine.worker import Worker
+from worker.pipeline.ledger import Ledger
+from worker.pipeline.memory import MemoryBudget, estimate
+from worker.pipeline.transitions import MarkRequest, Settled
 
 MIB: Final = 1024 * 1024
 ITEMS: Final = [{"a": 1}] * 400

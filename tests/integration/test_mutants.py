@@ -6,7 +6,7 @@ from hashlib import sha1
 import pytest
 from redis.asyncio import Redis
 
-from shared import scripts
+from shared.queue import scripts
 from tests.conftest import StartRedis
 from tests.integration import test_claim as claims
 from tests.integration import test_races as races
@@ -65,7 +65,7 @@ async def test_a_race_is_lost_without_the_token_check(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     change, race = UNFENCED[where]
-    monkeypatch.setattr(f"worker.transitions._{change[0].upper()}", mutant(*change))
+    monkeypatch.setattr(f"worker.pipeline.transitions._{change[0].upper()}", mutant(*change))
     hand = Hand(redis)
     await hand.cap(1)
     with pytest.raises(AssertionError):
@@ -86,7 +86,7 @@ def test_steps_in_any_order_find_that_the_token_check_is_gone(
     fresh_redis_server: StartRedis, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     change, _ = UNFENCED[where]
-    monkeypatch.setattr(f"worker.transitions._{change[0].upper()}", mutant(*change))
+    monkeypatch.setattr(f"worker.pipeline.transitions._{change[0].upper()}", mutant(*change))
     server = fresh_redis_server(appendfsync=None)
     with pytest.raises(AssertionError):
         take_steps(server.url, examples=100, shrink=False)

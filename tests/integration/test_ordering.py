@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Retry
-from worker.engine import Worker
+from worker.engine.worker import Worker
 
 EVENTS = 40
 

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.workplace import Workplace, body, now
 from worker.handlers import handlers, orders
-from worker.transitions import Settled
+from worker.pipeline.transitions import Settled
 
 START = now() - timedelta(hours=1)
 LIFE = [

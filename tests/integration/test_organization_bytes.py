@@ -7,19 +7,19 @@ import pytest
 from redis.asyncio import Redis
 
 from ingress.organization_bytes import OrganizationBytes
-from shared import keys, scripts
-from shared.durability import Durability, Mode
-from shared.endpoints import OrganizationProfile
+from shared.endpoints.endpoint import OrganizationProfile
 from shared.errors import Unavailable
-from shared.job import Delivery
-from shared.queue import Accepted, BytesLimits, Queue
+from shared.queue import keys, scripts
+from shared.queue.job import Delivery
+from shared.queue.writer import Accepted, BytesLimits, Queue
+from shared.redis.durability import Durability, Mode
 from tests.conftest import StartRedis
 from tests.integration.books import Books, cost
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import bodies, delivery, enqueued, record_of
-from worker import dead_letters, revival
-from worker.recount import recount
-from worker.transitions import Settled
+from worker.operate import dead_letters, revival
+from worker.pipeline.transitions import Settled
+from worker.upkeep.recount import recount
 
 ONE = cost(60, 2)
 """More than a delivery with a tiny body, less than two of them, is counted as."""

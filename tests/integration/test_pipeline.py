@@ -10,19 +10,20 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from shared import job as jobs
-from shared import keys
-from shared.endpoints import OrganizationProfile
+from shared.endpoints.endpoint import OrganizationProfile
 from shared.errors import StateError
-from shared.group_commit import Tell
+from shared.queue import job as jobs
+from shared.queue import keys
+from shared.queue.group_commit import Tell
 from tests.integration.jobs import NOTHING, account, counters, mark_of, record_of
 from tests.integration.workplace import POLICY, Workplace, body, now
-from worker import Event, Handlers, Organization, Reject, Retry, revival
-from worker.path import Path
-from worker.reports import Report
-from worker.settlements import Settlements
-from worker.transitions import Claim, Marked, MarkRequest, Settled, Settlement
-from worker.work import Work
+from worker import Event, Handlers, Organization, Reject, Retry
+from worker.operate import revival
+from worker.pipeline.path import Path
+from worker.pipeline.reports import Report
+from worker.pipeline.settlements import Settlements
+from worker.pipeline.transitions import Claim, Marked, MarkRequest, Settled, Settlement
+from worker.pipeline.work import Work
 
 
 class Order(msgspec.Struct):

@@ -1,6 +1,6 @@
 """One job ends every worker that runs it, and workers are killed beside: who is buried, and when.
 
-Workers do what `worker.engine` has them do, a step at a time, in an order that is drawn.
+Workers do what `worker.engine.worker` has them do, a step at a time, in an order that is drawn.
 """
 
 import math
@@ -10,10 +10,10 @@ from random import Random
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, delivery, enqueued, record_of
-from worker.transitions import Claim, Settled
+from worker.pipeline.transitions import Claim, Settled
 
 JOBS, WORKERS, MOST_CLAIMS = 40, 3, 3
 

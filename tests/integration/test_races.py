@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from shared import job as jobs
-from shared import keys
-from shared.durability import Durability, Mode
 from shared.errors import Unavailable
-from shared.queue import Accepted, Queue
+from shared.queue import job as jobs
+from shared.queue import keys
+from shared.queue.writer import Accepted, Queue
+from shared.redis.durability import Durability, Mode
 from shared.sellfern import envelope
 from tests.conftest import StartRedis
 from tests.integration.by_hand import Hand
@@ -33,8 +33,10 @@ from tests.integration.jobs import (
     record_of,
 )
 from tests.integration.workplace import POLICY, Workplace, body, now
-from worker import Event, Handlers, Organization, contention, judgement
-from worker.transitions import Mark, Marked, MarkRequest, Settled
+from worker import Event, Handlers, Organization
+from worker.operate import pausing as contention
+from worker.pipeline import judgement
+from worker.pipeline.transitions import Mark, Marked, MarkRequest, Settled
 
 J, K, P = delivery(b"J"), delivery(b"K, the same event"), delivery(b"P, another event")
 

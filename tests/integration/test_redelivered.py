@@ -7,14 +7,14 @@ is, under whichever job that stands.
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
-from shared.job import Delivery
+from shared.queue import keys
+from shared.queue.job import Delivery
 from tests.integration.by_hand import RETENTION, Hand
 from tests.integration.jobs import NOTHING, account, counters, enqueued, mark_of, record_of
 from tests.integration.test_races import J, K, dead_letters, handled_once, unfinished
-from worker import revival
-from worker.transitions import RETENTION as MARKS_ARE_KEPT
-from worker.transitions import Claim, Mark, Settled
+from worker.operate import revival
+from worker.pipeline.transitions import RETENTION as MARKS_ARE_KEPT
+from worker.pipeline.transitions import Claim, Mark, Settled
 
 MOST = 20
 variants = pytest.mark.parametrize("again", [J, K], ids=["the same bytes", "other bytes"])

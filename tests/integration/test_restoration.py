@@ -6,14 +6,15 @@ from functools import partial
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, bodies, counters, delivery, enqueued
 from tests.integration.kept_up import keep_up
 from tests.integration.workplace import Lines, Workplace, body
-from worker import Handlers, contention
-from worker.restoration import look, restore
-from worker.transitions import Mark, Settled
+from worker import Handlers
+from worker.operate import pausing as contention
+from worker.pipeline.transitions import Mark, Settled
+from worker.upkeep.restoration import look, restore
 
 YEAR = 366 * 86_400_000
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.jobs import counters, mark_of
 from tests.integration.kept_up import keep_up
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Reject
-from worker.retention import expire, expire_dead_letters
-from worker.revival import replay_one
+from worker.operate.revival import replay_one
+from worker.upkeep.retention import expire, expire_dead_letters
 
 
 def rejecting(redis: Redis) -> Workplace:

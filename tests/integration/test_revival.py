@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
-from worker import Event, Handlers, Organization, Reject, contention
-from worker.dead_letters import DeadLetter, Filter, count, select
-from worker.engine import Worker
-from worker.revival import FAILURES_IN_A_ROW, Pace, Progress, Replay
+from worker import Event, Handlers, Organization, Reject
+from worker.engine.worker import Worker
+from worker.operate import pausing as contention
+from worker.operate.dead_letters import DeadLetter, Filter, count, select
+from worker.operate.revival import FAILURES_IN_A_ROW, Pace, Progress, Replay
 
 
 class Ward:

@@ -13,11 +13,11 @@ import pytest
 from aiohttp import ClientSession
 
 from deploy.sellfern import Fault
+from ingress.http.secret_proof import proof
+from ingress.management import atomic_file
 from ingress.management import rotation as rotating
 from ingress.management.client import Client
-from ingress.secret_proof import proof
-from shared import atomic_file
-from shared.config import Secret
+from shared.settings.config import Secret
 from tests.management_support import PATIENCE, Death, Desk, Died, Ingress, desk, ingress
 
 FIRST = "whsec_first_of_acme"

@@ -7,14 +7,15 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from shared.sellfern import envelope as envelopes
 from shared.sellfern.mending import mended
 from tests.integration.jobs import NOTHING, account, mark_of
 from tests.integration.workplace import Workplace, body, now
-from worker import Event, Handlers, Id, Organization, revival
+from worker import Event, Handlers, Id, Organization
 from worker.handlers import handlers as own_handlers
-from worker.transitions import Settled
+from worker.operate import revival
+from worker.pipeline.transitions import Settled
 
 
 class Order(msgspec.Struct):

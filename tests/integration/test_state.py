@@ -13,13 +13,20 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
 from shared.errors import StateError
+from shared.queue import keys
 from tests.integration.jobs import RECEIVED_AT, delivery, enqueued, mark_of, record_of
 from worker.arguments import MOST_VALUE_BYTES
-from worker.projection import stored_values
+from worker.operate.projection import stored_values
+from worker.pipeline.transitions import (
+    Claim,
+    MarkRequest,
+    Refused,
+    Settled,
+    Settlement,
+    Transitions,
+)
 from worker.state import MOST_BYTES, MOST_OPERATIONS, State
-from worker.transitions import Claim, MarkRequest, Refused, Settled, Settlement, Transitions
 from worker.value import LARGEST_INTEGER, Value, apply
 
 _numbers = count()

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import delivery, enqueue, mark_of
-from worker import contention, restoration, revival
-from worker.transitions import Claim, Settlement, Transitions
+from worker.operate import pausing as contention
+from worker.operate import revival
+from worker.pipeline.transitions import Claim, Settlement, Transitions
+from worker.upkeep import restoration
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "deploy" / "state-machine.md").read_text(encoding="utf-8")
@@ -261,7 +263,7 @@ async def test_a_row_of_the_page_happens(redis: Redis, row: tuple[str, str, str]
 
 
 def test_every_script_is_on_the_page() -> None:
-    scripts = {path.stem for path in (ROOT / "shared" / "scripts").glob("*.lua")}
+    scripts = {path.stem for path in (ROOT / "shared" / "queue" / "scripts").glob("*.lua")}
     named = {script for _, _, script in ROWS} | {"pause", "leave", "prelude", "disown", "recount"}
     assert scripts == named
     assert all(f"`{script}`" in PAGE for script in scripts)

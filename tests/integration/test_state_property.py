@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.integration.jobs import NOTHING, account
 from tests.integration.workplace import Workplace, body, now
 from worker import Event, Handlers, Organization
-from worker.transitions import Settled
+from worker.pipeline.transitions import Settled
 
 LIFE = 600.0
 Step = tuple[Any, ...]

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.by_hand import LATER, Hand
 from tests.integration.jobs import NOTHING, account, counters, delivery, enqueued, record_of
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Handlers
-from worker.policy import Policy
-from worker.transitions import Claim, Claimed, Settled, Settlement, fresh_base
+from worker.pipeline.policy import Policy
+from worker.pipeline.transitions import Claim, Claimed, Settled, Settlement, fresh_base
 
 SLOTS = 100
 ONE, OTHER, THIRD = (delivery(b"%d" % number) for number in range(3))

@@ -18,15 +18,16 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from shared import keys
-from shared.queue import Accepted
+from shared.queue import keys
+from shared.queue.writer import Accepted
 from tests.conftest import StartRedis
 from tests.integration.books import Books
 from tests.integration.by_hand import LATER, RETENTION
 from tests.integration.jobs import RECEIVED_AT, delivery, enqueue
-from worker import contention, revival
-from worker.breaker import Breaker
-from worker.transitions import (
+from worker.operate import pausing as contention
+from worker.operate import revival
+from worker.pipeline.breaker import Breaker
+from worker.pipeline.transitions import (
     Claim,
     Mark,
     Marked,

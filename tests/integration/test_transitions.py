@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.jobs import (
     NOTHING,
     account,
@@ -15,7 +15,7 @@ from tests.integration.jobs import (
     mark_of,
     record_of,
 )
-from worker.transitions import (
+from worker.pipeline.transitions import (
     Claim,
     Mark,
     Marked,

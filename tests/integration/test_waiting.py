@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, mark_of, record_of
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization
-from worker.transitions import Settled
+from worker.pipeline.transitions import Settled
 
 
 def without_handler(redis: Redis, patience: float) -> Workplace:

@@ -9,13 +9,13 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, counters, record_of
 from tests.integration.test_engine import drained, working
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization
-from worker.exits import Exit
-from worker.pulse import Pulse
+from worker.engine.exits import Exit
+from worker.pipeline.pulse import Pulse
 
 
 def place_with(redis: Redis, handle: Callable[..., Any], **changes: Any) -> Workplace:

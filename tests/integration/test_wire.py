@@ -10,9 +10,9 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared.connection import open_redis
-from shared.redis_url import RedisUrl
-from shared.wire import Wire
+from shared.redis.connection import open_redis
+from shared.redis.wire import Wire
+from shared.settings.redis_url import RedisUrl
 from tests.conftest import StartRedis
 
 

@@ -11,11 +11,11 @@ from click.testing import CliRunner, Result
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
 from worker.cli import main
-from worker.footprint import has_footprint
+from worker.operate.footprint import has_footprint
 
 EVIL = "\x1b[2Jevt[bold]\u202e"
 

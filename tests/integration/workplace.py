@@ -13,26 +13,27 @@ from redis.asyncio import ConnectionPool, Redis
 from structlog.testing import CapturingLogger
 from structlog.typing import FilteringBoundLogger
 
-from shared import job as jobs
-from shared import keys
-from shared.durability import Durability, Mode
-from shared.endpoints import OrganizationProfile
-from shared.job import Delivery
-from shared.queue import Queue
+from shared.endpoints.endpoint import OrganizationProfile
+from shared.queue import job as jobs
+from shared.queue import keys
+from shared.queue.job import Delivery
+from shared.queue.writer import Queue
+from shared.redis.durability import Durability, Mode
 from shared.sellfern.reference import load_default
-from worker import Handlers, stock
-from worker.backoff import Backoff
-from worker.breaker import Breaker
-from worker.engine import Worker
-from worker.exits import Exit
-from worker.judgement import Limits
-from worker.leases import Profiles
-from worker.ledger import Ledger
-from worker.pipeline import Pipeline
-from worker.policy import Policy
-from worker.pulse import Pulse
-from worker.reports import Report
-from worker.transitions import Claim, Settled, Transitions
+from worker import Handlers
+from worker.engine import stock
+from worker.engine.exits import Exit
+from worker.engine.leases import Profiles
+from worker.engine.worker import Worker
+from worker.pipeline.backoff import Backoff
+from worker.pipeline.breaker import Breaker
+from worker.pipeline.driver import Pipeline
+from worker.pipeline.judgement import Limits
+from worker.pipeline.ledger import Ledger
+from worker.pipeline.policy import Policy
+from worker.pipeline.pulse import Pulse
+from worker.pipeline.reports import Report
+from worker.pipeline.transitions import Claim, Settled, Transitions
 
 DAY = 86_400.0
 LIMITS = Limits(max_event_age=6 * DAY, dedupe_retention=7 * DAY, clock_skew=300)

@@ -14,8 +14,8 @@ import aiohttp
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
-from shared.held_bytes import RedisMemory
+from shared.queue import keys
+from shared.queue.held_bytes import RedisMemory
 from tests.bench.environments import ROOT
 from tests.bench.figures import percentile
 from tests.bench.programs import INGRESS, WORKER, Program, environment

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.hostile.crew import PATIENCE, SLOTS, Crew
 from tests.acceptance.hostile.notes import notes
 from tests.acceptance.hostile.row import ANY_NUMBER, Ending, Row

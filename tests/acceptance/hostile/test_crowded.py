@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.hostile.account import CULPRIT, NEIGHBOUR, metrics
 from tests.acceptance.hostile.crew import PATIENCE, SETTINGS, Crew, ends_in_time
 from tests.acceptance.hostile.notes import FOLDER, notes

@@ -12,8 +12,8 @@ from multidict import CIMultiDictProxy
 from redis.asyncio import Redis
 
 from tests.log_support import CapturedLog
-from worker.console.app import serving
-from worker.console.settings import ConsoleSettings
+from worker.operate.console.app import serving
+from worker.operate.console.settings import ConsoleSettings
 
 TOKEN = "a token of the console"
 

@@ -7,13 +7,13 @@ from urllib.parse import quote
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.console.letters import bury
 from tests.integration.console.site import Answer, Site, told
 from tests.integration.workplace import Workplace, body
 from tests.log_support import captured_log
-from worker import dead_letters
-from worker.transitions import Settled
+from worker.operate import dead_letters
+from worker.pipeline.transitions import Settled
 
 CONFIRM = "/dead-letters/confirm"
 

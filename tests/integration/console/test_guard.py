@@ -4,7 +4,7 @@ import pytest
 from aiohttp import ClientSession, CookieJar
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.console.site import TOKEN, Site, browsing
 from tests.integration.workplace import Workplace
 

@@ -3,12 +3,12 @@
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.integration.console.site import Site
 from tests.integration.workplace import Workplace, body
-from worker import contention
-from worker.console import lookup
-from worker.transitions import Settlement
+from worker.operate import pausing as contention
+from worker.operate.console import lookup
+from worker.pipeline.transitions import Settlement
 
 
 async def state_of(redis: Redis, job: str) -> str:

@@ -7,12 +7,12 @@ import pytest
 from markupsafe import escape
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.queue import keys
 from tests.conftest import StartRedis
 from tests.integration.console.site import Site, browsing, told
 from tests.integration.workplace import Workplace, body
 from tests.log_support import captured_log
-from worker import contention
+from worker.operate import pausing as contention
 
 SCRIPT = "<script>alert('x')</script>"
 ESCAPED = str(escape(SCRIPT))

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared import keys
+from shared.queue import keys
 from tests.integration.console.letters import bury
 from tests.integration.console.site import Site
-from worker.console import paging
-from worker.console.paging import Place, number_of, read_page
-from worker.dead_letters import Filter
+from worker.operate.console import paging
+from worker.operate.console.paging import Place, number_of, read_page
+from worker.operate.dead_letters import Filter
 
 MANY = 100_000
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from ingress.connection import Connection
-from ingress.receive import Writer
+from ingress.http.connection import Connection
+from ingress.http.receive import Writer
 from tests.ingress_support import BODY, Client, Reply, Running, request_bytes, running
 
 PATIENCE = 20.0

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from ingress.connection import Connection
+from ingress.http.connection import Connection
 from tests.ingress_support import Client
 
 MANY: Final = 13

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from ingress.body_wire import OVERHEAD_BYTES, SLICE_BYTES
-from ingress.connection import Connection
+from ingress.http.body_wire import OVERHEAD_BYTES, SLICE_BYTES
+from ingress.http.connection import Connection
 from tests.ingress_support import BODY, Client, RecordingWriter, ask, chunked, request_bytes
 from tests.integration.ingress.public_port import (
     PATIENCE,
@@ -129,7 +129,7 @@ async def test_a_request_behind_a_large_body_is_a_request_of_its_own(
 async def test_what_is_dropped_is_dropped_for_a_while_only(
     writer: RecordingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingress.ending_connection.LINGER_SECONDS", 0.05)
+    monkeypatch.setattr("ingress.http.ending_connection.LINGER_SECONDS", 0.05)
     async with public_port(writer) as place, Client.to(place.port) as client:
         await client.send(chunked_head() + WASTEFUL[: 2 * MOST])
         check_refusal(await client.reply(), 400, "chunk_overhead")

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 from aiohttp import web
 
-from ingress import connections as module
-from ingress import ending_connection as one
+from ingress.http import connections as module
+from ingress.http import ending_connection as one
 from tests.ingress_support import (
     BODY,
     Client,

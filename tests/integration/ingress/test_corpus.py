@@ -8,9 +8,9 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-import ingress.receive
-from shared.endpoints import Endpoints
-from shared.endpoints_union import parse_endpoints
+import ingress.http.receive
+from shared.endpoints.endpoint import Endpoints
+from shared.endpoints.union import parse_endpoints
 from shared.errors import EnvelopeError
 from shared.sellfern.envelope import decode
 from tests.ingress_support import Client, RecordingWriter, Reply, chunked
@@ -68,7 +68,7 @@ async def test_a_request_of_the_corpus_is_answered_and_read_as_it_says(
     monkeypatch: pytest.MonkeyPatch,
     request_: dict[str, Any],
 ) -> None:
-    monkeypatch.setattr(ingress.receive, "time", lambda: float(request_.get("now", NOW)))
+    monkeypatch.setattr(ingress.http.receive, "time", lambda: float(request_.get("now", NOW)))
     async with (
         public_port(writer, known=lambda: known, **request_.get("limits", {})) as place,
         Client.to(place.port) as client,

@@ -8,10 +8,10 @@ from time import monotonic
 
 import pytest
 
-from ingress import site
-from ingress.refusals import LINES_A_SECOND
+from ingress.http import site
+from ingress.http.refusals import LINES_A_SECOND
 from shared.errors import Unavailable
-from shared.logs import get_logger
+from shared.observe.logs import get_logger
 from tests.ingress_support import (
     BETA_SECRET,
     BODY,

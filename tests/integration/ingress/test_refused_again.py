@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ingress.connection import Connection
+from ingress.http.connection import Connection
 from tests.ingress_support import BODY, Client, RecordingWriter, request_bytes
 from tests.integration.ingress.public_port import (
     PATIENCE,

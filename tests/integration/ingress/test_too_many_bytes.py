@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ingress import bytes_in_flight as module
+from ingress.http import bytes_in_flight as module
 from tests.ingress_support import BODY, Client, RecordingWriter, Running, ask, request_bytes
 from tests.integration.ingress.public_port import (
     PATIENCE,

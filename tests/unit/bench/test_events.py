@@ -4,7 +4,7 @@ from pathlib import Path
 
 from multidict import CIMultiDict
 
-from shared.endpoints_union import parse_endpoints
+from shared.endpoints.union import parse_endpoints
 from shared.sellfern import envelope, signature
 from tests.bench import events
 from tests.bench.requests_file import RequestsFile

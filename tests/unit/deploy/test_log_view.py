@@ -6,7 +6,7 @@ import click
 import pytest
 
 from deploy.local.log_view import LogView, Tail, readable
-from shared.log_lines import render_json
+from shared.observe.log_lines import render_json
 
 
 def plain(line: bytes) -> str:

@@ -8,8 +8,8 @@ import pytest
 
 from deploy.local.ports import HOST, free_ports
 from deploy.local.workbench import PORTS, Workbench, prepare
-from shared.endpoints_file import EndpointsFile
-from shared.env_file import read_env_file
+from shared.endpoints.file import EndpointsFile
+from shared.program.env_file import read_env_file
 
 
 def made(folder: Path, endpoints: Path | None = None, env_file: Path | None = None) -> Workbench:

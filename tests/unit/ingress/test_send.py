@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 
 from ingress import send
 from ingress.send import Answer, SendError, envelope, find_endpoint, post, signed_headers, warnings
-from shared.endpoints import Endpoint
+from shared.endpoints.endpoint import Endpoint
 from shared.sellfern import signature
 from shared.sellfern.envelope import decode
 from tests.ingress_support import SECRET, RecordingWriter, endpoints, running

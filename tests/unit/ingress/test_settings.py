@@ -3,10 +3,10 @@
 import pytest
 
 from ingress.settings import IngressSettings, Limits
-from shared.durability import Durability, Mode
 from shared.errors import SettingsError
-from shared.listening import Address
-from shared.queue import BacklogLimits
+from shared.program.listening import Address
+from shared.queue.writer import BacklogLimits
+from shared.redis.durability import Durability, Mode
 
 MIB = 1024 * 1024
 

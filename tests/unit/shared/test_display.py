@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from shared.display import escape_controls, escape_json, fail, json_line
-from shared.tables import emit, truncate
+from shared.program.tables import emit, truncate
 
 ATTACK = "\x1b[2J\x1b]0;owned\x07\u202eevil\u2066\r\n[bold red]x[/] :boom: \x9b31m\ud800"
 SHOWN = r"\x1b[2J\x1b]0;owned\x07\u202eevil\u2066\r\n[bold red]x[/] :boom: \x9b31m\ud800"

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from shared import endpoints_text
-from shared.endpoints_file import EndpointsFile
-from shared.endpoints_reader import EndpointsReader, Reading
+from shared.endpoints import text as endpoints_text
+from shared.endpoints.file import EndpointsFile
+from shared.endpoints.reader import EndpointsReader, Reading
 from shared.errors import SettingsError
-from shared.pace import Pace
-from shared.patient_files import PatientFiles
+from shared.files.pace import Pace
+from shared.files.patient import PatientFiles
 
 PACE = Pace(rest=0)
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared import metrics
+from shared.observe import metrics
 from worker import Event, HandlerError, Handlers, Id, Organization
 from worker.event_data import DataDecoder
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import redis as synchronous_redis
 
-from shared import keys
+from shared.queue import keys
 from tests.acceptance.hostile.notes import is_first, note
 from tests.acceptance.hostile.row import HANDLED, Ending, Family, Order, failed
 from worker import Event, Organization

@@ -5,7 +5,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from deploy.sellfern.answer import Refused
 from deploy.sellfern.api_key import MANAGE, ApiKey, ApiKeys, parse_api_key
-from shared.config import Secret
+from shared.settings.config import Secret
 
 
 def headers(*keys: str) -> CIMultiDictProxy[str]:

@@ -41,9 +41,9 @@ from ingress.management.client import Access, Client, Persistence, client_sessio
 from ingress.management.journal import Journal, OutcomeTooOld
 from ingress.management.openapi import Listing
 from ingress.management.reference_import import imported
-from shared.config import Secret
 from shared.errors import SellfernError
 from shared.sellfern.reference import Reference, load_default
+from shared.settings.config import Secret
 from tests.unit.ingress.management.fake_api import Told, fake_api, refusal, success
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ingress.management.editing import EndpointsEditor, expired, named, read_endpoints
-from shared.config import Secret
-from shared.endpoints import EndpointSecret
+from shared.endpoints.endpoint import EndpointSecret
 from shared.errors import SettingsError
+from shared.settings.config import Secret
 
 UNTIL = datetime(2027, 1, 1, tzinfo=UTC)
 NEW = Secret("whsec_new")
@@ -47,8 +47,8 @@ DIE_BEFORE_THE_RENAME = """
 import os, signal, sys
 from pathlib import Path
 from ingress.management.editing import EndpointsEditor
-from shared import atomic_file
-from shared.config import Secret
+from ingress.management import atomic_file
+from shared.settings.config import Secret
 
 write = atomic_file._write
 

@@ -7,10 +7,10 @@ import pytest
 
 from ingress.management.openapi import Listing
 from ingress.management.reference_import import Change, changes, imported, write_reference
-from shared.config import CommonSettings, Reader
 from shared.errors import SettingsError
 from shared.sellfern.reference import Reference, load_default
 from shared.sellfern.reference_file import load_reference, reference_path
+from shared.settings.config import CommonSettings, Reader
 
 KNOWN = load_default()
 LISTING = Listing(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ingress.management.settings import ManagementSettings, api_key, base_url
-from shared.config import Secret
 from shared.errors import SettingsError
+from shared.settings.config import Secret
 
 KEY = "sk_live_a_secret_one"
 

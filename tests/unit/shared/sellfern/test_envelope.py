@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import metrics
 from shared.errors import EnvelopeError
+from shared.observe import metrics
 from shared.sellfern.envelope import LONGEST, Envelope, decode
 
 FIELDS: dict[str, Any] = {

@@ -1,0 +1,1 @@
+"""The public port: connections, what they may take, and all that they are answered."""

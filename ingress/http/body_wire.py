@@ -1,0 +1,85 @@
+"""What one body takes on the wire: how much is parsed at once, what comes beside or behind it."""
+
+from typing import Final
+
+from aiohttp import StreamReader, hdrs
+from aiohttp.http import RawRequestMessage
+
+from ingress.http.request_ends import END, UNKNOWN
+
+SLICE_BYTES: Final = UNKNOWN
+"""How much of a body in chunks is parsed before what it bears is looked at: 2,700 chunks of one
+byte, each of which costs three calls."""
+
+OVERHEAD_BYTES: Final = 64 * 1024
+"""What sizes, extensions and trailers of chunks may take beside the body itself. A body of 1 MiB in
+chunks of 128 bytes fits."""
+
+
+class BodyWire:
+    """The bytes of one body as they come.
+
+    Args:
+        message: the head before it.
+        body: what of it has been parsed already.
+        data: the bytes that were parsed last, to their end.
+
+    Attributes:
+        announced: its length; ``None`` where it comes in chunks.
+    """
+
+    __slots__ = ("_beside", "_beside_before", "_body", "_came", "_last", "_since", "announced")
+
+    def __init__(self, message: RawRequestMessage, body: StreamReader, data: bytes) -> None:
+        length = None if message.chunked else message.headers.get(hdrs.CONTENT_LENGTH)
+        self.announced = None if length is None else int(length[-_DIGITS:])
+        self._body = body
+        self._came = body.total_bytes
+        self._since = 0
+        self._beside = len(data) - body.total_bytes
+        self._beside_before = 0
+        self._last = b""
+        if self.announced is None:
+            self._look_for_end(data)
+
+    def take(self, data: bytes) -> bool:
+        """Take note of bytes that were parsed whole; whether too many of all are not the body's.
+
+        What aiohttp keeps back while it is paused is neither yet: it isn't asked about then.
+        """
+        self._came += len(data)
+        if self.announced is not None:
+            return False
+        self._look_for_end(data)
+        beside = self._came - self._body.total_bytes
+        self._beside, self._beside_before = beside - self._beside_before, beside
+        return beside > OVERHEAD_BYTES
+
+    @property
+    def behind(self) -> int:
+        """How many bytes of a head have come behind the body, which is complete."""
+        return self._since if self.announced is None else self._came - self.announced
+
+    def _look_for_end(self, data: bytes) -> None:
+        """Remember how much has come since what ended the chunks, if anything has by now."""
+        seam = self._last + data
+        end = seam.rfind(END)
+        self._since = self._since + len(data) if end < 0 else len(seam) - end - len(END)
+        self._last = seam[1 - len(END) :]
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether what came last was mostly chunks rather than what they bear."""
+        return self._beside > _COSTLY_BYTES
+
+    def portion(self) -> int:
+        """How much may be parsed at once: what is known to be the body costs one call in all."""
+        if self.announced is None:
+            return SLICE_BYTES
+        return max(SLICE_BYTES, self.announced - self._body.total_bytes)
+
+
+_COSTLY_BYTES: Final = 4 * 1024  # of a slice: a thousand chunks
+
+_DIGITS: Final = 20
+"""Of a length: the parser takes no more than 64 bits, but any number of zeros before them."""

@@ -1,0 +1,134 @@
+"""All connections of the public port: how many there may be, and how all of them end."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, cast
+
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+
+from ingress.http.answers import TOO_MANY_CONNECTIONS, Refusal
+from ingress.http.bytes_in_flight import BytesInFlight
+from ingress.http.connection import Connection
+from ingress.http.ending_connection import EndingConnection
+from ingress.http.open_connections import OpenConnections
+from ingress.http.port import Misfits
+from ingress.http.sliced_connection import SlicedConnection
+from ingress.settings import Limits
+
+LINGERING: Final = 32
+"""The most connections beyond the limit that are given that time: each is an open file."""
+
+CUT_SECONDS: Final = 0.1
+"""How long requests have, twice, when everything is closed; aiohttp takes 0 for no limit."""
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""Answers a request; raises nothing."""
+
+
+class Connections(web.Server):
+    """Makes a connection for each client, and knows which are open.
+
+    Args:
+        handler: answers a request.
+        misfits: answers what never became one.
+        limits: what one client may ask.
+        in_flight: what all of them may hold.
+    """
+
+    def __init__(
+        self, handler: Handler, misfits: Misfits, limits: Limits, in_flight: BytesInFlight
+    ) -> None:
+        super().__init__(handler, request_factory=self._request)
+        self.misfits = misfits
+        self.limits = limits
+        self.in_flight = in_flight
+        self.open = OpenConnections()
+        self.leaving = False
+        """Whether each answer ends its connection, unless another request is behind it."""
+        self.is_stopped = False
+        """Whether a connection on which nothing comes is to end."""
+        self._lingering: set[EndingConnection] = set()
+        self._waiting: deque[SlicedConnection] = deque()
+        self._all_closed: asyncio.Event | None = None
+
+    def __call__(self) -> "Connection":
+        """Make the protocol of a new connection."""
+        return Connection(self, self._loop)
+
+    def admit(self, connection: "Connection") -> Refusal | None:
+        """Take a new connection in, in the place of another if need be, or say why not."""
+        if len(self.open) >= self.limits.connections:
+            victim = self.open.victim()
+            if victim is None:
+                return TOO_MANY_CONNECTIONS
+            self.open.discard(victim)
+            victim.make_way()
+        self.open.add(connection)
+        return None
+
+    def accepted(self, connection: "Connection") -> None:
+        """Take note that a delivery was accepted on a connection."""
+        self.open.accepted(connection)
+
+    def stop(self) -> None:
+        """Have each connection end, once what was sent on it is answered."""
+        self.is_stopped = True
+        for connection in list(self.open):
+            connection.leave()
+
+    async def closed(self) -> None:
+        """Wait until none is open."""
+        while self.open:
+            self._all_closed = asyncio.Event()
+            await self._all_closed.wait()
+
+    async def cut(self) -> None:
+        """Close all of them, whatever is under way."""
+        for connection in list(self._lingering):
+            connection.force_close()
+        await self.shutdown(CUT_SECONDS)
+
+    def in_turn(self, connection: SlicedConnection) -> None:
+        """Have a connection go on, one of all that wait in each turn of the loop."""
+        self._waiting.append(connection)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._let_go_on)
+
+    def _let_go_on(self) -> None:
+        connection = self._waiting.popleft()
+        if self._waiting:
+            self._loop.call_soon(self._let_go_on)
+        connection.go_on()
+
+    def linger(self, connection: EndingConnection) -> bool:
+        """Whether a connection may stay until its client has read why it ends."""
+        if connection in self.open:
+            return True
+        if len(self._lingering) >= LINGERING:
+            return False
+        self._lingering.add(connection)
+        return True
+
+    def forget(self, connection: "Connection") -> None:
+        """Take note that a connection is closed."""
+        self._lingering.discard(connection)
+        self.open.discard(connection)
+        if not self.open and self._all_closed is not None:
+            self._all_closed.set()
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> web.BaseRequest:
+        """Make the request that a connection answers next, and let it know whose body is read."""
+        connection = cast("Connection", protocol)
+        connection.body = payload
+        connection.is_declining = connection.is_left_unread = message.upgrade
+        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)

@@ -1,0 +1,69 @@
+"""Which secrets are known here, and how often each has verified a delivery."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from time import time
+
+import msgspec
+from aiohttp import web
+
+from ingress.http.secret_proof import proves
+from shared.endpoints.endpoint import Endpoint, Endpoints, EndpointSecret
+from shared.settings.config import Secret
+
+ROUTE = "/endpoints/"
+"""What comes before an endpoint's id on the admin site."""
+
+
+class SecretUse:
+    """Counts for each secret, since the start of this process.
+
+    Whoever rotates a secret has to know that every ingress has read the new one, and later that
+    it is used. The admin site asks nobody for a login, so the page tells nothing that a guessed
+    secret could be held against: who knows a secret proves that in the query (``nonce`` and
+    ``proof``, see `proof`), and is told which one it is. A guess costs a request, as a signature
+    at the public port does.
+
+    Args:
+        endpoints: gives the endpoints as they are now.
+    """
+
+    def __init__(self, endpoints: Callable[[], Endpoints]) -> None:
+        self._endpoints = endpoints
+        self._verified: Counter[tuple[str, Secret]] = Counter()
+
+    def note(self, endpoint_id: str, secret: EndpointSecret) -> None:
+        """Take note that a secret has verified a delivery."""
+        self._verified[endpoint_id, secret.value] += 1
+
+    def routes(self) -> list[web.RouteDef]:
+        """The page of the admin site that tells."""
+        return [web.get(ROUTE + "{id}", self._show)]
+
+    async def _show(self, request: web.Request) -> web.Response:
+        endpoint = self._endpoints().get(request.match_info["id"])
+        if endpoint is None:
+            return _json(HTTPStatus.NOT_FOUND, {"secrets": []})
+        told: dict[str, object] = {"secrets": self._rows(endpoint, request.query)}
+        if endpoint.missing:
+            told["missing"] = [str(secret.error) for secret in endpoint.missing]
+        return _json(HTTPStatus.OK, told)
+
+    def _rows(self, endpoint: Endpoint, query: Mapping[str, str]) -> list[dict[str, object]]:
+        """The secrets in the order of the file."""
+        now, said, nonce = time(), query.get("proof", ""), query.get("nonce", "")
+        return [
+            {
+                "proven": proves(said, secret.value, endpoint.id, nonce),
+                "active": secret.is_active(now),
+                "until": secret.until,
+                "verified": self._verified[endpoint.id, secret.value],
+            }
+            for secret in endpoint.secrets
+        ]
+
+
+def _json(status: HTTPStatus, value: object) -> web.Response:
+    body = msgspec.json.encode(value)
+    return web.Response(status=status, body=body, content_type="application/json")

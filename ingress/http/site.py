@@ -1,0 +1,164 @@
+"""The public site: one answer for every request, whatever happens to it."""
+
+import traceback
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from http import HTTPStatus
+from time import perf_counter
+from typing import Final
+from uuid import uuid4
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from ingress.clients import Network, client_address
+from ingress.http import answers
+from ingress.http.answers import BAD_REQUEST, HEADERS_TOO_LARGE, INTERNAL_ERROR, Refusal, Refused
+from ingress.http.connection import Connection
+from ingress.http.receive import Receiver, endpoint_id
+from ingress.http.refusals import Refusals, counter
+from shared.errors import SignatureError, Unavailable
+from shared.observe import metrics
+from shared.observe.logs import get_logger
+from shared.queue.writer import Accepted
+
+DIGEST_LENGTH: Final = 12
+"""Characters of a body's digest in a line: enough to tell two apart, too few to be the body's."""
+
+_ACCEPTED: Final = {
+    Accepted.NEW: counter("accepted"),
+    Accepted.KNOWN: counter("known"),
+}
+_log = get_logger()
+
+
+class Site:
+    """Answers requests, and what never became one.
+
+    Args:
+        receiver: takes deliveries in.
+        trusted: the proxies whose word is taken for the address of a client.
+    """
+
+    def __init__(self, receiver: Receiver, trusted: Sequence[Network] = ()) -> None:
+        self._receiver = receiver
+        self._trusted = trusted
+        self._refusals = Refusals()
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request; never raises but when it is cancelled."""
+        started = perf_counter()
+        request_id = str(uuid4())
+        response = await self._respond(request, request_id)
+        is_unread = not request.content.is_eof()
+        if is_unread or _is_ending(request):
+            response.force_close()
+            if is_unread or response.status == HTTPStatus.BAD_REQUEST:
+                _leave_unread(request)
+        metrics.INGRESS_DURATION.observe(perf_counter() - started)
+        return response
+
+    def refused(self, refusal: Refusal) -> bytes:
+        """Note the refusal of a connection; the answer as bytes."""
+        request_id = str(uuid4())
+        self._refusals.note(refusal, request_id)
+        return answers.refused_raw(refusal, request_id)
+
+    def refused_at_once(self, request: web.BaseRequest, body: bytes) -> bytes | None:
+        """Note the refusal of a request that has come whole; the answer, None where it isn't."""
+        started = perf_counter()
+        signed = None
+        try:
+            self._receiver.judge(request, body)
+        except Refused as exc:
+            refusal = exc.refusal
+        except SignatureError as exc:
+            refusal, signed = answers.unauthorized(exc), exc.body
+        except Exception:  # noqa: BLE001  # `answer` will tell
+            return None
+        else:
+            return None
+        request_id = str(uuid4())
+        self._note(refusal, request_id, request, signed, {})
+        raw = answers.Rejection(refusal, request_id).rendered(request.version, is_kept=True)
+        metrics.INGRESS_DURATION.observe(perf_counter() - started)
+        return raw
+
+    def failed(self, status: HTTPStatus, exc: BaseException | None) -> web.Response:
+        """Note what aiohttp couldn't parse or hand over; the answer to it."""
+        refusal = _misfit(status, exc)
+        request_id = str(uuid4())
+        more = _fault(exc) if refusal is INTERNAL_ERROR else {"error": type(exc).__name__}
+        self._refusals.note(refusal, request_id, **more)
+        return answers.refused(refusal, request_id)
+
+    async def _respond(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        more: dict[str, object] = {}
+        body = None
+        try:
+            accepted = await self._receiver.receive(request)
+        except Refused as exc:
+            refusal = exc.refusal
+        except SignatureError as exc:
+            refusal, body = answers.unauthorized(exc), exc.body
+        except Unavailable as exc:
+            refusal = answers.unavailable(exc)
+        except Exception as exc:  # noqa: BLE001  # the sender is to try again, whatever it was
+            refusal = INTERNAL_ERROR
+            more |= _fault(exc)
+        else:
+            _ACCEPTED[accepted].inc()
+            _log.debug("delivery_accepted", request_id=request_id, status=accepted.value)
+            return answers.Success(accepted, request_id)
+        self._note(refusal, request_id, request, body, more)
+        return answers.Rejection(refusal, request_id)
+
+    def _note(
+        self,
+        refusal: Refusal,
+        request_id: str,
+        request: web.BaseRequest,
+        body: bytes | None,
+        more: Mapping[str, object],
+    ) -> None:
+        self._refusals.note(
+            refusal,
+            request_id,
+            endpoint=endpoint_id(request),
+            details=lambda: self._details(request, body),
+            **more,
+        )
+
+    def _details(self, request: web.BaseRequest, body: bytes | None) -> dict[str, object]:
+        """Who sent it; and what its sender may compare, should something on the way change it."""
+        details: dict[str, object] = {"client": client_address(request, self._trusted)}
+        if body is not None:
+            digest = sha256(body).hexdigest()[:DIGEST_LENGTH]
+            details |= {"body_bytes": len(body), "body_sha256": digest}
+        return details
+
+
+def _is_ending(request: web.BaseRequest) -> bool:
+    """Whether nothing is to come behind the answer."""
+    return isinstance(request.protocol, Connection) and request.protocol.is_ending
+
+
+def _leave_unread(request: web.BaseRequest) -> None:
+    """Have the rest dropped, which aiohttp would go on to parse.
+
+    Nobody needs a refused body, nor can say where a request ends whose body may end in two places.
+    """
+    if isinstance(request.protocol, Connection):
+        request.protocol.is_left_unread = True
+
+
+def _misfit(status: HTTPStatus, exc: BaseException | None) -> Refusal:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return INTERNAL_ERROR
+    return HEADERS_TOO_LARGE if isinstance(exc, LineTooLong) else BAD_REQUEST
+
+
+def _fault(exc: BaseException | None) -> dict[str, object]:
+    """Tell where an exception came from, without its text: that may quote the request."""
+    frames = traceback.format_tb(exc.__traceback__) if exc is not None else []
+    return {"error": type(exc).__name__, "traceback": "".join(frames)}

@@ -1,0 +1,1 @@
+"""The endpoints: the file that describes them, their organizations and their secrets."""

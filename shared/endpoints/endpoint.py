@@ -1,0 +1,173 @@
+"""The endpoints: which organization and which secrets stand behind each URL."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from difflib import get_close_matches
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Final, Literal
+
+import msgspec
+
+from shared.errors import SettingsError
+from shared.sellfern import signature
+from shared.settings.config import Secret
+
+ENDPOINT_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What an endpoint's id may look like: the last part of its URL."""
+
+DEFAULT_WEIGHT: Final = 1.0
+
+NO_SETTINGS: Final[Mapping[str, object]] = MappingProxyType({})
+"""Of an endpoint or an organization without any."""
+
+FINGERPRINT_LENGTH: Final = 12
+"""Characters of a secret's fingerprint: enough to tell apart those of an endpoint."""
+
+MissingCause = Literal["unreadable", "hangs", "unusable"]
+"""Why a secret can't be had: its file can't be read, or doesn't answer; or it is none."""
+
+MISSING_CAUSES: Final[tuple[MissingCause, ...]] = ("unreadable", "hangs", "unusable")
+"""All of them."""
+
+
+# There may be ten thousands of each of these, made anew when the file changes. None refers back to
+# what holds it, so Python's collector is told to leave them out: it would take it a tenth of a
+# second to look at them, with all deliveries waiting.
+
+
+class EndpointSecret(msgspec.Struct, frozen=True, gc=False):
+    """A secret that verifies, for good or until a moment.
+
+    Attributes:
+        value: the secret as the vendor showed it.
+        until: the first moment, with an offset, at which it verifies no more; None: never.
+    """
+
+    value: Secret
+    until: datetime | None = None
+
+    def is_active(self, now: float) -> bool:
+        """Whether it verifies at ``now``, seconds since the epoch."""
+        return self.until is None or now < self.until.timestamp()
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from others without telling it; for those only who may read the secret.
+
+        Whoever has it can hold guesses against it, as many as they like.
+        """
+        return sha256(self.value.reveal().encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
+
+class MissingSecret(msgspec.Struct, frozen=True, gc=False):
+    """A secret that can't be had just now.
+
+    Attributes:
+        whose: ``endpoint`` or ``organization``, for one in its settings, and the id.
+        cause: ``unreadable``, ``hangs`` or ``unusable``.
+        error: what was expected and what was got, with file and line; nothing of the secret.
+        kept_until: seconds since the epoch until which the last known one holds; None: none is
+            known.
+        until: the moment at which it wouldn't verify any more in any case; None: never.
+    """
+
+    whose: str
+    cause: MissingCause
+    error: SettingsError
+    kept_until: float | None = None
+    until: datetime | None = None
+
+
+class Endpoint(msgspec.Struct, frozen=True, gc=False):
+    """One URL that Sellfern delivers to.
+
+    Attributes:
+        id: the last part of its URL.
+        organization_id: the one organization whose events it takes.
+        secrets: a delivery that any active one verifies is genuine. None where none is needed,
+            or where all are missing.
+        scheme: how the vendor signs.
+        weight: the organization's share under contention, 0.01 to 100.
+        concurrency: how many of the organization's handlers may run at once; None: the default.
+        max_bytes: how much of Redis the organization may hold; None: the default, 0: no limit.
+        settings: what this endpoint adds to its organization's settings.
+        missing: secrets that can't be had, so that what no secret verifies may be genuine still.
+    """
+
+    id: str
+    organization_id: str
+    secrets: tuple[EndpointSecret, ...]
+    scheme: signature.Scheme
+    weight: float
+    concurrency: int | None
+    max_bytes: int | None
+    settings: Mapping[str, object]
+    missing: tuple[MissingSecret, ...] = ()
+
+    def active(self, now: float) -> list[EndpointSecret]:
+        """The secrets that verify at ``now``, seconds since the epoch; perhaps none."""
+        return [secret for secret in self.secrets if secret.is_active(now)]
+
+    def lacks_secret(self, now: float) -> bool:
+        """Whether a secret that would verify at ``now`` can't be had."""
+        return any(
+            secret.until is None or now < secret.until.timestamp() for secret in self.missing
+        )
+
+    def active_secrets(self, now: float) -> list[bytes]:
+        """The same, as bytes."""
+        return [secret.value.reveal().encode() for secret in self.active(now)]
+
+
+class OrganizationProfile(msgspec.Struct, frozen=True, gc=False):
+    """What the endpoints of one organization say about it together.
+
+    Attributes:
+        id: the organization.
+        weight: its share under contention, 0.01 to 100.
+        concurrency: how many of its handlers may run at once; None: the default.
+        settings: handed to its handlers; read-only.
+        max_bytes: how much of Redis it may hold; None: the default, 0: no limit.
+    """
+
+    id: str
+    weight: float
+    concurrency: int | None
+    settings: Mapping[str, object]
+    max_bytes: int | None = None
+
+
+class Endpoints(Mapping[str, Endpoint]):
+    """All endpoints by their id, and the organizations behind them; never changes."""
+
+    def __init__(
+        self,
+        endpoints: Mapping[str, Endpoint],
+        organizations: Mapping[str, OrganizationProfile],
+        missing: Sequence[MissingSecret] = (),
+    ) -> None:
+        self.missing = tuple(missing)
+        """The secrets that can't be had, of endpoints or in settings."""
+        self._endpoints = dict(endpoints)
+        self._organizations = MappingProxyType(dict(organizations))
+
+    def organizations(self) -> Mapping[str, OrganizationProfile]:
+        """The organizations by their id."""
+        return self._organizations
+
+    def __getitem__(self, endpoint_id: str) -> Endpoint:
+        return self._endpoints[endpoint_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._endpoints)
+
+    def __len__(self) -> int:
+        return len(self._endpoints)
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """A hint such as ``"; did you mean 'secrets'?"``, or nothing where no name is near."""
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

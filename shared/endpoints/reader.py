@@ -1,0 +1,188 @@
+"""One look at the endpoints file, or the folder of them, and at the secret files that they name."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+from typing import Final
+
+from shared.endpoints.endpoint import Endpoints
+from shared.endpoints.kept_secrets import KeptSecrets
+from shared.endpoints.secret_memory import SecretMemory
+from shared.endpoints.secret_source import SecretFetcher, SecretSource
+from shared.endpoints.setting_secrets import SettingSecrets, sources_in
+from shared.endpoints.tables_of_files import Choice, TablesOfFiles
+from shared.endpoints.union import joined
+from shared.errors import SettingsError
+from shared.files.pace import Pace
+from shared.files.patient import FileHangs, PatientFiles, toml_files
+from shared.files.plain_text import decoded
+from shared.files.versions import Failure, FileVersions, Stamp
+
+_TRIES: Final = 5
+"""How often a first reading is tried where the files change meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a look has found.
+
+    Attributes:
+        endpoints: to go by from now on; None: those as before.
+        errors: what is wrong with files as they are; in their place hold older versions.
+    """
+
+    endpoints: Endpoints | None
+    errors: Mapping[Path, SettingsError]
+
+
+class EndpointsReader:
+    """Looks at the files again and again, and reads what has changed.
+
+    A change counts once two looks in a row have seen it, so that a file which an editor is just
+    writing is not taken half. What is read is taken only if no name and no stamp has changed by the
+    end: an endpoint that moves from one file to another would be in neither for a moment.
+
+    Args:
+        path: the file, or the folder of files.
+        environ: where ``{ env = "…" }`` secrets are.
+        files: asks the file system.
+        verifies: whether the secrets of endpoints are needed, rather than those in settings.
+    """
+
+    def __init__(
+        self, path: Path, environ: Mapping[str, str], files: PatientFiles, *, verifies: bool
+    ) -> None:
+        self._path = path
+        self._files = files
+        self._versions = FileVersions(files)
+        self._tables = TablesOfFiles()
+        self._verifies = verifies
+        fetcher = SecretFetcher(environ, self._secret_text)
+        self._memory = SecretMemory()
+        self._secrets = KeptSecrets(fetcher, self._memory)
+        self._settings = SettingSecrets(fetcher, self._memory)
+        self._secret_paths: frozenset[Path] = frozenset()
+        self._names: list[Path] = []
+        self._seen: Mapping[Path, Stamp] = {}
+        self._pending: set[Path] = set()
+        self.is_settled = True
+        """Whether the last look has seen what the one before it had seen."""
+
+    def first(self) -> Endpoints:
+        """Read everything for the first time.
+
+        Raises:
+            SettingsError: a file can't be read, or is wrong.
+        """
+        for _ in range(_TRIES):
+            names = self._list()
+            reading = self._read(names, self._versions.stamps(names), Pace(rest=0))
+            if reading is None:  # it has changed meanwhile
+                continue
+            for error in reading.errors.values():
+                raise error
+            if reading.endpoints is not None:
+                return reading.endpoints
+        expected = "files that stay as they are for a moment"
+        raise SettingsError("ENDPOINTS_FILE", expected, f"{self._path}, which is being changed")
+
+    def again(self, pace: Pace) -> Reading | None:
+        """Look, and read what has changed; nothing where nothing has, or not for long enough.
+
+        Raises:
+            SettingsError: the path itself can't be looked at.
+        """
+        names = self._list()
+        stamps = self._versions.stamps([*names, *self._secret_paths])
+        self.is_settled = stamps == self._seen
+        self._seen = stamps
+        if not self.is_settled:
+            return None
+        if not self._is_due(names) and not self._versions.differ(stamps):
+            return None
+        return self._read(names, stamps, pace)
+
+    def _is_due(self, names: list[Path]) -> bool:
+        """Whether there is something to do though no file has changed since the last look."""
+        return bool(self._pending) or names != self._names or self._is_forgetful()
+
+    def _is_forgetful(self) -> bool:
+        """Whether a lost secret has been kept for long enough."""
+        return time() >= self._memory.deadline
+
+    def _list(self) -> list[Path]:
+        """The endpoints files."""
+        answer = self._files.each(toml_files, [self._path])[self._path]
+        if isinstance(answer, FileNotFoundError):
+            return [self._path]  # it is told when it is read
+        if isinstance(answer, OSError | ValueError):
+            got = f"{self._path} ({Failure.of(answer).why})"
+            raise SettingsError("ENDPOINTS_FILE", "a readable file or folder", got)
+        if not answer:
+            raise SettingsError("ENDPOINTS_FILE", "a folder with *.toml files", f"{self._path}")
+        return answer
+
+    def _read(self, names: list[Path], stamps: Mapping[Path, Stamp], pace: Pace) -> Reading | None:
+        due = self._is_due(names)
+        changed = self._versions.refresh(stamps)
+        if not due and not changed:
+            return None
+        self._pending |= changed
+        for path in names:
+            if path in changed or path not in self._names:
+                self._tables.read(path, self._versions.content(path), pace)
+        choice = self._tables.choose(names, pace)
+        secret_paths = frozenset(self._paths(choice))
+        others = self._versions.stamps(secret_paths - stamps.keys())
+        self._pending |= self._versions.refresh(others)
+        self._names = names
+        if not self._is_still({**stamps, **others}, names):
+            return None
+        if not choice.files:  # a folder that is gone: nothing is known, so all stays as it was
+            raise next(iter(choice.errors.values()))
+        return self._taken(choice, secret_paths, pace)
+
+    def _is_still(self, stamps: Mapping[Path, Stamp], names: list[Path]) -> bool:
+        """Whether nothing has changed since; otherwise the next look starts from what is now."""
+        now = self._list()
+        self._seen = self._versions.stamps(stamps.keys() | set(now))
+        return now == names and self._seen == stamps
+
+    def _taken(self, choice: Choice, secret_paths: frozenset[Path], pace: Pace) -> Reading:
+        kept = {*self._names, *secret_paths}
+        is_news = choice.is_new or bool(self._pending & secret_paths) or self._is_forgetful()
+        self._tables.hold(choice)
+        self._secret_paths = secret_paths
+        self._versions.keep_only(kept)
+        self._seen = {path: self._seen[path] for path in kept}
+        self._pending = set()
+        return Reading(self._endpoints(choice, pace) if is_news else None, choice.errors)
+
+    def _endpoints(self, choice: Choice, pace: Pace) -> Endpoints:
+        tables = choice.tables
+        if self._verifies:
+            known = self._secrets.of(tables, pace)
+            return joined(tables, choice.profiles, known, (), pace)
+        profiles, missing = self._settings.fill(choice.profiles, tables, pace)
+        return joined(tables, profiles, {}, missing, pace)
+
+    def _paths(self, choice: Choice) -> Iterable[Path]:
+        """The secret files that this program needs."""
+        for draft, place in choice.tables:
+            sources: Iterable[SecretSource] = (
+                [entry.source for entry in draft.secrets]
+                if self._verifies
+                else sources_in(draft.settings)
+            )
+            for source in sources:
+                if source.kind == "file":
+                    yield place.path.parent / source.text.reveal()
+
+    def _secret_text(self, path: Path) -> str:
+        content = self._versions.content(path)
+        if isinstance(content, bytes):
+            return decoded(content)
+        if content.hangs:
+            raise FileHangs(self._files.limit)
+        raise OSError(None, content.why)

@@ -1,0 +1,113 @@
+"""The endpoints of all tables together, and what those of one organization say."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from shared.endpoints.endpoint import (
+    Endpoint,
+    Endpoints,
+    EndpointSecret,
+    MissingSecret,
+    OrganizationProfile,
+)
+from shared.endpoints.kept_secrets import NONE_KNOWN, Known
+from shared.endpoints.place import Place
+from shared.endpoints.profiles import ProfileUnion
+from shared.endpoints.secret_source import ReadSecretFile, SecretFetcher, foreign_secret
+from shared.endpoints.table import EndpointDraft, Placed, SecretEntry
+from shared.endpoints.text import read_tables
+from shared.files.pace import Pace
+from shared.files.plain_text import decoded
+from shared.settings.config import Secret
+
+
+def read_text(path: Path) -> str:
+    """Read a file of UTF-8 text; the usual `ReadSecretFile`."""
+    return decoded(path.read_bytes())
+
+
+def parse_endpoints(
+    text: str,
+    *,
+    path: Path,
+    environ: Mapping[str, str],
+    read_secret_file: ReadSecretFile = read_text,
+) -> Endpoints:
+    """Read an endpoints file with all its secrets.
+
+    Args:
+        text: its contents, TOML.
+        path: where it is, for messages; secret files are relative to its folder.
+        environ: where ``{ env = "…" }`` secrets are.
+        read_secret_file: reads ``{ file = "…" }`` secrets.
+
+    Raises:
+        SettingsError: something in it is wrong, or a secret can't be had. The message names file
+            and line and holds no part of any secret.
+    """
+    pace = Pace(rest=0)
+    tables = read_tables(text, path, pace=pace).placed
+    profiles = ProfileUnion()
+    for draft, place in tables:
+        profiles.add(draft, place)
+    secrets = _AllSecrets(SecretFetcher(environ, read_secret_file))
+    known = {draft.id: Known(secrets.of(draft, place)) for draft, place in tables}
+    return joined(tables, profiles.profiles(), known, (), pace)
+
+
+def joined(
+    tables: Sequence[Placed],
+    profiles: Mapping[str, OrganizationProfile],
+    known: Mapping[str, Known],
+    missing: Sequence[MissingSecret],
+    pace: Pace,
+) -> Endpoints:
+    """Put endpoints together from what was found out about them.
+
+    Args:
+        tables: all of them.
+        profiles: of the organizations, by their id.
+        known: the secrets of endpoints, by their id.
+        missing: secrets that can't be had, in settings.
+        pace: of the work.
+    """
+    endpoints: dict[str, Endpoint] = {}
+    absent = list(missing)
+    for draft, _ in tables:
+        secrets = known.get(draft.id, NONE_KNOWN)
+        endpoints[draft.id] = _endpoint(draft, secrets, profiles[draft.organization_id])
+        absent += secrets.missing
+        pace.breathe()
+    return Endpoints(endpoints, profiles, absent)
+
+
+class _AllSecrets:
+    """Gets every secret, and refuses one that two organizations have."""
+
+    def __init__(self, fetcher: SecretFetcher) -> None:
+        self._fetcher = fetcher
+        self._owners: dict[Secret, str] = {}
+
+    def of(self, draft: EndpointDraft, place: Place) -> tuple[EndpointSecret, ...]:
+        return tuple(self._secret(entry, draft, place) for entry in draft.secrets)
+
+    def _secret(self, entry: SecretEntry, draft: EndpointDraft, place: Place) -> EndpointSecret:
+        value = self._fetcher.fetch(entry.source, draft.scheme, place)
+        owner = self._owners.setdefault(value, draft.organization_id)
+        if owner != draft.organization_id:
+            raise foreign_secret(owner, place)
+        return EndpointSecret(value, entry.until)
+
+
+def _endpoint(draft: EndpointDraft, known: Known, profile: OrganizationProfile) -> Endpoint:
+    return Endpoint(
+        id=draft.id,
+        organization_id=draft.organization_id,
+        secrets=known.secrets,
+        scheme=draft.scheme,
+        weight=profile.weight,
+        concurrency=profile.concurrency,
+        max_bytes=profile.max_bytes,
+        settings=draft.settings,
+        missing=known.missing,
+    )

@@ -1,0 +1,1 @@
+"""Files that change, may hang, or hold something that is no text."""

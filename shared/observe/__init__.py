@@ -1,0 +1,1 @@
+"""What others see of a running program: log lines, metrics, spans, probes."""

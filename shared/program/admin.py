@@ -1,0 +1,160 @@
+"""The admin site of a program: whether it lives, whether it is ready, its metrics."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from time import monotonic
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from shared.errors import SellfernError
+from shared.health import Problem
+from shared.observe import metrics
+from shared.observe.logs import get_logger
+from shared.program.listening import Address, hosts_of, open_sockets, port_of
+
+Check = Callable[[], Awaitable[list[Problem]]]
+"""Finds what keeps a program from being ready; an empty list when nothing does."""
+
+CACHE_SECONDS: Final = 1.0
+"""How long the result of a check is good for."""
+
+CHECK_SECONDS: Final = 5.0
+"""How long a check may take until the program counts as not ready."""
+
+_READY: Final[web.AppKey[Check]] = web.AppKey("ready")
+_ALIVE: Final[web.AppKey[Check]] = web.AppKey("alive")
+_REFRESH: Final[web.AppKey[Callable[[], Awaitable[None]] | None]] = web.AppKey("refresh")
+_NOTES: Final[web.AppKey[Callable[[], list[Problem]]]] = web.AppKey("notes")
+_log = get_logger()
+
+
+def cached(check: Check, seconds: float = CACHE_SECONDS) -> Check:
+    """The same check, run once in ``seconds`` however many ask, and by one of them at a time."""
+    lock = asyncio.Lock()
+    found: list[Problem] = []
+    good_until = -1.0
+
+    async def ask() -> list[Problem]:
+        nonlocal found, good_until
+        async with lock:
+            if monotonic() >= good_until:
+                found = await check()
+                good_until = monotonic() + seconds
+        return found
+
+    return ask
+
+
+@contextlib.asynccontextmanager
+async def admin_site(
+    address: Address,
+    ready: Check,
+    *,
+    alive: Check | None = None,
+    routes: Iterable[web.RouteDef] = (),
+    refresh: Callable[[], Awaitable[None]] | None = None,
+    notes: Callable[[], list[Problem]] = list,
+) -> AsyncIterator[int]:
+    """Serve ``/livez``, ``/readyz`` and ``/metrics`` while the block runs.
+
+    Args:
+        address: where to listen. The port is logged as ``admin_listening`` and given to the block.
+        ready: asked at every ``/readyz``; wrap what is costly in `cached`.
+        alive: asked at every ``/livez``; without it the program lives if it answers.
+        routes: what else there is to see.
+        refresh: awaited before the metrics are shown.
+        notes: what ``/readyz`` tells beside, though the program is ready.
+
+    Raises:
+        SettingsError: the address can't be listened on.
+    """
+    runner = web.AppRunner(
+        _app(ready, alive or _nothing, routes, refresh, notes),
+        access_log=None,
+        shutdown_timeout=1.0,
+    )
+    await runner.setup()
+    try:
+        sockets = open_sockets(address)
+        port = port_of(sockets)
+        for sock in sockets:
+            await web.SockSite(runner, sock).start()
+        if address.port not in {0, port}:
+            _log.info("admin_port_taken", taken=address.port, instead=port)
+        _log.info("admin_listening", host=hosts_of(sockets), port=port)
+        yield port
+    finally:
+        await runner.cleanup()
+
+
+async def _nothing() -> list[Problem]:
+    return []
+
+
+def _app(
+    ready: Check,
+    alive: Check,
+    routes: Iterable[web.RouteDef],
+    refresh: Callable[[], Awaitable[None]] | None,
+    notes: Callable[[], list[Problem]],
+) -> web.Application:
+    app = web.Application()
+    app[_NOTES] = notes
+    app[_REFRESH] = refresh
+    app[_READY] = ready
+    app[_ALIVE] = alive
+    app.add_routes(
+        [
+            web.get("/livez", _livez),
+            web.get("/readyz", _readyz),
+            web.get("/metrics", _metrics),
+            *routes,
+        ]
+    )
+    return app
+
+
+async def _livez(request: web.Request) -> web.Response:
+    problems = await _problems(request.app[_ALIVE])
+    shown = {"problems": _shown(problems)} if problems else {}
+    return _json(503 if problems else 200, {"alive": not problems, **shown})
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    problems = await _problems(request.app[_READY])
+    told: dict[str, object] = {"ready": not problems, "problems": _shown(problems)}
+    if notes := request.app[_NOTES]():
+        told["notes"] = _shown(notes)
+    return _json(503 if problems else 200, told)
+
+
+def _shown(problems: list[Problem]) -> list[dict[str, str]]:
+    return [{"code": problem.code, "message": problem.message} for problem in problems]
+
+
+async def _problems(check: Check) -> list[Problem]:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await check()
+    except TimeoutError:
+        return [Problem("check_timeout", f"the check took longer than {CHECK_SECONDS:g} seconds")]
+    except SellfernError as exc:
+        return [Problem(getattr(exc, "code", "check_failed"), str(exc))]
+    except Exception:  # noqa: BLE001  # a check that fails means not ready, whatever it was
+        _log.exception("readiness_check_failed")
+        return [Problem("check_failed", "the check itself failed; the log says why")]
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    if refresh := request.app[_REFRESH]:
+        await refresh()
+    body, content_type = metrics.render()
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _json(status: int, value: object) -> web.Response:
+    body = msgspec.json.encode(value)
+    return web.Response(status=status, body=body, content_type="application/json")

@@ -1,0 +1,35 @@
+"""A program's commands, each imported when it is asked for: most runs of a program ask for none."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+
+from shared.program.env_file import offer_env_file
+
+
+class LazyGroup(click.Group):
+    """A group of commands that stand in modules of their own.
+
+    Args:
+        lazy: where each stands, as ``package.module:name``, by its own name.
+        attributes: those of `click.Group`.
+    """
+
+    def __init__(self, *, lazy: Mapping[str, str], **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All of them; nothing is imported for that."""
+        return sorted({*super().list_commands(ctx), *self._lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The one that is asked for."""
+        if cmd_name in self._lazy and cmd_name not in self.commands:
+            module, _, name = self._lazy[cmd_name].partition(":")
+            command: click.Command = getattr(import_module(module), name)
+            offer_env_file(command)
+            self.add_command(command, cmd_name)
+        return super().get_command(ctx, cmd_name)

@@ -1,0 +1,1 @@
+"""The queue in Redis: its names, its scripts, and what puts events into it."""

@@ -1,0 +1,69 @@
+"""How many unfinished events there are, by where they are, read without scanning anything."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from redis.asyncio.client import Pipeline
+
+from shared.queue import keys
+
+QUESTIONS: Final = 6
+"""Answers that `told` takes."""
+
+
+class Depths(msgspec.Struct, frozen=True):
+    """The unfinished events at one moment.
+
+    Attributes:
+        at: Redis's time, seconds since the epoch.
+        waiting: accepted events that are not finished.
+        queued: of these, in line for a worker.
+        running: of these, leased by a worker, by organization.
+        deferred: of these, not due yet.
+        parked: of these, held back by their organization's cap, pause or breaker.
+        oldest_seconds: age of the oldest of them; ``None`` without one.
+    """
+
+    at: float
+    waiting: int
+    queued: int
+    running: dict[str, int]
+    deferred: int
+    parked: int
+    oldest_seconds: float | None
+
+    @property
+    def leased(self) -> int:
+        """Those that a worker has."""
+        return sum(self.running.values())
+
+
+def ask(pipe: Pipeline) -> None:
+    """Put the questions into a pipeline."""
+    pipe.time()
+    pipe.zcard(keys.ACCEPTED)
+    pipe.zrange(keys.ACCEPTED, 0, 0, withscores=True)
+    pipe.zcount(keys.QUEUE, "-inf", f"({keys.DEFERRED_FROM}")
+    pipe.zcount(keys.QUEUE, keys.DEFERRED_FROM, "+inf")
+    pipe.hgetall(keys.RUNNING)
+
+
+def told(answers: Sequence[Any]) -> Depths:
+    """What the answers to them say."""
+    now, waiting, oldest, queued, scheduled, raw = answers
+    at, running = now[0] + now[1] / 1e6, numbers(raw)
+    return Depths(
+        at=at,
+        waiting=waiting,
+        queued=queued,
+        running=running,
+        deferred=max(0, scheduled - sum(running.values())),
+        parked=max(0, waiting - queued - scheduled),
+        oldest_seconds=max(0.0, at - oldest[0][1] / 1000) if oldest else None,
+    )
+
+
+def numbers(raw: Mapping[bytes, bytes]) -> dict[str, int]:
+    """A hash of numbers, by name in order."""
+    return {name.decode(errors="replace"): int(value) for name, value in sorted(raw.items())}

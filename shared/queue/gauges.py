@@ -1,0 +1,205 @@
+"""The gauges of the whole queue, which every ingress exports from a reading of its own."""
+
+import asyncio
+import contextlib
+import heapq
+from collections.abc import Callable, Iterator, Mapping
+from time import monotonic
+from typing import Final
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from redis.asyncio import Redis
+
+from shared.observe import metrics
+from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.queue import depths, held_bytes, keys
+from shared.queue.held_bytes import HeldBytes, RedisMemory
+from shared.redis.connection import REDIS_ERRORS, translate
+
+CACHE_SECONDS: Final = 5.0
+"""How long a reading is good for, however many scrape."""
+
+READ_SECONDS: Final = 2.0
+"""How long a reading may take; a scrape goes on without it then."""
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What is in the queue at one moment.
+
+    Attributes:
+        queued: events in line for a worker.
+        leased: events that a worker has.
+        deferred: events that are not due yet.
+        parked: events held back by their organization's cap, pause or breaker.
+        oldest_seconds: age of the oldest unfinished event; 0 without one.
+        dead: dead letters.
+        breakers: organizations whose breaker is open.
+        workers: workers alive.
+        slots: events that they can handle at once.
+        organizations: those with the most unfinished events: waiting and running of each.
+        held: those that hold most in Redis: bytes of each by kind.
+        memory: of Redis.
+    """
+
+    queued: int
+    leased: int
+    deferred: int
+    parked: int
+    oldest_seconds: float
+    dead: int
+    breakers: int
+    workers: int
+    slots: int
+    organizations: Mapping[str, tuple[int, int]]
+    held: Mapping[str, HeldBytes]
+    memory: RedisMemory
+
+
+async def read(redis: Redis, organizations: int) -> Reading:
+    """Read it in one round trip, without scanning anything.
+
+    Args:
+        redis: where the queue is.
+        organizations: how many to name; those with the most unfinished events.
+    """
+    async with redis.pipeline(transaction=False) as pipe:
+        depths.ask(pipe)
+        pipe.zcard(keys.BREAKERS)
+        pipe.zcard(keys.WORKERS_SEEN)
+        pipe.get(keys.SLOTS)
+        for name in (keys.WAITING, keys.BURIED, keys.BYTES):
+            pipe.hgetall(name)
+        pipe.info("memory")
+        answers = await pipe.execute()
+    now = depths.told(answers[: depths.QUESTIONS])
+    breakers, workers, slots, *hashes, held, memory = answers[depths.QUESTIONS :]
+    waiting, buried = map(depths.numbers, hashes)
+    held = held_bytes.by_organization(held)
+    largest = heapq.nlargest(organizations, waiting, key=waiting.__getitem__)
+    return Reading(
+        queued=now.queued,
+        leased=now.leased,
+        deferred=now.deferred,
+        parked=now.parked,
+        oldest_seconds=now.oldest_seconds or 0.0,
+        dead=sum(buried.values()),
+        breakers=breakers,
+        workers=workers,
+        slots=int(slots or 0),
+        organizations={name: (waiting[name], now.running.get(name, 0)) for name in largest},
+        held={name: held[name] for name in held_bytes.largest(held, organizations)},
+        memory=RedisMemory.of(memory),
+    )
+
+
+class Gauges(Collector):
+    """Shows the last reading; nothing of one that is too old, since it might be wrong by now.
+
+    Args:
+        redis: where the queue is.
+        organizations: how many get a series of their own.
+        bytes_limit_of: what an organization may hold in Redis, bytes; 0: no limit.
+        log: told once when a reading fails.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        organizations: int,
+        bytes_limit_of: Callable[[str], int],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._redis = redis
+        self._bytes_limit_of = bytes_limit_of
+        self._organizations = organizations
+        self._log = log
+        self._lock = asyncio.Lock()
+        self._reading: Reading | None = None
+        self._good_until = 0.0
+        self._is_failing = False
+
+    @contextlib.contextmanager
+    def registered(self, registry: CollectorRegistry = metrics.REGISTRY) -> Iterator[None]:
+        """Be part of every scrape while the block runs."""
+        registry.register(self)
+        try:
+            yield
+        finally:
+            registry.unregister(self)
+
+    async def refresh(self) -> None:
+        """Read anew, unless the last reading is good still; never raises for Redis's sake."""
+        async with self._lock:
+            if monotonic() < self._good_until:
+                return
+            try:
+                async with asyncio.timeout(READ_SECONDS):
+                    self._reading = await read(self._redis, self._organizations)
+            except REDIS_ERRORS as exc:
+                self._failed(exc)
+            else:
+                self._is_failing = False
+            self._good_until = monotonic() + CACHE_SECONDS
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges, for the client library."""
+        if (reading := self._reading) is not None:
+            yield from _families(reading, self._bytes_limit_of)
+
+    def _failed(self, exc: BaseException) -> None:
+        self._reading = None
+        if not self._is_failing:
+            self._log.warning("gauges_not_read", code=translate(exc).code)
+        self._is_failing = True
+
+
+def _families(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[GaugeMetricFamily]:
+    depth = GaugeMetricFamily(
+        "sellfern_queue_depth", "Unfinished events by where they are", labels=["state"]
+    )
+    for state in ("queued", "leased", "deferred", "parked"):
+        depth.add_metric([state], getattr(reading, state))
+    yield depth
+    for name, about, value in (
+        ("oldest_waiting_seconds", "Age of the oldest unfinished event", reading.oldest_seconds),
+        ("dead_letters_kept", "Dead letters that somebody may read and replay", reading.dead),
+        ("breakers_open", "Organizations whose events wait since they fail", reading.breakers),
+        ("workers", "Workers alive", reading.workers),
+        ("worker_slots", "Events that all live workers can handle at once", reading.slots),
+        ("redis_memory_bytes", "Memory of Redis that counts", reading.memory.used),
+        ("redis_memory_limit_bytes", "What it may be; 0 is no limit", reading.memory.limit),
+    ):
+        yield GaugeMetricFamily(f"sellfern_{name}", about, value=value)
+    organizations = GaugeMetricFamily(
+        "sellfern_organization_events",
+        "Unfinished events of the organizations that have the most",
+        labels=["organization", "state"],
+    )
+    for name, (waiting, running) in reading.organizations.items():
+        organizations.add_metric([name, "waiting"], waiting - running)
+        organizations.add_metric([name, "running"], running)
+    yield organizations
+    yield from _held(reading, limit_of)
+
+
+def _held(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[GaugeMetricFamily]:
+    held = GaugeMetricFamily(
+        "sellfern_organization_bytes",
+        "What the organizations that hold most have in Redis",
+        labels=["organization", "kind"],
+    )
+    limits = GaugeMetricFamily(
+        "sellfern_organization_bytes_limit",
+        "What each of these may hold in Redis",
+        labels=["organization"],
+    )
+    for organization, kinds in reading.held.items():
+        for kind, number in kinds.items():
+            held.add_metric([organization, kind], number)
+        if limit := limit_of(organization):
+            limits.add_metric([organization], limit)
+    yield from (held, limits)

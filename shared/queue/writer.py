@@ -1,0 +1,225 @@
+"""Accepts deliveries into the queue, durably."""
+
+import enum
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from shared.errors import Unavailable
+from shared.observe import metrics
+from shared.queue import job, keys, scripts
+from shared.queue.group_commit import GroupCommit
+from shared.queue.job import Delivery
+from shared.redis.connection import REDIS_ERRORS, translate
+from shared.redis.durability import Durability, without_needless_wait
+from shared.redis.wire import Wire
+
+__all__ = [
+    "Accepted",
+    "BacklogLimits",
+    "BytesLimits",
+    "Delivery",
+    "Queue",
+    "QueueWriter",
+    "open_queue",
+]
+
+_ENQUEUE = scripts.load("enqueue", allow_oom=False)
+
+
+class Accepted(enum.Enum):
+    """How a delivery was accepted: both are answered 202."""
+
+    NEW = "accepted"
+    KNOWN = "known"
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogLimits:
+    """How many unfinished events there may be; 0 is no limit."""
+
+    total: int = 0
+    organization: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BytesLimits:
+    """How many bytes one organization may hold in Redis, as ``prelude.lua`` counts them.
+
+    Attributes:
+        organization: each one that has no limit of its own; 0 is no limit.
+        at_most: each one, whatever its limit, while Redis is nearly full; ``None`` while it isn't.
+    """
+
+    organization: int = 0
+    at_most: int | None = None
+
+
+_ANSWERS: dict[bytes, Accepted | tuple[str, str]] = {
+    b"new": Accepted.NEW,
+    b"known": Accepted.KNOWN,
+    b"name_taken": ("name_taken", "unaccepted bytes stand under this delivery's name"),
+    b"backlog_full": ("backlog_full", "too many events wait already"),
+    b"organization_backlog_full": (
+        "organization_backlog_full",
+        "too many events of this organization wait already",
+    ),
+    b"organization_bytes_full": (
+        "organization_bytes_full",
+        "this organization's events, dead letters and state fill its share of Redis",
+    ),
+}
+
+
+class Queue:
+    """The queue as its producer sees it.
+
+    Args:
+        redis: where it is.
+        durability: what must hold before a batch counts as accepted.
+        limits: how many unfinished events there may be.
+        bytes_limits: how much one organization may hold; asked for each batch.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        durability: Durability,
+        limits: BacklogLimits | None = None,
+        bytes_limits: Callable[[], BytesLimits] = BytesLimits,
+    ) -> None:
+        self._redis = redis
+        self._wire = Wire(redis)
+        self._durability = durability
+        self._limits = limits or BacklogLimits()
+        self._bytes_limits = bytes_limits
+
+    async def fit(self) -> None:
+        """Wait no more for what this Redis is too old to tell, and does anyway."""
+        self._durability = await without_needless_wait(self._redis, self._durability)
+
+    async def enqueue(self, deliveries: Sequence[Delivery]) -> list[Accepted | Unavailable]:
+        """Enqueue a batch in one round trip; answers when it is durable.
+
+        Raises:
+            Unavailable: the whole batch is in doubt. Sending it again is harmless.
+        """
+        arguments = self._limits_for(deliveries)
+        for delivery in deliveries:
+            arguments += (
+                keys.job_id(delivery.organization, delivery.body),
+                job.encode(delivery),
+                delivery.received_at,
+                1 / delivery.weight,
+            )
+        try:
+            answers = await self._send(arguments)
+        except REDIS_ERRORS as exc:
+            unavailable = translate(exc)
+            metrics.REDIS_ERRORS.labels("ingress", unavailable.code).inc()
+            raise unavailable from exc
+        return [_answer(raw) for raw in answers]
+
+    def _limits_for(self, deliveries: Sequence[Delivery]) -> list[bytes | str | int | float]:
+        """The script's first arguments: all limits, and those of bytes that organizations have."""
+        held = self._bytes_limits()
+        at_most = "" if held.at_most is None else held.at_most
+        own = {
+            each.organization: each.max_bytes for each in deliveries if each.max_bytes is not None
+        }
+        arguments: list[bytes | str | int | float] = [
+            *(self._limits.total, self._limits.organization, held.organization, at_most, len(own))
+        ]
+        for organization, most in own.items():
+            arguments += (organization, most)
+        return arguments
+
+    async def _send(self, arguments: list[bytes | str | int | float]) -> Any:
+        """The script, and what waits for its durability, at once."""
+        wait = self._durability.wait_command()
+        if wait is None:
+            return await _ENQUEUE(self._wire, *arguments)
+        try:
+            return await self._send_and_wait("EVALSHA", _ENQUEUE.digest, arguments, wait)
+        except NoScriptError:
+            return await self._send_and_wait("EVAL", _ENQUEUE.text, arguments, wait)
+
+    async def _send_and_wait(
+        self,
+        command: str,
+        script: str,
+        arguments: list[bytes | str | int | float],
+        wait: tuple[str | int, ...],
+    ) -> Any:
+        answers, acknowledged = await self._wire.execute_commands(
+            (command, script, 0, *arguments), wait
+        )
+        for reply in (answers, acknowledged):
+            if isinstance(reply, Exception):
+                raise reply
+        self._durability.check_reply(acknowledged)
+        return answers
+
+
+def _answer(raw: bytes) -> Accepted | Unavailable:
+    answer = _ANSWERS[raw]
+    return answer if isinstance(answer, Accepted) else Unavailable(*answer)
+
+
+class QueueWriter:
+    """Group commit over a queue: requests that arrive during a batch form the next one.
+
+    Args:
+        queue: where they go.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._commits: GroupCommit[Delivery, Accepted] = GroupCommit(
+            self._enqueue,
+            weigh=lambda delivery: len(delivery.body),
+            flow=lambda delivery: delivery.organization,
+        )
+
+    async def accept(self, delivery: Delivery) -> Accepted:
+        """Accept one delivery; returns once it is durable.
+
+        Raises:
+            Unavailable: it is not, or that is in doubt.
+        """
+        return await self._commits.submit(delivery)
+
+    async def fit(self) -> None:
+        """See what Redis this is; call it once that is there, and before the first delivery."""
+        await self._queue.fit()
+
+    async def drain(self) -> None:
+        """Wait for the batches on their way."""
+        await self._commits.drain()
+
+    async def _enqueue(self, deliveries: list[Delivery]) -> Sequence[Accepted | Unavailable]:
+        started = perf_counter()
+        results = await self._queue.enqueue(deliveries)
+        metrics.INGRESS_DURABLE.observe(perf_counter() - started)
+        metrics.INGRESS_BATCH.observe(len(deliveries))
+        return results
+
+
+@asynccontextmanager
+async def open_queue(
+    redis: Redis,
+    durability: Durability,
+    limits: BacklogLimits | None = None,
+    bytes_limits: Callable[[], BytesLimits] = BytesLimits,
+) -> AsyncIterator[QueueWriter]:
+    """A writer that sends what it holds before it closes; Redis may not be there yet."""
+    writer = QueueWriter(Queue(redis, durability, limits, bytes_limits))
+    try:
+        yield writer
+    finally:
+        await writer.drain()

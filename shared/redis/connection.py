@@ -1,0 +1,165 @@
+"""The one place that opens Redis, and that translates its errors."""
+
+import asyncio
+import os
+import re
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from redis import exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from shared.errors import Unavailable
+from shared.redis.redis_py import mended
+from shared.redis.sentinel import SentinelPool
+from shared.redis.tls import TlsConnection, certificates
+from shared.settings.redis_url import RedisUrl
+
+SOCKET_TIMEOUT: Final = 3.0
+"""Seconds that a reply may take before the outcome of a command is in doubt."""
+
+REDIS_ERRORS: Final = (exceptions.RedisError, OSError, asyncio.TimeoutError)
+"""What a call of the Redis client may raise; ``translate`` knows each."""
+
+_CLUSTER: Final = ("redis_cluster", "Redis is in cluster mode; expected a Redis that has all keys")
+
+_BY_PREFIX: Final = {
+    "READONLY": ("redis_readonly", "Redis is a replica or read-only"),
+    "OOM": ("redis_out_of_memory", "Redis has reached its maxmemory"),
+    "MISCONF": ("redis_not_persisting", "Redis can't write to its disk"),
+    "LOADING": ("redis_loading", "Redis is loading its data"),
+    "MASTERDOWN": ("redis_unreachable", "Redis is a replica without its primary"),
+    "NOREPLICAS": ("not_replicated", "Redis has too few replicas in reach"),
+    "BUSY ": ("redis_busy", "Redis is busy with a script"),
+    "NOAUTH": ("redis_refused_login", "Redis asks for a password"),
+    "Authentication required": ("redis_refused_login", "Redis asks for a password"),
+    "WRONGPASS": ("redis_refused_login", "Redis refuses the user name or password"),
+    "No master found": ("redis_no_primary", "no Sentinel in reach names a primary"),
+    "NOPERM": ("redis_permission", "the Redis user may not do this"),
+    "ACL failure": ("redis_permission", "the Redis user may not do this"),
+    "CROSSSLOT": _CLUSTER,
+    "MOVED ": _CLUSTER,
+    "ASK ": _CLUSTER,
+    "CLUSTERDOWN": _CLUSTER,
+    "Script attempted to access": _CLUSTER,  # a slot that is elsewhere, or several
+}
+
+# Anywhere in the text: OpenSSL's words come wrapped, by redis-py or by what it says of Sentinels.
+_BY_TEXT: Final = (
+    (
+        re.compile("CERTIFICATE_VERIFY_FAILED"),
+        (
+            "redis_untrusted",
+            "the certificate of Redis is not trusted, or is for another host",
+        ),
+    ),
+    (
+        re.compile(r"SSL: [^]]*ALERT_(\w+_)?(CERTIFICATE|UNKNOWN_CA)"),
+        ("redis_refused_certificate", "Redis asks for a certificate of ours that it trusts"),
+    ),
+    (
+        re.compile(r"No master found .*AuthenticationError\(", re.DOTALL),
+        ("redis_refused_login", "a Sentinel refuses the user name or password"),
+    ),
+)
+
+# redis-py takes the code word off the errors that it has a class for. Subclasses stand first.
+_BY_KIND: Final = (
+    ((exceptions.ReadOnlyError,), _BY_PREFIX["READONLY"]),
+    ((exceptions.OutOfMemoryError,), _BY_PREFIX["OOM"]),
+    ((exceptions.BusyLoadingError,), _BY_PREFIX["LOADING"]),
+    ((exceptions.AuthenticationError,), _BY_PREFIX["WRONGPASS"]),
+    ((exceptions.NoPermissionError,), _BY_PREFIX["NOPERM"]),
+    (
+        (exceptions.TimeoutError, TimeoutError),
+        ("redis_timeout", "Redis did not answer in time"),
+    ),
+    (
+        (exceptions.ConnectionError, OSError),
+        ("redis_unreachable", "no connection to Redis"),
+    ),
+)
+
+
+@asynccontextmanager
+async def open_redis(
+    url: RedisUrl, *, connections: int = 4, socket_timeout: float = SOCKET_TIMEOUT
+) -> AsyncIterator[Redis]:
+    """Open a bounded pool of connections; nothing is sent until the first command.
+
+    Args:
+        url: where Redis is.
+        connections: how many at most; who finds none free waits for one.
+        socket_timeout: seconds to connect, and to wait for a reply.
+
+    Raises:
+        SettingsError: a certificate that the URL names is not there, or is none.
+    """
+    pool = connection_pool(url, connections=connections, socket_timeout=socket_timeout)
+    redis = Redis(connection_pool=pool)
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+        await pool.aclose()
+
+
+def connection_pool(
+    url: RedisUrl, *, connections: int, socket_timeout: float = SOCKET_TIMEOUT
+) -> BlockingConnectionPool:
+    """A bounded, blocking pool with socket time-outs and TCP keep-alive.
+
+    Raises:
+        SettingsError: a certificate that the URL names is not there, or is none.
+    """
+    options: dict[str, Any] = {
+        "max_connections": connections,
+        "timeout": socket_timeout,
+        "socket_timeout": socket_timeout,
+        "socket_connect_timeout": socket_timeout,
+    }
+    if not url.is_unix_socket:
+        options["socket_keepalive"] = True
+    tls = None if url.tls is None else certificates(url.tls)
+    pool: BlockingConnectionPool
+    if url.sentinels is not None:
+        options |= {"sentinels": url.sentinels, "tls": tls}
+        pool = SentinelPool.from_url(url.reveal_server(), **options)
+    else:
+        if tls is not None:
+            options |= {"connection_class": TlsConnection, "tls": tls}
+        pool = BlockingConnectionPool.from_url(url.reveal_server(), **options)
+    pool.connection_class = mended(pool.connection_class)
+    return pool
+
+
+def translate(exc: BaseException) -> Unavailable:
+    """Say in this project's words why Redis did not do what it was asked."""
+    if isinstance(exc, Unavailable):
+        return exc
+    text = str(exc)
+    for pattern, (code, message) in _BY_TEXT:
+        if pattern.search(text):
+            return Unavailable(code, message)
+    for prefix, (code, message) in _BY_PREFIX.items():
+        if text.startswith(prefix):
+            return Unavailable(code, message)
+    for kinds, (code, message) in _BY_KIND:
+        if isinstance(exc, kinds):
+            return Unavailable(code, message + _why(exc))
+    return Unavailable("redis_error", f"Redis answered {type(exc).__name__}")
+
+
+def _why(exc: BaseException) -> str:
+    """What the system said, in its fixed words: which host it was about stays out."""
+    cause = exc if isinstance(exc, OSError) else exc.__context__
+    if isinstance(cause, socket.gaierror):
+        return ": its host's name has no address"
+    if isinstance(cause, ssl.SSLError):
+        return ": TLS failed"
+    if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
+        return f": {os.strerror(cause.errno).lower()}"
+    return ""

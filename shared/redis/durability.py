@@ -1,0 +1,228 @@
+"""How sure Redis must be of an event before it counts as accepted."""
+
+import enum
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from redis import exceptions
+from redis.asyncio import Redis
+
+from shared.errors import Unavailable
+from shared.health import Problem
+from shared.redis.connection import REDIS_ERRORS, translate
+
+OLDEST_REDIS: Final = (7, 0)
+"""Scripts with flags exist since Redis 7.0 (Redis manual, "Eval scripts introduction")."""
+
+_WAITAOF_SINCE: Final = (7, 2)
+
+
+class Mode(enum.Enum):
+    """What ``DURABILITY`` may say."""
+
+    FSYNC = "fsync"
+    """On the primary's disk: an append-only file that is synced before the answer."""
+    REPLICA = "replica"
+    """In the memory of as many replicas as ``WAIT_REPLICAS`` says."""
+    MEMORY = "memory"
+    """In the primary's memory only: a crash of Redis loses what was accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """What the writer waits for after each batch.
+
+    Attributes:
+        mode: what ``DURABILITY`` says.
+        replicas: how many replicas must have it, for ``replica``.
+        timeout: seconds to wait for the disk or the replicas.
+        asserted: the operator vouches for ``appendfsync always`` where it can't be read
+            (``DURABILITY_ASSERTED``).
+    """
+
+    mode: Mode = Mode.FSYNC
+    replicas: int = 1
+    timeout: float = 2.0
+    asserted: bool = False
+
+    def wait_command(self) -> tuple[str | int, ...] | None:
+        """The command behind a batch that answers once it is durable, if one is needed.
+
+        ``WAITAOF`` costs nothing beside ``appendfsync always``, where the reply itself comes
+        after the sync, and makes any other setting of the append-only file safe, whenever it is
+        changed.
+        """
+        milliseconds = max(1, round(self.timeout * 1000))
+        match self.mode:
+            case Mode.FSYNC if not self.asserted:
+                return ("WAITAOF", 1, 0, milliseconds)
+            case Mode.REPLICA:
+                return ("WAIT", self.replicas, milliseconds)
+        return None
+
+    def check_reply(self, reply: Any) -> None:
+        """Raise ``Unavailable`` unless the wait command's reply says durable."""
+        if self.mode is Mode.REPLICA and reply < self.replicas:
+            raise Unavailable(
+                "not_replicated", f"{reply} of {self.replicas} replicas acknowledged in time"
+            )
+        if self.mode is Mode.FSYNC and reply[0] < 1:
+            raise Unavailable("not_synced", "the append-only file was not synced in time")
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    version: tuple[int, int]
+    loading: bool
+    aof_enabled: bool
+    replicas: int
+    role: str
+    is_cluster: bool
+    writes: bool
+    eviction: str
+    appendfsync: str | None
+
+
+async def without_needless_wait(redis: Redis, durability: Durability) -> Durability:
+    """The same durability for a Redis that is older than ``WAITAOF`` and syncs always."""
+    if durability.mode is not Mode.FSYNC:
+        return durability
+    try:
+        server = await _look_at(redis)
+    except REDIS_ERRORS:
+        return durability
+    if server.version < _WAITAOF_SINCE and server.appendfsync == "always":
+        return replace(durability, asserted=True)
+    return durability
+
+
+async def check_server(redis: Redis) -> list[Problem]:
+    """What keeps this Redis from being worked with at all."""
+    try:
+        return _common_problems(await _look_at(redis))
+    except REDIS_ERRORS as exc:
+        return [_problem(exc)]
+
+
+async def check_durability(redis: Redis, durability: Durability) -> list[Problem]:
+    """What keeps this Redis from keeping accepted events; an empty list when nothing does."""
+    try:
+        server = await _look_at(redis)
+    except REDIS_ERRORS as exc:
+        return [_problem(exc)]
+    return [*_common_problems(server), *_mode_problems(server, durability)]
+
+
+def _problem(exc: BaseException) -> Problem:
+    unavailable = translate(exc)
+    return Problem(unavailable.code, unavailable.message)
+
+
+def _common_problems(server: _Server) -> list[Problem]:
+    problems = []
+    if server.version < OLDEST_REDIS:
+        problems.append(
+            Problem("redis_too_old", f"expected Redis 7.0 or newer, got {_dotted(server.version)}")
+        )
+    if server.is_cluster:
+        # A node of one knows no key but its own: INFO is answered, and every delivery is refused.
+        problems.append(
+            Problem(
+                "redis_cluster",
+                "cluster-enabled: expected no, got yes: keys of one event lie apart",
+            )
+        )
+    if server.loading:
+        problems.append(_problem(exceptions.BusyLoadingError()))
+    if not server.writes:
+        problems.append(_problem(exceptions.ResponseError("MISCONF")))
+    if server.role != "master":
+        problems.append(Problem("redis_readonly", f"expected a primary, got a {server.role}"))
+    if server.eviction != "noeviction":
+        problems.append(
+            Problem(
+                "redis_evicts",
+                f"maxmemory-policy: expected noeviction, got {server.eviction}: "
+                "accepted events could be evicted",
+            )
+        )
+    return problems
+
+
+def _mode_problems(server: _Server, durability: Durability) -> list[Problem]:
+    match durability.mode:
+        case Mode.FSYNC:
+            return _fsync_problems(server, asserted=durability.asserted)
+        case Mode.REPLICA if server.replicas < durability.replicas:
+            return [
+                Problem(
+                    "not_replicated",
+                    f"DURABILITY=replica: expected {durability.replicas} connected replicas, "
+                    f"got {server.replicas}",
+                )
+            ]
+    return []
+
+
+def _fsync_problems(server: _Server, *, asserted: bool) -> list[Problem]:
+    if not server.aof_enabled:
+        return [Problem("not_durable", "DURABILITY=fsync: expected appendonly yes, got no")]
+    waits = server.version >= _WAITAOF_SINCE and not asserted
+    match server.appendfsync:
+        case "always":
+            return []
+        case None:
+            return [] if asserted or waits else [_unreadable(server)]
+        case "everysec" if waits:
+            return []
+    # With "no", Redis never syncs by itself: WAITAOF would only ever run out of time.
+    expected = "always or everysec" if waits else "always"
+    if asserted:
+        expected += ", which DURABILITY_ASSERTED vouches for"
+    elif not waits:
+        expected += " (or everysec on Redis 7.2 or newer)"
+    got = f"{server.appendfsync} on Redis {_dotted(server.version)}"
+    message = f"DURABILITY=fsync: expected appendfsync {expected}, got {got}"
+    return [Problem("not_durable", message)]
+
+
+def _unreadable(server: _Server) -> Problem:
+    return Problem(
+        "not_durable",
+        "DURABILITY=fsync: expected Redis 7.2 or newer (WAITAOF), or a user that may read "
+        f"appendfsync, got Redis {_dotted(server.version)} and no permission; "
+        "DURABILITY_ASSERTED=1 vouches for appendfsync always",
+    )
+
+
+async def _look_at(redis: Redis) -> _Server:
+    info: dict[str, Any] = await redis.info()
+    return _Server(
+        version=_version(str(info.get("redis_version", "0.0"))),
+        loading=info.get("loading") == 1,
+        aof_enabled=info.get("aof_enabled") == 1,
+        replicas=int(info.get("connected_slaves", 0)),
+        role=str(info.get("role", "unknown")),
+        writes=info.get("aof_last_write_status", "ok") == "ok",
+        is_cluster=info.get("cluster_enabled") == 1,
+        eviction=str(info.get("maxmemory_policy", "unknown")),
+        appendfsync=await _appendfsync(redis),
+    )
+
+
+async def _appendfsync(redis: Redis) -> str | None:
+    try:
+        settings = await redis.config_get("appendfsync")
+    except exceptions.ResponseError:
+        return None
+    return str(settings["appendfsync"]) if settings else None
+
+
+def _version(text: str) -> tuple[int, int]:
+    found = re.match(r"(\d+)(?:\.(\d+))?", text)
+    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))

@@ -1,0 +1,111 @@
+"""Finds the primary through Sentinel, anew for each connection."""
+
+from typing import Any, Final
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import ReadOnlyError
+
+from shared.redis.tls import Certificates, TlsConnection
+from shared.settings.redis_url import Sentinels
+
+_ANSWER_SECONDS: Final = 1
+"""How long one Sentinel may take; the next one is asked then."""
+
+
+class PrimaryConnection(TlsConnection):
+    """A connection to whichever server is the primary when it connects.
+
+    Args:
+        pool: knows the Sentinels.
+        options: those of ``TlsConnection``.
+    """
+
+    def __init__(self, *, pool: "SentinelPool", **options: Any) -> None:
+        super().__init__(**options)
+        self._pool = pool
+        self.is_outdated = False
+
+    async def _connect(self) -> None:
+        self.is_outdated = False
+        self.host, self.port = await self._pool.primary()
+        await super()._connect()  # type: ignore[no-untyped-call]  # redis-py left it out
+
+    async def on_connect(self) -> None:
+        """Log in, and make sure that the Sentinel's word is still true, as its manual asks for."""
+        await super().on_connect()
+        await self.send_command("ROLE")
+        role, *_ = await self.read_response()
+        if role not in {b"master", "master"}:
+            raise ReadOnlyError("the Sentinels' primary is a replica")
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """Read a reply; one that only a replica gives ends the connection's use."""
+        try:
+            return await super().read_response(*args, **options)
+        except ReadOnlyError:
+            self.is_outdated = True
+            raise
+
+
+class SentinelPool(BlockingConnectionPool):
+    """A bounded, blocking pool of connections to the primary.
+
+    A fail-over needs nothing of its users: what is in flight fails as it does when Redis goes
+    away, and the connections made after that are to the new primary.
+
+    Args:
+        sentinels: who knows where the primary is.
+        tls: to them, and to the servers that they name; None: no TLS.
+        options: those of ``BlockingConnectionPool``.
+    """
+
+    def __init__(
+        self, sentinels: Sentinels, *, tls: Certificates | None = None, **options: Any
+    ) -> None:
+        super().__init__(connection_class=PrimaryConnection, pool=self, tls=tls, **options)
+        self._service = sentinels.service
+        self._finder = Sentinel([])
+        self._finder.sentinels = [
+            Redis(
+                connection_pool=BlockingConnectionPool(
+                    connection_class=TlsConnection,
+                    max_connections=1,
+                    timeout=_ANSWER_SECONDS,
+                    host=host,
+                    port=port,
+                    username=sentinels.username,
+                    password=sentinels.password,
+                    tls=tls,
+                    socket_timeout=_ANSWER_SECONDS,
+                    socket_connect_timeout=_ANSWER_SECONDS,
+                )
+            )
+            for host, port in sentinels.hosts
+        ]
+        self._primary: tuple[str, int] | None = None
+
+    async def primary(self) -> tuple[str, int]:
+        """Ask one Sentinel after another; the first that knows a primary is the next one's first.
+
+        Raises:
+            MasterNotFoundError: none knows one.
+        """
+        host, port = await self._finder.discover_master(self._service)
+        if self._primary not in {None, (host, port)}:
+            await self.disconnect(inuse_connections=False)  # those that are idle know the old one
+        self._primary = (host, port)
+        return host, port
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Take a connection back; one to a server that is no primary any more is closed."""
+        if isinstance(connection, PrimaryConnection) and connection.is_outdated:
+            await connection.disconnect()
+        await super().release(connection)
+
+    async def aclose(self) -> None:
+        """Close every connection, those to the Sentinels too."""
+        await super().aclose()
+        for sentinel in self._finder.sentinels:
+            await sentinel.connection_pool.aclose()

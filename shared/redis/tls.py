@@ -1,0 +1,143 @@
+"""Connections to Redis by TLS, by the certificates that lie on the disk when they are made."""
+
+import os
+import ssl
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from redis.asyncio import Connection
+
+from shared.errors import SettingsError
+from shared.observe.logs import get_logger
+from shared.settings.redis_url import Tls
+
+_NO_PASS_PHRASE: Final = ""
+"""Else OpenSSL asks for the pass phrase of a key on the terminal, and the program stands still."""
+
+_Stamp: TypeAlias = tuple[int, ...] | None
+
+_log = get_logger()
+
+
+class TlsConnection(Connection):
+    """A connection that speaks TLS where it is given certificates, else plainly.
+
+    redis-py's own builds a context for each connection, trusts the system's authorities beside the
+    one that it is told to trust, and doesn't look at the name on a certificate.
+
+    Args:
+        tls: the certificates; None: no TLS.
+        options: those of redis-py's ``Connection``.
+    """
+
+    def __init__(self, *, tls: "Certificates | None" = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._tls = tls
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        context = None if self._tls is None else self._tls.context()
+        return {**super()._connection_arguments(), "ssl": context}
+
+
+class Certificates:
+    """Whom we trust and what we show, read again where a file has changed.
+
+    Certificates are renewed on the disk while a program runs. Whoever replaces the files may be
+    half-way, and certificate and key are two files: what can't be read is refused, and the last
+    that could be stays in use until the files change again.
+
+    Args:
+        tls: which.
+
+    Raises:
+        SettingsError: one is not there, or is none.
+    """
+
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+        self._read = _stamps(tls)  # before the reading, so that a change during it is seen
+        self._context = tls_context(tls)
+        self._refused = ""
+
+    def context(self) -> ssl.SSLContext:
+        """The context for the next connection; costs a few calls of stat while nothing is new."""
+        stamps = _stamps(self._tls)
+        if stamps != self._read:
+            self._reread(stamps)
+        return self._context
+
+    def _reread(self, stamps: list[_Stamp]) -> None:
+        try:
+            context = tls_context(self._tls)
+        except SettingsError as exc:
+            if str(exc) != self._refused:  # each connection tries anew; one line will do
+                _log.error("certificates_refused", error=str(exc))
+            self._refused = str(exc)
+            return
+        self._context, self._read, self._refused = context, stamps, ""
+        _log.info("certificates_reread")
+
+
+@cache
+def certificates(tls: Tls) -> Certificates:
+    """Those of this process: all its pools go by the same, and what is wrong is said once.
+
+    Raises:
+        SettingsError: one is not there, or is none.
+    """
+    return Certificates(tls)
+
+
+def tls_context(tls: Tls, *, setting: str = "REDIS_URL") -> ssl.SSLContext:
+    """Read the certificates.
+
+    Args:
+        tls: which.
+        setting: the name to blame when one is wrong.
+
+    Raises:
+        SettingsError: one is not there, or is none.
+    """
+    context = _trusting(tls, setting)
+    context.check_hostname = tls.check_hostname
+    if tls.certfile is not None:
+        try:
+            context.load_cert_chain(tls.certfile, tls.keyfile, _NO_PASS_PHRASE)
+        except OSError as exc:
+            expected = "ssl_certfile and ssl_keyfile to be a certificate and its key in PEM form"
+            got = f"{tls.certfile} and {tls.keyfile}: {_reason(exc)}"
+            raise SettingsError(setting, expected, got) from None
+    return context
+
+
+def _trusting(tls: Tls, setting: str) -> ssl.SSLContext:
+    if tls.ca_path is not None and not Path(tls.ca_path).is_dir():
+        raise SettingsError(setting, "ssl_ca_path to be a folder of certificates", tls.ca_path)
+    try:
+        return ssl.create_default_context(cafile=tls.ca_certs, capath=tls.ca_path)
+    except OSError as exc:
+        expected = "ssl_ca_certs to be a file of certificates in PEM form"
+        raise SettingsError(setting, expected, f"{tls.ca_certs}: {_reason(exc)}") from None
+
+
+def _reason(exc: OSError) -> str:
+    return exc.reason if isinstance(exc, ssl.SSLError) and exc.reason else exc.strerror or str(exc)
+
+
+def _stamps(tls: Tls) -> list[_Stamp]:
+    """What changes with the files, behind whatever links they lie."""
+    trusted = (tls.ca_certs, tls.ca_path)
+    if trusted == (None, None):  # then they are the system's
+        system = ssl.get_default_verify_paths()
+        trusted = (system.cafile, system.capath)
+    return [_stamp(path) for path in (*trusted, tls.certfile, tls.keyfile) if path is not None]
+
+
+def _stamp(path: str) -> _Stamp:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # at every connection
+    except (OSError, ValueError):
+        return None
+    # The time of the last change of the inode tells of a new owner or mode, too.
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

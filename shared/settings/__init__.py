@@ -1,0 +1,1 @@
+"""Settings: how they are read, what is wrong with them, and where each is from."""

@@ -1,0 +1,133 @@
+"""Facts about arq's payload record as this project writes and reads it."""
+
+import pickle
+from typing import Any, cast
+
+import msgspec
+import pytest
+from arq.jobs import deserialize_job_raw, serialize_job
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.queue import job, keys
+from shared.queue.job import Delivery, PayloadError
+
+DELIVERY = Delivery("acme", "org_a", 5, {"user-agent": "x"}, b"\x00\xff", 1.0)
+
+
+def test_arq_reads_what_is_written_here() -> None:
+    function, arguments, keywords, tries, enqueued_at = deserialize_job_raw(
+        job.encode(DELIVERY), deserializer=job.deserialize
+    )
+    assert function == "handle_event"
+    assert job.from_arguments(arguments) == DELIVERY
+    assert keywords == {}
+    assert (tries, enqueued_at) == (cast("Any", None), 5)
+
+
+def test_what_arq_writes_is_read_here() -> None:
+    raw = serialize_job(
+        "handle_event", ("acme", "org_a", 5, {}, b"x"), {}, None, 5, serializer=job.serialize
+    )
+    assert raw is not None
+    assert job.decode(raw).body == b"x"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_record_or_a_call_of_the_one_that_buries_them(raw: bytes) -> None:
+    record = job.deserialize(raw)
+    assert record["f"] == job.UNDECODABLE or isinstance(record["f"], str)
+    with pytest.raises(PayloadError):
+        job.decode(raw)
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (pytest.fail, ("pickle was loaded",))
+
+
+def test_pickle_is_never_loaded() -> None:
+    raw = pickle.dumps({"f": "handle_event", "a": (Evil(),), "k": {}, "t": 1, "et": 1})
+    assert job.deserialize(raw)["f"] == job.UNDECODABLE
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        [],
+        {"f": "handle_event"},
+        {"t": None, "f": 1, "a": [], "k": {}, "et": 1},
+        {"t": None, "f": "x", "a": {}, "k": {}, "et": 1},
+        {"t": None, "f": "x", "a": [], "k": [], "et": 1},
+        {"t": None, "f": "x", "a": [], "k": {1: 2}, "et": 1},
+        {"t": "1", "f": "x", "a": [], "k": {}, "et": 1},
+        {"t": None, "f": "x", "a": [], "k": {}, "et": "1"},
+    ],
+)
+def test_a_record_of_another_shape_is_undecodable(record: object) -> None:
+    assert job.deserialize(msgspec.msgpack.encode(record))["f"] == job.UNDECODABLE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), (1, 2, 3, 4, 5), ("e", "o", 1, {}, "text"), ("e", "o", -1.5, {}, b""), (1,) * 6],
+)
+def test_arguments_of_another_shape_are_told(arguments: tuple[object, ...]) -> None:
+    with pytest.raises(PayloadError, match="expected"):
+        job.from_arguments(arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "organization"),
+    [
+        ("org_1:abc", "org_1"),
+        ("no colon", ""),
+        ("bad org:abc", ""),
+        (":abc", ""),
+        ("o" * 65 + ":abc", ""),
+    ],
+)
+def test_a_job_belongs_to_the_organization_in_front_of_its_colon(
+    name: str, organization: str
+) -> None:
+    assert keys.organization_of(name) == organization
+
+
+def test_a_job_is_named_by_its_organization_and_the_digest_of_its_bytes() -> None:
+    assert keys.job_id("org_1", b"") == "org_1:e3b0c44298fc1c149afbf4c8996fb924"
+
+
+def test_a_delivery_is_read_at_once_whoever_wrote_it() -> None:
+    assert job.read(job.encode(DELIVERY)) == DELIVERY
+    arguments: tuple[Any, ...] = ("acme", "org_a", 5, {}, b"x")
+    raw = serialize_job("handle_event", arguments, {}, 3, 5, serializer=job.serialize)
+    assert raw is not None
+    assert job.read(raw) == Delivery(*arguments)
+
+
+@given(st.binary(max_size=200))
+def test_whatever_else_a_payload_is_it_is_no_delivery(raw: bytes) -> None:
+    assert job.read(raw) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"f": "another"},
+        {"a": ("acme", "org_a", 5, {})},
+        {"a": ("acme", "org_a", "5", {}, b"x")},
+        {"a": ("acme", "org_a", 5, {}, "text")},
+        {"k": {"more": 1}},
+        {"et": "now"},
+    ],
+)
+def test_a_call_that_is_not_quite_a_delivery_is_none(change: dict[str, Any]) -> None:
+    record: dict[str, Any] = {
+        "t": None,
+        "f": "handle_event",
+        "a": ("acme", "org_a", 5, {}, b"x"),
+        "k": {},
+        "et": 5,
+    }
+    assert job.read(job.serialize(record)) is not None
+    assert job.read(job.serialize({**record, **change})) is None

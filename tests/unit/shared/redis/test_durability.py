@@ -1,0 +1,83 @@
+"""What is waited for after a batch, and which reply says that it is durable."""
+
+import pytest
+
+from shared.errors import Unavailable
+from shared.redis.durability import Durability, Mode
+
+
+@pytest.mark.parametrize(
+    ("durability", "command"),
+    [
+        (Durability(), ("WAITAOF", 1, 0, 2000)),
+        (Durability(Mode.FSYNC, timeout=0.25), ("WAITAOF", 1, 0, 250)),
+        (Durability(Mode.FSYNC, replicas=3), ("WAITAOF", 1, 0, 2000)),
+        (Durability(Mode.FSYNC, asserted=True), None),
+        (Durability(Mode.REPLICA, timeout=0.25), ("WAIT", 1, 250)),
+        (Durability(Mode.REPLICA, replicas=3), ("WAIT", 3, 2000)),
+        (Durability(Mode.REPLICA, asserted=True), ("WAIT", 1, 2000)),
+        (Durability(Mode.MEMORY), None),
+    ],
+)
+def test_what_is_waited_for_follows_from_the_mode(
+    durability: Durability, command: tuple[str | int, ...] | None
+) -> None:
+    assert durability.wait_command() == command
+
+
+@pytest.mark.parametrize("mode", [Mode.FSYNC, Mode.REPLICA])
+def test_no_timeout_is_rounded_to_0_which_would_wait_for_ever(mode: Mode) -> None:
+    command = Durability(mode, timeout=0.0001).wait_command()
+    assert command is not None
+    assert command[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("durability", "reply"),
+    [
+        (Durability(Mode.FSYNC), [1, 0]),
+        (Durability(Mode.FSYNC), [1, 5]),
+        (Durability(Mode.REPLICA), 1),
+        (Durability(Mode.REPLICA, replicas=2), 3),
+        (Durability(Mode.MEMORY), None),
+    ],
+)
+def test_a_reply_of_enough_is_durable(durability: Durability, reply: object) -> None:
+    durability.check_reply(reply)
+
+
+@pytest.mark.parametrize(
+    ("durability", "reply", "message"),
+    [
+        (
+            Durability(Mode.FSYNC),
+            [0, 0],
+            "not_synced: the append-only file was not synced in time",
+        ),
+        (
+            Durability(Mode.FSYNC),
+            [0, 1],  # a replica's disk is not the primary's
+            "not_synced: the append-only file was not synced in time",
+        ),
+        (
+            Durability(Mode.REPLICA),
+            0,
+            "not_replicated: 0 of 1 replicas acknowledged in time",
+        ),
+        (
+            Durability(Mode.REPLICA, replicas=3),
+            2,
+            "not_replicated: 2 of 3 replicas acknowledged in time",
+        ),
+    ],
+)
+def test_a_reply_of_too_few_is_unavailable(
+    durability: Durability, reply: object, message: str
+) -> None:
+    with pytest.raises(Unavailable) as caught:
+        durability.check_reply(reply)
+    assert str(caught.value) == message
+
+
+def test_the_modes_are_named_as_the_setting_names_them() -> None:
+    assert [Mode(name) for name in ("fsync", "replica", "memory")] == list(Mode)

@@ -1,0 +1,122 @@
+"""Facts about what an operator is told to look at."""
+
+from typing import Any
+
+from shared.queue.held_bytes import RedisMemory
+from worker.operate.console.attention import Finding, findings
+from worker.operate.history import History
+from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview
+
+
+def worker(version: str = "1", slots: int = 10) -> WorkerOverview:
+    return WorkerOverview("w", "h", 1, version, slots, 0, 0, None, {}, 10)
+
+
+def organization(name: str, **changes: Any) -> OrganizationOverview:
+    fields: dict[str, Any] = {
+        "waiting": 0, "running": 0, "dead": 0, "paused": None, "breaker": None,
+        "breaker_seconds": None, "failures": 0, "cap": None, "weight": 1.0,
+    }  # fmt: skip
+    return OrganizationOverview(organization=name, **{**fields, **changes})
+
+
+def overview(**changes: Any) -> Overview:
+    fields: dict[str, Any] = {
+        "at": 100.0, "waiting": 0, "ready": 0, "running": 0, "deferred": 0, "parked": 0, "dead": 0,
+        "oldest_seconds": None, "counters": {}, "dead_by_reason": {}, "organizations": [],
+        "workers": [worker()],
+    }  # fmt: skip
+    return Overview(**{**fields, **changes})
+
+
+def found(history: History | None = None, **changes: Any) -> list[Finding]:
+    return findings(overview(**changes), history or History())
+
+
+def test_nothing_is_told_when_all_is_well() -> None:
+    assert found() == []
+    assert found(workers=[]) == []
+    assert found(waiting=5, ready=5, running=0) == []
+
+
+def test_events_without_a_worker_are_the_worst() -> None:
+    told = found(workers=[], waiting=1, organizations=[organization("a", paused="x")])
+    assert [finding.level for finding in told] == ["bad", "info"]
+    assert told[0].what == "No worker is alive, and 1 event waits."
+
+
+def test_full_slots_with_a_line_ask_for_workers() -> None:
+    (told,) = found(waiting=500, ready=490, running=10)
+    assert told.what == "All 10 slots are busy, and 490 events are in line."
+    assert found(waiting=15, ready=5, running=10) == []
+
+
+def test_stuck_handlers_and_events_that_nobody_can_handle_are_told() -> None:
+    stuck = WorkerOverview("w", "h", 1, "1", 10, 0, 0, None, {}, 10, stuck=2)
+    (told,) = found(workers=[stuck])
+    assert told.what.startswith("2 handlers go on")
+    (told,) = found(unhandled=3)
+    assert told.what == "3 events wait for a worker that can handle them."
+
+
+def test_two_versions_are_told() -> None:
+    (told,) = found(workers=[worker("2"), worker("1")])
+    assert "1, 2" in told.what
+
+
+def test_what_holds_an_organization_leads_to_its_end() -> None:
+    told = found(
+        organizations=[
+            organization("a", waiting=3, breaker="trying"),
+            organization("b", waiting=2, paused="by ada"),
+            organization("c", waiting=1, failures=5),
+            organization("d", failures=4),
+        ]
+    )
+    assert [finding.link for finding in told] == [
+        "/organizations/a/resume",
+        "/organizations/c/pause",
+        "/organizations/b/resume",
+    ]
+
+
+def test_an_organizations_name_does_not_leave_its_link() -> None:
+    (told,) = found(organizations=[organization("../x?y", paused="")])
+    assert told.link == "/organizations/..%2Fx%3Fy/resume"
+
+
+def test_of_many_organizations_the_largest_are_told() -> None:
+    told = found(
+        organizations=[organization(f"o{n}", waiting=n, breaker="open") for n in range(12)]
+    )
+    assert len(told) == 6
+    assert told[0].what.startswith("o11:")
+    assert told[-1].what == "7 more organizations are held or failing."
+
+
+def test_an_old_event_is_told_while_workers_live() -> None:
+    (told,) = found(waiting=1, oldest_seconds=700.0)
+    assert "12 minutes ago" in told.what
+    assert found(waiting=1, oldest_seconds=200.0) == []
+
+
+def test_deaths_of_late_are_told() -> None:
+    history = History()
+    for at, dead in ((100.0, 50), (102.0, 50), (104.0, 53)):
+        history.add(overview(at=at, counters={"dead": dead}))
+    (told,) = findings(overview(at=104.0), history)
+    assert told.what.startswith("3 events became dead letters")
+
+
+def test_a_redis_that_fills_names_who_holds_most() -> None:
+    holding = [
+        organization("org_small", held={"dead": 5}),
+        organization("org_large", held={"dead": 5 << 20, "marks": 1 << 20}),
+    ]
+    (told,) = found(organizations=holding, memory=RedisMemory(80 << 20, 100 << 20))
+    assert told.level == "warn"
+    assert told.what == "Redis is 80% full, 80.0 MiB of 100.0 MiB. org_large holds 6.0 MiB."
+    (told,) = found(memory=RedisMemory(100 << 20, 100 << 20))
+    assert (told.level, told.what) == ("bad", "Redis is 100% full, 100.0 MiB of 100.0 MiB.")
+    assert found(organizations=holding, memory=RedisMemory(60 << 20, 100 << 20)) == []
+    assert found(organizations=holding, memory=RedisMemory(60 << 20, 0)) == []

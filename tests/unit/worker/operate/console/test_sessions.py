@@ -1,0 +1,63 @@
+"""Facts about the console's sessions."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.operate.console.sessions import SECONDS, Sessions, same_secret
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_session_is_what_was_sealed() -> None:
+    sessions = Sessions()
+    session = sessions.begin("Ada Ä", has_token=True)
+    assert sessions.open(sessions.seal(session)) == session
+
+
+def test_a_session_ends() -> None:
+    clock = Clock()
+    sessions = Sessions(clock)
+    sealed = sessions.seal(sessions.begin("Ada", has_token=True))
+    clock.now += SECONDS - 1
+    assert sessions.open(sealed) is not None
+    clock.now += 1
+    assert sessions.open(sealed) is None
+
+
+def test_a_session_of_another_process_is_none() -> None:
+    sealed = Sessions().seal(Sessions().begin("Ada", has_token=True))
+    assert Sessions().open(sealed) is None
+
+
+def test_a_changed_session_is_none() -> None:
+    sessions = Sessions()
+    sealed = sessions.seal(sessions.begin("Ada", has_token=False))
+    for place in range(len(sealed)):
+        other = "A" if sealed[place] != "A" else "B"
+        assert sessions.open(sealed[:place] + other + sealed[place + 1 :]) is None
+
+
+@given(st.text())
+def test_any_other_text_is_no_session(text: str) -> None:
+    sessions = Sessions()
+    assert sessions.open(text) is None
+    assert not sessions.is_form_token(sessions.begin("Ada", has_token=True), text)
+
+
+def test_a_forms_token_is_its_sessions() -> None:
+    sessions = Sessions()
+    ada, bob = (sessions.begin(name, has_token=True) for name in ("Ada", "Bob"))
+    assert sessions.is_form_token(ada, sessions.form_token(ada))
+    assert not sessions.is_form_token(ada, sessions.form_token(bob))
+    assert sessions.form_token(ada) not in sessions.seal(ada)
+
+
+def test_secrets_are_the_same_or_not() -> None:
+    assert same_secret("ä", "ä")
+    assert not same_secret("ä", "a")
+    assert not same_secret("\udcff", "a")

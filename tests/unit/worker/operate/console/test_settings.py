@@ -1,0 +1,72 @@
+"""Facts about the console's settings."""
+
+import pytest
+
+from shared.errors import SettingsError
+from shared.program.listening import Address
+from worker.operate.console.settings import ConsoleSettings, is_loopback
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # what the token is for
+TOKEN = "0123456789abcdef"
+
+
+def test_the_console_is_for_this_machine_unless_told_otherwise() -> None:
+    settings = ConsoleSettings.from_mapping({})
+    assert settings.address == Address("CONSOLE", ("127.0.0.1",), 9200)
+    assert settings.is_loopback
+    assert not settings.token
+    assert not settings.show_payloads
+    assert settings.dedupe_retention == 7 * 86_400
+
+
+@pytest.mark.parametrize(
+    "host", [EVERYWHERE, "::", "10.1.2.3", "console.example", "127.0.0.1.nip", "127.0.0.1,10.1.2.3"]
+)
+def test_beyond_this_machine_a_token_is_required(host: str) -> None:
+    with pytest.raises(SettingsError, match="CONSOLE_TOKEN: expected a token of at least 16"):
+        ConsoleSettings.from_mapping({"CONSOLE_HOST": host})
+    settings = ConsoleSettings.from_mapping({"CONSOLE_HOST": host, "CONSOLE_TOKEN": TOKEN})
+    assert not settings.is_loopback
+
+
+def test_a_short_token_is_refused_and_not_shown() -> None:
+    with pytest.raises(SettingsError) as caught:
+        ConsoleSettings.from_mapping({"CONSOLE_TOKEN": TOKEN[:-1]})
+    assert str(caught.value) == "CONSOLE_TOKEN: expected at least 16 characters, got 15 of them"
+
+
+def test_a_token_that_is_none_is_not_called_missing_as_well() -> None:
+    with pytest.raises(SettingsError) as caught:
+        ConsoleSettings.from_mapping({"CONSOLE_HOST": "10.0.0.1", "CONSOLE_TOKEN": "${TOKEN}"})
+    assert str(caught.value) == (
+        "CONSOLE_TOKEN: expected a secret, got a template that nobody has filled in"
+    )
+
+
+def test_what_stands_around_a_token_is_no_part_of_it() -> None:
+    settings = ConsoleSettings.from_mapping({"CONSOLE_TOKEN": f" {TOKEN}\r\n"})
+    assert settings.token.reveal() == TOKEN
+
+
+def test_a_token_does_not_show() -> None:
+    settings = ConsoleSettings.from_mapping({"CONSOLE_TOKEN": TOKEN})
+    assert TOKEN not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("LOCALHOST.", True),
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("", False),
+        ("localhost.example", False),
+        (EVERYWHERE, False),
+        ("::ffff:10.0.0.1", False),
+    ],
+)
+def test_loopback_is_what_no_other_machine_reaches(host: str, expected: bool) -> None:  # noqa: FBT001
+    assert is_loopback(host) is expected

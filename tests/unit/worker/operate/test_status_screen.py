@@ -1,0 +1,98 @@
+"""Facts about the status that a terminal shows."""
+
+from rich.console import Console
+
+from worker.operate.history import History
+from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview
+from worker.operate.status_screen import roughly, screen, sparkline
+
+
+def organization(name: str, waiting: int = 0, **changes: object) -> OrganizationOverview:
+    fields: dict[str, object] = {
+        "organization": name,
+        "waiting": waiting,
+        "running": 0,
+        "dead": 0,
+        "paused": None,
+        "breaker": None,
+        "breaker_seconds": None,
+        "failures": 0,
+        "cap": None,
+        "weight": 1.0,
+    }
+    return OrganizationOverview(**{**fields, **changes})  # type: ignore[arg-type]  # by name
+
+
+def overview(at: float, organizations: list[OrganizationOverview], workers: int = 1) -> Overview:
+    worker = WorkerOverview("w", "h", 1, "1.0\x1b[2J", 10, 2, 5, None, {}, 10)
+    counters = {"accepted": int(at), "handled": 0}
+    return Overview(at, 9, 1, 2, 3, 4, 5, 70.0, counters, {}, organizations, [worker] * workers)
+
+
+def shown(history: History, problem: str = "", height: int = 40) -> str:
+    console = Console(width=100, height=height, emoji=False, highlight=False)
+    with console.capture() as capture:
+        console.print(screen(history, problem, height))
+    return capture.get()
+
+
+def test_a_screen_shows_figures_rates_workers_and_organizations() -> None:
+    history = History()
+    history.add(
+        overview(
+            100,
+            [
+                organization("org_a", 3, paused="by ada"),
+                organization("org_b", 2, breaker="open", breaker_seconds=12.0),
+                organization("org_c", 1, failures=7),
+            ],
+        )
+    )
+    history.add(overview(102, list(history.latest.organizations) if history.latest else []))
+    text = shown(history)
+    for part in (
+        "1m 10s",
+        "1.0/s",
+        "1 alive, 2 of 10 slots busy",
+        "paused: by ada",
+        "breaker open, tries one in 12s",
+        "7 failures in a row",
+    ):
+        assert part in text
+    assert text.index("org_a") < text.index("org_b") < text.index("org_c")
+
+
+def test_what_came_from_outside_does_not_move_the_cursor() -> None:
+    history = History()
+    history.add(overview(100, [organization("org\x1b[2J", paused="\x1b[1A[bold]x")]))
+    text = shown(history)
+    assert "\x1b" not in text
+    assert "[bold]x" in text
+
+
+def test_only_as_many_organizations_are_shown_as_there_is_room_for() -> None:
+    history = History()
+    history.add(overview(100, [organization(f"org_{number}", number) for number in range(30)]))
+    text = shown(history, height=20)
+    assert "and 26 more" in text
+    assert "org_29" in text
+    assert "org_9 " not in text
+
+
+def test_a_screen_says_what_is_wrong() -> None:
+    history = History()
+    assert "Nothing is known yet" in shown(history)
+    history.add(overview(100, [], workers=0))
+    text = shown(history, "Redis does not answer")
+    assert "Redis does not answer" in text
+    assert "No worker is alive" in text
+
+
+def test_times_are_rough() -> None:
+    assert [roughly(each) for each in (0, 7, 250, 90_000)] == ["0s", "7s", "4m 10s", "1d 1h"]
+
+
+def test_a_sparkline_is_as_high_as_its_greatest_value() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([0, 0]) == "▁▁"
+    assert sparkline([0, 5, 10]) == "▁▄█"

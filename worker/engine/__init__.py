@@ -1,0 +1,1 @@
+"""Claims events and keeps them, whatever becomes of handlers, of the loop, or of Redis."""

@@ -1,0 +1,161 @@
+"""The arq functions and options with which a stock ``arq.Worker`` runs our jobs.
+
+arq deletes a job whose function returns, fails or times out. Ours settle the job in Redis
+themselves, with its mark and its state, so each of them ends by raising ``arq.Retry``: arq's one
+way to leave a job's keys as they are.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import arq
+from arq.connections import ArqRedis
+from arq.worker import Function, func
+from redis.asyncio import ConnectionPool
+
+from shared.errors import TransitionError, Unavailable
+from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.queue import job, keys
+from shared.redis.connection import REDIS_ERRORS, translate
+from worker.pipeline.driver import Pipeline
+from worker.pipeline.transitions import Claim, Transitions
+
+_CONTEXT: Final = "sellfern"
+CLAIM: Final = "sellfern_claim"
+"""In arq's ``ctx`` of a job that this project's worker has claimed already."""
+_NO_LIMIT: Final = 2**31
+"""Of tries: arq's own count drops a job without a word; ours ends in a dead letter."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What the functions need, carried in arq's ``ctx``.
+
+    Attributes:
+        pipeline: handles a claimed job.
+        transitions: adopts a job that arq picked.
+        lease: seconds for which a job is adopted.
+        log: told when Redis goes away.
+        stopping: whether the worker is being stopped.
+    """
+
+    pipeline: Pipeline
+    transitions: Transitions
+    lease: float
+    log: FilteringBoundLogger
+    stopping: bool = False
+
+
+async def handle_event(ctx: dict[str, Any], *arguments: Any) -> None:
+    """Run one delivery through the pipeline; an arq function.
+
+    Raises:
+        arq.Retry: under a stock worker always, once the job is settled or can't be.
+        Unavailable: under this project's worker, when Redis stayed away.
+    """
+    try:
+        delivery = job.from_arguments(arguments)
+    except job.NewerPayloadError as exc:
+        await _run(ctx, exc.delivery, is_newer=True)
+    except job.PayloadError:
+        await _run(ctx, None)
+    else:
+        await _run(ctx, delivery)
+
+
+async def undecodable_job(ctx: dict[str, Any]) -> None:
+    """Bury a job whose payload is no record of this version; an arq function.
+
+    Raises: as ``handle_event`` does.
+    """
+    await _run(ctx, None)
+
+
+async def _run(
+    ctx: dict[str, Any], delivery: job.Delivery | None, *, is_newer: bool = False
+) -> None:
+    context, name, claim = _unwrap(ctx)
+    if claim is not None:
+        await context.pipeline.run(claim, delivery, is_newer=is_newer)
+        return
+    try:
+        claim = await context.transitions.adopt(name, lease=context.lease)
+        if claim is not None:
+            await context.pipeline.run(claim, delivery, is_newer=is_newer)
+    except asyncio.CancelledError:
+        if context.stopping:
+            raise
+        # arq's own time-out; the handler's is shorter, so this is a Redis that hung.
+    except (Unavailable, TransitionError, *REDIS_ERRORS) as exc:
+        code = exc.code if isinstance(exc, Unavailable) else translate(exc).code
+        context.log.warning("event_left_to_its_lease", job=name, code=code)
+    raise arq.Retry
+
+
+def _unwrap(ctx: dict[str, Any]) -> tuple[Context, str, Claim | None]:
+    return cast("Context", ctx[_CONTEXT]), str(ctx["job_id"]), ctx.get(CLAIM)
+
+
+OURS: Final[dict[str, Callable[..., Any]]] = {
+    job.FUNCTION: handle_event,
+    job.UNDECODABLE: undecodable_job,
+}
+
+
+def functions(job_timeout: float) -> list[Function]:
+    """The functions that a worker of our queue has to know.
+
+    Args:
+        job_timeout: seconds after which arq cancels a job; longer than a handler may take.
+    """
+    return [
+        func(function, name=name, timeout=job_timeout, max_tries=_NO_LIMIT, keep_result=0)
+        for name, function in OURS.items()
+    ]
+
+
+def arq_redis(pool: ConnectionPool) -> ArqRedis:
+    """arq's own client: it writes and reads this project's form of payload, for cron too."""
+    return ArqRedis(
+        pool_or_conn=pool,
+        job_serializer=job.serialize,
+        job_deserializer=job.deserialize,
+        default_queue_name=keys.QUEUE,
+    )
+
+
+def worker_options(
+    context: Context,
+    redis: ArqRedis,
+    *,
+    concurrency: int,
+    job_timeout: float,
+    drain: float,
+) -> dict[str, Any]:
+    """The options of a stock ``arq.Worker`` for our queue.
+
+    Args:
+        context: for the functions.
+        redis: arq's own connections; the worker closes them.
+        concurrency: how many jobs at once.
+        job_timeout: as for ``functions``.
+        drain: seconds that jobs may finish after a signal.
+    """
+    return {
+        "functions": functions(job_timeout),
+        "queue_name": keys.QUEUE,
+        "redis_pool": redis,
+        "ctx": {_CONTEXT: context},
+        "max_jobs": concurrency,
+        "job_timeout": job_timeout,
+        "job_completion_wait": drain,
+        "job_serializer": job.serialize,
+        "job_deserializer": job.deserialize,
+        "keep_result": 0,
+        "max_tries": _NO_LIMIT,
+        "poll_delay": 0.1,
+        "handle_signals": False,
+        "log_results": False,
+    }

@@ -1,0 +1,1 @@
+"""What operators look at and do: commands, the console, and what both of them ask of Redis."""

@@ -1,0 +1,82 @@
+"""Asks Redis something from the command line."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import click
+from redis.asyncio import Redis
+
+from shared import display
+from shared.endpoints.endpoint import nearest
+from shared.endpoints.names import endpoint_names
+from shared.errors import SettingsError
+from shared.queue import keys
+from shared.redis.connection import REDIS_ERRORS, open_redis, translate
+from shared.redis.ending import end
+from shared.settings.config import CommonSettings
+from worker.operate.footprint import has_footprint
+
+Answer = TypeVar("Answer")
+
+
+def ask(question: Callable[[Redis], Awaitable[Answer]]) -> Answer:
+    """Ask it; one line on stderr and exit code 2 where that can't be done."""
+
+    async def asked() -> Answer:
+        async with open_redis(settings.redis_url, connections=1) as redis:
+            return await _answered(question(redis))
+
+    try:
+        settings = CommonSettings.from_environ(os.environ)
+        return asyncio.run(asked())
+    except SettingsError as exc:
+        display.refuse(exc)
+    except REDIS_ERRORS as exc:
+        display.fail(f"REDIS_URL: expected a Redis that answers, got {translate(exc)}")
+
+
+async def _answered(question: Awaitable[Answer]) -> Answer:
+    """The answer; a Ctrl-C ends the asking for certain, which a cancellation alone does not."""
+    asking = asyncio.ensure_future(question)
+    try:
+        await asyncio.wait([asking])
+    except asyncio.CancelledError:
+        await end([asking])
+        raise
+    return asking.result()
+
+
+def known_organization(text: str, *, yes: bool, name: str = "ORGANIZATION") -> str:
+    """The organization that somebody means: by its id, or by the id of one of its endpoints.
+
+    Args:
+        text: what was typed.
+        yes: take also one that neither the endpoints file nor Redis knows.
+        name: the argument or option that it was typed for.
+    """
+    checked_organization(text, name)
+    try:
+        file = CommonSettings.from_environ(os.environ).endpoints_file
+    except SettingsError as exc:
+        display.refuse(exc)
+    endpoints = endpoint_names(file)
+    organizations = set(endpoints.values())
+    if text in organizations:
+        return text
+    if text in endpoints:
+        click.echo(f"{text} is an endpoint of {endpoints[text]}", err=True)
+        return checked_organization(endpoints[text], f"ENDPOINTS_FILE ({file})")
+    if not yes and not ask(lambda redis: has_footprint(redis, text)):
+        expected = f"an organization or an endpoint of {file}, or one that Redis knows (or --yes)"
+        hint = nearest(text, [*organizations, *endpoints])
+        display.fail(f"{name}: expected {expected}, got {text!r}{hint}")
+    return text
+
+
+def checked_organization(organization: str, name: str = "ORGANIZATION") -> str:
+    """The organization's id, if it can be one."""
+    if not keys.ORGANIZATION_PATTERN.fullmatch(organization):
+        display.fail(f"{name}: expected 1 to 64 letters, digits, _ or -, got {organization!r:.80}")
+    return organization

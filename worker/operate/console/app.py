@@ -1,0 +1,110 @@
+"""Puts the console together, and serves it until it is told to stop."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from typing import Final
+
+from aiohttp import web
+from redis.asyncio import Redis
+
+from shared.observe.logs import get_logger
+from shared.program.listening import hosts_of, open_sockets, port_of
+from shared.redis.connection import open_redis
+from shared.redis.ending import end
+from worker.operate.console import guard
+from worker.operate.console.context import CONSOLE, Console
+from worker.operate.console.errors import answer_errors
+from worker.operate.console.pages import (
+    dead_letters,
+    events,
+    organizations,
+    overview,
+    runs,
+    session,
+    workers,
+)
+from worker.operate.console.runs import Runs
+from worker.operate.console.sampling import INTERVAL, Sampler
+from worker.operate.console.sessions import Sessions
+from worker.operate.console.settings import ConsoleSettings
+from worker.operate.console.views import static_file
+
+_CONNECTIONS: Final = 12
+_SOCKET_TIMEOUT: Final = 2.0
+_LARGEST_FORM: Final = 64 * 1024
+
+
+async def serve(settings: ConsoleSettings) -> None:
+    """Serve the console until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: the address can't be listened on.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with (
+        open_redis(
+            settings.common.redis_url, connections=_CONNECTIONS, socket_timeout=_SOCKET_TIMEOUT
+        ) as redis,
+        serving(settings, redis),
+    ):
+        await stopped.wait()
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    settings: ConsoleSettings, redis: Redis, *, interval: float = INTERVAL
+) -> AsyncIterator[int]:
+    """The console, open while the block runs; gives the port.
+
+    Args:
+        settings: how it is started.
+        redis: all that it needs.
+        interval: seconds between two looks at the system.
+
+    Raises:
+        SettingsError: the address can't be listened on.
+    """
+    console = _console(settings, redis, interval)
+    runner = web.AppRunner(application(console), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    looking = asyncio.create_task(console.sampler.look_forever(), name="sampler")
+    try:
+        sockets = open_sockets(settings.address)
+        for sock in sockets:
+            await web.SockSite(runner, sock).start()
+        port = port_of(sockets)
+        console.log.info("console_listening", host=hosts_of(sockets), port=port)
+        yield port
+    finally:
+        await console.runs.close()
+        await end([looking])
+        await runner.cleanup()
+
+
+def application(console: Console) -> web.Application:
+    """The pages, behind the guard."""
+    app = web.Application(middlewares=[answer_errors, guard.admit], client_max_size=_LARGEST_FORM)
+    app[CONSOLE] = console
+    app.on_response_prepare.append(guard.add_headers)
+    for page in (overview, organizations, events, dead_letters, runs, workers, session):
+        app.add_routes(page.routes)
+    app.add_routes([web.get(guard.STATIC + "{name}", static_file)])
+    return app
+
+
+def _console(settings: ConsoleSettings, redis: Redis, interval: float) -> Console:
+    log = get_logger()
+    sampler = Sampler(redis, log, interval)
+    return Console(
+        settings=settings,
+        redis=redis,
+        sampler=sampler,
+        sessions=Sessions(),
+        runs=Runs(redis, log, settings.dedupe_retention, changed=sampler.look),
+        log=log,
+    )

@@ -1,0 +1,187 @@
+"""Says what an operator should look at first: is anything stuck, whose, why, what to do."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Literal
+from urllib.parse import quote
+
+from shared.display import size
+from worker.operate.history import History
+from worker.operate.overview import OrganizationOverview, Overview
+
+_OLD_SECONDS: Final = 300.0
+_FAILURES_IN_A_ROW: Final = 5
+_MOST_ORGANIZATIONS: Final = 5
+_LATELY: Final = 900.0
+_NEARLY_FULL: Final = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to look at.
+
+    Attributes:
+        level: how bad it is.
+        what: a short sentence.
+        advice: what to do about it.
+        link: where to do it; empty where it isn't done here.
+        verb: what the link says.
+    """
+
+    level: Literal["bad", "warn", "info"]
+    what: str
+    advice: str
+    link: str = ""
+    verb: str = ""
+
+
+def findings(overview: Overview, history: History) -> list[Finding]:
+    """What there is to look at, the worst first; empty when all is well."""
+    found = [
+        *_workers(overview),
+        *_organizations(overview),
+        *_dead(history),
+        *_memory(overview),
+        *_age(overview),
+    ]
+    order = {"bad": 0, "warn": 1, "info": 2}
+    return sorted(found, key=lambda finding: order[finding.level])
+
+
+def _workers(overview: Overview) -> Iterator[Finding]:
+    slots = sum(worker.slots for worker in overview.workers)
+    if not overview.workers and overview.waiting:
+        yield Finding(
+            "bad",
+            f"No worker is alive, and {_waiting(overview.waiting)}.",
+            "Start one: python -m worker",
+        )
+    elif overview.ready > slots and overview.running >= slots:
+        yield Finding(
+            "warn",
+            f"All {slots:,} slots are busy, and {overview.ready:,} events are in line.",
+            "Start more workers, or give them more slots.",
+            "/workers",
+            "Workers",
+        )
+    stuck = sum(worker.stuck for worker in overview.workers)
+    if stuck:
+        yield Finding(
+            "warn",
+            f"{stuck:,} handlers go on though they were cancelled and their events settled.",
+            "The log says where (handler_stuck); restart the workers that have them.",
+            "/workers",
+            "Workers",
+        )
+    if overview.unhandled:
+        yield Finding(
+            "warn",
+            f"{overview.unhandled:,} events wait for a worker that can handle them.",
+            "Their type has no handler, or a newer version wrote them: start workers that know.",
+        )
+    versions = sorted({worker.version for worker in overview.workers})
+    if len(versions) > 1:
+        yield Finding(
+            "info",
+            f"Workers of {len(versions)} versions are alive: {', '.join(versions)}.",
+            "That is fine during a deployment, and not for long.",
+            "/workers",
+            "Workers",
+        )
+
+
+def _memory(overview: Overview) -> Iterator[Finding]:
+    used, limit = overview.memory.used, overview.memory.limit
+    if not limit or used < _NEARLY_FULL * limit:
+        return
+    worst = max(overview.organizations, key=lambda each: each.bytes_held, default=None)
+    most = f" {worst.organization} holds {size(worst.bytes_held)}." if worst else ""
+    yield Finding(
+        "bad" if used >= limit else "warn",
+        f"Redis is {used / limit:.0%} full, {size(used)} of {size(limit)}.{most}",
+        "Whoever holds most is refused first: export and discard its dead letters, or raise "
+        "maxmemory.",
+        "/organizations?sort=bytes",
+        "Organizations",
+    )
+
+
+def _organizations(overview: Overview) -> Iterator[Finding]:
+    worst = sorted(overview.organizations, key=lambda each: -each.waiting)
+    told = [finding for each in worst if (finding := _organization(each)) is not None]
+    yield from told[:_MOST_ORGANIZATIONS]
+    if len(told) > _MOST_ORGANIZATIONS:
+        yield Finding(
+            "warn",
+            f"{len(told) - _MOST_ORGANIZATIONS:,} more organizations are held or failing.",
+            "",
+            "/organizations?show=held",
+            "Show them",
+        )
+
+
+def _organization(each: OrganizationOverview) -> Finding | None:
+    resume = f"/organizations/{quote(each.organization, safe='')}/resume"
+    waiting = _waiting(each.waiting)
+    if each.breaker is not None:
+        return Finding(
+            "warn",
+            f"{each.organization}: its handlers kept failing, so its breaker is {each.breaker}. "
+            f"{waiting}.",
+            "One event is tried by itself; resume once the cause is gone.",
+            resume,
+            "Resume",
+        )
+    if each.paused is not None:
+        return Finding(
+            "info",
+            f"{each.organization} is paused ({each.paused}). {waiting}.",
+            "Nothing of it is handled until it is resumed.",
+            resume,
+            "Resume",
+        )
+    if each.failures >= _FAILURES_IN_A_ROW:
+        return Finding(
+            "warn",
+            f"{each.organization}: {each.failures:,} handlers failed in a row. {waiting}.",
+            "The log says why; pause it to spend no more attempts.",
+            f"/organizations/{quote(each.organization, safe='')}/pause",
+            "Pause",
+        )
+    return None
+
+
+def _waiting(number: int) -> str:
+    return "1 event waits" if number == 1 else f"{number:,} events wait"
+
+
+def _dead(history: History) -> Iterator[Finding]:
+    samples = [each for each in history.since(_LATELY) if each.rates]
+    if len(samples) > 1:
+        number = round(
+            sum(
+                sample.rates["dead"] * (sample.at - before.at)
+                for before, sample in pairwise(samples)
+            )
+        )
+        if number:
+            yield Finding(
+                "warn",
+                f"{number:,} events became dead letters within the last 15 minutes.",
+                "See why, fix the cause, and replay them.",
+                "/dead-letters",
+                "Dead letters",
+            )
+
+
+def _age(overview: Overview) -> Iterator[Finding]:
+    oldest = overview.oldest_seconds
+    if oldest is not None and oldest > _OLD_SECONDS and overview.workers:
+        yield Finding(
+            "info",
+            f"The oldest unfinished event was accepted {oldest / 60:,.0f} minutes ago.",
+            "It may wait for its next attempt, for a resume, or for a slot.",
+            "/events",
+            "Oldest events",
+        )

@@ -1,0 +1,263 @@
+"""Finds out where an event is: its mark, its job, its claim, its dead letter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from redis.asyncio import Redis
+
+from shared.errors import EnvelopeError
+from shared.queue import job as jobs
+from shared.queue import keys
+from shared.queue.job import Delivery
+from shared.sellfern import envelope
+from worker.operate import dead_letters
+from worker.operate.dead_letters import DeadLetter
+
+OLDEST: Final = 25
+"""Unfinished events that are listed before anything is searched for."""
+
+State = Literal[
+    "running", "ready", "parked", "deferred", "misplaced", "handled", "dead", "pending", "unknown"
+]
+"""Where an event is; ``misplaced`` is a payload without a place in line, ``pending`` a mark whose
+job is gone."""
+
+
+_NOBODYS_TOKEN = 40
+"""Characters of a token that keeps a slot and that nobody holds; a holder's is shorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What Redis knows of a job's attempts.
+
+    Attributes:
+        is_held: whether a worker has it.
+        attempts: with an outcome.
+        claims: without one since the last outcome.
+        event_id: once known, else empty.
+    """
+
+    is_held: bool = False
+    attempts: int = 0
+    claims: int = 0
+    event_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An event's dedupe mark.
+
+    Attributes:
+        state: ``pending``, ``done`` or ``dead``.
+        job: that it names.
+        expires_at: seconds since the epoch; ``None``: it doesn't.
+    """
+
+    state: str
+    job: str
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEvent:
+    """All that is known of one event.
+
+    Attributes:
+        job: its id.
+        organization: whose; ``?`` where none can be told.
+        state: where it is.
+        due_at: seconds since the epoch: the end of its lease, or when it is due.
+        ahead: how many are in line before it; ``None`` where it isn't in line.
+        received_at: seconds since the epoch; ``None`` where that isn't known.
+        claim: its attempts.
+        mark: of the event; ``None`` where there is none, or the event's id isn't known.
+        event_id: Sellfern's; empty where it isn't known.
+        type: the same.
+        endpoint: where it came in; empty where it isn't known.
+        payload: arq's record, if there is one.
+        letter: its dead letter, if there is one.
+    """
+
+    job: str
+    organization: str
+    state: State
+    due_at: float | None = None
+    ahead: int | None = None
+    received_at: float | None = None
+    claim: Claim = Claim()
+    mark: Mark | None = None
+    event_id: str = ""
+    type: str = ""
+    endpoint: str = ""
+    payload: bytes | None = None
+    letter: DeadLetter | None = None
+
+    @property
+    def body(self) -> bytes | None:
+        """The signed bytes, as far as they are there still."""
+        if self.payload is not None:
+            delivery = _delivery(self.payload)
+            return delivery.body if delivery else self.payload
+        return self.letter.body if self.letter else None
+
+
+async def search(redis: Redis, text: str, organizations: Sequence[str]) -> list[FoundEvent]:
+    """The events that a job's id or an event's id means.
+
+    Args:
+        redis: where they are.
+        text: the one or the other.
+        organizations: whose events may bear that id; each has its own marks.
+    """
+    found = await find(redis, text)
+    if found is not None:
+        return [found]
+    by_id = [
+        await find_by_mark(redis, name, text) for name in await _marked(redis, text, organizations)
+    ]
+    return [each for each in by_id if each is not None]
+
+
+async def organizations_of(redis: Redis) -> list[str]:
+    """Every organization that Redis knows of."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in (keys.ORGANIZATIONS, keys.WAITING, keys.BURIED):
+            pipe.hkeys(name)
+        fields = {
+            field.decode(errors="replace") for names in await pipe.execute() for field in names
+        }
+    return sorted(
+        name for name in fields if keys.ORGANIZATION_PATTERN.fullmatch(name) or name == "?"
+    )
+
+
+async def find(redis: Redis, job: str) -> FoundEvent | None:
+    """The event that a job carries, or carried while it is a dead letter; ``None`` without one."""
+    name = job.encode(errors="surrogateescape")
+    organization = keys.organization_of(job) or "?"
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.execute_command("GET", keys.JOB.encode() + name)
+        pipe.execute_command("HGET", keys.CLAIMS, name)
+        pipe.zscore(keys.QUEUE, name)
+        pipe.zrank(keys.QUEUE, name)
+        pipe.zscore(keys.parked(organization), name)
+        pipe.zscore(keys.ACCEPTED, name)
+        payload, raw_claim, score, rank, parked, accepted = await pipe.execute(raise_on_error=False)
+    letter = await dead_letters.find(redis, job)
+    payload = payload if isinstance(payload, bytes) else None
+    if payload is None and letter is None and accepted is None:
+        return None
+    claim = _claim(raw_claim)
+    delivery = None if payload is None else _delivery(payload)
+    event_id, kind = _names(delivery, letter, claim)
+    received_at = accepted or (letter.received_at if letter else None)
+    return FoundEvent(
+        job=job,
+        organization=organization,
+        state=_state(payload, score, parked, claim, letter),
+        due_at=score / 1000 if score is not None and score >= keys.DEFERRED_FROM else None,
+        ahead=rank if score is not None and score < keys.DEFERRED_FROM else None,
+        received_at=received_at / 1000 if received_at else None,
+        claim=claim,
+        mark=await _mark(redis, organization, event_id) if event_id else None,
+        event_id=event_id,
+        type=kind,
+        endpoint=delivery.endpoint if delivery else letter.endpoint if letter else "",
+        payload=payload,
+        letter=letter,
+    )
+
+
+async def find_by_mark(redis: Redis, organization: str, event_id: str) -> FoundEvent | None:
+    """The event of this id, as long as its mark is kept; ``None`` without one."""
+    mark = await _mark(redis, organization, event_id)
+    if mark is None:
+        return None
+    found = await find(redis, mark.job)
+    if found is not None:
+        return found
+    states: dict[str, State] = {"done": "handled", "pending": "pending"}
+    return FoundEvent(
+        job=mark.job,
+        organization=organization,
+        state=states.get(mark.state, "unknown"),
+        mark=mark,
+        event_id=event_id,
+    )
+
+
+async def oldest(redis: Redis) -> list[FoundEvent]:
+    """The unfinished events that were accepted first."""
+    names = await redis.execute_command("ZRANGE", keys.ACCEPTED, 0, OLDEST - 1)
+    found = [await find(redis, name.decode(errors="surrogateescape")) for name in names]
+    return [each for each in found if each is not None]
+
+
+async def _marked(redis: Redis, event_id: str, organizations: Sequence[str]) -> list[str]:
+    """The organizations that have a mark for this id."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for organization in organizations:
+            pipe.exists(_mark_name(organization, event_id))
+        there = await pipe.execute()
+    return [name for name, is_there in zip(organizations, there, strict=True) if is_there]
+
+
+async def _mark(redis: Redis, organization: str, event_id: str) -> Mark | None:
+    name = _mark_name(organization, event_id)
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.execute_command("GET", name)
+        pipe.execute_command("PEXPIRETIME", name)
+        raw, expires_at = await pipe.execute(raise_on_error=False)
+    if not isinstance(raw, bytes):
+        return None
+    state, _, job = raw.decode(errors="surrogateescape").partition(":")
+    return Mark(state, job, expires_at / 1000 if expires_at > 0 else None)
+
+
+def _mark_name(organization: str, event_id: str) -> bytes:
+    return keys.event(organization, event_id).encode(errors="replace")
+
+
+def _claim(raw: bytes | None) -> Claim:
+    """What a claim's field says; ``prelude.lua`` tells its form."""
+    if raw is None:
+        return Claim()
+    token, attempts, claims, _, event_id = raw.decode(errors="replace").split(":", 4)
+    # A retry in order keeps its organization's slot by a token that nobody holds. Its claims may be
+    # more than none, where its handler has blocked a worker.
+    is_held = 0 < len(token) < _NOBODYS_TOKEN
+    return Claim(is_held, int(attempts), int(claims), event_id)
+
+
+def _state(
+    payload: Any, score: float | None, parked: float | None, claim: Claim, letter: DeadLetter | None
+) -> State:
+    if payload is None:
+        return "dead" if letter else "unknown"
+    if score is not None and score >= keys.DEFERRED_FROM:
+        return "running" if claim.is_held else "deferred"
+    if score is not None:
+        return "ready"
+    return "misplaced" if parked is None else "parked"
+
+
+def _names(delivery: Delivery | None, letter: DeadLetter | None, claim: Claim) -> tuple[str, str]:
+    """The event's id and type, from wherever they are known."""
+    if delivery is not None:
+        try:
+            claimed = envelope.decode(delivery.body)
+        except EnvelopeError:
+            return claim.event_id, ""
+        return claim.event_id or claimed.id, claimed.type
+    if letter is not None:
+        return letter.event_id, letter.type
+    return claim.event_id, ""
+
+
+def _delivery(payload: bytes) -> Delivery | None:
+    try:
+        return jobs.decode(payload)
+    except jobs.PayloadError:
+        return None

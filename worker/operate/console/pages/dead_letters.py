@@ -1,0 +1,224 @@
+"""Dead letters: finding them, and replaying or discarding one, some, or all that match."""
+
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final, cast
+from urllib.parse import urlencode
+
+from aiohttp import web
+from multidict import MultiMapping
+
+from shared.errors import SellfernError
+from shared.queue import keys
+from shared.settings.durations import parse_duration
+from worker.operate import dead_letters as records
+from worker.operate import revival
+from worker.operate.console import paging
+from worker.operate.console.context import console_of, session_of, tell
+from worker.operate.console.paging import Place
+from worker.operate.console.references import from_reference, to_reference
+from worker.operate.console.runs import AT_ONCE, Run, Selection, Verb
+from worker.operate.console.views import message, render
+from worker.operate.dead_letters import Filter
+
+_LONGEST: Final = 256
+_FIELDS: Final = ("organization", "reason", "type", "older", "younger")
+_VERBS: Final = frozenset({"replay", "discard"})
+_RATE: Final = 100.0
+_HIGHEST_RATE: Final = 10_000.0
+
+
+class WrongFilter(SellfernError):
+    """A filter says something that can't be, in words for people."""
+
+
+async def show(request: web.Request) -> web.Response:
+    """List a page of those that match."""
+    console = console_of(request)
+    given = _given(request.query)
+    try:
+        wanted = _filter(given)
+    except WrongFilter as exc:
+        wanted, page, number, problem = Filter(), None, None, str(exc)
+    else:
+        after = Place.read(request.query.get("after", ""))
+        page = await paging.read_page(console.redis, wanted, after)
+        number, problem = await paging.number_of(console.redis, wanted), ""
+    return render(
+        request,
+        "dead_letters.html",
+        page=page,
+        number=number,
+        problem=problem,
+        given=given,
+        is_filtered=bool(given),
+        reasons=records.REASONS,
+        organizations=sorted(await records.count(console.redis)),
+        after=request.query.get("after", ""),
+        runs=console.runs.known,
+        most=paging.MOST_LOOKED_AT,
+    )
+
+
+async def ask(request: web.Request) -> web.Response:
+    """Ask whether these are to be replayed or discarded."""
+    verb = _verb(request.query)
+    selection, given = _selection(request.query)
+    redis = console_of(request).redis
+    if not selection.jobs:
+        number = await paging.number_of(redis, selection.filter)
+        return render(
+            request,
+            "dead_letters_confirm.html",
+            verb=verb,
+            jobs=[],
+            given=given,
+            number=number,
+            letters=[],
+        )
+    letters = await records.read_without_payload(redis, selection.jobs)
+    if not letters:
+        return message(
+            request, HTTPStatus.NOT_FOUND, "Gone", "These dead letters are not there any more."
+        )
+    return render(
+        request,
+        "dead_letters_confirm.html",
+        verb=verb,
+        jobs=[letter.job for letter in letters],
+        given={},
+        number=len(letters),
+        letters=letters,
+    )
+
+
+async def act(request: web.Request) -> web.Response:
+    """Do it: one at once, several as a run."""
+    form = cast("MultiMapping[str]", await request.post())
+    verb = _verb(form)
+    selection, given = _selection(form)
+    if len(selection.jobs) == 1:
+        return await _one(request, verb, selection.jobs[0], force="force" in form)
+    console, session = console_of(request), session_of(request)
+    run = Run(
+        verb=verb,
+        about=_about(selection, given),
+        who=session.who if session else "",
+        total=len(selection.jobs) or await paging.number_of(console.redis, selection.filter),
+        rate=_rate(form.get("rate", "")),
+        force="force" in form,
+    )
+    if not console.runs.start(run, selection):
+        return message(
+            request,
+            HTTPStatus.CONFLICT,
+            "Not now",
+            f"{AT_ONCE} runs go on already. Wait for one, or stop it.",
+        )
+    tell(request, verb, run=run.id, about=run.about, total=run.total, force=run.force)
+    raise web.HTTPSeeOther(f"/runs/{run.id}")
+
+
+async def _one(request: web.Request, verb: Verb, job: str, *, force: bool) -> web.Response:
+    console = console_of(request)
+    letter = await records.find(console.redis, job)
+    if letter is None:
+        outcome = "absent"
+    elif verb == "discard":
+        retention = console.settings.dedupe_retention
+        is_done = await revival.discard(console.redis, job, retention=retention)
+        outcome = "discarded" if is_done else "absent"
+    elif letter.reason == "unprovable" and not force:
+        outcome = "unprovable"
+    elif not letter.is_usable:
+        outcome = "unusable"
+    else:
+        outcome = await revival.replay_one(console.redis, job)
+    tell(request, verb, job=job, outcome=outcome, force=force)
+    await console.sampler.look()
+    told = {"job": to_reference(job), "id": letter.event_id if letter else "", "did": outcome}
+    raise web.HTTPSeeOther(f"/event?{urlencode(told)}")
+
+
+def _verb(values: Mapping[str, object]) -> Verb:
+    verb = str(values.get("verb", ""))
+    if verb not in _VERBS:
+        raise web.HTTPBadRequest(text="Expected replay or discard.")
+    return cast("Verb", verb)
+
+
+def _selection(values: MultiMapping[str]) -> tuple[Selection, dict[str, str]]:
+    """What is meant; never everything by accident."""
+    jobs = tuple(dict.fromkeys(from_reference(each) for each in values.getall("job", [])))
+    if jobs:
+        return Selection(jobs[: paging.SIZE]), {}
+    if "all" not in values:
+        raise web.HTTPBadRequest(text="Choose at least one dead letter, or all that match.")
+    given = _given(values)
+    try:
+        wanted = _filter(given)
+    except WrongFilter as exc:
+        raise web.HTTPBadRequest(text=str(exc)) from exc
+    return Selection(filter=_until_now(wanted)), given
+
+
+def _until_now(wanted: Filter) -> Filter:
+    """Without those that die from now on, such as what a replay has brought back in vain."""
+    now = round(time.time() * 1000)
+    before = now if wanted.died_before is None else min(now, wanted.died_before)
+    return Filter(wanted.organization, wanted.reason, wanted.type, before, wanted.died_after)
+
+
+def _given(values: Mapping[str, object]) -> dict[str, str]:
+    """The fields of the filter that somebody has filled in."""
+    texts = {name: str(values.get(name, "")).strip()[:_LONGEST] for name in _FIELDS}
+    return {name: text for name, text in texts.items() if text}
+
+
+def _filter(given: Mapping[str, str]) -> Filter:
+    organization = given.get("organization")
+    if organization not in {None, "?"} and not keys.ORGANIZATION_PATTERN.fullmatch(
+        str(organization)
+    ):
+        raise WrongFilter("Organization: expected up to 64 letters, digits, _ or -.")
+    reason = given.get("reason")
+    if reason is not None and reason not in records.REASONS:
+        raise WrongFilter("Reason: expected one of " + ", ".join(records.REASONS) + ".")
+    return Filter(
+        organization=organization,
+        reason=reason,
+        type=given.get("type"),
+        died_before=_ago("Died before", given.get("older")),
+        died_after=_ago("Died within", given.get("younger")),
+    )
+
+
+def _ago(name: str, age: str | None) -> int | None:
+    if age is None:
+        return None
+    try:
+        return round((time.time() - parse_duration(age)) * 1000)
+    except ValueError:
+        raise WrongFilter(f"{name}: expected a duration such as 30m, 2h or 7d.") from None
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text or _RATE)
+    except ValueError:
+        return _RATE
+    return min(_HIGHEST_RATE, max(1.0, rate)) if rate == rate else _RATE  # noqa: PLR0124  # not for NaN
+
+
+def _about(selection: Selection, given: Mapping[str, str]) -> str:
+    if selection.jobs:
+        return f"{len(selection.jobs)} chosen"
+    return ", ".join(f"{name} {text}" for name, text in given.items()) or "all"
+
+
+routes = [
+    web.get("/dead-letters", show),
+    web.get("/dead-letters/confirm", ask),
+    web.post("/dead-letters/confirm", act),
+]

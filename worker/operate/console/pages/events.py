@@ -1,0 +1,65 @@
+"""Events: where one is, found by its id or its job, and those that have waited longest."""
+
+from typing import Final
+
+from aiohttp import web
+
+from shared.queue import keys
+from worker.operate.console import lookup
+from worker.operate.console.context import console_of
+from worker.operate.console.lookup import FoundEvent
+from worker.operate.console.references import from_reference
+from worker.operate.console.views import render
+
+_LONGEST: Final = 512
+_SHOWN_BYTES: Final = 64 * 1024
+
+
+async def search(request: web.Request) -> web.Response:
+    """Find events, or list the oldest unfinished ones."""
+    redis = console_of(request).redis
+    text = request.query.get("q", "").strip()[:_LONGEST]
+    if not text:
+        return render(request, "events.html", text="", found=[], oldest=await lookup.oldest(redis))
+    organizations = await lookup.organizations_of(redis)
+    found = await lookup.search(redis, text, organizations)
+    if len(found) == 1:
+        return _shown(request, found[0])
+    return render(request, "events.html", text=text, found=found, oldest=[])
+
+
+async def show(request: web.Request) -> web.Response:
+    """Show one."""
+    redis = console_of(request).redis
+    job = from_reference(request.query.get("job", ""))
+    found = await lookup.find(redis, job)
+    event_id = request.query.get("id", "")
+    if found is None and event_id:  # it has left the queue, but perhaps with a mark
+        found = await lookup.find_by_mark(redis, keys.organization_of(job), event_id)
+    if found is None:
+        return render(request, "event_gone.html", job=job)
+    return _shown(request, found)
+
+
+def _shown(request: web.Request, found: FoundEvent) -> web.Response:
+    console = console_of(request)
+    body = found.body if console.settings.show_payloads else None
+    latest = console.sampler.latest
+    mine = [
+        each
+        for each in (latest.organizations if latest else [])
+        if each.organization == found.organization
+    ]
+    return render(
+        request,
+        "event.html",
+        event=found,
+        organization=mine[0] if mine else None,
+        size=None if found.body is None else len(found.body),
+        body=None if body is None else body[:_SHOWN_BYTES].decode(errors="backslashreplace"),
+        is_cut=body is not None and len(body) > _SHOWN_BYTES,
+        did=request.query.get("did", ""),
+    )
+
+
+routes = [web.get("/events", search), web.get("/event", show)]

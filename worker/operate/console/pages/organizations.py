@@ -1,0 +1,104 @@
+"""The organizations: how each one does, and stopping or resuming one."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import web
+
+from shared.queue import keys
+from worker.operate import pausing as contention
+from worker.operate.console.context import console_of, session_of, tell
+from worker.operate.console.views import message, render
+from worker.operate.overview import OrganizationOverview
+
+_SIZE: Final = 100
+_LONGEST_WHY: Final = 200
+_SORTS: Final[dict[str, Callable[[OrganizationOverview], Any]]] = {
+    "waiting": lambda each: (-each.waiting, each.organization),
+    "running": lambda each: (-each.running, each.organization),
+    "failing": lambda each: (-each.failures, each.organization),
+    "dead": lambda each: (-each.dead, each.organization),
+    "bytes": lambda each: (-each.bytes_held, each.organization),
+    "name": lambda each: each.organization,
+}
+
+
+async def show(request: web.Request) -> web.Response:
+    """List them, from what was seen last."""
+    latest = console_of(request).sampler.latest
+    text, shown = request.query.get("q", ""), request.query.get("show", "")
+    sort = request.query.get("sort", "waiting")
+    found = [each for each in (latest.organizations if latest else []) if text in each.organization]
+    if shown == "held":
+        found = [each for each in found if each.paused or each.breaker or each.failures]
+    found.sort(key=_SORTS.get(sort, _SORTS["waiting"]))
+    page = _page(request)
+    return render(
+        request,
+        "organizations.html",
+        organizations=found[page * _SIZE : (page + 1) * _SIZE],
+        number=len(found),
+        page=page,
+        has_more=len(found) > (page + 1) * _SIZE,
+        text=text,
+        shown=shown,
+        sort=sort if sort in _SORTS else "waiting",
+        did=request.query.get("did", ""),
+    )
+
+
+async def ask(request: web.Request) -> web.Response:
+    """Ask whether an organization is to be paused or resumed."""
+    organization, verb = _named(request)
+    latest = console_of(request).sampler.latest
+    found = [
+        each
+        for each in (latest.organizations if latest else [])
+        if each.organization == organization
+    ]
+    return render(
+        request,
+        "organization_confirm.html",
+        organization=organization,
+        verb=verb,
+        found=found[0] if found else None,
+    )
+
+
+async def act(request: web.Request) -> web.Response:
+    """Pause or resume it."""
+    organization, verb = _named(request)
+    console = console_of(request)
+    session = session_of(request)
+    if verb == "pause":
+        given = str((await request.post()).get("why", "")).strip()[:_LONGEST_WHY]
+        why = given or f"by {session.who if session else 'an operator'}"
+        changed = await contention.pause(console.redis, organization, why)
+        tell(request, "pause", organization=organization, why=why, changed=changed)
+    else:
+        changed = await contention.resume(console.redis, organization)
+        tell(request, "resume", organization=organization, changed=changed)
+    await console.sampler.look()
+    if not changed:
+        was = "was paused already" if verb == "pause" else "was neither paused nor held"
+        return message(
+            request, HTTPStatus.CONFLICT, "Nothing has changed", f"{organization} {was}."
+        )
+    raise web.HTTPSeeOther(f"/organizations?q={organization}&did={verb}")
+
+
+def _named(request: web.Request) -> tuple[str, str]:
+    organization = request.match_info["organization"]
+    if not keys.ORGANIZATION_PATTERN.fullmatch(organization):
+        raise web.HTTPNotFound
+    return organization, request.match_info["verb"]
+
+
+def _page(request: web.Request) -> int:
+    text = request.query.get("page", "0")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0  # noqa: PLR2004  # no page is that far
+
+
+_ACTION: Final = "/organizations/{organization}/{verb:pause|resume}"
+routes = [web.get("/organizations", show), web.get(_ACTION, ask), web.post(_ACTION, act)]

@@ -1,0 +1,38 @@
+"""The first page: what needs somebody, and what the system does."""
+
+from typing import Final
+
+from aiohttp import web
+
+from worker.operate.console.attention import findings
+from worker.operate.console.charts import overview_charts
+from worker.operate.console.context import console_of
+from worker.operate.console.views import render
+
+_MINUTES: Final = {"5": 5, "15": 15, "60": 60}
+_LARGEST: Final = 8
+
+
+async def show(request: web.Request) -> web.Response:
+    """Show it, from what was seen last: Redis isn't asked."""
+    console = console_of(request)
+    history, latest = console.sampler.history, console.sampler.latest
+    minutes = _MINUTES.get(request.query.get("minutes", ""), 5)
+    largest = sorted(latest.organizations, key=lambda each: -each.waiting) if latest else []
+    return render(
+        request,
+        "overview.html",
+        findings=findings(latest, history) if latest else [],
+        charts=overview_charts(history, minutes * 60),
+        minutes=minutes,
+        choices=list(_MINUTES.values()),
+        largest=[each for each in largest if each.waiting or each.dead][:_LARGEST],
+        handled_rate=history.rate("handled"),
+        accepted_rate=history.rate("accepted"),
+        p99=history.quantile(0.99, 60),
+        is_new=len(history.samples) < 2,  # noqa: PLR2004  # a rate needs two looks
+        runs=console.runs.going,
+    )
+
+
+routes = [web.get("/", show)]

@@ -1,0 +1,209 @@
+"""One page of dead letters at a time, the newest first, however many there are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final, NamedTuple, Self
+
+from redis.asyncio import Redis
+
+from shared.queue import keys
+from worker.operate import dead_letters
+from worker.operate.console.references import from_reference, to_reference
+from worker.operate.dead_letters import DeadLetter, Filter
+
+SIZE: Final = 50
+"""Dead letters on a page."""
+
+MOST_LOOKED_AT: Final = 1000
+"""Records that one page may cost where few of them match the filter."""
+
+LONGEST: Final = 0.1
+"""Seconds after which such a page ends early, too: many organizations are many to ask."""
+
+_AT_ONCE: Final = 200
+
+
+class Place(NamedTuple):
+    """Where a dead letter stands: pages go from the greatest place to the least.
+
+    Attributes:
+        died_at: epoch milliseconds.
+        organization: whose it is.
+        job: its id.
+    """
+
+    died_at: int
+    organization: str
+    job: str
+
+    def written(self) -> str:
+        """The place as a text for an address."""
+        return f"{self.died_at}~{self.organization}~{to_reference(self.job)}"
+
+    @classmethod
+    def read(cls, text: str) -> Self | None:
+        """The place in such a text; ``None`` where it is none."""
+        died_at, _, rest = text.partition("~")
+        organization, _, job = rest.partition("~")
+        if not died_at.isascii() or not died_at.isdigit() or len(died_at) > 15 or not job:  # noqa: PLR2004  # more digits than a time can have
+            return None
+        return cls(int(died_at), organization, from_reference(job))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a page shows.
+
+    Attributes:
+        letters: without their payloads.
+        after: where the next page begins; ``None`` on the last one.
+        looked_at: how many records were read for it.
+        is_full: whether there was room for no more.
+    """
+
+    letters: Sequence[DeadLetter]
+    after: Place | None
+    looked_at: int
+    is_full: bool
+
+
+async def read_page(redis: Redis, wanted: Filter, after: Place | None) -> Page:
+    """The dead letters that match, from behind a place on.
+
+    It reads by rank and by time, so the last page of many costs what the first does. Reason and
+    type stand only in the records: where few match, the page ends early and says where to go on.
+    """
+    organizations = [wanted.organization] if wanted.organization else await _organizations(redis)
+    letters: list[DeadLetter] = []
+    looked_at, until = 0, monotonic() + LONGEST
+    while looked_at < MOST_LOOKED_AT and monotonic() < until:
+        number = _AT_ONCE if wanted.reason or wanted.type else SIZE - len(letters) + 1
+        places = await _places(redis, organizations, wanted, after, number)
+        if not places:
+            return Page(letters, None, looked_at, is_full=False)
+        found = {
+            letter.job: letter
+            for letter in await dead_letters.read_without_payload(redis, [p.job for p in places])
+        }
+        for place in places:
+            letter = found.get(place.job)
+            matches = letter is not None and wanted.matches(letter)
+            if matches and len(letters) == SIZE:
+                return Page(letters, after, looked_at, is_full=True)
+            if letter is not None and matches:
+                letters.append(letter)
+            looked_at += 1
+            after = place
+    return Page(letters, after, looked_at, is_full=False)
+
+
+async def number_of(redis: Redis, wanted: Filter) -> int | None:
+    """How many there are; ``None`` where only reading all of them would tell."""
+    if wanted.reason or wanted.type:
+        return None
+    organizations = [wanted.organization] if wanted.organization else await _organizations(redis)
+    async with redis.pipeline(transaction=False) as pipe:
+        for organization in organizations:
+            pipe.zcount(keys.dead(organization), _least(wanted), _below(wanted.died_before))
+        return sum(map(int, await pipe.execute()))
+
+
+async def _organizations(redis: Redis) -> list[str]:
+    return list(await dead_letters.count(redis))
+
+
+def _least(wanted: Filter) -> str | int:
+    return "-inf" if wanted.died_after is None else wanted.died_after
+
+
+def _below(limit: int | None) -> str:
+    return "+inf" if limit is None else f"({limit}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What is read next: behind a place, no older than the filter says.
+
+    Attributes:
+        redis: where from.
+        least: the least time of death.
+        after: the place; ``None`` at the beginning.
+        rank: of the next one among those of the place's organization.
+    """
+
+    redis: Redis
+    least: str | int
+    after: Place | None
+    rank: int | None
+
+    async def next(self, starts: Mapping[str, str], number: int) -> list[Place]:
+        """The next so many of each organization, in order.
+
+        Args:
+            starts: for each organization, the greatest time at which they may have died.
+            number: how many.
+        """
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for name, start in starts.items():
+                pipe.execute_command("ZRANGE", keys.dead(name), *self._range(name, start, number))
+            answers = await pipe.execute()
+        places = [
+            Place(round(float(died_at)), name, job.decode(errors="surrogateescape"))
+            for name, answer in zip(starts, answers, strict=True)
+            for job, died_at in zip(answer[::2], answer[1::2], strict=True)
+        ]
+        if isinstance(self.least, int):  # what was read by rank may be older
+            places = [place for place in places if place.died_at >= self.least]
+        return sorted(places, reverse=True)
+
+    def _range(self, organization: str, start: str, number: int) -> tuple[str | int, ...]:
+        if self.after and self.rank is not None and organization == self.after.organization:
+            return (self.rank, self.rank + number - 1, "REV", "WITHSCORES")
+        return (start, self.least, "BYSCORE", "REV", "LIMIT", 0, number, "WITHSCORES")
+
+
+async def _places(
+    redis: Redis, organizations: Sequence[str], wanted: Filter, after: Place | None, number: int
+) -> list[Place]:
+    """The next places over all these organizations.
+
+    The next so many can only be in as many organizations: those whose own next ones come first.
+    """
+    starts = {name: _start(name, wanted, after) for name in organizations}
+    rank = await _rank_behind(redis, after) if after and after.organization in starts else None
+    reading = _Reading(redis, _least(wanted), after, rank)
+    if len(organizations) > 1:
+        leading = {place.organization for place in (await reading.next(starts, 1))[:number]}
+        starts = {name: start for name, start in starts.items() if name in leading}
+    return (await reading.next(starts, number))[:number]
+
+
+def _start(organization: str, wanted: Filter, after: Place | None) -> str:
+    """The greatest time at which an organization's next ones may have died."""
+    if after is None:
+        return _below(wanted.died_before)
+    # Among those of one millisecond the organizations come in order.
+    return str(after.died_at) if organization < after.organization else f"({after.died_at}"
+
+
+async def _rank_behind(redis: Redis, after: Place) -> int:
+    """How many of its organization's dead letters come before the next one behind a place.
+
+    The one that stood there may be gone by now: then its place is found among those that died in
+    the same millisecond.
+    """
+    name, job = keys.dead(after.organization), after.job.encode(errors="surrogateescape")
+    rank = await redis.execute_command("ZREVRANK", name, job)
+    if rank is not None:
+        return int(rank) + 1
+    low = int(await redis.execute_command("ZCOUNT", name, f"({after.died_at}", "+inf"))
+    high = int(await redis.execute_command("ZCOUNT", name, after.died_at, "+inf"))
+    while low < high:
+        middle = (low + high) // 2
+        found = await redis.execute_command("ZRANGE", name, middle, middle, "REV")
+        if found and found[0] > job:
+            low = middle + 1
+        else:
+            high = middle
+    return low

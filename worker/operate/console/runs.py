@@ -1,0 +1,170 @@
+"""Replays and discards of many dead letters at once, which go on while nobody looks."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from redis.asyncio import Redis
+
+from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.redis.connection import REDIS_ERRORS, translate
+from shared.redis.ending import end
+from worker.operate import dead_letters, revival
+from worker.operate.dead_letters import DeadLetter, Filter
+
+Verb = Literal["replay", "discard"]
+State = Literal["running", "finished", "stopped", "failed"]
+
+AT_ONCE: Final = 4
+"""Runs that may go on at the same time."""
+
+_REMEMBERED: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which dead letters a run is about.
+
+    Attributes:
+        jobs: these; empty where the filter says it.
+        filter: those that match.
+    """
+
+    jobs: tuple[str, ...] = ()
+    filter: Filter = field(default_factory=Filter)
+
+    async def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
+        """Those that are there."""
+        async for letter in dead_letters.chosen(redis, self.jobs, self.filter):
+            yield letter
+
+
+@dataclass(slots=True)
+class Run:
+    """One run.
+
+    Attributes:
+        verb: what it does.
+        about: which dead letters, in words.
+        who: started it.
+        total: how many there were when it began; ``None`` where nobody has counted.
+        rate: replays a second.
+        force: whether it replays the unprovable ones, too.
+        id: names it in an address.
+        started: seconds since the epoch.
+        ended: the same; ``None`` while it goes on.
+        state: how it goes.
+        note: why it ended, where it didn't finish.
+        progress: how far a replay is.
+        discarded: how far a discard is.
+    """
+
+    verb: Verb
+    about: str
+    who: str
+    total: int | None
+    rate: float = 100.0
+    force: bool = False
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(8))
+    started: float = field(default_factory=time.time)
+    ended: float | None = None
+    state: State = "running"
+    note: str = ""
+    progress: revival.Progress = field(default_factory=revival.Progress)
+    discarded: int = 0
+
+    @property
+    def seen(self) -> int:
+        """How many dead letters it has looked at."""
+        return self.progress.seen if self.verb == "replay" else self.discarded
+
+    @property
+    def share(self) -> float | None:
+        """How much of it is done, from 0 to 1, as far as is known."""
+        if self.state == "finished":
+            return 1.0
+        return min(1.0, self.seen / self.total) if self.total else None
+
+
+@dataclass(slots=True)
+class Runs:
+    """The runs of this process, the last first.
+
+    Attributes:
+        redis: where the dead letters are.
+        log: told of each run's end.
+        retention: seconds for which a discarded event counts as handled.
+        changed: called when a run has ended.
+    """
+
+    redis: Redis
+    log: FilteringBoundLogger
+    retention: float
+    changed: Callable[[], Coroutine[Any, Any, None]]
+    known: list[Run] = field(default_factory=list)
+    _tasks: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
+
+    @property
+    def going(self) -> list[Run]:
+        """Those that go on."""
+        return [run for run in self.known if run.state == "running"]
+
+    def find(self, run_id: str) -> Run | None:
+        """One by its id."""
+        return next((run for run in self.known if run.id == run_id), None)
+
+    def start(self, run: Run, selection: Selection) -> bool:
+        """Begin it; false where too many go on already."""
+        if len(self.going) >= AT_ONCE:
+            return False
+        self.known = [run, *self.known][:_REMEMBERED]
+        self._tasks[run.id] = asyncio.create_task(self._to_its_end(run, selection), name="run")
+        return True
+
+    async def stop(self, run: Run) -> None:
+        """End it where it is; what it has done stays done."""
+        if run.id in self._tasks:
+            await end([self._tasks[run.id]])
+
+    async def close(self) -> None:
+        """End all."""
+        await end(list(self._tasks.values()))
+
+    async def _to_its_end(self, run: Run, selection: Selection) -> None:
+        try:
+            await self._run(run, selection)
+        except REDIS_ERRORS as exc:
+            self._end(run, "failed", f"{translate(exc).message}; start it again to go on")
+        except asyncio.CancelledError:
+            self._end(run, "stopped", "stopped by an operator; start it again to go on")
+            raise
+        else:
+            stopped = run.progress.stopped
+            why = f"the last {revival.FAILURES_IN_A_ROW} replays died again; the rest is left alone"
+            self._end(run, "stopped" if stopped else "finished", why if stopped else "")
+        await self.changed()
+
+    async def _run(self, run: Run, selection: Selection) -> None:
+        letters = selection.letters(self.redis)
+        if run.verb == "replay":
+            going = revival.Replay(self.redis, run.rate, force=run.force, progress=run.progress)
+            await going.run(letters)
+            return
+        async for letter in letters:
+            run.discarded += await revival.discard(self.redis, letter.job, retention=self.retention)
+
+    def _end(self, run: Run, state: State, note: str) -> None:
+        run.state, run.note, run.ended = state, note, time.time()
+        self._tasks.pop(run.id, None)
+        self.log.info(
+            "console_run_ended",
+            run=run.id,
+            action=run.verb,
+            who=run.who,
+            outcome=state,
+            seen=run.seen,
+            why=note or None,
+        )

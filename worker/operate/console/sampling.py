@@ -1,0 +1,88 @@
+"""Looks at the system every so often, for all pages together."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from redis.asyncio import Redis
+
+from shared.errors import Unavailable
+from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.redis.connection import REDIS_ERRORS, translate
+from worker.operate.history import History
+from worker.operate.overview import Overview, read_overview
+
+INTERVAL: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Redis does not answer.
+
+    Attributes:
+        cause: why, as far as is known.
+        since: seconds since the epoch.
+    """
+
+    cause: Unavailable
+    since: float
+
+
+@dataclass(slots=True)
+class Sampler:
+    """The one reader of overviews, so that open pages cost Redis nothing more.
+
+    Attributes:
+        redis: what is looked at.
+        log: told of outages.
+        interval: seconds between two looks.
+        history: what has been seen.
+        outage: why nothing is seen now.
+    """
+
+    redis: Redis
+    log: FilteringBoundLogger
+    interval: float = INTERVAL
+    history: History = field(default_factory=History)
+    outage: Outage | None = None
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def latest(self) -> Overview | None:
+        """The last overview; ``None`` before the first."""
+        return self.history.latest
+
+    async def look(self) -> None:
+        """Look now, such as after somebody has changed something."""
+        async with self._one_at_a_time:
+            try:
+                self.history.add(await read_overview(self.redis))
+            except REDIS_ERRORS as exc:
+                self.lost(exc)
+            except Exception as exc:  # somebody's hand has left what can't be read
+                if self.outage is None:
+                    self.log.exception("console_look_failed")
+                self.lost(Unavailable("redis_unreadable", f"it holds what can't be read ({exc})"))
+            else:
+                self._back()
+
+    async def look_forever(self) -> None:
+        """Look every so often, whatever Redis does."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self.interval)
+
+    def lost(self, exc: BaseException) -> Outage:
+        """Take note of a call that failed."""
+        cause = translate(exc)
+        if self.outage is None:
+            self.log.warning("redis_lost", doing="console", code=cause.code)
+        if self.outage is None or self.outage.cause.code != cause.code:
+            self.outage = Outage(cause, time.time())
+        return self.outage
+
+    def _back(self) -> None:
+        if self.outage is not None:
+            self.log.info("redis_back", doing="console")
+            self.outage = None

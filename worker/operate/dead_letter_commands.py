@@ -1,0 +1,399 @@
+"""The commands that act on dead letters."""
+
+import base64
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import click
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from shared import display
+from shared.program import tables
+from shared.settings.durations import parse_duration
+from worker.operate import dead_letters as records
+from worker.operate import revival
+from worker.operate.asking import ask, known_organization
+from worker.operate.dead_letters import DeadLetter, Filter
+from worker.settings import WorkerSettings
+
+_LINE_EVERY = 1000
+_LINE_AFTER = 5.0
+_PREVIEW = 10
+_INTERRUPTED = 130
+
+Command = Callable[..., Any]
+
+
+def _ago(age: str) -> int:
+    """The moment a duration such as ``2h`` ago, in epoch milliseconds."""
+    try:
+        seconds = parse_duration(age)
+    except ValueError as exc:
+        raise click.BadParameter(f"expected {exc}, got {age!r:.40}") from None
+    return round((datetime.now(UTC) - timedelta(seconds=seconds)).timestamp() * 1000)
+
+
+def _filtered(command: Command) -> Command:
+    """The options that say which dead letters are meant."""
+    for option in (
+        click.option("--younger-than", "died_after", type=_ago, help="Died within, as 2h."),
+        click.option("--older-than", "died_before", type=_ago, help="Died before, as 7d."),
+        click.option("--type", "event_type", help="Only this event type."),
+        click.option("--reason", type=click.Choice(records.REASONS), help="Only this reason."),
+        click.option("--organization", help="Only this organization's."),
+    ):
+        command = option(command)
+    return command
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Only say which ones are meant.")
+_yes = click.option("--yes", is_flag=True, help="Don't ask.")
+_anyway = click.option("--yes", is_flag=True, help="Though nobody knows the organization.")
+_all = click.option("--all", "everything", is_flag=True, help="All there are.")
+_jobs = click.argument("jobs", nargs=-1, metavar="[JOB]...")
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Look at the events that were given up, and act on them."""
+
+
+@dead_letters.command("list")
+@_filtered
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@_anyway
+@_json
+def list_them(*, limit: int, yes: bool, as_json: bool, **wanted: Any) -> None:
+    """List dead letters, an organization at a time, the newest first."""
+    chosen = _filter(wanted, yes=yes)
+
+    async def collect(redis: Redis) -> list[DeadLetter]:
+        found: list[DeadLetter] = []
+        async for letter in records.select(redis, chosen, newest_first=True):
+            found.append(letter)
+            if len(found) > limit:
+                break
+        return found
+
+    found = ask(collect)
+    _print(found[:limit], as_json=as_json)
+    if len(found) > limit:
+        click.echo(f"only the first {limit}; --limit shows more", err=True)
+
+
+def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
+    """Print a table; on a terminal, which is too narrow for it, a few lines each."""
+    if as_json or not letters or not sys.stdout.isatty():
+        tables.emit(
+            map(_summary, letters),
+            ["job", "died", "reason", "type", "event_id", "attempts", "held", "error"],
+            as_json=as_json,
+            title="Dead letters",
+        )
+        return
+    width = shutil.get_terminal_size().columns
+    for letter in letters:
+        click.secho(display.escape_controls(letter.job), bold=True)
+        for line in (
+            f"{letter.reason}  died {_time(letter.died_at)}  attempts: {letter.attempts}"
+            + (f"  held redeliveries: {letter.held}" if letter.held else ""),
+            f"{letter.type or '-'}  {letter.event_id or '-'}",
+            letter.error,
+        ):
+            click.echo(tables.truncate("  " + display.escape_controls(line), width))
+
+
+@dead_letters.command()
+@click.argument("job")
+@_json
+def show(job: str, *, as_json: bool) -> None:
+    """Show one dead letter with its body."""
+    letter = ask(lambda redis: records.find(redis, job))
+    if letter is None:
+        display.fail(f"JOB: expected the job of a dead letter (see: dead-letters list), got {job}")
+    row = {**_summary(letter), "body": letter.body.decode(errors="backslashreplace")}
+    if as_json:
+        click.echo(display.json_line(row))
+        return
+    for name, value in row.items():
+        text = "-" if value in {None, ""} else display.escape_controls(str(value))
+        click.echo(f"{name.replace('_', ' '):>12}  {text}")
+
+
+@dead_letters.command()
+@_filtered
+@_anyway
+def export(*, yes: bool, **wanted: Any) -> None:
+    """Print dead letters as JSON lines, each with its payload in base64."""
+    chosen = _filter(wanted, yes=yes)
+
+    async def printed(redis: Redis) -> int:
+        number = 0
+        async for letter in records.select(redis, chosen):
+            payload = base64.b64encode(letter.payload).decode()
+            click.echo(display.json_line({**_summary(letter), "payload": payload}))
+            number += 1
+        return number
+
+    if not ask(printed):
+        click.echo("nothing to export: no dead letter matches", err=True)
+
+
+@dead_letters.command()
+@_jobs
+@_filtered
+@_all
+@click.option("--rate", type=click.FloatRange(0.1, 100_000), default=100.0, show_default=True)
+@click.option("--force", is_flag=True, help="The unprovable ones, too.")
+@_dry_run
+@_yes
+def replay(
+    *,
+    jobs: tuple[str, ...],
+    everything: bool,
+    rate: float,
+    force: bool,
+    dry_run: bool,
+    yes: bool,
+    **wanted: Any,
+) -> None:
+    """Give dead letters another life; each passes judgement anew.
+
+    It stops by itself when ten in a row have died again. Interrupting it loses nothing, and
+    running it again goes on.
+    """
+    meant = _selected(jobs, wanted, everything=everything, yes=yes)
+    if meant.unprovable and not force:
+        click.echo(f"{meant.unprovable:,} of them unprovable, left alone without --force")
+    if meant.unusable:
+        click.echo(f"{meant.unusable:,} of them without the payload that came, left alone")
+    if not _confirmed("replay", meant, dry_run=dry_run, yes=yes):
+        return
+    done = revival.Progress()
+
+    async def run(redis: Redis) -> None:
+        with _progress("replaying", meant.number) as told:
+            replaying = revival.Replay(
+                redis, rate, force=force, told=lambda each: told(each.seen), progress=done
+            )
+            await replaying.run(meant.letters(redis))
+
+    with _interruptible(lambda: done.queued, "replayed"):
+        ask(run)
+    _tell(done)
+
+
+@dead_letters.command()
+@_jobs
+@_filtered
+@_all
+@_dry_run
+@_yes
+def discard(
+    *, jobs: tuple[str, ...], everything: bool, dry_run: bool, yes: bool, **wanted: Any
+) -> None:
+    """Give dead letters up for good; a late redelivery doesn't bring them back."""
+    meant = _selected(jobs, wanted, everything=everything, yes=yes)
+    if not _confirmed("discard", meant, dry_run=dry_run, yes=yes):
+        return
+    gone = 0
+
+    async def run(redis: Redis) -> None:
+        nonlocal gone
+        retention = WorkerSettings.from_mapping(os.environ).policy.limits.dedupe_retention
+        with _progress("discarding", meant.number) as told:
+            async for letter in meant.letters(redis):
+                gone += await revival.discard(redis, letter.job, retention=retention)
+                told(gone)
+
+    with _interruptible(lambda: gone, "discarded"):
+        ask(run)
+    click.echo(f"{gone:,} discarded")
+
+
+@dataclass
+class Selection:
+    """What a command acts on: what was there when it was counted, nothing that died since.
+
+    Attributes:
+        jobs: those that were named.
+        filter: where none is named.
+        number: how many there are.
+        unprovable: how many of them only ``--force`` replays.
+        unusable: how many of them hold nothing to replay.
+    """
+
+    jobs: tuple[str, ...]
+    filter: Filter
+    number: int = 0
+    unprovable: int = 0
+    unusable: int = 0
+
+    async def count(self, redis: Redis) -> None:
+        """Count them, and show the first ones."""
+        seconds, microseconds = await redis.time()
+        until = seconds * 1000 + microseconds // 1000 + 1
+        before = self.filter.died_before
+        self.filter = replace(
+            self.filter, died_before=until if before is None else min(before, until)
+        )
+        found: set[str] = set()
+        async for letter in self.letters(redis):
+            found.add(letter.job)
+            self.unprovable += letter.reason == "unprovable"
+            self.unusable += not letter.is_usable
+            if len(found) <= _PREVIEW:
+                _preview(letter)
+        self.number = len(found)
+        if self.number > _PREVIEW:
+            click.echo(f"  … and {self.number - _PREVIEW:,} more")
+        for job in self.jobs:
+            if job not in found:
+                click.echo(f"no dead letter: {display.escape_controls(job)}", err=True)
+
+    async def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
+        """Those that are there still."""
+        async for letter in records.chosen(redis, self.jobs, self.filter):
+            yield letter
+
+
+def _selected(
+    jobs: tuple[str, ...], wanted: dict[str, Any], *, everything: bool, yes: bool
+) -> Selection:
+    """What a command acts on; never everything by accident."""
+    filters = any(value is not None for value in wanted.values())
+    if sum((bool(jobs), filters, everything)) != 1:
+        display.fail("expected jobs, or filters such as --organization, or --all; one of the three")
+    meant = Selection(tuple(dict.fromkeys(jobs)), _filter(wanted, yes=yes))
+    ask(meant.count)
+    return meant
+
+
+def _filter(wanted: dict[str, Any], *, yes: bool) -> Filter:
+    organization = wanted["organization"]
+    if organization is not None and organization != "?":  # the jobs of no organization
+        organization = known_organization(organization, yes=yes, name="--organization")
+    return Filter(
+        organization=organization,
+        reason=wanted["reason"],
+        type=wanted["event_type"],
+        died_before=wanted["died_before"],
+        died_after=wanted["died_after"],
+    )
+
+
+def _preview(letter: DeadLetter) -> None:
+    about = f"  {letter.job}  {letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
+    line = display.escape_controls(about)
+    if sys.stdout.isatty():
+        line = tables.truncate(line, shutil.get_terminal_size().columns)
+    click.echo(line)
+
+
+def _confirmed(verb: str, meant: Selection, *, dry_run: bool, yes: bool) -> bool:
+    if not meant.number:
+        display.fail(f"nothing to {verb}: expected at least one dead letter, got none that matches")
+    if dry_run:
+        click.echo(f"would {verb} {meant.number:,}")
+        return False
+    if not yes and not click.confirm(f"{verb} {meant.number:,}?"):
+        click.echo("nothing was changed")
+        return False
+    return True
+
+
+@contextmanager
+def _interruptible(number: Callable[[], int], done: str) -> Iterator[None]:
+    """Say on Ctrl-C how far it has come."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(
+            f"interrupted: {number():,} {done} so far; nothing is lost, "
+            "the same command goes on with the rest",
+            err=True,
+        )
+        raise SystemExit(_INTERRUPTED) from None
+
+
+def _tell(done: revival.Progress) -> None:
+    told = [f"{done.queued:,} replayed"]
+    told += [f"{done.died_again:,} of them dead again so far"] if done.died_again else []
+    told += [f"{done.known:,} waiting already"] if done.known else []
+    told += [f"{done.absent:,} gone meanwhile"] if done.absent else []
+    told += [f"{done.unprovable:,} unprovable left alone"] if done.unprovable else []
+    told += [f"{done.unusable:,} without the payload that came"] if done.unusable else []
+    click.echo(", ".join(told))
+    if done.stopped:
+        display.fail(
+            f"stopped: the last {revival.FAILURES_IN_A_ROW} replays died again; "
+            "the rest is left as it was (see: dead-letters list)"
+        )
+
+
+@contextmanager
+def _progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, a plain line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        said = monotonic()
+
+        def line(seen: int) -> None:
+            nonlocal said
+            if seen % _LINE_EVERY == 0 or monotonic() - said > _LINE_AFTER:
+                said = monotonic()
+                click.echo(f"{doing}: {seen:,} of {total:,}", err=True)
+
+        yield line
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield partial(_advance, bar, bar.add_task(doing, total=total))
+
+
+def _advance(bar: Progress, task: Any, seen: int) -> None:
+    bar.update(task, completed=seen)
+
+
+def _summary(letter: DeadLetter) -> dict[str, object]:
+    return {
+        "job": letter.job,
+        "organization": letter.organization,
+        "endpoint": letter.endpoint,
+        "event_id": letter.event_id,
+        "type": letter.type,
+        "reason": letter.reason,
+        "error": letter.error,
+        "attempts": letter.attempts,
+        "received": _time(letter.received_at),
+        "died": _time(letter.died_at),
+        "held": letter.held,
+        "held_at": _time(letter.held_at),
+    }
+
+
+def _time(milliseconds: int) -> str | None:
+    if not milliseconds:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,196 @@
+"""What the system has done lately, kept in memory: rates, latencies and depths over time."""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from worker.operate.overview import Overview, WorkerOverview
+
+KEPT_SECONDS: Final = 3600.0
+"""How far back it goes."""
+
+LATENCY_SECONDS: Final = 30.0
+"""Workers tell their latencies only now and then, so a percentile looks back as long as this."""
+
+COUNTED: Final = ("accepted", "handled", "retried", "dead")
+"""The counters whose rates are of interest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at the system.
+
+    Attributes:
+        at: seconds since the epoch.
+        rates: events a second since the look before, by counter; empty at the first look.
+        depths: unfinished events by where they are.
+        latency: events handled since the look before, by the upper bound of their seconds.
+    """
+
+    at: float
+    rates: Mapping[str, float]
+    depths: Mapping[str, int]
+    latency: Mapping[float, int]
+
+
+@dataclass(slots=True)
+class History:
+    """The looks of the last hour.
+
+    Attributes:
+        samples: the oldest first.
+        latest: the last overview.
+    """
+
+    samples: deque[Sample] = field(default_factory=deque)
+    latest: Overview | None = None
+    _told: dict[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def add(self, overview: Overview) -> None:
+        """Take note of a look; one that is no later than the last is left out."""
+        before = self.latest
+        if before is not None and overview.at <= before.at:
+            return
+        self.samples.append(
+            Sample(
+                at=overview.at,
+                rates={} if before is None else _rates(before, overview),
+                depths=_depths(overview),
+                latency=self._latency_since(overview.workers, first=before is None),
+            )
+        )
+        self.latest = overview
+        while self.samples[0].at < overview.at - KEPT_SECONDS:
+            self.samples.popleft()
+
+    def since(self, seconds: float) -> Iterator[Sample]:
+        """The looks of the last so many seconds."""
+        if self.latest is None:
+            return
+        for sample in self.samples:
+            if sample.at > self.latest.at - seconds:
+                yield sample
+
+    def rate(self, counter: str, seconds: float = 10.0) -> float | None:
+        """Events a second over the last so many seconds; ``None`` before a second look."""
+        return _mean([each.rates[counter] for each in self.since(seconds) if each.rates])
+
+    def quantile(self, q: float, seconds: float = LATENCY_SECONDS) -> float | None:
+        """Seconds within which that share of events was handled; ``None`` where none was."""
+        return quantile(summed(each.latency for each in self.since(seconds)), q)
+
+    def _latency_since(self, workers: Sequence[WorkerOverview], *, first: bool) -> dict[float, int]:
+        """What workers have handled since the look before; nothing is known before the first."""
+        before, self._told = self._told, {each.worker: each.latency for each in workers}
+        if first:
+            return {}
+        return summed(
+            {
+                float(bound): number - before.get(each.worker, {}).get(bound, 0)
+                for bound, number in each.latency.items()
+            }
+            for each in workers
+        )
+
+
+def _rates(before: Overview, now: Overview) -> dict[str, float]:
+    """Never below zero: counters that somebody has reset say nothing."""
+    seconds = now.at - before.at
+    return {
+        name: max(0, now.counters.get(name, 0) - before.counters.get(name, 0)) / seconds
+        for name in COUNTED
+    }
+
+
+def _depths(overview: Overview) -> dict[str, int]:
+    return {
+        "running": overview.running,
+        "ready": overview.ready,
+        "parked": overview.parked,
+        "deferred": overview.deferred,
+    }
+
+
+def summed(counts: Iterable[Mapping[float, int]]) -> dict[float, int]:
+    """Counts by bound, added up."""
+    total: dict[float, int] = {}
+    for each in counts:
+        for bound, number in each.items():
+            total[bound] = total.get(bound, 0) + max(0, number)
+    return total
+
+
+def quantile(counts: Mapping[float, int], q: float) -> float | None:
+    """The value below which that share of what was counted lies, to the accuracy of the bounds.
+
+    Args:
+        counts: by upper bound, the last of which may be infinite.
+        q: the share, from 0 to 1.
+    """
+    wanted = q * sum(counts.values())
+    lower = seen = 0.0
+    for bound in sorted(counts):
+        number = counts[bound]
+        if number and seen + number >= wanted:
+            if bound == float("inf"):
+                return lower
+            return lower + (bound - lower) * (wanted - seen) / number
+        seen += number
+        lower = bound
+    return None
+
+
+def columns(
+    samples: Sequence[Sample],
+    number: int,
+    seconds: float,
+    until: float,
+    value: Callable[[Sequence[Sample]], float | None],
+) -> list[float | None]:
+    """A value for each column of a chart, from left to right.
+
+    Args:
+        samples: the looks, the oldest first.
+        number: of columns.
+        seconds: that all columns cover together.
+        until: when the last column ends.
+        value: of the looks of one column; it isn't asked where there is none.
+    """
+    width = seconds / number
+    within: list[list[Sample]] = [[] for _ in range(number)]
+    for sample in samples:
+        place = number - 1 - int((until - sample.at) / width)
+        if 0 <= place < number:
+            within[place].append(sample)
+    return [value(each) if each else None for each in within]
+
+
+def trailing_quantile(
+    samples: Sequence[Sample], number: int, seconds: float, until: float, q: float
+) -> list[float | None]:
+    """Like `columns`: for each the quantile of at least `LATENCY_SECONDS` before its end."""
+    width = seconds / number
+    times = [each.at for each in samples]
+    found: list[float | None] = []
+    for place in range(number):
+        end = until - (number - 1 - place) * width
+        first = bisect_right(times, end - max(width, LATENCY_SECONDS))
+        last = bisect_right(times, end)
+        found.append(quantile(summed(each.latency for each in samples[first:last]), q))
+    return found
+
+
+def mean_rate(counter: str) -> Callable[[Sequence[Sample]], float | None]:
+    """For `columns`: how fast something happened."""
+    return lambda samples: _mean([each.rates[counter] for each in samples if each.rates])
+
+
+def mean_depth(place: str) -> Callable[[Sequence[Sample]], float | None]:
+    """For `columns`: how many events were somewhere."""
+    return lambda samples: _mean([each.depths[place] for each in samples])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

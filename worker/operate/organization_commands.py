@@ -1,0 +1,54 @@
+"""``python -m worker state``, ``pause`` and ``resume``: one organization, looked at or held."""
+
+import click
+from redis.asyncio import Redis
+
+from shared import display
+from worker.operate import pausing as contention
+from worker.operate import projection
+from worker.operate.asking import ask, known_organization
+
+_yes_option = click.option("--yes", is_flag=True, help="Though nobody knows the organization.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+
+
+@click.command()
+@click.argument("organization")
+@click.argument("key_prefix", default="")
+@_yes_option
+@_json_option
+def state(organization: str, key_prefix: str, *, yes: bool, as_json: bool) -> None:
+    """Show an organization's committed state as JSON lines."""
+    del as_json  # it is JSON either way; the option is there as in every command that lists
+    name = known_organization(organization, yes=yes)
+
+    async def show(redis: Redis) -> None:
+        async for value in projection.stored_values(redis, name, key_prefix):
+            click.echo(display.json_line(value))
+
+    ask(show)
+
+
+@click.command()
+@click.argument("organization")
+@click.option("--why", default="by an operator", show_default=True, help="Shown by status.")
+@_yes_option
+def pause(organization: str, *, why: str, yes: bool) -> None:
+    """Let an organization's events wait until resume. The ingress goes on accepting them."""
+    name = known_organization(organization, yes=yes)
+    if ask(lambda redis: contention.pause(redis, name, why)):
+        click.echo(f"{name} is paused; its events wait")
+    else:
+        click.echo(f"{name} was paused already")
+
+
+@click.command()
+@click.argument("organization")
+@_yes_option
+def resume(organization: str, *, yes: bool) -> None:
+    """Let an organization's events go on that wait by a pause or its breaker, in their order."""
+    name = known_organization(organization, yes=yes)
+    if ask(lambda redis: contention.resume(redis, name)):
+        click.echo(f"{name} goes on")
+    else:
+        click.echo(f"{name} was neither paused nor held by its breaker")

@@ -1,0 +1,275 @@
+"""What is in the system right now, read without scanning anything."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, Self
+
+import msgspec
+from redis.asyncio import Redis
+
+from shared.queue import depths, held_bytes, keys
+from shared.queue.held_bytes import HeldBytes, RedisMemory
+
+_DEAD_PREFIX = "dead:"
+_HOLDING_MOST: Final = 10
+"""Organizations that are named for what they hold in Redis alone."""
+
+
+class WorkerOverview(msgspec.Struct, frozen=True):
+    """One live worker, as it has described itself with its last sign of life.
+
+    Attributes:
+        worker: its name, unique among those alive.
+        host: where it runs.
+        pid: its process.
+        version: of this project.
+        slots: how many events it handles at once.
+        running: how many it held then; ``None`` where it doesn't say.
+        handled: events that it has handled since it began.
+        started: seconds since the epoch; ``None`` where it doesn't say.
+        latency: what it has handled by the time from acceptance: upper bound in seconds, events.
+        stuck: handlers that go on in it though their events are settled.
+        silent_after: seconds until it counts as gone unless it gives another sign.
+    """
+
+    worker: str
+    host: str
+    pid: int | None
+    version: str
+    slots: int
+    running: int | None
+    handled: int
+    started: float | None
+    latency: dict[str, int]
+    silent_after: float
+    stuck: int = 0
+
+
+class OrganizationOverview(msgspec.Struct, frozen=True):
+    """One organization's share.
+
+    Attributes:
+        organization: its id; ``?`` gathers jobs that belong to none.
+        waiting: accepted events that are not finished.
+        running: of these, leased by a worker.
+        dead: dead letters.
+        paused: why its events wait; ``None`` while they don't.
+        breaker: ``open`` while its events wait since its handlers kept failing, ``trying`` while
+            one of them is let through; ``None`` otherwise.
+        breaker_seconds: until an open breaker lets one through.
+        failures: of its handlers, in a row, that the breaker has counted.
+        cap: on its handlers at once, where one is set.
+        weight: its share under contention.
+        held: what it has in Redis, bytes by kind: ``waiting``, ``dead``, ``marks``, ``state``.
+    """
+
+    organization: str
+    waiting: int
+    running: int
+    dead: int
+    paused: str | None
+    breaker: str | None
+    breaker_seconds: float | None
+    failures: int
+    cap: int | None
+    weight: float
+    held: HeldBytes = {}
+
+    @property
+    def bytes_held(self) -> int:
+        """All that it has in Redis."""
+        return sum(self.held.values())
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """The whole system.
+
+    Attributes:
+        at: Redis's time, seconds since the epoch.
+        waiting: accepted events that are not finished.
+        ready: of these, in line for a worker.
+        running: of these, leased by a worker.
+        deferred: of these, not due yet.
+        parked: of these, held back by their organization's cap, pause or breaker.
+        unhandled: of the deferred ones, those that wait for a worker that can handle them.
+        dead: dead letters.
+        oldest_seconds: age of the oldest unfinished event; ``None`` without one.
+        counters: what has happened since the beginning, by name.
+        dead_by_reason: what was buried since the beginning, by reason.
+        organizations: each one's share.
+        workers: those alive.
+        memory: of Redis.
+    """
+
+    at: float
+    waiting: int
+    ready: int
+    running: int
+    deferred: int
+    parked: int
+    dead: int
+    oldest_seconds: float | None
+    counters: dict[str, int]
+    dead_by_reason: dict[str, int]
+    organizations: list[OrganizationOverview]
+    workers: list[WorkerOverview]
+    unhandled: int = 0
+    memory: RedisMemory = RedisMemory()
+
+
+async def read_overview(redis: Redis) -> Overview:
+    """Read it in one round trip."""
+    async with redis.pipeline(transaction=False) as pipe:
+        depths.ask(pipe)
+        pipe.hgetall(keys.ORGANIZATIONS)
+        pipe.zrange(keys.WORKERS_SEEN, 0, -1, withscores=True)
+        pipe.hgetall(keys.WORKERS)
+        for name in (keys.COUNTERS, keys.WAITING, keys.BURIED):
+            pipe.hgetall(name)
+        pipe.hgetall(keys.BYTES)
+        pipe.hlen(keys.UNHANDLED)
+        pipe.info("memory")
+        answers = await pipe.execute()
+    now = depths.told(answers[: depths.QUESTIONS])
+    profiles, seen, workers, *hashes, held, unhandled, memory = answers[depths.QUESTIONS :]
+    counters, waits, buried = map(depths.numbers, hashes)
+    return Overview(
+        at=now.at,
+        waiting=now.waiting,
+        ready=now.queued,
+        running=now.leased,
+        deferred=now.deferred,
+        parked=now.parked,
+        dead=sum(buried.values()),
+        oldest_seconds=now.oldest_seconds,
+        counters={k: v for k, v in counters.items() if not k.startswith(_DEAD_PREFIX)},
+        dead_by_reason={
+            k.removeprefix(_DEAD_PREFIX): v
+            for k, v in counters.items()
+            if k.startswith(_DEAD_PREFIX)
+        },
+        organizations=_organizations(
+            profiles,
+            waits,
+            now.running,
+            buried,
+            held=held_bytes.by_organization(held),
+            now=now.at,
+        ),
+        workers=_workers(seen, workers, now.at),
+        unhandled=unhandled,
+        memory=RedisMemory.of(memory),
+    )
+
+
+def _organizations(
+    profiles: Mapping[bytes, bytes],
+    waits: Mapping[str, int],
+    runs: Mapping[str, int],
+    buried: Mapping[str, int],
+    *,
+    held: Mapping[str, HeldBytes],
+    now: float,
+) -> list[OrganizationOverview]:
+    """Those with events or dead letters, those whose events wait, those that hold most."""
+    known = {
+        name.decode(errors="replace"): raw.decode(errors="replace")
+        for name, raw in profiles.items()
+    }
+    found = []
+    most = held_bytes.largest(held, _HOLDING_MOST)
+    for name in sorted({*waits, *runs, *buried, *_held(known), *most}):
+        breaker = _Breaker.read(known.get(keys.BREAKER + name, ""), now)
+        cap, _, weight = known.get(name, "").partition(":")
+        found.append(
+            OrganizationOverview(
+                organization=name,
+                waiting=waits.get(name, 0),
+                running=runs.get(name, 0),
+                dead=buried.get(name, 0),
+                paused=known.get(keys.PAUSE + name),
+                breaker=breaker.state,
+                breaker_seconds=breaker.seconds,
+                failures=breaker.failures,
+                cap=int(cap) if cap else None,
+                weight=float(weight or 1),
+                held=held.get(name, {}),
+            )
+        )
+    return found
+
+
+def _held(known: Mapping[str, str]) -> Iterator[str]:
+    """The organizations that are paused, or whose breaker isn't closed."""
+    for field, text in known.items():
+        if field.startswith(keys.PAUSE):
+            yield field.removeprefix(keys.PAUSE)
+        elif field.startswith(keys.BREAKER) and not text.startswith("closed"):
+            yield field.removeprefix(keys.BREAKER)
+
+
+class _Breaker(NamedTuple):
+    """What a breaker's field says; ``prelude.lua`` tells its forms."""
+
+    state: str | None = None
+    seconds: float | None = None
+    failures: int = 0
+
+    @classmethod
+    def read(cls, text: str, now: float) -> Self:
+        state, _, rest = text.partition(":")
+        match state:
+            case "open":
+                return cls(state, seconds=max(0.0, float(rest) / 1000 - now))
+            case "trying":
+                return cls(state)
+            case "closed":
+                return cls(failures=int(rest.partition(":")[0] or 0))
+        return cls()
+
+
+class _Description(msgspec.Struct):
+    """What a worker says of itself; an older one says less."""
+
+    host: str = "?"
+    pid: int | None = None
+    version: str = "?"
+    running: int | None = None
+    handled: int = 0
+    started: float | None = None
+    latency: dict[str, int] = {}
+    stuck: int = 0
+
+
+def _workers(
+    seen: Sequence[tuple[bytes, float]], raw: Mapping[bytes, bytes], now: float
+) -> list[WorkerOverview]:
+    """Those whose last sign of life still counts."""
+    found = []
+    for name, until in sorted(seen):
+        slots, _, text = raw.get(name, b"").partition(b":")
+        if until / 1000 < now or not slots.isdigit():
+            continue
+        said = _description(text)
+        found.append(
+            WorkerOverview(
+                worker=name.decode(errors="replace"),
+                host=said.host,
+                pid=said.pid,
+                version=said.version,
+                slots=int(slots),
+                running=said.running,
+                handled=said.handled,
+                started=said.started,
+                latency=said.latency,
+                silent_after=until / 1000 - now,
+                stuck=said.stuck,
+            )
+        )
+    return found
+
+
+def _description(text: bytes) -> _Description:
+    try:
+        return msgspec.json.decode(text, type=_Description)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _Description()

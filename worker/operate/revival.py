@@ -1,0 +1,199 @@
+"""Gives dead letters another life, at a pace, or gives them up for good."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from time import monotonic
+
+from redis.asyncio import Redis
+
+from shared.queue import keys, scripts
+from worker.operate.dead_letters import DeadLetter
+
+_REPLAY = scripts.load("replay", allow_oom=False)
+_DISCARD = scripts.load("discard")
+_EXPIRE = scripts.load("expire")
+
+FAILURES_IN_A_ROW = 10
+"""Replays that died again, one after another, before the rest is left alone."""
+
+_TICK = 0.02
+_LOOK_EVERY = 0.1
+_LOOKED_AT_ONCE = 256
+_CATCH_UP = 1.0  # seconds of the rate that may be made up for after Redis has kept it waiting
+_EXPIRED_AT_ONCE = 256
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a replay has come.
+
+    Attributes:
+        queued: given another life.
+        known: waiting already, by a redelivery or a replay; they pass as replays.
+        absent: gone since they were listed.
+        unprovable: skipped, since only ``force`` runs them.
+        unusable: skipped, since their payload was lost or changed.
+        died_again: of those queued, as far as is known.
+        stopped: whether it stopped by itself, since replays kept dying.
+    """
+
+    queued: int = 0
+    known: int = 0
+    absent: int = 0
+    unprovable: int = 0
+    unusable: int = 0
+    died_again: int = 0
+    stopped: bool = False
+
+    @property
+    def seen(self) -> int:
+        """How many dead letters have been looked at."""
+        return self.queued + self.known + self.absent + self.unprovable + self.unusable
+
+
+@dataclass(slots=True)
+class Pace:
+    """Says how early it is for the next one.
+
+    Attributes:
+        rate: a second.
+        due: when the next one is due, on the clock that ``early`` is told.
+    """
+
+    rate: float
+    due: float
+
+    def early(self, now: float) -> float:
+        """Seconds until the next one is due; less than nothing when it is late."""
+        self.due = max(self.due, now - _CATCH_UP)
+        return self.due - now
+
+    def went(self) -> None:
+        """One more has gone."""
+        self.due += 1 / self.rate
+
+
+@dataclass(slots=True)
+class Replay:
+    """One run over a selection of dead letters.
+
+    It can be interrupted anywhere and run again: each dead letter is moved in one step, and one
+    that waits already keeps its place.
+
+    Attributes:
+        redis: where they are.
+        rate: dead letters a second.
+        force: whether to run the unprovable ones, too.
+        told: called with the progress.
+        progress: how far it has come.
+    """
+
+    redis: Redis
+    rate: float
+    force: bool = False
+    told: Callable[[Progress], None] = lambda _: None
+    progress: Progress = field(default_factory=Progress)
+    _out: deque[DeadLetter] = field(default_factory=deque)
+    _row: int = 0
+    _looked: float = field(default_factory=monotonic)
+
+    async def run(self, letters: AsyncIterator[DeadLetter]) -> Progress:
+        """Replay them, oldest first, no faster than the rate, each once."""
+        began, pace = await self._now(), Pace(self.rate, due=monotonic())
+        async for letter in letters:
+            if letter.died_at > began:  # it has died again by now, and comes by once more
+                continue
+            if (early := pace.early(monotonic())) > 0:
+                await asyncio.sleep(max(early, _TICK))
+            if monotonic() - self._looked > _LOOK_EVERY:
+                await self._look_back()
+            if self.progress.stopped:
+                break
+            if await self._one(letter):
+                pace.went()
+            self.told(self.progress)
+        return self.progress
+
+    async def _now(self) -> int:
+        seconds, microseconds = await self.redis.time()
+        return int(seconds * 1000 + microseconds // 1000)
+
+    async def _one(self, letter: DeadLetter) -> bool:
+        """Replay one; whether it counts for the rate."""
+        if letter.reason == "unprovable" and not self.force:
+            self.progress.unprovable += 1
+            return False
+        if not letter.is_usable:
+            self.progress.unusable += 1
+            return False
+        answer = await replay_one(self.redis, letter.job)
+        setattr(self.progress, answer, getattr(self.progress, answer) + 1)
+        if answer == "queued":
+            self._out.append(letter)
+        return answer == "queued"
+
+    async def _look_back(self) -> None:
+        """See what has become of those that are out; who waits still is asked another time."""
+        looked_at = [self._out.popleft() for _ in range(min(len(self._out), _LOOKED_AT_ONCE))]
+        for letter, (waits, died_at) in zip(looked_at, await self._fates(looked_at), strict=True):
+            if waits:
+                self._out.append(letter)
+                continue
+            died_again = died_at is not None and float(died_at) > letter.died_at
+            self.progress.died_again += died_again
+            self._row = self._row + 1 if died_again else 0
+            self.progress.stopped |= self._row >= FAILURES_IN_A_ROW
+        self._looked = monotonic()
+
+    async def _fates(self, letters: list[DeadLetter]) -> list[tuple[int, bytes | None]]:
+        """Of each, whether it waits, and when it has died if there is a record."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for letter in letters:
+                pipe.exists(_raw(keys.payload(letter.job)))
+                pipe.execute_command("HGET", _raw(keys.dead_letter(letter.job)), "died_at")
+            answers = await pipe.execute()
+        return list(zip(answers[::2], answers[1::2], strict=True))
+
+
+async def replay_one(redis: Redis, job: str) -> str:
+    """Give one dead letter another life: ``queued``, ``known`` or ``absent``.
+
+    One that is known waits already, as a redelivery perhaps, and isn't held any more.
+    """
+    answer: bytes = await _REPLAY(redis, _raw(job))
+    return answer.decode()
+
+
+async def discard(redis: Redis, job: str, *, retention: float) -> bool:
+    """Give one up for good; whether it was there.
+
+    Args:
+        redis: where it is.
+        job: its id.
+        retention: seconds for which a redelivery of it counts as handled.
+    """
+    answer = await _DISCARD(redis, _raw(job), round(retention * 1000))
+    return bool(answer == b"discarded")
+
+
+async def expire(redis: Redis, organization: str, *, died_before: int) -> int:
+    """Remove an organization's dead letters that died before; how many went.
+
+    Args:
+        redis: where they are.
+        organization: whose.
+        died_before: epoch milliseconds.
+    """
+    gone = 0
+    while True:
+        removed = int(await _EXPIRE(redis, organization, died_before, _EXPIRED_AT_ONCE))
+        gone += removed
+        if removed < _EXPIRED_AT_ONCE:
+            return gone
+
+
+def _raw(name: str) -> bytes:
+    """A name as Redis has it, where a stock producer's job id is no text, too."""
+    return name.encode(errors="surrogateescape")

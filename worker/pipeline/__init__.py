@@ -1,0 +1,1 @@
+"""The way of one event: decoded, marked, judged, handled, settled."""

@@ -1,0 +1,310 @@
+"""Runs handlers, each in a task and a context of its own, and sees every one of them end."""
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Callable
+from time import perf_counter
+from types import CodeType, FrameType
+from typing import Any, Final
+
+import msgspec
+
+from shared.errors import StateError
+from shared.observe import metrics
+from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.program import forking
+from worker.outcomes import (
+    DONE,
+    Cause,
+    Done,
+    Later,
+    Outcome,
+    Released,
+    outcome_of,
+    text_of,
+    took_too_long,
+)
+from worker.pipeline.origins import CURRENT, Task, own_context
+from worker.pipeline.path import Handle
+from worker.pipeline.work import Work
+
+_ASKED_AGAIN: Final = 4
+"""Times that a handler is cancelled within the grace: the first leaves it half of the grace."""
+
+_MOST_FRAMES: Final = 20
+
+
+class Attempt(msgspec.Struct, eq=False):
+    """One run of a handler.
+
+    It tells its outcome once: when the handler has ended, or when it goes on too long after it was
+    cancelled, or when somebody knows better. From then on its `State` raises, so whatever still
+    runs of it changes nothing.
+
+    Attributes:
+        attempts: those of the worker.
+        work: whose event it is.
+        handle: the handler with what it gets.
+        tell: told the outcome.
+        began: when it was given its task, by the performance counter.
+        cause: who cancelled it first.
+        is_over: whether its outcome has been told.
+        has_started: whether its task has taken its first step.
+        cancelled_at: when it was cancelled first, by the loop's clock.
+        unexplained: seconds that it was given back though nobody knows who took them.
+        has_blocked: whether it is known to have kept the worker's loop from turning.
+        task: runs it.
+    """
+
+    attempts: "Attempts"
+    work: Work
+    handle: Handle
+    tell: Callable[[Outcome], None]
+    began: float
+    cause: Cause = Cause.NOBODY
+    is_over: bool = False
+    has_started: bool = False
+    cancelled_at: float = 0.0
+    unexplained: float = 0.0
+    has_blocked: bool = False
+    task: "asyncio.Task[Any] | None" = None
+
+    async def run(self) -> None:
+        """Run the handler; the body of its task."""
+        CURRENT.set(self.work)
+        self.has_started = True
+        try:
+            handle = self.handle
+            result: object = await handle.function(handle.event, handle.organization)
+        except BaseException as exc:  # noqa: BLE001  however it ends, it must be told
+            result = exc
+        if forking.is_child():  # which has no business in the worker's loop
+            forking.end(result if isinstance(result, BaseException) else None)
+        self.end(result)
+
+    def end(self, result: object) -> None:
+        """The handler has ended, with what it returned or raised."""
+        if self.is_over:
+            self.attempts.ended_late(self)
+            return
+        outcome = DONE if result is None else outcome_of(result, self.cause, self.attempts.seconds)
+        state = self.handle.organization.state
+        state.close("the handler has ended")
+        forgotten = state.unawaited
+        if forgotten and type(outcome) is Done:  # it would be committed without that
+            outcome = Later(
+                text_of(StateError(f"state.{forgotten} was not awaited before the handler ended")),
+                failed=True,
+            )
+        self.give_up(outcome)
+        if result is not None and inspect.iscoroutine(result):
+            with contextlib.suppress(BaseException):  # where it had begun, it may do anything
+                result.close()  # it would complain once more, at a time that nobody can tell
+
+    def give_up(self, outcome: Outcome) -> None:
+        """It has this outcome, whatever the handler still does."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.work.seconds = perf_counter() - self.began
+        self.attempts.forget(self)
+        self.handle.organization.state.close("the attempt at its event is over")
+        self.tell(outcome)
+
+    # Cancelling: asked, asked again, and in the end no longer waited for
+
+    def cancel(self, cause: Cause = Cause.WORKER) -> None:
+        """Have the handler end soon, one way or another."""
+        if self.is_over or self.cause is not Cause.NOBODY:
+            return
+        self.cause = cause
+        if not self.has_started:  # a task that is cancelled before it starts runs nothing
+            self._ask()
+            self.give_up(outcome_of(asyncio.CancelledError(), cause, self.attempts.seconds))
+            return
+        self.cancelled_at = asyncio.get_running_loop().time()
+        self._ask()
+        self.attempts.later(self.attempts.grace / 2, self._insist)
+
+    def _ask(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    def _insist(self) -> None:
+        """It was cancelled and goes on; it may be putting things in order, or swallow it."""
+        if self.is_over:
+            return
+        if self.task is not None and self.task.done():  # without a word; see `Attempts.sweep`
+            self.end(asyncio.CancelledError())
+            return
+        grace = self.attempts.grace
+        if asyncio.get_running_loop().time() - self.cancelled_at < grace * 0.99:
+            self._ask()
+            self.attempts.later(grace / 2 / _ASKED_AGAIN, self._insist)
+            return
+        self.attempts.note_stuck(self)
+        if self.cause is Cause.WORKER:
+            self.give_up(Released())
+        else:
+            error = took_too_long(self.attempts.seconds)
+            error = f"{error} and didn't end when it was cancelled"
+            # The next time that it blocks ends the worker, and finds this settled.
+            self.give_up(Later(error, failed=True, blocked=self.has_blocked))
+
+
+class Attempts:
+    """The handlers that a worker runs.
+
+    What starts first is over first, since all have the same limit. So only the oldest needs the
+    loop's timer: most handlers end before it is looked at, and cost no timer of their own.
+
+    A handler starts in a copy of the context in which this object was made, so it sees nothing of
+    what another one has set.
+
+    Args:
+        seconds: that a handler may take.
+        grace: seconds that it may go on after it was cancelled; then it is stuck.
+        log: told of stuck ones.
+    """
+
+    def __init__(self, seconds: float, *, grace: float, log: FilteringBoundLogger) -> None:
+        self.seconds = seconds
+        self.grace = grace
+        self.stuck: set[Attempt] = set()
+        self._log = log
+        self._context = own_context()
+        self._running: dict[Attempt, float] = {}  # in the order of their ends
+        self._is_set = False
+
+    def start(self, work: Work, handle: Handle, tell: Callable[[Outcome], None]) -> None:
+        """Run a handler from the loop's next turn on.
+
+        Args:
+            work: whose event it is.
+            handle: the handler with what it gets.
+            tell: told the outcome.
+        """
+        attempt = work.attempt = Attempt(self, work, handle, tell, perf_counter())
+        context = (work.context or self._context).copy()
+        loop = asyncio.get_running_loop()
+        # Not by the factory: it would have to find out what is known here.
+        task = attempt.task = Task(attempt.run(), loop=loop, context=context)
+        task.origin = work
+        end = loop.time() + self.seconds
+        self._running[attempt] = end
+        if not self._is_set:
+            self._is_set = True
+            loop.call_at(end, self._look, context=self._context)
+
+    def forget(self, attempt: Attempt) -> None:
+        """It is over."""
+        self._running.pop(attempt, None)
+        attempt.work.attempt = None
+
+    def excuse(self, seconds: float, *, but: Work | None) -> None:
+        """Give handlers back the time in which the loop stood still: it was none of their doing.
+
+        Where it isn't known whose doing it was, it may have been anyone's. Whoever blocks again and
+        again, each time too short to be seen, would else give himself time without end: so each
+        gets back as much as a handler may take, and no more.
+
+        Args:
+            seconds: for how long.
+            but: the event that kept it, if known; it has had that time.
+        """
+        if but is not None and but.attempt is not None:
+            but.attempt.has_blocked = True
+        for attempt in self._running:
+            if but is None:
+                self._running[attempt] += min(seconds, self.seconds - attempt.unexplained)
+                attempt.unexplained = min(attempt.unexplained + seconds, self.seconds)
+            elif attempt.work is not but:
+                self._running[attempt] += seconds
+        # One that got less may be over before others that started before it.
+        self._running = dict(sorted(self._running.items(), key=lambda each: each[1]))
+
+    def sweep(self) -> None:
+        """End those whose task has gone without a word.
+
+        A task that is cancelled before its first step never runs, and says nothing.
+        """
+        for attempt in list(self._running):
+            if attempt.task is not None and attempt.task.done():
+                attempt.end(asyncio.CancelledError())
+
+    def later(self, seconds: float, then: Callable[[], None]) -> None:
+        """Call something later, in no handler's context."""
+        asyncio.get_running_loop().call_later(seconds, then, context=self._context)
+
+    def note_stuck(self, attempt: Attempt) -> None:
+        """It didn't end when it was cancelled; it is no longer waited for."""
+        self.stuck.add(attempt)
+        metrics.HANDLERS_STUCK.set(len(self.stuck))
+        metrics.HANDLERS_STUCK_TOTAL.labels(_type_of(attempt.work)).inc()
+        self._log.error(
+            "handler_stuck", **naming(attempt.work), stack=stack_of(attempt.task) or "unknown"
+        )
+
+    def is_stuck(self, work: Work) -> bool:
+        """Whether it is this event's handler that is no longer waited for, and goes on.
+
+        Any thread may ask.
+        """
+        return any(attempt.work is work for attempt in list(self.stuck))
+
+    def ended_late(self, attempt: Attempt) -> None:
+        """A handler that nobody waited for any more has ended."""
+        if attempt in self.stuck:
+            self.stuck.discard(attempt)
+            metrics.HANDLERS_STUCK.set(len(self.stuck))
+            seconds = round(perf_counter() - attempt.began, 3)
+            self._log.warning("handler_ended_late", **naming(attempt.work), seconds=seconds)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._running:
+            attempt, end = next(iter(self._running.items()))
+            if end > now:
+                loop.call_at(end, self._look, context=self._context)
+                return
+            del self._running[attempt]
+            attempt.cancel(Cause.LIMIT)
+        self._is_set = False
+
+
+def naming(work: Work) -> dict[str, object]:
+    """What a log line needs to name an event and its handler."""
+    envelope = work.envelope
+    return {
+        "handler": work.handler or None,
+        "organization": work.delivery.organization if work.delivery else None,
+        "event_id": envelope.id if envelope else None,
+        "type": envelope.type if envelope else None,
+        "job": work.claim.job,
+    }
+
+
+def _type_of(work: Work) -> str:
+    return work.envelope.type if work.envelope else ""
+
+
+def stack_of(task: "asyncio.Task[Any] | None") -> str:
+    """Where a task that waits has come to, the innermost call last; empty where that is unknown."""
+    places: list[str] = []
+    awaited: Any = task.get_coro() if task is not None else None
+    while awaited is not None and len(places) < _MOST_FRAMES:
+        frame: FrameType | None = getattr(awaited, "cr_frame", None) or getattr(
+            awaited, "gi_frame", None
+        )
+        if frame is None:
+            break
+        places.append(place(frame.f_code, frame.f_lineno))
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return " > ".join(places)
+
+
+def place(code: CodeType, line: int) -> str:
+    """A place in the code, for a log line."""
+    return f"{code.co_filename}:{line} in {code.co_name}"

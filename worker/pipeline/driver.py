@@ -1,0 +1,232 @@
+"""Drives claimed jobs along their path: asks others for what it wants, and brings their answers."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from time import time
+from typing import Any, Final, Protocol
+
+from shared.endpoints.endpoint import OrganizationProfile
+from shared.errors import TransitionError, Unavailable
+from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.queue import keys
+from shared.queue.group_commit import resolve
+from shared.queue.job import Delivery
+from shared.redis.connection import REDIS_ERRORS
+from shared.sellfern.reference import Reference
+from worker.pipeline.attempts import Attempts
+from worker.pipeline.ledger import Ledger
+from worker.pipeline.memory import MemoryBudget
+from worker.pipeline.path import Ask, Handle, Path, Room, Settle
+from worker.pipeline.policy import Policy
+from worker.pipeline.reports import Report
+from worker.pipeline.settlements import Settlements
+from worker.pipeline.transitions import Claim, MarkRequest, Refused, Settled
+from worker.pipeline.work import Work
+from worker.registry import Handlers
+
+AWAY: Final = (Unavailable, TransitionError, *REDIS_ERRORS)
+"""What Redis answers when there is nobody to settle with: the lease brings the event back."""
+
+
+class Observer(Protocol):
+    """Follows works from step to step; a tracer, say. It may put a context into a work."""
+
+    def begins(self, work: Work) -> None:
+        """Its path begins; what it sets in ``work.context`` holds for every step."""
+
+    def asks(self, work: Work, asked: Ask) -> None:
+        """Its path wants something."""
+
+    def is_told(self, work: Work, asked: Ask, answer: object) -> None:
+        """Its path is about to get the answer."""
+
+    def ends(self, work: Work, result: Settled | Exception) -> None:
+        """Its path has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Takes claimed jobs to their end.
+
+    This is the only place that catches what a step, a handler or Redis raises, so no way out of a
+    path can skip its end: `Work.ended` is told once, whatever happens.
+
+    Attributes:
+        ledger: Redis, in batches.
+        handlers: the registry.
+        reference: the events that Sellfern's API Reference lists.
+        policy: the rules.
+        profiles: what the endpoints file says now, by organization.
+        log: where handlers' loggers come from.
+        report: told of every end.
+        memory: bounds what decoded bodies take.
+        random: draws evenly from 0 to 1.
+        observer: follows each work, if anybody does.
+    """
+
+    ledger: Ledger
+    handlers: Handlers
+    reference: Reference
+    policy: Policy
+    profiles: Callable[[], Mapping[str, OrganizationProfile]]
+    log: FilteringBoundLogger
+    report: Report
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
+    random: Callable[[], float] = field(default=random.random)
+    observer: Observer | None = None
+    settlements: Settlements = field(init=False, repr=False)
+    attempts: Attempts = field(init=False, repr=False)
+    _path: Path = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make the parts that are its own."""
+        limit, grace = self.policy.handler_timeout, self.policy.stuck_after
+        settlements = Settlements(self.policy, self.random)
+        path = Path(
+            handlers=self.handlers,
+            reference=self.reference,
+            settlements=settlements,
+            profiles=self.profiles,
+            log=self.log,
+            report=self.report,
+            read_state=self.ledger.read_state,
+            most_uncounted=self.memory.most_uncounted,
+        )
+        object.__setattr__(self, "settlements", settlements)
+        object.__setattr__(self, "attempts", Attempts(limit, grace=grace, log=self.log))
+        object.__setattr__(self, "_path", path)
+
+    async def run(
+        self,
+        claim: Claim,
+        delivery: Delivery | None,
+        *,
+        is_newer: bool = False,
+        has_payload: bool = True,
+    ) -> Settled:
+        """Handle one claimed job and settle it.
+
+        Args:
+            claim: proves the hold.
+            delivery: what was received; ``None`` where the payload is no record that we read.
+            is_newer: whether a newer version of this project wrote that payload.
+            has_payload: whether there was one.
+
+        Raises:
+            Unavailable: Redis stayed away; nothing was settled and the lease brings it back.
+            asyncio.CancelledError: the worker stops; the job has been given back.
+        """
+        end: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+        tell = partial(resolve, end)
+        work = Work(claim, delivery, tell, is_newer=is_newer, has_payload=has_payload)
+        self.start(work)
+        try:
+            return await asyncio.shield(end)
+        except asyncio.CancelledError:
+            work.cancel()
+            with contextlib.suppress(Unavailable):  # the lease gives it back all the same
+                await end
+            raise
+
+    def start(self, work: Work) -> None:
+        """Handle a claimed job and settle it; `Work.ended` is told.
+
+        Nothing waits: whoever has an answer takes the path's next step with it. A task is made
+        for the handler only, since tasks and futures would cost more than all other steps.
+        """
+        work.path = self._path.walk(work)
+        if self.observer is not None:
+            self._observe(self.observer.begins, work)
+        self._step(work, None)
+
+    def _observe(self, call: Callable[..., None], *arguments: object) -> None:
+        """Whoever only looks on changes no event's way, whatever happens to it."""
+        try:
+            call(*arguments)
+        except Exception:
+            self.log.exception("event_observer_failed")
+
+    def _step(self, work: Work, answer: Any) -> None:
+        """Take the path on to what it wants next, or to its end."""
+        path = work.path
+        if path is None:
+            return  # it has ended: somebody knew better than to wait for this answer
+        try:
+            if isinstance(answer, Exception) and type(answer) is not Refused:
+                self._go_without(work, answer)
+            else:
+                self._ask(work, path.send(answer))
+        except StopIteration as end:
+            self._end(work, end.value)
+        except BaseException as exc:  # noqa: BLE001  whatever one event does, it must be told
+            self._fail(work, exc)
+
+    def _go_without(self, work: Work, error: Exception) -> None:
+        """There is no answer: nobody to settle with, or a failure of our own."""
+        if isinstance(error, AWAY):
+            self._end(work, error)
+        else:
+            self._fail(work, error)
+
+    def _fail(self, work: Work, error: BaseException) -> None:
+        """A step of our own has failed: that is a failed attempt, not a lease left to expire."""
+        if work.is_failed:  # a second time: not even that could be settled
+            self._end(work, error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            return
+        work.is_failed = True
+        self.log.error("event_step_failed", job=work.claim.job, exc_info=error)
+        work.path = self._path.walk_after_failure(work, error)
+        self._step(work, None)
+
+    def _end(self, work: Work, result: Settled | Exception) -> None:
+        work.path = None
+        if self.observer is not None:
+            self._observe(self.observer.ends, work, result)
+        work.leave_slot()
+        work.ended(result)
+
+    def _ask(self, work: Work, asked: Ask) -> None:
+        """Ask others for what the path wants; whoever has the answer goes on with it."""
+        then = self._settled if type(asked) is Settle else self._step
+        tell: Callable[[Any], None] = partial(then, work)
+        if self.observer is not None:
+            self._observe(self.observer.asks, work, asked)
+            tell = partial(self._observed, work, asked, then)
+        if type(asked) is MarkRequest:
+            self.ledger.post_mark(asked, tell)
+        elif type(asked) is Settle:
+            work.settling = asked
+            self.ledger.post_settlement(asked.settlement, tell)
+        elif type(asked) is Handle:
+            self.attempts.start(work, asked, tell)
+        elif type(asked) is Room:
+            share = work.share = self.memory.share(keys.organization_of(work.claim.job), asked.size)
+            share.take(tell)
+            if share.waits and self.memory.is_closed:
+                work.cancel()  # others may have what it would wait for
+
+    def _settled(self, work: Work, answer: Settled | Exception) -> None:
+        asked, work.settling = work.settling, None
+        if asked is not None and type(answer) is Settled:
+            try:
+                self.report.settled(work, asked.outcome, answer, now=time())
+            except Exception:  # what is settled can't be undone, nor be settled again
+                self.log.exception("event_report_failed", job=work.claim.job)
+        self._step(work, answer)
+
+    def _observed(
+        self, work: Work, asked: Ask, then: Callable[[Work, Any], None], answer: Any
+    ) -> None:
+        def go_on() -> None:
+            if self.observer is not None:
+                self._observe(self.observer.is_told, work, asked, answer)
+            then(work, answer)
+
+        if work.context is None:
+            go_on()
+        else:
+            work.context.run(go_on)

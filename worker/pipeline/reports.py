@@ -1,0 +1,135 @@
+"""Tells the log and the metrics how each event ended."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from shared.observe import metrics
+from shared.observe.logs import Form, get_logger
+from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.sellfern.envelope import Envelope
+from worker.outcomes import Dead, Done, Later, Outcome, Waiting
+from worker.pipeline.transitions import Claim, Settled
+from worker.pipeline.work import Work
+
+# Nearly every event: found without a look at a table, whose keys Python would have to hash.
+_DONE: Final = Settled.DONE
+_HANDLED: Final = "handled"
+_COUNT_HANDLED: Final = metrics.EVENTS.labels(_HANDLED)
+
+_NAMES = {
+    Settled.RETRIED: "retried",
+    Settled.DEAD: "dead",
+    Settled.DUPLICATE: "duplicate",
+    Settled.HELD: "held",
+    Settled.RELEASED: "released",
+    Settled.ABANDONED: "abandoned",
+    Settled.WAITING: "waiting",
+    Settled.LOST: "lost",
+}
+_COUNTS = {settled: metrics.EVENTS.labels(name) for settled, name in _NAMES.items()}
+_CONFLICTING = metrics.EVENTS.labels("conflicting")
+_FIELDS = ("job", "event_id", "type", "attempt", "seconds")
+
+# msgspec quotes the value that is none of an enum's or a union's, and a field that it doesn't know.
+_QUOTED = re.compile(r"'.*'|(?<=unknown field )`.*`", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where the ends of events are told.
+
+    Attributes:
+        log: one line for each.
+        handled: logs what nearly all lines say; without it `log` does that, too.
+    """
+
+    log: FilteringBoundLogger
+    handled: Form | None = None
+    _odd: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of_many(cls) -> "Report":
+        """One for thousands of events a second; to be made after ``logs.configure``."""
+        return cls(get_logger().bind(), Form("event_handled", *_FIELDS))
+
+    def conflicting(self, claim: Claim, envelope: Envelope) -> None:
+        """An event id has come with other bytes than before."""
+        _CONFLICTING.inc()
+        self.log.warning("event_conflicting", job=claim.job, event_id=envelope.id)
+
+    def settled(self, work: Work, outcome: Outcome, settled: Settled, *, now: float) -> None:
+        """A job was settled, or was to be.
+
+        Args:
+            work: the job, with what is known of it.
+            outcome: what was asked.
+            settled: what Redis made of it.
+            now: seconds since the epoch.
+        """
+        if settled is _DONE:
+            self._handled(work, outcome, now)
+            return
+        if settled is Settled.CONFLICT:
+            metrics.STATE_CONFLICTS.inc()
+        if settled not in _NAMES:  # another round follows
+            return
+        _COUNTS[settled].inc()
+        _observe_duration(work, _NAMES[settled])
+        match settled:
+            case Settled.WAITING if isinstance(outcome, Waiting):
+                self._line("warning", "event_waiting", work, error=outcome.error)
+            case Settled.RETRIED if isinstance(outcome, Later):
+                self._line("warning", "event_retried", work, error=outcome.error)
+            case Settled.DEAD if isinstance(outcome, Dead):
+                self._buried(work, outcome)
+            case Settled.LOST | Settled.HELD:
+                self._line("warning", f"event_{_NAMES[settled]}", work)
+            case _:
+                self._line("info", f"event_{_NAMES[settled]}", work)
+
+    def _handled(self, work: Work, outcome: Outcome, now: float) -> None:
+        _COUNT_HANDLED.inc()
+        _observe_duration(work, _HANDLED)
+        if work.delivery is not None:
+            metrics.ACCEPTED_TO_HANDLED.observe(max(0.0, now - work.delivery.received_at / 1000))
+        if self.handled is None:
+            self._line("info", "event_handled", work)
+        else:
+            self.handled(*_values(work))
+        if type(outcome) is Done and outcome.returned:
+            self._note_value(work, outcome.returned)
+
+    def _note_value(self, work: Work, kind: str) -> None:
+        """Say once of a handler that nobody reads what it returns."""
+        if work.handler not in self._odd:
+            self._odd.add(work.handler)
+            self.log.warning("handler_returned_value", handler=work.handler, value=kind)
+
+    def _buried(self, work: Work, outcome: Dead) -> None:
+        metrics.DEAD_LETTERS.labels(outcome.reason).inc()
+        if outcome.reason == "organization_mismatch":
+            metrics.ORGANIZATION_MISMATCHES.inc()
+            self._line("warning", "organization_mismatch", work)
+        self._line("error", "event_dead", work, reason=outcome.reason, error=_loggable(outcome))
+
+    def _line(self, level: str, event: str, work: Work, **fields: object) -> None:
+        known = dict(zip(_FIELDS, _values(work), strict=True))
+        getattr(self.log, level)(event, **known, **fields)
+
+
+def _observe_duration(work: Work, end: str) -> None:
+    if work.seconds and work.envelope:  # only types of the reference reach a handler
+        metrics.HANDLER_DURATION.labels(work.envelope.type, end).observe(work.seconds)
+
+
+def _values(work: Work) -> tuple[str, str | None, str | None, int, float]:
+    """What every line says, as `_FIELDS` names it."""
+    claim, envelope = work.claim, work.envelope
+    event_id, event_type = (envelope.id, envelope.type) if envelope else (None, None)
+    return claim.job, event_id, event_type, claim.attempts + 1, round(work.seconds, 6)
+
+
+def _loggable(dead: Dead) -> str:
+    """The error without what it quotes of a body, which only the dead letter shows."""
+    return _QUOTED.sub("…", dead.error) if dead.reason == "malformed" else dead.error

@@ -1,0 +1,370 @@
+"""The worker's transitions, as Redis runs them: claim or adopt, renew, mark, settle."""
+
+import enum
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, final
+
+import msgspec
+from redis.asyncio import Redis
+
+from shared.errors import TransitionError
+from shared.observe import metrics
+from shared.queue import scripts
+from shared.redis.wire import Wire
+
+_ADOPT = scripts.load("adopt")
+_CLAIM = scripts.load("claim")
+_DISOWN = scripts.load("disown")
+_LEAVE = scripts.load("leave")
+_MARK = scripts.load("mark")
+_PROFILE = scripts.load("profile")
+_RENEW = scripts.load("renew")
+_SETTLE = scripts.load("settle")
+
+SUSPECT_FROM: Final = 2
+"""Claims without an outcome from which on a job may be what ends its workers."""
+
+_REMEMBERED: Final = 10
+"""Leases for which Redis knows that nobody reads the answer to a claim. It may come late itself."""
+
+LANES: Final = 2
+"""Calls of ``mark``, and as many of ``settle``, that may be on their way at once."""
+
+RETENTION: Final = 7 * 86_400.0
+"""Seconds for which a mark is kept where nobody says otherwise: ``DEDUPE_RETENTION``'s default."""
+
+_CLAIMED = metrics.WORKER_BATCH.labels("claim")
+
+Answer = TypeVar("Answer", bound=enum.Enum)
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Claim(msgspec.Struct, gc=False):
+    """A job that this worker holds.
+
+    Attributes:
+        job: its id.
+        token: proves the hold; every later word about the job names it.
+        attempts: attempts with an outcome so far.
+        claims: claims without an outcome before this one: each time, the worker stopped renewing
+            the lease.
+        alone: whether the last of these was alone in its worker.
+        blocked: how often its handler has blocked a worker's loop.
+        size: bytes of its payload; ``None`` where nobody has looked.
+    """
+
+    job: str
+    token: str
+    attempts: int = 0
+    claims: int = 0
+    alone: bool = False
+    blocked: int = 0
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim brought.
+
+    Attributes:
+        jobs: each claim with its job's payload, empty where that is gone.
+        more: others are in line still.
+        quiet: a suspect waits for this worker to hold nothing else.
+        next_due: seconds until a deferred job is due; ``None`` without one.
+        suspects: the jobs are suspects, and should have no other beside them.
+        patience: how often the time is doubled for which a worker takes nothing for either's sake.
+    """
+
+    jobs: list[tuple[Claim, bytes]]
+    more: bool
+    quiet: bool
+    next_due: float | None
+    suspects: bool = False
+    patience: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """What a sign of life brought.
+
+    Attributes:
+        is_new: whether Redis didn't know the worker.
+        lost: the claims whose jobs somebody else holds by now, or nobody.
+    """
+
+    is_new: bool
+    lost: list[Claim]
+
+
+class Mark(enum.Enum):
+    """What ``mark`` found under the event id."""
+
+    FRESH = "fresh"
+    UNPROVABLE = "unprovable"
+    OWN = "own"
+    TAKEN_OVER = "taken-over"
+    REVIVED = "revived"
+    HELD = "held"
+    HELD_CONFLICTING = "held-conflicting"
+    DUPLICATE = "duplicate"
+    CONFLICTING = "conflicting"
+    LOST = "lost"
+
+
+class Settled(enum.Enum):
+    """What ``settle`` made of a job."""
+
+    DONE = "done"
+    RETRIED = "retried"
+    DEAD = "dead"
+    DUPLICATE = "duplicate"
+    HELD = "held"
+    RELEASED = "released"
+    ABANDONED = "abandoned"
+    WAITING = "waiting"
+    OVERDUE = "overdue"
+    REMOVED = "removed"
+    AGAIN = "again"
+    CONFLICT = "conflict"
+    LOST = "lost"
+
+
+class MarkRequest(msgspec.Struct, frozen=True, gc=False):
+    """The question for an event's mark.
+
+    Attributes:
+        claim: of the job that carries the event.
+        event_id: Sellfern's.
+        provable_until: epoch milliseconds until which the mark of a finished one would be there;
+            ``None`` is for ever.
+    """
+
+    claim: Claim
+    event_id: str
+    provable_until: int | None = None
+
+
+@final
+class Refused(TransitionError):
+    """Redis could not apply one job's transition; nothing of it was written."""
+
+
+class Marked(msgspec.Struct, frozen=True, gc=False):
+    """The mark, and Redis's clock at that moment in epoch milliseconds."""
+
+    mark: Mark
+    now: int
+
+
+class Settlement(msgspec.Struct, gc=False):
+    """What is to become of a claimed job: a verb of ``settle.lua`` with its details.
+
+    Attributes:
+        claim: proves the hold.
+        verb: of the script.
+        details: as the verb needs them.
+        packed: the details as the script takes them.
+    """
+
+    claim: Claim
+    verb: str
+    details: tuple[Any, ...] = ()
+    packed: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.packed = _pack(self.details)
+
+
+_MARKS = {mark.value.encode(): mark for mark in Mark}
+_ENDS = {settled.value.encode(): settled for settled in Settled}
+
+
+class Transitions:
+    """Runs the scripts; every call is one round trip for a batch.
+
+    Args:
+        redis: where they run.
+        retention: seconds for which an event's mark is kept, and so is the count of its revivals.
+    """
+
+    def __init__(self, redis: Redis, *, retention: float = RETENTION) -> None:
+        self._redis = redis
+        self._retention = round(retention * 1000)
+        self._claims, self._reads = Wire(redis), Wire(redis)
+        self._marks, self._settlements = Wire(redis, width=LANES), Wire(redis, width=LANES)
+
+    async def adopt(self, job: str, *, lease: float) -> Claim | None:
+        """Take a job that a stock arq worker picked; ``None`` if its payload is gone.
+
+        Args:
+            job: its id.
+            lease: seconds until somebody else may have it.
+        """
+        token = secrets.token_hex(8)
+        answer = await _ADOPT(self._redis, job, token, round(lease * 1000))
+        if answer == b"gone":
+            return None
+        attempts, claims, _now, alone, blocked = answer
+        return Claim(job, token, attempts, claims, bool(alone), blocked)
+
+    async def claim(
+        self,
+        worker: str,
+        *,
+        most: int,
+        lease: float,
+        holding: int,
+        most_bytes: int = 1 << 20,
+        slots: int = 1,
+        suspect_from: int = SUSPECT_FROM,
+        tainted: bool = False,
+        waits_for_none: bool = False,
+        no_more_alone: Claim | None = None,
+        base: str | None = None,
+    ) -> Claimed:
+        """Take jobs that are due, in virtual order.
+
+        Args:
+            worker: who takes them.
+            most: how many at the most.
+            lease: seconds until somebody else may have them.
+            holding: how many the worker holds already.
+            most_bytes: of payload at the most; one larger job comes alone.
+            slots: of the worker: the more, the more suspects are given together.
+            suspect_from: claims without an outcome that make a suspect.
+            tainted: handlers that should have ended still run in the worker, and are no part of
+                ``holding``: nothing in it is alone.
+            waits_for_none: no suspect may ask the worker to be quiet; where it is the one that
+                should be, another may become it.
+            no_more_alone: a suspect that it was given alone, and beside which it takes others now.
+            base: of the claims' tokens: 16 hexadecimal digits, never used before; without one, a
+                fresh one.
+        """
+        answer = await _CLAIM(
+            self._claims,
+            worker,
+            most,
+            round(lease * 1000),
+            base or fresh_base(),
+            holding,
+            most_bytes,
+            slots,
+            suspect_from,
+            int(tainted),
+            int(waits_for_none),
+            *((_name(no_more_alone), no_more_alone.token) if no_more_alone else ()),
+        )
+        _now, word, wait, patience, *jobs = answer
+        _CLAIMED.observe(len(jobs))
+        return Claimed(
+            [_given(*job) for job in jobs],
+            more=word == b"more",
+            quiet=word == b"quiet",
+            next_due=None if wait < 0 else wait / 1000,
+            suspects=word == b"suspects",
+            patience=patience,
+        )
+
+    async def disown(self, base: str, *, lease: float) -> None:
+        """Say that nobody will read the answer to a claim, whether Redis has had it or not.
+
+        What it has taken comes back with its lease, and doesn't count as claimed.
+
+        Args:
+            base: of the claim's tokens.
+            lease: seconds, as in the claim.
+        """
+        await _DISOWN(self._redis, base, round(_REMEMBERED * lease * 1000))
+
+    async def renew(
+        self,
+        worker: str,
+        claims: Sequence[Claim],
+        *,
+        description: bytes,
+        slots: int,
+        lease: float,
+    ) -> "Renewed":
+        """Show that the worker lives, and keep its claims.
+
+        Args:
+            worker: who it is.
+            claims: what it holds.
+            description: what it says of itself, JSON.
+            slots: how many events it handles at once.
+            lease: seconds until the next sign of life has to come.
+        """
+        arguments: list[str | bytes | int] = [worker, description, slots, round(lease * 1000)]
+        for claim in claims:
+            arguments += (_name(claim), claim.token)
+        is_new, *lost = await _RENEW(self._redis, *arguments)
+        return Renewed(bool(is_new), [claims[place - 1] for place in lost])
+
+    async def leave(self, worker: str) -> None:
+        """Take a worker's slots out of the count."""
+        await _LEAVE(self._redis, worker)
+
+    async def publish(self, profiles: Sequence[tuple[str, int | None, float]]) -> None:
+        """Tell the scripts each organization's cap (``None``: the default one) and weight."""
+        arguments: list[str | float] = []
+        for organization, cap, weight in profiles:
+            arguments += (organization, "" if cap is None else cap, weight)
+        await _PROFILE(self._redis, *arguments)
+
+    async def mark(self, requests: Sequence[MarkRequest]) -> list[Marked | Exception]:
+        """Set, or find, the mark of each event id."""
+        arguments: list[str | bytes | int] = [self._retention]
+        for request in requests:
+            until = "" if request.provable_until is None else request.provable_until
+            arguments += (_name(request.claim), request.claim.token, request.event_id, until)
+        now, *answers = await _MARK(self._marks, *arguments)
+        return [
+            answer if isinstance(answer, Exception) else Marked(answer, now)
+            for answer in (_read(_MARKS, raw) for raw in answers)
+        ]
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | Exception]:
+        """Make each job what its settlement says, if its claim still holds."""
+        arguments: list[str | bytes | int] = []
+        for settlement in settlements:
+            claim = settlement.claim
+            size = "" if claim.size is None else claim.size
+            arguments += (_name(claim), claim.token, settlement.verb, size, settlement.packed)
+        return [_read(_ENDS, raw) for raw in await _SETTLE(self._settlements, *arguments)]
+
+    async def read(self, names: Sequence[str]) -> list[bytes | None]:
+        """Raw values by their full names."""
+        return list(await self._reads.execute_command("MGET", *names))
+
+
+def fresh_base() -> str:
+    """What the tokens of one call of ``claim`` begin with."""
+    return secrets.token_hex(8)
+
+
+def _given(  # noqa: PLR0917  # in the order of the script's answer
+    job: bytes,
+    token: bytes,
+    attempts: int,
+    claims: int,
+    raw: bytes,
+    alone: int = 0,
+    blocked: int = 0,
+) -> tuple[Claim, bytes]:
+    name = job.decode(errors="surrogateescape")
+    return Claim(name, token.decode(), attempts, claims, alone == 1, blocked, len(raw)), raw
+
+
+def _name(claim: Claim) -> bytes:
+    """A job's id as Redis has it; a foreign one may be any bytes."""
+    return claim.job.encode(errors="surrogateescape")
+
+
+def _read(kinds: Mapping[bytes, Answer], raw: bytes) -> Answer | Exception:
+    answer = kinds.get(raw)
+    if answer is None:
+        return Refused(raw.decode(errors="replace").removeprefix("refused:"))
+    return answer

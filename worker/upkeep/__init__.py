@@ -1,0 +1,1 @@
+"""What one of all workers does every few minutes, whatever comes in."""
