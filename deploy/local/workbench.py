@@ -23,8 +23,9 @@ PORTS: Final = {
 }
 """Where people expect each program."""
 
-_DEFAULTS: Final = {"DRAIN_SECONDS": "2s", "LEASE_SECONDS": "5s"}
-"""What differs from the programs' own: whoever has changed a handler waits for the new one."""
+_DEFAULTS: Final = {"DRAIN_SECONDS": "2s", "LEASE_SECONDS": "5s", "CONSOLE_SHOW_PAYLOADS": "1"}
+"""What differs from the programs' own: whoever has changed a handler waits for the new one, and
+looks at events that are nobody's."""
 
 _SHOWN: Final = {"LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
 """Lines are known by their fields, and a handler's ``print`` is seen at once."""

@@ -57,9 +57,10 @@ def project(tmp_path: Path) -> Path:
     return Path(shutil.copytree(EXAMPLE, tmp_path / "project"))
 
 
-def _left_out(folder: str, names: list[str]) -> set[str]:
-    """What git wouldn't have in a clone, as far as it is large."""
-    return {name for name in names if name.startswith(".") or name == "__pycache__"}
+def _left_out(_folder: str, names: list[str]) -> set[str]:
+    """What no clone has."""
+    made = ("__pycache__", "build", "dist")
+    return {name for name in names if name.startswith(".") or name.endswith((".egg-info", *made))}
 
 
 def test_it_holds_what_the_two_programs_need_and_nothing_else(wheel: Path) -> None:
