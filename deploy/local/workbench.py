@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.ports import HOST
-from ingress.management.atomic_file import replace_file
 from shared.endpoints.file import EndpointsFile
+from shared.files.atomic import replace_file
 from shared.program.env_file import read_env_file
 from shared.program.setting_names import NAMES
 

@@ -12,11 +12,11 @@ import tomlkit
 from tomlkit.items import AoT, InlineTable, Table
 from tomlkit.toml_document import TOMLDocument
 
-from ingress.management.atomic_file import replace_file
 from shared.endpoints.endpoint import Endpoint, Endpoints, EndpointSecret
 from shared.endpoints.toml_lines import TableLines
 from shared.endpoints.union import parse_endpoints
 from shared.errors import SettingsError
+from shared.files.atomic import replace_file
 from shared.files.plain_text import decoded, no_text
 from shared.settings.config import Secret
 

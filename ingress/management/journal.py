@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import msgspec
 
-from ingress.management.atomic_file import PRIVATE, replace_file
 from shared.errors import SellfernError
+from shared.files.atomic import PRIVATE, replace_file
 
 KEY_SECONDS: Final = 86_400.0 - 600.0
 """How long a key is used: Sellfern keeps it for 24 hours, by a clock that may be another."""

@@ -9,8 +9,8 @@ from typing import Final, Literal
 import msgspec
 import tomlkit
 
-from ingress.management.atomic_file import replace_file
 from ingress.management.openapi import Listing
+from shared.files.atomic import replace_file
 from shared.sellfern.reference import Entry, Reference, parse_reference
 
 Kind = Literal["event", "operation"]

@@ -5,8 +5,8 @@ import signal
 import sys
 
 from ingress.cli import main
-from ingress.management import atomic_file
 from ingress.management.client import Client
+from shared.files import atomic as atomic_file
 from tests.management_support import Death
 
 

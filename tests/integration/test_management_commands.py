@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from deploy.sellfern import Fault
-from ingress.management import atomic_file
 from ingress.management.client import Client
 from shared.endpoints.endpoint import EndpointSecret
+from shared.files import atomic as atomic_file
 from tests.management_support import KEY_A, KEY_B, KEY_WITHOUT_SCOPE, Death, Desk, Died, desk
 
 URL = "https://hooks.example.com"

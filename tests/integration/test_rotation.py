@@ -14,9 +14,9 @@ from aiohttp import ClientSession
 
 from deploy.sellfern import Fault
 from ingress.http.secret_proof import proof
-from ingress.management import atomic_file
 from ingress.management import rotation as rotating
 from ingress.management.client import Client
+from shared.files import atomic as atomic_file
 from shared.settings.config import Secret
 from tests.management_support import PATIENCE, Death, Desk, Died, Ingress, desk, ingress
 

@@ -47,7 +47,7 @@ DIE_BEFORE_THE_RENAME = """
 import os, signal, sys
 from pathlib import Path
 from ingress.management.editing import EndpointsEditor
-from ingress.management import atomic_file
+from shared.files import atomic as atomic_file
 from shared.settings.config import Secret
 
 write = atomic_file._write

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ingress.management import atomic_file
-from ingress.management.atomic_file import replace_file
+from shared.files import atomic as atomic_file
+from shared.files.atomic import replace_file
 
 DIE_BEFORE_THE_RENAME = """
 import os, signal, sys
 from pathlib import Path
-from ingress.management import atomic_file
+from shared.files import atomic as atomic_file
 
 write = atomic_file._write
 
