@@ -123,7 +123,7 @@ class Dead:
     """The event is buried as a dead letter.
 
     Attributes:
-        reason: one of the stable names under "Judgement" in the README.
+        reason: one of the stable names under "Dead letters" in ``worker/README.md``.
         error: what went wrong, for people.
         attempted: whether a handler had its try in this attempt.
         failed: whether it failed, rather than decided.

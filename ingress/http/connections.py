@@ -1,6 +1,7 @@
 """All connections of the public port: how many there may be, and how all of them end."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
@@ -20,6 +21,8 @@ from ingress.settings import Limits
 
 LINGERING: Final = 32
 """The most connections beyond the limit that are given that time: each is an open file."""
+
+_LOOK_SECONDS: Final = 1.0
 
 CUT_SECONDS: Final = 0.1
 """How long requests have, twice, when everything is closed; aiohttp takes 0 for no limit."""
@@ -80,10 +83,13 @@ class Connections(web.Server):
             connection.leave()
 
     async def closed(self) -> None:
-        """Wait until none is open."""
+        """Wait until none is open, and have those end meanwhile that have come to be idle."""
         while self.open:
             self._all_closed = asyncio.Event()
-            await self._all_closed.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._all_closed.wait()
+            self.stop()  # whoever was between two requests when all were told
 
     async def cut(self) -> None:
         """Close all of them, whatever is under way."""

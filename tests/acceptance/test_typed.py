@@ -265,7 +265,7 @@ async def test_a_shell_completes_commands_as_the_readme_says(
 ) -> None:
     script = str(Path(sys.executable).parent / f"sellfern-{program}")
     variable = f"_SELLFERN_{program.upper()}_COMPLETE"
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "deploy" / "README.md").read_text()
     assert f"{variable}=bash_source sellfern-{program}" in readme
     words = f"sellfern-{program} {typed}"
     asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}

@@ -329,7 +329,7 @@ def test_a_job_that_is_named_twice_counts_once(desk: Desk) -> None:
 
 
 def test_the_reasons_that_can_be_asked_for_are_those_of_the_readme() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "worker" / "README.md").read_text()
     table = readme.partition("## Dead letters")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(REASONS)
 

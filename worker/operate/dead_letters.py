@@ -27,7 +27,7 @@ REASONS = (
     "payload_lost",
     "payload_changed",
 )
-"""Why an event can be buried; the README says what each means."""
+"""Why an event can be buried; ``worker/README.md`` says what each means."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
         endpoint: where it came in; empty where that can't be told.
         event_id: Sellfern's id; empty where the body gave none.
         type: of the event; empty where the body gave none.
-        reason: why it was buried, one of the names under "Dead letters" in the README.
+        reason: why it was buried, one of the names under "Dead letters" in ``worker/README.md``.
         error: the last error, for people.
         attempts: that handlers made.
         received_at: epoch milliseconds; 0 where that can't be told.

@@ -69,6 +69,23 @@ async def test_a_delivery_under_way_is_finished_and_its_connection_closed(
     assert "drain_cut_short" not in log.events
 
 
+async def test_whoever_is_idle_only_after_all_were_told_to_end_is_told_again(
+    writer: RecordingWriter, log: CapturedLog
+) -> None:
+    writer.gate.clear()
+    async with public_port(writer) as place, Client.to(place.port) as client:
+        await client.send(request_bytes())
+        await writer.reached.wait()
+        draining = await begun(place)
+        await until(lambda: is_stopped(place))
+        place.listener._connections.leaving = False  # as when its answer was made
+        writer.gate.set()
+        assert (await client.reply()).status == 202
+        await ends(client)
+        await draining
+    assert "drain_cut_short" not in log.events
+
+
 async def test_a_body_that_is_still_coming_is_waited_for(writer: RecordingWriter) -> None:
     raw = request_bytes()
     async with public_port(writer) as place, Client.to(place.port) as client:

@@ -79,8 +79,8 @@ PIECES = [
 ANSWER = re.compile(
     rb"HTTP/(?:0\.9|1\.0|1\.1|2\.0) (\d{3}) [A-Za-z ]+\r\n((?:[A-Z][^\r\n]*\r\n)+)\r\n"
 )
-_README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-DOCUMENTED = _README.partition("## Ingress answers\n")[2].partition("\n## ")[0]
+_README = (Path(__file__).parents[3] / "ingress" / "README.md").read_text(encoding="utf-8")
+DOCUMENTED = _README.partition("## Answers\n")[2].partition("\n## ")[0]
 STATUSES = {202, 400, 401, 404, 405, 408, 413, 415, 431}
 
 parts = st.lists(

@@ -11,7 +11,7 @@ from ingress.settings import IngressSettings
 from shared.program.setting_names import NAMES, near_misses
 from worker.operate.console.settings import ConsoleSettings
 
-README = (Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[4] / "deploy" / "README.md").read_text(encoding="utf-8")
 
 
 class Asked(dict[str, str]):
@@ -31,7 +31,7 @@ def meant(environ: Mapping[str, str]) -> list[str]:
 
 
 def test_the_names_are_those_of_the_readmes_table() -> None:
-    table = README[README.index("\n## Settings") : README.index("\n## Figures")]
+    table = README[README.index("\n## Settings") : README.index("\n## Metrics")]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     assert {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row)} == NAMES
 
