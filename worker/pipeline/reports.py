@@ -16,6 +16,7 @@ from worker.pipeline.work import Work
 _DONE: Final = Settled.DONE
 _HANDLED: Final = "handled"
 _COUNT_HANDLED: Final = metrics.EVENTS.labels(_HANDLED)
+_ACCEPTED_TO_HANDLED: Final = metrics.ACCEPTED_TO_HANDLED.labels()
 
 _NAMES = {
     Settled.RETRIED: "retried",
@@ -92,7 +93,7 @@ class Report:
         _COUNT_HANDLED.inc()
         _observe_duration(work, _HANDLED)
         if work.delivery is not None:
-            metrics.ACCEPTED_TO_HANDLED.observe(max(0.0, now - work.delivery.received_at / 1000))
+            _ACCEPTED_TO_HANDLED.observe(max(0.0, now - work.delivery.received_at / 1000))
         if self.handled is None:
             self._line("info", "event_handled", work)
         else:
