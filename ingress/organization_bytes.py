@@ -11,6 +11,7 @@ from shared.endpoints.endpoint import OrganizationProfile
 from shared.queue.held_bytes import RedisMemory
 from shared.queue.writer import BytesLimits
 from shared.redis.connection import REDIS_ERRORS
+from shared.redis.ending import end
 
 SHARE: Final = 4
 """Left alone, an organization may hold this part of ``maxmemory``: one in so many."""
@@ -66,8 +67,7 @@ class OrganizationBytes:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end([task])
 
     async def _watch(self, redis: Redis) -> None:
         while True:

@@ -1,5 +1,6 @@
 """What organizations hold in Redis, and what Redis has."""
 
+import contextlib
 import heapq
 from collections.abc import Mapping
 from typing import Any, Final, Self
@@ -37,7 +38,8 @@ def by_organization(raw: Mapping[bytes, bytes]) -> dict[str, HeldBytes]:
     held: dict[str, HeldBytes] = {}
     for field, number in raw.items():
         organization, _, kind = field.decode(errors="replace").rpartition(":")
-        held.setdefault(organization, {})[kind] = int(number)
+        with contextlib.suppress(ValueError):  # somebody's hand wrote it; the recount removes it
+            held.setdefault(organization, {})[kind] = max(0, int(number))
     return held
 
 

@@ -1,7 +1,8 @@
 """Facts about how much of Redis one organization may hold, on a real Redis."""
 
+import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -18,6 +19,7 @@ from tests.integration.books import Books, cost
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import bodies, delivery, enqueued, record_of
 from worker.operate import dead_letters, revival
+from worker.operate.overview import read_overview
 from worker.pipeline.transitions import Settled
 from worker.upkeep.recount import recount
 
@@ -181,12 +183,12 @@ async def test_what_has_expired_counts_no_more(redis: Redis) -> None:
 async def test_what_comes_and_goes_during_a_count_stays_counted(redis: Redis, hand: Hand) -> None:
     await enqueued(redis, *(delivery(body) for body in bodies(400)))
     await redis.hset(keys.BYTES, "org_a:state", "7000")
-    assert await _RECOUNT(redis, 10, 1000) == b"goes on"
+    assert await _RECOUNT(redis, 10, 1000, 1000) == b"goes on"
     for claim in await hand.claim(100):
         await hand.mark(claim, f"evt_{claim.job}")
         await hand.dead(claim)
     await enqueued(redis, *(delivery(body, "org_b") for body in bodies(50)))
-    while await _RECOUNT(redis, 10, 1000) != b"counted":
+    while await _RECOUNT(redis, 10, 1000, 1000) != b"counted":
         pass
     counted, truth = await said(redis), await truly_held(redis)
     assert counted.keys() == truth.keys()  # the state that wasn't there is gone
@@ -210,6 +212,69 @@ async def test_a_count_rests_until_it_is_a_day_old_or_as_old_as_a_mark_may_be(
     assert await held(redis) == {}
 
 
+async def test_a_refusal_makes_a_count_older_than_ten_minutes_no_longer_good(
+    redis: Redis,
+) -> None:
+    """What expires within a day may be much more than what stays."""
+    await recount(redis, retention=DAY)
+    await redis.hset(keys.BYTES, mapping={"org_a:state": "5000", "org_a:waiting": "700"})
+    assert await send(redis, delivery(), limit=5000) == ["organization_bytes_full"]
+    await recount(redis, retention=DAY)
+    assert await held(redis) == {"state": 5000, "waiting": 700}
+    seconds, _ = await redis.time()
+    await redis.hset(keys.RECOUNT, "*counted", str((seconds - 601) * 1000))
+    await recount(redis, retention=DAY)
+    assert await held(redis) == {}
+    assert await send(redis, delivery(), limit=5000) == ["accepted"]
+
+
+async def test_payloads_and_letters_are_put_right_by_the_first_count_only(redis: Redis) -> None:
+    await recount(redis, retention=DAY)
+    await redis.hset(keys.BYTES, mapping={"org_a:marks": "500", "org_a:waiting": "700"})
+    seconds, _ = await redis.time()
+    await redis.hset(keys.RECOUNT, "*counted", str((seconds - 90_000) * 1000))
+    await recount(redis, retention=DAY)
+    assert await held(redis) == {"waiting": 700}
+
+
+async def test_a_backlog_of_an_earlier_version_that_ends_during_the_first_count_leaves_nothing(
+    redis: Redis, hand: Hand
+) -> None:
+    await enqueued(redis, *(delivery(body) for body in bodies(300)))
+    await redis.delete(keys.BYTES)  # that version hasn't counted
+    for _ in range(3):
+        assert await _RECOUNT(redis, 40, 1000, 1000) == b"goes on"
+    while claims := await hand.claim(50):
+        await hand.finish(claims)
+    while await _RECOUNT(redis, 40, 1000, 1000) == b"goes on":
+        pass
+    assert (await held(redis)).get("waiting", 0) <= 0
+
+
+async def test_what_somebody_has_made_no_number_ends_no_script_and_is_counted_anew(
+    redis: Redis, hand: Hand
+) -> None:
+    await redis.hset(keys.BYTES, mapping={"org_a:waiting": "x", "org_b:waiting": str(2**63 - 1)})
+    sent = [delivery(b"1"), delivery(b"2", "org_b"), delivery(b"3", "org_c")]
+    assert await send(redis, *sent) == ["accepted"] * 3
+    await hand.finish(await hand.claim())
+    assert (await read_overview(redis)).waiting == 0
+    await recount(redis, retention=DAY)
+    assert {name for name in await said(redis) if name.endswith(":waiting")} == set()
+
+
+async def test_a_virtual_time_that_somebody_has_set_keeps_nobody_from_running(
+    redis: Redis, hand: Hand
+) -> None:
+    await redis.hset(keys.FLOWS, mapping={"*": "1e300", "org_a": "nan", "retry:org_a": "-inf"})
+    await enqueued(redis, delivery(b"1"), delivery(b"2"))
+    first, second = await hand.claim()
+    assert await hand.retry(first) is Settled.RETRIED
+    await hand.come_due(first.job)
+    assert [claim.job for claim in await hand.claim()] == [first.job]
+    await hand.finish([second])
+
+
 async def test_names_that_are_none_of_ours_stop_no_count(redis: Redis) -> None:
     await redis.set("sellfern:event:no-colon", "x")
     await redis.set("sellfern:state:", "x")
@@ -217,7 +282,7 @@ async def test_names_that_are_none_of_ours_stop_no_count(redis: Redis) -> None:
     await redis.lpush(keys.dead_letter("org_a:a list"), "x")
     await redis.lpush(keys.state("org_a", "a list"), "x")
     await recount(redis, retention=DAY)
-    assert (await redis.hgetall(keys.RECOUNT)).keys() == {b"*counted"}
+    assert (await redis.hgetall(keys.RECOUNT)).keys() == {b"*counted", b"*refused"}
 
 
 # What the ingress makes of Redis's memory
@@ -261,6 +326,27 @@ async def test_above_three_quarters_nobody_may_hold_more_than_is_free(
         assert limits.at_most is not None
         assert 0.05 * maxmemory < limits.at_most < 0.12 * maxmemory
         assert (await limits_at(redis, 1.1, 0, 1)).at_most == 0
+
+
+class Sending:
+    """A Redis whose sending is just done when somebody cancels: redis-py then loses that."""
+
+    def __init__(self) -> None:
+        self.sent = asyncio.Event()
+
+    async def info(self, _section: str) -> dict[str, int]:
+        async def send() -> None:
+            self.sent.set()
+
+        await asyncio.wait_for(send(), 3)
+        return {}
+
+
+async def test_looking_ends_though_a_cancellation_gets_lost() -> None:
+    redis = Sending()
+    async with asyncio.timeout(5):
+        async with OrganizationBytes(None, dict).watching(cast("Redis", redis)):
+            await redis.sent.wait()
 
 
 def test_a_limit_of_its_own_is_told_as_such() -> None:

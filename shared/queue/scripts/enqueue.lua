@@ -29,7 +29,7 @@ local function bytes_of(organization)
   local sum = 0
   for _, kind in ipairs(redis.call('HMGET', key.bytes, organization .. ':waiting',
     organization .. ':dead', organization .. ':marks', organization .. ':state')) do
-    sum = sum + (tonumber(kind) or 0)
+    sum = sum + math.max(0, tonumber(kind) or 0)
   end
   bytes[organization] = sum
   return sum
@@ -47,14 +47,17 @@ local function refused(organization, payload)
       or tonumber(redis.call('HGET', key.waiting, organization)) or 0
     if depth[organization] >= organization_limit then return 'organization_backlog_full' end
   end
-  if bytes_are_full(organization, payload) then return 'organization_bytes_full' end
+  if bytes_are_full(organization, payload) then
+    count('bytes_full') -- `recount` looks whether that is true still
+    return 'organization_bytes_full'
+  end
   return nil
 end
 
 -- Start-time fair queueing: behind its own flow, never behind another's, never in the past.
 local function next_virtual_time(organization, cost)
   last[organization] = last[organization]
-    or tonumber(redis.call('HGET', key.flows, organization)) or 0
+    or as_virtual_time(redis.call('HGET', key.flows, organization))
   last[organization] = math.max(system, last[organization]) + cost
   return last[organization]
 end

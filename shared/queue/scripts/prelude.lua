@@ -52,8 +52,8 @@ end
 
 -- What an organization's keys take in Redis, in bytes by "organization:kind", as its budget counts
 -- them. The kinds:
---   waiting  payloads of accepted events; exact
---   dead     dead letters; exact
+--   waiting  payloads of accepted events, where jobs come and go
+--   dead     dead letters, where records do
 --   marks    of events. Counted where one is made; Redis doesn't say when one expires.
 --   state    what handlers have written; the same holds for what expires
 -- `recount` puts right what time, or somebody's hand, has made untrue.
@@ -307,8 +307,14 @@ local function set_token(claim, token)
   claim.token = token
 end
 
+-- What is none, or would defer what it is given to, counts for nothing: somebody's hand wrote it.
+local function as_virtual_time(raw)
+  local time = tonumber(raw) or 0
+  return time >= 0 and time < key.deferred_from and time or 0
+end
+
 local function system_time()
-  return tonumber(redis.call('HGET', key.flows, '*')) or 0
+  return as_virtual_time(redis.call('HGET', key.flows, '*'))
 end
 
 -- The system's virtual time only rises.
@@ -406,7 +412,7 @@ end
 -- behind its backlog, and they don't go ahead of the others.
 local function retry_time(organization)
   local field = 'retry:' .. organization
-  local last = tonumber(redis.call('HGET', key.flows, field)) or 0
+  local last = as_virtual_time(redis.call('HGET', key.flows, field))
   local virtual = math.max(system_time(), last) + 1 / profile_of(organization).weight
   redis.call('HSET', key.flows, field, number(virtual))
   return virtual
@@ -608,11 +614,22 @@ local function lost_carrier(mark)
   return nil
 end
 
-local function write_tally(name, tally, kind)
-  for field, by in pairs(tally) do
-    if kind then field = field .. ':' .. kind end
-    if by ~= 0 and redis.call('HINCRBY', name, field, by) <= 0 then
-      redis.call('HDEL', name, field)
+-- One that somebody has made no number mustn't end a script that has written half of what it has to.
+local function write_tally(name, tally)
+  for organization, by in pairs(tally) do
+    local sum = by ~= 0 and redis.pcall('HINCRBY', name, organization, by)
+    if type(sum) == 'number' and sum <= 0 then redis.call('HDEL', name, organization) end
+  end
+end
+
+-- Unlike a tally it may fall below nothing, while a recount has yet to add what was never counted.
+-- Who only adds has no right to remove a field.
+local function write_held()
+  for kind, tally in pairs(held) do
+    for organization, by in pairs(tally) do
+      local field = organization .. ':' .. kind
+      local sum = by ~= 0 and redis.pcall('HINCRBY', key.bytes, field, by)
+      if sum == 0 and by < 0 then redis.call('HDEL', key.bytes, field) end
     end
   end
 end
@@ -643,8 +660,8 @@ local function finish(result)
   write_tally(key.running, slots)
   write_tally(key.waiting, waiting)
   write_tally(key.buried, buried)
-  for kind, tally in pairs(held) do write_tally(key.bytes, tally, kind) end
+  write_held()
   unpark_freed()
-  for name, by in pairs(counted) do redis.call('HINCRBY', key.counters, name, by) end
+  for name, by in pairs(counted) do redis.pcall('HINCRBY', key.counters, name, by) end
   return result
 end

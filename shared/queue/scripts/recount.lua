@@ -1,25 +1,45 @@
 -- recount: what organizations hold in Redis is counted anew, some keys at a time.
 --
--- Arguments: about how many keys to look at, how long a count is good for (ms).
+-- Arguments: about how many keys to look at, how long a count is good for (ms), and how long where
+--   somebody has been refused since (ms).
 -- Result: 'rests' while the last count is good still, 'goes on', or 'counted' at its end.
 -- Transition: none of a job's. What was counted replaces what was said when the count began; what
 --   has come and gone since then stays in. So a count needn't be made by one worker, nor at once.
+--   What comes between its beginning and the look at it is counted twice; so payloads and letters,
+--   which nothing lets expire, are put right only by a first count, and once somebody was refused.
 --
--- The hash `recount` says when the last count ended, and holds the one that goes on: how far it is,
--- and by "organization:kind" what was found so far less what was said at its beginning.
+-- The hash `recount` says when the last count ended ('*counted') and how often somebody had been
+-- refused by its beginning ('*refused'), and holds the one that goes on: how far it is, whether it
+-- is of all kinds ('*all'), and by "organization:kind" what was found so far less what was said at
+-- its beginning.
 
-local now, good_for = now_ms(), tonumber(ARGV[2])
+local now, good_for, good_while_refused = now_ms(), tonumber(ARGV[2]), tonumber(ARGV[3])
+local refused = redis.call('HGET', key.counters, 'bytes_full') or '0'
+local last, refused_before, is_of_all =
+  unpack(redis.call('HMGET', key.recount, '*counted', '*refused', '*all'))
+local was_refused = refused ~= (refused_before or '0')
 
 local function begin()
   local said = redis.call('HGETALL', key.bytes)
-  for i = 2, #said, 2 do said[i] = number(-said[i]) end
+  for i = 1, #said, 2 do
+    local bytes = tonumber(said[i + 1]) or math.huge
+    if math.abs(bytes) >= 2 ^ 53 then -- somebody's hand wrote it
+      redis.call('HDEL', key.bytes, said[i])
+      bytes = 0
+    end
+    said[i + 1] = number(-bytes)
+  end
   call_for_all('HSET', key.recount, said)
+  is_of_all = (not last or was_refused) and '1' or nil
+  redis.call('HSET', key.recount, '*refused', refused)
+  if is_of_all then redis.call('HSET', key.recount, '*all', is_of_all) end
   return '0'
 end
 
 local function is_good()
-  local last = tonumber(redis.call('HGET', key.recount, '*counted')) or 0
-  return last <= now and now < last + good_for -- Redis's clock may be set back
+  local at = tonumber(last) or 0
+  local good = was_refused and math.min(good_for, good_while_refused) or good_for
+  return at <= now and now < at + good -- Redis's clock may be set back
 end
 
 local found = {}
@@ -58,10 +78,14 @@ local function put_right()
   local found_since = redis.call('HGETALL', key.recount)
   for i = 1, #found_since, 2 do
     local organization, kind = string.match(found_since[i], '^(.+):(%a+)$')
-    if kind then hold(organization, kind, tonumber(found_since[i + 1])) end
+    local may_expire = kind == 'marks' or kind == 'state'
+    if kind and (may_expire or is_of_all) then
+      hold(organization, kind, tonumber(found_since[i + 1]))
+    end
   end
+  local by_its_beginning = redis.call('HGET', key.recount, '*refused')
   redis.call('DEL', key.recount)
-  redis.call('HSET', key.recount, '*counted', number(now))
+  redis.call('HSET', key.recount, '*counted', number(now), '*refused', by_its_beginning)
 end
 
 local cursor = redis.call('HGET', key.recount, '*cursor')
