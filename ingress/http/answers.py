@@ -26,6 +26,10 @@ _SUCCESS: Final = {
     accepted: f'{{"success":true,"data":{{"status":"{accepted.value}"}},"meta":{{"request_id":"'
     for accepted in Accepted
 }
+# Nearly every answer: members of enums by names of their own, since Python looks them up slowly.
+_NEW: Final = Accepted.NEW
+_STORED: Final = _SUCCESS[_NEW]
+_ACCEPTED: Final = HTTPStatus.ACCEPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +171,8 @@ class Success(_Whole):
     """
 
     def __init__(self, accepted: Accepted, request_id: str) -> None:
-        super().__init__(
-            HTTPStatus.ACCEPTED, "", f'{_SUCCESS[accepted]}{request_id}"}}}}', request_id
-        )
+        opening = _STORED if accepted is _NEW else _SUCCESS[accepted]
+        super().__init__(_ACCEPTED, "", f'{opening}{request_id}"}}}}', request_id)
 
 
 class Rejection(_Whole):

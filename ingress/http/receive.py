@@ -38,6 +38,9 @@ KEPT_LENGTH: Final = 256
 _KEPT: Final = [(str(name).lower(), name) for name in KEPT_HEADERS]
 
 
+_POST: Final = HTTPMethod.POST.value  # a text: Python looks members of enums up slowly
+
+
 class Writer(Protocol):
     """Where deliveries go: a `QueueWriter`, or a fake of it."""
 
@@ -109,7 +112,7 @@ class Receiver:
     def _check(self, request: web.BaseRequest) -> None:
         if not request.rel_url.raw_path.startswith(ROUTE):
             raise Refused(NOT_FOUND)
-        if request.method != HTTPMethod.POST:
+        if request.method != _POST:
             raise Refused(METHOD_NOT_ALLOWED)
         if self.closed is not None:
             raise Refused(self.closed)

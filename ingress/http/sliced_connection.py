@@ -4,6 +4,7 @@ from typing import Any, Final, cast
 
 from aiohttp import StreamReader
 from aiohttp.http import RawRequestMessage
+from aiohttp.web import RequestHandler
 
 from ingress.http.answers import CHUNK_OVERHEAD, HEADERS_TOO_LARGE, REQUEST_TIMEOUT
 from ingress.http.body_wire import SLICE_BYTES, BodyWire
@@ -107,7 +108,7 @@ class SlicedConnection(EndingConnection):
 
     def _feed(self, data: bytes) -> bool:
         """Give bytes to aiohttp's parser; whether all of them are done with."""
-        super().data_received(data)
+        RequestHandler.data_received(self, data)
         return False
 
     def _is_alone(self, data: bytes) -> bool:
