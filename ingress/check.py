@@ -16,8 +16,9 @@ from shared.endpoints.endpoint import Endpoint, Endpoints
 from shared.endpoints.file import EndpointsFile
 from shared.endpoints.secret_doubts import Doubt, doubts
 from shared.errors import SettingsError
-from shared.program.findings import Finding, missing_secrets, shadows, show
+from shared.program.findings import Finding, counted, look, missing_secrets, shadows, show
 from shared.program.in_force import print_settings, settings_option
+from shared.program.options import json_option
 from shared.program.setting_names import near_misses
 from shared.redis.connection import open_redis
 from shared.redis.durability import Mode, check_durability
@@ -31,27 +32,27 @@ async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
     """Look at everything that has to be right, and say each thing found."""
     for finding in [*shadows(), *near_misses(environ)]:
         yield finding
-    try:
-        settings = IngressSettings.from_environ(environ)
-    except SettingsError as exc:
-        for each in exc.errors:
-            yield Finding("error", "settings", "settings_invalid", str(each))
-        return
-    yield Finding("ok", "settings", "settings_valid", _listeners(settings))
+    found: list[Finding] = []
+    settings = look(found, "settings", lambda: IngressSettings.from_environ(environ), _listeners)
+    endpoints = None
+    if settings is not None:
+        found += _of_settings(settings)
+        file = EndpointsFile(settings.common.endpoints_file, environ)
+        endpoints = look(found, "endpoints", file.load, counted)
+    if endpoints is not None:
+        found += _of_endpoints(endpoints)
+    for finding in found:
+        yield finding
+    if settings is not None:
+        async for finding in _of_redis(settings, endpoints):
+            yield finding
+
+
+def _of_settings(settings: IngressSettings) -> Iterator[Finding]:
     if settings.drain_seconds < settings.limits.body_seconds:
         yield _cut_short(settings)
     if settings.organization_bytes == 0:
         yield _unbounded("MAX_ORGANIZATION_BYTES=0", "settings")
-    endpoints = None
-    try:
-        endpoints = EndpointsFile(settings.common.endpoints_file, environ).load()
-    except SettingsError as exc:
-        yield Finding("error", "endpoints", "endpoints_invalid", str(exc))
-    else:
-        for finding in _of_endpoints(endpoints):
-            yield finding
-    async for finding in _of_redis(settings, endpoints):
-        yield finding
 
 
 def _listeners(settings: IngressSettings) -> str:
@@ -75,16 +76,11 @@ def _unbounded(what: str, subject: str) -> Finding:
 def _of_endpoints(endpoints: Endpoints) -> list[Finding]:
     unbounded = [endpoint.id for endpoint in endpoints.values() if endpoint.max_bytes == 0]
     return [
-        Finding("ok", "endpoints", "endpoints_valid", _counted(endpoints)),
         *(_locked_out(endpoint) for endpoint in endpoints.values() if _is_locked_out(endpoint)),
         *missing_secrets(endpoints, "answers 503"),
         *_doubtful(endpoints),
         *([_unbounded(f"max_bytes = 0 of {_listed(unbounded)}", "endpoints")] if unbounded else []),
     ]
-
-
-def _counted(endpoints: Endpoints) -> str:
-    return f"endpoints: {len(endpoints)}, organizations: {len(endpoints.organizations())}"
 
 
 def _is_locked_out(endpoint: Endpoint) -> bool:
@@ -141,7 +137,7 @@ async def _of_redis(
 
 @click.command()
 @settings_option
-@click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+@json_option
 def check(*, settings: bool, as_json: bool) -> None:
     """Look at the settings, the endpoints and the Redis. Exit code 2 when one is wrong."""
     if settings:

@@ -10,8 +10,9 @@ from shared import display
 from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
 from shared.observe.tracing import open_tracing
-from shared.program.findings import Finding, look, missing_secrets, shadows, show
+from shared.program.findings import Finding, counted, look, missing_secrets, shadows, show
 from shared.program.in_force import print_settings, settings_option
+from shared.program.options import json_option
 from shared.program.setting_names import near_misses
 from shared.redis.connection import open_redis
 from shared.redis.durability import check_server
@@ -60,9 +61,7 @@ def _look_at_parts(
         found,
         "endpoints",
         EndpointsFile(settings.common.endpoints_file, environ, verifies=False).load,
-        lambda endpoints: (
-            f"endpoints: {len(endpoints)}, organizations: {len(endpoints.organizations())}"
-        ),
+        counted,
     )
     if endpoints is not None:
         found += missing_secrets(endpoints, "fails what asks for its token")
@@ -95,7 +94,7 @@ async def _of_redis(url: RedisUrl) -> list[Finding]:
 
 @click.command()
 @settings_option
-@click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+@json_option
 def check(*, settings: bool, as_json: bool) -> None:
     """Look at all that a start needs, and at what may not be meant so. Exit code 2 for errors."""
     if settings:

@@ -10,14 +10,15 @@ from ingress.management.context import Reading, Writing, writing
 from ingress.management.matching import the_one
 from ingress.management.running import about, done, run
 from shared import display
+from shared.program.options import json_option, yes_option
 
 
 @click.command()
 @options.endpoint_argument
 @options.id_option
 @options.organization_option
-@options.yes_option
-@options.json_option
+@yes_option
+@json_option
 def enable(endpoint: str, **chosen: Any) -> None:
     """Let Sellfern deliver to an endpoint."""
     _switch(endpoint, enabled=True, **chosen)
@@ -27,8 +28,8 @@ def enable(endpoint: str, **chosen: Any) -> None:
 @options.endpoint_argument
 @options.id_option
 @options.organization_option
-@options.yes_option
-@options.json_option
+@yes_option
+@json_option
 def disable(endpoint: str, **chosen: Any) -> None:
     """Let Sellfern deliver nothing to an endpoint; what happens meanwhile isn't sent later."""
     _switch(endpoint, enabled=False, **chosen)
@@ -62,8 +63,8 @@ def _switch(
 @click.option("--keep-local", is_flag=True, help="Leave it in the endpoints file.")
 @options.id_option
 @options.organization_option
-@options.yes_option
-@options.json_option
+@yes_option
+@json_option
 def remove(
     endpoint: str,
     *,
@@ -110,8 +111,8 @@ def _removal(
 @options.endpoint_argument
 @options.id_option
 @options.organization_option
-@options.yes_option
-@options.json_option
+@yes_option
+@json_option
 def send_test(
     endpoint: str, *, remote_id: str | None, organization: str | None, yes: bool, as_json: bool
 ) -> None:

@@ -28,6 +28,7 @@ from ingress.management.running import run
 from ingress.management.settings import ManagementSettings
 from shared.errors import SettingsError
 from shared.program import tables
+from shared.program.options import json_option, yes_option
 from shared.sellfern.reference_file import load_reference
 
 
@@ -46,7 +47,7 @@ for _command in (register_endpoint, rotate, enable, disable, remove, send_test):
 
 @endpoints.command("list")
 @options.organization_option
-@options.json_option
+@json_option
 def list_endpoints(*, organization: str | None, as_json: bool) -> None:
     """List the endpoints here and at Sellfern side by side, and where they differ."""
 
@@ -90,7 +91,7 @@ def _show_rows(
 @options.endpoint_argument
 @options.id_option
 @options.organization_option
-@options.json_option
+@json_option
 def deliveries(
     endpoint: str, *, remote_id: str | None, organization: str | None, as_json: bool
 ) -> None:
@@ -120,8 +121,8 @@ def deliveries(
 
 @endpoints.command()
 @click.option("--forget", metavar="KEY", help="Forget one, after looking at Sellfern.")
-@options.yes_option
-@options.json_option
+@yes_option
+@json_option
 def pending(*, forget: str | None, yes: bool, as_json: bool) -> None:
     """List the requests whose outcome isn't known; the same command again finds out."""
 

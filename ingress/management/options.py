@@ -17,8 +17,6 @@ organization_option = click.option(
     envvar="SELLFERN_ORGANIZATION",
     help="Whose API key it is; default the only organization of the endpoints file.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
-yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
 id_option = click.option("--id", "remote_id", help="Sellfern's id, where there are several.")
 secret_file_option = click.option(
     "--secret-file",

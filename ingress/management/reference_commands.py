@@ -14,6 +14,7 @@ from ingress.management.reference_import import Change, changes, imported, write
 from shared import display
 from shared.errors import SettingsError
 from shared.program import tables
+from shared.program.options import json_option, yes_option
 from shared.sellfern.reference import Reference, load_default
 from shared.sellfern.reference_file import (
     load_reference,
@@ -41,7 +42,7 @@ def reference() -> None:
 
 
 @reference.command()
-@click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+@json_option
 def show(*, as_json: bool) -> None:
     """Show what is known, from where, and whether it is available."""
     try:
@@ -62,8 +63,8 @@ def show(*, as_json: bool) -> None:
 @reference.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+@yes_option
+@json_option
 def import_it(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Take over what an OpenAPI document 3.0 or 3.1 (JSON or YAML) lists of webhooks.
 

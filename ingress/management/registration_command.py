@@ -14,6 +14,7 @@ from ingress.management.running import done, run, warn_of_readers
 from ingress.management.settings import ManagementSettings, base_url
 from shared.endpoints.endpoint import ENDPOINT_PATTERN
 from shared.errors import SettingsError
+from shared.program.options import json_option, yes_option
 from shared.settings.config import NOTHING
 
 
@@ -25,8 +26,8 @@ from shared.settings.config import NOTHING
 @click.option("--show-secret", is_flag=True, help="Print the secret, too.")
 @options.organization_option
 @options.secret_file_option
-@options.yes_option
-@options.json_option
+@yes_option
+@json_option
 def register_endpoint(
     endpoint: str,
     *,

@@ -12,6 +12,7 @@ from ingress.management.rotation import NEEDED, Options, Rotating
 from ingress.management.running import done, run, warn_of_readers
 from ingress.management.settings import ManagementSettings, base_url
 from shared.errors import SettingsError
+from shared.program.options import json_option, yes_option
 from shared.settings.config import NOTHING
 
 
@@ -38,8 +39,8 @@ from shared.settings.config import NOTHING
 @options.id_option
 @options.organization_option
 @options.secret_file_option
-@options.yes_option
-@options.json_option
+@yes_option
+@json_option
 def rotate(
     endpoint: str,
     *,

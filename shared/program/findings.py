@@ -61,6 +61,11 @@ def look(
     return loaded
 
 
+def counted(endpoints: Endpoints) -> str:
+    """How many endpoints there are, and how many organizations behind them."""
+    return f"endpoints: {len(endpoints)}, organizations: {len(endpoints.organizations())}"
+
+
 def shadows() -> Iterator[Finding]:
     """Warn where a package of this project would be taken for somebody else's."""
     for name, place in strangers():

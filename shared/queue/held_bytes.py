@@ -3,15 +3,12 @@
 import contextlib
 import heapq
 from collections.abc import Mapping
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import msgspec
 
-KINDS: Final = ("waiting", "dead", "marks", "state")
-"""What is told apart: payloads of unfinished events, dead letters, marks, handlers' state."""
-
 HeldBytes = dict[str, int]
-"""Bytes by kind, as ``prelude.lua`` counts them for an organization's budget."""
+"""Bytes by kind (``waiting``, ``dead``, ``marks``, ``state``), as ``prelude.lua`` counts them."""
 
 
 class RedisMemory(msgspec.Struct, frozen=True):

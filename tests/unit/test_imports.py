@@ -65,10 +65,9 @@ def test_a_package_imports_only_what_it_may_know(package: str) -> None:
 def room_of(name: str) -> str:
     """The room that a module, or something in one, stands in; a program's own module is itself."""
     package, _, rest = name.partition(".")
-    first = rest.partition(".")[0]
-    if first in PROGRAM or f"{package}.{first}" == "ingress.clients":
-        return f"{package}.{first}"
-    return f"{package}.{first}" if f"{package}.{first}" in KNOWS else package
+    room = f"{package}.{rest.partition('.')[0]}"
+    is_its_own = room in KNOWS or room == "ingress.clients" or room.partition(".")[2] in PROGRAM
+    return room if is_its_own else package
 
 
 def modules_of(room: str) -> Iterator[Path]:

@@ -20,6 +20,9 @@ from worker.operate.footprint import has_footprint
 
 Answer = TypeVar("Answer")
 
+anyway_option = click.option("--yes", is_flag=True, help="Though nobody knows the organization.")
+"""Of a command that takes an organization: the ``yes`` of `known_organization`."""
+
 
 def ask(question: Callable[[Redis], Awaitable[Answer]]) -> Answer:
     """Ask it; one line on stderr and exit code 2 where that can't be done."""

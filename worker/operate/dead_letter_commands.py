@@ -25,10 +25,11 @@ from rich.progress import (
 
 from shared import display
 from shared.program import tables
+from shared.program.options import json_option, yes_option
 from shared.settings.durations import parse_duration
 from worker.operate import dead_letters as records
 from worker.operate import revival
-from worker.operate.asking import ask, known_organization
+from worker.operate.asking import anyway_option, ask, known_organization
 from worker.operate.dead_letters import DeadLetter, Filter
 from worker.settings import WorkerSettings
 
@@ -62,10 +63,7 @@ def _filtered(command: Command) -> Command:
     return command
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say which ones are meant.")
-_yes = click.option("--yes", is_flag=True, help="Don't ask.")
-_anyway = click.option("--yes", is_flag=True, help="Though nobody knows the organization.")
 _all = click.option("--all", "everything", is_flag=True, help="All there are.")
 _jobs = click.argument("jobs", nargs=-1, metavar="[JOB]...")
 
@@ -78,8 +76,8 @@ def dead_letters() -> None:
 @dead_letters.command("list")
 @_filtered
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
-@_anyway
-@_json
+@anyway_option
+@json_option
 def list_them(*, limit: int, yes: bool, as_json: bool, **wanted: Any) -> None:
     """List dead letters, an organization at a time, the newest first."""
     chosen = _filter(wanted, yes=yes)
@@ -122,7 +120,7 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
 
 @dead_letters.command()
 @click.argument("job")
-@_json
+@json_option
 def show(job: str, *, as_json: bool) -> None:
     """Show one dead letter with its body."""
     letter = ask(lambda redis: records.find(redis, job))
@@ -139,7 +137,7 @@ def show(job: str, *, as_json: bool) -> None:
 
 @dead_letters.command()
 @_filtered
-@_anyway
+@anyway_option
 def export(*, yes: bool, **wanted: Any) -> None:
     """Print dead letters as JSON lines, each with its payload in base64."""
     chosen = _filter(wanted, yes=yes)
@@ -163,7 +161,7 @@ def export(*, yes: bool, **wanted: Any) -> None:
 @click.option("--rate", type=click.FloatRange(0.1, 100_000), default=100.0, show_default=True)
 @click.option("--force", is_flag=True, help="The unprovable ones, too.")
 @_dry_run
-@_yes
+@yes_option
 def replay(
     *,
     jobs: tuple[str, ...],
@@ -205,7 +203,7 @@ def replay(
 @_filtered
 @_all
 @_dry_run
-@_yes
+@yes_option
 def discard(
     *, jobs: tuple[str, ...], everything: bool, dry_run: bool, yes: bool, **wanted: Any
 ) -> None:

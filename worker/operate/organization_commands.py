@@ -4,19 +4,17 @@ import click
 from redis.asyncio import Redis
 
 from shared import display
+from shared.program.options import json_option
 from worker.operate import pausing as contention
 from worker.operate import projection
-from worker.operate.asking import ask, known_organization
-
-_yes_option = click.option("--yes", is_flag=True, help="Though nobody knows the organization.")
-_json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+from worker.operate.asking import anyway_option, ask, known_organization
 
 
 @click.command()
 @click.argument("organization")
 @click.argument("key_prefix", default="")
-@_yes_option
-@_json_option
+@anyway_option
+@json_option
 def state(organization: str, key_prefix: str, *, yes: bool, as_json: bool) -> None:
     """Show an organization's committed state as JSON lines."""
     del as_json  # it is JSON either way; the option is there as in every command that lists
@@ -32,7 +30,7 @@ def state(organization: str, key_prefix: str, *, yes: bool, as_json: bool) -> No
 @click.command()
 @click.argument("organization")
 @click.option("--why", default="by an operator", show_default=True, help="Shown by status.")
-@_yes_option
+@anyway_option
 def pause(organization: str, *, why: str, yes: bool) -> None:
     """Let an organization's events wait until resume. The ingress goes on accepting them."""
     name = known_organization(organization, yes=yes)
@@ -44,7 +42,7 @@ def pause(organization: str, *, why: str, yes: bool) -> None:
 
 @click.command()
 @click.argument("organization")
-@_yes_option
+@anyway_option
 def resume(organization: str, *, yes: bool) -> None:
     """Let an organization's events go on that wait by a pause or its breaker, in their order."""
     name = known_organization(organization, yes=yes)

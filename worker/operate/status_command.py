@@ -16,6 +16,7 @@ from rich.live import Live
 from shared import display
 from shared.errors import SettingsError
 from shared.program import tables
+from shared.program.options import json_option
 from shared.redis.connection import REDIS_ERRORS, open_redis, translate
 from shared.settings.config import CommonSettings
 from shared.settings.durations import parse_duration
@@ -42,7 +43,7 @@ def _interval(_: click.Context, __: click.Parameter, text: str) -> float:
 @click.option(
     "--interval", callback=_interval, default="2s", show_default=True, help="Between two looks."
 )
-@click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+@json_option
 def status(*, watch: bool, interval: float, as_json: bool) -> None:
     """Show what waits, what runs, what died, and whose it is."""
     if watch:

@@ -336,8 +336,11 @@ end
 local function write_record(claim, details)
   local now = now_ms()
   local record = key.dead_letter .. claim.job
-  local before = redis.call('EXISTS', record) * cost_of_record(bytes_of_record(record))
-  if not no_records then redis.call('HDEL', record, 'by_hand', 'held', 'held_at') end
+  local before = 0
+  if not no_records then
+    before = redis.call('EXISTS', record) * cost_of_record(bytes_of_record(record))
+    redis.call('HDEL', record, 'by_hand', 'held', 'held_at')
+  end
   if not keeps_payload(claim, details[1], record) then
     redis.call('HSET', record, 'endpoint', details[4], 'type', details[3],
       'received_at', receipt_of(claim, details[5]), 'payload', payload_of(claim))

@@ -50,6 +50,13 @@ async def begun(place: Running) -> "asyncio.Task[None]":
     return draining
 
 
+async def stopped(place: Running) -> "asyncio.Task[None]":
+    """The same, up to where everybody has been told to end."""
+    draining = await begun(place)
+    await until(lambda: is_stopped(place))
+    return draining
+
+
 async def test_a_delivery_under_way_is_finished_and_its_connection_closed(
     writer: RecordingWriter, log: CapturedLog
 ) -> None:
@@ -57,8 +64,7 @@ async def test_a_delivery_under_way_is_finished_and_its_connection_closed(
     async with public_port(writer) as place, Client.to(place.port) as client:
         await client.send(request_bytes())
         await writer.reached.wait()
-        draining = await begun(place)
-        await until(lambda: is_stopped(place))
+        draining = await stopped(place)
         assert not draining.done()
         writer.gate.set()
         reply = await client.reply()
@@ -76,8 +82,7 @@ async def test_whoever_is_idle_only_after_all_were_told_to_end_is_told_again(
     async with public_port(writer) as place, Client.to(place.port) as client:
         await client.send(request_bytes())
         await writer.reached.wait()
-        draining = await begun(place)
-        await until(lambda: is_stopped(place))
+        draining = await stopped(place)
         place.listener._connections.leaving = False  # as when its answer was made
         writer.gate.set()
         assert (await client.reply()).status == 202
@@ -91,8 +96,7 @@ async def test_a_body_that_is_still_coming_is_waited_for(writer: RecordingWriter
     async with public_port(writer) as place, Client.to(place.port) as client:
         await client.send(raw[:-10])
         await until(lambda: place.held > 0)
-        draining = await begun(place)
-        await until(lambda: is_stopped(place))
+        draining = await stopped(place)
         assert (await client.ask(raw[-10:])).status == 202
         await draining
 
@@ -152,8 +156,7 @@ async def test_what_was_sent_before_the_drain_is_answered_on_its_connection(
     async with public_port(writer) as place, Client.to(place.port) as client:
         await client.send(request_bytes(b"1"), request_bytes(b"2"))
         await writer.reached.wait()
-        draining = await begun(place)
-        await until(lambda: is_stopped(place))
+        draining = await stopped(place)
         writer.gate.set()
         assert [(await client.reply()).status for _ in "12"] == [202, 202]
         await ends(client)
@@ -191,8 +194,7 @@ async def test_a_connection_that_the_system_has_taken_as_the_port_closes_has_tim
 ) -> None:
     async with public_port(writer) as place:
         sock = connected(place.port)
-        draining = await begun(place)
-        await until(lambda: is_stopped(place))
+        draining = await stopped(place)
         await asyncio.sleep(FIRST_SECONDS / 10)  # what it takes through a network
         sock.sendall(request_bytes())
         assert (await answer_on(sock)).status == 202
@@ -256,8 +258,7 @@ async def test_headers_that_come_in_two_parts_are_answered_however_late(
         await client.ask(request_bytes(b"1"))
         await client.send(request_bytes(b"2")[:20])
         await until(lambda: any(each._timer for each in connections(place)))
-        draining = await begun(place)
-        await until(lambda: is_stopped(place))
+        draining = await stopped(place)
         assert (await client.ask(request_bytes(b"2")[20:])).status == 202
         await draining
 
