@@ -80,6 +80,20 @@ def _as_users() -> Any:
         yield
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what this process has started to the one that writes the summary."""
+    output = getattr(session.config, "workeroutput", None)  # only one of pytest-xdist's has it
+    if output is not None:
+        output["as_user"] = _as_user
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of pytest-xdist has started."""
+    # One that crashed hands nothing over.
+    _as_user.extend(getattr(node, "workeroutput", {}).get("as_user", []))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how often that was so, since none would prove nothing."""
     counted = ", ".join(f"{user}: {_as_user.count(user)}" for user in sorted(set(_as_user)))
