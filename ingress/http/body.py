@@ -43,10 +43,10 @@ def check_head(request: web.BaseRequest, limits: Limits, in_flight: BytesInFligh
     if announced is None:
         _check_transfer(request)
         return
-    # The parser has made sure of digits, of which a number over the limit may have too many.
-    if len(announced.lstrip("0")) > len(str(limits.body_bytes)):
-        raise Refused(PAYLOAD_TOO_LARGE)
-    length = int(announced)
+    try:
+        length = int(announced)
+    except ValueError:  # the parser has made sure of digits, of which int takes only so many
+        raise Refused(PAYLOAD_TOO_LARGE) from None
     if length > limits.body_bytes:
         raise Refused(PAYLOAD_TOO_LARGE)
     in_flight.refuse_beyond(length - request.content.total_bytes)

@@ -75,7 +75,6 @@ class Receiver:
             SignatureError: no secret of the endpoint verifies it.
             Unavailable: it can't be stored durably just now.
         """
-        self._check(request)
         endpoint = self._endpoint(request)
         claim = signature.read_claim(endpoint.scheme, request.headers)
         body = await read_body(request, self._limits, self.in_flight)
@@ -89,7 +88,6 @@ class Receiver:
         Raises:
             Refused, SignatureError: as `receive` would.
         """
-        self._check(request)
         endpoint = self._endpoint(request)
         claim = signature.read_claim(endpoint.scheme, request.headers)
         self._verified(endpoint, claim, body, time())
@@ -109,17 +107,17 @@ class Receiver:
             raise
         return active[number]
 
-    def _check(self, request: web.BaseRequest) -> None:
-        if not request.rel_url.raw_path.startswith(ROUTE):
+    def _endpoint(self, request: web.BaseRequest) -> Endpoint:
+        """The endpoint that a request is for, once its head may be one of a delivery."""
+        name = endpoint_id(request)
+        if name is None:
             raise Refused(NOT_FOUND)
         if request.method != _POST:
             raise Refused(METHOD_NOT_ALLOWED)
         if self.closed is not None:
             raise Refused(self.closed)
         check_head(request, self._limits, self.in_flight)
-
-    def _endpoint(self, request: web.BaseRequest) -> Endpoint:
-        endpoint = self._endpoints().get(endpoint_id(request) or "")
+        endpoint = self._endpoints().get(name)
         if endpoint is None:
             raise Refused(UNKNOWN_ENDPOINT)
         return endpoint

@@ -4,9 +4,9 @@ import traceback
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from http import HTTPStatus
+from secrets import token_hex
 from time import perf_counter
 from typing import Final
-from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -24,6 +24,8 @@ from shared.queue.writer import Accepted
 
 DIGEST_LENGTH: Final = 12
 """Characters of a body's digest in a line: enough to tell two apart, too few to be the body's."""
+
+_REQUEST_ID_BYTES: Final = 16  # random, as in a UUID, whose class takes four times as long
 
 _ACCEPTED: Final = {
     Accepted.NEW: counter("accepted"),
@@ -51,7 +53,7 @@ class Site:
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request; never raises but when it is cancelled."""
         started = perf_counter()
-        request_id = str(uuid4())
+        request_id = token_hex(_REQUEST_ID_BYTES)
         response = await self._respond(request, request_id)
         is_unread = not request.content.is_eof()
         if is_unread or _is_ending(request):
@@ -63,7 +65,7 @@ class Site:
 
     def refused(self, refusal: Refusal) -> bytes:
         """Note the refusal of a connection; the answer as bytes."""
-        request_id = str(uuid4())
+        request_id = token_hex(_REQUEST_ID_BYTES)
         self._refusals.note(refusal, request_id)
         return answers.refused_raw(refusal, request_id)
 
@@ -81,7 +83,7 @@ class Site:
             return None
         else:
             return None
-        request_id = str(uuid4())
+        request_id = token_hex(_REQUEST_ID_BYTES)
         self._note(refusal, request_id, request, signed, {})
         raw = answers.Rejection(refusal, request_id).rendered(request.version, is_kept=True)
         metrics.INGRESS_DURATION.observe(perf_counter() - started)
@@ -90,7 +92,7 @@ class Site:
     def failed(self, status: HTTPStatus, exc: BaseException | None) -> web.Response:
         """Note what aiohttp couldn't parse or hand over; the answer to it."""
         refusal = _misfit(status, exc)
-        request_id = str(uuid4())
+        request_id = token_hex(_REQUEST_ID_BYTES)
         more = _fault(exc) if refusal is INTERNAL_ERROR else {"error": type(exc).__name__}
         self._refusals.note(refusal, request_id, **more)
         return answers.refused(refusal, request_id)

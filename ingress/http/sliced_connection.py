@@ -92,19 +92,20 @@ class SlicedConnection(EndingConnection):
 
     def _parse(self, data: bytes) -> None:
         """Parse bytes, and see to headers or a body that are incomplete after them."""
-        requests, body = self._request_count, self._last_body
-        was_whole = body.is_eof()
+        requests, wire = self._request_count, self._wire
+        unfinished = None if wire is None else self._last_body
         if self._feed(data):
             return
-        if self._request_count != requests:
-            self._heads_are_complete(self._request_count - requests, data)
-            if not body.is_eof():  # what can't be parsed counts as a request
-                self._break_off(body)
-        elif was_whole:
-            if data:
-                self._head_goes_on(len(data), data)
-        elif self._wire is not None:
-            self._body_goes_on(self._wire, data)
+        number = self._request_count - requests
+        if number:
+            if number != 1 or not self._is_alone(data):
+                self._heads_are_complete(number, data)
+            if unfinished is not None and not unfinished.is_eof():
+                self._break_off(unfinished)  # what can't be parsed counts as a request
+        elif wire is not None:
+            self._body_goes_on(wire, data)
+        elif data:
+            self._head_goes_on(len(data), data)
 
     def _feed(self, data: bytes) -> bool:
         """Give bytes to aiohttp's parser; whether all of them are done with."""
@@ -113,9 +114,9 @@ class SlicedConnection(EndingConnection):
 
     def _is_alone(self, data: bytes) -> bool:
         """Whether bytes are one whole request, as nearly always, and nothing else is unfinished."""
-        if self._timer is not None or self._wire is not None:
+        if self._timer is not None or self._wire is not None or not self._messages:
             return False
-        body = self._last_body
+        body = self._messages[-1][1]
         return data.find(END) + len(END) + body.total_bytes == len(data) and body.is_eof()
 
     def _body_goes_on(self, wire: BodyWire, data: bytes) -> None:
@@ -128,8 +129,6 @@ class SlicedConnection(EndingConnection):
             self._end_body(body, CHUNK_OVERHEAD)
 
     def _heads_are_complete(self, number: int, data: bytes) -> None:
-        if number == 1 and self._is_alone(data):
-            return
         message, body = self._messages[-1]
         self._see_behind(number, data, cast("RawRequestMessage", message), body)
 

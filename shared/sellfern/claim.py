@@ -64,8 +64,7 @@ def read_claim(scheme: Scheme, headers: Headers) -> Claim:
     if scheme.either_case:
         candidates = [each.lower() for each in candidates]
     is_formed = _FORMS[scheme.encoding, scheme.algorithm].fullmatch
-    if not all(map(is_formed, candidates)):
-        candidates = [each for each in candidates if is_formed(each)]
+    candidates = [each for each in candidates if is_formed(each)]
     public = []
     if scheme.public_prefix:
         public = _candidates(scheme, parts, scheme.public_prefix, _MOST_PUBLIC)
