@@ -64,6 +64,18 @@ class Program:
         wait_until(look, f"it has not logged {event}")
         return found[0]
 
+    def end(self, seconds: float = PATIENCE) -> None:
+        """End it as an operator would.
+
+        Raises:
+            CannotRunError: it doesn't end in time.
+        """
+        self._process.terminate()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise CannotRunError(f"it does not end within {seconds:g} s") from None
+
     def cpu_seconds(self) -> float:
         """The processor time that it has used; 0 where that can't be read."""
         try:
