@@ -1,6 +1,7 @@
 """The connection of one client to the public port: aiohttp's own, bounded in size and time."""
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from http import HTTPMethod, HTTPStatus
 from typing import Any, Final, cast
@@ -9,6 +10,7 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
 from ingress.http.answers import BAD_REQUEST
+from ingress.http.ending_connection import later
 from ingress.http.port import Port
 from ingress.http.sliced_connection import SlicedConnection
 from shared.observe.logs import get_logger
@@ -115,8 +117,8 @@ class Connection(SlicedConnection):
     def _feed(self, data: bytes) -> bool:
         """Refuse at once where the last was refused, too: that is what floods consist of.
 
-        It takes neither a task nor a turn of the loop. Whoever sends what is accepted is none the
-        slower for it.
+        It takes neither a task nor a turn of the loop; the next one waits for its turn, since
+        hundreds may do so. Whoever sends what is accepted is none the slower for it.
         """
         waiter = self._waiter
         if not self._is_suspect or self._messages or waiter is None or waiter.done():
@@ -152,6 +154,7 @@ class Connection(SlicedConnection):
         self._holding.keep(0)
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         self.transport.write(raw)
+        self._wait_a_turn()
         return True
 
     def finish_response(
@@ -171,7 +174,7 @@ class Connection(SlicedConnection):
         self._holding.keep(0 if is_alone else self._read_ahead())
         self._answered += 1
         finished = super().finish_response(request, resp, start_time)
-        if self.is_left_unread:
+        if self.is_left_unread or (self.is_told_later and not self._messages):
             return self._let_read(finished)
         return finished if is_alone else self._go_on(finished)
 
@@ -189,7 +192,15 @@ class Connection(SlicedConnection):
         return resp, reset
 
     async def _let_read(self, finished: _Finished) -> tuple[web.StreamResponse, bool]:
-        resp, reset = await finished
+        # Behind an answer to what came before, it is the end of the connection that waits.
+        is_behind = self.is_told_later and self._close
+        with contextlib.closing(finished):  # who is gone before needs none
+            if self.is_told_later and not is_behind:
+                await asyncio.sleep(later())
+            resp, reset = await finished
+        if is_behind:
+            self._parser = None  # what it has of a head, others need
+            await asyncio.sleep(later())
         if not self._has_ended:
             self._force_close = True  # aiohttp leaves the transport to us, and drops what comes
             self._linger()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Final, cast
 
 from aiohttp import StreamReader, web
@@ -18,6 +19,12 @@ from ingress.http.open_connections import OpenConnections
 from ingress.http.port import Misfits
 from ingress.http.sliced_connection import SlicedConnection
 from ingress.settings import Limits
+
+AT_ONCE: Final = 16
+"""The most that go on in one turn of the loop: each may be refused in it, at 50 us."""
+
+TURN_SECONDS: Final = 0.001
+"""After this no further one goes on in that turn."""
 
 LINGERING: Final = 32
 """The most connections beyond the limit that are given that time: each is an open file."""
@@ -98,16 +105,20 @@ class Connections(web.Server):
         await self.shutdown(CUT_SECONDS)
 
     def in_turn(self, connection: SlicedConnection) -> None:
-        """Have a connection go on, one of all that wait in each turn of the loop."""
+        """Have a connection go on in its turn: what all that wait do keeps others waiting."""
         self._waiting.append(connection)
         if len(self._waiting) == 1:
             self._loop.call_soon(self._let_go_on)
 
     def _let_go_on(self) -> None:
-        connection = self._waiting.popleft()
+        """Let on as many as one turn of the loop may take."""
+        until = perf_counter() + TURN_SECONDS
+        for _ in range(min(AT_ONCE, len(self._waiting))):
+            self._waiting.popleft().go_on()
+            if perf_counter() > until:
+                break
         if self._waiting:
             self._loop.call_soon(self._let_go_on)
-        connection.go_on()
 
     def linger(self, connection: EndingConnection) -> bool:
         """Whether a connection may stay until its client has read why it ends."""

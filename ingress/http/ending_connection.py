@@ -1,6 +1,7 @@
 """How a connection ends: at once, with a refusal that its client can read, or once answered."""
 
 import asyncio
+from random import random
 from typing import Final, cast
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
@@ -24,12 +25,20 @@ LINGER_SECONDS: Final = 2.0
 FIRST_SECONDS: Final = 1.0
 """What a connection has to send its request when everything is to end: it was let in."""
 
+LATER_SECONDS: Final = 2.0
+"""About how long whoever's request was given up waits to be told so."""
+
 QUEUED_REQUESTS: Final = 2
 """What a client may pipeline before its connection is read no more."""
 
 _A_MOMENT: Final = 0.01
 
 _READ_AHEAD: Final = 64 * 1024  # bytes of a body that aiohttp buffers, and twice that at most
+
+
+def later() -> float:
+    """Seconds until somebody is told: not for all the same, or all of them came again at once."""
+    return LATER_SECONDS * (0.5 + random())  # noqa: S311  # nothing to guess
 
 
 class EndingConnection(web.RequestHandler):
@@ -49,6 +58,7 @@ class EndingConnection(web.RequestHandler):
         "_wire",
         "body",
         "is_left_unread",
+        "is_told_later",
     )
 
     def __init__(self, connections: Port, loop: asyncio.AbstractEventLoop) -> None:
@@ -80,6 +90,8 @@ class EndingConnection(web.RequestHandler):
         self._timer: asyncio.TimerHandle | None = None
         self.body: StreamReader = EMPTY_PAYLOAD
         """The body of the request that is being answered, or was the last."""
+        self.is_told_later = False
+        """Whether its end waits: who is sent away at once would come again at once."""
         self.is_left_unread = False
         """Whether what comes behind the answer is dropped: it is none that anybody could parse."""
 
@@ -136,15 +148,37 @@ class EndingConnection(web.RequestHandler):
             self.force_close()
 
     def give_up(self) -> None:
-        """End what is unfinished, since others need its bytes."""
-        self._refuse_unfinished(REQUEST_TIMEOUT)
+        """End what is unfinished, since others need its bytes; its sender is told later.
+
+        Told at once it would come again at once, and where thousands do, letting them in is what
+        keeps all others waiting.
+        """
+        self._refuse_later(REQUEST_TIMEOUT)
 
     def _give_up(self, refusal: Refusal) -> None:
         """Refuse headers; behind a request under way only its own answer can be given."""
         if self._messages or self._is_being_answered:
+            self.is_told_later = True
+            self._unparsed = b""
+            self._head_bytes = 0
+            self._stop_timer()
             self.close()
         else:
-            self._refuse_unfinished(refusal)
+            self._refuse_later(refusal)
+
+    def _refuse_later(self, refusal: Refusal) -> None:
+        """Drop what is unfinished now, and tell its sender in a while."""
+        self.is_told_later = True
+        if self._wire is not None:
+            self._end_body(self._last_body, refusal)
+            return
+        self._is_dropping = True
+        self._unparsed = b""
+        self._holding.keep(0)
+        self._parser = None  # what it has of a head, others need
+        self._stop_timer()
+        self._timer = self._loop.call_later(later(), self._refuse_unfinished, refusal)
+        self._resume_transport_reading()  # or its end would be noticed by nobody
 
     def _refuse_unfinished(self, refusal: Refusal) -> None:
         """End a body, or a head behind which nothing is under way."""

@@ -16,7 +16,7 @@ from ingress.settings import IngressSettings
 from shared.observe.logs import get_logger
 from shared.program.listening import hosts_of, open_sockets, port_of
 
-BACKLOG: Final = 1024
+BACKLOG: Final = 4096
 """Connections that the system holds until we take them."""
 
 _log = get_logger()

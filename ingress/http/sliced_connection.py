@@ -74,7 +74,7 @@ class SlicedConnection(EndingConnection):
             self._unparsed = bytes(rest)
 
     def _wait_a_turn(self) -> None:
-        """Let others have their turn: thousands of chunks were parsed, and many may do that."""
+        """Let others have their turn: this was costly, and many may do it."""
         self._reading_paused = self._is_waiting = True
         self._pause_transport_reading()
         self._connections.in_turn(self)
@@ -126,7 +126,7 @@ class SlicedConnection(EndingConnection):
             self._wire = None
             self._head_follows(wire.behind, data)
         elif is_too_much and not self._reading_paused:
-            self._end_body(body, CHUNK_OVERHEAD)
+            self._refuse_later(CHUNK_OVERHEAD)
 
     def _heads_are_complete(self, number: int, data: bytes) -> None:
         message, body = self._messages[-1]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from ingress.http import ending_connection
 from tests.ingress_support import Client, RecordingWriter
 from tests.integration.ingress.segments import MANY, Arrivals
 from tests.log_support import CapturedLog, captured_log
@@ -66,3 +67,9 @@ def log() -> Iterator[CapturedLog]:
 def writer() -> RecordingWriter:
     """Give the queue behind the port."""
     return RecordingWriter()
+
+
+@pytest.fixture(autouse=True)
+def told_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have whoever is sent away unanswered told soon, for the sake of the tests' own time."""
+    monkeypatch.setattr(ending_connection, "LATER_SECONDS", 0.02)
