@@ -14,7 +14,7 @@ from ingress.organization_bytes import OrganizationBytes
 from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import Endpoints
 from shared.endpoints.file import EndpointsFile
-from shared.health import Problem
+from shared.errors import Problem
 from shared.observe.logs import get_logger
 from shared.observe.tracing import Tracing, open_tracing
 from shared.program import forking, garbage

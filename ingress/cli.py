@@ -12,11 +12,11 @@ from shared.display import refuse
 from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
 from shared.observe import logs
-from shared.program.ending import ending_at_once
+from shared.program.commands import LazyGroup
 from shared.program.env_file import offer_env_file
 from shared.program.findings import log_warnings, shadows
-from shared.program.lazy_commands import LazyGroup
 from shared.program.setting_names import near_misses
+from shared.program.stopping import ending_at_once
 from shared.settings.config import Reader
 
 _COMMANDS: Final = {

@@ -10,8 +10,7 @@ from redis.asyncio import Redis
 from shared.endpoints.endpoint import OrganizationProfile
 from shared.queue.held_bytes import RedisMemory
 from shared.queue.writer import BytesLimits
-from shared.redis.connection import REDIS_ERRORS
-from shared.redis.ending import end
+from shared.redis.connection import REDIS_ERRORS, end
 
 SHARE: Final = 4
 """Left alone, an organization may hold this part of ``maxmemory``: one in so many."""

@@ -1,6 +1,7 @@
-"""The one tree of errors that this project raises."""
+"""What can be wrong: the one tree of errors that this project raises, and what probes tell."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class SellfernError(Exception):
@@ -108,3 +109,11 @@ class StateError(SellfernError):
 
 class TransitionError(SellfernError):
     """Redis answered a transition with something that this version doesn't know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One reason why a program is not ready: a stable code and a sentence."""
+
+    code: str
+    message: str

@@ -15,7 +15,7 @@ from ingress.http.receive import Receiver, Writer
 from ingress.settings import IngressSettings, Limits
 from shared.endpoints.endpoint import Endpoints
 from shared.endpoints.union import parse_endpoints
-from shared.health import Problem
+from shared.errors import Problem
 from shared.queue.job import Delivery
 from shared.queue.writer import Accepted
 from shared.sellfern import signature

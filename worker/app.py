@@ -20,7 +20,7 @@ from arq.cron import CronJob
 from redis.asyncio import Redis
 
 from shared.endpoints.file import EndpointsFile
-from shared.health import Problem
+from shared.errors import Problem
 from shared.observe import logs
 from shared.observe.logs import get_logger
 from shared.observe.structlog_alone import FilteringBoundLogger

@@ -10,9 +10,9 @@ from shared import display
 from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
 from shared.observe.tracing import open_tracing
+from shared.program.commands import json_option
 from shared.program.findings import Finding, counted, look, missing_secrets, shadows, show
 from shared.program.in_force import print_settings, settings_option
-from shared.program.options import json_option
 from shared.program.setting_names import near_misses
 from shared.redis.connection import open_redis
 from shared.redis.durability import check_server

@@ -10,11 +10,11 @@ from shared import display
 from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
 from shared.observe import logs
-from shared.program.ending import ending_at_once
+from shared.program.commands import LazyGroup
 from shared.program.env_file import offer_env_file
 from shared.program.findings import log_warnings, shadows
-from shared.program.lazy_commands import LazyGroup
 from shared.program.setting_names import near_misses
+from shared.program.stopping import ending_at_once
 from shared.sellfern.reference_file import load_reference
 from shared.settings.config import Reader
 from worker.app import run as run_worker

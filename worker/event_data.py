@@ -6,7 +6,7 @@ import msgspec
 
 from shared.observe import metrics
 from shared.sellfern import identifier
-from shared.sellfern.mending import mended
+from shared.sellfern.envelope import mended
 
 
 class DataDecoder:

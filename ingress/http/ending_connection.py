@@ -7,8 +7,8 @@ from typing import Final, cast
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 
 from ingress.http.answers import REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS, Refusal, Refused
-from ingress.http.body_wire import BodyWire
 from ingress.http.bytes_in_flight import Holding
+from ingress.http.framing import BodyWire
 from ingress.http.last_connections import has_unread
 from ingress.http.port import Port
 from ingress.settings import Limits

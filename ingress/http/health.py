@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from shared.health import Problem
+from shared.errors import Problem
 from shared.program.admin import cached
 
 DRAINING = Problem("draining", "this process is shutting down")

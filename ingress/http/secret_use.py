@@ -1,14 +1,16 @@
-"""Which secrets are known here, and how often each has verified a delivery."""
+"""Tells who proves to know a secret whether it is known here, and how often it has verified."""
 
+import hmac
 from collections import Counter
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from http import HTTPStatus
 from time import time
+from typing import Final
 
 import msgspec
 from aiohttp import web
 
-from ingress.http.secret_proof import proves
 from shared.endpoints.endpoint import Endpoint, Endpoints, EndpointSecret
 from shared.settings.config import Secret
 
@@ -67,3 +69,31 @@ class SecretUse:
 def _json(status: HTTPStatus, value: object) -> web.Response:
     body = msgspec.json.encode(value)
     return web.Response(status=status, body=body, content_type="application/json")
+
+
+_PURPOSE: Final = b"sellfern-webhooks: which secrets does this ingress know?\n"
+
+
+def proof(secret: Secret, endpoint_id: str, nonce: str) -> str:
+    """What only somebody who knows the secret can say, in hexadecimal digits.
+
+    Its key is a digest of the secret: so it is no signature that would pass for a delivery's,
+    whatever the nonce is.
+
+    Args:
+        secret: that of an endpoint.
+        endpoint_id: which one; it is no proof for another.
+        nonce: chosen by whoever proves, anew each time.
+    """
+    key = sha256(_PURPOSE + _bytes(secret.reveal())).digest()
+    return hmac.digest(key, _bytes(f"{endpoint_id}\n{nonce}"), "sha256").hex()
+
+
+def proves(said: str, secret: Secret, endpoint_id: str, nonce: str) -> bool:
+    """Whether what was said is the `proof`; it takes as long wherever the difference is."""
+    return hmac.compare_digest(_bytes(said), proof(secret, endpoint_id, nonce).encode())
+
+
+def _bytes(text: str) -> bytes:
+    # Half of a surrogate pair, which a query may hold, is no error: it is only no proof.
+    return text.encode("utf-8", "surrogatepass")

@@ -7,9 +7,8 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.web import RequestHandler
 
 from ingress.http.answers import CHUNK_OVERHEAD, HEADERS_TOO_LARGE, REQUEST_TIMEOUT
-from ingress.http.body_wire import SLICE_BYTES, BodyWire
 from ingress.http.ending_connection import QUEUED_REQUESTS, EndingConnection
-from ingress.http.request_ends import EMPTY, END, UNKNOWN, behind
+from ingress.http.framing import EMPTY, END, SLICE_BYTES, UNKNOWN, BodyWire, behind
 
 HEAD_BYTES: Final = 32 * 1024
 """The largest request line and headers together, or `LINES` of the largest where that is more."""

@@ -1,22 +1,41 @@
 """The commands that change what Sellfern has of an endpoint, or have it do something."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TextIO
 
 import click
 
-from ingress.management import options
-from ingress.management.client import CHANGE, LIST, REMOVE, TEST, RemoteEndpoint
+from ingress.http.receive import ROUTE
+from ingress.management.client import CHANGE, CREATE, LIST, REMOVE, TEST, RemoteEndpoint
 from ingress.management.context import Reading, Writing, writing
-from ingress.management.matching import the_one
-from ingress.management.running import about, done, run
+from ingress.management.matching import endpoint_url, is_of, the_one
+from ingress.management.observation import Ingresses
+from ingress.management.registration import Wanted, register
+from ingress.management.rotation import NEEDED, Options, Rotating
+from ingress.management.running import (
+    about,
+    copied_secret,
+    done,
+    endpoint_argument,
+    id_option,
+    organization_option,
+    run,
+    seconds,
+    secret_file_option,
+    warn_of_readers,
+)
+from ingress.management.settings import ManagementSettings, base_url
 from shared import display
-from shared.program.options import json_option, yes_option
+from shared.endpoints.endpoint import ENDPOINT_PATTERN
+from shared.errors import SettingsError
+from shared.program.commands import json_option, yes_option
+from shared.settings.config import NOTHING
 
 
 @click.command()
-@options.endpoint_argument
-@options.id_option
-@options.organization_option
+@endpoint_argument
+@id_option
+@organization_option
 @yes_option
 @json_option
 def enable(endpoint: str, **chosen: Any) -> None:
@@ -25,9 +44,9 @@ def enable(endpoint: str, **chosen: Any) -> None:
 
 
 @click.command()
-@options.endpoint_argument
-@options.id_option
-@options.organization_option
+@endpoint_argument
+@id_option
+@organization_option
 @yes_option
 @json_option
 def disable(endpoint: str, **chosen: Any) -> None:
@@ -59,10 +78,10 @@ def _switch(
 
 
 @click.command()
-@options.endpoint_argument
+@endpoint_argument
 @click.option("--keep-local", is_flag=True, help="Leave it in the endpoints file.")
-@options.id_option
-@options.organization_option
+@id_option
+@organization_option
 @yes_option
 @json_option
 def remove(
@@ -108,9 +127,9 @@ def _removal(
 
 
 @click.command("test")
-@options.endpoint_argument
-@options.id_option
-@options.organization_option
+@endpoint_argument
+@id_option
+@organization_option
 @yes_option
 @json_option
 def send_test(
@@ -140,3 +159,141 @@ async def registration_of(
     """
     context.mine(endpoint_id)
     return the_one(await context.client.endpoints(), endpoint_id, remote_id)
+
+
+@click.command("register")
+@endpoint_argument
+@click.option("--url", help=f"Default $INGRESS_PUBLIC_URL{ROUTE}ENDPOINT.")
+@click.option("--event", "events", multiple=True, help="Default all that are available.")
+@click.option("--disabled", is_flag=True, help="Without deliveries until it is enabled.")
+@click.option("--show-secret", is_flag=True, help="Print the secret, too.")
+@organization_option
+@secret_file_option
+@yes_option
+@json_option
+def register_endpoint(
+    endpoint: str,
+    *,
+    url: str | None,
+    events: tuple[str, ...],
+    disabled: bool,
+    organization: str | None,
+    secret_file: TextIO | None,
+    show_secret: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Register an endpoint at Sellfern and add it with its secret to the endpoints file."""
+
+    async def go() -> None:
+        async with writing(organization, needs=[CREATE], yes=yes) as context:
+            wanted = Wanted(
+                endpoint,
+                _url(endpoint, url, context.settings),
+                tuple(dict.fromkeys(events)) or tuple(context.reference.available_events()),
+                enabled=not disabled,
+            )
+            created, secret = await register(context, wanted, lambda: copied_secret(secret_file))
+            warn_of_readers(context)
+            done(
+                f"{endpoint} is registered as {created.remote_id} and in {context.editor.path}",
+                {
+                    "action": "register",
+                    "endpoint": endpoint,
+                    "organization": created.organization,
+                    "remote_id": created.remote_id,
+                    "url": created.url,
+                },
+                as_json=as_json,
+                secret=secret if show_secret else None,
+            )
+
+    run(go(), "register", endpoint)
+
+
+def _url(endpoint_id: str, url: str | None, settings: ManagementSettings) -> str:
+    if not ENDPOINT_PATTERN.fullmatch(endpoint_id):
+        got = repr(endpoint_id)[:80]
+        raise SettingsError("ENDPOINT", "1 to 64 characters of A-Z a-z 0-9 _ -", got)
+    if url is None:
+        if settings.public_url is None:
+            expected = "the URL that Sellfern reaches this ingress by (or --url)"
+            raise SettingsError("INGRESS_PUBLIC_URL", expected, NOTHING)
+        return endpoint_url(settings.public_url, endpoint_id)
+    base = base_url("--url", url)
+    if not is_of(base, endpoint_id):
+        raise SettingsError("--url", f"a URL that ends in {ROUTE}{endpoint_id}", repr(url)[:200])
+    return base
+
+
+@click.command()
+@endpoint_argument
+@click.option("--abort", is_flag=True, help="Go back: remove the second registration.")
+@click.option("--test", is_flag=True, help="Have a test delivery made; handlers will see it.")
+@click.option("--wait", callback=seconds, default="10m", show_default=True, help="For a delivery.")
+@click.option(
+    "--grace",
+    callback=seconds,
+    default="1h",
+    show_default=True,
+    help="For which the old secret is accepted after its registration is gone.",
+)
+@click.option(
+    "--ingress",
+    "ingresses",
+    multiple=True,
+    help="Admin site, http://HOST:PORT, once for each ingress; default this machine's.",
+)
+@id_option
+@organization_option
+@secret_file_option
+@yes_option
+@json_option
+def rotate(
+    endpoint: str,
+    *,
+    abort: bool,
+    test: bool,
+    wait: float,
+    grace: float,
+    ingresses: tuple[str, ...],
+    remote_id: str | None,
+    organization: str | None,
+    secret_file: TextIO | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Replace an endpoint's secret without refusing a delivery; run it again to go on."""
+    chosen = Options(remote_id, test, wait, grace, lambda: copied_secret(secret_file))
+
+    async def go() -> None:
+        async with writing(organization, needs=NEEDED, yes=yes) as context:
+            context.mine(endpoint)
+            known = Ingresses(context.session, _admin_urls(ingresses, context.settings))
+            rotating = Rotating(context, endpoint, known, chosen)
+            rotation = await (rotating.abort() if abort else rotating.run())
+            warn_of_readers(context)
+            gone, left = rotation.old_id, rotation.new_id
+            if abort:
+                gone, left = left, gone
+            done(
+                f"{endpoint}: Sellfern signs with the secret of {left} alone",
+                {
+                    "action": "abort" if abort else "rotate",
+                    "endpoint": endpoint,
+                    "organization": rotation.organization,
+                    "remote_id": left,
+                    "removed_id": gone or None,
+                },
+                as_json=as_json,
+            )
+
+    run(go(), "rotate", endpoint)
+
+
+def _admin_urls(given: Sequence[str], settings: ManagementSettings) -> list[str]:
+    if given:
+        return [base_url("--ingress", url) for url in given]
+    if settings.admin_url is None:
+        raise SettingsError("--ingress", "it, since INGRESS_ADMIN_PORT is 0", NOTHING)
+    return [settings.admin_url]

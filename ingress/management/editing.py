@@ -13,7 +13,7 @@ from tomlkit.items import AoT, InlineTable, Table
 from tomlkit.toml_document import TOMLDocument
 
 from shared.endpoints.endpoint import Endpoint, Endpoints, EndpointSecret
-from shared.endpoints.toml_lines import TableLines
+from shared.endpoints.place import TableLines
 from shared.endpoints.union import parse_endpoints
 from shared.errors import SettingsError
 from shared.files.atomic import replace_file

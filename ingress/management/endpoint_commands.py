@@ -7,13 +7,14 @@ from time import time
 import click
 import msgspec
 
-from ingress.management import options
 from ingress.management.api_errors import OperationUnavailable
 from ingress.management.change_commands import (
     disable,
     enable,
+    register_endpoint,
     registration_of,
     remove,
+    rotate,
     send_test,
 )
 from ingress.management.client import DELIVERIES, LIST, RemoteEndpoint
@@ -21,14 +22,12 @@ from ingress.management.context import confirm, key_organization, reading
 from ingress.management.editing import read_endpoints
 from ingress.management.journal import Journal
 from ingress.management.matching import shown, side_by_side
-from ingress.management.registration_command import register_endpoint
 from ingress.management.rotation import Rotation
-from ingress.management.rotation_command import rotate
-from ingress.management.running import run
+from ingress.management.running import endpoint_argument, id_option, organization_option, run
 from ingress.management.settings import ManagementSettings
 from shared.errors import SettingsError
 from shared.program import tables
-from shared.program.options import json_option, yes_option
+from shared.program.commands import json_option, yes_option
 from shared.sellfern.reference_file import load_reference
 
 
@@ -46,7 +45,7 @@ for _command in (register_endpoint, rotate, enable, disable, remove, send_test):
 
 
 @endpoints.command("list")
-@options.organization_option
+@organization_option
 @json_option
 def list_endpoints(*, organization: str | None, as_json: bool) -> None:
     """List the endpoints here and at Sellfern side by side, and where they differ."""
@@ -88,9 +87,9 @@ def _show_rows(
 
 
 @endpoints.command()
-@options.endpoint_argument
-@options.id_option
-@options.organization_option
+@endpoint_argument
+@id_option
+@organization_option
 @json_option
 def deliveries(
     endpoint: str, *, remote_id: str | None, organization: str | None, as_json: bool

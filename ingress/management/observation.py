@@ -7,8 +7,7 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from ingress.http.secret_proof import proof
-from ingress.http.secret_use import ROUTE
+from ingress.http.secret_use import ROUTE, proof
 from shared.errors import SellfernError
 from shared.settings.config import Secret
 

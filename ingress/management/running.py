@@ -1,20 +1,117 @@
-"""Runs a management command: its outcome becomes lines and an exit code."""
+"""What all management commands share: their options, how they run, how they say what came of it."""
 
 import asyncio
 import os
+import sys
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
+from ingress.http.receive import ROUTE
 from ingress.management.api_errors import EventUnavailable, OperationUnavailable, OutcomeUnknown
 from ingress.management.client import RemoteEndpoint
 from ingress.management.context import Reading, Unfinished, Writing, tell
-from ingress.management.dashboard import manual_step
 from ingress.management.journal import OutcomeTooOld
 from shared import display
-from shared.errors import SellfernError, SettingsError
+from shared.errors import SecretDefect, SellfernError, SettingsError
+from shared.files.plain_text import no_text, trimmed
 from shared.settings.config import CommonSettings, Secret
+from shared.settings.durations import parse_duration
+from shared.settings.secret import secret_in
+
+endpoint_argument = click.argument("endpoint")
+organization_option = click.option(
+    "--organization",
+    envvar="SELLFERN_ORGANIZATION",
+    help="Whose API key it is; default the only organization of the endpoints file.",
+)
+id_option = click.option("--id", "remote_id", help="Sellfern's id, where there are several.")
+secret_file_option = click.option(
+    "--secret-file",
+    type=click.File(encoding="utf-8", lazy=True),
+    help="The secret, copied from Sellfern's dashboard; - is stdin.",
+)
+
+
+def seconds(_: click.Context, __: click.Parameter, text: str) -> float:
+    """Read a duration such as ``10m``."""
+    try:
+        return parse_duration(text)
+    except ValueError as exc:
+        raise click.BadParameter(f"expected {exc}, got {text!r:.40}") from None
+
+
+def copied_secret(file: TextIO | None) -> Secret | None:
+    """The secret that somebody gives, from a file or by hand where there is a terminal.
+
+    Raises:
+        SettingsError: it can't be one.
+    """
+    if file is not None:
+        text = _contents(file)
+    elif sys.stdin.isatty():
+        text = click.prompt("secret (nothing: later)", "", hide_input=True, err=True)
+    else:
+        return None
+    if not trimmed(text):
+        return None
+    try:
+        return Secret(secret_in(text, is_free=True))
+    except SecretDefect as exc:
+        raise SettingsError("--secret-file", exc.expected, exc.got) from None
+
+
+def _contents(file: TextIO) -> str:
+    try:
+        return file.read()
+    except UnicodeDecodeError as exc:
+        raise SettingsError("--secret-file", "one line with the secret", no_text(exc)) from exc
+
+
+_OPEN: Final = (
+    "In Sellfern's dashboard, as the organization, open its webhook endpoints{which}, and "
+)
+_STEPS: Final = {
+    "list": "compare them with the ones above.",
+    "enable": "enable it.",
+    "disable": "disable it.",
+    "remove": "remove it. Then take its [[endpoint]] table out of {file}.",
+    "test": "send a test delivery.",
+    "deliveries": "look at its latest deliveries.",
+    "register": "create one with the URL https://YOUR-HOST{route}{endpoint} and copy its secret; "
+    "then add to {file}:\n"
+    '  [[endpoint]]\n  id = "{endpoint}"\n  organization_id = "ORGANIZATION"\n'
+    '  secrets = ["THE-SECRET"]',
+    "rotate": "rotate it in these steps:\n"
+    "  1. Create a second endpoint, disabled, for the same events, at the same URL with "
+    "?rotation=2 (or the next number) behind it, and copy its secret.\n"
+    "  2. Put that secret in front of the old one in {file}; the ingress reads it within a "
+    "second.\n"
+    "  3. Enable the second endpoint, and wait until deliveries to it are answered with 202.\n"
+    "  4. Remove the first endpoint.\n"
+    "  5. Give the old secret an end: "
+    '{{ value = "THE-OLD-SECRET", until = 2026-12-01T00:00:00Z }}.',
+}
+_IMPORT: Final = (
+    "If Sellfern's API Reference lists the operation by now, import its OpenAPI document, and "
+    "this command works: python -m ingress reference import FILE"
+)
+
+
+def manual_step(command: str, endpoint_id: str | None, file: str) -> str:
+    """How to do by hand what a command can't do, and how it comes to be able to.
+
+    Args:
+        command: such as ``rotate``.
+        endpoint_id: which endpoint, if the command is for one.
+        file: the endpoints file.
+    """
+    known = endpoint_id is not None and command != "register"
+    which = f", choose the one whose URL ends in {ROUTE}{endpoint_id}" if known else ""
+    step = _STEPS[command].format(endpoint=endpoint_id, route=ROUTE, file=file)
+    return f"{_OPEN.format(which=which)}{step}\n{_IMPORT}"
+
 
 REFUSED: Final = 1
 """The exit code where Sellfern refuses or doesn't answer."""

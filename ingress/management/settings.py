@@ -10,11 +10,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from ingress.management.client import Persistence
 from shared.errors import SecretDefect, SettingsError
-from shared.files.plain_text import decoded, no_text
+from shared.files.plain_text import UNWRAPPED, decoded, no_text, split_wrapping
 from shared.program.listening import read_address
-from shared.settings import wrapping
 from shared.settings.config import NOTHING, CommonSettings, Reader, Secret
-from shared.settings.secret_text import secret_in
+from shared.settings.secret import secret_in
 
 API_URL: Final = "https://api.sellfern.com"
 """Where the management API is."""
@@ -109,10 +108,10 @@ def base_url(setting: str, text: str) -> str:
     Raises:
         SettingsError: it is none, or a secret would cross a network in the clear.
     """
-    before, inside, after = wrapping.split_wrapping(text)
+    before, inside, after = split_wrapping(text)
     if inside and (before or after):
         base_url(setting, inside)  # so nothing in it is secret
-        raise SettingsError(setting, wrapping.EXPECTED, repr(text)[:80])
+        raise SettingsError(setting, UNWRAPPED, repr(text)[:80])
     try:
         parts = urlsplit(text)
         _ = parts.port

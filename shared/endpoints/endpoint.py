@@ -11,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from shared.errors import SettingsError
-from shared.sellfern import signature
+from shared.sellfern.scheme import Scheme
 from shared.settings.config import Secret
 
 ENDPOINT_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -99,7 +99,7 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
     id: str
     organization_id: str
     secrets: tuple[EndpointSecret, ...]
-    scheme: signature.Scheme
+    scheme: Scheme
     weight: float
     concurrency: int | None
     max_bytes: int | None

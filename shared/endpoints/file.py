@@ -11,11 +11,9 @@ from typing import Final
 
 from shared.endpoints.endpoint import MISSING_CAUSES, Endpoints, MissingSecret
 from shared.endpoints.reader import EndpointsReader, Reading
-from shared.errors import SettingsError
-from shared.files.daemon_thread import in_daemon_thread
-from shared.files.pace import Pace
+from shared.errors import Problem, SettingsError
+from shared.files.background import Pace, in_daemon_thread
 from shared.files.patient import LIMIT, PatientFiles
-from shared.health import Problem
 from shared.observe import metrics
 from shared.observe.logs import get_logger
 

@@ -1,20 +1,88 @@
-"""The secrets of all endpoints; one that can't be had concerns its endpoint only."""
+"""All secrets, got where they stand again and again; one that is lost is kept for a while.
 
-from collections.abc import Callable, Sequence
+One that can't be had concerns its endpoint, or the handlers that ask for it, only.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from time import time
+from types import MappingProxyType
+from typing import Final, NoReturn
 
 import msgspec
+from msgspec import structs
 
-from shared.endpoints.endpoint import EndpointSecret, MissingSecret
+from shared.endpoints.endpoint import EndpointSecret, MissingSecret, OrganizationProfile
 from shared.endpoints.place import Place
-from shared.endpoints.secret_memory import SecretMemory
 from shared.endpoints.secret_source import SecretFetcher, SecretSource, cause_of, foreign_secret
 from shared.endpoints.table import EndpointDraft, Placed, SecretEntry
 from shared.errors import SettingsError
-from shared.files.pace import Pace
+from shared.files.background import Pace
 from shared.settings.config import Secret
+
+KEPT_SECONDS: Final = 24 * 3600.0
+"""How long a secret holds that can't be read any more. A mount that went away shouldn't refuse what
+is genuine; but for ever would make a secret that nobody can revoke."""
+
+
+class _Last(msgspec.Struct, frozen=True, gc=False):
+    value: Secret
+    lost_at: float | None = None
+
+
+class SecretMemory:
+    """Remembers secrets from one round of reading all of them to the next.
+
+    A key has to say whose secret it is and where it stands: what an endpoint of one organization
+    had must not verify for another one, and an entry that was removed from the file is gone.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[Hashable, _Last] = {}
+        self._now: dict[Hashable, _Last] = {}
+
+    @property
+    def deadline(self) -> float:
+        """Seconds since the epoch at which the next lost secret is forgotten; infinite: none is."""
+        lost = (last.lost_at for last in self._last.values() if last.lost_at is not None)
+        return min(lost, default=inf) + KEPT_SECONDS
+
+    def has(self, key: Hashable, value: Secret) -> bool:
+        """Whether this was the secret in the last round."""
+        last = self._last.get(key)
+        return last is not None and last.value == value
+
+    def note(self, key: Hashable, value: Secret) -> None:
+        """Take note of a secret that could be had."""
+        self._now[key] = _Last(value)
+
+    def recall(self, key: Hashable, now: float) -> tuple[Secret, float] | None:
+        """What a secret was that can't be had now.
+
+        Args:
+            key: which one.
+            now: seconds since the epoch.
+
+        Returns:
+            It, and the moment until which it is remembered; None where nothing is.
+        """
+        last = self._last.get(key)
+        if last is None:
+            return None
+        if last.lost_at is None:
+            last = _Last(last.value, now)
+        deadline = (last.lost_at or now) + KEPT_SECONDS
+        if now >= deadline:
+            return None
+        self._now[key] = last
+        return last.value, deadline
+
+    def end_round(self) -> None:
+        """Forget what was neither noted nor recalled in this round."""
+        self._last, self._now = self._now, {}
+
 
 _Key = tuple[str, str, SecretSource]
 
@@ -144,3 +212,105 @@ def _known(attempts: Sequence[_Attempt]) -> Known:
             if attempt.error is not None
         ),
     )
+
+
+_Whose = tuple[str, SecretSource]
+
+
+class LostSecret(Secret):
+    """A secret that can't be had; a handler that asks for it fails, and its event is tried again.
+
+    Args:
+        error: why it can't be had.
+    """
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: SettingsError) -> None:
+        super().__init__("")
+        self._error = error
+
+    def reveal(self) -> NoReturn:
+        """Raise the SettingsError that says why it can't be had."""
+        raise self._error.with_traceback(None)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingSecrets:
+    """Gets the secrets in the settings of all organizations, again and again.
+
+    Attributes:
+        fetcher: gets one.
+        memory: of what they last were.
+        clock: seconds since the epoch.
+    """
+
+    fetcher: SecretFetcher
+    memory: SecretMemory
+    clock: Callable[[], float] = time
+
+    def fill(
+        self, profiles: Mapping[str, OrganizationProfile], tables: Sequence[Placed], pace: Pace
+    ) -> tuple[dict[str, OrganizationProfile], list[MissingSecret]]:
+        """Put secrets where the settings say where they stand.
+
+        Args:
+            profiles: by the id of the organization.
+            tables: what they were joined from.
+            pace: of the work.
+
+        Returns:
+            The profiles, and what can't be had.
+        """
+        missing: list[MissingSecret] = []
+        secrets: dict[_Whose, Secret] = {}
+        for draft, place in tables:
+            for source in sources_in(draft.settings):
+                key = (draft.organization_id, source)
+                if key not in secrets:
+                    secrets[key] = self._secret(key, place, missing)
+            pace.breathe()
+        self.memory.end_round()
+        if not secrets:
+            return dict(profiles), missing
+        return {name: _filled(profile, secrets) for name, profile in profiles.items()}, missing
+
+    def _secret(self, key: _Whose, place: Place, missing: list[MissingSecret]) -> Secret:
+        organization, source = key
+        try:
+            secret = self.fetcher.fetch_setting(source, place)
+        except SettingsError as exc:
+            recalled = self.memory.recall(key, self.clock())
+            secret, kept_until = recalled or (LostSecret(exc), None)
+            whose = f"organization {organization}"
+            missing.append(MissingSecret(whose, cause_of(exc), exc, kept_until))
+        else:
+            self.memory.note(key, secret)
+        return secret
+
+
+def sources_in(value: object) -> list[SecretSource]:
+    """Where the secrets of some settings stand."""
+    if isinstance(value, SecretSource):
+        return [value]
+    if isinstance(value, Mapping):
+        return [source for each in value.values() for source in sources_in(each)]
+    if isinstance(value, list):
+        return [source for each in value for source in sources_in(each)]
+    return []
+
+
+def _filled(profile: OrganizationProfile, secrets: Mapping[_Whose, Secret]) -> OrganizationProfile:
+    def fill(value: object) -> object:
+        if isinstance(value, SecretSource):
+            return secrets[profile.id, value]
+        if isinstance(value, Mapping):
+            return {key: fill(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [fill(each) for each in value]
+        return value
+
+    if not profile.settings:
+        return profile
+    settings = {key: fill(value) for key, value in profile.settings.items()}
+    return structs.replace(profile, settings=MappingProxyType(settings))

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.endpoints.secret_source import is_free
-from shared.sellfern.signature import Scheme
+from shared.sellfern.scheme import Scheme
 from shared.settings.config import Secret
-from shared.settings.secret_text import LEAST_KEY, VENDOR_PREFIX, VENDOR_SECRET, has_inner_space
+from shared.settings.secret import LEAST_KEY, VENDOR_PREFIX, VENDOR_SECRET, has_inner_space
 
 TINY: Final = "secret_tiny"
 """The code of a key that is short enough to be guessed."""

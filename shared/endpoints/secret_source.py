@@ -12,9 +12,10 @@ from shared.endpoints.place import Place, shown
 from shared.errors import SecretDefect, SettingsError
 from shared.files.patient import FileHangs
 from shared.files.plain_text import no_text
-from shared.sellfern.signature import SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, Scheme, has_key
+from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, Scheme
+from shared.sellfern.signature import has_key
 from shared.settings.config import Secret
-from shared.settings.secret_text import secret_in
+from shared.settings.secret import secret_in
 
 SourceKind = Literal["value", "env", "file"]
 """In the endpoints file itself, in a variable of the environment, in a file of its own."""

@@ -13,7 +13,9 @@ from shared.endpoints.endpoint import ENDPOINT_PATTERN, NO_SETTINGS, nearest
 from shared.endpoints.place import Place, kind, shown
 from shared.endpoints.secret_source import SOURCES, SecretSource, SourceKind, usable_secret
 from shared.queue.keys import ORGANIZATION_PATTERN
-from shared.sellfern import identifier, signature
+from shared.sellfern import identifier
+from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, Scheme
+from shared.sellfern.signature import scheme_from_table
 from shared.settings.config import Secret
 
 MIN_WEIGHT: Final = 0.01
@@ -28,9 +30,9 @@ _KEYS: Final = (
 )
 _SECRET_KEYS: Final = (*SOURCES, "until")
 _SCHEMES: Final = {
-    "sellfern": signature.SELLFERN,
-    "standard-webhooks": signature.STANDARD_WEBHOOKS,
-    "timestamped": signature.TIMESTAMPED,
+    "sellfern": SELLFERN,
+    "standard-webhooks": STANDARD_WEBHOOKS,
+    "timestamped": TIMESTAMPED,
 }
 
 
@@ -63,7 +65,7 @@ class EndpointDraft(msgspec.Struct, frozen=True, gc=False):
     id: str
     organization_id: str
     secrets: tuple[SecretEntry, ...]
-    scheme: signature.Scheme
+    scheme: Scheme
     weight: float | None
     concurrency: int | None
     max_bytes: int | None
@@ -134,7 +136,7 @@ class _Table:
             self.refuse(key, "1 to 64 characters of A-Z a-z 0-9 _ -", got)
         return value
 
-    def _secrets(self, scheme: signature.Scheme) -> tuple[SecretEntry, ...]:
+    def _secrets(self, scheme: Scheme) -> tuple[SecretEntry, ...]:
         value = self._raw.get("secrets")
         if not isinstance(value, list):
             self.refuse("secrets", "a list of secrets", kind(value))
@@ -142,7 +144,7 @@ class _Table:
             self.refuse("secrets", f"a list of 1 to {MAX_SECRETS} secrets", f"{len(value)}")
         return tuple(self._secret(entry, scheme) for entry in value)
 
-    def _secret(self, entry: object, scheme: signature.Scheme) -> SecretEntry:
+    def _secret(self, entry: object, scheme: Scheme) -> SecretEntry:
         if isinstance(entry, str):
             return SecretEntry(self._source("value", entry, scheme))
         if not isinstance(entry, dict):
@@ -157,7 +159,7 @@ class _Table:
             self.refuse("secrets", f"tables whose {source} is a text", kind(entry[source]))
         return SecretEntry(self._source(source, entry[source], scheme), self._until(entry))
 
-    def _source(self, source: SourceKind, text: str, scheme: signature.Scheme) -> SecretSource:
+    def _source(self, source: SourceKind, text: str, scheme: Scheme) -> SecretSource:
         where = SecretSource(source, Secret(text))
         if source == "value":  # what stands elsewhere is looked at where it is read
             where = SecretSource(source, usable_secret(text, where, scheme, self._place))
@@ -173,7 +175,7 @@ class _Table:
             self.refuse("secrets", f"tables whose until is {expected}", got)
         return until
 
-    def _scheme(self) -> signature.Scheme:
+    def _scheme(self) -> Scheme:
         value = self._raw.get("scheme", "sellfern")
         if isinstance(value, dict):
             return self._described(value)
@@ -184,9 +186,9 @@ class _Table:
             self.refuse("scheme", f"one of {names}, or a table that describes an HMAC", got + hint)
         return _SCHEMES[value]
 
-    def _described(self, table: dict[str, Any]) -> signature.Scheme:
+    def _described(self, table: dict[str, Any]) -> Scheme:
         try:
-            return signature.scheme_from_table(table)
+            return scheme_from_table(table)
         except ValueError as exc:
             self.refuse("scheme", "a table that describes an HMAC", str(exc))
 

@@ -1,4 +1,4 @@
-"""The text of an endpoints file, read piece by piece."""
+"""The text of an endpoints file, read piece by piece or only for its names."""
 
 import re
 import tomllib
@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared.endpoints.endpoint import nearest
-from shared.endpoints.place import ARRAY, Place, blaming, shown
+from shared.endpoints.place import ARRAY, Place, TableLines, blaming, shown
 from shared.endpoints.table import EndpointDraft, Placed, read_table
-from shared.endpoints.toml_lines import TableLines
 from shared.errors import SettingsError
-from shared.files.pace import Pace
+from shared.files.background import Pace
 
 _HEADER: Final = re.compile(rf"^[ \t]*\[\[[ \t]*{ARRAY}[ \t]*\]\][ \t]*(?:#.*)?$", re.MULTILINE)
 
@@ -118,3 +117,32 @@ def _syntax_error(
     found = re.match(r"line (\d+)", place)
     line = int(found.group(1)) if found else piece.count("\n") + 1
     return blaming(path, first + line - 1, "valid TOML", f"a mistake: {what or 'unreadable'}")
+
+
+def endpoint_names(path: Path) -> Mapping[str, str]:
+    """Give the organization of each endpoint by its id; what can't be read is left out.
+
+    For commands: whoever types one often may not read the secrets, and needs Redis only.
+
+    Args:
+        path: the endpoints file, or a directory of them.
+    """
+    files = sorted(path.glob("[!.]*.toml")) if path.is_dir() else [path]
+    return {name: organization for file in files for name, organization in _named(file)}
+
+
+def _named(file: Path) -> Iterator[tuple[str, str]]:
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8-sig")).get("endpoint")
+    except (OSError, ValueError, RecursionError):
+        return
+    for table in tables if isinstance(tables, list) else []:
+        if isinstance(table, dict):
+            name, organization = _text(table.get("id")), _text(table.get("organization_id"))
+            if name and organization:
+                yield name, organization
+
+
+def _text(value: Any) -> str:
+    """An id as text; ids may be whole numbers as well, and a flag is none to TOML."""
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""

@@ -9,8 +9,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from shared.errors import SellfernError
-from shared.health import Problem
+from shared.errors import Problem, SellfernError
 from shared.observe import metrics
 from shared.observe.logs import get_logger
 from shared.program.listening import Address, hosts_of, open_sockets, port_of

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Final
 
-from shared.errors import SettingsError
-from shared.health import Problem
+from shared.errors import Problem, SettingsError
 from shared.observe.logs import get_logger
 from shared.program.admin import Check
 from shared.settings.redis_url import RedisUrl

@@ -1,11 +1,11 @@
-"""The one place that opens Redis, and that translates its errors."""
+"""The one place that knows how redis-py behaves: opens, fails, and is left."""
 
 import asyncio
 import os
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -13,10 +13,27 @@ from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from shared.errors import Unavailable
-from shared.redis.redis_py import mended
 from shared.redis.sentinel import SentinelPool
 from shared.redis.tls import TlsConnection, certificates
+from shared.redis.wire import mended
 from shared.settings.redis_url import RedisUrl
+
+_ONCE_MORE: Final = 0.1
+
+
+async def end(tasks: Collection["asyncio.Future[Any]"]) -> None:
+    """Cancel tasks until they have ended.
+
+    redis-py sends every command by ``asyncio.wait_for``, which in Python 3.11 loses a cancellation
+    that comes when the sending is just done; a loop would then go on for ever.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_ONCE_MORE)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
 
 SOCKET_TIMEOUT: Final = 3.0
 """Seconds that a reply may take before the outcome of a command is in doubt."""

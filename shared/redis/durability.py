@@ -8,8 +8,7 @@ from typing import Any, Final
 from redis import exceptions
 from redis.asyncio import Redis
 
-from shared.errors import Unavailable
-from shared.health import Problem
+from shared.errors import Problem, Unavailable
 from shared.redis.connection import REDIS_ERRORS, translate
 
 OLDEST_REDIS: Final = (7, 0)

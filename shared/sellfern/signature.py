@@ -3,20 +3,25 @@
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from shared.errors import SignatureError
-from shared.sellfern import ed25519, scheme_table, timestamps
-from shared.sellfern.claim import (
-    INVALID,
-    MISSING,
-    MOST_SIGNATURES,
-    Claim,
-    Headers,
-    read_claim,
+from shared.sellfern.scheme import (
+    SELLFERN,
+    STANDARD_WEBHOOKS,
+    TIMESTAMP_NAMES,
+    TIMESTAMPED,
+    Scheme,
+    read_scheme,
+    read_timestamp,
+    write_timestamp,
 )
-from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, Scheme
 
 __all__ = [
     "INVALID",
@@ -36,7 +41,123 @@ __all__ = [
     "verify_claim",
 ]
 
+MISSING: Final = "signature_missing"
+INVALID: Final = "signature_invalid"
+
+MOST_SIGNATURES: Final = 16
+"""In one header; a sender in the middle of a rotation sends two."""
+
+_MOST_HEADER: Final = 4096
+_MOST_PUBLIC: Final = 4  # signatures of public keys: one is as dear as a hundred others
+
+# What can be a signature at all: any other text costs no hash of the body.
+_FORMS: Final = {
+    ("hex", "sha256"): re.compile(rb"[0-9a-f]{64}"),
+    ("hex", "sha512"): re.compile(rb"[0-9a-f]{128}"),
+    ("base64", "sha256"): re.compile(rb"[A-Za-z0-9+/]{43}="),
+    ("base64", "sha512"): re.compile(rb"[A-Za-z0-9+/]{86}=="),
+}
+_PUBLIC_FORM: Final = re.compile(rb"[A-Za-z0-9+/]{86}(?:==)?")
+
 _PROOFS: Final = 32  # signatures tried: among so many each letter of either encoding occurs
+_PUBLIC_KEYS = 256
+"""Keys that are kept read: as many as one process may meet again and again."""
+
+
+class Headers(Protocol):
+    """A request's headers, as aiohttp has them: names in any case, perhaps more than once."""
+
+    def getall(self, key: str, default: list[str], /) -> list[str]:
+        """Every value of a header."""
+        ...
+
+
+class Claim(NamedTuple):
+    """What the headers say of a delivery whose body need not be there yet.
+
+    Attributes:
+        candidates: what may be the signature of a shared secret.
+        public: what may be that of a public key.
+        timestamp: as it was written; empty where none is signed.
+        message_id: the same.
+        signed_at: the timestamp in seconds since the epoch.
+    """
+
+    candidates: list[bytes]
+    public: list[bytes]
+    timestamp: str = ""
+    message_id: str = ""
+    signed_at: float = 0.0
+
+
+def read_claim(scheme: Scheme, headers: Headers) -> Claim:
+    """What the headers claim, before anybody reads the body.
+
+    Raises:
+        SignatureError: no secret at all could verify it, whatever the body is.
+    """
+    value = _header(headers, scheme.header)
+    parts = value.split(scheme.separator) if scheme.separator else [value]
+    candidates = _candidates(scheme, parts, scheme.prefix, MOST_SIGNATURES)
+    if scheme.either_case:
+        candidates = [each.lower() for each in candidates]
+    is_formed = _FORMS[scheme.encoding, scheme.algorithm].fullmatch
+    candidates = [each for each in candidates if is_formed(each)]
+    public = []
+    if scheme.public_prefix:
+        public = _candidates(scheme, parts, scheme.public_prefix, _MOST_PUBLIC)
+        public = [each for each in public if _PUBLIC_FORM.fullmatch(each)]
+    if not candidates and not public:
+        raise SignatureError(INVALID, f"{scheme.header}: nothing there has a signature's form")
+    timestamp = _timestamp(scheme, headers, parts)
+    signed_at = _signed_at(scheme, timestamp)
+    message_id = _header(headers, scheme.id_header) if scheme.id_header else ""
+    return Claim(candidates, public, timestamp, message_id, signed_at)
+
+
+def _candidates(scheme: Scheme, parts: list[str], prefix: str, most: int) -> list[bytes]:
+    found = [
+        part.removeprefix(prefix).encode("utf-8", "surrogatepass")
+        for part in map(str.strip, parts)
+        if part.startswith(prefix)
+    ]
+    if len(found) > most:
+        raise SignatureError(INVALID, f"{scheme.header}: more than {most} signatures")
+    return found
+
+
+def _header(headers: Headers, name: str) -> str:
+    """The one value of a header: of two, nobody could say which one was meant."""
+    values = headers.getall(name, [])
+    if not values:
+        raise SignatureError(MISSING, f"the header {name} is missing")
+    if len(values) > 1:
+        raise SignatureError(INVALID, f"the header {name} is there more than once")
+    if len(values[0]) > _MOST_HEADER:
+        raise SignatureError(INVALID, f"the header {name} is too long")
+    return values[0]
+
+
+def _timestamp(scheme: Scheme, headers: Headers, parts: list[str]) -> str:
+    if scheme.timestamp_header:
+        return _header(headers, scheme.timestamp_header)
+    if not scheme.timestamp_field:
+        return ""
+    field = scheme.timestamp_field + "="
+    found = [part.strip().removeprefix(field) for part in parts if part.strip().startswith(field)]
+    if len(found) != 1:
+        raise SignatureError(INVALID, f"{scheme.header}: expected one {field}…")
+    return found[0]
+
+
+def _signed_at(scheme: Scheme, timestamp: str) -> float:
+    if scheme.tolerance is None:
+        return 0.0
+    signed_at = read_timestamp(timestamp, scheme.timestamp_format)
+    if signed_at is None:
+        expected = TIMESTAMP_NAMES[scheme.timestamp_format]
+        raise SignatureError(INVALID, f"the timestamp is not {expected}")
+    return signed_at
 
 
 def verify(
@@ -109,7 +230,7 @@ def _shared_signer(scheme: Scheme, secrets: Sequence[bytes], content: bytes, cla
 def has_key(scheme: Scheme, secret: bytes) -> bool:
     """Whether there is a key in a secret; one without would silently verify nothing."""
     if _is_public(scheme, secret):
-        return ed25519.public_key(_public_key(scheme, secret)) is not None
+        return read_public_key(_public_key(scheme, secret)) is not None
     return bool(_key(scheme, secret))
 
 
@@ -133,7 +254,7 @@ def sign(
     key = _key(scheme, secret)
     if not key:
         raise ValueError(f"expected a {scheme.secret_encoding} secret for {scheme.name}")
-    timestamp = timestamps.written(now, scheme.timestamp_format)
+    timestamp = write_timestamp(now, scheme.timestamp_format)
     content = _content(scheme, message_id, timestamp, body)
     signature = _encoded(scheme, hmac.digest(key, content, scheme.algorithm)).decode()
     value = scheme.prefix + signature
@@ -153,9 +274,30 @@ def _public_signer(scheme: Scheme, secrets: Sequence[bytes], content: bytes, cla
         if not _is_public(scheme, secret):
             continue
         key = _public_key(scheme, secret)
-        if any(ed25519.verifies(key, content, _decoded(each)) for each in claim.public):
+        if any(_verifies(key, content, _decoded(each)) for each in claim.public):
             return number
     return -1
+
+
+@lru_cache(maxsize=_PUBLIC_KEYS)
+def read_public_key(raw: bytes) -> Ed25519PublicKey | None:
+    """The Ed25519 key in 32 bytes; None where there is none."""
+    try:
+        return Ed25519PublicKey.from_public_bytes(raw)
+    except ValueError:
+        return None
+
+
+def _verifies(raw: bytes, content: bytes, signature: bytes) -> bool:
+    """Whether a signature of this content is this key's; false for any bytes that are none."""
+    key = read_public_key(raw)
+    if key is None:
+        return False
+    try:
+        key.verify(signature, content)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _content(scheme: Scheme, message_id: str, timestamp: str, body: bytes) -> bytes:
@@ -216,7 +358,7 @@ def scheme_from_table(table: Mapping[str, Any]) -> Scheme:
     Raises:
         ValueError: what is wrong with it: the key, what was expected, what was got.
     """
-    return _proven(scheme_table.read(table))
+    return _proven(read_scheme(table))
 
 
 class _SignedHeaders:

@@ -8,8 +8,7 @@ from typing import Final, Self, TypeVar
 from shared.errors import SecretDefect, SettingsError, SettingsErrors
 from shared.files.plain_text import trimmed
 from shared.settings.durations import format_duration, parse_duration
-from shared.settings.secret import Secret
-from shared.settings.secret_text import secret_in
+from shared.settings.secret import Secret, secret_in
 
 NOTHING: Final = "nothing"
 """What a `SettingsError` says it got where a setting is missing."""

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote_plus, urlsplit
 
 from shared.errors import SettingsError
-from shared.settings import wrapping
+from shared.files.plain_text import UNWRAPPED, has_blanks_or_quotes, split_wrapping
 
 _MASK: Final = "***"
 _SENTINEL_PORT: Final = 26_379
@@ -193,7 +193,7 @@ def _wrong_place(parts: SplitResult) -> str | None:
         return f"a host after {parts.scheme}://"
     if parts.port == 0:  # redis-py would take 6379
         return "a port from 1 to 65535"
-    if wrapping.has_blanks_or_quotes(parts.netloc.rpartition("@")[2]):
+    if has_blanks_or_quotes(parts.netloc.rpartition("@")[2]):
         return "a host's name"
     if not re.fullmatch(r"/?[0-9]{0,5}", parts.path, re.ASCII):
         return "the number of a database after the host's /"
@@ -262,11 +262,11 @@ def _is_redis_pys(option: str) -> bool:
 
 def _trouble(url: str, expected: str) -> tuple[str, str]:
     """What a wrong URL should have been, and what may be shown of it."""
-    before, inside, after = wrapping.split_wrapping(url)
+    before, inside, after = split_wrapping(url)
     parts = _split_url(inside)
     if not isinstance(parts, str):  # so we know where its password is
-        return wrapping.EXPECTED, repr(f"{before}{_masked_url(parts)}{after}")
-    if wrapping.has_blanks_or_quotes(url):
+        return UNWRAPPED, repr(f"{before}{_masked_url(parts)}{after}")
+    if has_blanks_or_quotes(url):
         expected += ", and no blanks or quotes in it (%20, %22 and %27 in a password)"
     return expected, _scheme_only(url)
 

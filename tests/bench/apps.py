@@ -21,8 +21,7 @@ from ingress.http.receive import Receiver
 from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import Endpoints
 from shared.endpoints.file import EndpointsFile
-from shared.errors import SignatureError
-from shared.health import Problem
+from shared.errors import Problem, SignatureError
 from shared.observe import logs
 from shared.queue.job import Delivery
 from shared.queue.writer import Accepted

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from ingress.settings import IngressSettings
-from shared.health import Problem
+from shared.errors import Problem
 from shared.program.admin import admin_site
 from shared.program.listening import Address
 from tests.acceptance.process import ROOT, run_command

@@ -8,8 +8,7 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from shared.errors import Unavailable
-from shared.health import Problem
+from shared.errors import Problem, Unavailable
 from shared.queue.writer import Accepted, Queue, open_queue
 from shared.redis.connection import open_redis
 from shared.redis.durability import (

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientSession
 
 from deploy.sellfern import Fault
-from ingress.http.secret_proof import proof
+from ingress.http.secret_use import proof
 from ingress.management import rotation as rotating
 from ingress.management.client import Client
 from shared.files import atomic as atomic_file

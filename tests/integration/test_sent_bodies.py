@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from shared.sellfern import envelope as envelopes
-from shared.sellfern.mending import mended
+from shared.sellfern.envelope import mended
 from tests.integration.jobs import NOTHING, account, mark_of
 from tests.integration.workplace import Workplace, body, now
 from worker import Event, Handlers, Id, Organization

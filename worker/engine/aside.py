@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Self, TypeVar
 
-from shared.redis.ending import end
+from shared.redis.connection import end
 
 Result = TypeVar("Result")
 

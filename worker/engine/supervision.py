@@ -6,7 +6,7 @@ from contextvars import Context
 from typing import Any, Final
 
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.redis.ending import end
+from shared.redis.connection import end
 
 _PAUSE: Final = 0.2
 """Seconds until a loop that has failed begins anew: one that fails at once would fill the log."""

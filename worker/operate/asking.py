@@ -10,11 +10,10 @@ from redis.asyncio import Redis
 
 from shared import display
 from shared.endpoints.endpoint import nearest
-from shared.endpoints.names import endpoint_names
+from shared.endpoints.text import endpoint_names
 from shared.errors import SettingsError
 from shared.queue import keys
-from shared.redis.connection import REDIS_ERRORS, open_redis, translate
-from shared.redis.ending import end
+from shared.redis.connection import REDIS_ERRORS, end, open_redis, translate
 from shared.settings.config import CommonSettings
 from worker.operate.footprint import has_footprint
 

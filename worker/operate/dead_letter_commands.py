@@ -25,7 +25,7 @@ from rich.progress import (
 
 from shared import display
 from shared.program import tables
-from shared.program.options import json_option, yes_option
+from shared.program.commands import json_option, yes_option
 from shared.settings.durations import parse_duration
 from worker.operate import dead_letters as records
 from worker.operate import revival

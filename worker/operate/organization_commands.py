@@ -4,7 +4,7 @@ import click
 from redis.asyncio import Redis
 
 from shared import display
-from shared.program.options import json_option
+from shared.program.commands import json_option
 from worker.operate import pausing as contention
 from worker.operate import projection
 from worker.operate.asking import anyway_option, ask, known_organization

@@ -16,7 +16,7 @@ from rich.live import Live
 from shared import display
 from shared.errors import SettingsError
 from shared.program import tables
-from shared.program.options import json_option
+from shared.program.commands import json_option
 from shared.redis.connection import REDIS_ERRORS, open_redis, translate
 from shared.settings.config import CommonSettings
 from shared.settings.durations import parse_duration

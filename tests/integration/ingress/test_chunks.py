@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from ingress.http.body_wire import OVERHEAD_BYTES, SLICE_BYTES
 from ingress.http.connection import Connection
+from ingress.http.framing import OVERHEAD_BYTES, SLICE_BYTES
 from tests.ingress_support import BODY, Client, RecordingWriter, ask, chunked, request_bytes
 from tests.integration.ingress.public_port import (
     PATIENCE,

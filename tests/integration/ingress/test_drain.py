@@ -12,8 +12,7 @@ from ingress.http.last_connections import HANDSHAKE_SECONDS, let_in_the_last
 from ingress.http.listener import listening
 from ingress.http.receive import Receiver
 from ingress.settings import IngressSettings
-from shared.errors import SettingsError
-from shared.health import Problem
+from shared.errors import Problem, SettingsError
 from tests.ingress_support import (
     BODY,
     Client,

@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from ingress.http import site
-from ingress.http.refusals import LINES_A_SECOND
+from ingress.http.site import LINES_A_SECOND
 from shared.errors import Unavailable
 from shared.observe.logs import get_logger
 from tests.ingress_support import (

@@ -8,7 +8,7 @@ from shared.endpoints import text as endpoints_text
 from shared.endpoints.file import EndpointsFile
 from shared.endpoints.reader import EndpointsReader, Reading
 from shared.errors import SettingsError
-from shared.files.pace import Pace
+from shared.files.background import Pace
 from shared.files.patient import PatientFiles
 
 PACE = Pace(rest=0)

@@ -35,7 +35,9 @@ def test_the_tree_has_one_root() -> None:
     roots = [
         error
         for _, error in inspect.getmembers(errors, inspect.isclass)
-        if error.__module__ == errors.__name__ and not issubclass(error, SellfernError)
+        if error.__module__ == errors.__name__
+        and issubclass(error, BaseException)
+        and not issubclass(error, SellfernError)
     ]
     assert roots == []
 

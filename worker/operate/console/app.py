@@ -11,8 +11,7 @@ from redis.asyncio import Redis
 
 from shared.observe.logs import get_logger
 from shared.program.listening import hosts_of, open_sockets, port_of
-from shared.redis.connection import open_redis
-from shared.redis.ending import end
+from shared.redis.connection import end, open_redis
 from worker.operate.console import guard
 from worker.operate.console.context import CONSOLE, Console
 from worker.operate.console.errors import answer_errors

@@ -10,8 +10,7 @@ from typing import Any, Final, Literal
 from redis.asyncio import Redis
 
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.redis.connection import REDIS_ERRORS, translate
-from shared.redis.ending import end
+from shared.redis.connection import REDIS_ERRORS, end, translate
 from worker.operate import dead_letters, revival
 from worker.operate.dead_letters import DeadLetter, Filter
 

@@ -1,7 +1,7 @@
 """Facts about the readiness of the ingress."""
 
 from ingress.http.health import DRAINING, Readiness
-from shared.health import Problem
+from shared.errors import Problem
 
 AWAY = Problem("redis_unreachable", "nobody answers")
 

@@ -2,15 +2,17 @@
 
 import asyncio
 from time import time
+from typing import Any
 
 import pytest
-from aiohttp import StreamReader, web
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from ingress.http.answers import REDIS_AWAITED, Refused
-from ingress.http.receive import KEPT_LENGTH, Receiver, endpoint_id
+from ingress.http.bytes_in_flight import BytesInFlight
+from ingress.http.receive import KEPT_LENGTH, Receiver, check_head, endpoint_id
 from ingress.settings import Limits
 from shared.errors import SignatureError, Unavailable
 from shared.queue.writer import Accepted
@@ -160,3 +162,101 @@ async def test_what_cannot_be_stored_is_raised(receiver: Receiver, writer: Recor
 async def test_the_endpoint_of_a_request_is_what_the_client_wrote() -> None:
     assert endpoint_id(request(path="/webhooks/a%20b")) == "a%20b"
     assert endpoint_id(request(path="/elsewhere")) is None
+
+
+LIMITS = Limits(body_bytes=1000)
+
+
+def head(*headers: tuple[str, str], **options: Any) -> web.BaseRequest:  # passed through
+    return make_mocked_request("POST", "/webhooks/acme", CIMultiDict(headers), **options)
+
+
+def judged(request: web.BaseRequest, in_flight: BytesInFlight | None = None) -> str:
+    """The code of the refusal; nothing where the body may come."""
+    try:
+        check_head(request, LIMITS, in_flight or BytesInFlight(10_000))
+    except Refused as exc:
+        return exc.refusal.code
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("length", "code"),
+    [
+        ("0", ""),
+        ("1000", ""),
+        ("1001", "payload_too_large"),
+        ("0000000000001000", ""),
+        ("0000000000001001", "payload_too_large"),
+        ("18446744073709551615", "payload_too_large"),
+        ("9" * 5000, "payload_too_large"),
+    ],
+)
+def test_a_length_is_judged_by_its_number_however_it_is_written(length: str, code: str) -> None:
+    assert judged(head(("Content-Length", length))) == code
+
+
+@pytest.mark.parametrize(
+    ("codings", "code"),
+    [
+        (["identity"], ""),
+        (["Identity"], ""),
+        (["gzip"], "unsupported_encoding"),
+        (["deflate"], "unsupported_encoding"),
+        (["x-unheard-of"], ""),
+        (["UTF-8"], ""),
+        (["none"], ""),
+        (["binary"], ""),
+        (["identity, identity"], ""),
+        (["x-gzip"], "unsupported_encoding"),
+        (["gzip;q=1.0"], "unsupported_encoding"),
+        (["identity;q=1, br ; x"], "unsupported_encoding"),
+        (["zstd"], "unsupported_encoding"),
+        (["utf-8,\tGZip "], "unsupported_encoding"),
+        (["identity, gzip"], "unsupported_encoding"),
+        (["identity", "gzip"], "unsupported_encoding"),
+        (["gzip", "identity"], "unsupported_encoding"),
+        (["identity", "identity"], ""),
+        ([""], ""),
+        ([",, "], ""),
+    ],
+)
+def test_a_compressed_body_is_refused_whichever_of_its_headers_says_so(
+    codings: list[str], code: str
+) -> None:
+    assert judged(head(*(("Content-Encoding", coding) for coding in codings))) == code
+
+
+@pytest.mark.parametrize(
+    ("coding", "code"),
+    [
+        ("chunked", ""),
+        ("Chunked", ""),
+        ("gzip, chunked", "unsupported_encoding"),
+    ],
+)
+def test_a_transfer_coding_but_chunks_is_refused(coding: str, code: str) -> None:
+    assert judged(head(("Transfer-Encoding", coding), version=HttpVersion11)) == code
+
+
+def test_chunks_where_the_version_has_none_are_refused() -> None:
+    chunks = ("Transfer-Encoding", "chunked")
+    assert judged(head(chunks, version=HttpVersion10)) == "bad_request"
+
+
+def test_a_request_without_a_length_has_an_empty_body() -> None:
+    assert judged(head()) == ""
+
+
+def test_a_length_that_does_not_fit_beside_the_others_is_refused() -> None:
+    in_flight = BytesInFlight(1500)
+    in_flight.held = 1000
+    assert judged(head(("Content-Length", "500")), in_flight) == ""
+    assert judged(head(("Content-Length", "501")), in_flight) == "bytes_in_flight"
+
+
+def test_what_is_announced_is_not_held() -> None:
+    in_flight = BytesInFlight(1500)
+    for _ in range(10):
+        assert judged(head(("Content-Length", "1000")), in_flight) == ""
+    assert in_flight.held == 0

@@ -40,7 +40,7 @@ from ingress.management.api_errors import (
 from ingress.management.client import Access, Client, Persistence, client_session, retry_after
 from ingress.management.journal import Journal, OutcomeTooOld
 from ingress.management.openapi import Listing
-from ingress.management.reference_import import imported
+from ingress.management.reference_commands import imported
 from shared.errors import SellfernError
 from shared.sellfern.reference import Reference, load_default
 from shared.settings.config import Secret

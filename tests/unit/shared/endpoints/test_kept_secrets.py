@@ -4,11 +4,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shared.endpoints.kept_secrets import KeptSecrets, Known
-from shared.endpoints.secret_memory import KEPT_SECONDS, SecretMemory
+from shared.endpoints.kept_secrets import KEPT_SECONDS, KeptSecrets, Known, SecretMemory
 from shared.endpoints.secret_source import SecretFetcher
 from shared.endpoints.text import read_tables
-from shared.files.pace import Pace
+from shared.files.background import Pace
 
 PACE = Pace(rest=0)
 

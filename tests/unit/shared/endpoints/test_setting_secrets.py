@@ -7,14 +7,12 @@ import msgspec
 import pytest
 
 from shared.endpoints.endpoint import MissingSecret, OrganizationProfile
-from shared.endpoints.profiles import ProfileUnion
-from shared.endpoints.secret_memory import KEPT_SECONDS, SecretMemory
+from shared.endpoints.kept_secrets import KEPT_SECONDS, SecretMemory, SettingSecrets
 from shared.endpoints.secret_source import SecretFetcher
-from shared.endpoints.setting_secrets import SettingSecrets
 from shared.endpoints.text import read_tables
-from shared.endpoints.union import parse_endpoints
+from shared.endpoints.union import ProfileUnion, parse_endpoints
 from shared.errors import SettingsError
-from shared.files.pace import Pace
+from shared.files.background import Pace
 from shared.settings.config import Secret
 
 PACE = Pace(rest=0)

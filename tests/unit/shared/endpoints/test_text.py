@@ -1,6 +1,7 @@
 """A text is read piece by piece, and says the same as it does in one."""
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.endpoints import text as endpoints_text
-from shared.endpoints.text import read_tables
+from shared.endpoints.text import endpoint_names, read_tables
 from shared.errors import SettingsError
-from shared.files.pace import Pace
+from shared.files.background import Pace
 
 PATH = Path("endpoints.toml")
 PACE = Pace(rest=0)
@@ -83,3 +84,33 @@ def test_a_piece_that_is_known_is_not_read_again() -> None:
     (draft, place), (before, _) = second.placed[0], first.placed[0]
     assert draft is before
     assert "line 2:" in str(place.wrong("nothing", "x", "y"))
+
+
+ACME = '[[endpoint]]\nid = "acme"\norganization_id = "org_a"\nsecrets = [{ file = "none" }]\n'
+
+
+def test_the_names_are_read_though_the_secrets_are_not_there(
+    endpoints_file: Callable[[str], Path],
+) -> None:
+    bolt = '[[endpoint]]\nid = "bolt"\norganization_id = 12\n'
+    assert endpoint_names(endpoints_file(f"\ufeff{ACME}{bolt}")) == {"acme": "org_a", "bolt": "12"}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "endpoint = 1", "endpoint = [1]", "[[endpoint]]\nid = true", "[[endpoint]]"]
+)
+def test_what_is_not_there_is_left_out(endpoints_file: Callable[[str], Path], text: str) -> None:
+    assert endpoint_names(endpoints_file(text)) == {}
+
+
+def test_a_file_that_is_not_there_has_no_names(tmp_path: Path) -> None:
+    assert endpoint_names(tmp_path / "none.toml") == {}
+    (tmp_path / "latin.toml").write_bytes(b"# caf\xe9")
+    assert endpoint_names(tmp_path / "latin.toml") == {}
+
+
+def test_a_directory_holds_files_of_endpoints(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(ACME)
+    (tmp_path / "b.toml").write_text(ACME.replace("acme", "bolt"))
+    (tmp_path / ".c.toml").write_text(ACME.replace("acme", "hidden"))
+    assert endpoint_names(tmp_path) == {"acme": "org_a", "bolt": "org_a"}

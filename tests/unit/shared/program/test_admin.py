@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from shared.errors import SettingsError, Unavailable
-from shared.health import Problem
+from shared.errors import Problem, SettingsError, Unavailable
 from shared.program import admin
 from shared.program.admin import Check, admin_site, cached
 from shared.program.listening import Address

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import SettingsError
-from shared.health import Problem
+from shared.errors import Problem, SettingsError
 from shared.program.awaiting import MENDS_ITSELF, AwaitedRedis
 from shared.settings.redis_url import RedisUrl
 from tests.log_support import CapturedLog, captured_log

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingress.management.openapi import Listing
-from ingress.management.reference_import import Change, changes, imported, write_reference
+from ingress.management.reference_commands import Change, changes, imported, write_reference
 from shared.errors import SettingsError
 from shared.sellfern.reference import Reference, load_default
 from shared.sellfern.reference_file import load_reference, reference_path

@@ -4,7 +4,7 @@ import hmac
 
 import pytest
 
-from ingress.http.secret_proof import proof, proves
+from ingress.http.secret_use import proof, proves
 from shared.settings.config import Secret
 
 SECRET = Secret("whsec_one")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import SecretDefect
-from shared.settings.secret_text import VENDOR_SECRET, secret_in
+from shared.settings.secret import VENDOR_SECRET, secret_in
 
 ROOT = Path(__file__).parents[4]
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"

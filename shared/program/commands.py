@@ -1,4 +1,4 @@
-"""A program's commands, each imported when it is asked for: most runs of a program ask for none."""
+"""What the programs' commands are made of: a group that imports each when asked, common options."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -7,6 +7,9 @@ from typing import Any
 import click
 
 from shared.program.env_file import offer_env_file
+
+json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
+yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
 
 
 class LazyGroup(click.Group):

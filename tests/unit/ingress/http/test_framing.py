@@ -7,7 +7,7 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser
 
-from ingress.http.request_ends import behind
+from ingress.http.framing import behind
 from tests.ingress_support import chunked, request_bytes
 
 ONE = request_bytes()

@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import DataError
 
-from shared.redis.redis_py import mended
+from shared.redis.wire import mended
 
 KINDS = [Connection, SSLConnection, UnixDomainSocketConnection]
 Command = tuple[Any, ...]

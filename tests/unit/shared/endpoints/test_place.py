@@ -1,6 +1,6 @@
 """Lines of TOML tables and keys."""
 
-from shared.endpoints.toml_lines import TableLines
+from shared.endpoints.place import TableLines
 
 TEXT = '''# [[endpoint]] in a comment
 note = """

@@ -6,7 +6,7 @@ from http import HTTPStatus
 import pytest
 
 from ingress.http.answers import BYTES_IN_FLIGHT, NOT_FOUND, UNKNOWN_ENDPOINT, Refusal
-from ingress.http.refusals import LINES_A_SECOND, Refusals
+from ingress.http.site import LINES_A_SECOND, Refusals
 from shared.observe import metrics
 from tests.log_support import CapturedLog, captured_log
 
