@@ -8,11 +8,11 @@ from ingress.http.answers import REDIS_AWAITED
 from ingress.http.health import Readiness
 from ingress.http.listener import BACKLOG, listening
 from ingress.http.receive import Receiver, Writer
+from ingress.http.secret_use import SecretUse
 from ingress.http.site import Site
 from ingress.http.traced import TracedReceiver, TracedSite
 from ingress.organization_bytes import OrganizationBytes
 from ingress.settings import IngressSettings
-from shared.endpoints.endpoint import Endpoints
 from shared.endpoints.file import EndpointsFile
 from shared.errors import Problem
 from shared.observe.logs import get_logger
@@ -51,10 +51,7 @@ async def _serve(
     settings: IngressSettings, endpoints: EndpointsFile, tracing: Tracing | None
 ) -> None:
     forking.guard()
-    held = OrganizationBytes(
-        settings.organization_bytes,
-        lambda: endpoints.current.organizations(),  # noqa: PLW0108  # it changes
-    )
+    held = OrganizationBytes(settings.organization_bytes, endpoints)
     _raise_file_limit(settings.limits.connections)
     async with (
         stop_signal() as stop,
@@ -75,7 +72,7 @@ async def _serve(
         async with admin_site(
             settings.admin,
             ready.problems,
-            routes=receiver.secret_use.routes(),
+            routes=SecretUse(endpoints, receiver.verified).routes(),
             refresh=gauges.refresh,
             notes=lambda: endpoints.notes,
         ):
@@ -113,14 +110,10 @@ def _receiver_and_site(
     endpoints: EndpointsFile, writer: Writer, settings: IngressSettings, tracing: Tracing | None
 ) -> tuple[Receiver, Site]:
     """What takes deliveries in, with spans around it where they are asked for."""
-
-    def current() -> Endpoints:
-        return endpoints.current
-
     if tracing is None:
-        receiver = Receiver(current, writer, settings.limits)
+        receiver = Receiver(endpoints, writer, settings.limits)
         return receiver, Site(receiver, settings.trusted_proxies)
-    receiver = TracedReceiver(current, writer, settings.limits, tracing)
+    receiver = TracedReceiver(endpoints, writer, settings.limits, tracing)
     return receiver, TracedSite(receiver, tracing, settings.trusted_proxies)
 
 

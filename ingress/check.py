@@ -34,18 +34,17 @@ async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
         yield finding
     found: list[Finding] = []
     settings = look(found, "settings", lambda: IngressSettings.from_environ(environ), _listeners)
-    endpoints = None
-    if settings is not None:
-        found += _of_settings(settings)
-        file = EndpointsFile(settings.common.endpoints_file, environ)
-        endpoints = look(found, "endpoints", file.load, counted)
-    if endpoints is not None:
-        found += _of_endpoints(endpoints)
-    for finding in found:
-        yield finding
-    if settings is not None:
-        async for finding in _of_redis(settings, endpoints):
+    if settings is None:
+        for finding in found:
             yield finding
+        return
+    found += _of_settings(settings)
+    file = EndpointsFile(settings.common.endpoints_file, environ)
+    look(found, "endpoints", file.load, counted)
+    for finding in [*found, *_of_endpoints(file.current)]:
+        yield finding
+    async for finding in _of_redis(settings, file):
+        yield finding
 
 
 def _of_settings(settings: IngressSettings) -> Iterator[Finding]:
@@ -110,16 +109,12 @@ def _listed(ids: list[str]) -> str:
     return f"endpoint {', '.join(ids[:_NAMED])}{more}"
 
 
-async def _of_redis(
-    settings: IngressSettings, endpoints: Endpoints | None
-) -> AsyncIterator[Finding]:
+async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIterator[Finding]:
     url, durability = settings.common.redis_url, settings.durability
     try:
         async with open_redis(url) as redis:
             problems = await check_durability(redis, durability)
-            held = OrganizationBytes(
-                settings.organization_bytes, lambda: endpoints.organizations() if endpoints else {}
-            )
+            held = OrganizationBytes(settings.organization_bytes, file)
             await held.look(redis)
     except SettingsError as exc:  # a certificate that the URL names
         yield Finding("error", "redis", "settings_invalid", str(exc))

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from typing import Final
 
 from redis.asyncio import Redis
 
-from shared.endpoints.endpoint import OrganizationProfile
+from shared.endpoints.endpoint import CurrentEndpoints
 from shared.queue.held_bytes import RedisMemory
 from shared.queue.writer import BytesLimits
 from shared.redis.connection import REDIS_ERRORS, end
@@ -30,25 +30,23 @@ class OrganizationBytes:
 
     Args:
         setting: ``MAX_ORGANIZATION_BYTES``; 0 is no limit, ``None`` a share of Redis.
-        organizations: those that are served now.
+        endpoints: knows whose are served now.
     """
 
-    def __init__(
-        self, setting: int | None, organizations: Callable[[], Mapping[str, OrganizationProfile]]
-    ) -> None:
+    def __init__(self, setting: int | None, endpoints: CurrentEndpoints) -> None:
         self._setting = setting
-        self._organizations = organizations
+        self._endpoints = endpoints
         self._memory = RedisMemory()
-
-    def limits(self) -> BytesLimits:
-        """As they are now."""
-        return BytesLimits(self._limit(), self._at_most())
+        # The writer reads them for every batch; what they follow from changes once a second.
+        self.limits = BytesLimits()
+        """As they were at the last look."""
+        self._judge()
 
     def limit_of(self, organization: str) -> int:
         """What one may hold; 0: no limit."""
-        profile = self._organizations().get(organization)
+        profile = self._endpoints.current.organizations().get(organization)
         own = profile.max_bytes if profile else None
-        return self._limit() if own is None else own
+        return self.limits.organization if own is None else own
 
     def lacks_maxmemory(self) -> bool:
         """Whether there is nothing to have a share of, where organizations should have one."""
@@ -58,6 +56,7 @@ class OrganizationBytes:
         """Ask Redis for its memory; where it can't be asked, what it said last holds."""
         with contextlib.suppress(*REDIS_ERRORS):
             self._memory = RedisMemory.of(await redis.info("memory"))
+        self._judge()
 
     @contextlib.asynccontextmanager
     async def watching(self, redis: Redis) -> AsyncIterator[None]:
@@ -74,14 +73,11 @@ class OrganizationBytes:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _is_shared(self) -> bool:
-        return self._setting is not None or len(self._organizations()) > 1
+        return self._setting is not None or len(self._endpoints.current.organizations()) > 1
 
-    def _limit(self) -> int:
-        if self._setting is not None:
-            return self._setting
-        return self._memory.limit // SHARE if self._is_shared() else 0
-
-    def _at_most(self) -> int | None:
+    def _judge(self) -> None:
         used, limit = self._memory.used, self._memory.limit
+        share = limit // SHARE if self._is_shared() else 0
+        self.limits.organization = share if self._setting is None else self._setting
         is_nearly_full = used > _NEARLY_FULL * limit > 0
-        return max(0, limit - used) if is_nearly_full and self._is_shared() else None
+        self.limits.at_most = max(0, limit - used) if is_nearly_full and self._is_shared() else None

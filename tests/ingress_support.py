@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +13,7 @@ from ingress.http.health import Readiness
 from ingress.http.listener import Listener, listening
 from ingress.http.receive import Receiver, Writer
 from ingress.settings import IngressSettings, Limits
-from shared.endpoints.endpoint import Endpoints
+from shared.endpoints.endpoint import CurrentEndpoints, Endpoints
 from shared.endpoints.union import parse_endpoints
 from shared.errors import Problem
 from shared.queue.job import Delivery
@@ -35,6 +35,13 @@ organization_id = "org_beta"
 secrets = ["{BETA_SECRET}"]
 """
 BODY = b'{"id":"evt_1","type":"order.updated","organization_id":"org_acme","data":{}}'
+
+
+@dataclass
+class Known:
+    """Knows endpoints, as the file of a running program does."""
+
+    current: Endpoints
 
 
 def endpoints(text: str = ENDPOINTS) -> Endpoints:
@@ -193,7 +200,7 @@ class Running:
 async def running(
     writer: Writer,
     *,
-    known: Callable[[], Endpoints] | None = None,
+    known: CurrentEndpoints | None = None,
     drain_delay: float = 0.0,
     drain_seconds: float = 10.0,
     trusted_proxies: Sequence[Network] = (),
@@ -207,8 +214,7 @@ async def running(
         drain_seconds=drain_seconds,
         trusted_proxies=tuple(trusted_proxies),
     )
-    all_endpoints = endpoints()
-    receiver = Receiver(known or (lambda: all_endpoints), writer, settings.limits)
+    receiver = Receiver(known or Known(endpoints()), writer, settings.limits)
     readiness = Readiness(_no_problems)
     async with listening(settings, receiver, readiness) as listener:
         yield Running(listener, readiness, receiver)

@@ -19,6 +19,7 @@ from ingress.cli import main
 from ingress.http.health import Readiness
 from ingress.http.listener import listening
 from ingress.http.receive import Receiver
+from ingress.http.secret_use import SecretUse
 from ingress.management.journal import Journal
 from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import Endpoint
@@ -101,15 +102,16 @@ async def ingress(file: Path) -> AsyncIterator[Ingress]:
     endpoints.load()
     settings = IngressSettings.from_environ({"INGRESS_PORT": "0", "DRAIN_DELAY": "0"})
     writer = RecordingWriter()
-    receiver = Receiver(lambda: endpoints.current, writer, settings.limits)
+    receiver = Receiver(endpoints, writer, settings.limits)
 
     async def no_problems() -> list[Any]:
         return []
 
     readiness = Readiness(no_problems)
+    page = SecretUse(endpoints, receiver.verified)
     async with (
         endpoints.watching(RELOAD),
-        admin_site(ADMIN, no_problems, routes=receiver.secret_use.routes()) as admin_port,
+        admin_site(ADMIN, no_problems, routes=page.routes()) as admin_port,
         listening(settings, receiver, readiness) as listener,
     ):
         yield Ingress(listener.port, admin_port, writer, endpoints)

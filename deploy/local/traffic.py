@@ -12,7 +12,7 @@ from random import Random
 from typing import Final
 
 from deploy.sellfern import order
-from shared.queue.keys import job_id
+from shared.queue.job import job_id
 from shared.sellfern import signature
 from shared.sellfern.reference import load_default
 

@@ -1,7 +1,8 @@
 """The way of one delivery: endpoint, head, body within its limits, signature, durable enqueue."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from http import HTTPMethod
 from time import time
 from typing import Final, Protocol
@@ -23,9 +24,8 @@ from ingress.http.answers import (
     Refused,
 )
 from ingress.http.bytes_in_flight import BytesInFlight
-from ingress.http.secret_use import SecretUse
 from ingress.settings import Limits
-from shared.endpoints.endpoint import Endpoint, Endpoints, EndpointSecret
+from shared.endpoints.endpoint import CurrentEndpoints, Endpoint
 from shared.errors import SignatureError
 from shared.queue.job import Delivery
 from shared.queue.writer import Accepted
@@ -46,6 +46,18 @@ _KEPT: Final = [(str(name).lower(), name) for name in KEPT_HEADERS]
 _POST: Final = HTTPMethod.POST.value  # a text: Python looks members of enums up slowly
 
 
+_INFLATED: Final = frozenset(
+    {
+        *("gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"),
+        *("dcb", "dcz", "pack200-gzip", "exi", "aes128gcm"),  # the rest of IANA's list
+        *("bzip2", "x-bzip2", "lz4", "lzma", "snappy", "xz"),  # seen, though on no list
+    }
+)
+"""The content codings of bodies that aren't what they say until they are inflated or deciphered."""
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
 class Writer(Protocol):
     """Where deliveries go: a `QueueWriter`, or a fake of it."""
 
@@ -58,16 +70,17 @@ class Receiver:
     """Takes deliveries in. It never parses a body.
 
     Args:
-        endpoints: gives the endpoints as they are now.
+        endpoints: knows them as they are now.
         writer: stores deliveries durably.
         limits: what one client may ask.
     """
 
-    def __init__(self, endpoints: Callable[[], Endpoints], writer: Writer, limits: Limits) -> None:
+    def __init__(self, endpoints: CurrentEndpoints, writer: Writer, limits: Limits) -> None:
         self._endpoints = endpoints
         self._writer = writer
         self._limits = limits
-        self.secret_use = SecretUse(endpoints)
+        self.verified: Counter[tuple[str, bytes]] = Counter()
+        """How many deliveries to an endpoint a secret has verified, since this process began."""
         self.in_flight = BytesInFlight(limits.bytes_in_flight)
         self.closed: Refusal | None = None
         """Why every delivery is turned away: the process has just begun."""
@@ -84,7 +97,7 @@ class Receiver:
         claim = signature.read_claim(endpoint.scheme, request.headers)
         body = await read_body(request, self._limits, self.in_flight)
         now = time()
-        self.secret_use.note(endpoint.id, self._verified(endpoint, claim, body, now))
+        self.verified[endpoint.id, _verified(endpoint, claim, body, now)] += 1
         return await self._writer.accept(self._delivery(endpoint, request, body, now))
 
     def judge(self, request: web.BaseRequest, body: bytes) -> None:
@@ -95,22 +108,7 @@ class Receiver:
         """
         endpoint = self._endpoint(request)
         claim = signature.read_claim(endpoint.scheme, request.headers)
-        self._verified(endpoint, claim, body, time())
-
-    def _verified(
-        self, endpoint: Endpoint, claim: signature.Claim, body: bytes, now: float
-    ) -> EndpointSecret:
-        active = endpoint.active(now)
-        secrets = [secret.value.reveal().encode() for secret in active]
-        try:
-            number = signature.verify_claim(endpoint.scheme, claim, body, secrets, now)
-        except SignatureError as exc:
-            # Whether it is genuine, only the secret that can't be read could say: no 401 then.
-            if exc.code == signature.INVALID and endpoint.lacks_secret(now):
-                raise Refused(SECRET_UNAVAILABLE) from exc
-            exc.body = body  # for whoever compares what was signed with what came
-            raise
-        return active[number]
+        _verified(endpoint, claim, body, time())
 
     def _endpoint(self, request: web.BaseRequest) -> Endpoint:
         """The endpoint that a request is for, once its head may be one of a delivery."""
@@ -122,7 +120,7 @@ class Receiver:
         if self.closed is not None:
             raise Refused(self.closed)
         check_head(request, self._limits, self.in_flight)
-        endpoint = self._endpoints().get(name)
+        endpoint = self._endpoints.current.get(name)
         if endpoint is None:
             raise Refused(UNKNOWN_ENDPOINT)
         return endpoint
@@ -141,6 +139,19 @@ class Receiver:
         )
 
 
+def _verified(endpoint: Endpoint, claim: signature.Claim, body: bytes, now: float) -> bytes:
+    """The secret that signed a body."""
+    secrets = endpoint.active_secrets(now)
+    try:
+        return secrets[signature.verify_claim(endpoint.scheme, claim, body, secrets, now)]
+    except SignatureError as exc:
+        # Whether it is genuine, only the secret that can't be read could say: no 401 then.
+        if exc.code == signature.INVALID and endpoint.lacks_secret(now):
+            raise Refused(SECRET_UNAVAILABLE) from exc
+        exc.body = body  # for whoever compares what was signed with what came
+        raise
+
+
 def endpoint_id(request: web.BaseRequest) -> str | None:
     """The last part of the URL, as the client wrote it; None for a URL of another kind."""
     path = request.rel_url.raw_path
@@ -157,18 +168,6 @@ def _text(value: str) -> str:
     if value.isascii():
         return value
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-_INFLATED: Final = frozenset(
-    {
-        *("gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"),
-        *("dcb", "dcz", "pack200-gzip", "exi", "aes128gcm"),  # the rest of IANA's list
-        *("bzip2", "x-bzip2", "lz4", "lzma", "snappy", "xz"),  # seen, though on no list
-    }
-)
-"""The content codings of bodies that aren't what they say until they are inflated or deciphered."""
-
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def check_head(request: web.BaseRequest, limits: Limits, in_flight: BytesInFlight) -> None:

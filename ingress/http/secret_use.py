@@ -1,8 +1,7 @@
 """Tells who proves to know a secret whether it is known here, and how often it has verified."""
 
 import hmac
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from http import HTTPStatus
 from time import time
@@ -11,7 +10,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from shared.endpoints.endpoint import Endpoint, Endpoints, EndpointSecret
+from shared.endpoints.endpoint import CurrentEndpoints, Endpoint
 from shared.settings.config import Secret
 
 ROUTE = "/endpoints/"
@@ -19,7 +18,7 @@ ROUTE = "/endpoints/"
 
 
 class SecretUse:
-    """Counts for each secret, since the start of this process.
+    """The page of the admin site about the secrets of an endpoint.
 
     Whoever rotates a secret has to know that every ingress has read the new one, and later that
     it is used. The admin site asks nobody for a login, so the page tells nothing that a guessed
@@ -28,23 +27,22 @@ class SecretUse:
     at the public port does.
 
     Args:
-        endpoints: gives the endpoints as they are now.
+        endpoints: knows them as they are now.
+        verified: how many deliveries to an endpoint a secret has verified.
     """
 
-    def __init__(self, endpoints: Callable[[], Endpoints]) -> None:
+    def __init__(
+        self, endpoints: CurrentEndpoints, verified: Mapping[tuple[str, bytes], int]
+    ) -> None:
         self._endpoints = endpoints
-        self._verified: Counter[tuple[str, Secret]] = Counter()
-
-    def note(self, endpoint_id: str, secret: EndpointSecret) -> None:
-        """Take note that a secret has verified a delivery."""
-        self._verified[endpoint_id, secret.value] += 1
+        self._verified = verified
 
     def routes(self) -> list[web.RouteDef]:
         """The page of the admin site that tells."""
         return [web.get(ROUTE + "{id}", self._show)]
 
     async def _show(self, request: web.Request) -> web.Response:
-        endpoint = self._endpoints().get(request.match_info["id"])
+        endpoint = self._endpoints.current.get(request.match_info["id"])
         if endpoint is None:
             return _json(HTTPStatus.NOT_FOUND, {"secrets": []})
         told: dict[str, object] = {"secrets": self._rows(endpoint, request.query)}
@@ -60,7 +58,7 @@ class SecretUse:
                 "proven": proves(said, secret.value, endpoint.id, nonce),
                 "active": secret.is_active(now),
                 "until": secret.until,
-                "verified": self._verified[endpoint.id, secret.value],
+                "verified": self._verified.get((endpoint.id, secret.value.raw), 0),
             }
             for secret in endpoint.secrets
         ]
@@ -85,7 +83,7 @@ def proof(secret: Secret, endpoint_id: str, nonce: str) -> str:
         endpoint_id: which one; it is no proof for another.
         nonce: chosen by whoever proves, anew each time.
     """
-    key = sha256(_PURPOSE + _bytes(secret.reveal())).digest()
+    key = sha256(_PURPOSE + secret.raw).digest()
     return hmac.digest(key, _bytes(f"{endpoint_id}\n{nonce}"), "sha256").hex()
 
 

@@ -1,6 +1,6 @@
 """The ingress with spans around what it does; used only where ``TRACING`` asks for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -8,7 +8,7 @@ from ingress.clients import Network
 from ingress.http.receive import Receiver, Writer, endpoint_id
 from ingress.http.site import Site
 from ingress.settings import Limits
-from shared.endpoints.endpoint import Endpoint, Endpoints
+from shared.endpoints.endpoint import CurrentEndpoints, Endpoint
 from shared.observe.tracing import Tracing
 from shared.queue.job import Delivery
 from shared.queue.writer import Accepted
@@ -42,7 +42,7 @@ class TracedReceiver(Receiver):
 
     def __init__(
         self,
-        endpoints: Callable[[], Endpoints],
+        endpoints: CurrentEndpoints,
         writer: Writer,
         limits: Limits,
         tracing: Tracing,

@@ -6,7 +6,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -58,7 +58,7 @@ class EndpointSecret(msgspec.Struct, frozen=True, gc=False):
 
         Whoever has it can hold guesses against it, as many as they like.
         """
-        return sha256(self.value.reveal().encode()).hexdigest()[:FINGERPRINT_LENGTH]
+        return sha256(self.value.raw).hexdigest()[:FINGERPRINT_LENGTH]
 
 
 class MissingSecret(msgspec.Struct, frozen=True, gc=False):
@@ -118,7 +118,7 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
 
     def active_secrets(self, now: float) -> list[bytes]:
         """The same, as bytes."""
-        return [secret.value.reveal().encode() for secret in self.active(now)]
+        return [secret.value.raw for secret in self.active(now)]
 
 
 class OrganizationProfile(msgspec.Struct, frozen=True, gc=False):
@@ -165,6 +165,12 @@ class Endpoints(Mapping[str, Endpoint]):
 
     def __len__(self) -> int:
         return len(self._endpoints)
+
+
+class CurrentEndpoints(Protocol):
+    """Who knows the endpoints of this moment: an `EndpointsFile`, or a fake of it."""
+
+    current: Endpoints
 
 
 def nearest(name: str, known: Collection[str]) -> str:

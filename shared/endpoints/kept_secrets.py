@@ -227,7 +227,7 @@ class LostSecret(Secret):
     __slots__ = ("_error",)
 
     def __init__(self, error: SettingsError) -> None:
-        super().__init__("")
+        self._text = ""  # and no `raw`: nobody may sign with what isn't known
         self._error = error
 
     def reveal(self) -> NoReturn:

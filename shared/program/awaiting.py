@@ -23,7 +23,6 @@ MENDS_ITSELF: Final[Mapping[str, bool]] = {
     # Workers make room; a disk gets free or fast again.
     "redis_out_of_memory": True,
     "redis_not_persisting": True,
-    "not_synced": True,
     # Somebody has to do something, and is best told by a start that fails.
     "redis_refused_login": False,
     "redis_permission": False,

@@ -1,10 +1,17 @@
-"""arq's payload record, written as MessagePack."""
+"""A job: its id, and arq's payload record of it, written as MessagePack.
 
+The id is ``{organization}:{first 32 hex digits of the body's SHA-256}``.
+"""
+
+import re
+from functools import lru_cache
+from hashlib import sha256
 from typing import Any, Literal
 
 import msgspec
 
 from shared.errors import SellfernError
+from shared.queue.keys import ORGANIZATION_PATTERN
 
 FUNCTION = "handle_event"
 """The arq function that every delivery names."""
@@ -12,8 +19,38 @@ FUNCTION = "handle_event"
 UNDECODABLE = "undecodable_job"
 """The arq function that buries a payload which is no record of this version."""
 
+_DIGITS = 32
+_DIGEST = re.compile(rf":[0-9a-f]{{{_DIGITS}}}\Z")
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder()
+
+
+def job_id(organization: str, body: bytes) -> str:
+    """The job of these bytes: the same bytes for the same organization are one job."""
+    return f"{organization}:{sha256(body).hexdigest()[:_DIGITS]}"
+
+
+def is_job_of(job: str, organization: str, body: bytes) -> bool:
+    """Whether it is what `job_id` makes of these, for an organization that may be one."""
+    return job == job_id(organization, body) and _is_organization(organization)
+
+
+def bears_digest(job: str) -> bool:
+    """Whether a job's id names a body. A stock producer's needn't."""
+    return _DIGEST.search(job) is not None
+
+
+def organization_of(job: str) -> str:
+    """The organization of a job, or an empty string for a job that none of ours made."""
+    organization, colon, _ = job.partition(":")
+    return organization if colon and _is_organization(organization) else ""
+
+
+@lru_cache(maxsize=1024)
+def _is_organization(text: str) -> bool:
+    """Asked once an event, and mostly of the same few."""
+    return ORGANIZATION_PATTERN.fullmatch(text) is not None
 
 
 class Delivery(msgspec.Struct, frozen=True):

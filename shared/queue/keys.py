@@ -1,12 +1,10 @@
 """The names of everything that the two programs keep in Redis.
 
-A job is ``{organization}:{first 32 hex digits of the body's SHA-256}``. An organization's id has
-no colon, so a name built from it can't reach into another organization's names.
+An organization's id has no colon, so a name built from it can't reach into another organization's
+names.
 """
 
 import re
-from functools import lru_cache
-from hashlib import sha256
 
 ORGANIZATION_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What an organization's id may look like; the endpoints file refuses others."""
@@ -52,9 +50,6 @@ PAUSE = "pause:"
 BREAKER = "breaker:"
 """In front of an organization's id: the field of ``ORGANIZATIONS`` that holds its breaker."""
 
-_DIGITS = 32
-_DIGEST = re.compile(rf":[0-9a-f]{{{_DIGITS}}}\Z")
-
 DEFERRED_FROM = 1_000_000_000_000
 """Scores of the queue from here on are epoch milliseconds; those below are virtual times."""
 
@@ -91,33 +86,6 @@ _LUA_NAMES = {
     "pause": PAUSE,
     "breaker": BREAKER,
 }
-
-
-def job_id(organization: str, body: bytes) -> str:
-    """The job of these bytes: the same bytes for the same organization are one job."""
-    return f"{organization}:{sha256(body).hexdigest()[:_DIGITS]}"
-
-
-def is_job_of(job: str, organization: str, body: bytes) -> bool:
-    """Whether it is what `job_id` makes of these, for an organization that may be one."""
-    return job == job_id(organization, body) and _is_organization(organization)
-
-
-def bears_digest(job: str) -> bool:
-    """Whether a job's id names a body. A stock producer's needn't."""
-    return _DIGEST.search(job) is not None
-
-
-def organization_of(job: str) -> str:
-    """The organization of a job, or an empty string for a job that none of ours made."""
-    organization, colon, _ = job.partition(":")
-    return organization if colon and _is_organization(organization) else ""
-
-
-@lru_cache(maxsize=1024)
-def _is_organization(text: str) -> bool:
-    """Asked once an event, and mostly of the same few."""
-    return ORGANIZATION_PATTERN.fullmatch(text) is not None
 
 
 def payload(job: str) -> str:

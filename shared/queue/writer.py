@@ -1,7 +1,7 @@
 """Accepts deliveries into the queue, durably."""
 
 import enum
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -12,12 +12,12 @@ from redis.exceptions import NoScriptError
 
 from shared.errors import Unavailable
 from shared.observe import metrics
-from shared.queue import job, keys, scripts
+from shared.queue import job, scripts
 from shared.queue.group_commit import GroupCommit
 from shared.queue.job import Delivery
 from shared.redis.connection import REDIS_ERRORS, translate
-from shared.redis.durability import Durability, without_needless_wait
-from shared.redis.wire import Wire
+from shared.redis.durability import Durability, Mode, without_needless_wait
+from shared.redis.wire import Argument, Command, Wire
 
 __all__ = [
     "Accepted",
@@ -47,7 +47,7 @@ class BacklogLimits:
     organization: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BytesLimits:
     """How many bytes one organization may hold in Redis, as ``prelude.lua`` counts them.
 
@@ -83,7 +83,7 @@ class Queue:
         redis: where it is.
         durability: what must hold before a batch counts as accepted.
         limits: how many unfinished events there may be.
-        bytes_limits: how much one organization may hold; asked for each batch.
+        bytes_limits: how much one organization may hold; read for each batch, so they may change.
     """
 
     def __init__(
@@ -91,17 +91,19 @@ class Queue:
         redis: Redis,
         durability: Durability,
         limits: BacklogLimits | None = None,
-        bytes_limits: Callable[[], BytesLimits] = BytesLimits,
+        bytes_limits: BytesLimits | None = None,
     ) -> None:
         self._redis = redis
         self._wire = Wire(redis)
         self._durability = durability
+        self._wait = wait_command(durability)
         self._limits = limits or BacklogLimits()
-        self._bytes_limits = bytes_limits
+        self._bytes_limits = bytes_limits or BytesLimits()
 
     async def fit(self) -> None:
         """Wait no more for what this Redis is too old to tell, and does anyway."""
         self._durability = await without_needless_wait(self._redis, self._durability)
+        self._wait = wait_command(self._durability)
 
     async def enqueue(self, deliveries: Sequence[Delivery]) -> list[Accepted | Unavailable]:
         """Enqueue a batch in one round trip; answers when it is durable.
@@ -112,7 +114,7 @@ class Queue:
         arguments = self._limits_for(deliveries)
         for delivery in deliveries:
             arguments += (
-                keys.job_id(delivery.organization, delivery.body),
+                job.job_id(delivery.organization, delivery.body),
                 job.encode(delivery),
                 delivery.received_at,
                 1 / delivery.weight,
@@ -125,45 +127,61 @@ class Queue:
             raise unavailable from exc
         return [_answer(raw) for raw in answers]
 
-    def _limits_for(self, deliveries: Sequence[Delivery]) -> list[bytes | str | int | float]:
+    def _limits_for(self, deliveries: Sequence[Delivery]) -> list[Argument]:
         """The script's first arguments: all limits, and those of bytes that organizations have."""
-        held = self._bytes_limits()
+        held = self._bytes_limits
         at_most = "" if held.at_most is None else held.at_most
         own = {
             each.organization: each.max_bytes for each in deliveries if each.max_bytes is not None
         }
-        arguments: list[bytes | str | int | float] = [
+        arguments: list[Argument] = [
             *(self._limits.total, self._limits.organization, held.organization, at_most, len(own))
         ]
         for organization, most in own.items():
             arguments += (organization, most)
         return arguments
 
-    async def _send(self, arguments: list[bytes | str | int | float]) -> Any:
+    async def _send(self, arguments: list[Argument]) -> Any:
         """The script, and what waits for its durability, at once."""
-        wait = self._durability.wait_command()
-        if wait is None:
+        if self._wait is None:
             return await _ENQUEUE(self._wire, *arguments)
         try:
-            return await self._send_and_wait("EVALSHA", _ENQUEUE.digest, arguments, wait)
+            return await self._send_and_wait(self._wait, "EVALSHA", _ENQUEUE.digest, 0, *arguments)
         except NoScriptError:
-            return await self._send_and_wait("EVAL", _ENQUEUE.text, arguments, wait)
+            return await self._send_and_wait(self._wait, "EVAL", _ENQUEUE.text, 0, *arguments)
 
-    async def _send_and_wait(
-        self,
-        command: str,
-        script: str,
-        arguments: list[bytes | str | int | float],
-        wait: tuple[str | int, ...],
-    ) -> Any:
-        answers, acknowledged = await self._wire.execute_commands(
-            (command, script, 0, *arguments), wait
-        )
+    async def _send_and_wait(self, wait: Command, *script: Argument) -> Any:
+        answers, acknowledged = await self._wire.execute_commands(script, wait)
         for reply in (answers, acknowledged):
             if isinstance(reply, Exception):
                 raise reply
-        self._durability.check_reply(acknowledged)
+        check_reply(self._durability, acknowledged)
         return answers
+
+
+def wait_command(durability: Durability) -> Command | None:
+    """The command behind a batch that answers once it is durable, if one is needed.
+
+    ``WAITAOF`` costs nothing beside ``appendfsync always``, where the reply itself comes after the
+    sync, and makes any other setting of the append-only file safe, whenever it is changed.
+    """
+    milliseconds = max(1, round(durability.timeout * 1000))  # 0 would wait for ever
+    match durability.mode:
+        case Mode.FSYNC if not durability.asserted:
+            return ("WAITAOF", 1, 0, milliseconds)
+        case Mode.REPLICA:
+            return ("WAIT", durability.replicas, milliseconds)
+    return None
+
+
+def check_reply(durability: Durability, reply: Any) -> None:
+    """Raise ``Unavailable`` unless the wait command's reply says durable."""
+    if durability.mode is Mode.REPLICA and reply < durability.replicas:
+        message = f"{reply} of {durability.replicas} replicas acknowledged in time"
+        raise Unavailable("not_replicated", message)
+    # The first number is the primary's own disk, the second its replicas', which don't stand in.
+    if durability.mode is Mode.FSYNC and reply[0] < 1:
+        raise Unavailable("not_synced", "the append-only file was not synced in time")
 
 
 def _answer(raw: bytes) -> Accepted | Unavailable:
@@ -215,7 +233,7 @@ async def open_queue(
     redis: Redis,
     durability: Durability,
     limits: BacklogLimits | None = None,
-    bytes_limits: Callable[[], BytesLimits] = BytesLimits,
+    bytes_limits: BytesLimits | None = None,
 ) -> AsyncIterator[QueueWriter]:
     """A writer that sends what it holds before it closes; Redis may not be there yet."""
     writer = QueueWriter(Queue(redis, durability, limits, bytes_limits))

@@ -8,7 +8,7 @@ from typing import Any, Final
 from redis import exceptions
 from redis.asyncio import Redis
 
-from shared.errors import Problem, Unavailable
+from shared.errors import Problem
 from shared.redis.connection import REDIS_ERRORS, translate
 
 OLDEST_REDIS: Final = (7, 0)
@@ -44,30 +44,6 @@ class Durability:
     replicas: int = 1
     timeout: float = 2.0
     asserted: bool = False
-
-    def wait_command(self) -> tuple[str | int, ...] | None:
-        """The command behind a batch that answers once it is durable, if one is needed.
-
-        ``WAITAOF`` costs nothing beside ``appendfsync always``, where the reply itself comes
-        after the sync, and makes any other setting of the append-only file safe, whenever it is
-        changed.
-        """
-        milliseconds = max(1, round(self.timeout * 1000))
-        match self.mode:
-            case Mode.FSYNC if not self.asserted:
-                return ("WAITAOF", 1, 0, milliseconds)
-            case Mode.REPLICA:
-                return ("WAIT", self.replicas, milliseconds)
-        return None
-
-    def check_reply(self, reply: Any) -> None:
-        """Raise ``Unavailable`` unless the wait command's reply says durable."""
-        if self.mode is Mode.REPLICA and reply < self.replicas:
-            raise Unavailable(
-                "not_replicated", f"{reply} of {self.replicas} replicas acknowledged in time"
-            )
-        if self.mode is Mode.FSYNC and reply[0] < 1:
-            raise Unavailable("not_synced", "the append-only file was not synced in time")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,55 +1,39 @@
-"""Commands on connections that are kept, without the detours and the faults of redis-py's."""
+"""Commands and scripts, sent without the detours and the faults of redis-py's own connections."""
 
 import asyncio
+from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, TypeAlias, cast
 
 import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
-_subclasses: dict[type[AbstractConnection], type[AbstractConnection]] = {}
-
-
-class _Mended:
-    """Overrides of a connection's methods."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        """The command as bytes; what hiredis doesn't take, redis-py packs or refuses.
-
-        redis-py 5 uses hiredis for this on its blocking connections alone. A command of ours has
-        hundreds of arguments, and packing them was a fifth of the ingress's processor time.
-        """
-        if " " not in args[0]:  # "CONFIG GET" is one word to redis-py
-            try:
-                return [hiredis.pack_command(args)]
-            except TypeError:
-                pass
-        return super().pack_command(*args)  # type: ignore[misc,no-any-return]
-
-    async def send_packed_command(self, *args: Any, **options: Any) -> None:
-        """Send; a connection that has just ended is an error of Redis, as any other.
-
-        Where asyncio's own transport fails later, uvloop's raises RuntimeError, which redis-py
-        lets through; nobody who calls Redis expects that.
-        """
-        try:
-            await super().send_packed_command(*args, **options)  # type: ignore[misc]
-        except RuntimeError as exc:
-            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
-            raise RedisConnectionError("the connection has ended") from exc
-
-
-def mended(kind: type[AbstractConnection]) -> type[AbstractConnection]:
-    """The same kind of connection, with what it lacks."""
-    if kind not in _subclasses:
-        _subclasses[kind] = type(kind.__name__, (_Mended, kind), {})
-    return _subclasses[kind]
-
+from shared.observe import metrics
 
 Argument: TypeAlias = bytes | str | int | float
 Command: TypeAlias = tuple[Argument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script, ready to be called by its digest."""
+
+    name: str
+    text: str
+    digest: str
+
+    async def __call__(self, redis: "Redis | Wire", *arguments: Argument) -> Any:
+        """Run it; sends the text only where Redis doesn't know the digest (any more)."""
+        started = perf_counter()
+        try:
+            answer = await redis.execute_command("EVALSHA", self.digest, 0, *arguments)
+        except NoScriptError:
+            answer = await redis.execute_command("EVAL", self.text, 0, *arguments)
+        metrics.ROUND_TRIP.labels(self.name).observe(perf_counter() - started)
+        return answer
 
 
 class Wire:
@@ -143,3 +127,42 @@ def _is_closed(connection: AbstractConnection) -> bool:
     """Whether Redis has ended it since the last batch, as a restart does."""
     reader = connection._reader  # noqa: SLF001  the client would poll instead
     return reader is None or reader.at_eof() or reader.exception() is not None
+
+
+_subclasses: dict[type[AbstractConnection], type[AbstractConnection]] = {}
+
+
+class _Mended:
+    """Overrides of a connection's methods."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """The command as bytes; what hiredis doesn't take, redis-py packs or refuses.
+
+        redis-py 5 uses hiredis for this on its blocking connections alone. A command of ours has
+        hundreds of arguments, and packing them was a fifth of the ingress's processor time.
+        """
+        if " " not in args[0]:  # "CONFIG GET" is one word to redis-py
+            try:
+                return [hiredis.pack_command(args)]
+            except TypeError:
+                pass
+        return super().pack_command(*args)  # type: ignore[misc,no-any-return]
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        """Send; a connection that has just ended is an error of Redis, as any other.
+
+        Where asyncio's own transport fails later, uvloop's raises RuntimeError, which redis-py
+        lets through; nobody who calls Redis expects that.
+        """
+        try:
+            await super().send_packed_command(*args, **options)  # type: ignore[misc]
+        except RuntimeError as exc:
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            raise RedisConnectionError("the connection has ended") from exc
+
+
+def mended(kind: type[AbstractConnection]) -> type[AbstractConnection]:
+    """The same kind of connection, with what it lacks."""
+    if kind not in _subclasses:
+        _subclasses[kind] = type(kind.__name__, (_Mended, kind), {})
+    return _subclasses[kind]

@@ -13,10 +13,14 @@ _MASK: Final = "***"
 class Secret:
     """A text that shows in no log, no message and no traceback; only `reveal` gives it."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_text", "raw")
 
     def __init__(self, text: str) -> None:
         self._text = text
+        # A key is asked for with every delivery: made once, and read without a call. What is no
+        # UTF-8, as a variable's odd bytes, is refused where it is judged, not here.
+        self.raw = text.encode("utf-8", "surrogatepass")
+        """The same as bytes, as whoever signs takes it; it shows nowhere either."""
 
     def reveal(self) -> str:
         """Give the text itself."""

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
+from shared.queue.job import job_id
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import Ended, Program, environment, run, until
 from tests.acceptance.terminal import seen
@@ -60,7 +61,7 @@ class Place:
         """Deliver something that can't be handled; its job, once it is a dead letter."""
         assert (await self.receiver.deliver(signed)).status == 202
         await self.settled()
-        return keys.job_id("org_a", signed)
+        return job_id("org_a", signed)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

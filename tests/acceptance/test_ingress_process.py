@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
+from shared.queue.job import job_id
 from tests.acceptance.ingress_process import IngressProcess, delivery, ingress
 from tests.acceptance.process import Program, environment, get, until
 from tests.conftest import StartRedis
@@ -64,7 +65,7 @@ class Place:
 
     async def holds_all_accepted(self) -> None:
         """Fail unless every body that got a 2xx is a job in Redis."""
-        jobs = {keys.job_id("org_a", signed) for signed in self.accepted}
+        jobs = {job_id("org_a", signed) for signed in self.accepted}
         queued = {job.decode() for job in await self.redis.zrange(keys.QUEUE, 0, -1)}
         assert jobs <= queued
         assert await self.redis.exists(*map(keys.payload, jobs)) == len(jobs)
@@ -204,7 +205,7 @@ async def test_a_delivery_known_already_is_accepted_only_once_it_is_on_disk(plac
     signed = body()
     async with unsynced(place):
         assert_unavailable(await place.deliver(signed), "not_synced")
-        assert await place.redis.exists(keys.payload(keys.job_id("org_a", signed)))
+        assert await place.redis.exists(keys.payload(job_id("org_a", signed)))
         # What is new to a connection is known to Redis: only a write of its own makes it wait.
         await place.redis.client_kill_filter(_type="normal", skipme=True)
         assert_unavailable(await place.deliver(signed), "not_synced")

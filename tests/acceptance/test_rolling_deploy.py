@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import job as jobs
 from shared.queue import keys
+from shared.queue.job import job_id
 from tests.acceptance.earlier import unpack
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import ROOT, Ended, environment, run_command, until
@@ -87,7 +88,7 @@ async def test_what_a_newer_version_wrote_waits_for_it_and_never_dies(
 ) -> None:
     """The rule: a version may add arguments behind those of a payload record, nothing else."""
     signed = body("evt_1")
-    job = keys.job_id("org_a", signed)
+    job = job_id("org_a", signed)
     environ = environment(redis_server.url, tmp_path, MAX_ATTEMPTS="1", MAX_CRASHES="1")
     async with ingress(environ) as receiver:
         assert (await receiver.deliver(signed)).status == 202
@@ -145,7 +146,7 @@ async def test_an_earlier_version_reads_and_replays_a_letter_that_was_held(
     """And what it leaves, this version goes on with."""
     environ = environment(redis_server.url, tmp_path, MAX_ATTEMPTS="1")
     signed = body("evt_1", data={"act": "reject"})
-    job = keys.job_id("org_a", signed)
+    job = job_id("org_a", signed)
     await bury_and_hold(redis, environ, signed)
     shown = await commanded(earlier, environ, "show", job, "--json")
     assert (shown.json[0]["reason"], shown.json[0]["attempts"]) == ("rejected", 1)

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from deploy.sellfern import simulator
 from shared.queue import keys
+from shared.queue.job import job_id
 from tests.acceptance.ingress_process import ingress
 from tests.acceptance.process import (
     ENDPOINTS,
@@ -167,7 +168,7 @@ async def test_our_ingress_accepts_what_is_signed_and_refuses_what_is_forged(
     assert {(each.status, each.response_status) for each in forged} == {("failed", 401)}
     assert len(honest) > 100
     assert forged
-    jobs = {keys.job_id("org_a", each.body) for each in honest}
+    jobs = {job_id("org_a", each.body) for each in honest}
     assert len(jobs) == 100
     stored = {name.decode().removeprefix(keys.JOB) for name in await redis.keys(f"{keys.JOB}*")}
     assert stored == jobs

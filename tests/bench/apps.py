@@ -26,6 +26,7 @@ from shared.observe import logs
 from shared.queue.job import Delivery
 from shared.queue.writer import Accepted
 from shared.sellfern import signature
+from tests.ingress_support import Known
 
 Answer = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -92,7 +93,7 @@ async def _serve_ours_without_a_queue() -> None:
     settings = IngressSettings.from_environ({**os.environ, "INGRESS_PORT": "0"})
     logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
     endpoints = _endpoints()
-    receiver = Receiver(lambda: endpoints, _Nowhere(), settings.limits)
+    receiver = Receiver(Known(endpoints), _Nowhere(), settings.limits)
     async with listening(settings, receiver, Readiness(no_problems)) as listener:
         _tell(listener.port)
         await asyncio.Event().wait()

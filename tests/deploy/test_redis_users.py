@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
 from shared.queue import keys
+from shared.queue.job import job_id
 from shared.queue.writer import Accepted, Queue
 from shared.redis.connection import open_redis
 from shared.redis.durability import Durability
@@ -127,7 +128,7 @@ async def test_a_paused_organizations_events_wait_and_go_on(place: Place) -> Non
 async def test_the_ingress_may_enqueue_whatever_the_jobs_state_is(server: DeployedRedis) -> None:
     """A leased job whose place was deleted by hand is the longest way through the script."""
     one, other = delivery(b"one", "org_x"), delivery(b"other", "org_x")
-    jobs = [keys.job_id("org_x", each.body) for each in (one, other)]
+    jobs = [job_id("org_x", each.body) for each in (one, other)]
     async with server.client_of("ingress") as own, server.client_of() as admin:
         queue = Queue(own, Durability())
         new, known = Accepted.NEW, Accepted.KNOWN

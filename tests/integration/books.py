@@ -9,6 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.job import organization_of
 
 _DUMP = """
 local dump = {}
@@ -78,7 +79,7 @@ class Books:
             organization = name.removeprefix(keys.PARKED)
             for job in value:
                 assert job not in self.parked
-                assert keys.organization_of(job) == organization
+                assert organization_of(job) == organization
                 self.parked[job] = organization
         elif name == keys.QUEUE:
             self.queue = value
@@ -202,7 +203,7 @@ class Books:
         """What was taken away by hand, Redis goes on counting until the next recount."""
         held = self._numbers(keys.BYTES)
         assert all(number > 0 for number in held.values())
-        robbed_of = {f"{keys.organization_of(job)}:waiting" for job in robbed}
+        robbed_of = {f"{organization_of(job)}:waiting" for job in robbed}
         truly = {name: n for name, n in self.bytes_held().items() if name not in robbed_of}
         assert {name: n for name, n in held.items() if name not in robbed_of} == truly
 
@@ -223,14 +224,14 @@ class Books:
     def _check_marks(self, robbed: set[str]) -> None:
         for (organization, event_id), mark in self.marks.items():
             state, _, job = mark.partition(":")
-            assert keys.organization_of(job) == organization
+            assert organization_of(job) == organization
             if state == "dead":
                 assert self.records.get(job) == event_id
             if state == "pending":
                 assert job in self.accepted | robbed
         for job, event_id in self.records.items():
             if event_id:
-                assert self.marks[keys.organization_of(job), event_id] == f"dead:{job}"
+                assert self.marks[organization_of(job), event_id] == f"dead:{job}"
         for event, times in self.applied.items():
             assert times == 1, event
             assert self.marks[event].startswith("done:")
@@ -305,6 +306,6 @@ def _value(kind: bytes, value: Any) -> Any:
 def _tally(jobs: Any) -> dict[str, int]:
     tally: dict[str, int] = {}
     for job in jobs:
-        organization = keys.organization_of(job)
+        organization = organization_of(job)
         tally[organization] = tally.get(organization, 0) + 1
     return tally

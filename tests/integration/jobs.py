@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from shared.queue import keys
-from shared.queue.job import Delivery
+from shared.queue.job import Delivery, job_id
 from shared.queue.writer import Accepted, BacklogLimits, Queue
 from shared.redis.durability import Durability, Mode
 
@@ -36,7 +36,7 @@ async def enqueued(redis: Redis, *deliveries: Delivery) -> list[str]:
     """Enqueue new deliveries; their jobs."""
     answers = await enqueue(redis, *deliveries)
     assert answers == [Accepted.NEW] * len(deliveries)
-    return [keys.job_id(each.organization, each.body) for each in deliveries]
+    return [job_id(each.organization, each.body) for each in deliveries]
 
 
 @dataclass(frozen=True)

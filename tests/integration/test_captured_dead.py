@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.observe import metrics
-from shared.queue import keys
+from shared.queue.job import job_id
 from shared.redis.wire import Wire
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, counters, record_of
@@ -17,7 +17,7 @@ from worker.pipeline import transitions
 from worker.pipeline.transitions import Settled
 
 CAPTURED = body("evt_captured")
-JOB = keys.job_id("org_a", CAPTURED)
+JOB = job_id("org_a", CAPTURED)
 
 
 class Besieged(Shop):

@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.job import job_id
 from tests.integration.jobs import NOTHING, account, mark_of, record_of
 from tests.integration.workplace import LIMITS, Workplace, body, now
 from worker import Event, Handlers, Organization
@@ -55,7 +56,7 @@ async def test_it_is_a_duplicate_as_long_as_there_is_a_mark_and_stale_afterwards
         await asyncio.sleep(0.001)
     later = timedelta(milliseconds=retention) + day
     assert await place.handle(captured, received_at=received_after(later)) is Settled.DEAD
-    record = await record_of(redis, keys.job_id("org_a", captured))
+    record = await record_of(redis, job_id("org_a", captured))
     assert record["reason"] == "stale"
     assert await applied(redis) == b"1"
     assert await account(redis) == NOTHING

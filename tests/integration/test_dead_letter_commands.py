@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import job as jobs
 from shared.queue import keys
+from shared.queue.job import job_id
 from tests.integration.books import Books
 from tests.integration.jobs import NOTHING, account, counters, mark_of, record_of
 from tests.integration.workplace import Workplace, body, now
@@ -424,9 +425,7 @@ def test_the_unprovable_are_replayed_by_force_only(desk: Desk) -> None:
 
 async def _harm(redis: Redis) -> None:
     """Let three dead letters be of events whose payload was harmed, one of which kept its own."""
-    lost, changed, kept = (
-        keys.job_id("org_a", body(f"evt_{n}", created_at=CREATED)) for n in range(3)
-    )
+    lost, changed, kept = (job_id("org_a", body(f"evt_{n}", created_at=CREATED)) for n in range(3))
     other = jobs.encode(jobs.Delivery("acme", "org_a", 1, {}, b"{}"))
     harms: list[tuple[str, dict[str, str | bytes]]] = [
         (lost, {"reason": "payload_lost", "payload": ""}),

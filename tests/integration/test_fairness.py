@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
+from shared.queue.job import job_id, organization_of
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, delivery, enqueue
 from worker.operate import pausing as contention
@@ -33,7 +34,7 @@ async def wait(redis: Redis, number: int, organization: str, weight: float = 1.0
     sent = [delivery(b"%d" % next(_numbers), organization, weight=weight) for _ in range(number)]
     for start in range(0, number, 1_000):
         await enqueue(redis, *sent[start : start + 1_000])
-    return [keys.job_id(organization, each.body) for each in sent]
+    return [job_id(organization, each.body) for each in sent]
 
 
 async def handled(hand: Hand, number: int, at_once: int = 1) -> list[str]:
@@ -49,7 +50,7 @@ async def handled(hand: Hand, number: int, at_once: int = 1) -> list[str]:
 
 def share(order: list[str], organization: str) -> int:
     """How many of these are the organization's."""
-    return sum(keys.organization_of(job) == organization for job in order)
+    return sum(organization_of(job) == organization for job in order)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from shared.errors import Unavailable
 from shared.queue import job as jobs
 from shared.queue import keys
-from shared.queue.job import Delivery
+from shared.queue.job import Delivery, job_id
 from shared.queue.writer import Accepted
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import (
@@ -193,7 +193,7 @@ async def test_a_delivery_whose_name_is_taken_is_refused_until_a_worker_has_judg
     redis: Redis, place: Workplace, seen: Seen
 ) -> None:
     mine = delivery(body("evt_1"), received_at=round(now().timestamp() * 1000))
-    job = keys.job_id("org_a", mine.body)
+    job = job_id("org_a", mine.body)
     await redis.set(keys.payload(job), forged())
     for _ in range(2):  # at once, and while it is in line
         for answer in await enqueue(redis, mine, mine):
@@ -215,7 +215,7 @@ async def test_the_same_bytes_under_its_name_are_handled(
 ) -> None:
     """Somebody's hand has deleted that it was accepted."""
     mine = delivery(body("evt_1"), received_at=round(now().timestamp() * 1000))
-    job = keys.job_id("org_a", mine.body)
+    job = job_id("org_a", mine.body)
     await redis.set(keys.payload(job), jobs.encode(mine))
     (answer,) = await enqueue(redis, mine)
     assert isinstance(answer, Unavailable)

@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import scripts
+from shared.redis.wire import Script
 from tests.conftest import StartRedis
 from tests.integration import test_claim as claims
 from tests.integration import test_races as races
@@ -21,12 +22,12 @@ ANYBODYS = "read_claim(ARGV[i])"
 Race = Callable[[Redis, Hand], Awaitable[None]]
 
 
-def mutant(name: str, old: str, new: str) -> scripts.Script:
+def mutant(name: str, old: str, new: str) -> Script:
     """A script with one thing in it changed."""
     text = scripts.load(name).text
     assert text.count(old) == 1
     text = text.replace(old, new)
-    return scripts.Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 def unfenced(verb: str) -> tuple[str, str, str]:

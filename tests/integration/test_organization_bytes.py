@@ -1,20 +1,20 @@
 """Facts about how much of Redis one organization may hold, on a real Redis."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from redis.asyncio import Redis
 
 from ingress.organization_bytes import OrganizationBytes
-from shared.endpoints.endpoint import OrganizationProfile
+from shared.endpoints.endpoint import Endpoints, OrganizationProfile
 from shared.errors import Unavailable
 from shared.queue import keys, scripts
 from shared.queue.job import Delivery
 from shared.queue.writer import Accepted, BytesLimits, Queue
 from shared.redis.durability import Durability, Mode
 from tests.conftest import StartRedis
+from tests.ingress_support import Known
 from tests.integration.books import Books, cost
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import bodies, delivery, enqueued, record_of
@@ -39,7 +39,7 @@ async def send(
 ) -> list[str]:
     """Enqueue under limits of bytes; the answers' codes."""
     limits = BytesLimits(limit, at_most)
-    queue = Queue(redis, Durability(Mode.MEMORY), bytes_limits=lambda: limits)
+    queue = Queue(redis, Durability(Mode.MEMORY), bytes_limits=limits)
     answers = await queue.enqueue(deliveries)
     return [each.code if isinstance(each, Unavailable) else each.value for each in answers]
 
@@ -288,20 +288,20 @@ async def test_names_that_are_none_of_ours_stop_no_count(redis: Redis) -> None:
 # What the ingress makes of Redis's memory
 
 
-def profiles(*names: str, **own: int) -> Mapping[str, OrganizationProfile]:
-    made: dict[str, Any] = {name: OrganizationProfile(name, 1.0, None, {}) for name in names}
+def known(*names: str, **own: int) -> Known:
+    made = {name: OrganizationProfile(name, 1.0, None, {}) for name in names}
     for name, most in own.items():
         made[name] = OrganizationProfile(name, 1.0, None, {}, most)
-    return made
+    return Known(Endpoints({}, made))
 
 
 async def limits_at(redis: Redis, used: float, setting: int | None, count: int) -> BytesLimits:
     """The limits where Redis is as full as that."""
     taken = int((await redis.info("memory"))["used_memory"])
     await redis.config_set("maxmemory", int(taken / used))
-    watched = OrganizationBytes(setting, lambda: profiles(*(f"org_{n}" for n in range(count))))
+    watched = OrganizationBytes(setting, known(*(f"org_{n}" for n in range(count))))
     await watched.look(redis)
-    return watched.limits()
+    return watched.limits
 
 
 async def test_the_default_is_a_quarter_where_there_is_somebody_else(
@@ -345,12 +345,12 @@ class Sending:
 async def test_looking_ends_though_a_cancellation_gets_lost() -> None:
     redis = Sending()
     async with asyncio.timeout(5):
-        async with OrganizationBytes(None, dict).watching(cast("Redis", redis)):
+        async with OrganizationBytes(None, known()).watching(cast("Redis", redis)):
             await redis.sent.wait()
 
 
 def test_a_limit_of_its_own_is_told_as_such() -> None:
-    watched = OrganizationBytes(7, lambda: profiles("org_a", org_b=9, org_c=0))
+    watched = OrganizationBytes(7, known("org_a", org_b=9, org_c=0))
     told = {name: watched.limit_of(name) for name in ("org_a", "org_b", "org_c", "org_gone")}
     assert told == {"org_a": 7, "org_b": 9, "org_c": 0, "org_gone": 7}
 

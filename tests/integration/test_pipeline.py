@@ -15,6 +15,7 @@ from shared.errors import StateError
 from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.group_commit import Tell
+from shared.queue.job import job_id
 from tests.integration.jobs import NOTHING, account, counters, mark_of, record_of
 from tests.integration.workplace import POLICY, Workplace, body, now
 from worker import Event, Handlers, Organization, Reject, Retry
@@ -499,7 +500,7 @@ async def test_a_replayed_event_keeps_its_received_at(redis: Redis) -> None:
     assert await place.handle(first, received_at=received_at) is Settled.DEAD
     broken = False
     assert await place.handle(body("evt_a"), received_at=received_at + 1) is Settled.DONE
-    job = keys.job_id("org_a", first)
+    job = job_id("org_a", first)
     assert await revival.replay_one(redis, job) == "queued"
     assert await place.handle_next() is Settled.DONE
     raw = await redis.get(keys.state("org_a", "order"))

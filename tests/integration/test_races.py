@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from shared.errors import Unavailable
 from shared.queue import job as jobs
 from shared.queue import keys
+from shared.queue.job import job_id
 from shared.queue.writer import Accepted, Queue
 from shared.redis.durability import Durability, Mode
 from shared.sellfern import envelope
@@ -501,7 +502,7 @@ async def test_16_a_paused_flood_stands_in_nobodys_way(fresh_redis_server: Start
         flood = [delivery(each) for each in bodies(100_000)]
         for start in range(0, len(flood), 5_000):
             await enqueue(redis, *flood[start : start + 5_000])
-        accepted = [keys.job_id("org_a", each.body) for each in flood]
+        accepted = [job_id("org_a", each.body) for each in flood]
         await contention.pause(redis, "org_a", "a test")
         for number in range(20):
             (job,) = await enqueued(redis, delivery(b"%d" % number, "org_b"))

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
-from shared.queue.job import Delivery
+from shared.queue.job import Delivery, job_id
 from tests.integration.by_hand import RETENTION, Hand
 from tests.integration.jobs import NOTHING, account, counters, enqueued, mark_of, record_of
 from tests.integration.test_races import J, K, dead_letters, handled_once, unfinished
@@ -98,7 +98,7 @@ async def test_a_minute_later_it_is_revived_again_and_20_times_in_all(
     claim = await redelivered(hand, again)
     assert await hand.mark(claim) is Mark.HELD
     assert await hand.hold(claim) is Settled.HELD
-    assert await dead_letters(redis) == {keys.job_id("org_a", again.body)}
+    assert await dead_letters(redis) == {job_id("org_a", again.body)}
     assert (await counters(redis))["revived"] == MOST
 
 

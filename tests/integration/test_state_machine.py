@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.job import job_id
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import delivery, enqueue, mark_of
 from worker.operate import pausing as contention
@@ -30,7 +31,7 @@ class Scene:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.hand = Hand(redis)
-        self.job = keys.job_id("org_a", b"J")
+        self.job = job_id("org_a", b"J")
 
     async def state(self) -> str:
         """Where J is."""

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.job import job_id, organization_of
 from shared.queue.writer import Accepted
 from tests.conftest import StartRedis
 from tests.integration.books import Books
@@ -104,7 +105,7 @@ class Machine(RuleBasedStateMachine):
 
     def event(self, job: str) -> tuple[str, str]:
         """What makes two jobs the same event."""
-        return keys.organization_of(job), self.event_of[job]
+        return organization_of(job), self.event_of[job]
 
     # What happens
 
@@ -117,7 +118,7 @@ class Machine(RuleBasedStateMachine):
     def deliver(self, organization: str, event_id: str, variant: int) -> None:
         weight = WEIGHT if organization == IN_ORDER else 1.0
         sent = delivery(f"{event_id} {variant}".encode(), organization, weight=weight)
-        job = keys.job_id(organization, sent.body)
+        job = job_id(organization, sent.body)
         known = job in self.books.payloads
         (answer,) = self.run(enqueue(self.redis, sent))
         assert answer is (Accepted.KNOWN if known else Accepted.NEW)
@@ -170,7 +171,7 @@ class Machine(RuleBasedStateMachine):
         assert bool(alone) is (answer.suspects and len(claimed) == 1 and not tainted)
         assert len(claimed) <= most
         for claim, _ in claimed:
-            organization = keys.organization_of(claim.job)
+            organization = organization_of(claim.job)
             before = self.books.tokens.get(claim.job)
             assert not before or self.books.queue[claim.job] == keys.DEFERRED_FROM
             assert after.is_held(claim.job, claim.token)
@@ -224,7 +225,7 @@ class Machine(RuleBasedStateMachine):
         if job not in self.order:
             return
         for other in self.books.accepted:
-            if keys.organization_of(other) == IN_ORDER and other in self.order:
+            if organization_of(other) == IN_ORDER and other in self.order:
                 assert self.order[other] >= self.order[job]
 
     @rule(worker=workers, noticed=st.booleans())
@@ -475,7 +476,7 @@ class Machine(RuleBasedStateMachine):
         gone = [
             job
             for job in self.books.records.keys() - self.books.payloads
-            if keys.organization_of(job) == organization
+            if organization_of(job) == organization
         ]
         assert self.run(revival.expire(self.redis, organization, died_before=FAR)) == len(gone)
         self.given_up.update(map(self.event, gone))

@@ -15,8 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from shared.endpoints.endpoint import OrganizationProfile
 from shared.queue import job as jobs
-from shared.queue import keys
-from shared.queue.job import Delivery
+from shared.queue.job import Delivery, job_id
 from shared.queue.writer import Queue
 from shared.redis.durability import Durability, Mode
 from shared.sellfern.reference import load_default
@@ -143,7 +142,7 @@ class Workplace:
             for each in bodies
         ]
         await Queue(self.redis, Durability(Mode.MEMORY)).enqueue(deliveries)
-        return [keys.job_id(organization, each) for each in bodies]
+        return [job_id(organization, each) for each in bodies]
 
     async def claim(self, most: int = 1, lease: float = 30) -> list[tuple[Claim, bytes]]:
         """Claim what is in line."""

@@ -17,6 +17,7 @@ from shared.observe import metrics
 from shared.program import garbage
 from shared.queue import job as jobs
 from shared.queue import keys
+from shared.queue.job import bears_digest
 from shared.redis.connection import REDIS_ERRORS
 from worker.engine.aside import Aside
 from worker.engine.duty import Duty
@@ -478,7 +479,7 @@ class Worker(arq.Worker):
         name = record["f"]
         if name == jobs.FUNCTION:
             return not record["k"]
-        return name in self.functions and name not in OURS and not keys.bears_digest(job)
+        return name in self.functions and name not in OURS and not bears_digest(job)
 
     # arq's own way, for functions that are not ours
 

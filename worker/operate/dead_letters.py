@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from shared.queue import job as jobs
 from shared.queue import keys
+from shared.queue.job import is_job_of
 
 _PAGE = 200
 
@@ -77,7 +78,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     def is_usable(self) -> bool:
         """Whether its payload may be what was accepted: not lost, nor known to be other bytes."""
         if self.reason == "payload_changed":
-            return keys.is_job_of(self.job, self.organization, self.body)
+            return is_job_of(self.job, self.organization, self.body)
         return self.payload != b""
 
 

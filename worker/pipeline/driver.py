@@ -12,9 +12,8 @@ from typing import Any, Final, Protocol
 from shared.endpoints.endpoint import OrganizationProfile
 from shared.errors import TransitionError, Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue import keys
 from shared.queue.group_commit import resolve
-from shared.queue.job import Delivery
+from shared.queue.job import Delivery, organization_of
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
 from worker.pipeline.attempts import Attempts
@@ -204,7 +203,7 @@ class Pipeline:
         elif type(asked) is Handle:
             self.attempts.start(work, asked, tell)
         elif type(asked) is Room:
-            share = work.share = self.memory.share(keys.organization_of(work.claim.job), asked.size)
+            share = work.share = self.memory.share(organization_of(work.claim.job), asked.size)
             share.take(tell)
             if share.waits and self.memory.is_closed:
                 work.cancel()  # others may have what it would wait for

@@ -9,8 +9,7 @@ import msgspec
 
 from shared.endpoints.endpoint import OrganizationProfile
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue import keys
-from shared.queue.job import Delivery
+from shared.queue.job import Delivery, bears_digest, is_job_of, organization_of
 from shared.sellfern.envelope import Envelope
 from shared.sellfern.reference import Reference
 from worker.events import Event
@@ -183,10 +182,10 @@ class Path:
     def _unfit(self, work: Work, delivery: Delivery) -> Dead | None:
         """Why its name or its past keeps it from a handler, or ``None``."""
         job = work.claim.job
-        if work.rounds == 1 and not keys.is_job_of(job, delivery.organization, delivery.body):
-            if keys.organization_of(job) != delivery.organization:
+        if work.rounds == 1 and not is_job_of(job, delivery.organization, delivery.body):
+            if organization_of(job) != delivery.organization:
                 return Dead("undecodable", _mislabelled(work.claim, delivery))
-            if keys.bears_digest(job):
+            if bears_digest(job):
                 changed = "the payload holds other bytes than its job's id names"
                 return Dead("payload_changed", changed)
         # Beside others it may be as innocent as they are, however often that has happened.

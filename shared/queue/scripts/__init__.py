@@ -1,39 +1,13 @@
 """The transitions of a job, one Lua script each, run atomically by Redis."""
 
-from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
-from time import perf_counter
-from typing import Any
 
-from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
-
-from shared.observe import metrics
 from shared.queue import keys
-from shared.redis.wire import Wire
+from shared.redis.wire import Script
 
 _SHEBANG = "#!lua\n"
 _SHEBANG_ALLOW_OOM = "#!lua flags=allow-oom\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script, ready to be called by its digest."""
-
-    name: str
-    text: str
-    digest: str
-
-    async def __call__(self, redis: Redis | Wire, *arguments: bytes | str | float) -> Any:
-        """Run it; sends the text only where Redis doesn't know the digest (any more)."""
-        started = perf_counter()
-        try:
-            answer = await redis.execute_command("EVALSHA", self.digest, 0, *arguments)
-        except NoScriptError:
-            answer = await redis.execute_command("EVAL", self.text, 0, *arguments)
-        metrics.ROUND_TRIP.labels(self.name).observe(perf_counter() - started)
-        return answer
 
 
 def load(name: str, *, allow_oom: bool = True) -> Script:

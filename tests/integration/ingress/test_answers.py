@@ -10,6 +10,7 @@ from tests.ingress_support import (
     BODY,
     SECRET,
     Client,
+    Known,
     RecordingWriter,
     ask,
     endpoints,
@@ -215,13 +216,15 @@ async def test_a_secret_opens_its_own_organizations_endpoint_and_no_other(
 async def test_a_change_of_the_endpoints_holds_from_the_next_delivery_on(
     writer: RecordingWriter,
 ) -> None:
-    current = endpoints()
+    known = Known(endpoints())
     async with (
-        public_port(writer, known=lambda: current) as place,
+        public_port(writer, known=known) as place,
         Client.to(place.port) as client,
     ):
         assert (await client.ask(request_bytes())).status == 202
-        current = endpoints('[[endpoint]]\nid = "acme"\norganization_id = "o"\nsecrets = ["new"]')
+        known.current = endpoints(
+            '[[endpoint]]\nid = "acme"\norganization_id = "o"\nsecrets = ["new"]'
+        )
         assert (await client.ask(request_bytes())).code == "signature_invalid"
         assert (await client.ask(request_bytes(path="/webhooks/beta"))).code == "unknown_endpoint"
         assert (await client.ask(request_bytes(secret="new"))).status == 202

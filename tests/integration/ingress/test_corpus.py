@@ -13,7 +13,7 @@ from shared.endpoints.endpoint import Endpoints
 from shared.endpoints.union import parse_endpoints
 from shared.errors import EnvelopeError
 from shared.sellfern.envelope import decode
-from tests.ingress_support import Client, RecordingWriter, Reply, chunked
+from tests.ingress_support import Client, Known, RecordingWriter, Reply, chunked
 from tests.integration.ingress.public_port import public_port
 from worker import Id
 from worker.event_data import DataDecoder
@@ -70,7 +70,7 @@ async def test_a_request_of_the_corpus_is_answered_and_read_as_it_says(
 ) -> None:
     monkeypatch.setattr(ingress.http.receive, "time", lambda: float(request_.get("now", NOW)))
     async with (
-        public_port(writer, known=lambda: known, **request_.get("limits", {})) as place,
+        public_port(writer, known=Known(known), **request_.get("limits", {})) as place,
         Client.to(place.port) as client,
     ):
         reply = await answer_to(client, bytes_of(request_))

@@ -16,6 +16,7 @@ from shared.errors import Problem, SettingsError
 from tests.ingress_support import (
     BODY,
     Client,
+    Known,
     RecordingWriter,
     Reply,
     Running,
@@ -331,8 +332,7 @@ async def test_a_port_that_is_taken_is_a_setting_at_fault(writer: RecordingWrite
 async def listen(writer: RecordingWriter, environ: dict[str, str]) -> None:
     """Listen where it can't be done."""
     settings = IngressSettings.from_environ(environ)
-    known = endpoints()
-    receiver = Receiver(lambda: known, writer, settings.limits)
+    receiver = Receiver(Known(endpoints()), writer, settings.limits)
 
     async def nothing() -> list[Problem]:
         return []

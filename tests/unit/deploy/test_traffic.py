@@ -20,7 +20,7 @@ from deploy.local.traffic import (
     plan,
 )
 from shared.errors import EnvelopeError, SignatureError
-from shared.queue.keys import job_id
+from shared.queue.job import job_id
 from shared.sellfern import envelope, signature
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

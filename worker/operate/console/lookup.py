@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from shared.errors import EnvelopeError
 from shared.queue import job as jobs
 from shared.queue import keys
-from shared.queue.job import Delivery
+from shared.queue.job import Delivery, organization_of
 from shared.sellfern import envelope
 from worker.operate import dead_letters
 from worker.operate.dead_letters import DeadLetter
@@ -136,7 +136,7 @@ async def organizations_of(redis: Redis) -> list[str]:
 async def find(redis: Redis, job: str) -> FoundEvent | None:
     """The event that a job carries, or carried while it is a dead letter; ``None`` without one."""
     name = job.encode(errors="surrogateescape")
-    organization = keys.organization_of(job) or "?"
+    organization = organization_of(job) or "?"
     async with redis.pipeline(transaction=False) as pipe:
         pipe.execute_command("GET", keys.JOB.encode() + name)
         pipe.execute_command("HGET", keys.CLAIMS, name)

@@ -16,7 +16,7 @@ from ingress.http.receive import KEPT_LENGTH, Receiver, check_head, endpoint_id
 from ingress.settings import Limits
 from shared.errors import SignatureError, Unavailable
 from shared.queue.writer import Accepted
-from tests.ingress_support import BETA_SECRET, BODY, RecordingWriter, endpoints, signed
+from tests.ingress_support import BETA_SECRET, BODY, Known, RecordingWriter, endpoints, signed
 
 
 def request(
@@ -42,8 +42,7 @@ def writer() -> RecordingWriter:
 
 @pytest.fixture
 def receiver(writer: RecordingWriter) -> Receiver:
-    known = endpoints()
-    return Receiver(lambda: known, writer, Limits(body_bytes=1000, bytes_in_flight=2000))
+    return Receiver(Known(endpoints()), writer, Limits(body_bytes=1000, bytes_in_flight=2000))
 
 
 async def refused(receiver: Receiver, request: web.BaseRequest) -> str:

@@ -1,6 +1,7 @@
 """Facts about arq's payload record as this project writes and reads it."""
 
 import pickle
+import re
 from typing import Any, cast
 
 import msgspec
@@ -9,9 +10,18 @@ from arq.jobs import deserialize_job_raw, serialize_job
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.queue import job, keys
-from shared.queue.job import Delivery, PayloadError
+from shared.queue import job
+from shared.queue.job import (
+    Delivery,
+    PayloadError,
+    bears_digest,
+    is_job_of,
+    job_id,
+    organization_of,
+)
+from shared.queue.keys import ORGANIZATION_PATTERN
 
+ORGANIZATIONS = st.from_regex(ORGANIZATION_PATTERN, fullmatch=True)
 DELIVERY = Delivery("acme", "org_a", 5, {"user-agent": "x"}, b"\x00\xff", 1.0)
 
 
@@ -90,11 +100,11 @@ def test_arguments_of_another_shape_are_told(arguments: tuple[object, ...]) -> N
 def test_a_job_belongs_to_the_organization_in_front_of_its_colon(
     name: str, organization: str
 ) -> None:
-    assert keys.organization_of(name) == organization
+    assert organization_of(name) == organization
 
 
 def test_a_job_is_named_by_its_organization_and_the_digest_of_its_bytes() -> None:
-    assert keys.job_id("org_1", b"") == "org_1:e3b0c44298fc1c149afbf4c8996fb924"
+    assert job_id("org_1", b"") == "org_1:e3b0c44298fc1c149afbf4c8996fb924"
 
 
 def test_a_delivery_is_read_at_once_whoever_wrote_it() -> None:
@@ -131,3 +141,37 @@ def test_a_call_that_is_not_quite_a_delivery_is_none(change: dict[str, Any]) -> 
     }
     assert job.read(job.serialize(record)) is not None
     assert job.read(job.serialize({**record, **change})) is None
+
+
+@given(ORGANIZATIONS, ORGANIZATIONS, st.binary(max_size=50), st.binary(max_size=50))
+def test_a_job_is_of_its_bytes_and_of_no_others(
+    organization: str, other_one: str, body: bytes, other: bytes
+) -> None:
+    job = job_id(organization, body)
+    assert bears_digest(job)
+    assert is_job_of(job, organization, body)
+    assert is_job_of(job, organization, other) == (body == other)
+    assert is_job_of(job, other_one, body) == (organization == other_one)
+
+
+@pytest.mark.parametrize("organization", ["", "org_a:x", "org a", "o" * 65])
+def test_no_job_is_of_what_can_be_no_organization(organization: str) -> None:
+    assert not is_job_of(job_id(organization, b"{}"), organization, b"{}")
+
+
+@pytest.mark.parametrize("job", ["org_a:made-by-arq", f"org_a:x{'0' * 32}", "org_a:", "0" * 32])
+def test_the_id_of_a_stock_producers_job_names_no_bytes(job: str) -> None:
+    assert not bears_digest(job)
+
+
+@given(ORGANIZATIONS, st.binary(max_size=50))
+def test_a_job_tells_its_organization(organization: str, body: bytes) -> None:
+    job = job_id(organization, body)
+    assert organization_of(job) == organization
+    assert re.fullmatch(r"[0-9a-f]{32}", job.removeprefix(organization + ":"))
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_a_job_of_a_valid_organization_or_of_none(text: str) -> None:
+    organization = organization_of(text)
+    assert organization == "" or ORGANIZATION_PATTERN.fullmatch(organization)

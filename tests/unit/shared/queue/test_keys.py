@@ -7,6 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from shared.queue import keys
+from shared.queue.job import job_id
 
 ORGANIZATIONS = st.from_regex(keys.ORGANIZATION_PATTERN, fullmatch=True)
 BUILDERS = (keys.event, keys.state)
@@ -40,7 +41,7 @@ def test_no_text_makes_a_name_of_another_organization(
 
 @given(ORGANIZATIONS, st.text(), st.text())
 def test_names_of_different_kinds_never_meet(organization: str, one: str, other: str) -> None:
-    job = keys.job_id(organization, one.encode("utf-8", "replace"))
+    job = job_id(organization, one.encode("utf-8", "replace"))
     names = [
         keys.event(organization, one),
         keys.state(organization, other),
@@ -52,40 +53,6 @@ def test_names_of_different_kinds_never_meet(organization: str, one: str, other:
     assert len(set(names)) == len(names)
     fixed = {value for name, value in vars(keys).items() if name.isupper() and value in names}
     assert fixed == set()
-
-
-@given(ORGANIZATIONS, ORGANIZATIONS, st.binary(max_size=50), st.binary(max_size=50))
-def test_a_job_is_of_its_bytes_and_of_no_others(
-    organization: str, other_one: str, body: bytes, other: bytes
-) -> None:
-    job = keys.job_id(organization, body)
-    assert keys.bears_digest(job)
-    assert keys.is_job_of(job, organization, body)
-    assert keys.is_job_of(job, organization, other) == (body == other)
-    assert keys.is_job_of(job, other_one, body) == (organization == other_one)
-
-
-@pytest.mark.parametrize("organization", ["", "org_a:x", "org a", "o" * 65])
-def test_no_job_is_of_what_can_be_no_organization(organization: str) -> None:
-    assert not keys.is_job_of(keys.job_id(organization, b"{}"), organization, b"{}")
-
-
-@pytest.mark.parametrize("job", ["org_a:made-by-arq", f"org_a:x{'0' * 32}", "org_a:", "0" * 32])
-def test_the_id_of_a_stock_producers_job_names_no_bytes(job: str) -> None:
-    assert not keys.bears_digest(job)
-
-
-@given(ORGANIZATIONS, st.binary(max_size=50))
-def test_a_job_tells_its_organization(organization: str, body: bytes) -> None:
-    job = keys.job_id(organization, body)
-    assert keys.organization_of(job) == organization
-    assert re.fullmatch(r"[0-9a-f]{32}", job.removeprefix(organization + ":"))
-
-
-@given(st.text(max_size=80))
-def test_any_text_is_a_job_of_a_valid_organization_or_of_none(text: str) -> None:
-    organization = keys.organization_of(text)
-    assert organization == "" or keys.ORGANIZATION_PATTERN.fullmatch(organization)
 
 
 def test_the_scripts_know_every_name_that_stands_here() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from shared.errors import Unavailable
+from shared.queue.writer import check_reply, wait_command
 from shared.redis.durability import Durability, Mode
 
 
@@ -22,12 +23,12 @@ from shared.redis.durability import Durability, Mode
 def test_what_is_waited_for_follows_from_the_mode(
     durability: Durability, command: tuple[str | int, ...] | None
 ) -> None:
-    assert durability.wait_command() == command
+    assert wait_command(durability) == command
 
 
 @pytest.mark.parametrize("mode", [Mode.FSYNC, Mode.REPLICA])
 def test_no_timeout_is_rounded_to_0_which_would_wait_for_ever(mode: Mode) -> None:
-    command = Durability(mode, timeout=0.0001).wait_command()
+    command = wait_command(Durability(mode, timeout=0.0001))
     assert command is not None
     assert command[-1] == 1
 
@@ -43,7 +44,7 @@ def test_no_timeout_is_rounded_to_0_which_would_wait_for_ever(mode: Mode) -> Non
     ],
 )
 def test_a_reply_of_enough_is_durable(durability: Durability, reply: object) -> None:
-    durability.check_reply(reply)
+    check_reply(durability, reply)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_reply_of_too_few_is_unavailable(
     durability: Durability, reply: object, message: str
 ) -> None:
     with pytest.raises(Unavailable) as caught:
-        durability.check_reply(reply)
+        check_reply(durability, reply)
     assert str(caught.value) == message
 
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from shared.queue import keys
+from shared.queue.job import organization_of
 from worker.operate.console import lookup
 from worker.operate.console.context import console_of
 from worker.operate.console.lookup import FoundEvent
@@ -35,7 +35,7 @@ async def show(request: web.Request) -> web.Response:
     found = await lookup.find(redis, job)
     event_id = request.query.get("id", "")
     if found is None and event_id:  # it has left the queue, but perhaps with a mark
-        found = await lookup.find_by_mark(redis, keys.organization_of(job), event_id)
+        found = await lookup.find_by_mark(redis, organization_of(job), event_id)
     if found is None:
         return render(request, "event_gone.html", job=job)
     return _shown(request, found)
