@@ -57,6 +57,7 @@ async def _serve(
         stop_signal() as stop,
         open_redis(settings.common.redis_url) as redis,
         endpoints.watching(),
+        # The last, so the first to close: what the writer still holds needs Redis.
         open_queue(redis, settings.durability, settings.backlog, held.limits) as writer,
     ):
         awaited = _awaited(redis, writer, settings)
@@ -68,6 +69,7 @@ async def _serve(
             log=_log,
         )
         receiver, site = _receiver_and_site(endpoints, writer, settings, tracing)
+        # All that stays for as long as the process is there by now: no look at it finds garbage.
         garbage.tune()
         async with admin_site(
             settings.admin,

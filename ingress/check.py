@@ -30,6 +30,7 @@ _NAMED: Final = 5
 
 async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
     """Look at everything that has to be right, and say each thing found."""
+    # First: a name that is nearly right explains what comes behind it.
     for finding in [*shadows(), *near_misses(environ)]:
         yield finding
     found: list[Finding] = []
@@ -84,6 +85,7 @@ def _of_endpoints(endpoints: Endpoints) -> list[Finding]:
 
 def _is_locked_out(endpoint: Endpoint) -> bool:
     now = time()
+    # What only can't be read just now may come by itself; it is told as missing.
     return not endpoint.active(now) and not endpoint.lacks_secret(now)
 
 
@@ -125,6 +127,7 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
         yield Finding("ok", "redis", "durable", f"{url}: DURABILITY={durability.mode.value} holds")
     if not problems and held.lacks_maxmemory():
         yield _unbounded(f"{url}: expected a maxmemory, got none", "redis")
+    # It does what it says, and may be meant; but nobody is to find out by a crash.
     if durability.mode is Mode.MEMORY:
         message = "DURABILITY=memory: a crash of Redis loses events that were answered 202"
         yield Finding("warning", "redis", "memory_only", message)

@@ -79,5 +79,6 @@ class OrganizationBytes:
         used, limit = self._memory.used, self._memory.limit
         share = limit // SHARE if self._is_shared() else 0
         self.limits.organization = share if self._setting is None else self._setting
+        # Without a maxmemory there is nothing to be near.
         is_nearly_full = used > _NEARLY_FULL * limit > 0
         self.limits.at_most = max(0, limit - used) if is_nearly_full and self._is_shared() else None

@@ -120,6 +120,7 @@ def signed_headers(endpoint: Endpoint, event_type: str, body: bytes) -> dict[str
     if not secrets:
         raise SendError(f"ENDPOINT: expected one with an active secret, got {endpoint.id!r}")
     try:
+        # The first is the newest: a rotation puts it in front of the others.
         signed = signature.sign(
             endpoint.scheme, body, secrets[0], now=now, message_id=f"msg_{uuid4().hex}"
         )
@@ -154,6 +155,7 @@ async def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     try:
         async with (
             ClientSession(timeout=ClientTimeout(total=TIMEOUT_SECONDS)) as session,
+            # A redirect would take a signed delivery to where nobody has sent it.
             session.post(url, data=body, headers=headers, allow_redirects=False) as response,
         ):
             text = await response.text(errors="replace")
@@ -206,6 +208,7 @@ def send(
             organization=organization,
         )
         headers = signed_headers(target, event_type, body)
+        # Before the delivery: what is wrong here is told without one.
         reference = load_reference(settings.common)
         for warning in warnings(target):
             click.echo(f"warning: {warning}", err=True)
@@ -215,6 +218,7 @@ def send(
     except SendError as exc:
         fail(str(exc))
     if answer.is_success and not reference.is_available(event_type):
+        # The ingress doesn't read the body, so its 202 says nothing of that.
         hint = nearest(event_type, reference.near_events(event_type))
         end = "the API Reference doesn't list this event, so workers end it as unavailable_event"
         click.echo(f"warning: TYPE: {end}{escape_controls(hint)}", err=True)

@@ -90,6 +90,7 @@ class IngressSettings:
     @classmethod
     def from_reader(cls, reader: Reader) -> Self:
         """Read them in its block."""
+        # One environment is often given to several programs, so these are read alike by all.
         common = CommonSettings.from_reader(reader)
         return cls(
             common=common,
@@ -112,6 +113,7 @@ def _limits(reader: Reader) -> Limits:
     default = Limits()
     body = reader.integer("MAX_BODY_BYTES", default.body_bytes, minimum=_KIB, maximum=16 * _MIB)
     in_flight = reader.integer("MAX_BYTES_IN_FLIGHT", default.bytes_in_flight, minimum=_KIB)
+    # Bodies that are being read share half of it: so two of the largest fit beside each other.
     if reader.are_good("MAX_BODY_BYTES", "MAX_BYTES_IN_FLIGHT") and in_flight < 4 * body:
         expected = f"at least 4 times MAX_BODY_BYTES ({4 * body})"
         reader.refuse(SettingsError("MAX_BYTES_IN_FLIGHT", expected, str(in_flight)))
@@ -144,6 +146,7 @@ def _networks(reader: Reader, name: str) -> tuple[Network, ...]:
 def _durability(reader: Reader) -> Durability:
     modes = [mode.value for mode in Mode]
     timeout = reader.duration("DURABILITY_TIMEOUT", "2s", minimum="10ms")
+    # The connection would be given up before Redis could say that it isn't durable.
     if timeout >= SOCKET_TIMEOUT:
         expected = f"less than Redis has for a reply ({format_duration(SOCKET_TIMEOUT)})"
         reader.refuse(SettingsError("DURABILITY_TIMEOUT", expected, format_duration(timeout)))
@@ -173,6 +176,7 @@ def _organization_bytes(reader: Reader) -> int | None:
         return share if value < 0 else str(value)
 
     name = "MAX_ORGANIZATION_BYTES"
+    # The share is -1 here, since 0 is a value of its own: no limit.
     value = reader.parsed(name, -1, _bytes, "a whole number of bytes from 0", show=show)
     return None if value < 0 else value
 

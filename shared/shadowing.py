@@ -63,10 +63,12 @@ def _place(name: str) -> Path | None:
     """The folder or the file of a package or module, as an import would find it now."""
     try:
         spec = find_spec(name)
+    # ValueError: it is loaded already, by something that gave it no spec.
     except (ImportError, ValueError):
         return None
     if spec is None:
         return None
+    # A folder has no origin where it has no __init__.py.
     folders = list(spec.submodule_search_locations or [])
     found = folders[0] if folders else spec.origin
     return Path(found).resolve() if found else None

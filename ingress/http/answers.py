@@ -188,6 +188,7 @@ class Rejection(_Whole):
         super().__init__(refusal.status, fields, f'{opening}{request_id}"}}}}', request_id)
 
 
+# Bounded, since the text about a signature names the header of a scheme that a file describes.
 @lru_cache(maxsize=64)
 def _parts(refusal: Refusal) -> tuple[str, str]:
     """The header lines of a refusal, and its body up to the id."""
@@ -196,6 +197,7 @@ def _parts(refusal: Refusal) -> tuple[str, str]:
     return fields, _body(refusal, "").decode().removesuffix('"}}')
 
 
+# A second has thousands of answers.
 @lru_cache(maxsize=1)
 def _date(second: int) -> str:
     return formatdate(second, usegmt=True)

@@ -115,6 +115,7 @@ class BodyWire:
 
     def _look_for_end(self, data: bytes) -> None:
         """Remember how much has come since what ended the chunks, if anything has by now."""
+        # What ends the chunks may lie across two reads.
         seam = self._last + data
         end = seam.rfind(END)
         self._since = self._since + len(data) if end < 0 else len(seam) - end - len(END)

@@ -46,6 +46,7 @@ class SecretUse:
         if endpoint is None:
             return _json(HTTPStatus.NOT_FOUND, {"secrets": []})
         told: dict[str, object] = {"secrets": self._rows(endpoint, request.query)}
+        # What can't be read can't be proven either: without this it would look like a wrong secret.
         if endpoint.missing:
             told["missing"] = [str(secret.error) for secret in endpoint.missing]
         return _json(HTTPStatus.OK, told)

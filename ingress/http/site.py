@@ -96,6 +96,7 @@ class Site:
             return None
         request_id = token_hex(_REQUEST_ID_BYTES)
         self._note(refusal, request_id, request, signed, {})
+        # Who calls this has made sure that the connection goes on.
         raw = answers.Rejection(refusal, request_id).rendered(request.version, is_kept=True)
         metrics.INGRESS_DURATION.observe(perf_counter() - started)
         return raw
@@ -141,6 +142,7 @@ class Site:
             refusal,
             request_id,
             endpoint=endpoint_id(request),
+            # A callback: in a flood nearly all are only counted, and a digest costs more than that.
             details=lambda: self._details(request, body),
             **more,
         )
@@ -215,12 +217,14 @@ class Refusals:
         """
         counter(refusal.code).inc()
         is_ours = refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        # Counted in any case; only the lines have a budget.
         suppressed = (self._ours if is_ours else self._theirs).spend()
         if suppressed is None:
             return
         if suppressed:
             more["suppressed"] = suppressed
         if endpoint is not None:
+            # The client has written it, as long as it liked.
             more["endpoint"] = endpoint[:_SHOWN_LENGTH]
         _log.warning(
             "delivery_refused",

@@ -54,6 +54,7 @@ class TracedReceiver(Receiver):
         self, endpoint: Endpoint, request: web.BaseRequest, body: bytes, now: float
     ) -> Delivery:
         delivery = super()._delivery(endpoint, request, body, now)
+        # Among the kept headers, so that no record in the queue gets another form for it.
         delivery.headers.update(self._tracing.carry())
         return delivery
 

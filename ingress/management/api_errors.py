@@ -109,6 +109,7 @@ class Answered(ApiError):
         self.request_id = request_id
         self.retry_after = retry_after
         told = f"{status} {code}".strip()
+        # It may be anything and of any length, and is shown on a terminal.
         more = f" {json_line(details)[:_SHOWN]}" if details else ""
         where = f" (request {request_id})" if request_id else ""
         super().__init__(f"{told}: {message}{more}{self.advice}{where}")
@@ -178,6 +179,7 @@ BY_CODE: Final[Mapping[str, type[Answered]]] = {
 
 def error_class(status: int, code: str) -> type[Answered]:
     """The class for an answer: by its code, else by what a status means wherever it is from."""
+    # The status first: a proxy on the way knows nothing of Sellfern's codes.
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return ServerFault
     if status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -157,6 +157,7 @@ async def registration_of(
     Raises:
         SellfernError: it can't be told.
     """
+    # A typing mistake is told before Sellfern is asked.
     context.mine(endpoint_id)
     return the_one(await context.client.endpoints(), endpoint_id, remote_id)
 
@@ -269,6 +270,7 @@ def rotate(
     async def go() -> None:
         async with writing(organization, needs=NEEDED, yes=yes) as context:
             context.mine(endpoint)
+            # The admin sites are asked with no API key: the session has none of its own.
             known = Ingresses(context.session, _admin_urls(ingresses, context.settings))
             rotating = Rotating(context, endpoint, known, chosen)
             rotation = await (rotating.abort() if abort else rotating.run())
@@ -283,6 +285,7 @@ def rotate(
                     "endpoint": endpoint,
                     "organization": rotation.organization,
                     "remote_id": left,
+                    # Going back before anything was registered removes nothing.
                     "removed_id": gone or None,
                 },
                 as_json=as_json,

@@ -53,6 +53,7 @@ DELIVERIES: Final = "GET /webhooks/{id}/deliveries"
 _MOST_BYTES: Final = 4 * 1024 * 1024
 _SHOWN: Final = 300
 _EMPTY: Final = b'{"success":true}'  # what a 204 says
+# No JSON: what is too large is told as an answer in another form, whatever it holds.
 _TOO_LARGE: Final = b"?"
 _CONNECT_SECONDS: Final = 5.0
 _LEAST_SECONDS: Final = 1.0
@@ -360,6 +361,8 @@ class Client:
         entry, begun = self._journal.begin(
             organization, operation, request.canonical, request.summary
         )
+        # An earlier process may have sent it: then a refusal of now doesn't tell what that one led
+        # to.
         course = _Course(doubtful=begun)
         try:
             reply = await self._send(request, course, entry)
@@ -367,6 +370,8 @@ class Client:
             if isinstance(exc, _FINAL) or not course.doubtful:
                 self._journal.settle(entry)
             raise
+        # The journal forgets it only behind the block: whoever dies in there asks again by the same
+        # key.
         yield self._decoded(reply, form)
         self._journal.settle(entry)
 
@@ -411,6 +416,7 @@ class Client:
                 return outcome
             error = self._error(request, outcome)
             wait = self._wait(outcome, attempt)
+            # Doubt stays: a later answer tells of its own attempt, not of those before it.
             course.doubtful |= _leaves_doubt(outcome)
             if wait is None and isinstance(error, Answered):
                 raise error
@@ -428,6 +434,7 @@ class Client:
         headers = {"x-api-key": self._access.key.reveal(), "Accept": "application/json"}
         if entry is not None:
             headers["Idempotency-Key"] = entry.key
+        # Never 0, which aiohttp takes for no limit at all.
         seconds = max(0.001, min(self._persistence.timeout, deadline - monotonic()))
         try:
             async with self._session.request(
@@ -443,6 +450,7 @@ class Client:
                 return _Reply(response.status, wait, await _read(response))
         except TimeoutError:
             return _Silence(f"no answer within {seconds:.1f} s")
+        # Nothing was sent, and another attempt would meet the same certificate.
         except (ClientConnectorCertificateError, ClientConnectorSSLError) as exc:
             why = f"no connection that can be trusted ({type(exc).__name__})"
             return _Silence(why, perhaps_sent=False, passing=False)
@@ -460,6 +468,8 @@ class Client:
         if outcome.status == HTTPStatus.TOO_MANY_REQUESTS:
             return drawn if outcome.retry_after is None else outcome.retry_after
         if outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            # What it asks for is the least: should it name one moment to all, they still come
+            # apart.
             return max(drawn, outcome.retry_after or 0.0)
         return None
 
@@ -536,6 +546,7 @@ async def _read(response: ClientResponse) -> bytes:
 def retry_after(text: str, now: datetime) -> float | None:
     """The seconds in a ``Retry-After``, a number or a date; another form says nothing."""
     if text.isascii() and text.isdigit():
+        # Of so many digits it is thirty years: nobody could sleep for more.
         return float(text[:9])
     try:
         moment = parsedate_to_datetime(text)

@@ -119,7 +119,9 @@ async def writing(
     """
     settings = ManagementSettings.from_environ(os.environ)
     reference = _reference(settings, needs)
+    # What isn't listed is told before: nobody waits for a journal only to learn that.
     with Journal.locked(settings.journal) as journal:
+        # Within the lock: another command may just have changed the file.
         editor = EndpointsEditor(settings.common.endpoints_file, os.environ)
         async with _asking(settings, reference, editor.endpoints, organization, journal) as opened:
             yield Writing(
@@ -144,6 +146,7 @@ def confirm(lines: Sequence[str], *, yes: bool) -> None:
     for line in lines:
         tell(line)
     if not yes:
+        # On stderr: stdout has the result alone, which a script may read.
         click.confirm("go on?", abort=True, err=True)
 
 
@@ -195,6 +198,7 @@ def key_organization(given: str | None, endpoints: Endpoints, settings: Manageme
         return known[0]
     if not ORGANIZATION_PATTERN.fullmatch(given):
         raise SettingsError(setting, "1 to 64 letters, digits, _ or -", repr(given)[:80])
+    # People have the endpoint's id at hand. Where an organization is called so, that one is meant.
     if given in endpoints and given not in known:
         return endpoints[given].organization_id
     return given

@@ -89,6 +89,7 @@ class EndpointsEditor:
         endpoint, table = draft.find(endpoint_id)
         if any(known.value == secret and known.until is None for known in endpoint.secrets):
             return
+        # From the end, since a deletion moves what is behind it.
         secrets = table["secrets"]
         for number, known in reversed(list(enumerate(endpoint.secrets))):
             if known.value == secret:  # it had an end
@@ -131,6 +132,7 @@ class EndpointsEditor:
             SettingsError: the file can't be written, or would be wrong.
         """
         draft = self._open()
+        # A file without an endpoint is refused by both programs, so the last one stays.
         if endpoint_id not in draft.endpoints or len(draft.endpoints) == 1:
             return
         tables: Any = draft.document["endpoint"]
@@ -152,6 +154,8 @@ class EndpointsEditor:
         text = tomlkit.dumps(draft.document) if text is None else text
         if text == draft.text:
             return
+        # Before it is there: a running ingress would go on with the old one, but no new one would
+        # start.
         parse_endpoints(text, path=self.path, environ=self._environ)
         try:
             replace_file(self.path, text.encode())
@@ -160,6 +164,7 @@ class EndpointsEditor:
 
     def _check_writable(self) -> None:
         """Refuse early: before Sellfern has been asked for anything."""
+        # Where a link points to, since that is what is replaced.
         target = self.path.resolve()
         if not os.access(target.parent, os.W_OK | os.X_OK):
             raise self._unwritable("its folder can't be written to")

@@ -56,6 +56,7 @@ def list_endpoints(*, organization: str | None, as_json: bool) -> None:
                 remotes = await context.client.endpoints()
                 _show_rows(organization, remotes, as_json=as_json)
         except OperationUnavailable:
+            # What is here is told all the same; the exit code says that the rest is missing.
             _show_rows(organization, None, as_json=as_json)
             raise
 

@@ -21,6 +21,7 @@ KEY_SECONDS: Final = 86_400.0 - 600.0
 PATIENCE: Final = 10.0
 """Seconds to wait while another process has the journal."""
 
+# A clock may have been set back since; so little is no reason to ask somebody.
 _SKEW: Final = 600.0
 _POLL: Final = 0.05
 _FOLDER_MODE: Final = 0o700
@@ -56,6 +57,7 @@ class Pending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created_at: float
 
 
+# What a newer version has written is refused: the next save would lose what isn't known here.
 class _Contents(msgspec.Struct, forbid_unknown_fields=True):
     version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
     pending: list[Pending] = []
@@ -93,6 +95,8 @@ class Journal:
         """
         try:
             path.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            # A file of its own: the journal is replaced as a whole, and a lock on the old one holds
+            # nobody.
             lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, PRIVATE)
         except OSError as exc:
             raise _unusable(path, exc) from exc
@@ -132,6 +136,7 @@ class Journal:
         """
         known = self._find(organization, operation, request)
         if known is not None:
+            # A key that Sellfern has forgotten would make a second endpoint of the same request.
             self._check_age(known)
             return known, True
         digest = sha256(request).hexdigest()
@@ -235,6 +240,7 @@ def _take(lock: int, path: Path, patience: float) -> None:
                     "let that command end first"
                 ) from None
             sleep(_POLL)
+    # For the message above, which another command shows meanwhile.
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
 

@@ -44,6 +44,7 @@ def is_of(url: str, endpoint_id: str) -> bool:
     """Whether deliveries to a URL come to this endpoint, whatever its host and its query."""
     try:
         return urlsplit(url).path.endswith(f"{ROUTE}{endpoint_id}")
+    # urlsplit refuses some hosts, such as half an address of IPv6.
     except ValueError:
         return False
 
@@ -86,6 +87,7 @@ def the_one(
 
 def next_rotation(remotes: Sequence[RemoteEndpoint], remote: RemoteEndpoint) -> str:
     """The URL of an endpoint's next registration: the same, under a number not used yet."""
+    # As it is written: yarl would quote it anew, and it would no longer be the same text.
     url = URL(remote.url, encoded=True)
     used = [_number(each.url) for each in remotes if each.url.partition("?")[0] == str(_bare(url))]
     return str(url.update_query({ROTATION: str(max(used, default=1) + 1)}))
@@ -171,5 +173,6 @@ def _bare(url: URL) -> URL:
 
 
 def _number(url: str) -> int:
+    # Somebody may have written anything there: what is no small number counts as the first.
     text = URL(url, encoded=True).query.get(ROTATION, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1  # noqa: PLR2004

@@ -66,12 +66,14 @@ class Ingresses:
             query = _proof(endpoint_id, secret)
             page = await self._page(f"{url}{ROUTE}{quote(endpoint_id)}?{query}")
             known = [each for each in page.secrets if each.proven]
+            # One that doesn't know it counts, too: that every ingress knows it is the question.
             found += known or [_Secret(proven=False, active=False, verified=0)]
         return found
 
     async def _page(self, url: str) -> _Page:
         timeout = ClientTimeout(total=TIMEOUT_SECONDS)
         try:
+            # A redirect would take the proof to somebody who was never named.
             async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
                 return msgspec.json.decode(await response.read(), type=_Page)
         except TimeoutError:

@@ -61,6 +61,7 @@ def imported(current: Reference, known: Reference, listing: Listing) -> Referenc
     """
     events, operations = current.events, current.operations
     if listing.events is not None:
+        # Not into what is in force: a name that only an earlier import listed is simply gone.
         events = _merged(known.events, [_listed(name) for name in listing.events])
     if listing.operations is not None:
         rows = [_listed(name, path) for name, path in listing.operations.items()]
@@ -188,6 +189,7 @@ def import_it(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
         after = imported(current, load_default(), listing)
         found = changes(current, after)
         _show(found, listing, as_json=as_json)
+        # Nothing to ask about where nothing changes.
         if not found or dry_run:
             return
         confirm([f"{target} will say so; restart the workers then"], yes=yes)

@@ -81,6 +81,7 @@ async def _check_new(context: Writing, wanted: Wanted) -> None:
     if context.client.has_begun_creating(wanted.url, wanted.events, enabled=wanted.enabled):
         return
     for entry in context.journal.pending:
+        # The same URL with other events is another request, and would be a second registration.
         mine = (entry.organization, entry.operation) == (context.organization, CREATE)
         if mine and msgspec.json.encode(wanted.url).decode() in entry.summary:
             raise Unfinished(
@@ -110,6 +111,7 @@ async def _create(context: Writing, wanted: Wanted, note: str) -> tuple[Register
     ) as created:
         done = Registered(created.id, created.url, context.organization)
         if created.secret is None:
+            # It outlives this command: Sellfern showed no secret, so somebody has to copy it first.
             context.journal.note(note, done)
         else:
             context.editor.add(wanted.id, context.organization, created.secret)

@@ -45,6 +45,7 @@ NEEDED: Final = (LIST, CREATE, CHANGE, REMOVE)
 """The operations that a rotation without a gap takes."""
 
 _POLL: Final = 0.2
+# An ingress reads the file within a second or two: who takes longer reads another one.
 _LOAD_SECONDS: Final = 30.0
 
 Step = Literal["begun", "registered", "enabled", "used"]
@@ -136,6 +137,7 @@ class Rotating:
             raise RotationError(f"{self._id}: its rotation is going back; run rotate --abort again")
         current = rotation or await self._begin()
         while True:
+            # A step may wait for minutes, and somebody may edit the file meanwhile.
             self._check_there()
             following = await self._steps[current.step](current)
             if following is None:
@@ -152,6 +154,7 @@ class Rotating:
         rotation = self._known()
         if rotation is None:
             raise RotationError(f"{self._id}: expected a rotation under way, got none")
+        # Going back removes the second registration: then there would be none at all.
         if self._context.client.has_begun_removing(rotation.old_id):
             raise RotationError(
                 f"{self._id}: the first registration may be gone already; run rotate to go on"
@@ -159,6 +162,8 @@ class Rotating:
         if not rotation.aborting:
             self._context.confirm(_going_back(rotation))
             rotation = self._keep(msgspec.structs.replace(rotation, aborting=True))
+        # It may have been created though nobody has read the answer: asked again with the same key,
+        # Sellfern says which one it is.
         if rotation.step == "begun":
             found = await self._found_out(rotation)
             if found is None:
@@ -215,6 +220,7 @@ class Rotating:
                 )
 
     async def _register(self, rotation: Rotation) -> Rotation:
+        # Disabled: a delivery with a secret that no ingress knows yet would be refused.
         tell(f"{self._id}: registering {rotation.url}, disabled at first")
         async with self._context.client.creating(
             rotation.url, rotation.events, enabled=False
@@ -291,6 +297,7 @@ class Rotating:
         tell(f"{self._id}: waiting for a delivery that the new secret verifies")
         secret = self._new_secret(rotation)
 
+        # Seen to verify while the first registration, which surely works, is still there.
         async def is_used() -> bool:
             return await self._ingresses.count(self._id, secret) > 0
 
@@ -298,6 +305,7 @@ class Rotating:
         return self._keep(msgspec.structs.replace(rotation, step="used"))
 
     async def _remove(self, rotation: Rotation) -> None:
+        # A removal that was begun may be done already: of its deliveries nobody could tell then.
         if self._context.reference.has_operation(DELIVERIES) and not self._is_removing(rotation):
             await self._until(
                 lambda: self._is_quiet(rotation.old_id),
@@ -307,6 +315,7 @@ class Rotating:
         tell(f"{self._id}: removing {rotation.old_id}")
         async with self._context.client.removing(rotation.old_id):
             until = _moment(time() + self._options.grace)
+            # Not at once: what was signed with the old one may still be on its way.
             self._context.editor.retire(self._id, named(rotation.old_secrets), until)
             self._context.journal.note(self._note, None)
 

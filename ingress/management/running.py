@@ -29,6 +29,7 @@ organization_option = click.option(
 id_option = click.option("--id", "remote_id", help="Sellfern's id, where there are several.")
 secret_file_option = click.option(
     "--secret-file",
+    # Opened when it is read: where Sellfern shows the secret, nobody needs the file.
     type=click.File(encoding="utf-8", lazy=True),
     help="The secret, copied from Sellfern's dashboard; - is stdin.",
 )
@@ -136,6 +137,7 @@ def run(work: Coroutine[Any, Any, None], command: str, endpoint_id: str | None =
     except SettingsError as exc:
         display.refuse(exc)
     except OperationUnavailable as exc:
+        # What the Reference doesn't list can be done by hand all the same.
         _fail(exc, UNAVAILABLE, manual_step(command, endpoint_id, _endpoints_file()))
     except EventUnavailable as exc:
         _fail(exc, UNAVAILABLE)
@@ -143,6 +145,7 @@ def run(work: Coroutine[Any, Any, None], command: str, endpoint_id: str | None =
         _fail(exc, UNFINISHED)
     except SellfernError as exc:
         _fail(exc, REFUSED)
+    # Whatever was under way stands in the journal, so nothing is lost.
     except KeyboardInterrupt:
         tell("interrupted; the same command goes on")
         raise SystemExit(INTERRUPTED) from None

@@ -150,6 +150,7 @@ class EndpointsFile:
             self._refuse({self._path: look.error})
         if look.reading is None:
             return
+        # Put right by undoing the change: nothing is new, but somebody waits to be told.
         mended = self._errors.keys() - look.reading.errors.keys()
         self._refuse(look.reading.errors)
         endpoints = look.reading.endpoints

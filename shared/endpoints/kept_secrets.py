@@ -146,6 +146,8 @@ class KeptSecrets:
         """Give each secret to one organization; whoever had it already goes first."""
         now = self.clock()
         owners: dict[Secret, str] = {}
+        # Who had a secret goes first, then who may keep one, then who is new: nobody takes
+        # another's by writing it into a table of his own.
         ranked: tuple[list[_Attempt], list[_Attempt], list[_Attempt]] = ([], [], [])
         for attempt in attempts:
             if attempt.value is None:
@@ -168,6 +170,7 @@ class KeptSecrets:
                 self.memory.note(attempt.key, attempt.value)
                 return
             attempt.value, attempt.error = None, foreign_secret(owner, attempt.place)
+        # What is kept verifies for nobody where another organization has it by now.
         recalled = self.memory.recall(attempt.key, now)
         if recalled and owners.setdefault(recalled[0], organization) == organization:
             attempt.value, attempt.kept_until = recalled
@@ -267,10 +270,12 @@ class SettingSecrets:
         for draft, place in tables:
             for source in sources_in(draft.settings):
                 key = (draft.organization_id, source)
+                # Several endpoints of an organization may name the same one.
                 if key not in secrets:
                     secrets[key] = self._secret(key, place, missing)
             pace.breathe()
         self.memory.end_round()
+        # Nearly always: nothing is filled in, so nothing is copied.
         if not secrets:
             return dict(profiles), missing
         return {name: _filled(profile, secrets) for name, profile in profiles.items()}, missing

@@ -59,6 +59,7 @@ class TableLines:
 
 
 def _quoted(key: str) -> str:
+    # A key may stand in quotes, which mean nothing to TOML.
     return rf"[\"']?{re.escape(key)}[\"']?\s*"
 
 

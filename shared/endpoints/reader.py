@@ -243,6 +243,8 @@ class EndpointsReader:
             if path in changed or path not in self._names:
                 self._tables.read(path, self._versions.content(path), pace)
         choice = self._tables.choose(names, pace)
+        # Which files of secrets there are, only the tables tell: new ones are read in the same
+        # look.
         secret_paths = frozenset(self._paths(choice))
         others = self._versions.stamps(secret_paths - stamps.keys())
         self._pending |= self._versions.refresh(others)

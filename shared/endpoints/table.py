@@ -169,6 +169,7 @@ class _Table:
         until = entry.get("until")
         if until is None:
             return None
+        # Without an offset it would be another moment on each machine.
         if not isinstance(until, datetime) or until.tzinfo is None:
             got = until.isoformat() if isinstance(until, datetime) else kind(until)
             expected = "a date and time with an offset, as in 2026-12-01T00:00:00Z"
@@ -196,6 +197,7 @@ class _Table:
         value = self._raw.get("weight")
         if value is None:
             return None
+        # To Python a flag is a number.
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not MIN_WEIGHT <= value <= MAX_WEIGHT:
             self.refuse("weight", f"a number from {MIN_WEIGHT} to {MAX_WEIGHT:g}", shown(value))
@@ -214,6 +216,7 @@ class _Table:
         if not isinstance(value, dict):
             self.refuse("settings", "a table", kind(value))
         if not value:
+            # One for all: most of ten thousand endpoints have none.
             return NO_SETTINGS
         return MappingProxyType({key: _setting(each) for key, each in value.items()})
 

@@ -46,6 +46,7 @@ def read_tables(text: str, path: Path, *, before: Tables | None = None, pace: Pa
     placed: list[Placed] = []
     pieces: dict[str, tuple[EndpointDraft, ...]] = {}
     for first, piece in _pieces(text):
+        # The same text says the same: only what has changed is parsed.
         drafts = pieces.get(piece) or known.get(piece)
         if drafts is None:
             drafts = _read_piece(piece, first, path)

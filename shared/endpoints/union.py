@@ -71,6 +71,7 @@ class ProfileUnion:
 
     def _join(self, key: str, value: object, draft: EndpointDraft, place: Place) -> None:
         said = self._said.setdefault(draft.organization_id, {})
+        # Not said here: what another endpoint says holds for the organization.
         if value is None:
             return
         first = said.setdefault(key, value)
@@ -81,6 +82,7 @@ class ProfileUnion:
     def _join_secrets(self, draft: EndpointDraft, place: Place) -> None:
         """The secret is what tells organizations apart."""
         for entry in draft.secrets:
+            # What stands elsewhere is compared where it is read.
             if entry.source.kind == "value":
                 owner = self._owners.setdefault(entry.source.text, draft.organization_id)
                 if owner != draft.organization_id:
@@ -121,6 +123,7 @@ def parse_endpoints(
         SettingsError: something in it is wrong, or a secret can't be had. The message names file
             and line and holds no part of any secret.
     """
+    # For a command, which has nothing else to do.
     pace = Pace(rest=0)
     tables = read_tables(text, path, pace=pace).placed
     profiles = ProfileUnion()

@@ -65,6 +65,7 @@ class Version:
             return True
         if isinstance(self.content, Failure) and self.content.hangs:
             return False
+        # A change so soon after the reading might bear the same time.
         return max(self.stamp[-2:]) < self.read_at - CERTAIN_AFTER
 
 
@@ -109,6 +110,7 @@ class FileVersions:
         Returns:
             The files whose content is another than before.
         """
+        # Before the reading, so that a change during it counts as later.
         now = time_ns()
         doubtful = [path for path, stamp in stamps.items() if self._is_doubtful(path, stamp)]
         readable = [path for path in doubtful if not isinstance(stamps[path], Failure)]
@@ -129,6 +131,7 @@ class FileVersions:
         digest = sha256(content).digest() if isinstance(content, bytes) else content
         before = self._versions.get(path)
         self._versions[path] = Version(stamp, now, content, digest)
+        # A file that was only touched is no news: nothing that depends on it is made anew.
         return before is None or before.digest != digest
 
     def content(self, path: Path) -> bytes | Failure:
@@ -153,6 +156,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 def _content(path: Path) -> bytes:
     with path.open("rb") as file:
+        # One byte more tells that there are more.
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise OSError(errno.EFBIG, f"more than {MOST_BYTES // 1024**2} MiB")

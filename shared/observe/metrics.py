@@ -19,6 +19,8 @@ REGISTRY: Final = CollectorRegistry()
 
 ProcessCollector(namespace="sellfern", registry=REGISTRY)
 
+# Bounds by what they are of: a round trip, a handler, a wait, a batch (256 at the most, but those
+# of workers may be larger).
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _HANDLING: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _WAITING: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 3600, 21600, 86400)
@@ -108,6 +110,7 @@ MENDED: Final = Counter(
     ["part"],
     registry=REGISTRY,
 )
+# By type, which has a handler: what a body may say would make series without end.
 HANDLER_DURATION: Final = Histogram(
     "sellfern_handler_duration_seconds",
     "Time in a handler, by event type and outcome",
@@ -202,6 +205,7 @@ def render() -> tuple[bytes, str]:
 
 def _installed_version() -> str:
     try:
+        # Of the installed package, since a source tree has none of its own.
         return version("sellfern-webhooks")
     except PackageNotFoundError:  # run from a source tree
         return "unknown"

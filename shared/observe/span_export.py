@@ -39,6 +39,7 @@ class PlainExporter(SpanExporter):
 
 
 def _sendable(span: ReadableSpan) -> ReadableSpan:
+    # Nearly every one; it is not copied.
     if all(_plain(value) == value for value in _said(span)):
         return span
     return ReadableSpan(
@@ -74,6 +75,7 @@ def _plain(value: Any) -> Any:
         case str():
             return value.encode("utf-8", "backslashreplace").decode()
         case int() if value not in _INTEGERS:
+            # As a text rather than lost, and the whole batch with it.
             return str(value)
         case Mapping():
             return {_plain(key): _plain(item) for key, item in value.items()}

@@ -73,6 +73,7 @@ class _Metric(Collector, Generic[Child]):
         self._documentation = documentation
         self._labelnames = tuple(labels)
         self._children: dict[tuple[str, ...], Child] = {}
+        # Shown as 0 from the start: a rate misses what begins with its first value.
         if not labels:
             self.labels()
         registry.register(self)
@@ -103,6 +104,7 @@ class Counter(_Metric[Count]):
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """The numbers of now."""
+        # A copy of the children: a worker's metrics are shown by another thread than counts.
         family = CounterMetricFamily(self._name, self._documentation, labels=self._labelnames)
         for values, child in list(self._children.items()):
             family.add_metric(values, child.total)

@@ -66,6 +66,7 @@ class Tracing:
         links = []
         parent: Context | None = request
         if number > 1:
+            # Hours may lie between: a trace that lasts as long is shown by no backend.
             parent, context = None, self._api.get_current_span(request).get_span_context()
             links = [self._api.Link(context)] if context.is_valid else []
         span = self._tracer.start_span(
@@ -85,6 +86,7 @@ class Tracing:
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator["Span"]:
         """A part of what the current span tells of; it has failed where the block raises."""
+        # `note_failure` does both: an error's own code may raise when it is asked for its text.
         with self._tracer.start_as_current_span(
             name, record_exception=False, set_status_on_exception=False
         ) as span:
@@ -140,6 +142,7 @@ def open_tracing(mode: TracingMode, service: str) -> Iterator[Tracing | None]:
         return
     provider = _provider(service)
     tracing = Tracing(provider)
+    # A line and its span are then found from each other.
     logs.show_trace(tracing.trace_id)
     try:
         yield tracing

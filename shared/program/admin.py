@@ -32,6 +32,7 @@ _log = get_logger()
 
 def cached(check: Check, seconds: float = CACHE_SECONDS) -> Check:
     """The same check, run once in ``seconds`` however many ask, and by one of them at a time."""
+    # One asks and the others wait for its answer, so a Redis that hangs is asked once.
     lock = asyncio.Lock()
     found: list[Problem] = []
     good_until = -1.0
@@ -73,6 +74,7 @@ async def admin_site(
     runner = web.AppRunner(
         _app(ready, alive or _nothing, routes, refresh, notes),
         access_log=None,
+        # A scrape under way may end; nobody's exit waits longer for one.
         shutdown_timeout=1.0,
     )
     await runner.setup()
@@ -81,6 +83,7 @@ async def admin_site(
         port = port_of(sockets)
         for sock in sockets:
             await web.SockSite(runner, sock).start()
+        # Several workers on one machine: nobody has to give each its port.
         if address.port not in {0, port}:
             _log.info("admin_port_taken", taken=address.port, instead=port)
         _log.info("admin_listening", host=hosts_of(sockets), port=port)
@@ -136,6 +139,7 @@ def _shown(problems: list[Problem]) -> list[dict[str, str]]:
 
 async def _problems(check: Check) -> list[Problem]:
     try:
+        # A probe without an answer says less than one that says no.
         async with asyncio.timeout(CHECK_SECONDS):
             return await check()
     except TimeoutError:

@@ -35,6 +35,7 @@ def parse_env_file(text: str, path: Path) -> Mapping[str, str]:
         SettingsError: a line is none of these; no message holds a value.
     """
     found: dict[str, str] = {}
+    # A byte order mark, as Windows' editors put it there.
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
@@ -76,11 +77,13 @@ def _apply(context: click.Context, _: click.Parameter, path: Path | None) -> Non
         variables = read_env_file(path)
     except SettingsError as exc:
         display.refuse(exc)
+    # The environment goes first: whoever sets a variable for one run means that.
     taken = {name: text for name, text in variables.items() if not os.environ.get(name)}
     before = dict(os.environ)
     os.environ.update(taken)
     context.meta[_META] = {**context.meta.get(_META, {}), **dict.fromkeys(taken, path)}
 
+    # Tests and others call commands within a process that goes on.
     @context.call_on_close
     def restore() -> None:
         for name in taken:

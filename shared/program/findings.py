@@ -55,6 +55,7 @@ def look(
     try:
         loaded = load()
     except SettingsError as exc:
+        # A line for each: what is wrong is told at once, not one thing a try.
         found += [Finding("error", subject, f"{subject}_invalid", str(e)) for e in exc.errors]
         return None
     found.append(Finding("ok", subject, f"{subject}_valid", tell(loaded)))

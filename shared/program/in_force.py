@@ -34,6 +34,7 @@ def print_settings(*reads: Callable[[Reader], object], as_json: bool) -> None:
                 read(reader)
     except SettingsError as exc:
         wrong = exc
+    # Those that are right are shown all the same: they are what the wrong ones are held against.
     rows = [
         {"name": name, "value": value, "source": _source(reader, name)}
         for name, value in reader.shown.items()

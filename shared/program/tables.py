@@ -44,6 +44,7 @@ def emit(
     """
     if as_json:
         for row in rows:
+            # As they come: a long listing begins at once, and may be cut short by `head`.
             click.echo(json_line(row))
     else:
         _print_table(rows, columns, title)

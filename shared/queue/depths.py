@@ -58,6 +58,7 @@ def told(answers: Sequence[Any]) -> Depths:
         waiting=waiting,
         queued=queued,
         running=running,
+        # One round trip, but not one moment: a job may move between two of the answers.
         deferred=max(0, scheduled - sum(running.values())),
         parked=max(0, waiting - queued - scheduled),
         oldest_seconds=max(0.0, at - oldest[0][1] / 1000) if oldest else None,

@@ -65,6 +65,7 @@ async def read(redis: Redis, organizations: int) -> Reading:
         redis: where the queue is.
         organizations: how many to name; those with the most unfinished events.
     """
+    # No transaction: a gauge may be one off, and nobody else is to wait for it.
     async with redis.pipeline(transaction=False) as pipe:
         depths.ask(pipe)
         pipe.zcard(keys.BREAKERS)
@@ -78,6 +79,7 @@ async def read(redis: Redis, organizations: int) -> Reading:
     breakers, workers, slots, *hashes, held, memory = answers[depths.QUESTIONS :]
     waiting, buried = map(depths.numbers, hashes)
     held = held_bytes.by_organization(held)
+    # Each named one is a series for good: ten thousand would be more than Prometheus takes.
     largest = heapq.nlargest(organizations, waiting, key=waiting.__getitem__)
     return Reading(
         queued=now.queued,
@@ -134,6 +136,7 @@ class Gauges(Collector):
     async def refresh(self) -> None:
         """Read anew, unless the last reading is good still; never raises for Redis's sake."""
         async with self._lock:
+            # Whoever waited for the lock finds a fresh reading: several scrapes cost one.
             if monotonic() < self._good_until:
                 return
             try:
@@ -143,6 +146,7 @@ class Gauges(Collector):
                 self._failed(exc)
             else:
                 self._is_failing = False
+            # After a failure, too: a Redis that is away isn't asked by every scrape.
             self._good_until = monotonic() + CACHE_SECONDS
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -180,6 +184,7 @@ def _families(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[Gaug
         labels=["organization", "state"],
     )
     for name, (waiting, running) in reading.organizations.items():
+        # What runs is still among what isn't finished.
         organizations.add_metric([name, "waiting"], waiting - running)
         organizations.add_metric([name, "running"], running)
     yield organizations

@@ -80,6 +80,7 @@ class GroupCommit(Generic[Item, Result]):
     def _open_lane(self) -> None:
         """See to it that somebody will send what waits, if that isn't so already."""
         if not self._is_starting and len(self._flushing) < self._lanes:
+            # The task begins in the loop's next turn: what comes until then is its own.
             self._is_starting = True
             task = asyncio.get_running_loop().create_task(self._flush(), context=self._context)
             self._flushing.add(task)
@@ -90,6 +91,7 @@ class GroupCommit(Generic[Item, Result]):
             while self._waiting:
                 batch, flows = self._take_batch()
                 self._hold_back(flows)
+                # Before the sending: flows that are not in this batch needn't wait for its end.
                 if self._waiting:
                     self._open_lane()
                 try:

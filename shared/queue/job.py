@@ -162,6 +162,7 @@ def read(raw: bytes) -> Delivery | None:
         call = _call_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    # Ours have no keyword arguments: that is a later version's, or somebody else's.
     return None if call.k else Delivery(*call.a)
 
 
@@ -185,6 +186,7 @@ def from_arguments(arguments: tuple[Any, ...] | list[Any]) -> Delivery:
         NewerPayloadError: they are these, and more.
     """
     names = ("endpoint", "organization", "received_at", "headers", "body")
+    # Before all else: what an old worker doesn't know it must not bury.
     if len(arguments) > len(names):
         known = from_arguments(arguments[: len(names)])
         raise NewerPayloadError(f"expected {len(names)} arguments, got {len(arguments)}", known)

@@ -34,6 +34,7 @@ RECOUNT = "sellfern:recount"
 LOOKED_UNTIL = "sellfern:looked-until"
 """Where the look for accepted jobs without a place has stopped, while it isn't at its end."""
 
+# arq's own, which stock workers and producers look for.
 JOB = "arq:job:"
 ARQ_RETRY = "arq:retry:"
 PARKED = "sellfern:parked:"
@@ -53,6 +54,7 @@ BREAKER = "breaker:"
 DEFERRED_FROM = 1_000_000_000_000
 """Scores of the queue from here on are epoch milliseconds; those below are virtual times."""
 
+# The scripts have them from here, so that a name is written once in two languages.
 _LUA_NAMES = {
     "queue": QUEUE,
     "claims": CLAIMS,

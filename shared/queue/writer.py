@@ -117,6 +117,7 @@ class Queue:
                 job.job_id(delivery.organization, delivery.body),
                 job.encode(delivery),
                 delivery.received_at,
+                # What a job adds to its flow's virtual time: twice the weight, half the step.
                 1 / delivery.weight,
             )
         try:
@@ -131,6 +132,7 @@ class Queue:
         """The script's first arguments: all limits, and those of bytes that organizations have."""
         held = self._bytes_limits
         at_most = "" if held.at_most is None else held.at_most
+        # Once an organization, however many of the batch are its own.
         own = {
             each.organization: each.max_bytes for each in deliveries if each.max_bytes is not None
         }
@@ -147,11 +149,13 @@ class Queue:
             return await _ENQUEUE(self._wire, *arguments)
         try:
             return await self._send_and_wait(self._wait, "EVALSHA", _ENQUEUE.digest, 0, *arguments)
+        # Redis has been started anew, or somebody has flushed its scripts.
         except NoScriptError:
             return await self._send_and_wait(self._wait, "EVAL", _ENQUEUE.text, 0, *arguments)
 
     async def _send_and_wait(self, wait: Command, *script: Argument) -> Any:
         answers, acknowledged = await self._wire.execute_commands(script, wait)
+        # Both: the script may be done, and the wait for it refused.
         for reply in (answers, acknowledged):
             if isinstance(reply, Exception):
                 raise reply

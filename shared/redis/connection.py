@@ -121,6 +121,7 @@ async def open_redis(
         yield redis
     finally:
         await redis.aclose()
+        # redis-py doesn't close a pool that it was given.
         await pool.aclose()
 
 
@@ -139,6 +140,7 @@ def connection_pool(
         "socket_connect_timeout": socket_timeout,
     }
     if not url.is_unix_socket:
+        # A socket in the file system has no TCP under it.
         options["socket_keepalive"] = True
     tls = None if url.tls is None else certificates(url.tls)
     pool: BlockingConnectionPool
@@ -157,6 +159,7 @@ def translate(exc: BaseException) -> Unavailable:
     """Say in this project's words why Redis did not do what it was asked."""
     if isinstance(exc, Unavailable):
         return exc
+    # The text before the class: redis-py has one class for errors that mean different things.
     text = str(exc)
     for pattern, (code, message) in _BY_TEXT:
         if pattern.search(text):

@@ -67,6 +67,7 @@ async def without_needless_wait(redis: Redis, durability: Durability) -> Durabil
         server = await _look_at(redis)
     except REDIS_ERRORS:
         return durability
+    # Its own reply comes after the sync then, and it would call WAITAOF an unknown command.
     if server.version < _WAITAOF_SINCE and server.appendfsync == "always":
         return replace(durability, asserted=True)
     return durability
@@ -110,6 +111,7 @@ def _common_problems(server: _Server) -> list[Problem]:
         )
     if server.loading:
         problems.append(_problem(exceptions.BusyLoadingError()))
+    # With its disk full Redis goes on to answer questions, this one too; only writes fail.
     if not server.writes:
         problems.append(_problem(exceptions.ResponseError("MISCONF")))
     if server.role != "master":
@@ -189,6 +191,7 @@ async def _look_at(redis: Redis) -> _Server:
 async def _appendfsync(redis: Redis) -> str | None:
     try:
         settings = await redis.config_get("appendfsync")
+    # The user may have no right to CONFIG; then nobody knows.
     except exceptions.ResponseError:
         return None
     return str(settings["appendfsync"]) if settings else None

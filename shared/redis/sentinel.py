@@ -66,6 +66,7 @@ class SentinelPool(BlockingConnectionPool):
     ) -> None:
         super().__init__(connection_class=PrimaryConnection, pool=self, tls=tls, **options)
         self._service = sentinels.service
+        # Empty at first: the clients that it would make itself know nothing of our TLS and bounds.
         self._finder = Sentinel([])
         self._finder.sentinels = [
             Redis(
@@ -84,6 +85,7 @@ class SentinelPool(BlockingConnectionPool):
             )
             for host, port in sentinels.hosts
         ]
+        # To notice a fail-over though no connection has failed.
         self._primary: tuple[str, int] | None = None
 
     async def primary(self) -> tuple[str, int]:

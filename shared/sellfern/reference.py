@@ -15,6 +15,7 @@ Source = Literal["guide", "v1", "legacy", "openapi"]
 imported OpenAPI document, which outranks the others."""
 
 
+# A mistyped key is refused: with its default in its place an event would be unavailable.
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An event, or an operation of the management API.
 

@@ -99,6 +99,7 @@ TIMESTAMP_NAMES: Final[Mapping[TimestampFormat, str]] = {
 
 _SECONDS: Final = re.compile(r"[0-9]{1,12}")
 _MILLISECONDS: Final = re.compile(r"[0-9]{1,15}")
+# fromisoformat takes more than that, such as a date alone.
 _RFC_3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
     r"(?:Z|[+-][0-9]{2}:[0-9]{2})"
@@ -163,6 +164,7 @@ def _consistent(scheme: Scheme) -> Scheme:
     with_time = "{timestamp}" in scheme.signed
     if "{body}" not in scheme.signed:
         raise ValueError(f"'signed': expected {{body}} in it, got {scheme.signed!r}")
+    # A time that isn't signed could be written anew by anybody, and would protect from nothing.
     if with_time != bool(scheme.timestamp_header or scheme.timestamp_field):
         raise ValueError(
             "'signed': expected {timestamp} exactly where timestamp_header or timestamp_field "

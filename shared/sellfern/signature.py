@@ -117,6 +117,7 @@ def read_claim(scheme: Scheme, headers: Headers) -> Claim:
 
 def _candidates(scheme: Scheme, parts: list[str], prefix: str, most: int) -> list[bytes]:
     found = [
+        # A header's bytes that are no UTF-8 come as halves of pairs: no error, but no signature.
         part.removeprefix(prefix).encode("utf-8", "surrogatepass")
         for part in map(str.strip, parts)
         if part.startswith(prefix)
@@ -202,6 +203,7 @@ def verify_claim(
     Raises:
         SignatureError: nothing else, for any bytes.
     """
+    # Before the hash, which an old delivery isn't worth. Off to either side: clocks differ.
     if scheme.tolerance is not None and abs(now - claim.signed_at) > scheme.tolerance:
         raise SignatureError(INVALID, f"the timestamp is more than {scheme.tolerance:g} s off")
     content = _content(scheme, claim.message_id, claim.timestamp, body)
@@ -220,8 +222,10 @@ def _shared_signer(scheme: Scheme, secrets: Sequence[bytes], content: bytes, cla
         key = _key(scheme, secret)
         if not key:
             continue
+        # Never with an empty key, which HMAC takes and everybody has.
         expected = _encoded(scheme, hmac.digest(key, content, scheme.algorithm))
         for candidate in claim.candidates:
+            # Without an end at the first that fits: the time must not tell which one that was.
             if hmac.compare_digest(expected, candidate):
                 verified = number
     return verified
@@ -274,6 +278,7 @@ def _public_signer(scheme: Scheme, secrets: Sequence[bytes], content: bytes, cla
         if not _is_public(scheme, secret):
             continue
         key = _public_key(scheme, secret)
+        # A public key is no secret: here the time may tell.
         if any(_verifies(key, content, _decoded(each)) for each in claim.public):
             return number
     return -1

@@ -17,6 +17,7 @@ _GOT_LENGTH: Final = 80
 _LAST_PORT: Final = 65_535
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
+# Python's own would take underscores, blanks and digits of any script.
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,30}")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,4})?")
 
@@ -46,6 +47,7 @@ class Reader:
 
     def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
         self._is_collecting = False
+        # Others, such as a bug, go on as they are: what was noted would only hide them.
         if isinstance(exc, SettingsError):  # one that there was no going on after
             self._errors.append(exc)
         elif exc is not None:
@@ -113,6 +115,7 @@ class Reader:
         except SettingsError as exc:
             error = exc
         except ValueError:
+            # The text is shown: a secret never comes here, since its errors are no ValueError.
             error = _wrong(name, expected, text)
         if default is None:
             raise error
