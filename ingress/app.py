@@ -5,8 +5,7 @@ import resource
 from redis.asyncio import Redis
 
 from ingress.http.answers import REDIS_AWAITED
-from ingress.http.health import Readiness
-from ingress.http.listener import BACKLOG, listening
+from ingress.http.listener import BACKLOG, Readiness, listening
 from ingress.http.receive import Receiver, Writer
 from ingress.http.secret_use import SecretUse
 from ingress.http.site import Site

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ingress.clients import Network
-from ingress.http.health import Readiness
-from ingress.http.listener import Listener, listening
+from ingress.http.listener import Listener, Readiness, listening
 from ingress.http.receive import Receiver, Writer
 from ingress.settings import IngressSettings, Limits
 from shared.endpoints.endpoint import CurrentEndpoints, Endpoints

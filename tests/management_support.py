@@ -16,8 +16,7 @@ from deploy.sellfern import Sellfern, simulator
 from deploy.sellfern.openapi import document
 from deploy.sellfern.vendor import EVENTS
 from ingress.cli import main
-from ingress.http.health import Readiness
-from ingress.http.listener import listening
+from ingress.http.listener import Readiness, listening
 from ingress.http.receive import Receiver
 from ingress.http.secret_use import SecretUse
 from ingress.management.journal import Journal

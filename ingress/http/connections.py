@@ -5,20 +5,19 @@ import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from time import perf_counter
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final
 
-from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp import web
 
 from ingress.http.answers import TOO_MANY_CONNECTIONS, Refusal
 from ingress.http.bytes_in_flight import BytesInFlight
-from ingress.http.connection import Connection
+from ingress.http.connection import Connection, make_request
 from ingress.http.ending_connection import EndingConnection
 from ingress.http.last_connections import has_unread
-from ingress.http.port import Misfits
-from ingress.http.sliced_connection import SlicedConnection
 from ingress.settings import Limits
+
+if TYPE_CHECKING:
+    from ingress.http.site import Site
 
 
 class OpenConnections:
@@ -117,9 +116,9 @@ class Connections(web.Server):
     """
 
     def __init__(
-        self, handler: Handler, misfits: Misfits, limits: Limits, in_flight: BytesInFlight
+        self, handler: Handler, misfits: "Site", limits: Limits, in_flight: BytesInFlight
     ) -> None:
-        super().__init__(handler, request_factory=self._request)
+        super().__init__(handler, request_factory=make_request)
         self.misfits = misfits
         self.limits = limits
         self.in_flight = in_flight
@@ -129,7 +128,7 @@ class Connections(web.Server):
         self.is_stopped = False
         """Whether a connection on which nothing comes is to end."""
         self._lingering: set[EndingConnection] = set()
-        self._waiting: deque[SlicedConnection] = deque()
+        self._waiting: deque[Connection] = deque()
         self._all_closed: asyncio.Event | None = None
 
     def __call__(self) -> "Connection":
@@ -172,7 +171,7 @@ class Connections(web.Server):
             connection.force_close()
         await self.shutdown(CUT_SECONDS)
 
-    def in_turn(self, connection: SlicedConnection) -> None:
+    def in_turn(self, connection: Connection) -> None:
         """Have a connection go on in its turn: what all that wait do keeps others waiting."""
         self._waiting.append(connection)
         if len(self._waiting) == 1:
@@ -203,17 +202,3 @@ class Connections(web.Server):
         self.open.discard(connection)
         if not self.open and self._all_closed is not None:
             self._all_closed.set()
-
-    def _request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: "asyncio.Task[None]",
-    ) -> web.BaseRequest:
-        """Make the request that a connection answers next, and let it know whose body is read."""
-        connection = cast("Connection", protocol)
-        connection.body = payload
-        connection.is_declining = connection.is_left_unread = message.upgrade
-        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)

@@ -2,7 +2,7 @@
 
 import asyncio
 from random import random
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 
@@ -10,8 +10,10 @@ from ingress.http.answers import REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS, Refusal,
 from ingress.http.bytes_in_flight import Holding
 from ingress.http.framing import BodyWire
 from ingress.http.last_connections import has_unread
-from ingress.http.port import Port
 from ingress.settings import Limits
+
+if TYPE_CHECKING:
+    from ingress.http.connections import Connections
 
 LINE_BYTES: Final = Limits().header_bytes
 """The largest request line, and the largest single header, by default."""
@@ -61,9 +63,9 @@ class EndingConnection(web.RequestHandler):
         "is_told_later",
     )
 
-    def __init__(self, connections: Port, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, connections: "Connections", loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
-            cast("web.Server", connections),
+            connections,
             loop=loop,
             keepalive_timeout=connections.limits.keepalive_seconds,
             tcp_keepalive=False,  # what is dead ends by our own times, long before the system tells

@@ -15,8 +15,7 @@ import uvloop
 from aiohttp import web
 from arq.connections import RedisSettings
 
-from ingress.http.health import Readiness
-from ingress.http.listener import listening
+from ingress.http.listener import Readiness, listening
 from ingress.http.receive import Receiver
 from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import Endpoints

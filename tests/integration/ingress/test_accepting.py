@@ -3,7 +3,7 @@
 import asyncio
 import socket
 
-from ingress.http.acceptor import ACCEPTED_AT_ONCE
+from ingress.http.listener import ACCEPTED_AT_ONCE
 from tests.ingress_support import Client, RecordingWriter, request_bytes
 from tests.integration.ingress.public_port import connections, public_port, until
 

@@ -7,9 +7,8 @@ import sys
 import pytest
 
 from ingress.http.ending_connection import FIRST_SECONDS
-from ingress.http.health import DRAINING, Readiness
 from ingress.http.last_connections import HANDSHAKE_SECONDS, let_in_the_last
-from ingress.http.listener import listening
+from ingress.http.listener import DRAINING, Readiness, listening
 from ingress.http.receive import Receiver
 from ingress.settings import IngressSettings
 from shared.errors import Problem, SettingsError

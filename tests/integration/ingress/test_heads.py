@@ -5,8 +5,8 @@ from time import monotonic
 
 import pytest
 
+from ingress.http.connection import HEAD_BYTES
 from ingress.http.ending_connection import HEADERS, LINE_BYTES
-from ingress.http.sliced_connection import HEAD_BYTES
 from tests.ingress_support import BODY, Client, RecordingWriter, ask, chunked, request_bytes
 from tests.integration.ingress.public_port import (
     PATIENCE,

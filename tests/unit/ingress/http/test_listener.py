@@ -1,6 +1,6 @@
 """Facts about the readiness of the ingress."""
 
-from ingress.http.health import DRAINING, Readiness
+from ingress.http.listener import DRAINING, Readiness
 from shared.errors import Problem
 
 AWAY = Problem("redis_unreachable", "nobody answers")
