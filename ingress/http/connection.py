@@ -325,7 +325,9 @@ class Connection(EndingConnection):
         """Write an answer, and end what can't go on behind it in a way that lets it be read."""
         self._is_suspect = resp.status != _ACCEPTED
         if not self._is_suspect:
-            self._connections.accepted(self)
+            open_ = self._connections.open
+            if self in open_:  # else it is closed for others just now
+                open_.move_to_end(self)  # the last to be closed for others
         if self.is_declining:  # the answer is the last one
             self._message_tail = b""
         if self.is_left_unread:

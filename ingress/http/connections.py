@@ -20,73 +20,6 @@ if TYPE_CHECKING:
     from ingress.http.site import Site
 
 
-class OpenConnections:
-    """The connections that are open, in the order in which they are closed for others.
-
-    That is by their last accepted delivery, and where there was none by their beginning. Whoever
-    has no secret can't move up in it, whatever he sends.
-    """
-
-    def __init__(self) -> None:
-        self._by_merit: OrderedDict[Connection, None] = OrderedDict()
-        self._candidates: Iterator[Connection] | None = None
-        self._passed: deque[Connection] = deque()
-
-    def __len__(self) -> int:
-        return len(self._by_merit)
-
-    def __iter__(self) -> Iterator[Connection]:
-        return iter(self._by_merit)
-
-    def __contains__(self, connection: object) -> bool:
-        return connection in self._by_merit
-
-    def add(self, connection: Connection) -> None:
-        """Take note of a new one."""
-        self._by_merit[connection] = None
-
-    def accepted(self, connection: Connection) -> None:
-        """Take note that a delivery was accepted on one."""
-        if connection in self._by_merit:
-            self._by_merit.move_to_end(connection)
-
-    def discard(self, connection: Connection) -> None:
-        """Forget one."""
-        self._by_merit.pop(connection, None)
-
-    def victim(self) -> Connection | None:
-        """The first that has no complete request; None where all of them have one.
-
-        One with unread input may have a complete one there, so it is passed over as long as there
-        is another. Nothing is read before the loop's next turn: what has been looked at in this one
-        isn't looked at again, since each look is a call of the system.
-        """
-        for connection in self._rest():
-            if self._may_end(connection):
-                if not has_unread(connection.transport):
-                    return connection
-                self._passed.append(connection)
-        while self._passed:
-            connection = self._passed.popleft()
-            if self._may_end(connection):
-                return connection
-        return None
-
-    def _may_end(self, connection: Connection) -> bool:
-        return connection in self._by_merit and not connection.is_busy
-
-    def _rest(self) -> Iterator[Connection]:
-        """Those that haven't been looked at in this turn of the loop."""
-        if self._candidates is None:
-            self._candidates = iter(list(self._by_merit))
-            asyncio.get_running_loop().call_soon(self._begin_anew)
-        return self._candidates
-
-    def _begin_anew(self) -> None:
-        self._candidates = None
-        self._passed.clear()
-
-
 AT_ONCE: Final = 16
 """The most that go on in one turn of the loop: each may be refused in it, at 50 us."""
 
@@ -122,7 +55,10 @@ class Connections(web.Server):
         self.misfits = misfits
         self.limits = limits
         self.in_flight = in_flight
-        self.open = OpenConnections()
+        self.open: OrderedDict[Connection, None] = OrderedDict()
+        """In the order in which they are closed for others: by their last accepted delivery, and
+        where there was none by their beginning. Whoever has no secret can't move up in it, whatever
+        he sends."""
         self.leaving = False
         """Whether each answer ends its connection, unless another request is behind it."""
         self.is_stopped = False
@@ -130,6 +66,8 @@ class Connections(web.Server):
         self._lingering: set[EndingConnection] = set()
         self._waiting: deque[Connection] = deque()
         self._all_closed: asyncio.Event | None = None
+        self._candidates: Iterator[Connection] | None = None
+        self._passed: deque[Connection] = deque()
 
     def __call__(self) -> "Connection":
         """Make the protocol of a new connection."""
@@ -138,17 +76,45 @@ class Connections(web.Server):
     def admit(self, connection: "Connection") -> Refusal | None:
         """Take a new connection in, in the place of another if need be, or say why not."""
         if len(self.open) >= self.limits.connections:
-            victim = self.open.victim()
+            victim = self._victim()
             if victim is None:
                 return TOO_MANY_CONNECTIONS
-            self.open.discard(victim)
+            del self.open[victim]
             victim.make_way()
-        self.open.add(connection)
+        self.open[connection] = None
         return None
 
-    def accepted(self, connection: "Connection") -> None:
-        """Take note that a delivery was accepted on a connection."""
-        self.open.accepted(connection)
+    def _victim(self) -> Connection | None:
+        """The first that has no complete request; None where all of them have one.
+
+        One with unread input may have a complete one there, so it is passed over as long as there
+        is another. Nothing is read before the loop's next turn: what has been looked at in this one
+        isn't looked at again, since each look is a call of the system.
+        """
+        for connection in self._rest():
+            if self._may_end(connection):
+                if not has_unread(connection.transport):
+                    return connection
+                self._passed.append(connection)
+        while self._passed:
+            connection = self._passed.popleft()
+            if self._may_end(connection):
+                return connection
+        return None
+
+    def _may_end(self, connection: Connection) -> bool:
+        return connection in self.open and not connection.is_busy
+
+    def _rest(self) -> Iterator[Connection]:
+        """Those that haven't been looked at in this turn of the loop."""
+        if self._candidates is None:
+            self._candidates = iter(list(self.open))
+            asyncio.get_running_loop().call_soon(self._begin_anew)
+        return self._candidates
+
+    def _begin_anew(self) -> None:
+        self._candidates = None
+        self._passed.clear()
 
     def stop(self) -> None:
         """Have each connection end, once what was sent on it is answered."""
@@ -199,6 +165,6 @@ class Connections(web.Server):
     def forget(self, connection: "Connection") -> None:
         """Take note that a connection is closed."""
         self._lingering.discard(connection)
-        self.open.discard(connection)
+        self.open.pop(connection, None)
         if not self.open and self._all_closed is not None:
             self._all_closed.set()

@@ -67,7 +67,9 @@ class Site:
         request_id = token_hex(_REQUEST_ID_BYTES)
         response = await self._respond(request, request_id)
         is_unread = not request.content.is_eof()
-        if is_unread or _is_ending(request):
+        connection = request.protocol
+        is_ending = isinstance(connection, Connection) and connection.is_ending
+        if is_unread or is_ending:
             response.force_close()
             if is_unread or response.status == HTTPStatus.BAD_REQUEST:
                 _leave_unread(request)
@@ -124,7 +126,7 @@ class Site:
             refusal = INTERNAL_ERROR
             more |= _fault(exc)
         else:
-            (_COUNT_NEW if accepted is _NEW else _ACCEPTED[accepted]).inc()
+            (_COUNT_NEW if accepted is _NEW else _ACCEPTED[accepted]).total += 1
             _log.debug("delivery_accepted", request_id=request_id, status=accepted.value)
             return answers.Success(accepted, request_id)
         self._note(refusal, request_id, request, body, more)
@@ -154,11 +156,6 @@ class Site:
             digest = sha256(body).hexdigest()[:DIGEST_LENGTH]
             details |= {"body_bytes": len(body), "body_sha256": digest}
         return details
-
-
-def _is_ending(request: web.BaseRequest) -> bool:
-    """Whether nothing is to come behind the answer."""
-    return isinstance(request.protocol, Connection) and request.protocol.is_ending
 
 
 def _leave_unread(request: web.BaseRequest) -> None:

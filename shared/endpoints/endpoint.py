@@ -151,6 +151,8 @@ class Endpoints(Mapping[str, Endpoint]):
         self.missing = tuple(missing)
         """The secrets that can't be had, of endpoints or in settings."""
         self._endpoints = dict(endpoints)
+        # Asked with every delivery: Mapping's own would go a longer way, and by an exception.
+        self.get = self._endpoints.get  # type: ignore[method-assign]
         self._organizations = MappingProxyType(dict(organizations))
 
     def organizations(self) -> Mapping[str, OrganizationProfile]:

@@ -4,6 +4,7 @@ import enum
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from time import perf_counter
 from typing import Any
 
@@ -205,7 +206,7 @@ class QueueWriter:
         self._commits: GroupCommit[Delivery, Accepted] = GroupCommit(
             self._enqueue,
             weigh=lambda delivery: len(delivery.body),
-            flow=lambda delivery: delivery.organization,
+            flow=attrgetter("organization"),
         )
 
     async def accept(self, delivery: Delivery) -> Accepted:
