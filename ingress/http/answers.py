@@ -192,52 +192,16 @@ class Rejection(_Whole):
 @lru_cache(maxsize=64)
 def _parts(refusal: Refusal) -> tuple[str, str]:
     """The header lines of a refusal, and its body up to the id."""
-    more = _headers(refusal, "").items() - _headers(BAD_REQUEST, "").items()
-    fields = "".join(f"{name}: {value}\r\n" for name, value in more)
-    return fields, _body(refusal, "").decode().removesuffix('"}}')
+    fields = ""
+    if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        fields = f"Retry-After: {RETRY_AFTER_SECONDS}\r\n"
+    elif refusal.status is HTTPStatus.METHOD_NOT_ALLOWED:
+        fields = "Allow: POST\r\n"
+    error = msgspec.json.encode({"code": refusal.code, "message": refusal.message}).decode()
+    return fields, f'{{"success":false,"error":{error},"meta":{{"request_id":"'
 
 
 # A second has thousands of answers.
 @lru_cache(maxsize=1)
 def _date(second: int) -> str:
     return formatdate(second, usegmt=True)
-
-
-def refused(refusal: Refusal, request_id: str) -> web.Response:
-    """The answer to a request that is not accepted."""
-    return web.Response(
-        status=refusal.status,
-        body=_body(refusal, request_id),
-        headers=_headers(refusal, request_id),
-    )
-
-
-def refused_raw(refusal: Refusal, request_id: str) -> bytes:
-    """The same answer as bytes, for a connection that never gave a whole request."""
-    body = _body(refusal, request_id)
-    headers = _headers(refusal, request_id) | {
-        "Content-Length": str(len(body)),
-        "Connection": "close",
-    }
-    lines = [f"HTTP/1.1 {refusal.status.value} {refusal.status.phrase}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
-
-
-def _body(refusal: Refusal, request_id: str) -> bytes:
-    return msgspec.json.encode(
-        {
-            "success": False,
-            "error": {"code": refusal.code, "message": refusal.message},
-            "meta": {"request_id": request_id},
-        }
-    )
-
-
-def _headers(refusal: Refusal, request_id: str) -> dict[str, str]:
-    headers = {"Content-Type": _JSON, REQUEST_ID: request_id, "Server": _SERVER}
-    if refusal.status is HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    if refusal.status is HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = "POST"
-    return headers

@@ -7,10 +7,10 @@ from http import HTTPStatus
 from time import time
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
 from shared.endpoints.endpoint import CurrentEndpoints, Endpoint
+from shared.program.admin import json_answer
 from shared.settings.config import Secret
 
 ROUTE = "/endpoints/"
@@ -44,12 +44,12 @@ class SecretUse:
     async def _show(self, request: web.Request) -> web.Response:
         endpoint = self._endpoints.current.get(request.match_info["id"])
         if endpoint is None:
-            return _json(HTTPStatus.NOT_FOUND, {"secrets": []})
+            return json_answer(HTTPStatus.NOT_FOUND, {"secrets": []})
         told: dict[str, object] = {"secrets": self._rows(endpoint, request.query)}
         # What can't be read can't be proven either: without this it would look like a wrong secret.
         if endpoint.missing:
             told["missing"] = [str(secret.error) for secret in endpoint.missing]
-        return _json(HTTPStatus.OK, told)
+        return json_answer(HTTPStatus.OK, told)
 
     def _rows(self, endpoint: Endpoint, query: Mapping[str, str]) -> list[dict[str, object]]:
         """The secrets in the order of the file."""
@@ -63,11 +63,6 @@ class SecretUse:
             }
             for secret in endpoint.secrets
         ]
-
-
-def _json(status: HTTPStatus, value: object) -> web.Response:
-    body = msgspec.json.encode(value)
-    return web.Response(status=status, body=body, content_type="application/json")
 
 
 _PURPOSE: Final = b"sellfern-webhooks: which secrets does this ingress know?\n"

@@ -8,7 +8,7 @@ from secrets import token_hex
 from time import monotonic, perf_counter
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 
 from ingress.clients import Network, client_address
@@ -80,7 +80,7 @@ class Site:
         """Note the refusal of a connection; the answer as bytes."""
         request_id = token_hex(_REQUEST_ID_BYTES)
         self._refusals.note(refusal, request_id)
-        return answers.refused_raw(refusal, request_id)
+        return answers.Rejection(refusal, request_id).rendered(HttpVersion11, is_kept=False)
 
     def refused_at_once(self, request: web.BaseRequest, body: bytes) -> bytes | None:
         """Note the refusal of a request that has come whole; the answer, None where it isn't."""
@@ -103,13 +103,13 @@ class Site:
         metrics.INGRESS_DURATION.observe(perf_counter() - started)
         return raw
 
-    def failed(self, status: HTTPStatus, exc: BaseException | None) -> web.Response:
+    def failed(self, status: HTTPStatus, exc: BaseException | None) -> web.StreamResponse:
         """Note what aiohttp couldn't parse or hand over; the answer to it."""
         refusal = _misfit(status, exc)
         request_id = token_hex(_REQUEST_ID_BYTES)
         more = _fault(exc) if refusal is INTERNAL_ERROR else {"error": type(exc).__name__}
         self._refusals.note(refusal, request_id, **more)
-        return answers.refused(refusal, request_id)
+        return answers.Rejection(refusal, request_id)
 
     async def _respond(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         more: dict[str, object] = {}

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -23,10 +24,6 @@ CACHE_SECONDS: Final = 1.0
 CHECK_SECONDS: Final = 5.0
 """How long a check may take until the program counts as not ready."""
 
-_READY: Final[web.AppKey[Check]] = web.AppKey("ready")
-_ALIVE: Final[web.AppKey[Check]] = web.AppKey("alive")
-_REFRESH: Final[web.AppKey[Callable[[], Awaitable[None]] | None]] = web.AppKey("refresh")
-_NOTES: Final[web.AppKey[Callable[[], list[Problem]]]] = web.AppKey("notes")
 _log = get_logger()
 
 
@@ -104,33 +101,29 @@ def _app(
     notes: Callable[[], list[Problem]],
 ) -> web.Application:
     app = web.Application()
-    app[_NOTES] = notes
-    app[_REFRESH] = refresh
-    app[_READY] = ready
-    app[_ALIVE] = alive
     app.add_routes(
         [
-            web.get("/livez", _livez),
-            web.get("/readyz", _readyz),
-            web.get("/metrics", _metrics),
+            web.get("/livez", partial(_livez, alive)),
+            web.get("/readyz", partial(_readyz, ready, notes)),
+            web.get("/metrics", partial(_metrics, refresh)),
             *routes,
         ]
     )
     return app
 
 
-async def _livez(request: web.Request) -> web.Response:
-    problems = await _problems(request.app[_ALIVE])
+async def _livez(alive: Check, _: web.Request) -> web.Response:
+    problems = await _problems(alive)
     shown = {"problems": _shown(problems)} if problems else {}
-    return _json(503 if problems else 200, {"alive": not problems, **shown})
+    return json_answer(503 if problems else 200, {"alive": not problems, **shown})
 
 
-async def _readyz(request: web.Request) -> web.Response:
-    problems = await _problems(request.app[_READY])
+async def _readyz(ready: Check, notes: Callable[[], list[Problem]], _: web.Request) -> web.Response:
+    problems = await _problems(ready)
     told: dict[str, object] = {"ready": not problems, "problems": _shown(problems)}
-    if notes := request.app[_NOTES]():
-        told["notes"] = _shown(notes)
-    return _json(503 if problems else 200, told)
+    if noted := notes():
+        told["notes"] = _shown(noted)
+    return json_answer(503 if problems else 200, told)
 
 
 def _shown(problems: list[Problem]) -> list[dict[str, str]]:
@@ -151,13 +144,14 @@ async def _problems(check: Check) -> list[Problem]:
         return [Problem("check_failed", "the check itself failed; the log says why")]
 
 
-async def _metrics(request: web.Request) -> web.Response:
-    if refresh := request.app[_REFRESH]:
+async def _metrics(refresh: Callable[[], Awaitable[None]] | None, _: web.Request) -> web.Response:
+    if refresh is not None:
         await refresh()
     body, content_type = metrics.render()
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
-def _json(status: int, value: object) -> web.Response:
+def json_answer(status: int, value: object) -> web.Response:
+    """An answer of an admin site."""
     body = msgspec.json.encode(value)
     return web.Response(status=status, body=body, content_type="application/json")
