@@ -32,6 +32,7 @@ class SettingsError(SellfernError):
         return (self,)
 
 
+# One of its kind, so that whoever expects one setting to be wrong needs no second clause.
 class SettingsErrors(SettingsError):
     """Several settings are wrong; as a text, a line each. What it says of one is of the first."""
 

@@ -58,6 +58,7 @@ class BytesInFlight:
         self._most = most
         self.held = 0
         self.heads = Stage(heads)
+        # The other half is for those that are complete, and wait for Redis.
         self.bodies = Stage(most // 2)
         metrics.INGRESS_BYTES_IN_FLIGHT.set_function(lambda: self.held)
 
@@ -72,7 +73,9 @@ class BytesInFlight:
             next(iter(self.heads.holdings)).end()
         if self.bodies.held <= self.bodies.most:
             return
+        # Some more than has to be: else each piece that comes would have all bodies sorted.
         wanted = self.bodies.most - self.bodies.most // _SPARE
+        # By what has come in its time: who sends a byte now and then is never idle for long.
         for holding in sorted(self.bodies.holdings, key=lambda each: each.merit(now)):
             if self.bodies.held <= wanted:
                 break

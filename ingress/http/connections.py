@@ -80,6 +80,7 @@ class Connections(web.Server):
             if victim is None:
                 return TOO_MANY_CONNECTIONS
             del self.open[victim]
+            # Out of the order first: making way, it asks whether it may linger, and counts by that.
             victim.make_way()
         self.open[connection] = None
         return None
@@ -108,6 +109,7 @@ class Connections(web.Server):
     def _rest(self) -> Iterator[Connection]:
         """Those that haven't been looked at in this turn of the loop."""
         if self._candidates is None:
+            # A copy, since victims leave the order while it is gone through.
             self._candidates = iter(list(self.open))
             asyncio.get_running_loop().call_soon(self._begin_anew)
         return self._candidates
@@ -129,6 +131,7 @@ class Connections(web.Server):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._all_closed.wait()
+            # An answer of a moment ago leaves its connection idle, which nobody was told of.
             self.stop()  # whoever was between two requests when all were told
 
     async def cut(self) -> None:
@@ -157,6 +160,8 @@ class Connections(web.Server):
         """Whether a connection may stay until its client has read why it ends."""
         if connection in self.open:
             return True
+        # A refusal is read by whoever waits for it; a flood of them mustn't hold the files of
+        # others.
         if len(self._lingering) >= LINGERING:
             return False
         self._lingering.add(connection)

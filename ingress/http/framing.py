@@ -46,6 +46,7 @@ def behind(
             at = _end_of_head(data, at, is_begun=is_begun) + body.total_bytes
         is_begun = False
     if is_chunked:
+        # From the end: what chunks bear may hold anything, blank lines as well.
         at = data.rfind(END) + len(END)
     if at is None or at > len(data):
         return None

@@ -153,9 +153,11 @@ class Listener:
         settings = self._settings
         _log.info("draining", seconds=settings.drain_seconds)
         self._ready.draining = self._connections.leaving = True
+        # A load balancer still sends meanwhile: who comes is taken as ever.
         await asyncio.sleep(settings.drain_delay)
         await let_in_the_last(self._sockets)
         for acceptor in self._acceptors:
+            # Established for their senders already: to close the socket would reset them.
             await acceptor.take_all()
         self._stop_listening()
         self._connections.stop()
@@ -163,6 +165,7 @@ class Listener:
             async with asyncio.timeout(settings.drain_seconds):
                 await self._connections.closed()
         except TimeoutError:
+            # What is cut was not answered, so its sender sends it again.
             _log.warning("drain_cut_short", connections=len(self._connections.open))
 
     async def close(self) -> None:

@@ -95,6 +95,7 @@ class Receiver:
         """
         endpoint = self._endpoint(request)
         claim = signature.read_claim(endpoint.scheme, request.headers)
+        # Who can't be genuine by his headers has been refused by now: his body costs nothing.
         body = await read_body(request, self._limits, self.in_flight)
         now = time()
         self.verified[endpoint.id, _verified(endpoint, claim, body, now)] += 1
@@ -117,6 +118,7 @@ class Receiver:
             raise Refused(NOT_FOUND)
         if request.method != _POST:
             raise Refused(METHOD_NOT_ALLOWED)
+        # After the path: what isn't for us is told so in any case.
         if self.closed is not None:
             raise Refused(self.closed)
         check_head(request, self._limits, self.in_flight)
@@ -131,6 +133,7 @@ class Receiver:
         return Delivery(
             endpoint=endpoint.id,
             organization=endpoint.organization_id,
+            # The moment by which its secret was judged, and not a later one.
             received_at=int(now * 1000),
             headers=_kept_headers(request.headers),
             body=body,

@@ -85,6 +85,7 @@ class Site:
     def refused_at_once(self, request: web.BaseRequest, body: bytes) -> bytes | None:
         """Note the refusal of a request that has come whole; the answer, None where it isn't."""
         started = perf_counter()
+        # No task was made, and none will be: this answers what `answer` would, in the same words.
         signed = None
         try:
             self._receiver.judge(request, body)

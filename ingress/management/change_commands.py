@@ -69,6 +69,7 @@ def _switch(
         async with writing(organization, needs=[LIST, CHANGE], yes=yes) as context:
             remote = await registration_of(context, endpoint, remote_id)
             context.confirm([f"{verb} {remote.id} ({remote.url}) at Sellfern"])
+            # Nothing of the answer has to be kept.
             async with context.client.switching(remote.id, enabled=enabled):
                 pass
             row = about(verb, context, endpoint, remote)
@@ -105,6 +106,7 @@ def remove(
             context.confirm(_removal(context, endpoint, remote, keep_local=keep_local))
             context.journal.note(note, remote)
             async with context.client.removing(remote.id):
+                # Within the block: whoever dies here asks again, and does this once more.
                 if not keep_local:
                     context.editor.remove(endpoint)
                 context.journal.note(note, None)
@@ -217,10 +219,12 @@ def _url(endpoint_id: str, url: str | None, settings: ManagementSettings) -> str
         got = repr(endpoint_id)[:80]
         raise SettingsError("ENDPOINT", "1 to 64 characters of A-Z a-z 0-9 _ -", got)
     if url is None:
+        # Nobody could guess by which name Sellfern reaches this machine.
         if settings.public_url is None:
             expected = "the URL that Sellfern reaches this ingress by (or --url)"
             raise SettingsError("INGRESS_PUBLIC_URL", expected, NOTHING)
         return endpoint_url(settings.public_url, endpoint_id)
+    # Any host may be meant, but a delivery has to arrive at this very endpoint.
     base = base_url("--url", url)
     if not is_of(base, endpoint_id):
         raise SettingsError("--url", f"a URL that ends in {ROUTE}{endpoint_id}", repr(url)[:200])

@@ -68,6 +68,7 @@ def _show_rows(
 ) -> None:
     settings = ManagementSettings.from_environ(os.environ)
     known = read_endpoints(settings.common.endpoints_file, os.environ)
+    # Without the lock: to look, nobody waits for whoever changes something.
     journal = Journal(settings.journal)
     name = key_organization(organization, known, settings)
     rows = side_by_side(
@@ -76,6 +77,7 @@ def _show_rows(
         remotes,
         public_url=settings.public_url,
         reference=load_reference(settings.common),
+        # Two registrations are no mistake while a rotation is under way.
         rotating=[each for each in known if journal.noted(f"rotation/{each}", Rotation)],
         now=time(),
     )

@@ -121,6 +121,7 @@ def side_by_side(
         local = _local_drift(endpoint, now)
         if remotes is not None and not found:
             local.append("not at Sellfern")
+        # Nobody but its journal can tell a rotation from a mistake.
         if len(found) > 1:
             local.append("rotating" if name in rotating else "registered more than once")
         for remote in found:

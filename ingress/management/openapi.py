@@ -77,6 +77,7 @@ def read_document(content: bytes) -> Listing:
     """
     document = _Document(_parsed(content))
     listing = Listing(document.title(), document.operations(), document.events())
+    # Taken for the truth, such a document would make everything unavailable.
     if not listing.operations and not listing.events:
         raise DocumentError(
             "paths under /webhooks, a webhooks section or names of events", "none of them"
@@ -85,6 +86,7 @@ def read_document(content: bytes) -> Listing:
 
 
 def _parsed(content: bytes) -> Mapping[str, Any]:
+    # Before it is parsed, which takes many times its size.
     if len(content) > LARGEST:
         raise DocumentError(f"at most {LARGEST} bytes", f"{len(content)}")
     try:

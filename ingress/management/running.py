@@ -148,6 +148,7 @@ def run(work: Coroutine[Any, Any, None], command: str, endpoint_id: str | None =
     # Whatever was under way stands in the journal, so nothing is lost.
     except KeyboardInterrupt:
         tell("interrupted; the same command goes on")
+        # 128 and SIGINT's number, as scripts know it of shells.
         raise SystemExit(INTERRUPTED) from None
 
 

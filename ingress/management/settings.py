@@ -21,6 +21,7 @@ API_URL: Final = "https://api.sellfern.com"
 STATE_FOLDER: Final = ".sellfern"
 """What the folder of the journal is called, beside the endpoints file."""
 
+# Printable, without what would have to be quoted in a header.
 _KEY: Final = re.compile(r"[!#-\[\]-~]{8,256}")
 _BASE: Final = "https://host[:port][/path]"
 _LOCAL: Final = " (http:// only for a host of this machine or this network)"
@@ -67,6 +68,7 @@ class ManagementSettings:
             common=common,
             api_url=_url(reader, "SELLFERN_API_URL", API_URL),
             public_url=_url(reader, "INGRESS_PUBLIC_URL", "") or None,
+            # The command mostly runs where an ingress does, with its environment.
             admin_url=read_address(reader, "INGRESS_ADMIN", 9101).url,
             journal=Path(folder) / "journal.json",
             persistence=Persistence(

@@ -120,6 +120,7 @@ def blaming(
 
 def shown(value: object) -> str:
     """A value for a message, unless it looks like a secret in the wrong place."""
+    # People paste secrets into the wrong key, and messages end up in logs and tickets.
     if isinstance(value, str) and "whsec_" in value:
         return "something that looks like a secret"
     text = repr(value)

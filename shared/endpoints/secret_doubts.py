@@ -34,6 +34,7 @@ def doubts(secret: Secret, scheme: Scheme) -> list[Doubt]:
         found.append(Doubt(TINY, message))
     if has_inner_space(text):
         found.append(Doubt("secret_odd", "has white space or quotes inside"))
+    # A warning: nothing is published on the form of Sellfern's secrets, so no rule is safe.
     if _is_the_key(scheme) and not is_free(scheme) and not VENDOR_SECRET.fullmatch(text):
         message = f"isn't {VENDOR_PREFIX} and letters, digits, +, /, - or _, so hardly Sellfern's"
         found.append(Doubt("secret_not_sellfern", message))

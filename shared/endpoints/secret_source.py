@@ -94,6 +94,7 @@ class SecretFetcher:
 
     def _text(self, source: SecretSource, place: Place, key: str) -> str:
         text = source.text.reveal()
+        # What isn't set is no secret, as an empty one is none: both are told alike, behind this.
         if source.kind == "env":
             return self.environ.get(text, "")
         kind: type[SettingsError] = SettingsError

@@ -48,6 +48,7 @@ INGRESS_BATCH: Final = Histogram(
     buckets=_BATCH,
     registry=REGISTRY,
 )
+# Apart from the whole: it tells a slow disk from a slow ingress.
 INGRESS_DURABLE: Final = Histogram(
     "sellfern_ingress_durable_seconds",
     "From a group commit's sending to Redis's word that it is durable",
@@ -98,6 +99,7 @@ PLACES_RESTORED: Final = Counter(
     "Accepted events put back that had lost their place in the queue",
     registry=REGISTRY,
 )
+# Nothing of this is by organization: anybody's ids would become series. `gauges` names a few.
 ORGANIZATION_MISMATCHES: Final = Counter(
     "sellfern_organization_mismatches",
     "Signed events whose body names another organization than their endpoint's",

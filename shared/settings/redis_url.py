@@ -178,6 +178,7 @@ def _split_url(url: str) -> SplitResult | str:
             _ = parts.port
         except ValueError:
             return f"{EXPECTED}, with %2F, %23 and %3F for /, # and ? in a password"
+    # Cut off by urlsplit, it would be a password's second half.
     if parts.fragment:
         return "no # (in a password it is written %23)"
     wrong_place = _wrong_service(parts) if _has_sentinels(parts) else _wrong_place(parts)
@@ -281,6 +282,7 @@ def _masked_url(parts: SplitResult) -> str:
     who, at, where = parts.netloc.rpartition("@")
     user, colon, _ = who.partition(":")
     # A name without a password is often a password in the wrong place.
+    # Part of what is shown in errors, in the log and by `check --settings`.
     masked = f"{user}:{_MASK}" if colon else _MASK
     query = "&".join(map(_masked_option, parts.query.split("&")))
     return f"{parts.scheme}://{masked + at if at else ''}{where}{parts.path}{query and '?' + query}"
