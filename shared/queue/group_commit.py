@@ -15,6 +15,9 @@ Tell: TypeAlias = Callable[[Result | Exception], None]
 handler gets, as from any callback: others of its batch are told all the same."""
 
 
+_Posted: TypeAlias = tuple[Item, Tell[Result], int]
+
+
 class GroupCommit(Generic[Item, Result]):
     """Sends items in batches.
 
@@ -25,8 +28,6 @@ class GroupCommit(Generic[Item, Result]):
     Args:
         send: sends a batch; answers a result or an exception for each item, in order. What it
             raises, every item of the batch is told.
-        weigh: an item's size in bytes.
-        flow: whose item it is.
         most_items: items in a batch at the most.
         most_bytes: bytes in a batch at the most; a single larger item is a batch by itself.
         lanes: batches on their way at once at the most. The second one is for flows that are not
@@ -37,39 +38,40 @@ class GroupCommit(Generic[Item, Result]):
         self,
         send: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
-        weigh: Callable[[Item], int],
-        flow: Callable[[Item], Hashable],
         most_items: int = 256,
         most_bytes: int = 1 << 20,
         lanes: int = 1,
     ) -> None:
         self._send = send
-        self._weigh = weigh
-        self._flow = flow
         self._most_items = most_items
         self._most_bytes = most_bytes
         self._lanes = lanes
         # Its tasks serve everybody: they must not see what the one who came first has set.
         self._context = copy_context()
-        self._waiting: dict[Hashable, deque[tuple[Item, Tell[Result]]]] = {}
+        self._waiting: dict[Hashable, deque[_Posted[Item, Result]]] = {}
         self._on_their_way: set[Hashable] = set()
-        self._held_back: dict[Hashable, deque[tuple[Item, Tell[Result]]]] = {}
+        self._held_back: dict[Hashable, deque[_Posted[Item, Result]]] = {}
         self._flushing: set[asyncio.Task[None]] = set()
         self._is_starting = False
 
-    def submit(self, item: Item) -> "asyncio.Future[Result]":
-        """Hand over an item; the future is done when its batch is."""
+    def submit(self, item: Item, flow: Hashable, size: int) -> "asyncio.Future[Result]":
+        """Hand over an item; the future is done when its batch is.
+
+        Args:
+            item: it.
+            flow: whose it is.
+            size: of it, in bytes.
+        """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.post(item, partial(resolve, future))
+        self.post(item, partial(resolve, future), flow, size)
         return future
 
-    def post(self, item: Item, tell: Tell[Result]) -> None:
+    def post(self, item: Item, tell: Tell[Result], flow: Hashable, size: int) -> None:
         """Hand over an item for somebody who is told: that costs less than a future."""
-        flow = self._flow(item)
         if flow in self._on_their_way:
-            self._held_back.setdefault(flow, deque()).append((item, tell))
+            self._held_back.setdefault(flow, deque()).append((item, tell, size))
             return
-        self._waiting.setdefault(flow, deque()).append((item, tell))
+        self._waiting.setdefault(flow, deque()).append((item, tell, size))
         self._open_lane()
 
     async def drain(self) -> None:
@@ -114,15 +116,15 @@ class GroupCommit(Generic[Item, Result]):
             if flow in self._held_back:
                 self._waiting[flow] = self._held_back.pop(flow)
 
-    def _take_batch(self) -> tuple[list[tuple[Item, Tell[Result]]], list[Hashable]]:
+    def _take_batch(self) -> tuple[list[_Posted[Item, Result]], list[Hashable]]:
         """Take items from each flow in its turn; answers whose they are, too."""
-        batch: list[tuple[Item, Tell[Result]]] = []
+        batch: list[_Posted[Item, Result]] = []
         flows = list(self._waiting)
         turns = deque(flows)
         size = 0
         while turns and len(batch) < self._most_items:
             items = self._waiting[turns[0]]
-            size += self._weigh(items[0][0])
+            size += items[0][2]
             if batch and size > self._most_bytes:
                 break
             batch.append(items.popleft())
@@ -133,13 +135,13 @@ class GroupCommit(Generic[Item, Result]):
                 del self._waiting[flow]
         return batch, flows[: len(batch)]
 
-    async def _send_batch(self, batch: list[tuple[Item, Tell[Result]]]) -> None:
+    async def _send_batch(self, batch: list[_Posted[Item, Result]]) -> None:
         results: Sequence[Result | Exception]
         try:
-            results = await self._send([item for item, _ in batch])
+            results = await self._send([item for item, _, _ in batch])
         except Exception as exc:  # noqa: BLE001  whatever it is, those who wait must be told
             results = [exc] * len(batch)
-        for (_, tell), result in zip(batch, results, strict=True):
+        for (_, tell, _), result in zip(batch, results, strict=True):
             try:
                 tell(result)
             except Exception as exc:  # noqa: BLE001  the others are yet to be told

@@ -4,7 +4,6 @@ import enum
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from operator import attrgetter
 from time import perf_counter
 from typing import Any
 
@@ -203,11 +202,7 @@ class QueueWriter:
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._commits: GroupCommit[Delivery, Accepted] = GroupCommit(
-            self._enqueue,
-            weigh=lambda delivery: len(delivery.body),
-            flow=attrgetter("organization"),
-        )
+        self._commits: GroupCommit[Delivery, Accepted] = GroupCommit(self._enqueue)
 
     async def accept(self, delivery: Delivery) -> Accepted:
         """Accept one delivery; returns once it is durable.
@@ -215,7 +210,7 @@ class QueueWriter:
         Raises:
             Unavailable: it is not, or that is in doubt.
         """
-        return await self._commits.submit(delivery)
+        return await self._commits.submit(delivery, delivery.organization, len(delivery.body))
 
     async def fit(self) -> None:
         """See what Redis this is; call it once that is there, and before the first delivery."""

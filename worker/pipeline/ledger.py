@@ -48,22 +48,16 @@ class Ledger:
         self._log = log
         self._marks: GroupCommit[MarkRequest, Marked] = GroupCommit(
             self._persistently("mark", transitions.mark),
-            weigh=lambda request: len(request.event_id),
-            flow=_flow,
             most_items=_BATCH,
             lanes=LANES,
         )
         self._settlements: GroupCommit[Settlement, Settled] = GroupCommit(
             self._persistently("settle", transitions.settle),
-            weigh=_size,
-            flow=_flow,
             most_items=_BATCH,
             lanes=LANES,
         )
         self._reads: GroupCommit[str, bytes | None] = GroupCommit(
-            self._persistently("read", transitions.read),
-            weigh=len,
-            flow=lambda name: name.removeprefix(keys.STATE).partition(":")[0],
+            self._persistently("read", transitions.read)
         )
 
     def mark(self, request: MarkRequest) -> "asyncio.Future[Marked]":
@@ -73,23 +67,24 @@ class Ledger:
             Unavailable: Redis stayed away; the lease will bring the job back.
             Refused: something else stands under one of our names.
         """
-        return self._marks.submit(request)
+        return self._marks.submit(request, _flow(request), len(request.event_id))
 
     def post_mark(self, request: MarkRequest, tell: Tell[Marked]) -> None:
         """The same, for somebody who is told the mark, or what ``mark`` would raise."""
-        self._marks.post(request, tell)
+        self._marks.post(request, tell, _flow(request), len(request.event_id))
 
     def settle(self, settlement: Settlement) -> "asyncio.Future[Settled]":
         """Say what is to become of a job; raises as ``mark`` does."""
-        return self._settlements.submit(settlement)
+        return self._settlements.submit(settlement, _flow(settlement), len(settlement.packed))
 
     def post_settlement(self, settlement: Settlement, tell: Tell[Settled]) -> None:
         """The same, for somebody who is told what became of it, or what ``mark`` would raise."""
-        self._settlements.post(settlement, tell)
+        self._settlements.post(settlement, tell, _flow(settlement), len(settlement.packed))
 
     async def read_state(self, organization: str, key: str) -> bytes | None:
         """A raw value of an organization's state; raises as ``mark`` does."""
-        return await self._reads.submit(keys.state(organization, key))
+        name = keys.state(organization, key)
+        return await self._reads.submit(name, organization, len(name))
 
     async def drain(self) -> None:
         """Wait for what is on its way."""
@@ -124,7 +119,3 @@ class Ledger:
 def _flow(item: MarkRequest | Settlement) -> str:
     """A job's name begins with its organization, near enough for taking turns."""
     return item.claim.job.partition(":")[0]
-
-
-def _size(settlement: Settlement) -> int:
-    return len(settlement.packed)

@@ -15,6 +15,10 @@ def flow(item: bytes) -> bytes:
     return item.rpartition(b":")[0]
 
 
+def submit(commits: GroupCommit[bytes, int], item: bytes) -> "asyncio.Future[int]":
+    return commits.submit(item, flow(item), len(item))
+
+
 class Gate:
     """A sender that waits until it is let go, and remembers its batches."""
 
@@ -32,10 +36,10 @@ class Gate:
 
 async def test_what_comes_during_a_batch_is_the_next_batch() -> None:
     gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, weigh=len, flow=flow)
-    first = commits.submit(b"1")
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send)
+    first = submit(commits, b"1")
     await gate.started.acquire()
-    others = [commits.submit(item) for item in (b"22", b"333")]
+    others = [submit(commits, item) for item in (b"22", b"333")]
     gate.go.release()
     assert await first == 1
     gate.go.release()
@@ -45,12 +49,10 @@ async def test_what_comes_during_a_batch_is_the_next_batch() -> None:
 
 async def test_a_batch_is_bounded_by_number_and_bytes() -> None:
     gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(
-        gate.send, weigh=len, flow=flow, most_items=2, most_bytes=10
-    )
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_items=2, most_bytes=10)
     gate.go = asyncio.Semaphore(10)
     items = [b"1", b"2", b"3", b"x" * 50, b"y" * 6, b"z" * 6]
-    assert await asyncio.gather(*map(commits.submit, items)) == [1, 1, 1, 50, 6, 6]
+    assert await asyncio.gather(*(submit(commits, item) for item in items)) == [1, 1, 1, 50, 6, 6]
     assert gate.batches == [[b"1", b"2"], [b"3"], [b"x" * 50], [b"y" * 6], [b"z" * 6]]
 
 
@@ -64,12 +66,12 @@ async def test_a_batch_that_fails_fails_for_each_who_waits_and_the_next_goes_on(
             raise ValueError("away")
         return [1] * len(items)
 
-    commits: GroupCommit[bytes, int] = GroupCommit(send, weigh=len, flow=flow)
+    commits: GroupCommit[bytes, int] = GroupCommit(send)
     results = await asyncio.gather(
-        commits.submit(b"1"), commits.submit(b"2"), return_exceptions=True
+        submit(commits, b"1"), submit(commits, b"2"), return_exceptions=True
     )
     assert [str(result) for result in results] == ["away", "away"]
-    assert await commits.submit(b"3") == 1
+    assert await submit(commits, b"3") == 1
 
 
 async def test_who_fails_over_a_result_keeps_nobody_else_from_theirs() -> None:
@@ -83,20 +85,20 @@ async def test_who_fails_over_a_result_keeps_nobody_else_from_theirs() -> None:
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: raised.append(context["exception"])
     )
-    commits: GroupCommit[bytes, int] = GroupCommit(send, weigh=len, flow=flow)
-    commits.post(b"1", fail)
+    commits: GroupCommit[bytes, int] = GroupCommit(send)
+    commits.post(b"1", fail, b"", 1)
     async with asyncio.timeout(10):
-        assert await commits.submit(b"22") == 2
+        assert await submit(commits, b"22") == 2
     assert [str(each) for each in raised] == ["mine"]
-    assert await commits.submit(b"333") == 3
+    assert await submit(commits, b"333") == 3
 
 
 async def test_one_items_exception_is_its_own() -> None:
     async def send(items: list[bytes]) -> Sequence[int | Exception]:
         return [KeyError("mine") if item == b"bad" else 1 for item in items]
 
-    commits: GroupCommit[bytes, int] = GroupCommit(send, weigh=len, flow=flow)
-    bad, good = commits.submit(b"bad"), commits.submit(b"good")
+    commits: GroupCommit[bytes, int] = GroupCommit(send)
+    bad, good = submit(commits, b"bad"), submit(commits, b"good")
     assert await good == 1
     with pytest.raises(KeyError):
         await bad
@@ -104,8 +106,8 @@ async def test_one_items_exception_is_its_own() -> None:
 
 async def test_who_gave_up_waiting_does_not_disturb_the_others() -> None:
     gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, weigh=len, flow=flow)
-    gone, stays = commits.submit(b"1"), commits.submit(b"2")
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send)
+    gone, stays = submit(commits, b"1"), submit(commits, b"2")
     await gate.started.acquire()
     gone.cancel()
     gate.go.release()
@@ -114,8 +116,8 @@ async def test_who_gave_up_waiting_does_not_disturb_the_others() -> None:
 
 async def test_draining_waits_for_everything_that_was_submitted() -> None:
     gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, weigh=len, flow=flow, most_items=1)
-    futures = [commits.submit(b"1"), commits.submit(b"2")]
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_items=1)
+    futures = [submit(commits, b"1"), submit(commits, b"2")]
     gate.go = asyncio.Semaphore(2)
     await commits.drain()
     assert all(future.done() for future in futures)
@@ -123,21 +125,21 @@ async def test_draining_waits_for_everything_that_was_submitted() -> None:
 
 async def test_flows_take_turns_and_each_keeps_its_order() -> None:
     gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, weigh=len, flow=flow, most_items=3)
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_items=3)
     gate.go = asyncio.Semaphore(10)
     items = [b"a:1", b"a:2", b"a:3", b"a:4", b"b:1", b"b:2", b"c:1"]
-    await asyncio.gather(*map(commits.submit, items))
+    await asyncio.gather(*(submit(commits, item) for item in items))
     assert gate.batches == [[b"a:1", b"b:1", b"c:1"], [b"a:2", b"b:2", b"a:3"], [b"a:4"]]
 
 
 async def test_a_second_lane_is_for_flows_that_are_not_on_their_way() -> None:
     gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, weigh=len, flow=flow, lanes=2)
-    first = commits.submit(b"a:1")
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, lanes=2)
+    first = submit(commits, b"a:1")
     await gate.started.acquire()
-    waits, overtakes = commits.submit(b"a:2"), commits.submit(b"b:1")
+    waits, overtakes = submit(commits, b"a:2"), submit(commits, b"b:1")
     await gate.started.acquire()
-    late = commits.submit(b"c:1")  # both lanes are taken
+    late = submit(commits, b"c:1")  # both lanes are taken
     await asyncio.sleep(0)
     assert gate.batches == [[b"a:1"], [b"b:1"]]
     gate.go.release()
@@ -152,10 +154,8 @@ async def test_a_second_lane_is_for_flows_that_are_not_on_their_way() -> None:
 
 async def test_many_flows_that_come_at_once_fill_every_lane() -> None:
     gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(
-        gate.send, weigh=len, flow=flow, most_items=2, lanes=2
-    )
-    futures = [commits.submit(b"%d:x" % number) for number in range(6)]
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_items=2, lanes=2)
+    futures = [submit(commits, b"%d:x" % number) for number in range(6)]
     for _ in range(2):
         await gate.started.acquire()
     assert gate.batches == [[b"0:x", b"1:x"], [b"2:x", b"3:x"]]
@@ -171,10 +171,10 @@ async def test_an_item_that_comes_in_the_moment_of_a_batchs_end_is_sent() -> Non
         sent.extend(items)
         return [1] * len(items)
 
-    commits: GroupCommit[bytes, int] = GroupCommit(send, weigh=len, flow=flow)
+    commits: GroupCommit[bytes, int] = GroupCommit(send)
     async with asyncio.timeout(5):
         for number in range(100):
-            assert await commits.submit(b"%d" % number) == 1
+            assert await submit(commits, b"%d" % number) == 1
     assert len(sent) == 100
 
 
@@ -195,12 +195,10 @@ def test_whatever_is_submitted_is_sent_once_and_answered(items: list[bytes], lan
         return [item[0] for item in batch]
 
     async def run() -> list[int]:
-        commits: GroupCommit[bytes, int] = GroupCommit(
-            send, weigh=len, flow=lambda item: item, most_items=3, lanes=lanes
-        )
+        commits: GroupCommit[bytes, int] = GroupCommit(send, most_items=3, lanes=lanes)
         futures = []
         for number, item in enumerate(items):
-            futures.append(commits.submit(item))
+            futures.append(commits.submit(item, item, 1))
             if number % 4 == 0:
                 await asyncio.sleep(0)
         return await asyncio.gather(*futures)
