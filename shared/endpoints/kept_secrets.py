@@ -230,12 +230,15 @@ class LostSecret(Secret):
     __slots__ = ("_error",)
 
     def __init__(self, error: SettingsError) -> None:
-        self._text = ""  # and no `raw`: nobody may sign with what isn't known
+        self._text = ""
         self._error = error
 
     def reveal(self) -> NoReturn:
         """Raise the SettingsError that says why it can't be had."""
         raise self._error.with_traceback(None)
+
+    # Nobody may sign with what isn't known, be it as text or as bytes.
+    raw: NoReturn = property(reveal)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)

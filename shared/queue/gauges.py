@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import depths, held_bytes, keys
+from shared.queue.depths import Depths
 from shared.queue.held_bytes import HeldBytes, RedisMemory
 from shared.redis.connection import REDIS_ERRORS, translate
 
@@ -30,11 +31,7 @@ class Reading(msgspec.Struct, frozen=True):
     """What is in the queue at one moment.
 
     Attributes:
-        queued: events in line for a worker.
-        leased: events that a worker has.
-        deferred: events that are not due yet.
-        parked: events held back by their organization's cap, pause or breaker.
-        oldest_seconds: age of the oldest unfinished event; 0 without one.
+        depths: unfinished events by where they are.
         dead: dead letters.
         breakers: organizations whose breaker is open.
         workers: workers alive.
@@ -44,11 +41,7 @@ class Reading(msgspec.Struct, frozen=True):
         memory: of Redis.
     """
 
-    queued: int
-    leased: int
-    deferred: int
-    parked: int
-    oldest_seconds: float
+    depths: Depths
     dead: int
     breakers: int
     workers: int
@@ -82,11 +75,7 @@ async def read(redis: Redis, organizations: int) -> Reading:
     # Each named one is a series for good: ten thousand would be more than Prometheus takes.
     largest = heapq.nlargest(organizations, waiting, key=waiting.__getitem__)
     return Reading(
-        queued=now.queued,
-        leased=now.leased,
-        deferred=now.deferred,
-        parked=now.parked,
-        oldest_seconds=now.oldest_seconds or 0.0,
+        depths=now,
         dead=sum(buried.values()),
         breakers=breakers,
         workers=workers,
@@ -166,10 +155,11 @@ def _families(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[Gaug
         "sellfern_queue_depth", "Unfinished events by where they are", labels=["state"]
     )
     for state in ("queued", "leased", "deferred", "parked"):
-        depth.add_metric([state], getattr(reading, state))
+        depth.add_metric([state], getattr(reading.depths, state))
     yield depth
+    oldest = reading.depths.oldest_seconds or 0.0
     for name, about, value in (
-        ("oldest_waiting_seconds", "Age of the oldest unfinished event", reading.oldest_seconds),
+        ("oldest_waiting_seconds", "Age of the oldest unfinished event", oldest),
         ("dead_letters_kept", "Dead letters that somebody may read and replay", reading.dead),
         ("breakers_open", "Organizations whose events wait since they fail", reading.breakers),
         ("workers", "Workers alive", reading.workers),

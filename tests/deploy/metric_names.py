@@ -7,6 +7,7 @@ from prometheus_client.core import Metric
 
 from shared.observe import metrics
 from shared.queue import gauges
+from shared.queue.depths import Depths
 from shared.queue.held_bytes import RedisMemory
 
 _NAME: Final = re.compile(r"\bsellfern_[a-z0-9_]+")
@@ -16,11 +17,7 @@ _SUFFIXES: Final = {
     "gauge": ("",),
 }
 _READING: Final = gauges.Reading(
-    queued=0,
-    leased=0,
-    deferred=0,
-    parked=0,
-    oldest_seconds=0,
+    depths=Depths(0.0, 0, 0, {}, 0, 0, None),
     dead=0,
     breakers=0,
     workers=0,

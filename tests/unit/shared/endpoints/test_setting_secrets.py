@@ -108,10 +108,11 @@ def test_a_lost_one_holds_for_a_day_and_then_fails_whoever_asks_for_it() -> None
     assert profiles["org_b"].settings == {"a": 1}
     lost = profiles["org"].settings["token"]
     assert isinstance(lost, Secret)
-    with pytest.raises(
-        SettingsError, match=r"line 5: expected settings to be a secret in a readable file"
-    ):
+    why = r"line 5: expected settings to be a secret in a readable file"
+    with pytest.raises(SettingsError, match=why):
         lost.reveal()
+    with pytest.raises(SettingsError, match=why):
+        _ = lost.raw
 
 
 def test_a_template_is_no_token() -> None:

@@ -195,6 +195,7 @@ def test_a_secret_shows_nowhere_but_where_it_is_asked_for() -> None:
     ]
     assert PASSWORD not in "".join(shown)
     assert secret.reveal() == PASSWORD
+    assert secret.raw == PASSWORD.encode()
     assert not hasattr(secret, "__dict__")
 
 
