@@ -10,6 +10,7 @@ from shared.program.env_file import offer_env_file
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
 yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
+"""Of every command that asks before it changes something."""
 
 
 class LazyGroup(click.Group):
@@ -31,8 +32,10 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The one that is asked for."""
         if cmd_name in self._lazy and cmd_name not in self.commands:
+            # Only now, so that what a command needs costs no start of the program itself.
             module, _, name = self._lazy[cmd_name].partition(":")
             command: click.Command = getattr(import_module(module), name)
+            # The program was offered it with all the commands that it had, without this one.
             offer_env_file(command)
             self.add_command(command, cmd_name)
         return super().get_command(ctx, cmd_name)
