@@ -65,7 +65,7 @@ class Version:
             return True
         if isinstance(self.content, Failure) and self.content.hangs:
             return False
-        # A change so soon after the reading might bear the same time.
+        # Changed just before the reading, it may change once more within the same time stamp.
         return max(self.stamp[-2:]) < self.read_at - CERTAIN_AFTER
 
 

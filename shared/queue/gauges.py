@@ -72,7 +72,7 @@ async def read(redis: Redis, organizations: int) -> Reading:
     breakers, workers, slots, *hashes, held, memory = answers[depths.QUESTIONS :]
     waiting, buried = map(depths.numbers, hashes)
     held = held_bytes.by_organization(held)
-    # Each named one is a series for good: ten thousand would be more than Prometheus takes.
+    # Each named one is a series for good: ten thousand would be too many.
     largest = heapq.nlargest(organizations, waiting, key=waiting.__getitem__)
     return Reading(
         depths=now,

@@ -19,16 +19,6 @@ from shared.redis.connection import REDIS_ERRORS, translate
 from shared.redis.durability import Durability, Mode, without_needless_wait
 from shared.redis.wire import Argument, Command, Wire
 
-__all__ = [
-    "Accepted",
-    "BacklogLimits",
-    "BytesLimits",
-    "Delivery",
-    "Queue",
-    "QueueWriter",
-    "open_queue",
-]
-
 _ENQUEUE = scripts.load("enqueue", allow_oom=False)
 
 
