@@ -37,6 +37,7 @@ from worker.engine.exits import Deadline, Exit
 from worker.engine.leases import Profiles
 from worker.engine.signals import Signals
 from worker.engine.worker import Worker
+from worker.operate import upkeep
 from worker.outcomes import text_of
 from worker.pipeline.attempts import naming
 from worker.pipeline.driver import Pipeline
@@ -50,8 +51,6 @@ from worker.pipeline.transitions import Transitions
 from worker.pipeline.work import Work
 from worker.registry import Handlers
 from worker.settings import WorkerSettings
-from worker.upkeep import cron as upkeep
-from worker.upkeep import recount, restoration, retention
 
 _CONNECTIONS: Final = 10
 """Kept by wires: claim 1, mark 2, settle 2, read 1; for sleeping 1; the rest is for all else."""
@@ -319,9 +318,9 @@ class _Program:
         retention_seconds, lease = self.settings.dead_letter_retention, self.settings.lease
         dedupe_retention = self.settings.policy.limits.dedupe_retention
         return upkeep.cron_job(
-            partial(retention.expire, redis, retention=retention_seconds, log=self.log),
-            partial(restoration.look, redis, lease=lease, log=self.log),
-            partial(recount.recount, redis, retention=dedupe_retention),
+            partial(upkeep.expire, redis, retention=retention_seconds, log=self.log),
+            partial(upkeep.restore, redis, lease=lease, log=self.log),
+            partial(upkeep.recount, redis, retention=dedupe_retention),
         )
 
     def _description(self) -> bytes:

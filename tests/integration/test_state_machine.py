@@ -11,9 +11,8 @@ from shared.queue import keys
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import delivery, enqueue, mark_of
 from worker.operate import pausing as contention
-from worker.operate import revival
+from worker.operate import revival, upkeep
 from worker.pipeline.transitions import Claim, Settlement, Transitions
-from worker.upkeep import restoration
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "deploy" / "state-machine.md").read_text(encoding="utf-8")
@@ -206,7 +205,7 @@ SCENARIOS: dict[tuple[str, str, str], Script] = {
     ("absent", "queued", "enqueue"): (nothing, Scene.deliver),
     ("absent", "deferred", "restore"): (
         without_place,
-        lambda scene: anext(restoration.restore(scene.redis, lease=30)),
+        lambda scene: anext(upkeep.restored(scene.redis, lease=30)),
     ),
     ("done", "queued", "enqueue"): (handle, Scene.deliver),
     ("dead", "queued", "enqueue"): (Scene.bury, Scene.deliver),
