@@ -24,7 +24,7 @@ from worker.settings import WorkerSettings
 
 _COMMANDS: Final = {
     "check": "worker.check:check",
-    "console": "worker.operate.console.command:console",
+    "console": "worker.operate.console.app:console",
     "dead-letters": "worker.operate.dead_letter_commands:dead_letters",
     "pause": "worker.operate.organization_commands:pause",
     "resume": "worker.operate.organization_commands:resume",

@@ -16,7 +16,7 @@ from tests.integration.by_hand import RETENTION, Hand
 from tests.integration.jobs import account, delivery, enqueue
 from tests.integration.workplace import Lines
 from worker.engine.leases import Leases
-from worker.operate import pausing as contention
+from worker.operate import organizations
 from worker.pipeline.ledger import Ledger
 from worker.pipeline.transitions import (
     Claim,
@@ -79,7 +79,7 @@ async def test_one_claim_brings_in_line_and_looks_at_so_many_at_the_most(
 ) -> None:
     """The answer says that there is more, and the next call goes on where this one stopped."""
     await enqueue(redis, *deliveries(700, size=4))
-    await contention.pause(redis, "org_a", "a test")
+    await organizations.pause(redis, "org_a", "a test")
     parked = []
     for _ in range(3):
         claimed = await hand.transitions.claim("w1", most=100, lease=30, holding=0)
@@ -88,7 +88,7 @@ async def test_one_claim_brings_in_line_and_looks_at_so_many_at_the_most(
         assert claimed.more is (parked[-1] < 700)
     assert parked == [256, 512, 700]
 
-    await contention.resume(redis, "org_a")
+    await organizations.resume(redis, "org_a")
     assert len((await account(redis)).queued) == MOST
     await redis.zadd(keys.QUEUE, {f"org_b:{n}": keys.DEFERRED_FROM for n in range(300)})
     claimed = await hand.transitions.claim("w1", most=0, lease=30, holding=0)
@@ -257,9 +257,9 @@ async def test_looking_at_a_paused_flood_holds_redis_for_a_few_milliseconds(quie
     hand = Hand(quiet)
     took = []
     await enqueue(quiet, *deliveries(5_000, size=4))
-    await contention.pause(quiet, "org_a", "a test")
+    await organizations.pause(quiet, "org_a", "a test")
     for _ in range(4):
         took.append(await milliseconds(quiet, lambda: hand.claim(10)))
-        took.append(await milliseconds(quiet, lambda: contention.resume(quiet, "org_a")))
-        await contention.pause(quiet, "org_a", "a test")
+        took.append(await milliseconds(quiet, lambda: organizations.resume(quiet, "org_a")))
+        await organizations.pause(quiet, "org_a", "a test")
     assert sorted(took)[4] < FEW_MILLISECONDS, took

@@ -19,7 +19,7 @@ from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
 from worker.engine.leases import Leases
 from worker.engine.worker import Worker
-from worker.operate import pausing as contention
+from worker.operate import organizations
 from worker.pipeline.ledger import Ledger
 from worker.pipeline.transitions import (
     Claimed,
@@ -317,13 +317,13 @@ async def test_a_suspect_runs_alone(redis: Redis, stage: Stage) -> None:
 
 async def suspected(redis: Redis, stage: Stage, event_id: str) -> str:
     """Accept an event that two workers have had in flight when they went away; its job."""
-    await contention.pause(redis, "org_s", "until it is one")
+    await organizations.pause(redis, "org_s", "until it is one")
     (job,) = await stage.place.accept(body(event_id, "org_s"), organization="org_s")
     for _ in range(2):
         assert await stage.place.transitions.adopt(job, lease=30)
         await redis.zadd(keys.QUEUE, {job: keys.DEFERRED_FROM})
         await stage.place.transitions.claim("w", most=0, lease=30, holding=0)
-    await contention.resume(redis, "org_s")
+    await organizations.resume(redis, "org_s")
     return job
 
 

@@ -12,7 +12,7 @@ from tests.integration.jobs import NOTHING, account, bodies, counters, delivery,
 from tests.integration.kept_up import keep_up
 from tests.integration.workplace import Lines, Workplace, body
 from worker import Handlers
-from worker.operate import pausing as contention
+from worker.operate import organizations
 from worker.operate.upkeep import restore, restored
 from worker.pipeline.transitions import Mark, Settled
 
@@ -117,13 +117,13 @@ async def test_a_worker_that_is_gone_gives_its_slot_back_with_the_lease(
 
 async def test_what_was_parked_waits_again(redis: Redis, hand: Hand) -> None:
     (job,) = await enqueued(redis, delivery())
-    await contention.pause(redis, "org_a", "a test")
+    await organizations.pause(redis, "org_a", "a test")
     assert await hand.claim() == []
     await redis.delete(keys.parked("org_a"))
     assert await all_restored(redis) == [job]
     assert await hand.claim() == []
     assert (await account(redis)).parked == {job}
-    await contention.resume(redis, "org_a")
+    await organizations.resume(redis, "org_a")
     await hand.finish([await hand.claim_only(job)])
     assert await account(redis) == NOTHING
 

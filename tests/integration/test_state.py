@@ -17,7 +17,7 @@ from shared.errors import StateError
 from shared.queue import keys
 from tests.integration.jobs import RECEIVED_AT, delivery, enqueued, mark_of, record_of
 from worker.arguments import MOST_VALUE_BYTES
-from worker.operate.projection import stored_values
+from worker.operate.organizations import stored_values
 from worker.pipeline.transitions import (
     Claim,
     MarkRequest,

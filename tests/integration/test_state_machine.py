@@ -10,8 +10,7 @@ from redis.asyncio import Redis
 from shared.queue import keys
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import delivery, enqueue, mark_of
-from worker.operate import pausing as contention
-from worker.operate import revival, upkeep
+from worker.operate import organizations, revival, upkeep
 from worker.pipeline.transitions import Claim, Settlement, Transitions
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +117,7 @@ async def due(scene: Scene) -> None:
 
 
 async def pause_and_claim(scene: Scene) -> None:
-    await contention.pause(scene.redis, "org_a", "for a test")
+    await organizations.pause(scene.redis, "org_a", "for a test")
     assert await scene.hand.claim() == []
 
 
@@ -229,7 +228,7 @@ SCENARIOS: dict[tuple[str, str, str], Script] = {
     ("parked", "queued", "settle"): (Scene.park, free_the_slot),
     ("parked", "queued", "resume"): (
         paused,
-        lambda scene: contention.resume(scene.redis, "org_a"),
+        lambda scene: organizations.resume(scene.redis, "org_a"),
     ),
     ("parked", "queued", "profile"): (Scene.park, lambda scene: scene.hand.cap(2)),
     ("parked", "queued", "renew"): (

@@ -1,9 +1,9 @@
-"""Asks Redis something from the command line."""
+"""Asks Redis something from the command line, such as whether an organization is known."""
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import click
 from redis.asyncio import Redis
@@ -16,7 +16,17 @@ from shared.queue import keys
 from shared.redis.connection import REDIS_ERRORS, open_redis, translate
 from shared.redis.ending import end
 from shared.settings.config import CommonSettings
-from worker.operate.footprint import has_footprint
+
+_FIELDS: Final = (
+    (keys.WAITING, ""),
+    (keys.RUNNING, ""),
+    (keys.FLOWS, ""),
+    (keys.ORGANIZATIONS, ""),
+    (keys.ORGANIZATIONS, keys.PAUSE),
+    (keys.ORGANIZATIONS, keys.BREAKER),
+)
+"""Hashes, and what stands in front of an organization's id in the fields that tell of it."""
+
 
 Answer = TypeVar("Answer")
 
@@ -83,3 +93,20 @@ def checked_organization(organization: str, name: str = "ORGANIZATION") -> str:
     if not keys.ORGANIZATION_PATTERN.fullmatch(organization):
         display.fail(f"{name}: expected 1 to 64 letters, digits, _ or -, got {organization!r:.80}")
     return organization
+
+
+async def has_footprint(redis: Redis, organization: str) -> bool:
+    """Whether there is an event, a mark, a value or a dead letter of it, or it has a rule.
+
+    Where nothing else is found it walks over all keys in Redis.
+    """
+    async with redis.pipeline(transaction=False) as asked:
+        for name, prefix in _FIELDS:
+            asked.hexists(name, prefix + organization)
+        asked.exists(keys.dead(organization), keys.parked(organization))
+        if any(await asked.execute()):
+            return True
+    for start in (keys.state(organization, ""), keys.event(organization, "")):
+        async for _ in redis.scan_iter(match=f"{start}*", count=1000):
+            return True
+    return False

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from worker.operate import dead_letters
-from worker.operate.console.references import from_reference, to_reference
+from worker.operate.console.wording import from_reference, to_reference
 from worker.operate.dead_letters import DeadLetter, Filter
 
 SIZE: Final = 50

@@ -1,4 +1,4 @@
-"""Dead letters: finding them, and replaying or discarding one, some, or all that match."""
+"""Dead letters: finding them, replaying or discarding one or many, and the runs that do so."""
 
 import time
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from worker.operate import revival
 from worker.operate.console import paging
 from worker.operate.console.context import console_of, session_of, tell
 from worker.operate.console.paging import Place
-from worker.operate.console.references import from_reference, to_reference
 from worker.operate.console.runs import AT_ONCE, Run, Selection, Verb
 from worker.operate.console.views import message, render
+from worker.operate.console.wording import from_reference, to_reference
 from worker.operate.dead_letters import Filter
 
 _LONGEST: Final = 256
@@ -217,8 +217,30 @@ def _about(selection: Selection, given: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {text}" for name, text in given.items()) or "all"
 
 
+async def show_run(request: web.Request) -> web.Response:
+    """Show how far a run is."""
+    return render(request, "run.html", run=_run(request))
+
+
+async def stop_run(request: web.Request) -> web.Response:
+    """End it where it is."""
+    run = _run(request)
+    await console_of(request).runs.stop(run)
+    tell(request, "stop", run=run.id)
+    raise web.HTTPSeeOther(f"/runs/{run.id}")
+
+
+def _run(request: web.Request) -> Run:
+    run = console_of(request).runs.find(request.match_info["run"])
+    if run is None:
+        raise web.HTTPNotFound
+    return run
+
+
 routes = [
     web.get("/dead-letters", show),
     web.get("/dead-letters/confirm", ask),
     web.post("/dead-letters/confirm", act),
+    web.get("/runs/{run}", show_run),
+    web.post("/runs/{run}/stop", stop_run),
 ]
