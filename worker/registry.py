@@ -1,16 +1,52 @@
-"""Which handler gets which event."""
+"""Which handler gets which event, with its data decoded to what type."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, final, get_args, get_origin, get_type_hints
 
+import msgspec
+
 from shared.errors import HandlerError
+from shared.observe import metrics
 from shared.sellfern import identifier
-from worker.event_data import DataDecoder
-from worker.events import Event
-from worker.organization import Organization
+from shared.sellfern.mending import mended
+from worker.events import Event, Organization
 from worker.outcomes import Reject, Retry
+
+
+class DataDecoder:
+    """Decodes to one type, in which `Id` takes text and whole numbers.
+
+    Args:
+        data_type: what the handler's annotation says.
+
+    Raises:
+        TypeError: it can't be decoded from JSON.
+    """
+
+    def __init__(self, data_type: Any = Any) -> None:
+        self._decoder = msgspec.json.Decoder(data_type, dec_hook=identifier.decoded)
+
+    def decode(self, raw: bytes | msgspec.Raw) -> Any:
+        """The data in JSON; broken text in it is mended, but only where it can't be read as it is.
+
+        Raises:
+            msgspec.DecodeError: it is not of the type, or no JSON.
+            RecursionError: it is nested too deeply.
+        """
+        try:
+            return self._decoder.decode(raw)
+        except msgspec.ValidationError:
+            raise  # it is readable
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            text = mended(bytes(raw))
+            if text == bytes(raw):
+                raise
+        data = self._decoder.decode(text)
+        metrics.MENDED.labels("data").inc()
+        return data
+
 
 HandlerFunction = Callable[[Event[Any], Organization], Awaitable[Retry | Reject | None]]
 AnyHandler = TypeVar("AnyHandler", bound=HandlerFunction)

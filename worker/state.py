@@ -1,13 +1,14 @@
 """An organization's values as a handler reads and changes them, before the commit."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from functools import wraps
 from hashlib import sha1
+from inspect import CORO_CREATED, getcoroutinelocals, getcoroutinestate
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from shared.errors import StateError
-from worker import arguments, awaiting
+from worker import arguments
 from worker.value import LARGEST_INTEGER, Operation, Value, apply
 
 MOST_BYTES: Final = 1024 * 1024
@@ -26,7 +27,7 @@ T = TypeVar("T")
 def _noted(
     method: Callable[Concatenate["State", P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate["State", P], Coroutine[Any, Any, T]]:
-    """Have a call noticed that nobody awaits.
+    """Have a call noticed that nobody awaits: Python warns of it on stderr only, and late.
 
     What is given out is the method's own coroutine: tasks and ``gather`` take it, and a type
     checker flags one that is not awaited.
@@ -76,7 +77,7 @@ class State:
         self._tombstone = tombstone
         self._base: dict[str, Value] = {}
         self._bytes = 0
-        self._calls: awaiting.Calls = []
+        self._calls: list[Any] = []
         self._room = _ROOM
         self._closed = ""
         self.received_at = received_at if 0 <= received_at <= LARGEST_INTEGER else 0
@@ -94,7 +95,7 @@ class State:
         if not self._closed:
             self._closed = why
             if self._calls:
-                self.unawaited = awaiting.unawaited(self._calls)
+                self.unawaited = _first_unawaited(self._calls)
                 self._calls.clear()
 
     @_noted
@@ -191,7 +192,8 @@ class State:
             raise StateError(f"the organization's state is closed: {self._closed}")
 
     def _make_room(self) -> None:
-        awaiting.prune(self._calls)
+        # What has run to its end has no frame any more.
+        self._calls = [call for call in self._calls if call.cr_frame is not None]
         # Twice as many as there are, or those that run at once would be looked at for each.
         self._room = max(_ROOM, 2 * len(self._calls))
 
@@ -239,3 +241,13 @@ class State:
 
 def _until(expire: float | timedelta | None) -> int:
     return _NEVER if expire is None else arguments.milliseconds(expire)
+
+
+def _first_unawaited(calls: Sequence[Any]) -> str:
+    """The first that has not begun, such as ``put('k')``; empty where each has."""
+    for call in calls:
+        if call.cr_frame is not None and getcoroutinestate(call) == CORO_CREATED:
+            given = getcoroutinelocals(call)
+            first = next((value for name, value in given.items() if name != "self"), None)
+            return f"{call.__name__}({arguments.shown(first)})"
+    return ""

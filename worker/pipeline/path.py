@@ -13,8 +13,7 @@ from shared.queue import keys
 from shared.queue.job import Delivery
 from shared.sellfern.envelope import Envelope
 from shared.sellfern.reference import Reference
-from worker.events import Event
-from worker.organization import Organization
+from worker.events import Event, Organization
 from worker.outcomes import (
     Dead,
     Done,

@@ -9,8 +9,7 @@ from typing import Any, cast
 import pytest
 
 from tests.integration.workplace import Lines
-from worker.events import Event
-from worker.organization import Organization
+from worker.events import Event, Organization
 from worker.outcomes import Cause, Done, Later, Outcome, Released
 from worker.pipeline.attempts import Attempts
 from worker.pipeline.origins import CURRENT, make_task, origin_of, raised_by, tasks_left
