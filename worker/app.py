@@ -31,19 +31,17 @@ from shared.program.awaiting import AwaitedRedis
 from shared.redis.connection import connection_pool, open_redis
 from shared.redis.durability import check_server
 from shared.sellfern.reference_file import load_reference
-from worker.engine import process, stock
+from worker.engine import arq_functions, process
 from worker.engine.aside import Aside
-from worker.engine.exits import Deadline, Exit
 from worker.engine.leases import Profiles
-from worker.engine.signals import Signals
+from worker.engine.process import Deadline, Exit, Signals
 from worker.engine.worker import Worker
 from worker.operate import upkeep
 from worker.outcomes import text_of
-from worker.pipeline.attempts import naming
+from worker.pipeline.attempts import own_context
+from worker.pipeline.batcher import Batcher
 from worker.pipeline.driver import Pipeline
-from worker.pipeline.ledger import Ledger
 from worker.pipeline.memory import MemoryBudget
-from worker.pipeline.origins import own_context
 from worker.pipeline.pulse import Pulse
 from worker.pipeline.reports import Report
 from worker.pipeline.traced import Tracer
@@ -157,9 +155,9 @@ class _Program:
             leave=self.leave,
             tick=self._listen,
             cron_jobs=[self._upkeep(redis)],
-            **stock.worker_options(
+            **arq_functions.worker_options(
                 context,
-                stock.arq_redis(pool),
+                arq_functions.arq_redis(pool),
                 concurrency=self.settings.concurrency,
                 job_timeout=self.settings.policy.handler_timeout + _SETTLE_SECONDS,
                 drain=self.settings.drain,
@@ -221,7 +219,7 @@ class _Program:
     def break_off(self, error: BaseException, work: Work | None) -> None:
         """A task or callback that a handler left has ended the loop: give back what is held."""
         self.exit = Exit.BROKEN
-        named = naming(work) if work is not None else {"handler": None}
+        named = work.naming() if work is not None else {"handler": None}
         self.log.error("worker_broken", error=text_of(error), **named)
         self.stopping = True
         self.deadline.set(_CLOSING_SECONDS)
@@ -291,11 +289,11 @@ class _Program:
 
     # Parts
 
-    def _context(self, redis: Redis) -> stock.Context:
+    def _context(self, redis: Redis) -> arq_functions.Context:
         transitions = Transitions(redis, retention=self.settings.policy.limits.dedupe_retention)
         patience = self.settings.lease
         pipeline = Pipeline(
-            ledger=Ledger(transitions, patience=patience, log=self.log, pulse=self.pulse),
+            batcher=Batcher(transitions, patience=patience, log=self.log, pulse=self.pulse),
             handlers=self.handlers,
             reference=load_reference(self.settings.common),
             policy=self.settings.policy,
@@ -305,7 +303,7 @@ class _Program:
             memory=MemoryBudget(self.settings.decoded_bytes, slots=self.settings.concurrency),
             observer=None if self.tracing is None else Tracer(self.tracing),
         )
-        return stock.Context(pipeline, transitions, self.settings.lease, self.log)
+        return arq_functions.Context(pipeline, transitions, self.settings.lease, self.log)
 
     def _profiles(self) -> Profiles:
         default = self.settings.organization_concurrency

@@ -8,11 +8,8 @@ from shared.errors import SettingsError
 from shared.program.listening import Address, read_address
 from shared.settings.config import CommonSettings, Reader
 from shared.settings.durations import format_duration
-from worker.pipeline.backoff import Backoff
-from worker.pipeline.breaker import Breaker
-from worker.pipeline.judgement import Limits
 from worker.pipeline.memory import DEFAULT
-from worker.pipeline.policy import Policy
+from worker.pipeline.policy import Backoff, Breaker, Limits, Policy
 
 _HORIZON: Final = (
     "MAX_ATTEMPTS",

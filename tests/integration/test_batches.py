@@ -17,7 +17,7 @@ from tests.integration.jobs import account, delivery, enqueue
 from tests.integration.workplace import Lines
 from worker.engine.leases import Leases
 from worker.operate import organizations
-from worker.pipeline.ledger import Ledger
+from worker.pipeline.batcher import Batcher
 from worker.pipeline.transitions import (
     Claim,
     Marked,
@@ -122,18 +122,18 @@ def sizes(redis: Redis) -> Sizes:
 
 
 async def test_marks_and_settlements_of_many_handlers_go_in_bounded_batches(sizes: Sizes) -> None:
-    ledger = Ledger(sizes, patience=5, log=Lines().log)
+    batcher = Batcher(sizes, patience=5, log=Lines().log)
     claims = [Claim(f"org_a:{number}", "aa") for number in range(600)]
-    await asyncio.gather(*(ledger.mark(MarkRequest(each, "evt_1")) for each in claims))
-    await asyncio.gather(*(ledger.settle(Settlement(each, "release")) for each in claims))
+    await asyncio.gather(*(batcher.mark(MarkRequest(each, "evt_1")) for each in claims))
+    await asyncio.gather(*(batcher.settle(Settlement(each, "release")) for each in claims))
     assert sizes.of == [40] * 30
 
 
 async def test_settlements_that_write_much_go_in_batches_of_a_megabyte(sizes: Sizes) -> None:
-    ledger = Ledger(sizes, patience=5, log=Lines().log)
+    batcher = Batcher(sizes, patience=5, log=Lines().log)
     details = (RETENTION, (), (("put", "k", 0, "x" * 300 * 1024),), True)
     settlements = [Settlement(Claim(f"org_a:{n}", "aa"), "done", details) for n in range(7)]
-    await asyncio.gather(*map(ledger.settle, settlements))
+    await asyncio.gather(*map(batcher.settle, settlements))
     assert sizes.of == [3, 3, 1]
 
 
@@ -143,12 +143,12 @@ async def test_leases_are_renewed_in_bounded_batches(sizes: Sizes) -> None:
         description=b"{}",
         slots=600,
         lease=30,
+        held=lambda: [Claim(f"org_a:{number}", "aa") for number in range(600)],
+        stuck=lambda: 0,
+        lost=lambda _: None,
         profiles=list,
         log=Lines().log,
-        lost=lambda _: None,
     )
-    for number in range(600):
-        leases.take(Claim(f"org_a:{number}", "aa"))
     await leases.beat(sizes)
     assert sizes.of == [MOST, MOST, 88]
 

@@ -13,7 +13,7 @@ from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization, Reject, Retry
 from worker.operate import organizations
 from worker.operate.overview import OrganizationOverview, read_overview
-from worker.pipeline.breaker import Breaker
+from worker.pipeline.policy import Breaker
 from worker.pipeline.transitions import Settled
 
 IN_A_ROW = 3

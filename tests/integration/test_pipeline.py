@@ -21,7 +21,6 @@ from worker import Event, Handlers, Organization, Reject, Retry
 from worker.operate import revival
 from worker.pipeline.path import Path
 from worker.pipeline.reports import Report
-from worker.pipeline.settlements import Settlements
 from worker.pipeline.transitions import Claim, Marked, MarkRequest, Settled, Settlement
 from worker.pipeline.work import Work
 
@@ -340,7 +339,7 @@ async def test_what_is_cancelled_while_its_mark_is_on_its_way_is_given_back(
 async def test_what_is_cancelled_before_its_handler_begins_is_given_back(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace, seen: Seen
 ) -> None:
-    started, real = await claimed(place), place.pipeline.ledger.post_mark
+    started, real = await claimed(place), place.pipeline.batcher.post_mark
 
     def post_mark(request: MarkRequest, tell: Tell[Marked]) -> None:
         def then(marked: Marked | Exception) -> None:
@@ -349,7 +348,7 @@ async def test_what_is_cancelled_before_its_handler_begins_is_given_back(
 
         real(request, then)
 
-    monkeypatch.setattr(place.pipeline.ledger, "post_mark", post_mark)
+    monkeypatch.setattr(place.pipeline.batcher, "post_mark", post_mark)
     started.start()
     assert await started.ended() is Settled.RELEASED
     assert seen.events == []
@@ -359,13 +358,13 @@ async def test_what_is_cancelled_before_its_handler_begins_is_given_back(
 async def test_what_is_cancelled_while_its_end_is_on_its_way_has_ended(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace
 ) -> None:
-    started, real = await claimed(place), place.pipeline.ledger.post_settlement
+    started, real = await claimed(place), place.pipeline.batcher.post_settlement
 
     def post_settlement(settlement: Settlement, tell: Tell[Settled]) -> None:
         real(settlement, tell)
         started.work.cancel()
 
-    monkeypatch.setattr(place.pipeline.ledger, "post_settlement", post_settlement)
+    monkeypatch.setattr(place.pipeline.batcher, "post_settlement", post_settlement)
     started.start()
     assert await started.ended() is Settled.DONE
     assert place.lines.events() == ["event_handled"]
@@ -397,7 +396,7 @@ async def test_an_error_that_not_even_a_failed_attempt_survives_is_told(
     def fails(*_: object) -> Never:
         raise error
 
-    monkeypatch.setattr(Settlements, "of", fails)
+    monkeypatch.setattr(Path, "settle", fails)
     started.start()
     assert await started.ended() is error
     assert len((await account(redis)).running) == 1

@@ -35,7 +35,6 @@ from tests.integration.jobs import (
 from tests.integration.workplace import POLICY, Workplace, body, now
 from worker import Event, Handlers, Organization
 from worker.operate import organizations
-from worker.pipeline import judgement
 from worker.pipeline.transitions import Mark, Marked, MarkRequest, Settled
 
 J, K, P = delivery(b"J"), delivery(b"K, the same event"), delivery(b"P, another event")
@@ -374,7 +373,7 @@ async def test_11_neither_a_crash_nor_a_lost_reply_makes_it_provable(redis: Redi
     ((claim, payload),) = await old.place.claim()
     limits = POLICY.limits
     created = envelope.decode(jobs.decode(payload).body).created_at.timestamp()
-    until = judgement.provable_until(created, limits)
+    until = round((created + limits.dedupe_retention - limits.clock_skew) * 1000)
     for _ in range(2):  # the second time, since the first reply was lost
         (answer,) = await old.hand.transitions.mark([MarkRequest(claim, "evt_1", until)])
         assert isinstance(answer, Marked)

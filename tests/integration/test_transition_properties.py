@@ -26,7 +26,7 @@ from tests.integration.by_hand import LATER, RETENTION
 from tests.integration.jobs import RECEIVED_AT, delivery, enqueue
 from worker.operate import revival
 from worker.operate.organizations import pause, resume
-from worker.pipeline.breaker import Breaker
+from worker.pipeline.policy import Breaker
 from worker.pipeline.transitions import (
     Claim,
     Mark,

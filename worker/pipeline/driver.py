@@ -18,14 +18,13 @@ from shared.queue.job import Delivery
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
 from worker.pipeline.attempts import Attempts
-from worker.pipeline.ledger import Ledger
-from worker.pipeline.memory import MemoryBudget
-from worker.pipeline.path import Ask, Handle, Path, Room, Settle
+from worker.pipeline.batcher import Batcher
+from worker.pipeline.memory import MemoryBudget, estimate
+from worker.pipeline.path import Path
 from worker.pipeline.policy import Policy
 from worker.pipeline.reports import Report
-from worker.pipeline.settlements import Settlements
 from worker.pipeline.transitions import Claim, MarkRequest, Refused, Settled
-from worker.pipeline.work import Work
+from worker.pipeline.work import Ask, Handle, Room, Settle, Work
 from worker.registry import Handlers
 
 AWAY: Final = (Unavailable, TransitionError, *REDIS_ERRORS)
@@ -48,6 +47,24 @@ class Observer(Protocol):
         """Its path has ended."""
 
 
+class Slots:
+    """How many handlers a worker runs.
+
+    Attributes:
+        busy: that many.
+        changed: set whenever it is one less.
+    """
+
+    def __init__(self) -> None:
+        self.busy = 0
+        self.changed = asyncio.Event()
+
+    def leave(self) -> None:
+        """One has ended."""
+        self.busy -= 1
+        self.changed.set()
+
+
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """Takes claimed jobs to their end.
@@ -56,7 +73,7 @@ class Pipeline:
     path can skip its end: `Work.ended` is told once, whatever happens.
 
     Attributes:
-        ledger: Redis, in batches.
+        batcher: Redis, in batches.
         handlers: the registry.
         reference: the events that Sellfern's API Reference lists.
         policy: the rules.
@@ -68,7 +85,7 @@ class Pipeline:
         observer: follows each work, if anybody does.
     """
 
-    ledger: Ledger
+    batcher: Batcher
     handlers: Handlers
     reference: Reference
     policy: Policy
@@ -78,27 +95,25 @@ class Pipeline:
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     random: Callable[[], float] = field(default=random.random)
     observer: Observer | None = None
-    settlements: Settlements = field(init=False, repr=False)
     attempts: Attempts = field(init=False, repr=False)
-    _path: Path = field(init=False, repr=False)
+    path: Path = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Make the parts that are its own."""
         limit, grace = self.policy.handler_timeout, self.policy.stuck_after
-        settlements = Settlements(self.policy, self.random)
         path = Path(
             handlers=self.handlers,
             reference=self.reference,
-            settlements=settlements,
+            policy=self.policy,
+            random=self.random,
             profiles=self.profiles,
             log=self.log,
             report=self.report,
-            read_state=self.ledger.read_state,
+            read_state=self.batcher.read_state,
             most_uncounted=self.memory.most_uncounted,
         )
-        object.__setattr__(self, "settlements", settlements)
         object.__setattr__(self, "attempts", Attempts(limit, grace=grace, log=self.log))
-        object.__setattr__(self, "_path", path)
+        object.__setattr__(self, "path", path)
 
     async def run(
         self,
@@ -138,7 +153,7 @@ class Pipeline:
         Nothing waits: whoever has an answer takes the path's next step with it. A task is made
         for the handler only, since tasks and futures would cost more than all other steps.
         """
-        work.path = self._path.walk(work)
+        work.path = self.path.walk(work)
         if self.observer is not None:
             self._observe(self.observer.begins, work)
         self._step(work, None)
@@ -179,14 +194,14 @@ class Pipeline:
             return
         work.is_failed = True
         self.log.error("event_step_failed", job=work.claim.job, exc_info=error)
-        work.path = self._path.walk_after_failure(work, error)
+        work.path = self.path.walk_after_failure(work, error)
         self._step(work, None)
 
     def _end(self, work: Work, result: Settled | Exception) -> None:
         work.path = None
         if self.observer is not None:
             self._observe(self.observer.ends, work, result)
-        work.leave_slot()
+        _leave_slot(work)
         work.ended(result)
 
     def _ask(self, work: Work, asked: Ask) -> None:
@@ -197,14 +212,16 @@ class Pipeline:
             self._observe(self.observer.asks, work, asked)
             tell = partial(self._observed, work, asked, then)
         if type(asked) is MarkRequest:
-            self.ledger.post_mark(asked, tell)
+            self.batcher.post_mark(asked, tell)
         elif type(asked) is Settle:
             work.settling = asked
-            self.ledger.post_settlement(asked.settlement, tell)
+            _leave_slot(work)
+            self.batcher.post_settlement(asked.settlement, tell)
         elif type(asked) is Handle:
             self.attempts.start(work, asked, tell)
         elif type(asked) is Room:
-            share = work.share = self.memory.share(keys.organization_of(work.claim.job), asked.size)
+            flow = keys.organization_of(work.claim.job)
+            share = work.share = self.memory.share(flow, estimate(asked.body))
             share.take(tell)
             if share.waits and self.memory.is_closed:
                 work.cancel()  # others may have what it would wait for
@@ -230,3 +247,13 @@ class Pipeline:
             go_on()
         else:
             work.context.run(go_on)
+
+
+def _leave_slot(work: Work) -> None:
+    """Let another handler run: this one has ended, whatever Redis still makes of it."""
+    if work.share is not None:
+        work.share.give_back()
+        work.share = None
+    if work.slots is not None:
+        work.slots.leave()
+        work.slots = None

@@ -1,52 +1,17 @@
 """Whether an event may reach a handler, and why not."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from shared.errors import EnvelopeError
-from shared.sellfern import envelope as envelopes
+from shared.queue import keys
+from shared.queue.job import Delivery
 from shared.sellfern.envelope import Envelope
 from shared.sellfern.reference import Reference
 from worker.outcomes import Dead
-from worker.pipeline.transitions import Mark, Marked
+from worker.pipeline.policy import Limits
+from worker.pipeline.transitions import Claim, Mark, Marked
 
 _UNPROVABLE: Final = Mark.UNPROVABLE  # Python looks up a name of a module faster than a member
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How old, or how far ahead, an event may be; all in seconds.
-
-    Attributes:
-        max_event_age: from its creation to its receipt. Waiting in our queue makes none stale.
-        dedupe_retention: how long the mark of a finished event is kept.
-        clock_skew: how far apart Sellfern's clock and ours may be.
-    """
-
-    max_event_age: float
-    dedupe_retention: float
-    clock_skew: float
-
-
-def decode(body: bytes) -> Envelope | Dead:
-    """The envelope in the signed bytes, or ``malformed``."""
-    try:
-        return envelopes.decode(body)
-    except EnvelopeError as exc:
-        return Dead("malformed", str(exc))
-
-
-def provable_until(created: float, limits: Limits) -> int:
-    """Until when, in epoch milliseconds, the mark of the event would be there if it were done.
-
-    A mark is kept for the retention from the event's end, which isn't before its creation.
-
-    Args:
-        created: when that was, epoch seconds.
-        limits: of age.
-    """
-    return round((created + limits.dedupe_retention - limits.clock_skew) * 1000)
 
 
 def judge(
@@ -125,4 +90,30 @@ def _judge_provability(marked: Marked, created: float, limits: Limits) -> Dead |
         "unprovable",
         f"created {timedelta(seconds=round(marked.now / 1000 - created))} ago, longer than marks "
         f"are kept ({timedelta(seconds=limits.dedupe_retention)}): it may have been handled before",
+    )
+
+
+def of_misnamed(job: str, delivery: Delivery) -> Dead | None:
+    """What becomes of a delivery whose job's id isn't made of it; ``None`` for a foreign id.
+
+    A stock producer gives its jobs any names, but for those of another organization: under such a
+    one its events would take that organization's turns.
+    """
+    if keys.organization_of(job) != delivery.organization:
+        return Dead(
+            "undecodable",
+            f"expected a job id that begins with {delivery.organization}:, as its payload says, "
+            f"got {job}",
+        )
+    if keys.bears_digest(job):
+        return Dead("payload_changed", "the payload holds other bytes than its job's id names")
+    return None
+
+
+def of_crashed(claim: Claim) -> Dead:
+    """What is known of a job that keeps ending workers: not why, nor whether one is gone."""
+    many = f"{claim.claims} claim{'' if claim.claims == 1 else 's'}"
+    return Dead(
+        "crashed",
+        f"{many} ended without an outcome: its worker stopped renewing the lease, or ended",
     )

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from shared.observe import metrics
-from worker.pipeline.origins import own_context
+from worker.pipeline.attempts import own_context
 
 DEFAULT: Final = 128 * 1024 * 1024
 """Bytes: a quarter of what the worker's container may have."""

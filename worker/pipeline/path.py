@@ -8,9 +8,11 @@ from typing import Any, Final, TypeAlias, final
 import msgspec
 
 from shared.endpoints.endpoint import OrganizationProfile
+from shared.errors import EnvelopeError
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import keys
 from shared.queue.job import Delivery
+from shared.sellfern import envelope as envelopes
 from shared.sellfern.envelope import Envelope
 from shared.sellfern.reference import Reference
 from worker.events import Event, Organization
@@ -25,20 +27,20 @@ from worker.outcomes import (
     Waiting,
     text_of,
 )
-from worker.pipeline import judgement, memory
+from worker.pipeline import judgement
+from worker.pipeline.policy import Policy
 from worker.pipeline.reports import Report
-from worker.pipeline.settlements import Settlements
 from worker.pipeline.transitions import (
-    Claim,
     Mark,
     Marked,
     MarkRequest,
     Refused,
     Settled,
     Settlement,
+    pack,
 )
-from worker.pipeline.work import Work
-from worker.registry import HandlerFunction, Handlers, Registration
+from worker.pipeline.work import Ask, Handle, Room, Settle, Work
+from worker.registry import Handlers, Registration
 from worker.state import State
 
 _MOST_ROUNDS: Final = 10
@@ -56,38 +58,21 @@ ReadState: TypeAlias = Callable[[str, str], Awaitable[bytes | None]]
 
 @final
 class Opened(msgspec.Struct, gc=False):
-    """A job that can be read: what came, its envelope, its creation in epoch seconds."""
+    """A job that can be read.
+
+    Attributes:
+        delivery: what came.
+        envelope: what its body claims.
+        created: when its event was, epoch seconds.
+        provable_until: until when, in epoch milliseconds, its mark would be there were it done.
+    """
 
     delivery: Delivery
     envelope: Envelope
     created: float
+    provable_until: int
 
 
-@final
-class Room(msgspec.Struct, gc=False):
-    """Wanted: so many bytes of memory. The answer is that they are there, or work is cancelled."""
-
-    size: int
-
-
-@final
-class Handle(msgspec.Struct, gc=False):
-    """Wanted: the handler is run. The answer is its outcome."""
-
-    function: HandlerFunction
-    event: Event[Any]
-    organization: Organization
-
-
-@final
-class Settle(msgspec.Struct, gc=False):
-    """Wanted: an outcome is committed. The answer is what Redis made of it."""
-
-    outcome: Outcome
-    settlement: Settlement
-
-
-Ask: TypeAlias = MarkRequest | Room | Handle | Settle
 Walk: TypeAlias = Generator[Ask, Any, Settled | Refused]
 
 
@@ -101,7 +86,8 @@ class Path:
     Attributes:
         handlers: the registry.
         reference: the events that Sellfern's API Reference lists.
-        settlements: turns outcomes into what Redis is asked; has the rules.
+        policy: the rules.
+        random: draws evenly from 0 to 1.
         profiles: what the endpoints file says now, by organization.
         log: where handlers' loggers come from.
         report: told of conflicting events.
@@ -111,7 +97,8 @@ class Path:
 
     handlers: Handlers
     reference: Reference
-    settlements: Settlements
+    policy: Policy
+    random: Callable[[], float]
     profiles: Callable[[], Mapping[str, OrganizationProfile]]
     log: FilteringBoundLogger
     report: Report
@@ -124,30 +111,30 @@ class Path:
             opened = self._open(work)
             found: Registration | Handle | Outcome
             if type(opened) is Opened:
-                marked = yield self._mark_request(work, opened)
+                marked = yield MarkRequest(work.claim, opened.envelope.id, opened.provable_until)
                 found = self._judge(work, opened, marked) or self._registered(opened)
                 if type(found) is Registration:
                     body = opened.delivery.body
                     if len(body) > self.most_uncounted and found.function is not None:
-                        yield Room(memory.estimate(body))
+                        yield Room(body)
                     found = self._handler(work, opened, found)
             else:
                 found = opened
             outcome: Outcome = (yield found) if type(found) is Handle else found
             found = outcome  # and what was decoded goes
-            settled: Settled | Refused = yield self._settle(work, outcome)
+            settled: Settled | Refused = yield self.settle(work, outcome)
             if type(settled) is Refused:
-                settled = yield self._settle(work, Later(f"commit: {settled}"))
+                settled = yield self.settle(work, Later(f"commit: {settled}"))
             if settled is _OVERDUE:
-                settled = yield self._settle(work, _overdue(outcome))
+                settled = yield self.settle(work, _overdue(outcome))
             if settled not in _ANOTHER_ROUND:
                 return settled
-        settled = yield self._settle(work, Later("the state kept changing before the commit"))
+        settled = yield self.settle(work, Later("the state kept changing before the commit"))
         return settled
 
     def walk_after_failure(self, work: Work, error: BaseException) -> Walk:
         """What is left of the path when a step of our own has failed: so has the attempt."""
-        settled: Settled | Refused = yield self._settle(work, Later(text_of(error), failed=True))
+        settled: Settled | Refused = yield self.settle(work, Later(text_of(error), failed=True))
         return settled
 
     # The steps
@@ -171,31 +158,29 @@ class Path:
         unfit = self._unfit(work, delivery)
         if unfit is not None:
             return unfit
+        try:
+            work.envelope = envelope = envelopes.decode(delivery.body)
+        except EnvelopeError as exc:
+            return Dead("malformed", str(exc))
+        created, limits = envelope.created_at.timestamp(), self.policy.limits
+        # A mark is kept for the retention from the event's end, which isn't before its creation.
+        until = round((created + limits.dedupe_retention - limits.clock_skew) * 1000)
+        return Opened(delivery, envelope, created, until)
+
+    def _unfit(self, work: Work, delivery: Delivery) -> Outcome | None:
+        """Why its name or its past keeps it from a handler, or ``None``."""
+        claim = work.claim
+        # Once is enough: another round is about the same bytes.
+        if work.rounds == 1 and not keys.is_job_of(claim.job, delivery.organization, delivery.body):
+            misnamed = judgement.of_misnamed(claim.job, delivery)
+            if misnamed is not None:
+                return misnamed
+        # Beside others it may be as innocent as they are, however often that has happened.
+        if claim.alone and claim.claims >= self.policy.max_claims:
+            return judgement.of_crashed(claim)
         if work.is_newer:
             return Waiting("newer_record", "a newer version wrote the payload", patience=None)
-        envelope = judgement.decode(delivery.body)
-        if type(envelope) is Dead:
-            return envelope
-        work.envelope = envelope
-        return Opened(delivery, envelope, envelope.created_at.timestamp())
-
-    def _unfit(self, work: Work, delivery: Delivery) -> Dead | None:
-        """Why its name or its past keeps it from a handler, or ``None``."""
-        job = work.claim.job
-        if work.rounds == 1 and not keys.is_job_of(job, delivery.organization, delivery.body):
-            if keys.organization_of(job) != delivery.organization:
-                return Dead("undecodable", _mislabelled(work.claim, delivery))
-            if keys.bears_digest(job):
-                changed = "the payload holds other bytes than its job's id names"
-                return Dead("payload_changed", changed)
-        # Beside others it may be as innocent as they are, however often that has happened.
-        if work.claim.alone and work.claim.claims >= self.settlements.policy.max_claims:
-            return Dead("crashed", _crashed(work.claim))
         return None
-
-    def _mark_request(self, work: Work, opened: Opened) -> MarkRequest:
-        until = judgement.provable_until(opened.created, self.settlements.policy.limits)
-        return MarkRequest(work.claim, opened.envelope.id, until)
 
     def _judge(self, work: Work, opened: Opened, marked: Marked | Refused) -> Outcome | None:
         """Why the event must not reach a handler, or ``None``."""
@@ -221,7 +206,7 @@ class Path:
             received_at=opened.delivery.received_at,
             marked=marked,
             reference=self.reference,
-            limits=self.settlements.policy.limits,
+            limits=self.policy.limits,
         )
 
     def _registered(self, opened: Opened) -> Registration | Outcome:
@@ -230,7 +215,7 @@ class Path:
         registration = self.handlers.find(event_type, opened.delivery.organization)
         if registration is None:
             error = f"no handler is registered for {event_type}"
-            return Waiting("no_handler", error, self.settlements.policy.no_handler_patience)
+            return Waiting("no_handler", error, self.policy.no_handler_patience)
         return registration
 
     def _handler(self, work: Work, opened: Opened, registration: Registration) -> Handle | Outcome:
@@ -260,7 +245,7 @@ class Path:
             read,
             event_id=event.id,
             received_at=delivery.received_at,
-            tombstone=self.settlements.policy.limits.dedupe_retention,
+            tombstone=self.policy.limits.dedupe_retention,
         )
         return Organization(
             id=organization,
@@ -269,10 +254,64 @@ class Path:
             settings=profile.settings if profile else {},
         )
 
-    def _settle(self, work: Work, outcome: Outcome) -> Settle:
-        outcome = self.settlements.final(work, outcome)
-        work.leave_slot()
-        return Settle(outcome, self.settlements.of(work, outcome))
+    # The end: what Redis is asked to make of the job
+
+    def settle(self, work: Work, outcome: Outcome) -> Settle:
+        """What is wanted for an outcome, or for the one that counts in its place."""
+        outcome = self._final(work, outcome)
+        settlement = self._settlement(work, outcome)
+        settlement.packed = pack(settlement.details)  # here, since batches are bounded by bytes
+        return Settle(outcome, settlement)
+
+    def _final(self, work: Work, outcome: Outcome) -> Outcome:
+        """The outcome that counts: a last attempt, or a second one that blocked, buries it."""
+        if type(outcome) is Released:  # a handler that was cancelled doesn't say why
+            return Released(in_doubt=outcome.in_doubt or work.in_doubt)
+        if type(outcome) is not Later:
+            return outcome
+        if outcome.blocked and work.claim.blocked:
+            return Dead("blocked", outcome.error, attempted=True, failed=outcome.failed)
+        if work.claim.attempts + 1 >= self.policy.max_attempts:
+            return Dead("exhausted", outcome.error, attempted=True, failed=outcome.failed)
+        return outcome
+
+    def _settlement(self, work: Work, outcome: Outcome) -> Settlement:
+        """The verb of ``settle.lua`` with its details."""
+        match outcome:
+            case Done():
+                return Settlement(work.claim, "done", self._commit(work.state))
+            case Later():
+                return Settlement(work.claim, "retry", self._retry(work, outcome))
+            case Dead():
+                details = (*_burial(work, outcome), self._breaker(outcome))
+                return Settlement(work.claim, "dead", details)
+            case Waiting(reason=reason, patience=patience):
+                longest = None if patience is None else round(patience * 1000)
+                return Settlement(work.claim, "wait", (reason, longest))
+            case Duplicate() | Held():
+                return Settlement(work.claim, "hold" if outcome == Held() else "duplicate")
+            case Released(in_doubt=in_doubt):
+                return Settlement(work.claim, "abandon" if in_doubt else "release")
+
+    def _commit(self, state: State | None) -> tuple[Any, ...]:
+        retention = round(self.policy.limits.dedupe_retention * 1000)
+        if state is None:
+            return (retention, (), (), False)
+        # The script unpacks details that are equal once: what changes nothing needs no received-at.
+        received_at = state.received_at if state.operations else 0
+        reads, operations = tuple(state.reads.items()), tuple(state.operations)
+        return (retention, reads, operations, True, received_at)
+
+    def _retry(self, work: Work, outcome: Later) -> tuple[Any, ...]:
+        after = outcome.after
+        if after is None:
+            after = self.policy.backoff.delay(work.claim.attempts + 1, self.random)
+        details = (round(after * 1000), self._breaker(outcome))
+        return (*details, True) if outcome.blocked else details
+
+    def _breaker(self, outcome: Later | Dead) -> tuple[Any, ...] | None:
+        """What the script needs to judge the organization by; nothing unless a handler failed."""
+        return self.policy.breaker.packed() if outcome.failed else None
 
 
 def _event(envelope: Envelope, delivery: Delivery, data: Any, attempt: int) -> Event[Any]:
@@ -288,22 +327,20 @@ def _event(envelope: Envelope, delivery: Delivery, data: Any, attempt: int) -> E
     )
 
 
-def _mislabelled(claim: Claim, delivery: Delivery) -> str:
-    """A job of a stock producer whose id would take it into another organization's names."""
-    return (
-        f"expected a job id that begins with {delivery.organization}:, as its payload says, "
-        f"got {claim.job}"
-    )
-
-
-def _crashed(claim: Claim) -> str:
-    """What is known: not why, nor whether the worker is gone."""
-    many = f"{claim.claims} claim{'' if claim.claims == 1 else 's'}"
-    return f"{many} ended without an outcome: its worker stopped renewing the lease, or ended"
-
-
 def _overdue(outcome: Outcome) -> Outcome:
     """Nobody was found in time who can handle it."""
     if isinstance(outcome, Waiting):
         return Dead(outcome.reason, outcome.error)
     return outcome
+
+
+def _burial(work: Work, dead: Dead) -> tuple[Any, ...]:
+    delivery = work.delivery
+    return (
+        dead.reason,
+        dead.error.encode(errors="backslashreplace").decode(),  # Lua takes no half of a surrogate
+        work.type,
+        delivery.endpoint if delivery else "",
+        delivery.received_at if delivery else 0,
+        dead.attempted,
+    )

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from shared.observe.tracing import PREFIX, Tracing
 from worker.outcomes import Dead, Later
-from worker.pipeline.origins import own_context
-from worker.pipeline.path import Ask, Handle, Settle
+from worker.pipeline.attempts import own_context
 from worker.pipeline.transitions import Settled
-from worker.pipeline.work import Work
+from worker.pipeline.work import Ask, Handle, Settle, Work
 
 if TYPE_CHECKING:  # of an extra that may be absent
     from opentelemetry.trace import Span

@@ -4,6 +4,7 @@ import enum
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar, final
 
 import msgspec
@@ -39,7 +40,11 @@ _CLAIMED = metrics.WORKER_BATCH.labels("claim")
 
 Answer = TypeVar("Answer", bound=enum.Enum)
 
-_pack = msgspec.msgpack.Encoder().encode
+fresh_base: Final = partial(secrets.token_hex, 8)
+"""Makes what the tokens of one call of ``claim`` begin with."""
+
+pack: Final = msgspec.msgpack.Encoder().encode
+"""What a settlement says, as ``settle.lua`` unpacks it."""
 
 
 class Claim(msgspec.Struct, gc=False):
@@ -166,16 +171,13 @@ class Settlement(msgspec.Struct, gc=False):
         claim: proves the hold.
         verb: of the script.
         details: as the verb needs them.
-        packed: the details as the script takes them.
+        packed: the same as the script takes them, where somebody has packed them already.
     """
 
     claim: Claim
     verb: str
     details: tuple[Any, ...] = ()
     packed: bytes = b""
-
-    def __post_init__(self) -> None:
-        self.packed = _pack(self.details)
 
 
 _MARKS = {mark.value.encode(): mark for mark in Mark}
@@ -332,17 +334,13 @@ class Transitions:
         for settlement in settlements:
             claim = settlement.claim
             size = "" if claim.size is None else claim.size
-            arguments += (_name(claim), claim.token, settlement.verb, size, settlement.packed)
+            packed = settlement.packed or pack(settlement.details)
+            arguments += (_name(claim), claim.token, settlement.verb, size, packed)
         return [_read(_ENDS, raw) for raw in await _SETTLE(self._settlements, *arguments)]
 
     async def read(self, names: Sequence[str]) -> list[bytes | None]:
         """Raw values by their full names."""
         return list(await self._reads.execute_command("MGET", *names))
-
-
-def fresh_base() -> str:
-    """What the tokens of one call of ``claim`` begin with."""
-    return secrets.token_hex(8)
 
 
 def _given(  # noqa: PLR0917  # in the order of the script's answer
