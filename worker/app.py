@@ -297,7 +297,7 @@ class _Program:
             handlers=self.handlers,
             reference=load_reference(self.settings.common),
             policy=self.settings.policy,
-            profiles=lambda: self.endpoints.current.organizations(),  # noqa: PLW0108  # it changes
+            endpoints=self.endpoints,
             log=self.log,
             report=Report.of_many(),
             memory=MemoryBudget(self.settings.decoded_bytes, slots=self.settings.concurrency),

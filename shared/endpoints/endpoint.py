@@ -6,7 +6,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -165,6 +165,12 @@ class Endpoints(Mapping[str, Endpoint]):
 
     def __len__(self) -> int:
         return len(self._endpoints)
+
+
+class CurrentEndpoints(Protocol):
+    """Who knows the endpoints of this moment: an `EndpointsFile`, or a fake of it."""
+
+    current: Endpoints
 
 
 def nearest(name: str, known: Collection[str]) -> str:

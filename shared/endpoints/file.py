@@ -63,17 +63,12 @@ class EndpointsFile:
         self._verifies = verifies
         self._files = PatientFiles(limit, self._await)
         self._reader = EndpointsReader(path, environ, self._files, verifies=verifies)
-        self._current: Endpoints | None = None
+        # Read with every delivery, so it is no property.
+        self.current = Endpoints({}, {})
+        """The endpoints to go by now; none before `load`."""
         self._errors: Mapping[Path, SettingsError] = {}
         self._hanging: frozenset[Path] = frozenset()
         self._is_told = True
-
-    @property
-    def current(self) -> Endpoints:
-        """The endpoints to go by now; `load` has to come first."""
-        if self._current is None:
-            raise RuntimeError("EndpointsFile.load comes before EndpointsFile.current")
-        return self._current
 
     @property
     def refused(self) -> SettingsError | None:
@@ -170,7 +165,7 @@ class EndpointsFile:
             )
 
     def _take(self, endpoints: Endpoints, known: Sequence[MissingSecret]) -> None:
-        self._current = endpoints
+        self.current = endpoints
         for cause in MISSING_CAUSES:
             count = sum(each.cause == cause for each in endpoints.missing)
             metrics.SECRETS_MISSING.labels(cause).set(count)
@@ -196,7 +191,7 @@ class EndpointsFile:
             _log.info("file_answers", path=str(path))
 
     def _await(self, path: Path) -> None:
-        if self._current is None and self._is_told:  # at the start somebody may wonder
+        if not self.current and self._is_told:  # at the start somebody may wonder
             _log.warning("file_awaited", path=str(path), seconds=self._files.limit)
 
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from shared.endpoints.endpoint import OrganizationProfile
+from shared.endpoints.endpoint import Endpoints, OrganizationProfile
 from shared.errors import StateError
 from shared.queue import job as jobs
 from shared.queue import keys
@@ -547,7 +547,8 @@ async def test_a_handler_reads_its_organizations_settings_and_logs_with_its_even
         organization.log.info("looked")
 
     place = handling(redis, looks)
-    place.profiles["org_a"] = OrganizationProfile("org_a", 1.0, None, {"erp": "x"})
+    profile = OrganizationProfile("org_a", 1.0, None, {"erp": "x"})
+    place.endpoints.current = Endpoints({}, {"org_a": profile})
     await place.handle(body("evt_1"))
     await place.handle(body("evt_2", "org_b"), organization="org_b")
     assert shown == [{"erp": "x"}, {}]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from datetime import UTC, datetime
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from redis.asyncio import ConnectionPool, Redis
 from structlog.testing import CapturingLogger
 from structlog.typing import FilteringBoundLogger
 
-from shared.endpoints.endpoint import OrganizationProfile
+from shared.endpoints.endpoint import CurrentEndpoints, Endpoints
 from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.job import Delivery
@@ -104,7 +105,7 @@ class Workplace:
         self.handlers = handlers or Handlers()
         self.lines = Lines()
         self.transitions = Transitions(redis)
-        self.profiles: dict[str, OrganizationProfile] = {}
+        self.endpoints: CurrentEndpoints = SimpleNamespace(current=Endpoints({}, {}))
         self.left: list[Exit] = []
         self.left_at_once = False
         self.pipeline = Pipeline(
@@ -112,7 +113,7 @@ class Workplace:
             handlers=self.handlers,
             reference=load_default(),
             policy=policy,
-            profiles=lambda: self.profiles,
+            endpoints=self.endpoints,
             log=self.lines.log,
             report=Report(self.lines.log),
         )

@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from time import time
 from typing import Any, Final, Protocol
 
-from shared.endpoints.endpoint import OrganizationProfile
+from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import TransitionError, Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import keys
@@ -77,7 +77,7 @@ class Pipeline:
         handlers: the registry.
         reference: the events that Sellfern's API Reference lists.
         policy: the rules.
-        profiles: what the endpoints file says now, by organization.
+        endpoints: those of this moment.
         log: where handlers' loggers come from.
         report: told of every end.
         memory: bounds what decoded bodies take.
@@ -89,7 +89,7 @@ class Pipeline:
     handlers: Handlers
     reference: Reference
     policy: Policy
-    profiles: Callable[[], Mapping[str, OrganizationProfile]]
+    endpoints: CurrentEndpoints
     log: FilteringBoundLogger
     report: Report
     memory: MemoryBudget = field(default_factory=MemoryBudget)
@@ -106,7 +106,7 @@ class Pipeline:
             reference=self.reference,
             policy=self.policy,
             random=self.random,
-            profiles=self.profiles,
+            endpoints=self.endpoints,
             log=self.log,
             report=self.report,
             read_state=self.batcher.read_state,

@@ -1,13 +1,13 @@
 """The path of one event: decode, mark, judge, handle, settle."""
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, final
 
 import msgspec
 
-from shared.endpoints.endpoint import OrganizationProfile
+from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import EnvelopeError
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import keys
@@ -88,7 +88,7 @@ class Path:
         reference: the events that Sellfern's API Reference lists.
         policy: the rules.
         random: draws evenly from 0 to 1.
-        profiles: what the endpoints file says now, by organization.
+        endpoints: those of this moment, which know the organizations' settings.
         log: where handlers' loggers come from.
         report: told of conflicting events.
         read_state: reads a value of an organization's state.
@@ -99,7 +99,7 @@ class Path:
     reference: Reference
     policy: Policy
     random: Callable[[], float]
-    profiles: Callable[[], Mapping[str, OrganizationProfile]]
+    endpoints: CurrentEndpoints
     log: FilteringBoundLogger
     report: Report
     read_state: ReadState
@@ -236,7 +236,7 @@ class Path:
 
     def _organization(self, event: Event[Any], work: Work, delivery: Delivery) -> Organization:
         organization = event.organization_id
-        profile = self.profiles().get(organization)
+        profile = self.endpoints.current.organizations().get(organization)
 
         async def read(key: str) -> bytes | None:
             return await self.read_state(organization, key)

@@ -349,6 +349,5 @@ def test_a_look_puts_the_next_one_off_by_its_work_and_not_by_what_it_waits(
     assert file._pause(file._look(), 0.5) == pause
 
 
-def test_current_comes_after_load(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="load comes before"):
-        _ = EndpointsFile(tmp_path, {}).current
+def test_nothing_is_known_before_it_is_loaded(tmp_path: Path) -> None:
+    assert dict(EndpointsFile(tmp_path, {}).current) == {}
