@@ -21,12 +21,15 @@ class DataDecoder:
     Args:
         data_type: what the handler's annotation says.
 
+    Attributes:
+        strictly: the data in JSON that is as it should be; nothing of Python's is in between.
+
     Raises:
         TypeError: it can't be decoded from JSON.
     """
 
     def __init__(self, data_type: Any = Any) -> None:
-        self._decoder = msgspec.json.Decoder(data_type, dec_hook=identifier.decoded)
+        self.strictly = msgspec.json.Decoder(data_type, dec_hook=identifier.decoded).decode
 
     def decode(self, raw: bytes | msgspec.Raw) -> Any:
         """The data in JSON; broken text in it is mended, but only where it can't be read as it is.
@@ -36,14 +39,14 @@ class DataDecoder:
             RecursionError: it is nested too deeply.
         """
         try:
-            return self._decoder.decode(raw)
+            return self.strictly(raw)
         except msgspec.ValidationError:
             raise  # it is readable
         except (msgspec.DecodeError, UnicodeDecodeError):
             text = mended(bytes(raw))
             if text == bytes(raw):
                 raise
-        data = self._decoder.decode(text)
+        data = self.strictly(text)
         metrics.MENDED.labels("data").inc()
         return data
 

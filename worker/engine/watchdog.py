@@ -252,7 +252,7 @@ class Parting:
         goes_on = work is blocking and self._goes_on(work)
         if settling is not None and not goes_on:
             # It has ended; only its commit is still to be sent, or its reply read.
-            return settling.outcome, settling.settlement
+            return settling
         outcome: Outcome
         if work is blocking:
             said = "didn't end when it was cancelled, and " if goes_on else ""
@@ -260,11 +260,11 @@ class Parting:
             outcome = Later(said, failed=True, blocked=True)
         else:
             outcome = Released(in_doubt=blocking is None and work.attempt is not None)
-        settle = self.pipeline.path.settle(work, outcome)
-        return settle.outcome, settle.settlement
+        outcome = self.pipeline.final(work, outcome)
+        return outcome, self.pipeline.settle(work, outcome)
 
     def _goes_on(self, work: Work) -> bool:
         """Whether its attempt is to be settled as failed since it doesn't end."""
         settling = work.settling
-        is_failed = settling is not None and isinstance(settling.outcome, Later | Dead)
+        is_failed = settling is not None and isinstance(settling[0], Later | Dead)
         return is_failed and self.pipeline.attempts.is_stuck(work)

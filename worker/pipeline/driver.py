@@ -17,15 +17,17 @@ from shared.queue.group_commit import resolve
 from shared.queue.job import Delivery
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
+from worker.outcomes import Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
 from worker.pipeline.attempts import Attempts
 from worker.pipeline.batcher import Batcher
 from worker.pipeline.memory import MemoryBudget, estimate
-from worker.pipeline.path import Path
+from worker.pipeline.path import Path, walk_after_failure
 from worker.pipeline.policy import Policy
 from worker.pipeline.reports import Report
-from worker.pipeline.transitions import Claim, MarkRequest, Refused, Settled
+from worker.pipeline.transitions import Claim, MarkRequest, Refused, Settled, Settlement, pack
 from worker.pipeline.work import Ask, Handle, Room, Settle, Work
 from worker.registry import Handlers
+from worker.state import State
 
 AWAY: Final = (Unavailable, TransitionError, *REDIS_ERRORS)
 """What Redis answers when there is nobody to settle with: the lease brings the event back."""
@@ -103,9 +105,8 @@ class Pipeline:
         limit, grace = self.policy.handler_timeout, self.policy.stuck_after
         path = Path(
             handlers=self.handlers,
-            reference=self.reference,
+            listed=frozenset(self.reference.available_events()),
             policy=self.policy,
-            random=self.random,
             endpoints=self.endpoints,
             log=self.log,
             report=self.report,
@@ -194,7 +195,7 @@ class Pipeline:
             return
         work.is_failed = True
         self.log.error("event_step_failed", job=work.claim.job, exc_info=error)
-        work.path = self.path.walk_after_failure(work, error)
+        work.path = walk_after_failure(error)
         self._step(work, None)
 
     def _end(self, work: Work, result: Settled | Exception) -> None:
@@ -214,9 +215,11 @@ class Pipeline:
         if type(asked) is MarkRequest:
             self.batcher.post_mark(asked, tell)
         elif type(asked) is Settle:
-            work.settling = asked
+            outcome = self.final(work, asked.outcome)
+            settlement = self.settle(work, outcome)
+            work.settling = (outcome, settlement)
             _leave_slot(work)
-            self.batcher.post_settlement(asked.settlement, tell)
+            self.batcher.post_settlement(settlement, tell)
         elif type(asked) is Handle:
             self.attempts.start(work, asked, tell)
         elif type(asked) is Room:
@@ -227,10 +230,10 @@ class Pipeline:
                 work.cancel()  # others may have what it would wait for
 
     def _settled(self, work: Work, answer: Settled | Exception) -> None:
-        asked, work.settling = work.settling, None
-        if asked is not None and type(answer) is Settled:
+        settling, work.settling = work.settling, None
+        if settling is not None and type(answer) is Settled:
             try:
-                self.report.settled(work, asked.outcome, answer, now=time())
+                self.report.settled(work, settling[0], answer, now=time())
             except Exception:  # what is settled can't be undone, nor be settled again
                 self.log.exception("event_report_failed", job=work.claim.job)
         self._step(work, answer)
@@ -248,6 +251,61 @@ class Pipeline:
         else:
             work.context.run(go_on)
 
+    # What Redis is asked of an outcome
+
+    def settle(self, work: Work, outcome: Outcome) -> Settlement:
+        """The verb of ``settle.lua`` with its details, for an outcome that is `final`."""
+        settlement = Settlement(work.claim, *self._verb(work, outcome))
+        settlement.packed = pack(settlement.details)  # here, since batches are bounded by bytes
+        return settlement
+
+    def final(self, work: Work, outcome: Outcome) -> Outcome:
+        """The outcome that counts: a last attempt, or a second one that blocked, buries it."""
+        if type(outcome) is Released:  # a handler that was cancelled doesn't say why
+            return Released(in_doubt=outcome.in_doubt or work.in_doubt)
+        if type(outcome) is not Later:
+            return outcome
+        if outcome.blocked and work.claim.blocked:
+            return Dead("blocked", outcome.error, attempted=True, failed=outcome.failed)
+        if work.claim.attempts + 1 >= self.policy.max_attempts:
+            return Dead("exhausted", outcome.error, attempted=True, failed=outcome.failed)
+        return outcome
+
+    def _verb(self, work: Work, outcome: Outcome) -> tuple[str, tuple[Any, ...]]:
+        match outcome:
+            case Done():
+                return "done", self._commit(work.state)
+            case Later():
+                return "retry", self._retry(work, outcome)
+            case Dead():
+                return "dead", (*_burial(work, outcome), self._breaker(outcome))
+            case Waiting(reason=reason, patience=patience):
+                return "wait", (reason, None if patience is None else round(patience * 1000))
+            case Duplicate() | Held():
+                return ("hold" if type(outcome) is Held else "duplicate"), ()
+            case Released(in_doubt=in_doubt):
+                return "abandon" if in_doubt else "release", ()
+
+    def _commit(self, state: State | None) -> tuple[Any, ...]:
+        retention = round(self.policy.limits.dedupe_retention * 1000)
+        if state is None:
+            return (retention, (), (), False)
+        # The script unpacks details that are equal once: what changes nothing needs no received-at.
+        received_at = state.received_at if state.operations else 0
+        reads, operations = tuple(state.reads.items()), tuple(state.operations)
+        return (retention, reads, operations, True, received_at)
+
+    def _retry(self, work: Work, outcome: Later) -> tuple[Any, ...]:
+        after = outcome.after
+        if after is None:
+            after = self.policy.backoff.delay(work.claim.attempts + 1, self.random)
+        details = (round(after * 1000), self._breaker(outcome))
+        return (*details, True) if outcome.blocked else details
+
+    def _breaker(self, outcome: Later | Dead) -> tuple[Any, ...] | None:
+        """What the script needs to judge the organization by; nothing unless a handler failed."""
+        return self.policy.breaker.packed() if outcome.failed else None
+
 
 def _leave_slot(work: Work) -> None:
     """Let another handler run: this one has ended, whatever Redis still makes of it."""
@@ -257,3 +315,15 @@ def _leave_slot(work: Work) -> None:
     if work.slots is not None:
         work.slots.leave()
         work.slots = None
+
+
+def _burial(work: Work, dead: Dead) -> tuple[Any, ...]:
+    delivery = work.delivery
+    return (
+        dead.reason,
+        dead.error.encode(errors="backslashreplace").decode(),  # Lua takes no half of a surrogate
+        work.type,
+        delivery.endpoint if delivery else "",
+        delivery.received_at if delivery else 0,
+        dead.attempted,
+    )

@@ -1,8 +1,8 @@
 """The path of one event: decode, mark, judge, handle, settle."""
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias, final
 
 import msgspec
@@ -14,7 +14,6 @@ from shared.queue import keys
 from shared.queue.job import Delivery
 from shared.sellfern import envelope as envelopes
 from shared.sellfern.envelope import Envelope
-from shared.sellfern.reference import Reference
 from worker.events import Event, Organization
 from worker.outcomes import (
     Dead,
@@ -27,18 +26,9 @@ from worker.outcomes import (
     Waiting,
     text_of,
 )
-from worker.pipeline import judgement
-from worker.pipeline.policy import Policy
+from worker.pipeline.policy import Limits, Policy
 from worker.pipeline.reports import Report
-from worker.pipeline.transitions import (
-    Mark,
-    Marked,
-    MarkRequest,
-    Refused,
-    Settled,
-    Settlement,
-    pack,
-)
+from worker.pipeline.transitions import Claim, Mark, Marked, MarkRequest, Refused, Settled
 from worker.pipeline.work import Ask, Handle, Room, Settle, Work
 from worker.registry import Handlers, Registration
 from worker.state import State
@@ -46,6 +36,7 @@ from worker.state import State
 _MOST_ROUNDS: Final = 10
 # Members of enums by names of their own: Python looks them up five times as fast, once an event.
 _OVERDUE: Final = Settled.OVERDUE
+_UNPROVABLE: Final = Mark.UNPROVABLE
 _ANOTHER_ROUND: Final = (Settled.AGAIN, Settled.CONFLICT)
 _FREE: Final = (Mark.FRESH, Mark.OWN, Mark.TAKEN_OVER, Mark.UNPROVABLE)
 _TAKEN: Final = (Mark.DUPLICATE, Mark.CONFLICTING)
@@ -85,9 +76,8 @@ class Path:
 
     Attributes:
         handlers: the registry.
-        reference: the events that Sellfern's API Reference lists.
+        listed: the events that Sellfern's API Reference lists.
         policy: the rules.
-        random: draws evenly from 0 to 1.
         endpoints: those of this moment, which know the organizations' settings.
         log: where handlers' loggers come from.
         report: told of conflicting events.
@@ -96,9 +86,8 @@ class Path:
     """
 
     handlers: Handlers
-    reference: Reference
+    listed: Collection[str]
     policy: Policy
-    random: Callable[[], float]
     endpoints: CurrentEndpoints
     log: FilteringBoundLogger
     report: Report
@@ -122,19 +111,14 @@ class Path:
                 found = opened
             outcome: Outcome = (yield found) if type(found) is Handle else found
             found = outcome  # and what was decoded goes
-            settled: Settled | Refused = yield self.settle(work, outcome)
+            settled: Settled | Refused = yield Settle(outcome)
             if type(settled) is Refused:
-                settled = yield self.settle(work, Later(f"commit: {settled}"))
+                settled = yield Settle(Later(f"commit: {settled}"))
             if settled is _OVERDUE:
-                settled = yield self.settle(work, _overdue(outcome))
+                settled = yield Settle(_overdue(outcome))
             if settled not in _ANOTHER_ROUND:
                 return settled
-        settled = yield self.settle(work, Later("the state kept changing before the commit"))
-        return settled
-
-    def walk_after_failure(self, work: Work, error: BaseException) -> Walk:
-        """What is left of the path when a step of our own has failed: so has the attempt."""
-        settled: Settled | Refused = yield self.settle(work, Later(text_of(error), failed=True))
+        settled = yield Settle(Later("the state kept changing before the commit"))
         return settled
 
     # The steps
@@ -172,12 +156,12 @@ class Path:
         claim = work.claim
         # Once is enough: another round is about the same bytes.
         if work.rounds == 1 and not keys.is_job_of(claim.job, delivery.organization, delivery.body):
-            misnamed = judgement.of_misnamed(claim.job, delivery)
+            misnamed = _misnamed(claim.job, delivery)
             if misnamed is not None:
                 return misnamed
         # Beside others it may be as innocent as they are, however often that has happened.
         if claim.alone and claim.claims >= self.policy.max_claims:
-            return judgement.of_crashed(claim)
+            return _crashed(claim)
         if work.is_newer:
             return Waiting("newer_record", "a newer version wrote the payload", patience=None)
         return None
@@ -199,14 +183,26 @@ class Path:
                 return Released(in_doubt=work.in_doubt)  # and is told so once more
             if marked.mark is Mark.REVIVED:
                 work.claim.attempts = 0
-        return judgement.judge(
-            opened.envelope,
-            organization=opened.delivery.organization,
-            created=opened.created,
-            received_at=opened.delivery.received_at,
-            marked=marked,
-            reference=self.reference,
-            limits=self.policy.limits,
+        return self._judge_event(opened, marked)
+
+    def _judge_event(self, opened: Opened, marked: Marked) -> Dead | None:
+        """Why this event must not be handled, or ``None``: ownership, catalogue, age, in order."""
+        envelope, delivery, limits = opened.envelope, opened.delivery, self.policy.limits
+        if envelope.organization_id != delivery.organization:
+            return Dead(
+                "organization_mismatch",
+                f"signed by {delivery.organization}, but the body says {envelope.organization_id}",
+            )
+        if envelope.type not in self.listed:
+            return Dead(
+                "unavailable_event",
+                f"{envelope.type} is not available in Sellfern's API Reference",
+            )
+        return (
+            _judge_age(delivery.received_at / 1000 - opened.created, limits)
+            # By Redis's clock, too: what only was ahead when it came, since ours was slow, is not.
+            or _judge_future(opened.created - max(delivery.received_at, marked.now) / 1000, limits)
+            or _judge_provability(marked, opened.created, limits)
         )
 
     def _registered(self, opened: Opened) -> Registration | Outcome:
@@ -226,7 +222,7 @@ class Path:
             return Released(in_doubt=work.in_doubt)
         envelope, delivery = opened.envelope, opened.delivery
         try:
-            data = registration.data.decode(envelope.data)
+            data = _data(registration, envelope.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             return Dead("malformed", f"data: {exc}")
         work.handler = registration.name
@@ -254,64 +250,19 @@ class Path:
             settings=profile.settings if profile else {},
         )
 
-    # The end: what Redis is asked to make of the job
 
-    def settle(self, work: Work, outcome: Outcome) -> Settle:
-        """What is wanted for an outcome, or for the one that counts in its place."""
-        outcome = self._final(work, outcome)
-        settlement = self._settlement(work, outcome)
-        settlement.packed = pack(settlement.details)  # here, since batches are bounded by bytes
-        return Settle(outcome, settlement)
+def walk_after_failure(error: BaseException) -> Walk:
+    """What is left of a path when a step of our own has failed: so has the attempt."""
+    settled: Settled | Refused = yield Settle(Later(text_of(error), failed=True))
+    return settled
 
-    def _final(self, work: Work, outcome: Outcome) -> Outcome:
-        """The outcome that counts: a last attempt, or a second one that blocked, buries it."""
-        if type(outcome) is Released:  # a handler that was cancelled doesn't say why
-            return Released(in_doubt=outcome.in_doubt or work.in_doubt)
-        if type(outcome) is not Later:
-            return outcome
-        if outcome.blocked and work.claim.blocked:
-            return Dead("blocked", outcome.error, attempted=True, failed=outcome.failed)
-        if work.claim.attempts + 1 >= self.policy.max_attempts:
-            return Dead("exhausted", outcome.error, attempted=True, failed=outcome.failed)
-        return outcome
 
-    def _settlement(self, work: Work, outcome: Outcome) -> Settlement:
-        """The verb of ``settle.lua`` with its details."""
-        match outcome:
-            case Done():
-                return Settlement(work.claim, "done", self._commit(work.state))
-            case Later():
-                return Settlement(work.claim, "retry", self._retry(work, outcome))
-            case Dead():
-                details = (*_burial(work, outcome), self._breaker(outcome))
-                return Settlement(work.claim, "dead", details)
-            case Waiting(reason=reason, patience=patience):
-                longest = None if patience is None else round(patience * 1000)
-                return Settlement(work.claim, "wait", (reason, longest))
-            case Duplicate() | Held():
-                return Settlement(work.claim, "hold" if outcome == Held() else "duplicate")
-            case Released(in_doubt=in_doubt):
-                return Settlement(work.claim, "abandon" if in_doubt else "release")
-
-    def _commit(self, state: State | None) -> tuple[Any, ...]:
-        retention = round(self.policy.limits.dedupe_retention * 1000)
-        if state is None:
-            return (retention, (), (), False)
-        # The script unpacks details that are equal once: what changes nothing needs no received-at.
-        received_at = state.received_at if state.operations else 0
-        reads, operations = tuple(state.reads.items()), tuple(state.operations)
-        return (retention, reads, operations, True, received_at)
-
-    def _retry(self, work: Work, outcome: Later) -> tuple[Any, ...]:
-        after = outcome.after
-        if after is None:
-            after = self.policy.backoff.delay(work.claim.attempts + 1, self.random)
-        details = (round(after * 1000), self._breaker(outcome))
-        return (*details, True) if outcome.blocked else details
-
-    def _breaker(self, outcome: Later | Dead) -> tuple[Any, ...] | None:
-        """What the script needs to judge the organization by; nothing unless a handler failed."""
-        return self.policy.breaker.packed() if outcome.failed else None
+def _data(registration: Registration, raw: msgspec.Raw) -> Any:
+    """The data as the handler wants it; mended only where it can't be read as it is."""
+    try:
+        return registration.data.strictly(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return registration.data.decode(raw)
 
 
 def _event(envelope: Envelope, delivery: Delivery, data: Any, attempt: int) -> Event[Any]:
@@ -327,20 +278,65 @@ def _event(envelope: Envelope, delivery: Delivery, data: Any, attempt: int) -> E
     )
 
 
+def _judge_age(age: float, limits: Limits) -> Dead | None:
+    if age <= limits.max_event_age:
+        return None
+    return Dead(
+        "stale",
+        f"created {timedelta(seconds=round(age))} before it was received; "
+        f"the limit is {timedelta(seconds=limits.max_event_age)}",
+    )
+
+
+def _judge_future(ahead: float, limits: Limits) -> Dead | None:
+    if ahead <= limits.clock_skew:
+        return None
+    return Dead(
+        "stale",
+        f"created {timedelta(seconds=round(ahead))} after now, and after it was received; "
+        f"clocks may be {timedelta(seconds=limits.clock_skew)} apart",
+    )
+
+
+def _judge_provability(marked: Marked, created: float, limits: Limits) -> Dead | None:
+    """Without a mark, an old event can't be told from a finished one whose mark has expired."""
+    if marked.mark is not _UNPROVABLE:
+        return None
+    return Dead(
+        "unprovable",
+        f"created {timedelta(seconds=round(marked.now / 1000 - created))} ago, longer than marks "
+        f"are kept ({timedelta(seconds=limits.dedupe_retention)}): it may have been handled before",
+    )
+
+
+def _misnamed(job: str, delivery: Delivery) -> Dead | None:
+    """What becomes of a delivery whose job's id isn't made of it; ``None`` for a foreign id.
+
+    A stock producer gives its jobs any names, but for those of another organization: under such a
+    one its events would take that organization's turns.
+    """
+    if keys.organization_of(job) != delivery.organization:
+        return Dead(
+            "undecodable",
+            f"expected a job id that begins with {delivery.organization}:, as its payload says, "
+            f"got {job}",
+        )
+    if keys.bears_digest(job):
+        return Dead("payload_changed", "the payload holds other bytes than its job's id names")
+    return None
+
+
+def _crashed(claim: Claim) -> Dead:
+    """What is known of a job that keeps ending workers: not why, nor whether one is gone."""
+    many = f"{claim.claims} claim{'' if claim.claims == 1 else 's'}"
+    return Dead(
+        "crashed",
+        f"{many} ended without an outcome: its worker stopped renewing the lease, or ended",
+    )
+
+
 def _overdue(outcome: Outcome) -> Outcome:
     """Nobody was found in time who can handle it."""
     if isinstance(outcome, Waiting):
         return Dead(outcome.reason, outcome.error)
     return outcome
-
-
-def _burial(work: Work, dead: Dead) -> tuple[Any, ...]:
-    delivery = work.delivery
-    return (
-        dead.reason,
-        dead.error.encode(errors="backslashreplace").decode(),  # Lua takes no half of a surrogate
-        work.type,
-        delivery.endpoint if delivery else "",
-        delivery.received_at if delivery else 0,
-        dead.attempted,
-    )

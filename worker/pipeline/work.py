@@ -39,10 +39,12 @@ class Handle(msgspec.Struct, gc=False):
 
 @final
 class Settle(msgspec.Struct, gc=False):
-    """Wanted: an outcome is committed. The answer is what Redis made of it."""
+    """Wanted: an outcome is committed, or the one that counts in its place.
+
+    The answer is what Redis made of it.
+    """
 
     outcome: Outcome
-    settlement: Settlement
 
 
 Ask: TypeAlias = MarkRequest | Room | Handle | Settle
@@ -66,7 +68,7 @@ class Work(msgspec.Struct, eq=False, weakref=True):
         rounds: how often it was begun.
         attempt: runs the handler, while one runs.
         is_failed: whether a step of our own has failed, so that the attempt did.
-        settling: its end, while that is on its way to Redis.
+        settling: its outcome and what Redis is asked, while that is on its way.
         is_cancelled: whether it is to be given back rather than handled.
         is_lost: whether a renewal said that somebody else has it, while its end was on its way.
         in_doubt: whether giving it back leaves its claim counted.
@@ -89,7 +91,7 @@ class Work(msgspec.Struct, eq=False, weakref=True):
     rounds: int = 0
     attempt: "Attempt | None" = None
     is_failed: bool = False
-    settling: Settle | None = None
+    settling: tuple[Outcome, Settlement] | None = None
     is_cancelled: bool = False
     is_lost: bool = False
     in_doubt: bool = False
