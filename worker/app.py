@@ -115,6 +115,7 @@ class _Program:
         url = self.settings.common.redis_url
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
+            # First, and the probes next: both are asked while Redis is still waited for.
             await enter(self._signals())
             aside = await enter(Aside())
             looking = await enter(aside.within(open_redis(url, connections=_ASIDE_CONNECTIONS)))
@@ -128,6 +129,7 @@ class _Program:
                 await self._work(await enter(self._opened_worker(redis, aside)))
 
     async def _work(self, worker: Worker) -> None:
+        # Now that all is loaded: it never has to be looked through again.
         garbage.tune()
         self.log.info(
             "worker_started",
@@ -189,8 +191,11 @@ class _Program:
         if times > 1:
             self.log.warning("stopped_at_once", signal=number.name)
             logs.flush(logs.LAST_SECONDS)
+            # Not `sys.exit`, which would run what handlers have registered and wait for their
+            # threads.
             os._exit(Exit.AT_ONCE)
         self._hurry()  # though the loop stand still
+        # Python may be in the midst of a handler's step, whose context must not become the drain's.
         self._loop.call_soon_threadsafe(self._drain, number, context=self._own)
 
     def _hurry(self) -> None:

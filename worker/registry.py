@@ -135,6 +135,7 @@ class Handlers:
 
     def find(self, event_type: str, organization: str) -> Registration | None:
         """The most specific registration for an event, or ``None``."""
+        # Remembered, since it is asked for every event.
         key = (event_type, organization)
         if key not in self._found:
             if len(self._found) > _MOST_FOUND:
@@ -206,6 +207,7 @@ def _data_decoder(function: Callable[..., Any]) -> DataDecoder:
     if annotation is not Event and get_origin(annotation) is not Event:
         raise HandlerError(f"{name}: expected {first!r} to be an Event, got {annotation!r}")
     (data_type,) = get_args(annotation) or (Any,)
+    # Of a handler for any data nothing is known.
     if isinstance(data_type, TypeVar):
         data_type = Any
     try:

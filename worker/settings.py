@@ -80,6 +80,7 @@ class WorkerSettings:
             organization_concurrency=reader.integer(
                 "ORGANIZATION_CONCURRENCY", 0, minimum=0, maximum=100_000
             )
+            # 0 stands for the default: to let an organization's events wait there is `pause`.
             or None,
             # The console's port comes after these; a host with more workers than that names them.
             admin=read_address(reader, "WORKER_ADMIN", 9102, last_port=9199),

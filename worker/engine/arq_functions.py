@@ -153,9 +153,11 @@ def worker_options(
         "job_completion_wait": drain,
         "job_serializer": job.serialize,
         "job_deserializer": job.deserialize,
+        # Nobody reads results here, and each would stay in Redis for an hour.
         "keep_result": 0,
         "max_tries": _NO_LIMIT,
         "poll_delay": 0.1,
+        # The program hears them by itself, also while a handler blocks.
         "handle_signals": False,
         "log_results": False,
     }

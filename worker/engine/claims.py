@@ -88,6 +88,7 @@ class Claims:
         self._lease = context.lease
         self._log = context.log
         self._redis = redis
+        # Of its own: it is blocked for most of the time.
         self._asleep = Wire(redis)
         self._name = name
         self._most = worker.max_jobs
@@ -123,6 +124,8 @@ class Claims:
         outage = Outage(self._log, "claim", self._pulse)
         await self.announced.wait()  # without its slots, the caps would be wrong
         while self._arq.allow_pick_jobs:
+            # Looked at before each claim: what has got stuck meanwhile must not have more beside
+            # it.
             if self._is_mostly_stuck():
                 self.note_stuck()
                 self._leave(Exit.STUCK, at_once=False)
@@ -178,6 +181,8 @@ class Claims:
 
     async def _claim(self) -> Claimed:
         """Claim a batch; one that is on its way when the worker is stopped is given back."""
+        # A task, since the answer has to be read whatever becomes of who waits for it: Redis has
+        # given the jobs away.
         claim = asyncio.create_task(self._claim_once())
         try:
             return await asyncio.shield(claim)
@@ -244,6 +249,7 @@ class Claims:
             # What ``handle_event`` would come to, without the detour; or nothing for it to read.
             if delivery is not None or not payload:
                 work = Work(claim, delivery, ended, has_payload=bool(payload), slots=self._slots)
+                # By token, not by job: a job may be claimed anew while its lost claim still ends.
                 self.running[claim.token] = work
                 self._pipeline.start(work)
             else:

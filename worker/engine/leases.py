@@ -10,6 +10,7 @@ from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
 from worker.pipeline.transitions import Claim, Transitions
 
+# Claims of one call: Redis serves nobody else meanwhile.
 _BATCH = 256
 
 Profiles = list[tuple[str, int | None, float]]
@@ -67,6 +68,7 @@ class Leases:
             for claim in renewed.lost:
                 self.lost(claim)
         await self._publish(transitions, anew=is_new)
+        # Last: where anything above failed, Redis hasn't heard of all that is held.
         self.renewed_at = time.monotonic()
 
     async def _publish(self, transitions: Transitions, *, anew: bool) -> None:

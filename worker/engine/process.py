@@ -61,6 +61,7 @@ def run(
             if task.done():
                 raise
             broken(exc, raised_by(exc))
+        # What `run_until_complete` raises where somebody has called the loop's `stop`.
         except RuntimeError:
             if task.done():
                 raise
@@ -119,6 +120,7 @@ class Signals:
                 self._before.setdefault(number, there)
                 self._loop.remove_signal_handler(number)  # which would be called beside this one
                 signal.signal(number, self._heard)
+        # A bell that is full has been rung: no warning is due.
         signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
 
     def stop(self) -> None:
@@ -148,6 +150,7 @@ def _nothing() -> None:
     """Have the loop turn."""
 
 
+# Numbers of sysexits.h, since neither Python nor a shell ends with these.
 class Exit(enum.IntEnum):
     """Why the process ended, for whoever restarts it."""
 
@@ -195,6 +198,7 @@ class Deadline:
         with self._changed:
             if self._at is None:
                 threading.Thread(target=self._wait, name="deadline", daemon=True).start()
+            # Never back: what was promised to a signal holds, whatever asks afterwards.
             self._at = at if self._at is None else min(self._at, at)
             self._changed.notify()
 

@@ -134,6 +134,7 @@ class Watchdog:
                 said = True
                 self._say("loop_blocked", work, still)
             code = self._why_to_leave(work, kept)
+            # Once: to leave takes seconds, and the loop stands still for all of them.
             if code is not None and not self._has_left:
                 self._has_left = True
                 if code is Exit.BLOCKED:
@@ -156,6 +157,7 @@ class Watchdog:
         works = self.claims.works()
         try:
             async with asyncio.timeout(_CLOSING):
+                # First, so that the jobs of a claim that nobody has read aren't suspected of this.
                 if (base := self.claims.unread) is not None:
                     await transitions.disown(base, lease=self.leases.lease)
                 await Parting(self.pipeline, transitions).settle(works, work, seconds)

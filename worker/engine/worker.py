@@ -116,9 +116,11 @@ class Worker(arq.Worker):
     async def main(self) -> None:
         """Start as arq does, then claim until told to stop."""
         loop = asyncio.get_running_loop()
+        # The program has set it; who runs this worker in a loop of his own has not.
         if loop.get_task_factory() is None:
             loop.set_task_factory(make_task)
         self.loop = loop
+        # As arq's own `main` does, for its functions and cron.
         self.ctx["redis"] = self.pool
         if self.on_startup:
             await self.on_startup(self.ctx)
@@ -134,6 +136,7 @@ class Worker(arq.Worker):
         """Claim no more, and end `main` once nothing runs; ``job_completion_wait`` bounds that."""
         claims, drain = self._claims, self._job_completion_wait
         claims.stop()
+        # Cancelled first; what goes on all the same is settled over its head a moment later.
         self.loop.call_later(drain, claims.give_back, context=self._own)
         self.loop.call_later(drain + _CLOSING, claims.wait_no_longer, context=self._own)
 
@@ -142,6 +145,7 @@ class Worker(arq.Worker):
 
         Where nothing is known of who it was, one of those that run may have been it.
         """
+        # The loop has ended by then, and runs again after this.
         self.loop.call_soon(self._break_off, error, work, context=self._own)
 
     def _break_off(self, error: BaseException, work: Work | None) -> None:
@@ -232,6 +236,7 @@ class Worker(arq.Worker):
         name = record["f"]
         if not self._may_call(claim.job, record):
             name, record = jobs.UNDECODABLE, {**record, "a": (), "k": {}}
+        # arq's own end of a job comes back to `finish_job`, which needs the claim.
         if name not in OURS:
             self._foreign[claim.job] = claim
             await self.run_job(claim.job, 0)

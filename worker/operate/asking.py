@@ -54,6 +54,7 @@ async def _answered(question: Awaitable[Answer]) -> Answer:
     """The answer; a Ctrl-C ends the asking for certain, which a cancellation alone does not."""
     asking = asyncio.ensure_future(question)
     try:
+        # `wait` leaves alone what it waits for, so that it can be ended for certain below.
         await asyncio.wait([asking])
     except asyncio.CancelledError:
         await end([asking])
@@ -100,6 +101,7 @@ async def has_footprint(redis: Redis, organization: str) -> bool:
 
     Where nothing else is found it walks over all keys in Redis.
     """
+    # What costs little first: the scan below goes over all keys.
     async with redis.pipeline(transaction=False) as asked:
         for name, prefix in _FIELDS:
             asked.hexists(name, prefix + organization)

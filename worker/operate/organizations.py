@@ -38,6 +38,7 @@ async def stored_values(
     start = keys.state(organization, "")
     pattern = keys.state(organization, prefix).translate(_GLOB) + "*"
     found = {name async for name in redis.scan_iter(match=pattern, count=1000)}
+    # A scan may give a name twice, and gives them in no order.
     names = sorted(found)
     for first in range(0, len(names), _PAGE):
         page = names[first : first + _PAGE]

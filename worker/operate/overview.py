@@ -247,6 +247,8 @@ def _workers(
     found = []
     for name, until in sorted(seen):
         slots, _, text = raw.get(name, b"").partition(b":")
+        # Who was killed stands there still. The two are read one after the other, so one may lack
+        # what the other has.
         if until / 1000 < now or not slots.isdigit():
             continue
         said = _description(text)

@@ -36,6 +36,7 @@ _FRAME_LINES: Final = 16
 """Lines of the screen that are not organizations."""
 
 
+# More often, and Redis would be busy with being looked at.
 _SHORTEST: Final = 0.1
 
 
@@ -86,6 +87,7 @@ async def _go_on(
 ) -> None:
     stopped, loop, history = asyncio.Event(), asyncio.get_running_loop(), History()
     for number in (signal.SIGINT, signal.SIGTERM):
+        # As an exception it might come anywhere, and leave the terminal as it was drawn.
         loop.add_signal_handler(number, stopped.set)
     async with open_redis(settings.redis_url, connections=1) as redis:
         with showing() as show:
@@ -112,6 +114,7 @@ def _print_line() -> Iterator[_Show]:
 def _draw() -> Iterator[_Show]:
     """The whole terminal, which is as it was before once this ends."""
     console = tables.stdout_console()
+    # Drawn when something was looked at, and only then.
     with Live(console=console, screen=True, auto_refresh=False) as live:
         yield lambda history, problem: live.update(
             screen(history, problem, console.height), refresh=True
@@ -251,6 +254,7 @@ def _workers(overview: Overview) -> Text:
     if not workers:
         return Text("No worker is alive.", style="bold red" if overview.waiting else "dim")
     slots = sum(worker.slots for worker in workers)
+    # What workers say of themselves comes from Redis, and must not move the cursor.
     versions = ", ".join(sorted({escape_controls(worker.version) for worker in workers}))
     return Text(
         f"{len(workers):,} alive, {overview.running:,} of {slots:,} slots busy, version {versions}"

@@ -158,6 +158,7 @@ class Attempt(msgspec.Struct, eq=False):
             self.end(asyncio.CancelledError())
             return
         grace = self.attempts.grace
+        # A little less than the grace, since timers are as exact as the clock's steps.
         if asyncio.get_running_loop().time() - self.cancelled_at < grace * 0.99:
             self._ask()
             self.attempts.later(grace / 2 / _ASKED_AGAIN, self._insist)

@@ -121,6 +121,8 @@ class Batcher:
                 try:
                     answers = await send(items)
                 except REDIS_ERRORS as exc:
+                    # Where our own loop stood still, the time is no measure: Redis has answered,
+                    # and the call is sent again, which its tokens make harmless.
                     is_late = asyncio.get_running_loop().time() > deadline
                     if is_late and not outage.is_our_own(exc):
                         raise translate(exc) from exc
@@ -169,6 +171,7 @@ class Outage:
 
     async def pause(self, exc: BaseException) -> None:
         """Take note of a failed call, and wait a while that grows with each."""
+        # Nothing to tell, and nobody to wait for.
         if self.is_our_own(exc):
             return
         code = translate(exc).code

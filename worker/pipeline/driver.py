@@ -113,6 +113,7 @@ class Pipeline:
             read_state=self.batcher.read_state,
             most_uncounted=self.memory.most_uncounted,
         )
+        # Frozen for everybody else: with another part, it is made anew, and so are these.
         object.__setattr__(self, "attempts", Attempts(limit, grace=grace, log=self.log))
         object.__setattr__(self, "path", path)
 
@@ -141,6 +142,7 @@ class Pipeline:
         work = Work(claim, delivery, tell, is_newer=is_newer, has_payload=has_payload)
         self.start(work)
         try:
+            # Cancelling who waits must not cancel what the driver tells.
             return await asyncio.shield(end)
         except asyncio.CancelledError:
             work.cancel()
@@ -212,12 +214,14 @@ class Pipeline:
         if self.observer is not None:
             self._observe(self.observer.asks, work, asked)
             tell = partial(self._observed, work, asked, then)
+        # By the exact type, the frequent ones first: `match` would cost more, three times an event.
         if type(asked) is MarkRequest:
             self.batcher.post_mark(asked, tell)
         elif type(asked) is Settle:
             outcome = self.final(work, asked.outcome)
             settlement = self.settle(work, outcome)
             work.settling = (outcome, settlement)
+            # Before the commit: slots are for handlers, and Redis works for others meanwhile.
             _leave_slot(work)
             self.batcher.post_settlement(settlement, tell)
         elif type(asked) is Handle:

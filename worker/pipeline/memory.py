@@ -109,6 +109,7 @@ class _Lane:
         self._context: Context = own_context()
 
     def take(self, share: Share, tell: Tell) -> None:
+        # Not past those that wait, though it may fit where they don't: they would wait for ever.
         if not self._waiting and self._fits(share):
             self._give(share)
             tell(None)
@@ -120,6 +121,7 @@ class _Lane:
     def leave(self, share: Share) -> None:
         """It isn't waited for any more, and takes nothing."""
         self._remove(share)
+        # It is given back all the same, later, and has nothing to give.
         share.size = 0
         self._look_soon()
 
@@ -132,6 +134,7 @@ class _Lane:
         self._look_soon()
 
     def _fits(self, share: Share) -> bool:
+        # What is larger than all of it runs alone, or it would never.
         return self._taken == 0 or self._taken + share.size <= self._size
 
     def _give(self, share: Share) -> None:
@@ -150,6 +153,7 @@ class _Lane:
     def _look_soon(self) -> None:
         if self._waiting and not self._looks:
             self._looks = True
+            # Later: who gives back is in the midst of a step, and in its event's context.
             asyncio.get_running_loop().call_soon(self._look, context=self._context)
 
     def _look(self) -> None:
@@ -163,5 +167,6 @@ class _Lane:
             return  # whoever gives back looks again
         self._remove(share)
         self._give(share)
+        # Told last: its path goes on at once, and may give back before this returns.
         self._look_soon()
         tell(None)

@@ -33,6 +33,8 @@ from worker.pipeline.work import Ask, Handle, Room, Settle, Work
 from worker.registry import Handlers, Registration
 from worker.state import State
 
+# Each round means that somebody else has committed in between; a state that never rests must not
+# keep a slot for ever.
 _MOST_ROUNDS: Final = 10
 # Members of enums by names of their own: Python looks them up five times as fast, once an event.
 _OVERDUE: Final = Settled.OVERDUE
@@ -104,6 +106,8 @@ class Path:
                 found = self._judge(work, opened, marked) or self._registered(opened)
                 if type(found) is Registration:
                     body = opened.delivery.body
+                    # Before it is decoded: a megabyte of JSON may be 26 of Python. What is ignored
+                    # never is.
                     if len(body) > self.most_uncounted and found.function is not None:
                         yield Room(body)
                     found = self._handler(work, opened, found)
@@ -112,6 +116,8 @@ class Path:
             outcome: Outcome = (yield found) if type(found) is Handle else found
             found = outcome  # and what was decoded goes
             settled: Settled | Refused = yield Settle(outcome)
+            # It can't be applied as it is, and it couldn't the next time: an attempt that has
+            # failed.
             if type(settled) is Refused:
                 settled = yield Settle(Later(f"commit: {settled}"))
             if settled is _OVERDUE:
@@ -133,6 +139,7 @@ class Path:
 
     def _open(self, work: Work) -> Opened | Outcome:
         """What it is about, up to its envelope; or why it goes no further."""
+        # Another round reads anew: what was read before may have changed.
         work.state = None
         refused, delivery = self._admit(work), work.delivery
         if refused is not None:
@@ -170,6 +177,7 @@ class Path:
         """Why the event must not reach a handler, or ``None``."""
         if type(marked) is Refused:
             return Later(f"mark: {marked}")
+        # While the mark was on its way the worker may have been told to stop.
         if work.is_cancelled:
             return Released(in_doubt=work.in_doubt)
         if marked.mark not in _FREE:
@@ -182,12 +190,14 @@ class Path:
             if marked.mark is Mark.LOST:
                 return Released(in_doubt=work.in_doubt)  # and is told so once more
             if marked.mark is Mark.REVIVED:
+                # A redelivery has brought it back to life, with all its attempts before it.
                 work.claim.attempts = 0
         return self._judge_event(opened, marked)
 
     def _judge_event(self, opened: Opened, marked: Marked) -> Dead | None:
         """Why this event must not be handled, or ``None``: ownership, catalogue, age, in order."""
         envelope, delivery, limits = opened.envelope, opened.delivery, self.policy.limits
+        # First, since all else would be said of an event that may be somebody else's.
         if envelope.organization_id != delivery.organization:
             return Dead(
                 "organization_mismatch",
@@ -199,6 +209,7 @@ class Path:
                 f"{envelope.type} is not available in Sellfern's API Reference",
             )
         return (
+            # By when it came, not by now: waiting in our queue makes no event stale.
             _judge_age(delivery.received_at / 1000 - opened.created, limits)
             # By Redis's clock, too: what only was ahead when it came, since ours was slow, is not.
             or _judge_future(opened.created - max(delivery.received_at, marked.now) / 1000, limits)
@@ -234,6 +245,7 @@ class Path:
         organization = event.organization_id
         profile = self.endpoints.current.organizations().get(organization)
 
+        # Bound here, so that a handler has no way to name another organization's keys.
         async def read(key: str) -> bytes | None:
             return await self.read_state(organization, key)
 
@@ -246,6 +258,7 @@ class Path:
         return Organization(
             id=organization,
             state=work.state,
+            # Made when it is asked for: most handlers log nothing.
             logger=lambda: self.log.bind(organization=organization, event_id=event.id),
             settings=profile.settings if profile else {},
         )

@@ -51,6 +51,7 @@ class Tracer:
         if isinstance(asked, Settle):
             trace.step = trace.attempts_own.run(self.tracing.begin_step, "commit")
         elif isinstance(asked, Handle):
+            # A copy, in which the handler's span is the current one; the attempt's own keeps its.
             work.context = trace.attempts_own.copy()
             trace.step = work.context.run(self._begin_handler, asked)
 

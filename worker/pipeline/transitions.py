@@ -47,6 +47,7 @@ pack: Final = msgspec.msgpack.Encoder().encode
 """What a settlement says, as ``settle.lua`` unpacks it."""
 
 
+# There are ten thousands of these, and none is part of a circle: the collector needn't look.
 class Claim(msgspec.Struct, gc=False):
     """A job that this worker holds.
 
@@ -180,6 +181,7 @@ class Settlement(msgspec.Struct, gc=False):
     packed: bytes = b""
 
 
+# By the bytes that come: to an enum's own look-up each would have to be decoded first.
 _MARKS = {mark.value.encode(): mark for mark in Mark}
 _ENDS = {settled.value.encode(): settled for settled in Settled}
 
@@ -195,6 +197,8 @@ class Transitions:
     def __init__(self, redis: Redis, *, retention: float = RETENTION) -> None:
         self._redis = redis
         self._retention = round(retention * 1000)
+        # Each has its own, since a mark must not wait for the answer to a claim. What is rare goes
+        # by the client.
         self._claims, self._reads = Wire(redis), Wire(redis)
         self._marks, self._settlements = Wire(redis, width=LANES), Wire(redis, width=LANES)
 
@@ -257,6 +261,7 @@ class Transitions:
             suspect_from,
             int(tainted),
             int(waits_for_none),
+            # Last, since the script takes their absence for nobody.
             *((_name(no_more_alone), no_more_alone.token) if no_more_alone else ()),
         )
         _now, word, wait, patience, *jobs = answer
@@ -303,6 +308,7 @@ class Transitions:
         for claim in claims:
             arguments += (_name(claim), claim.token)
         is_new, *lost = await _RENEW(self._redis, *arguments)
+        # Lua counts from 1.
         return Renewed(bool(is_new), [claims[place - 1] for place in lost])
 
     async def leave(self, worker: str) -> None:
@@ -320,6 +326,7 @@ class Transitions:
         """Set, or find, the mark of each event id."""
         arguments: list[str | bytes | int] = [self._retention]
         for request in requests:
+            # A script's arguments know no null; an empty one stands for it, here and below.
             until = "" if request.provable_until is None else request.provable_until
             arguments += (_name(request.claim), request.claim.token, request.event_id, until)
         now, *answers = await _MARK(self._marks, *arguments)
@@ -340,6 +347,7 @@ class Transitions:
 
     async def read(self, names: Sequence[str]) -> list[bytes | None]:
         """Raw values by their full names."""
+        # No script: what is read is checked at the commit, and changes nothing before it.
         return list(await self._reads.execute_command("MGET", *names))
 
 
@@ -349,9 +357,11 @@ def _given(  # noqa: PLR0917  # in the order of the script's answer
     attempts: int,
     claims: int,
     raw: bytes,
+    # These two are there only where anything is known of them.
     alone: int = 0,
     blocked: int = 0,
 ) -> tuple[Claim, bytes]:
+    # A stock producer's id may be any bytes, and has to go back as it came.
     name = job.decode(errors="surrogateescape")
     return Claim(name, token.decode(), attempts, claims, alone == 1, blocked, len(raw)), raw
 
@@ -362,6 +372,7 @@ def _name(claim: Claim) -> bytes:
 
 
 def _read(kinds: Mapping[bytes, Answer], raw: bytes) -> Answer | Exception:
+    # What can't be applied to one job is said of that one: the others of its batch are settled.
     answer = kinds.get(raw)
     if answer is None:
         return Refused(raw.decode(errors="replace").removeprefix("refused:"))

@@ -37,6 +37,7 @@ from worker.operate.console.settings import ConsoleSettings
 from worker.operate.console.views import answer_errors, static_file
 
 _CONNECTIONS: Final = 12
+# Seconds; a worker has more patience, but in front of a page somebody waits.
 _SOCKET_TIMEOUT: Final = 2.0
 _LARGEST_FORM: Final = 64 * 1024
 
@@ -75,6 +76,7 @@ async def serving(
         SettingsError: the address can't be listened on.
     """
     console = _console(settings, redis, interval)
+    # No access log: pages ask again every few seconds, and what somebody does is logged by itself.
     runner = web.AppRunner(application(console), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     looking = asyncio.create_task(console.sampler.look_forever(), name="sampler")
@@ -93,6 +95,7 @@ async def serving(
 
 def application(console: Console) -> web.Application:
     """The pages, behind the guard."""
+    # The errors outermost: a refusal of the guard is a page as well.
     app = web.Application(middlewares=[answer_errors, guard.admit], client_max_size=_LARGEST_FORM)
     app[CONSOLE] = console
     app.on_response_prepare.append(guard.add_headers)

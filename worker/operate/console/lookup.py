@@ -144,6 +144,7 @@ async def find(redis: Redis, job: str) -> FoundEvent | None:
         pipe.zrank(keys.QUEUE, name)
         pipe.zscore(keys.parked(organization), name)
         pipe.zscore(keys.ACCEPTED, name)
+        # A key of another kind under one of our names is that question's error, not the page's.
         payload, raw_claim, score, rank, parked, accepted = await pipe.execute(raise_on_error=False)
     letter = await dead_letters.find(redis, job)
     payload = payload if isinstance(payload, bytes) else None

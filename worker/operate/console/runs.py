@@ -120,6 +120,7 @@ class Runs:
         """Begin it; false where too many go on already."""
         if len(self.going) >= AT_ONCE:
             return False
+        # In this process only: what a run has done stands in Redis, whoever forgets it.
         self.known = [run, *self.known][:_REMEMBERED]
         self._tasks[run.id] = asyncio.create_task(self._to_its_end(run, selection), name="run")
         return True
@@ -145,6 +146,7 @@ class Runs:
             stopped = run.progress.stopped
             why = f"the last {revival.FAILURES_IN_A_ROW} replays died again; the rest is left alone"
             self._end(run, "stopped" if stopped else "finished", why if stopped else "")
+        # So that the next page shows what it came to.
         await self.changed()
 
     async def _run(self, run: Run, selection: Selection) -> None:

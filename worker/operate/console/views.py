@@ -30,6 +30,7 @@ _TYPES: Final = {
     "htmx.min.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
+# All of them at the start: no request comes to name a file of the disk.
 _FILES: Final = {name: _STATIC.joinpath(name).read_bytes() for name in _TYPES}
 _VERSIONS: Final = {name: sha256(body).hexdigest()[:12] for name, body in _FILES.items()}
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
@@ -56,6 +57,7 @@ def _query(**values: object) -> str:
 _environment: Final = Environment(
     loader=PackageLoader("worker.operate.console"),
     autoescape=True,
+    # A name that a template mistypes is an error, not an empty place.
     undefined=StrictUndefined,
     finalize=_as_text,
     trim_blocks=True,

@@ -98,6 +98,7 @@ async def act(request: web.Request) -> web.Response:
     form = cast("MultiMapping[str]", await request.post())
     verb = _verb(form)
     selection, given = _selection(form)
+    # One needs no run to be watched: what became of it is shown on its own page.
     if len(selection.jobs) == 1:
         return await _one(request, verb, selection.jobs[0], force="force" in form)
     console, session = console_of(request), session_of(request)
@@ -117,6 +118,7 @@ async def act(request: web.Request) -> web.Response:
             f"{AT_ONCE} runs go on already. Wait for one, or stop it.",
         )
     tell(request, verb, run=run.id, about=run.about, total=run.total, force=run.force)
+    # Somewhere else, so that reloading the page does nothing again.
     raise web.HTTPSeeOther(f"/runs/{run.id}")
 
 
