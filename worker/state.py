@@ -8,8 +8,19 @@ from inspect import CORO_CREATED, getcoroutinelocals, getcoroutinestate
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from shared.errors import StateError
-from worker import arguments
-from worker.value import LARGEST_INTEGER, Operation, Value, apply
+from worker.value import (
+    LARGEST_INTEGER,
+    Operation,
+    Value,
+    apply,
+    checked_key,
+    checked_number,
+    encoded,
+    milliseconds,
+    shown,
+    size,
+    whole_version,
+)
 
 MOST_BYTES: Final = 1024 * 1024
 """What one event may write in all."""
@@ -128,7 +139,7 @@ class State:
                 ended.
         """
         key = self._key(key)
-        self._add("put", key, _until(expire), arguments.encoded(key, value))
+        self._add("put", key, _until(expire), encoded(key, value))
 
     @_noted
     async def put_if_newer(
@@ -151,8 +162,8 @@ class State:
                 whole number within 2^53.
         """
         key = self._key(key)
-        number = arguments.whole_version(version)
-        json = arguments.encoded(key, value)
+        number = whole_version(version)
+        json = encoded(key, value)
         self._add("put_if_newer", key, _until(expire), json, number)
 
     @_noted
@@ -166,8 +177,8 @@ class State:
             StateError: the key or the version is none, or the attempt has ended.
         """
         key = self._key(key)
-        number = None if version is None else arguments.whole_version(version)
-        self._add("delete", key, arguments.milliseconds(self._tombstone), number)
+        number = None if version is None else whole_version(version)
+        self._add("delete", key, milliseconds(self._tombstone), number)
 
     @_noted
     async def increment(
@@ -184,7 +195,7 @@ class State:
             StateError: ``by`` is not a finite number within 2^53, or the attempt has ended.
         """
         key = self._key(key)
-        number = arguments.checked_number(key, by)
+        number = checked_number(key, by)
         self._add("increment", key, _AS_IT_IS if expire is None else _until(expire), number)
 
     def _check_open(self) -> None:
@@ -199,12 +210,12 @@ class State:
 
     def _key(self, key: object) -> str:
         self._check_open()
-        return arguments.checked_key(key)
+        return checked_key(key)
 
     def _add(self, name: str, key: str, expire: int, *rest: Any) -> None:
-        total = self._bytes + arguments.size(key)
+        total = self._bytes + size(key)
         if isinstance(rest[0], str):
-            total += arguments.size(rest[0])
+            total += size(rest[0])
         if len(self.operations) >= MOST_OPERATIONS:
             raise StateError(f"one event may change the state {MOST_OPERATIONS} times at the most")
         if total > MOST_BYTES:
@@ -240,7 +251,7 @@ class State:
 
 
 def _until(expire: float | timedelta | None) -> int:
-    return _NEVER if expire is None else arguments.milliseconds(expire)
+    return _NEVER if expire is None else milliseconds(expire)
 
 
 def _first_unawaited(calls: Sequence[Any]) -> str:
@@ -249,5 +260,5 @@ def _first_unawaited(calls: Sequence[Any]) -> str:
         if call.cr_frame is not None and getcoroutinestate(call) == CORO_CREATED:
             given = getcoroutinelocals(call)
             first = next((value for name, value in given.items() if name != "self"), None)
-            return f"{call.__name__}({arguments.shown(first)})"
+            return f"{call.__name__}({shown(first)})"
     return ""

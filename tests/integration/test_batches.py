@@ -124,7 +124,10 @@ def sizes(redis: Redis) -> Sizes:
 async def test_marks_and_settlements_of_many_handlers_go_in_bounded_batches(sizes: Sizes) -> None:
     batcher = Batcher(sizes, patience=5, log=Lines().log)
     claims = [Claim(f"org_a:{number}", "aa") for number in range(600)]
-    await asyncio.gather(*(batcher.mark(MarkRequest(each, "evt_1")) for each in claims))
+    marked = [asyncio.get_running_loop().create_future() for _ in claims]
+    for claim, each in zip(claims, marked, strict=True):
+        batcher.post_mark(MarkRequest(claim, "evt_1"), each.set_result)
+    await asyncio.gather(*marked)
     await asyncio.gather(*(batcher.settle(Settlement(each, "release")) for each in claims))
     assert sizes.of == [40] * 30
 

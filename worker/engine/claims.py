@@ -124,8 +124,7 @@ class Claims:
         outage = Outage(self._log, "claim", self._pulse)
         await self.announced.wait()  # without its slots, the caps would be wrong
         while self._arq.allow_pick_jobs:
-            # Looked at before each claim: what has got stuck meanwhile must not have more beside
-            # it.
+            # Before it takes more, which it would only give back.
             if self._is_mostly_stuck():
                 self.note_stuck()
                 self._leave(Exit.STUCK, at_once=False)

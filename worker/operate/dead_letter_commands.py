@@ -271,10 +271,9 @@ class Selection:
             if job not in found:
                 click.echo(f"no dead letter: {display.escape_controls(job)}", err=True)
 
-    async def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
+    def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
         """Those that are there still."""
-        async for letter in records.chosen(redis, self.jobs, self.filter):
-            yield letter
+        return records.chosen(redis, self.jobs, self.filter)
 
 
 def _selected(

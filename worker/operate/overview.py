@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
 import msgspec
+from msgspec import structs
 from redis.asyncio import Redis
 
 from shared.queue import depths, held_bytes, keys
@@ -251,20 +252,12 @@ def _workers(
         # what the other has.
         if until / 1000 < now or not slots.isdigit():
             continue
-        said = _description(text)
         found.append(
             WorkerOverview(
                 worker=name.decode(errors="replace"),
-                host=said.host,
-                pid=said.pid,
-                version=said.version,
                 slots=int(slots),
-                running=said.running,
-                handled=said.handled,
-                started=said.started,
-                latency=said.latency,
                 silent_after=until / 1000 - now,
-                stuck=said.stuck,
+                **structs.asdict(_description(text)),
             )
         )
     return found

@@ -77,30 +77,25 @@ class Batcher:
             flow=lambda name: name.removeprefix(keys.STATE).partition(":")[0],
         )
 
-    def mark(self, request: MarkRequest) -> "asyncio.Future[Marked]":
-        """Set, or find, the mark of the event id.
-
-        Raises:
-            Unavailable: Redis stayed away; the lease will bring the job back.
-            Refused: something else stands under one of our names.
-        """
-        return self._marks.submit(request)
-
     def post_mark(self, request: MarkRequest, tell: Tell[Marked]) -> None:
-        """The same, for somebody who is told the mark, or what ``mark`` would raise."""
+        """Set, or find, the mark of the event id, for somebody who is told it.
+
+        He is told an error where there is none: `Unavailable` where Redis stayed away, so that the
+        lease will bring the job back; `Refused` where something else stands under one of our names.
+        """
         self._marks.post(request, tell)
 
     def settle(self, settlement: Settlement) -> "asyncio.Future[Settled]":
-        """Say what is to become of a job; raises as ``mark`` does."""
+        """Say what is to become of a job; raises what ``post_mark`` tells."""
         settlement.packed = settlement.packed or pack(settlement.details)
         return self._settlements.submit(settlement)
 
     def post_settlement(self, settlement: Settlement, tell: Tell[Settled]) -> None:
-        """The same, for somebody who is told what became of it, or what ``mark`` would raise."""
+        """The same, for somebody who is told what became of it, or the error."""
         self._settlements.post(settlement, tell)
 
     async def read_state(self, organization: str, key: str) -> bytes | None:
-        """A raw value of an organization's state; raises as ``mark`` does."""
+        """A raw value of an organization's state; raises as ``settle`` does."""
         return await self._reads.submit(keys.state(organization, key))
 
     async def drain(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -13,7 +13,7 @@ from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.redis.connection import REDIS_ERRORS, translate
 from shared.redis.ending import end
 from worker.operate import dead_letters, revival
-from worker.operate.dead_letters import DeadLetter, Filter
+from worker.operate.dead_letters import Filter
 
 Verb = Literal["replay", "discard"]
 State = Literal["running", "finished", "stopped", "failed"]
@@ -35,11 +35,6 @@ class Selection:
 
     jobs: tuple[str, ...] = ()
     filter: Filter = field(default_factory=Filter)
-
-    async def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
-        """Those that are there."""
-        async for letter in dead_letters.chosen(redis, self.jobs, self.filter):
-            yield letter
 
 
 @dataclass(slots=True)
@@ -150,7 +145,7 @@ class Runs:
         await self.changed()
 
     async def _run(self, run: Run, selection: Selection) -> None:
-        letters = selection.letters(self.redis)
+        letters = dead_letters.chosen(self.redis, selection.jobs, selection.filter)
         if run.verb == "replay":
             going = revival.Replay(self.redis, run.rate, force=run.force, progress=run.progress)
             await going.run(letters)
