@@ -170,6 +170,7 @@ class _Program:
         finally:
             await worker.close()
             await pool.aclose()
+            # Where Redis has stayed away, nothing could be given back.
             if held := worker.held():
                 self._note_left(held)
 
@@ -251,6 +252,7 @@ class _Program:
         self._note_unfinished()
 
     def _note_unfinished(self) -> None:
+        # A reason that the worker had before says more than that time ran out.
         if self.exit is Exit.DRAINED:
             self.exit = Exit.LEFT
 

@@ -139,6 +139,7 @@ class Handlers:
         key = (event_type, organization)
         if key not in self._found:
             if len(self._found) > _MOST_FOUND:
+                # All of it: to choose what stays would cost more than to find it again.
                 self._found.clear()
             matching = [r for r in self._registrations if r.matches(event_type, organization)]
             self._found[key] = max(matching, key=lambda r: r.rank, default=None)

@@ -216,6 +216,8 @@ class State:
         total = self._bytes + size(key)
         if isinstance(rest[0], str):
             total += size(rest[0])
+        # Before anything is noted: a handler may go on after the error, and what it has been
+        # refused must not be committed.
         if len(self.operations) >= MOST_OPERATIONS:
             raise StateError(f"one event may change the state {MOST_OPERATIONS} times at the most")
         if total > MOST_BYTES:

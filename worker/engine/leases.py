@@ -63,6 +63,7 @@ class Leases:
                 slots=self.slots,
                 lease=self.lease,
             )
+            # Whichever of them: Redis may have been emptied between two.
             is_new = is_new or renewed.is_new
             metrics.LEASES_RENEWED.inc(len(batch) - len(renewed.lost))
             for claim in renewed.lost:

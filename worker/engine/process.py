@@ -76,6 +76,7 @@ async def _end_the_others() -> bool:
     for task in tasks:
         task.cancel()
     if tasks:
+        # Not asked again: what swallows it is left to the deadline.
         await asyncio.wait(tasks, timeout=_LAST_SECONDS)
     return all(task.done() for task in tasks)
 

@@ -127,6 +127,8 @@ class Watchdog:
                 said, counted = False, 0.0
                 continue
             work = self._blocking()
+            # What is new since the last look, so that one long stand-still is counted as it goes
+            # on.
             _count(work, still - counted)
             counted = still
             self._blamed = (work, since)

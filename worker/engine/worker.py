@@ -273,6 +273,8 @@ class Worker(arq.Worker):
     ) -> None:
         """Do what arq does at the end of a job, by a transition that its claim fences."""
         claim = self._foreign.pop(job_id)
+        # Before the job goes: who waits for its result takes a job that is gone without one for
+        # lost.
         if finish and result_data:
             expire = None if keep_result_forever else round((result_timeout_s or 0) * 1000)
             await self.pool.set(result_key_prefix + job_id, result_data, px=expire)

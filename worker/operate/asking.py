@@ -82,6 +82,7 @@ def known_organization(text: str, *, yes: bool, name: str = "ORGANIZATION") -> s
     if text in endpoints:
         click.echo(f"{text} is an endpoint of {endpoints[text]}", err=True)
         return checked_organization(endpoints[text], f"ENDPOINTS_FILE ({file})")
+    # Nobody knows it: a slip of the hand would else be taken for an organization without events.
     if not yes and not ask(lambda redis: has_footprint(redis, text)):
         expected = f"an organization or an endpoint of {file}, or one that Redis knows (or --yes)"
         hint = nearest(text, [*organizations, *endpoints])

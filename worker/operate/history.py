@@ -63,6 +63,7 @@ class History:
             )
         )
         self.latest = overview
+        # The newest is always there, so there is a first one.
         while self.samples[0].at < overview.at - KEPT_SECONDS:
             self.samples.popleft()
 

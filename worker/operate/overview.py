@@ -119,6 +119,7 @@ class Overview(msgspec.Struct, frozen=True):
 
 async def read_overview(redis: Redis) -> Overview:
     """Read it in one round trip."""
+    # No transaction, for which all others would wait: a picture may be a moment old.
     async with redis.pipeline(transaction=False) as pipe:
         depths.ask(pipe)
         pipe.hgetall(keys.ORGANIZATIONS)

@@ -70,6 +70,7 @@ def status(*, watch: bool, interval: float, as_json: bool) -> None:
 
 def _watch(interval: float, *, as_json: bool) -> None:
     """Look again and again; Ctrl-C is how that ends, so it is no failure."""
+    # What is drawn again and again makes no sense in a file.
     if not as_json and not sys.stdout.isatty():
         display.fail("--watch: expected a terminal, or --json for one line a look, got neither")
     try:

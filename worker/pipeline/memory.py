@@ -87,6 +87,7 @@ class MemoryBudget:
     """
 
     def __init__(self, size: int = DEFAULT, *, slots: int = 100) -> None:
+        # By the worst that so many bytes may come to, so that these need neither count nor turn.
         self.most_uncounted = size // 4 // (slots * _MOST_PER_BYTE)
         self._least_large = size // _LARGE
         self._small, self._large = _Lane(size // 4), _Lane(size // 2)

@@ -211,6 +211,7 @@ class Transitions:
         """
         token = secrets.token_hex(8)
         answer = await _ADOPT(self._redis, job, token, round(lease * 1000))
+        # Somebody else has finished it since arq picked it.
         if answer == b"gone":
             return None
         attempts, claims, _now, alone, blocked = answer

@@ -112,6 +112,7 @@ async def search(redis: Redis, text: str, organizations: Sequence[str]) -> list[
         organizations: whose events may bear that id; each has its own marks.
     """
     found = await find(redis, text)
+    # A job's id is unambiguous; an event's may be several organizations' own.
     if found is not None:
         return [found]
     by_id = [

@@ -78,6 +78,7 @@ async def read_page(redis: Redis, wanted: Filter, after: Place | None) -> Page:
     letters: list[DeadLetter] = []
     looked_at, until = 0, monotonic() + LONGEST
     while looked_at < MOST_LOOKED_AT and monotonic() < until:
+        # One more than is shown tells whether there is another page.
         number = _AT_ONCE if wanted.reason or wanted.type else SIZE - len(letters) + 1
         places = await _places(redis, organizations, wanted, after, number)
         if not places:

@@ -206,6 +206,7 @@ def _ago(name: str, age: str | None) -> int | None:
 
 
 def _rate(text: str) -> float:
+    # A pace that can't be read is no reason to refuse what somebody has just confirmed.
     try:
         rate = float(text or _RATE)
     except ValueError:

@@ -85,6 +85,7 @@ async def act(request: web.Request) -> web.Response:
         return message(
             request, HTTPStatus.CONFLICT, "Nothing has changed", f"{organization} {was}."
         )
+    # Somewhere else, so that reloading the page does nothing again.
     raise web.HTTPSeeOther(f"/organizations?q={organization}&did={verb}")
 
 
