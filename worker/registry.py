@@ -98,11 +98,15 @@ class Registration:
 
 
 class Handlers:
-    """A registry of handlers; ``WORKER_HANDLERS`` names the one that the worker uses."""
+    """A registry of handlers; ``WORKER_HANDLERS`` names the one that the worker uses.
+
+    Attributes:
+        found: what `find` has found lately, by type and organization.
+    """
 
     def __init__(self) -> None:
         self._registrations: list[Registration] = []
-        self._found: dict[tuple[str, str], Registration | None] = {}
+        self.found: dict[tuple[str, str], Registration | None] = {}
 
     def on(
         self, pattern: str, *, organization: str | int | None = None
@@ -135,15 +139,14 @@ class Handlers:
 
     def find(self, event_type: str, organization: str) -> Registration | None:
         """The most specific registration for an event, or ``None``."""
-        # Remembered, since it is asked for every event.
         key = (event_type, organization)
-        if key not in self._found:
-            if len(self._found) > _MOST_FOUND:
+        if key not in self.found:
+            if len(self.found) > _MOST_FOUND:
                 # All of it: to choose what stays would cost more than to find it again.
-                self._found.clear()
+                self.found.clear()
             matching = [r for r in self._registrations if r.matches(event_type, organization)]
-            self._found[key] = max(matching, key=lambda r: r.rank, default=None)
-        return self._found[key]
+            self.found[key] = max(matching, key=lambda r: r.rank, default=None)
+        return self.found[key]
 
     def __iter__(self) -> Iterator[Registration]:
         return iter(self._registrations)
@@ -161,7 +164,7 @@ class Handlers:
                 of = f" of {other.organization}" if other.organization else ""
                 raise HandlerError(f"{other.pattern!r}{of} is registered already")
         self._registrations.append(registration)
-        self._found.clear()
+        self.found.clear()
 
 
 def _organization(value: str | int | None) -> str | None:

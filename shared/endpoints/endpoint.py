@@ -151,11 +151,12 @@ class Endpoints(Mapping[str, Endpoint]):
         self.missing = tuple(missing)
         """The secrets that can't be had, of endpoints or in settings."""
         self._endpoints = dict(endpoints)
-        self._organizations = MappingProxyType(dict(organizations))
+        self.profiles = MappingProxyType(dict(organizations))
+        """The organizations by their id."""
 
     def organizations(self) -> Mapping[str, OrganizationProfile]:
         """The organizations by their id."""
-        return self._organizations
+        return self.profiles
 
     def __getitem__(self, endpoint_id: str) -> Endpoint:
         return self._endpoints[endpoint_id]

@@ -108,27 +108,28 @@ class Attempt(msgspec.Struct, eq=False):
             self.attempts.ended_late(self)
             return
         outcome = DONE if result is None else outcome_of(result, self.cause, self.attempts.seconds)
-        state = self.handle.organization.state
-        state.close("the handler has ended")
-        forgotten = state.unawaited
-        if forgotten and type(outcome) is Done:  # it would be committed without that
-            outcome = Later(
-                text_of(StateError(f"state.{forgotten} was not awaited before the handler ended")),
-                failed=True,
-            )
-        self.give_up(outcome)
+        self.give_up(outcome, "the handler has ended")
         if result is not None and inspect.iscoroutine(result):
             with contextlib.suppress(BaseException):  # where it had begun, it may do anything
                 result.close()  # it would complain once more, at a time that nobody can tell
 
-    def give_up(self, outcome: Outcome) -> None:
-        """It has this outcome, whatever the handler still does."""
+    def give_up(self, outcome: Outcome, why: str = "the attempt at its event is over") -> None:
+        """It has this outcome, whatever the handler still does.
+
+        Args:
+            outcome: of the event.
+            why: what the state says to whoever still uses it.
+        """
         if self.is_over:
             return
         self.is_over = True
         self.work.seconds = perf_counter() - self.began
         self.attempts.forget(self)
-        self.handle.organization.state.close("the attempt at its event is over")
+        state = self.handle.organization.state
+        state.close(why)
+        if state.unawaited and type(outcome) is Done:  # it would be committed without that
+            said = f"state.{state.unawaited} was not awaited before the handler ended"
+            outcome = Later(text_of(StateError(said)), failed=True)
         self.tell(outcome)
 
     # Cancelling: asked, asked again, and in the end no longer waited for

@@ -218,10 +218,11 @@ class Path:
 
     def _registered(self, opened: Opened) -> Registration | Outcome:
         """Who handles the event, or what becomes of it without."""
-        event_type = opened.envelope.type
-        registration = self.handlers.find(event_type, opened.delivery.organization)
+        key = (opened.envelope.type, opened.delivery.organization)
+        # Nearly always it has been found before, which costs no call.
+        registration = self.handlers.found.get(key) or self.handlers.find(*key)
         if registration is None:
-            error = f"no handler is registered for {event_type}"
+            error = f"no handler is registered for {opened.envelope.type}"
             return Waiting("no_handler", error, self.policy.no_handler_patience)
         return registration
 
@@ -243,7 +244,7 @@ class Path:
 
     def _organization(self, event: Event[Any], work: Work, delivery: Delivery) -> Organization:
         organization = event.organization_id
-        profile = self.endpoints.current.organizations().get(organization)
+        profile = self.endpoints.current.profiles.get(organization)
 
         # Bound here, so that a handler has no way to name another organization's keys.
         async def read(key: str) -> bytes | None:
