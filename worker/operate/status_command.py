@@ -134,18 +134,7 @@ async def _look(redis: Redis, history: History) -> str:
 
 def print_tables(overview: Overview) -> None:
     """Print an overview."""
-    oldest = overview.oldest_seconds
-    now = {
-        "waiting": overview.waiting,
-        "ready": overview.ready,
-        "running": overview.running,
-        "deferred": overview.deferred,
-        "parked": overview.parked,
-        "no handler": overview.unhandled,
-        "dead": overview.dead,
-        "oldest": "-" if oldest is None else roughly(oldest),
-        "redis": _memory(overview),
-    }
+    now = {**_now(overview), "redis": _memory(overview)}
     tables.emit([now], list(now), as_json=False, title="Events now")
     tables.emit(
         [{"outcome": name, "events": n} for name, n in overview.counters.items()]
@@ -215,30 +204,27 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_BARS[min(7, int(value / most * 7.999))] for value in values)
 
 
-def _figures(overview: Overview, history: History) -> Table:
+def _now(overview: Overview) -> dict[str, int | str]:
     oldest = overview.oldest_seconds
+    return {
+        "waiting": overview.waiting,
+        "ready": overview.ready,
+        "running": overview.running,
+        "deferred": overview.deferred,
+        "parked": overview.parked,
+        "no handler": overview.unhandled,
+        "dead": overview.dead,
+        "oldest": "-" if oldest is None else roughly(oldest),
+    }
+
+
+def _figures(overview: Overview, history: History) -> Table:
     p99 = history.quantile(0.99)
-    return _table(
-        ["waiting", "ready", "running", "deferred", "parked", "dead", "oldest", "p99", "redis"],
-        [
-            [
-                *(
-                    f"{number:,}"
-                    for number in (
-                        overview.waiting,
-                        overview.ready,
-                        overview.running,
-                        overview.deferred,
-                        overview.parked,
-                        overview.dead,
-                    )
-                ),
-                "-" if oldest is None else roughly(oldest),
-                "-" if p99 is None else f"{p99:.3g}s",
-                _memory(overview),
-            ]
-        ],
-    )
+    shown = _now(overview)
+    del shown["no handler"]
+    shown |= {"p99": "-" if p99 is None else f"{p99:.3g}s", "redis": _memory(overview)}
+    row = [each if isinstance(each, str) else f"{each:,}" for each in shown.values()]
+    return _table(list(shown), [row])
 
 
 def _rates(history: History) -> Table:
