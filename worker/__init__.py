@@ -13,8 +13,7 @@ runpy.run_path(str(Path(__file__).parents[1] / "shared" / "shadowing.py"))["refu
 from shared.errors import HandlerError, StateError
 from shared.sellfern.identifier import Id
 from shared.settings.secret import Secret
-from worker.events import Event
-from worker.organization import Organization
+from worker.events import Event, Organization
 from worker.outcomes import Reject, Retry
 from worker.registry import Handlers
 from worker.state import State

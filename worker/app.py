@@ -31,18 +31,17 @@ from shared.program.awaiting import AwaitedRedis
 from shared.redis.connection import connection_pool, open_redis
 from shared.redis.durability import check_server
 from shared.sellfern.reference_file import load_reference
-from worker.engine import process, stock
+from worker.engine import arq_functions, process
 from worker.engine.aside import Aside
-from worker.engine.exits import Deadline, Exit
 from worker.engine.leases import Profiles
-from worker.engine.signals import Signals
+from worker.engine.process import Deadline, Exit, Signals
 from worker.engine.worker import Worker
+from worker.operate import upkeep
 from worker.outcomes import text_of
-from worker.pipeline.attempts import naming
+from worker.pipeline.attempts import own_context
+from worker.pipeline.batcher import Batcher
 from worker.pipeline.driver import Pipeline
-from worker.pipeline.ledger import Ledger
 from worker.pipeline.memory import MemoryBudget
-from worker.pipeline.origins import own_context
 from worker.pipeline.pulse import Pulse
 from worker.pipeline.reports import Report
 from worker.pipeline.traced import Tracer
@@ -50,8 +49,6 @@ from worker.pipeline.transitions import Transitions
 from worker.pipeline.work import Work
 from worker.registry import Handlers
 from worker.settings import WorkerSettings
-from worker.upkeep import cron as upkeep
-from worker.upkeep import recount, restoration, retention
 
 _CONNECTIONS: Final = 10
 """Kept by wires: claim 1, mark 2, settle 2, read 1; for sleeping 1; the rest is for all else."""
@@ -118,6 +115,7 @@ class _Program:
         url = self.settings.common.redis_url
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
+            # First, and the probes next: both are asked while Redis is still waited for.
             await enter(self._signals())
             aside = await enter(Aside())
             looking = await enter(aside.within(open_redis(url, connections=_ASIDE_CONNECTIONS)))
@@ -131,6 +129,7 @@ class _Program:
                 await self._work(await enter(self._opened_worker(redis, aside)))
 
     async def _work(self, worker: Worker) -> None:
+        # Now that all is loaded: it never has to be looked through again.
         garbage.tune()
         self.log.info(
             "worker_started",
@@ -158,9 +157,9 @@ class _Program:
             leave=self.leave,
             tick=self._listen,
             cron_jobs=[self._upkeep(redis)],
-            **stock.worker_options(
+            **arq_functions.worker_options(
                 context,
-                stock.arq_redis(pool),
+                arq_functions.arq_redis(pool),
                 concurrency=self.settings.concurrency,
                 job_timeout=self.settings.policy.handler_timeout + _SETTLE_SECONDS,
                 drain=self.settings.drain,
@@ -171,6 +170,7 @@ class _Program:
         finally:
             await worker.close()
             await pool.aclose()
+            # Where Redis has stayed away, nothing could be given back.
             if held := worker.held():
                 self._note_left(held)
 
@@ -192,8 +192,11 @@ class _Program:
         if times > 1:
             self.log.warning("stopped_at_once", signal=number.name)
             logs.flush(logs.LAST_SECONDS)
+            # Not `sys.exit`, which would run what handlers have registered and wait for their
+            # threads.
             os._exit(Exit.AT_ONCE)
         self._hurry()  # though the loop stand still
+        # Python may be in the midst of a handler's step, whose context must not become the drain's.
         self._loop.call_soon_threadsafe(self._drain, number, context=self._own)
 
     def _hurry(self) -> None:
@@ -222,7 +225,7 @@ class _Program:
     def break_off(self, error: BaseException, work: Work | None) -> None:
         """A task or callback that a handler left has ended the loop: give back what is held."""
         self.exit = Exit.BROKEN
-        named = naming(work) if work is not None else {"handler": None}
+        named = work.naming() if work is not None else {"handler": None}
         self.log.error("worker_broken", error=text_of(error), **named)
         self.stopping = True
         self.deadline.set(_CLOSING_SECONDS)
@@ -249,6 +252,7 @@ class _Program:
         self._note_unfinished()
 
     def _note_unfinished(self) -> None:
+        # A reason that the worker had before says more than that time ran out.
         if self.exit is Exit.DRAINED:
             self.exit = Exit.LEFT
 
@@ -292,21 +296,21 @@ class _Program:
 
     # Parts
 
-    def _context(self, redis: Redis) -> stock.Context:
+    def _context(self, redis: Redis) -> arq_functions.Context:
         transitions = Transitions(redis, retention=self.settings.policy.limits.dedupe_retention)
         patience = self.settings.lease
         pipeline = Pipeline(
-            ledger=Ledger(transitions, patience=patience, log=self.log, pulse=self.pulse),
+            batcher=Batcher(transitions, patience=patience, log=self.log, pulse=self.pulse),
             handlers=self.handlers,
             reference=load_reference(self.settings.common),
             policy=self.settings.policy,
-            profiles=lambda: self.endpoints.current.organizations(),  # noqa: PLW0108  # it changes
+            endpoints=self.endpoints,
             log=self.log,
             report=Report.of_many(),
             memory=MemoryBudget(self.settings.decoded_bytes, slots=self.settings.concurrency),
             observer=None if self.tracing is None else Tracer(self.tracing),
         )
-        return stock.Context(pipeline, transitions, self.settings.lease, self.log)
+        return arq_functions.Context(pipeline, transitions, self.settings.lease, self.log)
 
     def _profiles(self) -> Profiles:
         default = self.settings.organization_concurrency
@@ -319,9 +323,9 @@ class _Program:
         retention_seconds, lease = self.settings.dead_letter_retention, self.settings.lease
         dedupe_retention = self.settings.policy.limits.dedupe_retention
         return upkeep.cron_job(
-            partial(retention.expire, redis, retention=retention_seconds, log=self.log),
-            partial(restoration.look, redis, lease=lease, log=self.log),
-            partial(recount.recount, redis, retention=dedupe_retention),
+            partial(upkeep.expire, redis, retention=retention_seconds, log=self.log),
+            partial(upkeep.restore, redis, lease=lease, log=self.log),
+            partial(upkeep.recount, redis, retention=dedupe_retention),
         )
 
     def _description(self) -> bytes:

@@ -24,7 +24,7 @@ from worker.settings import WorkerSettings
 
 _COMMANDS: Final = {
     "check": "worker.check:check",
-    "console": "worker.operate.console.command:console",
+    "console": "worker.operate.console.app:console",
     "dead-letters": "worker.operate.dead_letter_commands:dead_letters",
     "pause": "worker.operate.organization_commands:pause",
     "resume": "worker.operate.organization_commands:resume",
@@ -50,6 +50,7 @@ def run() -> None:
             settings = WorkerSettings.from_reader(reader)
             logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
             endpoints = EndpointsFile(settings.common.endpoints_file, os.environ, verifies=False)
+            # Reading may hang, and the first process of a container ends on no SIGTERM by itself.
             with ending_at_once():
                 reader.note(lambda: endpoints.load(is_told=True))
             reader.note(lambda: load_reference(settings.common))
@@ -59,6 +60,7 @@ def run() -> None:
         try:
             code = run_worker(settings, endpoints, handlers)
         finally:
+            # A thread writes the lines, and would be gone with the last ones.
             logs.flush(logs.LAST_SECONDS)
         sys.exit(code)
     except SettingsError as exc:

@@ -1,9 +1,13 @@
-"""The event as a handler sees it."""
+"""What a handler is given: the event, and the organization as all that it may touch."""
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Generic, TypeVar
 
 import msgspec
+
+from shared.observe.structlog_alone import FilteringBoundLogger
+from worker.state import State
 
 Data = TypeVar("Data")
 
@@ -39,3 +43,24 @@ class Event(msgspec.Struct, Generic[Data], frozen=True):
         an idempotency key can tell.
         """
         return f"{self.organization_id}:{self.id}"
+
+
+class Organization(msgspec.Struct, frozen=True):
+    """One organization, for the time of one attempt.
+
+    Attributes:
+        id: the organization that the endpoint's secret proves (``org_…``).
+        state: its values in Redis; no key of another organization can be named.
+        settings: the ``[endpoint.settings]`` table of the endpoints file.
+        logger: makes ``log``.
+    """
+
+    id: str
+    state: State
+    logger: Callable[[], FilteringBoundLogger]
+    settings: Mapping[str, object] = msgspec.field(default_factory=dict)
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """A logger bound to the organization and the event; most handlers need none."""
+        return self.logger()

@@ -26,6 +26,7 @@ def load_handlers(path: str) -> Handlers:
     module_name, _, attribute = path.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
+        # `python -m` has it there; a program that was installed has not.
         sys.path.insert(0, here)
     try:
         found: object = importlib.import_module(module_name)

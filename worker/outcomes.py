@@ -13,6 +13,7 @@ from shared.errors import SellfernError
 LONGEST_DELAY: Final = 365 * 86_400.0
 """Seconds that a handler may ask for. Beyond a year it is a slip: a date taken for a delay."""
 
+# It stays in Redis for as long as the dead letter does.
 _MOST_ERROR_CHARACTERS: Final = 2000
 
 
@@ -210,18 +211,22 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
     while left:
         each = left.pop()
         if isinstance(each, BaseExceptionGroup):
+            # As a stack, which gives them in their order; a group may be nested deeper than calls
+            # may be.
             left.extend(reversed(each.exceptions))
         else:
             yield each
 
 
 def _decided(decisions: list[Retry | Reject]) -> Outcome:
+    # Before the retries: no further attempt can help the event, whatever else was asked for.
     rejects = [each for each in decisions if isinstance(each, Reject)]
     if rejects:
         return Dead("rejected", _said(lambda: str(rejects[0].why)), attempted=True)
     retries = [each for each in decisions if isinstance(each, Retry)]
     # A subclass may have set the attribute to anything.
     delays = [_seconds(each.after) for each in retries if each.after is not None]
+    # The longest, since each asked not to come back before its own.
     return Later(_said(lambda: str(retries[0])), max(delays, default=None))
 
 

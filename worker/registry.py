@@ -1,16 +1,55 @@
-"""Which handler gets which event."""
+"""Which handler gets which event, with its data decoded to what type."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, final, get_args, get_origin, get_type_hints
 
+import msgspec
+
 from shared.errors import HandlerError
+from shared.observe import metrics
 from shared.sellfern import identifier
-from worker.event_data import DataDecoder
-from worker.events import Event
-from worker.organization import Organization
+from shared.sellfern.envelope import mended
+from worker.events import Event, Organization
 from worker.outcomes import Reject, Retry
+
+
+class DataDecoder:
+    """Decodes to one type, in which `Id` takes text and whole numbers.
+
+    Args:
+        data_type: what the handler's annotation says.
+
+    Attributes:
+        strictly: the data in JSON that is as it should be; nothing of Python's is in between.
+
+    Raises:
+        TypeError: it can't be decoded from JSON.
+    """
+
+    def __init__(self, data_type: Any = Any) -> None:
+        self.strictly = msgspec.json.Decoder(data_type, dec_hook=identifier.decoded).decode
+
+    def decode(self, raw: bytes | msgspec.Raw) -> Any:
+        """The data in JSON; broken text in it is mended, but only where it can't be read as it is.
+
+        Raises:
+            msgspec.DecodeError: it is not of the type, or no JSON.
+            RecursionError: it is nested too deeply.
+        """
+        try:
+            return self.strictly(raw)
+        except msgspec.ValidationError:
+            raise  # it is readable
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            text = mended(bytes(raw))
+            if text == bytes(raw):
+                raise
+        data = self.strictly(text)
+        metrics.MENDED.labels("data").inc()
+        return data
+
 
 HandlerFunction = Callable[[Event[Any], Organization], Awaitable[Retry | Reject | None]]
 AnyHandler = TypeVar("AnyHandler", bound=HandlerFunction)
@@ -59,11 +98,15 @@ class Registration:
 
 
 class Handlers:
-    """A registry of handlers; ``WORKER_HANDLERS`` names the one that the worker uses."""
+    """A registry of handlers; ``WORKER_HANDLERS`` names the one that the worker uses.
+
+    Attributes:
+        found: what `find` has found lately, by type and organization.
+    """
 
     def __init__(self) -> None:
         self._registrations: list[Registration] = []
-        self._found: dict[tuple[str, str], Registration | None] = {}
+        self.found: dict[tuple[str, str], Registration | None] = {}
 
     def on(
         self, pattern: str, *, organization: str | int | None = None
@@ -97,12 +140,13 @@ class Handlers:
     def find(self, event_type: str, organization: str) -> Registration | None:
         """The most specific registration for an event, or ``None``."""
         key = (event_type, organization)
-        if key not in self._found:
-            if len(self._found) > _MOST_FOUND:
-                self._found.clear()
+        if key not in self.found:
+            if len(self.found) > _MOST_FOUND:
+                # All of it: to choose what stays would cost more than to find it again.
+                self.found.clear()
             matching = [r for r in self._registrations if r.matches(event_type, organization)]
-            self._found[key] = max(matching, key=lambda r: r.rank, default=None)
-        return self._found[key]
+            self.found[key] = max(matching, key=lambda r: r.rank, default=None)
+        return self.found[key]
 
     def __iter__(self) -> Iterator[Registration]:
         return iter(self._registrations)
@@ -120,7 +164,7 @@ class Handlers:
                 of = f" of {other.organization}" if other.organization else ""
                 raise HandlerError(f"{other.pattern!r}{of} is registered already")
         self._registrations.append(registration)
-        self._found.clear()
+        self.found.clear()
 
 
 def _organization(value: str | int | None) -> str | None:
@@ -167,6 +211,7 @@ def _data_decoder(function: Callable[..., Any]) -> DataDecoder:
     if annotation is not Event and get_origin(annotation) is not Event:
         raise HandlerError(f"{name}: expected {first!r} to be an Event, got {annotation!r}")
     (data_type,) = get_args(annotation) or (Any,)
+    # Of a handler for any data nothing is known.
     if isinstance(data_type, TypeVar):
         data_type = Any
     try:

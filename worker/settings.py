@@ -8,11 +8,8 @@ from shared.errors import SettingsError
 from shared.program.listening import Address, read_address
 from shared.settings.config import CommonSettings, Reader
 from shared.settings.durations import format_duration
-from worker.pipeline.backoff import Backoff
-from worker.pipeline.breaker import Breaker
-from worker.pipeline.judgement import Limits
 from worker.pipeline.memory import DEFAULT
-from worker.pipeline.policy import Policy
+from worker.pipeline.policy import Backoff, Breaker, Limits, Policy
 
 _HORIZON: Final = (
     "MAX_ATTEMPTS",
@@ -83,6 +80,7 @@ class WorkerSettings:
             organization_concurrency=reader.integer(
                 "ORGANIZATION_CONCURRENCY", 0, minimum=0, maximum=100_000
             )
+            # 0 stands for the default: to let an organization's events wait there is `pause`.
             or None,
             # The console's port comes after these; a host with more workers than that names them.
             admin=read_address(reader, "WORKER_ADMIN", 9102, last_port=9199),

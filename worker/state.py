@@ -1,14 +1,26 @@
 """An organization's values as a handler reads and changes them, before the commit."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from functools import wraps
 from hashlib import sha1
+from inspect import CORO_CREATED, getcoroutinelocals, getcoroutinestate
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from shared.errors import StateError
-from worker import arguments, awaiting
-from worker.value import LARGEST_INTEGER, Operation, Value, apply
+from worker.value import (
+    LARGEST_INTEGER,
+    Operation,
+    Value,
+    apply,
+    checked_key,
+    checked_number,
+    encoded,
+    milliseconds,
+    shown,
+    size,
+    whole_version,
+)
 
 MOST_BYTES: Final = 1024 * 1024
 """What one event may write in all."""
@@ -26,7 +38,7 @@ T = TypeVar("T")
 def _noted(
     method: Callable[Concatenate["State", P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate["State", P], Coroutine[Any, Any, T]]:
-    """Have a call noticed that nobody awaits.
+    """Have a call noticed that nobody awaits: Python warns of it on stderr only, and late.
 
     What is given out is the method's own coroutine: tasks and ``gather`` take it, and a type
     checker flags one that is not awaited.
@@ -76,7 +88,7 @@ class State:
         self._tombstone = tombstone
         self._base: dict[str, Value] = {}
         self._bytes = 0
-        self._calls: awaiting.Calls = []
+        self._calls: list[Any] = []
         self._room = _ROOM
         self._closed = ""
         self.received_at = received_at if 0 <= received_at <= LARGEST_INTEGER else 0
@@ -94,7 +106,7 @@ class State:
         if not self._closed:
             self._closed = why
             if self._calls:
-                self.unawaited = awaiting.unawaited(self._calls)
+                self.unawaited = _first_unawaited(self._calls)
                 self._calls.clear()
 
     @_noted
@@ -127,7 +139,7 @@ class State:
                 ended.
         """
         key = self._key(key)
-        self._add("put", key, _until(expire), arguments.encoded(key, value))
+        self._add("put", key, _until(expire), encoded(key, value))
 
     @_noted
     async def put_if_newer(
@@ -150,8 +162,8 @@ class State:
                 whole number within 2^53.
         """
         key = self._key(key)
-        number = arguments.whole_version(version)
-        json = arguments.encoded(key, value)
+        number = whole_version(version)
+        json = encoded(key, value)
         self._add("put_if_newer", key, _until(expire), json, number)
 
     @_noted
@@ -165,8 +177,8 @@ class State:
             StateError: the key or the version is none, or the attempt has ended.
         """
         key = self._key(key)
-        number = None if version is None else arguments.whole_version(version)
-        self._add("delete", key, arguments.milliseconds(self._tombstone), number)
+        number = None if version is None else whole_version(version)
+        self._add("delete", key, milliseconds(self._tombstone), number)
 
     @_noted
     async def increment(
@@ -183,7 +195,7 @@ class State:
             StateError: ``by`` is not a finite number within 2^53, or the attempt has ended.
         """
         key = self._key(key)
-        number = arguments.checked_number(key, by)
+        number = checked_number(key, by)
         self._add("increment", key, _AS_IT_IS if expire is None else _until(expire), number)
 
     def _check_open(self) -> None:
@@ -191,18 +203,21 @@ class State:
             raise StateError(f"the organization's state is closed: {self._closed}")
 
     def _make_room(self) -> None:
-        awaiting.prune(self._calls)
+        # What has run to its end has no frame any more.
+        self._calls = [call for call in self._calls if call.cr_frame is not None]
         # Twice as many as there are, or those that run at once would be looked at for each.
         self._room = max(_ROOM, 2 * len(self._calls))
 
     def _key(self, key: object) -> str:
         self._check_open()
-        return arguments.checked_key(key)
+        return checked_key(key)
 
     def _add(self, name: str, key: str, expire: int, *rest: Any) -> None:
-        total = self._bytes + arguments.size(key)
+        total = self._bytes + size(key)
         if isinstance(rest[0], str):
-            total += arguments.size(rest[0])
+            total += size(rest[0])
+        # Before anything is noted: a handler may go on after the error, and what it has been
+        # refused must not be committed.
         if len(self.operations) >= MOST_OPERATIONS:
             raise StateError(f"one event may change the state {MOST_OPERATIONS} times at the most")
         if total > MOST_BYTES:
@@ -238,4 +253,14 @@ class State:
 
 
 def _until(expire: float | timedelta | None) -> int:
-    return _NEVER if expire is None else arguments.milliseconds(expire)
+    return _NEVER if expire is None else milliseconds(expire)
+
+
+def _first_unawaited(calls: Sequence[Any]) -> str:
+    """The first that has not begun, such as ``put('k')``; empty where each has."""
+    for call in calls:
+        if call.cr_frame is not None and getcoroutinestate(call) == CORO_CREATED:
+            given = getcoroutinelocals(call)
+            first = next((value for name, value in given.items() if name != "self"), None)
+            return f"{call.__name__}({shown(first)})"
+    return ""

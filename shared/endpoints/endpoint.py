@@ -153,11 +153,12 @@ class Endpoints(Mapping[str, Endpoint]):
         self._endpoints = dict(endpoints)
         # Asked with every delivery: Mapping's own would go a longer way, and by an exception.
         self.get = self._endpoints.get  # type: ignore[method-assign]
-        self._organizations = MappingProxyType(dict(organizations))
+        self.profiles = MappingProxyType(dict(organizations))
+        """The organizations by their id."""
 
     def organizations(self) -> Mapping[str, OrganizationProfile]:
         """The organizations by their id."""
-        return self._organizations
+        return self.profiles
 
     def __getitem__(self, endpoint_id: str) -> Endpoint:
         return self._endpoints[endpoint_id]

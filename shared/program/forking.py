@@ -29,7 +29,13 @@ _EPOLL: Final = "anon_inode:[eventpoll]"
 
 
 class _Guard:
-    """What a child must know of its parent."""
+    """What a child must know of its parent.
+
+    Attributes:
+        loop: that of the program.
+        thread: the id of the thread that runs it.
+        is_child: whether this process is such a child, and not the program itself.
+    """
 
     loop: asyncio.AbstractEventLoop | None = None
     thread = 0
@@ -56,24 +62,19 @@ class _Guard:
             _end_with_next_step(self.loop)
 
 
-_GUARD: Final = _Guard()
+GUARD: Final = _Guard()
 
 
 def guard() -> None:
     """Guard this process and its running event loop from the children that it will fork."""
-    if _GUARD.loop is None:
+    if GUARD.loop is None:
         os.register_at_fork(
-            before=_GUARD.forks,
-            after_in_parent=_GUARD.has_forked,
-            after_in_child=_GUARD.forked,
+            before=GUARD.forks,
+            after_in_parent=GUARD.has_forked,
+            after_in_child=GUARD.forked,
         )
-    _GUARD.loop = asyncio.get_running_loop()
-    _GUARD.thread = threading.get_ident()
-
-
-def is_child() -> bool:
-    """Whether this process is such a child, and not the program itself."""
-    return _GUARD.is_child
+    GUARD.loop = asyncio.get_running_loop()
+    GUARD.thread = threading.get_ident()
 
 
 def end(error: BaseException | None = None) -> NoReturn:

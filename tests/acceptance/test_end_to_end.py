@@ -21,7 +21,7 @@ from tests.acceptance.terminal import seen
 from tests.acceptance.worker_process import running
 from tests.integration.jobs import NOTHING, account
 from tests.integration.workplace import body
-from worker.operate import pausing as contention
+from worker.operate import organizations
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -123,12 +123,12 @@ async def test_an_event_of_another_organization_is_a_dead_letter_and_touches_nei
 
 async def test_what_came_from_outside_is_text_on_a_terminal(place: Place) -> None:
     job = await place.buried(body(f"evt_{EVIL}", type=f"order.{EVIL}", data={"act": EVIL}))
-    await contention.pause(place.redis, "org_b", f"down {EVIL}")
+    await organizations.pause(place.redis, "org_b", f"down {EVIL}")
     commands = (["status"], ["dead-letters", "list"], ["dead-letters", "show", job])
     screens = await asyncio.gather(
         *(seen("worker", *each, environ=place.environ, columns=100) for each in commands)
     )
-    await contention.resume(place.redis, "org_b")
+    await organizations.resume(place.redis, "org_b")
     for screen in screens:
         assert SHOWN in screen
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e]", STYLES.sub("", screen))

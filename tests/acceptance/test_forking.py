@@ -63,7 +63,7 @@ async def fork():
         case "own":
             os._exit(own())
         case "end":
-            assert forking.is_child()
+            assert forking.GUARD.is_child
             forking.end(SystemExit(7))
     return 0
 
@@ -93,7 +93,7 @@ async def main():
     if act == "early":
         os.register_at_fork(after_in_child=be_told_before_the_guard)
     forking.guard()
-    assert not forking.is_child()
+    assert not forking.GUARD.is_child
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.append, "SIGTERM")
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, told.append, "SIGINT")
     left, right = socket.socketpair()

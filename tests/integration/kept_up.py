@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from tests.integration.jobs import nothing_is_left
 from tests.integration.workplace import Workplace
-from worker.upkeep.cron import cron_job
+from worker.operate.upkeep import cron_job
 
 
 async def keep_up(

@@ -16,8 +16,8 @@ from tests.integration.by_hand import RETENTION, Hand
 from tests.integration.jobs import account, delivery, enqueue
 from tests.integration.workplace import Lines
 from worker.engine.leases import Leases
-from worker.operate import pausing as contention
-from worker.pipeline.ledger import Ledger
+from worker.operate import organizations
+from worker.pipeline.batcher import Batcher
 from worker.pipeline.transitions import (
     Claim,
     Marked,
@@ -79,7 +79,7 @@ async def test_one_claim_brings_in_line_and_looks_at_so_many_at_the_most(
 ) -> None:
     """The answer says that there is more, and the next call goes on where this one stopped."""
     await enqueue(redis, *deliveries(700, size=4))
-    await contention.pause(redis, "org_a", "a test")
+    await organizations.pause(redis, "org_a", "a test")
     parked = []
     for _ in range(3):
         claimed = await hand.transitions.claim("w1", most=100, lease=30, holding=0)
@@ -88,7 +88,7 @@ async def test_one_claim_brings_in_line_and_looks_at_so_many_at_the_most(
         assert claimed.more is (parked[-1] < 700)
     assert parked == [256, 512, 700]
 
-    await contention.resume(redis, "org_a")
+    await organizations.resume(redis, "org_a")
     assert len((await account(redis)).queued) == MOST
     await redis.zadd(keys.QUEUE, {f"org_b:{n}": keys.DEFERRED_FROM for n in range(300)})
     claimed = await hand.transitions.claim("w1", most=0, lease=30, holding=0)
@@ -122,18 +122,21 @@ def sizes(redis: Redis) -> Sizes:
 
 
 async def test_marks_and_settlements_of_many_handlers_go_in_bounded_batches(sizes: Sizes) -> None:
-    ledger = Ledger(sizes, patience=5, log=Lines().log)
+    batcher = Batcher(sizes, patience=5, log=Lines().log)
     claims = [Claim(f"org_a:{number}", "aa") for number in range(600)]
-    await asyncio.gather(*(ledger.mark(MarkRequest(each, "evt_1")) for each in claims))
-    await asyncio.gather(*(ledger.settle(Settlement(each, "release")) for each in claims))
+    marked = [asyncio.get_running_loop().create_future() for _ in claims]
+    for claim, each in zip(claims, marked, strict=True):
+        batcher.post_mark(MarkRequest(claim, "evt_1"), each.set_result)
+    await asyncio.gather(*marked)
+    await asyncio.gather(*(batcher.settle(Settlement(each, "release")) for each in claims))
     assert sizes.of == [40] * 30
 
 
 async def test_settlements_that_write_much_go_in_batches_of_a_megabyte(sizes: Sizes) -> None:
-    ledger = Ledger(sizes, patience=5, log=Lines().log)
+    batcher = Batcher(sizes, patience=5, log=Lines().log)
     details = (RETENTION, (), (("put", "k", 0, "x" * 300 * 1024),), True)
     settlements = [Settlement(Claim(f"org_a:{n}", "aa"), "done", details) for n in range(7)]
-    await asyncio.gather(*map(ledger.settle, settlements))
+    await asyncio.gather(*map(batcher.settle, settlements))
     assert sizes.of == [3, 3, 1]
 
 
@@ -143,12 +146,12 @@ async def test_leases_are_renewed_in_bounded_batches(sizes: Sizes) -> None:
         description=b"{}",
         slots=600,
         lease=30,
+        held=lambda: [Claim(f"org_a:{number}", "aa") for number in range(600)],
+        stuck=lambda: 0,
+        lost=lambda _: None,
         profiles=list,
         log=Lines().log,
-        lost=lambda _: None,
     )
-    for number in range(600):
-        leases.take(Claim(f"org_a:{number}", "aa"))
     await leases.beat(sizes)
     assert sizes.of == [MOST, MOST, 88]
 
@@ -257,9 +260,9 @@ async def test_looking_at_a_paused_flood_holds_redis_for_a_few_milliseconds(quie
     hand = Hand(quiet)
     took = []
     await enqueue(quiet, *deliveries(5_000, size=4))
-    await contention.pause(quiet, "org_a", "a test")
+    await organizations.pause(quiet, "org_a", "a test")
     for _ in range(4):
         took.append(await milliseconds(quiet, lambda: hand.claim(10)))
-        took.append(await milliseconds(quiet, lambda: contention.resume(quiet, "org_a")))
-        await contention.pause(quiet, "org_a", "a test")
+        took.append(await milliseconds(quiet, lambda: organizations.resume(quiet, "org_a")))
+        await organizations.pause(quiet, "org_a", "a test")
     assert sorted(took)[4] < FEW_MILLISECONDS, took

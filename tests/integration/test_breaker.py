@@ -11,9 +11,9 @@ from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization, Reject, Retry
-from worker.operate import pausing as contention
+from worker.operate import organizations
 from worker.operate.overview import OrganizationOverview, read_overview
-from worker.pipeline.breaker import Breaker
+from worker.pipeline.policy import Breaker
 from worker.pipeline.transitions import Settled
 
 IN_A_ROW = 3
@@ -251,7 +251,7 @@ async def test_an_operator_may_close_it(shop: Shop, cooled: bool) -> None:  # no
     if cooled:
         await shop.cooled_off()
         assert len(await claimed(shop)) == 1
-    assert await contention.resume(shop.redis, "org_a")
+    assert await organizations.resume(shop.redis, "org_a")
     assert len(await claimed(shop)) == 2 - cooled
 
 

@@ -19,8 +19,7 @@ from tests.integration.jobs import (
     mark_of,
     record_of,
 )
-from worker.operate import pausing as contention
-from worker.operate import revival
+from worker.operate import organizations, revival
 from worker.pipeline.transitions import Mark, Refused, Settled, Settlement
 
 FIRST, SECOND, THIRD = map(delivery, bodies(3))
@@ -389,12 +388,12 @@ async def test_what_is_due_while_paused_is_parked_and_keeps_its_place(
 ) -> None:
     first, second = await enqueued(redis, FIRST, SECOND)
     assert await hand.retry(await hand.claim_only(first)) is Settled.RETRIED
-    await contention.pause(redis, "org_a", "a test")
+    await organizations.pause(redis, "org_a", "a test")
     await hand.come_due(first)
     assert await hand.claim() == []
     found = await account(redis)
     assert (found.parked, found.running) == ({first, second}, {})
-    await contention.resume(redis, "org_a")
+    await organizations.resume(redis, "org_a")
     await hand.claim_only(first)
 
 
@@ -421,7 +420,7 @@ async def test_a_job_that_arq_made_counts_and_stays_like_ours(
 ) -> None:
     job = await made_by_arq(redis)
     if how == "parked":
-        await contention.pause(redis, "org_a", "a test")
+        await organizations.pause(redis, "org_a", "a test")
         assert await hand.claim() == []
     elif how == "claimed":
         await hand.claim_only(job)
@@ -447,7 +446,7 @@ async def test_who_adopts_a_job_that_was_parked_meanwhile_has_its_only_place(
     redis: Redis, hand: Hand
 ) -> None:
     (job,) = await enqueued(redis, FIRST)
-    await contention.pause(redis, "org_a", "a test")
+    await organizations.pause(redis, "org_a", "a test")
     assert await hand.claim() == []
     claim = await hand.transitions.adopt(job, lease=30)
     assert claim is not None

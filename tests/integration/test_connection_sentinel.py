@@ -11,7 +11,7 @@ from shared.redis.connection import REDIS_ERRORS, open_redis, translate
 from shared.settings.redis_url import RedisUrl
 from tests.conftest import StartRedis
 from tests.integration.sentinels import PATIENCE, SERVICE, Fleet, fleet
-from worker.engine import stock
+from worker.engine import arq_functions
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -147,7 +147,7 @@ async def named_clients(sentinel: Redis) -> int:
 async def test_after_a_failover_the_same_pool_goes_on_with_the_new_primary(servers: Fleet) -> None:
     old = await servers.primary()
     async with open_redis(RedisUrl(servers.url), socket_timeout=0.5) as redis:
-        arq = stock.arq_redis(redis.connection_pool)
+        arq = arq_functions.arq_redis(redis.connection_pool)
         await asyncio.gather(*(redis.set(f"k{n}", "v") for n in range(20)))
         old.kill()
         codes = await written(redis, "after")

@@ -19,8 +19,8 @@ from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
 from worker.engine.leases import Leases
 from worker.engine.worker import Worker
-from worker.operate import pausing as contention
-from worker.pipeline.ledger import Ledger
+from worker.operate import organizations
+from worker.pipeline.batcher import Batcher
 from worker.pipeline.transitions import (
     Claimed,
     Marked,
@@ -172,20 +172,20 @@ async def test_a_worker_runs_as_many_at_once_as_it_has_slots(redis: Redis, stage
 
 
 class Held:
-    """A ledger's settlements, held back until they are let go."""
+    """A batcher's settlements, held back until they are let go."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> None:
-        self._real = ledger.post_settlement
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, batcher: Batcher) -> None:
+        self._real = batcher.post_settlement
         self._held: list[tuple[Settlement, Tell[Settled]]] = []
-        monkeypatch.setattr(ledger, "post_settlement", lambda *each: self._held.append(each))
+        monkeypatch.setattr(batcher, "post_settlement", lambda *each: self._held.append(each))
 
     @property
     def number(self) -> int:
         """How many wait."""
         return len(self._held)
 
-    def let_go(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ledger, "post_settlement", self._real)
+    def let_go(self, batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(batcher, "post_settlement", self._real)
         for each in self._held:
             self._real(*each)
 
@@ -194,16 +194,16 @@ async def test_a_slot_is_free_once_its_handler_has_ended(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, stage: Stage
 ) -> None:
     """While Redis commits, the next one runs; there is an end to how many are held that way."""
-    ledger = stage.place.pipeline.ledger
-    held = Held(monkeypatch, ledger)
+    batcher = stage.place.pipeline.batcher
+    held = Held(monkeypatch, batcher)
     await stage.accept_one_each(10)
     worker = stage.place.worker(slots=3)
     async with working(worker):
         for _ in range(6):
             await stage.start()
         now_held = await account(redis)
-        free = worker._free()
-        held.let_go(ledger, monkeypatch)
+        free = worker._claims.free()
+        held.let_go(batcher, monkeypatch)
         await drained(redis)
     assert (len(now_held.leased_or_deferred), free) == (6, 0)
     assert await account(redis) == NOTHING
@@ -219,8 +219,8 @@ async def test_a_slot_is_free_once_its_handler_has_ended(
 async def test_what_redis_did_not_settle_is_left_to_its_lease_and_blocks_nobody(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, stage: Stage, error: Exception
 ) -> None:
-    ledger = stage.place.pipeline.ledger
-    real, failed = ledger.post_mark, list[Tell[Marked]]()
+    batcher = stage.place.pipeline.batcher
+    real, failed = batcher.post_mark, list[Tell[Marked]]()
 
     def post_mark(request: MarkRequest, tell: Tell[Marked]) -> None:
         if len(failed) < 3:
@@ -229,7 +229,7 @@ async def test_what_redis_did_not_settle_is_left_to_its_lease_and_blocks_nobody(
         else:
             real(request, tell)
 
-    monkeypatch.setattr(ledger, "post_mark", post_mark)
+    monkeypatch.setattr(batcher, "post_mark", post_mark)
     await stage.accept_one_each(6)
     worker = stage.place.worker(slots=3)
     async with working(worker):
@@ -238,7 +238,7 @@ async def test_what_redis_did_not_settle_is_left_to_its_lease_and_blocks_nobody(
         async with asyncio.timeout(10):
             while worker.tasks:
                 await asyncio.sleep(0.002)
-        assert worker._free() == 3
+        assert worker._claims.free() == 3
     lines = stage.place.lines.of("event_left_to_its_lease")
     assert len(lines) == worker.jobs_failed == 3
     left = await account(redis)
@@ -317,13 +317,13 @@ async def test_a_suspect_runs_alone(redis: Redis, stage: Stage) -> None:
 
 async def suspected(redis: Redis, stage: Stage, event_id: str) -> str:
     """Accept an event that two workers have had in flight when they went away; its job."""
-    await contention.pause(redis, "org_s", "until it is one")
+    await organizations.pause(redis, "org_s", "until it is one")
     (job,) = await stage.place.accept(body(event_id, "org_s"), organization="org_s")
     for _ in range(2):
         assert await stage.place.transitions.adopt(job, lease=30)
         await redis.zadd(keys.QUEUE, {job: keys.DEFERRED_FROM})
         await stage.place.transitions.claim("w", most=0, lease=30, holding=0)
-    await contention.resume(redis, "org_s")
+    await organizations.resume(redis, "org_s")
     return job
 
 
@@ -526,19 +526,19 @@ async def test_a_lost_lease_that_has_just_been_settled_is_no_loss(
 ) -> None:
     """The renewal is on its way while the settlement lands: Redis knows the claim no more."""
     lost_before = metrics.LEASES_LOST.labels().total
-    held = Held(monkeypatch, stage.place.pipeline.ledger)
+    held = Held(monkeypatch, stage.place.pipeline.batcher)
     stage.go.set()
     await stage.accept_one_each(1)
     worker = stage.place.worker()
     async with working(worker):
         await stage.start()
-        (claim,) = worker._leases.held()
+        (claim,) = worker._claims.held()
         while not held.number:
             await asyncio.sleep(0.002)
-        worker._lose(claim)
-        held.let_go(stage.place.pipeline.ledger, monkeypatch)
+        worker._claims.lose(claim)
+        held.let_go(stage.place.pipeline.batcher, monkeypatch)
         await drained(redis)
-        worker._lose(claim)
+        worker._claims.lose(claim)
     assert metrics.LEASES_LOST.labels().total == lost_before
     assert stage.place.lines.events() == ["event_handled"]
 
@@ -547,18 +547,18 @@ async def test_a_lost_lease_shows_in_the_settlement_that_was_on_its_way(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, stage: Stage
 ) -> None:
     lost_before = metrics.LEASES_LOST.labels().total
-    held = Held(monkeypatch, stage.place.pipeline.ledger)
+    held = Held(monkeypatch, stage.place.pipeline.batcher)
     stage.go.set()
     await stage.accept_one_each(1)
     worker = stage.place.worker()
     async with working(worker):
         await stage.start()
-        (claim,) = worker._leases.held()
+        (claim,) = worker._claims.held()
         while not held.number:
             await asyncio.sleep(0.002)
         await redis.hset(keys.CLAIMS, claim.job, "ff:0:1:1:evt_1")  # somebody else has it
-        worker._lose(claim)
-        held.let_go(stage.place.pipeline.ledger, monkeypatch)
+        worker._claims.lose(claim)
+        held.let_go(stage.place.pipeline.batcher, monkeypatch)
         while "lease_lost" not in stage.place.lines.events():
             await asyncio.sleep(0.002)
     assert metrics.LEASES_LOST.labels().total == lost_before + 1

@@ -18,7 +18,7 @@ from tests.integration.jobs import NOTHING, account, counters, mark_of, record_o
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization
 from worker.engine.worker import Worker
-from worker.pipeline.ledger import Ledger
+from worker.pipeline.batcher import Batcher
 from worker.pipeline.memory import MemoryBudget, estimate
 from worker.pipeline.transitions import MarkRequest, Settled
 
@@ -132,8 +132,8 @@ async def test_who_would_begin_to_wait_once_the_worker_stops_is_given_back_at_on
         return await mark(requests)
 
     monkeypatch.setattr(place.transitions, "mark", hang)
-    ledger = Ledger(place.transitions, patience=1, log=place.lines.log)
-    place.pipeline = replace(place.pipeline, ledger=ledger)
+    batcher = Batcher(place.transitions, patience=1, log=place.lines.log)
+    place.pipeline = replace(place.pipeline, batcher=batcher)
     await place.accept(large("evt_1"))
     async with working(place) as worker:
         await until(lambda: crowd.now == {"evt_1"})

@@ -20,8 +20,8 @@ from tests.integration.by_hand import Hand
 from tests.integration.jobs import bodies, delivery, enqueued, record_of
 from worker.operate import dead_letters, revival
 from worker.operate.overview import read_overview
+from worker.operate.upkeep import recount
 from worker.pipeline.transitions import Settled
-from worker.upkeep.recount import recount
 
 ONE = cost(60, 2)
 """More than a delivery with a tiny body, less than two of them, is counted as."""

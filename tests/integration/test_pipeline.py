@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from shared.endpoints.endpoint import OrganizationProfile
+from shared.endpoints.endpoint import Endpoints, OrganizationProfile
 from shared.errors import StateError
 from shared.queue import job as jobs
 from shared.queue import keys
@@ -20,9 +20,9 @@ from tests.integration.jobs import NOTHING, account, counters, mark_of, record_o
 from tests.integration.workplace import POLICY, Workplace, body, now
 from worker import Event, Handlers, Organization, Reject, Retry
 from worker.operate import revival
+from worker.pipeline.driver import Pipeline
 from worker.pipeline.path import Path
 from worker.pipeline.reports import Report
-from worker.pipeline.settlements import Settlements
 from worker.pipeline.transitions import Claim, Marked, MarkRequest, Settled, Settlement
 from worker.pipeline.work import Work
 
@@ -341,7 +341,7 @@ async def test_what_is_cancelled_while_its_mark_is_on_its_way_is_given_back(
 async def test_what_is_cancelled_before_its_handler_begins_is_given_back(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace, seen: Seen
 ) -> None:
-    started, real = await claimed(place), place.pipeline.ledger.post_mark
+    started, real = await claimed(place), place.pipeline.batcher.post_mark
 
     def post_mark(request: MarkRequest, tell: Tell[Marked]) -> None:
         def then(marked: Marked | Exception) -> None:
@@ -350,7 +350,7 @@ async def test_what_is_cancelled_before_its_handler_begins_is_given_back(
 
         real(request, then)
 
-    monkeypatch.setattr(place.pipeline.ledger, "post_mark", post_mark)
+    monkeypatch.setattr(place.pipeline.batcher, "post_mark", post_mark)
     started.start()
     assert await started.ended() is Settled.RELEASED
     assert seen.events == []
@@ -360,13 +360,13 @@ async def test_what_is_cancelled_before_its_handler_begins_is_given_back(
 async def test_what_is_cancelled_while_its_end_is_on_its_way_has_ended(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace
 ) -> None:
-    started, real = await claimed(place), place.pipeline.ledger.post_settlement
+    started, real = await claimed(place), place.pipeline.batcher.post_settlement
 
     def post_settlement(settlement: Settlement, tell: Tell[Settled]) -> None:
         real(settlement, tell)
         started.work.cancel()
 
-    monkeypatch.setattr(place.pipeline.ledger, "post_settlement", post_settlement)
+    monkeypatch.setattr(place.pipeline.batcher, "post_settlement", post_settlement)
     started.start()
     assert await started.ended() is Settled.DONE
     assert place.lines.events() == ["event_handled"]
@@ -398,7 +398,7 @@ async def test_an_error_that_not_even_a_failed_attempt_survives_is_told(
     def fails(*_: object) -> Never:
         raise error
 
-    monkeypatch.setattr(Settlements, "of", fails)
+    monkeypatch.setattr(Pipeline, "settle", fails)
     started.start()
     assert await started.ended() is error
     assert len((await account(redis)).running) == 1
@@ -549,7 +549,8 @@ async def test_a_handler_reads_its_organizations_settings_and_logs_with_its_even
         organization.log.info("looked")
 
     place = handling(redis, looks)
-    place.profiles["org_a"] = OrganizationProfile("org_a", 1.0, None, {"erp": "x"})
+    profile = OrganizationProfile("org_a", 1.0, None, {"erp": "x"})
+    place.endpoints.current = Endpoints({}, {"org_a": profile})
     await place.handle(body("evt_1"))
     await place.handle(body("evt_2", "org_b"), organization="org_b")
     assert shown == [{"erp": "x"}, {}]

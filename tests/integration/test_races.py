@@ -35,8 +35,7 @@ from tests.integration.jobs import (
 )
 from tests.integration.workplace import POLICY, Workplace, body, now
 from worker import Event, Handlers, Organization
-from worker.operate import pausing as contention
-from worker.pipeline import judgement
+from worker.operate import organizations
 from worker.pipeline.transitions import Mark, Marked, MarkRequest, Settled
 
 J, K, P = delivery(b"J"), delivery(b"K, the same event"), delivery(b"P, another event")
@@ -158,12 +157,12 @@ async def test_3_a_freed_slot_brings_the_next_though_nobody_else_acts(
 async def test_4_a_parked_event_has_one_place_at_each_step(redis: Redis, hand: Hand) -> None:
     """Redelivered, resumed, claimed and done: never two places, and no stale id at the end."""
     (job,) = await enqueued(redis, P)
-    await contention.pause(redis, "org_a", "a test")
+    await organizations.pause(redis, "org_a", "a test")
     assert await hand.claim() == []
     assert await account(redis) == unfinished(parked=[job])
     assert await enqueue(redis, P) == [Accepted.KNOWN]
     assert await account(redis) == unfinished(parked=[job])
-    await contention.resume(redis, "org_a")
+    await organizations.resume(redis, "org_a")
     assert await account(redis) == unfinished(queued=[job])
     claim = await hand.claim_only(job)
     assert await account(redis) == unfinished(leased=[job], running=1)
@@ -347,11 +346,11 @@ class OldEvent:
         claim = await self.hand.claim_only(first, 1)
         assert await self.hand.mark(claim) is Mark.FRESH
         assert await self.hand.done(claim) is Settled.DONE
-        await contention.pause(self.redis, "org_a", "a test")
+        await organizations.pause(self.redis, "org_a", "a test")
         assert await self.hand.claim() == []
         assert await account(self.redis) == unfinished(parked=[other])
         assert await self.redis.pexpire(keys.event("org_a", "evt_1"), 0)
-        await contention.resume(self.redis, "org_a")
+        await organizations.resume(self.redis, "org_a")
         return first, other
 
 
@@ -375,7 +374,7 @@ async def test_11_neither_a_crash_nor_a_lost_reply_makes_it_provable(redis: Redi
     ((claim, payload),) = await old.place.claim()
     limits = POLICY.limits
     created = envelope.decode(jobs.decode(payload).body).created_at.timestamp()
-    until = judgement.provable_until(created, limits)
+    until = round((created + limits.dedupe_retention - limits.clock_skew) * 1000)
     for _ in range(2):  # the second time, since the first reply was lost
         (answer,) = await old.hand.transitions.mark([MarkRequest(claim, "evt_1", until)])
         assert isinstance(answer, Marked)
@@ -503,13 +502,13 @@ async def test_16_a_paused_flood_stands_in_nobodys_way(fresh_redis_server: Start
         for start in range(0, len(flood), 5_000):
             await enqueue(redis, *flood[start : start + 5_000])
         accepted = [job_id("org_a", each.body) for each in flood]
-        await contention.pause(redis, "org_a", "a test")
+        await organizations.pause(redis, "org_a", "a test")
         for number in range(20):
             (job,) = await enqueued(redis, delivery(b"%d" % number, "org_b"))
             await hand.finish([await hand.claim_only(job)])
 
         await hand.cap(100)
-        await contention.resume(redis, "org_a")
+        await organizations.resume(redis, "org_a")
         started: list[str] = []
         for _ in range(10):
             claims = await hand.claim(100)

@@ -11,7 +11,7 @@ from tests.integration.kept_up import keep_up
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Reject
 from worker.operate.revival import replay_one
-from worker.upkeep.retention import expire, expire_dead_letters
+from worker.operate.upkeep import expire, expire_dead_letters
 
 
 def rejecting(redis: Redis) -> Workplace:

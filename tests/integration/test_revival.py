@@ -17,7 +17,7 @@ from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Reject
 from worker.engine.worker import Worker
-from worker.operate import pausing as contention
+from worker.operate import organizations
 from worker.operate.dead_letters import DeadLetter, Filter, count, select
 from worker.operate.revival import FAILURES_IN_A_ROW, Pace, Progress, Replay
 
@@ -137,7 +137,7 @@ async def test_it_goes_on_while_some_work_and_tries_none_twice(ward: Ward) -> No
 async def test_replays_that_wait_do_not_hide_those_that_die(ward: Ward) -> None:
     await ward.bury(5, "org_a")
     await ward.bury(300, "org_b")
-    await contention.pause(ward.redis, "org_a", "a test")
+    await organizations.pause(ward.redis, "org_a", "a test")
     async with ward.working():
         done = await ward.replay(rate=200)
     assert done.stopped

@@ -16,8 +16,7 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from shared.errors import StateError
 from shared.queue import keys
 from tests.integration.jobs import RECEIVED_AT, delivery, enqueued, mark_of, record_of
-from worker.arguments import MOST_VALUE_BYTES
-from worker.operate.projection import stored_values
+from worker.operate.organizations import stored_values
 from worker.pipeline.transitions import (
     Claim,
     MarkRequest,
@@ -27,7 +26,7 @@ from worker.pipeline.transitions import (
     Transitions,
 )
 from worker.state import MOST_BYTES, MOST_OPERATIONS, State
-from worker.value import LARGEST_INTEGER, Value, apply
+from worker.value import LARGEST_INTEGER, MOST_VALUE_BYTES, Value, apply
 
 _numbers = count()
 

@@ -11,10 +11,8 @@ from shared.queue import keys
 from shared.queue.job import job_id
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import delivery, enqueue, mark_of
-from worker.operate import pausing as contention
-from worker.operate import revival
+from worker.operate import organizations, revival, upkeep
 from worker.pipeline.transitions import Claim, Settlement, Transitions
-from worker.upkeep import restoration
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "deploy" / "state-machine.md").read_text(encoding="utf-8")
@@ -120,7 +118,7 @@ async def due(scene: Scene) -> None:
 
 
 async def pause_and_claim(scene: Scene) -> None:
-    await contention.pause(scene.redis, "org_a", "for a test")
+    await organizations.pause(scene.redis, "org_a", "for a test")
     assert await scene.hand.claim() == []
 
 
@@ -207,7 +205,7 @@ SCENARIOS: dict[tuple[str, str, str], Script] = {
     ("absent", "queued", "enqueue"): (nothing, Scene.deliver),
     ("absent", "deferred", "restore"): (
         without_place,
-        lambda scene: anext(restoration.restore(scene.redis, lease=30)),
+        lambda scene: anext(upkeep.restored(scene.redis, lease=30)),
     ),
     ("done", "queued", "enqueue"): (handle, Scene.deliver),
     ("dead", "queued", "enqueue"): (Scene.bury, Scene.deliver),
@@ -231,7 +229,7 @@ SCENARIOS: dict[tuple[str, str, str], Script] = {
     ("parked", "queued", "settle"): (Scene.park, free_the_slot),
     ("parked", "queued", "resume"): (
         paused,
-        lambda scene: contention.resume(scene.redis, "org_a"),
+        lambda scene: organizations.resume(scene.redis, "org_a"),
     ),
     ("parked", "queued", "profile"): (Scene.park, lambda scene: scene.hand.cap(2)),
     ("parked", "queued", "renew"): (

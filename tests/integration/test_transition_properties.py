@@ -25,9 +25,9 @@ from tests.conftest import StartRedis
 from tests.integration.books import Books
 from tests.integration.by_hand import LATER, RETENTION
 from tests.integration.jobs import RECEIVED_AT, delivery, enqueue
-from worker.operate import pausing as contention
 from worker.operate import revival
-from worker.pipeline.breaker import Breaker
+from worker.operate.organizations import pause, resume
+from worker.pipeline.policy import Breaker
 from worker.pipeline.transitions import (
     Claim,
     Mark,
@@ -420,11 +420,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(organization=organizations)
     def pause(self, organization: str) -> None:
-        self.run(contention.pause(self.redis, organization, "a test"))
+        self.run(pause(self.redis, organization, "a test"))
 
     @rule(organization=organizations)
     def resume(self, organization: str) -> None:
-        self.run(contention.resume(self.redis, organization))
+        self.run(resume(self.redis, organization))
 
     @rule(
         organization=st.sampled_from(("org_a", "org_b")),
@@ -519,7 +519,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Once everything is let go on, all of it comes to an end."""
         for organization in ORGANIZATIONS:
-            self.run(contention.resume(self.redis, organization))
+            self.run(resume(self.redis, organization))
         self.hands.clear()
         self.lone.clear()
         for _ in range(200):

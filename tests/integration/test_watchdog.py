@@ -14,7 +14,7 @@ from tests.integration.jobs import NOTHING, account, counters, record_of
 from tests.integration.test_engine import drained, working
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization
-from worker.engine.exits import Exit
+from worker.engine.process import Exit
 from worker.pipeline.pulse import Pulse
 
 
@@ -46,7 +46,7 @@ async def settled(redis: Redis, number: int) -> None:
 async def holds(worker: Any, number: int) -> None:
     """Wait until the worker has so many events."""
     async with asyncio.timeout(20):
-        while len(worker._running) < number:
+        while len(worker._claims.running) < number:
             await asyncio.sleep(0.01)
 
 
@@ -169,7 +169,7 @@ async def test_one_that_is_stuck_and_blocks_is_settled_for_the_loop_which_may_ne
     (waits,) = await place.accept(body("evt_wait"))
     async with working(worker):
         await holds(worker, 1)
-        place.pipeline.ledger.post_settlement = lambda *_: None  # type: ignore[method-assign]  # never
+        place.pipeline.batcher.post_settlement = lambda *_: None  # type: ignore[method-assign]  # never
         (job,) = await place.accept(body("evt_stuck"))
         try:
             await left(place)
@@ -229,7 +229,7 @@ async def test_one_that_blocks_only_once_it_is_stuck_is_charged_if_nothing_is_se
     worker = place.worker()
     pulse_of(worker)
     async with working(worker):
-        place.pipeline.ledger.post_settlement = lambda *_: None  # type: ignore[method-assign]  # never
+        place.pipeline.batcher.post_settlement = lambda *_: None  # type: ignore[method-assign]  # never
         (job,) = await place.accept(body("evt_stuck"))
         try:
             await left(place)

@@ -15,7 +15,7 @@ from shared.queue import keys
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
 from worker.cli import main
-from worker.operate.footprint import has_footprint
+from worker.operate.asking import has_footprint
 
 EVIL = "\x1b[2Jevt[bold]\u202e"
 

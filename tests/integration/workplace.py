@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from datetime import UTC, datetime
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,23 +14,20 @@ from redis.asyncio import ConnectionPool, Redis
 from structlog.testing import CapturingLogger
 from structlog.typing import FilteringBoundLogger
 
-from shared.endpoints.endpoint import OrganizationProfile
+from shared.endpoints.endpoint import CurrentEndpoints, Endpoints
 from shared.queue import job as jobs
 from shared.queue.job import Delivery, job_id
 from shared.queue.writer import Queue
 from shared.redis.durability import Durability, Mode
 from shared.sellfern.reference import load_default
 from worker import Handlers
-from worker.engine import stock
-from worker.engine.exits import Exit
+from worker.engine import arq_functions
 from worker.engine.leases import Profiles
+from worker.engine.process import Exit
 from worker.engine.worker import Worker
-from worker.pipeline.backoff import Backoff
-from worker.pipeline.breaker import Breaker
+from worker.pipeline.batcher import Batcher
 from worker.pipeline.driver import Pipeline
-from worker.pipeline.judgement import Limits
-from worker.pipeline.ledger import Ledger
-from worker.pipeline.policy import Policy
+from worker.pipeline.policy import Backoff, Breaker, Limits, Policy
 from worker.pipeline.pulse import Pulse
 from worker.pipeline.reports import Report
 from worker.pipeline.transitions import Claim, Settled, Transitions
@@ -106,22 +104,22 @@ class Workplace:
         self.handlers = handlers or Handlers()
         self.lines = Lines()
         self.transitions = Transitions(redis)
-        self.profiles: dict[str, OrganizationProfile] = {}
+        self.endpoints: CurrentEndpoints = SimpleNamespace(current=Endpoints({}, {}))
         self.left: list[Exit] = []
         self.left_at_once = False
         self.pipeline = Pipeline(
-            ledger=Ledger(self.transitions, patience=1, log=self.lines.log),
+            batcher=Batcher(self.transitions, patience=1, log=self.lines.log),
             handlers=self.handlers,
             reference=load_default(),
             policy=policy,
-            profiles=lambda: self.profiles,
+            endpoints=self.endpoints,
             log=self.lines.log,
             report=Report(self.lines.log),
         )
 
-    def context(self, lease: float = 30) -> stock.Context:
+    def context(self, lease: float = 30) -> arq_functions.Context:
         """What arq's functions need."""
-        return stock.Context(self.pipeline, self.transitions, lease, self.lines.log)
+        return arq_functions.Context(self.pipeline, self.transitions, lease, self.lines.log)
 
     async def accept(
         self, *bodies: bytes, organization: str = "org_a", **changes: Any
@@ -199,12 +197,12 @@ class Workplace:
         where = self.redis.connection_pool.connection_kwargs
         return Redis(host=where["host"], port=where["port"])
 
-    def options(self, context: stock.Context, slots: int = 10) -> dict[str, Any]:
+    def options(self, context: arq_functions.Context, slots: int = 10) -> dict[str, Any]:
         """Options for an ``arq.Worker``."""
         where = self.redis.connection_pool.connection_kwargs
-        return stock.worker_options(
+        return arq_functions.worker_options(
             context,
-            stock.arq_redis(ConnectionPool(host=where["host"], port=where["port"])),
+            arq_functions.arq_redis(ConnectionPool(host=where["host"], port=where["port"])),
             concurrency=slots,
             job_timeout=60,
             drain=5,

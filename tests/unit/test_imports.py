@@ -34,7 +34,6 @@ KNOWS = {
     "worker.pipeline": ("shared", "worker"),
     "worker.engine": ("shared", "worker", "worker.pipeline"),
     "worker.operate": ("shared", "worker", "worker.settings"),
-    "worker.upkeep": ("shared", "worker.operate"),
 }
 """What each room may import beside itself; of the other package than its own, all of its rooms."""
 

@@ -21,6 +21,7 @@ class Aside:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        # A daemon: what hangs in it must not keep the process beyond its deadline.
         self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
 
     async def __aenter__(self) -> Self:

@@ -1,40 +1,36 @@
-"""What this worker holds, and its signs of life."""
+"""A worker's signs of life, which renew the leases of what it holds and tell its load."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+
+import msgspec
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
-from worker.engine.load import with_load
 from worker.pipeline.transitions import Claim, Transitions
 
+# Claims of one call: Redis serves nobody else meanwhile.
 _BATCH = 256
 
 Profiles = list[tuple[str, int | None, float]]
 """Of each organization: id, cap (``None``: the default one), weight."""
 
 
-def _none() -> int:
-    return 0
-
-
 @dataclass(slots=True)
 class Leases:
-    """The claims of one worker.
-
-    The worker's loop takes and drops them, the watchdog's thread renews them. Each looks at the
-    other's doing only through a copy, which Python makes in one step.
+    """What keeps a worker's claims its own; beats in the thread of the watchdog.
 
     Attributes:
         worker: its name.
         description: what it says of itself, a JSON object; its load is put beside it.
         slots: how many events it handles at once.
         lease: seconds; it is renewed every third of it.
-        profiles: what the endpoints file says now.
-        log: told where Redis had lost what it knew.
+        held: the claims to renew.
         stuck: how many handlers go on though their events are settled.
         lost: told of each claim that somebody else has by now, in the thread that renews.
+        profiles: what the endpoints file says now.
+        log: told where Redis had lost what it knew.
         renewed_at: when Redis last heard of this worker, by the monotonic clock; ``None``: never.
     """
 
@@ -42,34 +38,14 @@ class Leases:
     description: bytes
     slots: int
     lease: float
+    held: Callable[[], list[Claim]]
+    stuck: Callable[[], int]
+    lost: Callable[[Claim], None]
     profiles: Callable[[], Profiles]
     log: FilteringBoundLogger
-    lost: Callable[[Claim], None]
-    stuck: Callable[[], int] = _none
     renewed_at: float | None = None
-    _held: dict[str, Claim] = field(default_factory=dict)
     _published: Profiles | None = None
     _started: float = field(default_factory=time.time)
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def take(self, claim: Claim) -> None:
-        """From now on the claim is renewed."""
-        self._held[claim.job] = claim
-
-    def drop(self, claim: Claim) -> None:
-        """From now on it isn't."""
-        if self._held.get(claim.job) is claim:
-            del self._held[claim.job]
-
-    def holds(self, claim: Claim) -> bool:
-        """Whether the claim is renewed."""
-        return self._held.get(claim.job) is claim
-
-    def held(self) -> list[Claim]:
-        """All of them, as they are now."""
-        return list(self._held.values())
 
     async def beat(self, transitions: Transitions) -> None:
         """One sign of life, for the worker and all that it holds."""
@@ -87,11 +63,13 @@ class Leases:
                 slots=self.slots,
                 lease=self.lease,
             )
+            # Whichever of them: Redis may have been emptied between two.
             is_new = is_new or renewed.is_new
             metrics.LEASES_RENEWED.inc(len(batch) - len(renewed.lost))
             for claim in renewed.lost:
                 self.lost(claim)
         await self._publish(transitions, anew=is_new)
+        # Last: where anything above failed, Redis hasn't heard of all that is held.
         self.renewed_at = time.monotonic()
 
     async def _publish(self, transitions: Transitions, *, anew: bool) -> None:
@@ -108,3 +86,42 @@ def _batches(claims: Iterable[Claim]) -> list[list[Claim]]:
     """At least one, so that a worker which holds nothing shows that it lives."""
     everything = list(claims)
     return [everything[start : start + _BATCH] for start in range(0, len(everything) or 1, _BATCH)]
+
+
+def with_load(description: bytes, *, running: int, started: float, stuck: int = 0) -> bytes:
+    """The description with what changes from one sign of life to the next.
+
+    How long events took is told as counts by upper bound, since counts of several workers can be
+    added up, and percentiles can't.
+
+    Args:
+        description: a JSON object that stays the same.
+        running: how many events the worker holds.
+        started: when it began, seconds since the epoch.
+        stuck: how many handlers go on in it though their events are settled.
+    """
+    latency = dict(_latency())
+    return msgspec.json.encode(
+        {
+            **msgspec.json.decode(description, type=dict[str, object]),
+            "started": round(started, 3),
+            "running": running,
+            "stuck": stuck,
+            "handled": sum(latency.values()),
+            "latency": latency,
+        }
+    )
+
+
+def _latency() -> Iterator[tuple[str, int]]:
+    """Events handled by the upper bound of the time that they took."""
+    below: dict[str, float] = {}
+    for family in metrics.ACCEPTED_TO_HANDLED.collect():
+        for sample in family.samples:
+            if sample.name.endswith("_bucket"):
+                bound = sample.labels["le"]
+                below[bound] = below.get(bound, 0.0) + sample.value
+    last = 0.0
+    for bound in sorted(below, key=float):
+        yield bound, round(below[bound] - last)
+        last = below[bound]

@@ -31,6 +31,7 @@ class Supervisor:
 
     def keep(self, name: str, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a loop from now on."""
+        # One that failed just before the end is still due to begin anew.
         if self._is_over:
             return
         task = asyncio.get_running_loop().create_task(loop(), name=name, context=self._context)

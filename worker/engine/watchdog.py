@@ -1,8 +1,9 @@
-"""Renews the leases, and sees the worker's loop stand still, from a thread of its own."""
+"""Does from a thread of its own what a worker's loop can't while it stands still."""
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -15,50 +16,55 @@ from redis.asyncio import Redis
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.redis.connection import REDIS_ERRORS
-from worker.engine.exits import Exit
+from worker.engine.claims import Claims
 from worker.engine.leases import Leases
+from worker.engine.process import Exit, Leave
 from worker.engine.supervision import Supervisor
-from worker.pipeline.attempts import naming, place
-from worker.pipeline.origins import origin_of
-from worker.pipeline.outage import Outage
+from worker.outcomes import Dead, Later, Outcome, Released
+from worker.pipeline.attempts import origin_of, place
+from worker.pipeline.batcher import Outage
+from worker.pipeline.driver import Pipeline
 from worker.pipeline.pulse import Pulse
-from worker.pipeline.transitions import Transitions
+from worker.pipeline.transitions import Settled, Settlement, Transitions
 from worker.pipeline.work import Work
 
+_BATCH: Final = 40
+_STILL_HELD: Final = (Settled.AGAIN, Settled.CONFLICT, Settled.OVERDUE)
 _MOST_FRAMES: Final = 12
 
-Leave = Callable[[Transitions, Work | None, float, Exit], Awaitable[None]]
-"""Ends the process: what blocks it, as far as that is known, for how many seconds, with what."""
+_CLOSING: Final = 2.0
+"""Seconds that giving back may take: the loop stands still, and Redis may have gone, too."""
 
 
 @dataclass(slots=True)
 class Watchdog:
     """Looks after one worker; its coroutines run in another thread than the worker's.
 
-    Where it can't run either, as beside an extension that keeps Python's lock, the leases expire.
-    Where the whole process was suspended, it judges nothing.
+    It renews the leases, and ends the process once one event has kept the loop for as long as a
+    handler may take; at once where what blocks is stuck, since nobody gets on beside it, not even
+    to leave. Where it can't run either, as beside an extension that keeps Python's lock, the leases
+    expire. Where the whole process was suspended, it judges nothing.
 
     Attributes:
-        leases: what the worker holds.
+        leases: the worker's signs of life.
+        claims: what it holds.
+        pipeline: knows the rules, and where ends are told.
         pulse: of the worker's loop.
         loop: the worker's.
         thread: the id of the thread that runs it.
-        limit: seconds for which one event may keep the loop until the process ends.
         open_redis: connections of this thread's own.
-        is_stuck: whether an event's handler goes on though it was told to end.
-        leave: called once the limit is over, and at once where what blocks is stuck: nobody gets on
-            beside it, not even to leave.
+        leave: ends the process.
         log: told of a loop that stands still.
         announced: told of each sign of life that has reached Redis.
     """
 
     leases: Leases
+    claims: Claims
+    pipeline: Pipeline
     pulse: Pulse
     loop: asyncio.AbstractEventLoop
     thread: int
-    limit: float
     open_redis: Callable[[], AbstractAsyncContextManager[Redis]]
-    is_stuck: Callable[[Work], bool]
     leave: Leave
     log: FilteringBoundLogger
     announced: Callable[[], None]
@@ -102,7 +108,8 @@ class Watchdog:
             except REDIS_ERRORS as exc:
                 await outage.pause(exc)
             else:
-                outage.over()
+                if outage.is_on:
+                    outage.over()
                 self.announced()
                 await asyncio.sleep(self.leases.lease / 3)
 
@@ -120,6 +127,8 @@ class Watchdog:
                 said, counted = False, 0.0
                 continue
             work = self._blocking()
+            # What is new since the last look, so that one long stand-still is counted as it goes
+            # on.
             _count(work, still - counted)
             counted = still
             self._blamed = (work, since)
@@ -127,16 +136,38 @@ class Watchdog:
                 said = True
                 self._say("loop_blocked", work, still)
             code = self._why_to_leave(work, kept)
+            # Once: to leave takes seconds, and the loop stands still for all of them.
             if code is not None and not self._has_left:
                 self._has_left = True
                 if code is Exit.BLOCKED:
                     self._say("worker_blocked", work, kept)
-                await self.leave(transitions, work, kept, code)
+                await self._leave(transitions, work, kept, code)
 
     def _why_to_leave(self, work: Work | None, kept: float) -> Exit | None:
-        if kept > self.pulse.limit and work is not None and self.is_stuck(work):
+        is_stuck = work is not None and self.pipeline.attempts.is_stuck(work)
+        if kept > self.pulse.limit and is_stuck:
             return Exit.STUCK
-        return Exit.BLOCKED if kept > self.limit else None
+        return Exit.BLOCKED if kept > self.pipeline.policy.handler_timeout else None
+
+    async def _leave(
+        self, transitions: Transitions, work: Work | None, seconds: float, code: Exit
+    ) -> None:
+        """Settle for the loop what it holds, and end the process."""
+        self.claims.claim_no_more()  # should the loop wake up meanwhile
+        if code is Exit.STUCK:
+            self.claims.note_stuck()
+        works = self.claims.works()
+        try:
+            async with asyncio.timeout(_CLOSING):
+                # First, so that the jobs of a claim that nobody has read aren't suspected of this.
+                if (base := self.claims.unread) is not None:
+                    await transitions.disown(base, lease=self.leases.lease)
+                await Parting(self.pipeline, transitions).settle(works, work, seconds)
+                await transitions.leave(self.leases.worker)
+        except Exception as exc:  # noqa: BLE001  the process has to end, whatever this does
+            self.log.warning("left_to_lease", jobs=len(works), error=str(exc))
+        finally:
+            self.leave(code, at_once=True)  # the loop will not do it
 
     def _look_who_keeps_it(self, still: float) -> float:
         """Seconds for which it has been the same event, or task, that keeps the loop.
@@ -154,7 +185,7 @@ class Watchdog:
         return self._keeper if isinstance(self._keeper, Work) else None
 
     def _say(self, event: str, work: Work | None, still: float) -> None:
-        named = naming(work) if work is not None else {"handler": None, "task": self._task_name()}
+        named = work.naming() if work is not None else {"handler": None, "task": self._task_name()}
         self.log.error(event, **named, seconds=round(still, 3), stack=self._stack())
 
     def _task_name(self) -> str | None:
@@ -172,5 +203,72 @@ class Watchdog:
 
 
 def _count(work: Work | None, seconds: float) -> None:
-    event_type = work.envelope.type if work is not None and work.envelope is not None else ""
-    metrics.LOOP_BLOCKED.labels(event_type).inc(max(0.0, seconds))
+    metrics.LOOP_BLOCKED.labels("" if work is None else work.type).inc(max(0.0, seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """The last word about each event of a worker that is about to end.
+
+    Should the loop wake up meanwhile and say another: the token lets one of the two through.
+
+    Attributes:
+        pipeline: knows the rules, and where ends are told.
+        transitions: on a connection of the thread that does this.
+    """
+
+    pipeline: Pipeline
+    transitions: Transitions
+
+    async def settle(self, works: list[Work], blocking: Work | None, seconds: float) -> None:
+        """Charge the event that blocks, and give the others back.
+
+        Nobody is charged where nothing is known of who blocks. What a handler was at then stays
+        counted: one of these it was, and should that happen again, they run in smaller groups.
+
+        Args:
+            works: all that the worker holds.
+            blocking: the one that blocks, if known.
+            seconds: for how long.
+        """
+        ends = [(work, *self._end(work, blocking, seconds)) for work in works]
+        left = await self._settle_all(ends)
+        # Its commit came too late, or was refused: it is given back like those that still run.
+        back = [(work, Released(), Settlement(work.claim, "release")) for work in left]
+        await self._settle_all(back)
+
+    async def _settle_all(self, ends: Sequence[tuple[Work, Outcome, Settlement]]) -> list[Work]:
+        """Settle and tell; answers those that are still held."""
+        left: list[Work] = []
+        for start in range(0, len(ends), _BATCH):
+            batch = ends[start : start + _BATCH]
+            settled = await self.transitions.settle([settlement for _, _, settlement in batch])
+            for (work, outcome, _), answer in zip(batch, settled, strict=True):
+                if not isinstance(answer, Settled) or answer in _STILL_HELD:
+                    left.append(work)
+                elif answer is not Settled.LOST or work.settling is None:
+                    # Else it was sent a second time: the first one has been applied.
+                    self.pipeline.report.settled(work, outcome, answer, now=time.time())
+        return left
+
+    def _end(self, work: Work, blocking: Work | None, seconds: float) -> tuple[Outcome, Settlement]:
+        settling = work.settling
+        goes_on = work is blocking and self._goes_on(work)
+        if settling is not None and not goes_on:
+            # It has ended; only its commit is still to be sent, or its reply read.
+            return settling
+        outcome: Outcome
+        if work is blocking:
+            said = "didn't end when it was cancelled, and " if goes_on else ""
+            said += f"blocked the worker for {seconds:.1f} s"
+            outcome = Later(said, failed=True, blocked=True)
+        else:
+            outcome = Released(in_doubt=blocking is None and work.attempt is not None)
+        outcome = self.pipeline.final(work, outcome)
+        return outcome, self.pipeline.settle(work, outcome)
+
+    def _goes_on(self, work: Work) -> bool:
+        """Whether its attempt is to be settled as failed since it doesn't end."""
+        settling = work.settling
+        is_failed = settling is not None and isinstance(settling[0], Later | Dead)
+        return is_failed and self.pipeline.attempts.is_stuck(work)

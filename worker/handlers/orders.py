@@ -11,8 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from shared.sellfern.identifier import Id
-from worker.events import Event
-from worker.organization import Organization
+from worker.events import Event, Organization
 from worker.registry import Handlers
 
 KEPT: Final = timedelta(days=90)

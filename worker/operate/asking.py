@@ -1,9 +1,9 @@
-"""Asks Redis something from the command line."""
+"""Asks Redis something from the command line, such as whether an organization is known."""
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import click
 from redis.asyncio import Redis
@@ -15,7 +15,17 @@ from shared.errors import SettingsError
 from shared.queue import keys
 from shared.redis.connection import REDIS_ERRORS, end, open_redis, translate
 from shared.settings.config import CommonSettings
-from worker.operate.footprint import has_footprint
+
+_FIELDS: Final = (
+    (keys.WAITING, ""),
+    (keys.RUNNING, ""),
+    (keys.FLOWS, ""),
+    (keys.ORGANIZATIONS, ""),
+    (keys.ORGANIZATIONS, keys.PAUSE),
+    (keys.ORGANIZATIONS, keys.BREAKER),
+)
+"""Hashes, and what stands in front of an organization's id in the fields that tell of it."""
+
 
 Answer = TypeVar("Answer")
 
@@ -43,6 +53,7 @@ async def _answered(question: Awaitable[Answer]) -> Answer:
     """The answer; a Ctrl-C ends the asking for certain, which a cancellation alone does not."""
     asking = asyncio.ensure_future(question)
     try:
+        # `wait` leaves alone what it waits for, so that it can be ended for certain below.
         await asyncio.wait([asking])
     except asyncio.CancelledError:
         await end([asking])
@@ -70,6 +81,7 @@ def known_organization(text: str, *, yes: bool, name: str = "ORGANIZATION") -> s
     if text in endpoints:
         click.echo(f"{text} is an endpoint of {endpoints[text]}", err=True)
         return checked_organization(endpoints[text], f"ENDPOINTS_FILE ({file})")
+    # Nobody knows it: a slip of the hand would else be taken for an organization without events.
     if not yes and not ask(lambda redis: has_footprint(redis, text)):
         expected = f"an organization or an endpoint of {file}, or one that Redis knows (or --yes)"
         hint = nearest(text, [*organizations, *endpoints])
@@ -82,3 +94,21 @@ def checked_organization(organization: str, name: str = "ORGANIZATION") -> str:
     if not keys.ORGANIZATION_PATTERN.fullmatch(organization):
         display.fail(f"{name}: expected 1 to 64 letters, digits, _ or -, got {organization!r:.80}")
     return organization
+
+
+async def has_footprint(redis: Redis, organization: str) -> bool:
+    """Whether there is an event, a mark, a value or a dead letter of it, or it has a rule.
+
+    Where nothing else is found it walks over all keys in Redis.
+    """
+    # What costs little first: the scan below goes over all keys.
+    async with redis.pipeline(transaction=False) as asked:
+        for name, prefix in _FIELDS:
+            asked.hexists(name, prefix + organization)
+        asked.exists(keys.dead(organization), keys.parked(organization))
+        if any(await asked.execute()):
+            return True
+    for start in (keys.state(organization, ""), keys.event(organization, "")):
+        async for _ in redis.scan_iter(match=f"{start}*", count=1000):
+            return True
+    return False

@@ -36,6 +36,7 @@ from worker.settings import WorkerSettings
 _LINE_EVERY = 1000
 _LINE_AFTER = 5.0
 _PREVIEW = 10
+# What a shell says of a program that SIGINT has ended.
 _INTERRUPTED = 130
 
 Command = Callable[..., Any]
@@ -86,6 +87,7 @@ def list_them(*, limit: int, yes: bool, as_json: bool, **wanted: Any) -> None:
         found: list[DeadLetter] = []
         async for letter in records.select(redis, chosen, newest_first=True):
             found.append(letter)
+            # One beyond the limit tells that there are more, without counting them.
             if len(found) > limit:
                 break
         return found
@@ -145,6 +147,7 @@ def export(*, yes: bool, **wanted: Any) -> None:
     async def printed(redis: Redis) -> int:
         number = 0
         async for letter in records.select(redis, chosen):
+            # It may be any bytes, for which JSON has no place.
             payload = base64.b64encode(letter.payload).decode()
             click.echo(display.json_line({**_summary(letter), "payload": payload}))
             number += 1
@@ -215,6 +218,7 @@ def discard(
 
     async def run(redis: Redis) -> None:
         nonlocal gone
+        # The workers' own, since it counts as handled for as long as what they handle.
         retention = WorkerSettings.from_mapping(os.environ).policy.limits.dedupe_retention
         with _progress("discarding", meant.number) as told:
             async for letter in meant.letters(redis):
@@ -246,6 +250,7 @@ class Selection:
 
     async def count(self, redis: Redis) -> None:
         """Count them, and show the first ones."""
+        # By Redis's clock, which says when each died: what dies again from now on isn't meant.
         seconds, microseconds = await redis.time()
         until = seconds * 1000 + microseconds // 1000 + 1
         before = self.filter.died_before
@@ -266,10 +271,9 @@ class Selection:
             if job not in found:
                 click.echo(f"no dead letter: {display.escape_controls(job)}", err=True)
 
-    async def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
+    def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
         """Those that are there still."""
-        async for letter in records.chosen(redis, self.jobs, self.filter):
-            yield letter
+        return records.chosen(redis, self.jobs, self.filter)
 
 
 def _selected(
@@ -277,6 +281,7 @@ def _selected(
 ) -> Selection:
     """What a command acts on; never everything by accident."""
     filters = any(value is not None for value in wanted.values())
+    # Never everything by an accident such as an empty variable in a script.
     if sum((bool(jobs), filters, everything)) != 1:
         display.fail("expected jobs, or filters such as --organization, or --all; one of the three")
     meant = Selection(tuple(dict.fromkeys(jobs)), _filter(wanted, yes=yes))
@@ -349,6 +354,7 @@ def _tell(done: revival.Progress) -> None:
 @contextmanager
 def _progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, a plain line now and then elsewhere."""
+    # On stderr, so that what a command prints can be piped.
     if not sys.stderr.isatty():
         said = monotonic()
 

@@ -184,6 +184,7 @@ async def _pages(
             size *= 2  # more than a page of them died in the same millisecond
             continue
         start = fresh[-1][1]
+        # The next page begins with that millisecond again, in which others may have died, too.
         seen = {name for name, score in _pairs(found) if score == start}
         yield [name.decode(errors="surrogateescape") for name, _ in fresh]
 

@@ -51,6 +51,7 @@ class History:
     def add(self, overview: Overview) -> None:
         """Take note of a look; one that is no later than the last is left out."""
         before = self.latest
+        # Rates are by the time between two looks, which must not be none.
         if before is not None and overview.at <= before.at:
             return
         self.samples.append(
@@ -62,6 +63,7 @@ class History:
             )
         )
         self.latest = overview
+        # The newest is always there, so there is a first one.
         while self.samples[0].at < overview.at - KEPT_SECONDS:
             self.samples.popleft()
 
@@ -84,6 +86,7 @@ class History:
     def _latency_since(self, workers: Sequence[WorkerOverview], *, first: bool) -> dict[float, int]:
         """What workers have handled since the look before; nothing is known before the first."""
         before, self._told = self._told, {each.worker: each.latency for each in workers}
+        # What workers tell is since their beginning, not since a look.
         if first:
             return {}
         return summed(
@@ -134,6 +137,7 @@ def quantile(counts: Mapping[float, int], q: float) -> float | None:
     for bound in sorted(counts):
         number = counts[bound]
         if number and seen + number >= wanted:
+            # Beyond the last bound nothing is known but that it is beyond.
             if bound == float("inf"):
                 return lower
             return lower + (bound - lower) * (wanted - seen) / number

@@ -5,8 +5,7 @@ from redis.asyncio import Redis
 
 from shared import display
 from shared.program.commands import json_option
-from worker.operate import pausing as contention
-from worker.operate import projection
+from worker.operate import organizations
 from worker.operate.asking import anyway_option, ask, known_organization
 
 
@@ -21,7 +20,7 @@ def state(organization: str, key_prefix: str, *, yes: bool, as_json: bool) -> No
     name = known_organization(organization, yes=yes)
 
     async def show(redis: Redis) -> None:
-        async for value in projection.stored_values(redis, name, key_prefix):
+        async for value in organizations.stored_values(redis, name, key_prefix):
             click.echo(display.json_line(value))
 
     ask(show)
@@ -34,7 +33,7 @@ def state(organization: str, key_prefix: str, *, yes: bool, as_json: bool) -> No
 def pause(organization: str, *, why: str, yes: bool) -> None:
     """Let an organization's events wait until resume. The ingress goes on accepting them."""
     name = known_organization(organization, yes=yes)
-    if ask(lambda redis: contention.pause(redis, name, why)):
+    if ask(lambda redis: organizations.pause(redis, name, why)):
         click.echo(f"{name} is paused; its events wait")
     else:
         click.echo(f"{name} was paused already")
@@ -46,7 +45,7 @@ def pause(organization: str, *, why: str, yes: bool) -> None:
 def resume(organization: str, *, yes: bool) -> None:
     """Let an organization's events go on that wait by a pause or its breaker, in their order."""
     name = known_organization(organization, yes=yes)
-    if ask(lambda redis: contention.resume(redis, name)):
+    if ask(lambda redis: organizations.resume(redis, name)):
         click.echo(f"{name} goes on")
     else:
         click.echo(f"{name} was neither paused nor held by its breaker")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
 import msgspec
+from msgspec import structs
 from redis.asyncio import Redis
 
 from shared.queue import depths, held_bytes, keys
@@ -118,6 +119,7 @@ class Overview(msgspec.Struct, frozen=True):
 
 async def read_overview(redis: Redis) -> Overview:
     """Read it in one round trip."""
+    # No transaction, for which all others would wait: a picture may be a moment old.
     async with redis.pipeline(transaction=False) as pipe:
         depths.ask(pipe)
         pipe.hgetall(keys.ORGANIZATIONS)
@@ -247,22 +249,16 @@ def _workers(
     found = []
     for name, until in sorted(seen):
         slots, _, text = raw.get(name, b"").partition(b":")
+        # Who was killed stands there still. The two are read one after the other, so one may lack
+        # what the other has.
         if until / 1000 < now or not slots.isdigit():
             continue
-        said = _description(text)
         found.append(
             WorkerOverview(
                 worker=name.decode(errors="replace"),
-                host=said.host,
-                pid=said.pid,
-                version=said.version,
                 slots=int(slots),
-                running=said.running,
-                handled=said.handled,
-                started=said.started,
-                latency=said.latency,
                 silent_after=until / 1000 - now,
-                stuck=said.stuck,
+                **structs.asdict(_description(text)),
             )
         )
     return found

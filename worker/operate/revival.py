@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from shared.queue import keys, scripts
 from worker.operate.dead_letters import DeadLetter
 
+# Alone of the three it puts something in line, for which a full Redis has no room.
 _REPLAY = scripts.load("replay", allow_oom=False)
 _DISCARD = scripts.load("discard")
 _EXPIRE = scripts.load("expire")
@@ -106,6 +107,7 @@ class Replay:
             if letter.died_at > began:  # it has died again by now, and comes by once more
                 continue
             if (early := pace.early(monotonic())) > 0:
+                # Some at a time: a sleep before each would be too coarse for a thousand a second.
                 await asyncio.sleep(max(early, _TICK))
             if monotonic() - self._looked > _LOOK_EVERY:
                 await self._look_back()
@@ -129,6 +131,7 @@ class Replay:
             self.progress.unusable += 1
             return False
         answer = await replay_one(self.redis, letter.job)
+        # The answers are named as the fields are.
         setattr(self.progress, answer, getattr(self.progress, answer) + 1)
         if answer == "queued":
             self._out.append(letter)

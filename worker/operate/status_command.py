@@ -1,19 +1,25 @@
-"""The command that shows the system in a terminal, once or as it changes."""
+"""The command that shows the system in a terminal: as tables once, or as it changes."""
 
 import asyncio
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Final
 
 import click
+import msgspec
 from redis.asyncio import Redis
+from rich import box
+from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from shared import display
+from shared.display import escape_controls, size
 from shared.errors import SettingsError
 from shared.program import tables
 from shared.program.commands import json_option
@@ -22,9 +28,15 @@ from shared.settings.config import CommonSettings
 from shared.settings.durations import parse_duration
 from worker.operate.asking import ask
 from worker.operate.history import History
-from worker.operate.overview import read_overview
-from worker.operate.status_screen import print_tables, screen
+from worker.operate.overview import OrganizationOverview, Overview, read_overview
 
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_SPARK: Final = 40
+_FRAME_LINES: Final = 16
+"""Lines of the screen that are not organizations."""
+
+
+# More often, and Redis would be busy with being looked at.
 _SHORTEST: Final = 0.1
 
 
@@ -58,6 +70,7 @@ def status(*, watch: bool, interval: float, as_json: bool) -> None:
 
 def _watch(interval: float, *, as_json: bool) -> None:
     """Look again and again; Ctrl-C is how that ends, so it is no failure."""
+    # What is drawn again and again makes no sense in a file.
     if not as_json and not sys.stdout.isatty():
         display.fail("--watch: expected a terminal, or --json for one line a look, got neither")
     try:
@@ -75,6 +88,7 @@ async def _go_on(
 ) -> None:
     stopped, loop, history = asyncio.Event(), asyncio.get_running_loop(), History()
     for number in (signal.SIGINT, signal.SIGTERM):
+        # As an exception it might come anywhere, and leave the terminal as it was drawn.
         loop.add_signal_handler(number, stopped.set)
     async with open_redis(settings.redis_url, connections=1) as redis:
         with showing() as show:
@@ -101,6 +115,7 @@ def _print_line() -> Iterator[_Show]:
 def _draw() -> Iterator[_Show]:
     """The whole terminal, which is as it was before once this ends."""
     console = tables.stdout_console()
+    # Drawn when something was looked at, and only then.
     with Live(console=console, screen=True, auto_refresh=False) as live:
         yield lambda history, problem: live.update(
             screen(history, problem, console.height), refresh=True
@@ -115,3 +130,169 @@ async def _look(redis: Redis, history: History) -> str:
         now = time.strftime("%H:%M:%S", time.gmtime())
         return f"Redis does not answer at {now} UTC: {translate(exc).message}"
     return ""
+
+
+def print_tables(overview: Overview) -> None:
+    """Print an overview."""
+    now = {**_now(overview), "redis": _memory(overview)}
+    tables.emit([now], list(now), as_json=False, title="Events now")
+    tables.emit(
+        [{"outcome": name, "events": n} for name, n in overview.counters.items()]
+        + [
+            {"outcome": f"dead: {name}", "events": n} for name, n in overview.dead_by_reason.items()
+        ],
+        ["outcome", "events"],
+        as_json=False,
+        title="Since the beginning",
+    )
+    tables.emit(
+        [
+            {
+                **msgspec.to_builtins(organization),
+                "breaker": _breaker(organization),
+                "redis": size(organization.bytes_held),
+            }
+            for organization in overview.organizations
+        ],
+        ["organization", "waiting", "running", "dead", "redis", "paused", "breaker"],
+        as_json=False,
+        title="Organizations",
+    )
+    tables.emit(
+        [msgspec.to_builtins(worker) for worker in overview.workers],
+        ["worker", "host", "version", "slots", "running", "stuck", "handled"],
+        as_json=False,
+        title="Workers",
+    )
+
+
+def screen(history: History, problem: str, height: int) -> RenderableType:
+    """What a watch shows now.
+
+    Args:
+        history: the looks so far.
+        problem: why the last one failed; empty where it didn't.
+        height: lines of the terminal.
+    """
+    told: list[RenderableType] = [Text(problem, style="bold red")] if problem else []
+    overview = history.latest
+    if overview is None:
+        return Group(*told, Text("Nothing is known yet.", style="dim"))
+    return Group(
+        *told,
+        _figures(overview, history),
+        _rates(history),
+        _workers(overview),
+        _organizations(overview, max(3, height - _FRAME_LINES)),
+        Text("Ctrl-C ends", style="dim"),
+    )
+
+
+def roughly(seconds: float) -> str:
+    """A time as people say it: ``2d 3h``, ``4m 10s``, ``7s``."""
+    parts: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        whole, seconds = divmod(seconds, length)
+        if whole or parts:
+            parts.append(f"{whole:.0f}{unit}")
+    return " ".join(parts[:2]) or "0s"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A row of bars, the greatest of which is as high as a line."""
+    most = max(values, default=0) or 1
+    return "".join(_BARS[min(7, int(value / most * 7.999))] for value in values)
+
+
+def _now(overview: Overview) -> dict[str, int | str]:
+    oldest = overview.oldest_seconds
+    return {
+        "waiting": overview.waiting,
+        "ready": overview.ready,
+        "running": overview.running,
+        "deferred": overview.deferred,
+        "parked": overview.parked,
+        "no handler": overview.unhandled,
+        "dead": overview.dead,
+        "oldest": "-" if oldest is None else roughly(oldest),
+    }
+
+
+def _figures(overview: Overview, history: History) -> Table:
+    p99 = history.quantile(0.99)
+    shown = _now(overview)
+    del shown["no handler"]
+    shown |= {"p99": "-" if p99 is None else f"{p99:.3g}s", "redis": _memory(overview)}
+    row = [each if isinstance(each, str) else f"{each:,}" for each in shown.values()]
+    return _table(list(shown), [row])
+
+
+def _rates(history: History) -> Table:
+    rows = []
+    for counter in ("accepted", "handled", "retried", "dead"):
+        values = [each.rates[counter] for each in history.samples if each.rates][-_SPARK:]
+        rate = history.rate(counter)
+        rows.append([counter, "-" if rate is None else f"{rate:,.1f}/s", sparkline(values)])
+    return _table(["events", "rate", "lately"], rows)
+
+
+def _workers(overview: Overview) -> Text:
+    workers = overview.workers
+    if not workers:
+        return Text("No worker is alive.", style="bold red" if overview.waiting else "dim")
+    slots = sum(worker.slots for worker in workers)
+    # What workers say of themselves comes from Redis, and must not move the cursor.
+    versions = ", ".join(sorted({escape_controls(worker.version) for worker in workers}))
+    return Text(
+        f"{len(workers):,} alive, {overview.running:,} of {slots:,} slots busy, version {versions}"
+    )
+
+
+def _organizations(overview: Overview, most: int) -> Table:
+    largest = sorted(overview.organizations, key=lambda each: (-each.waiting, each.organization))
+    rows = [
+        [
+            escape_controls(each.organization),
+            f"{each.waiting:,}",
+            f"{each.running:,}",
+            f"{each.dead:,}",
+            size(each.bytes_held),
+            _condition(each),
+        ]
+        for each in largest[:most]
+    ]
+    if len(largest) > most:
+        rows.append([f"and {len(largest) - most:,} more", "", "", "", "", ""])
+    return _table(["organization", "waiting", "running", "dead", "redis", "condition"], rows)
+
+
+def _memory(overview: Overview) -> str:
+    limit = overview.memory.limit
+    return size(overview.memory.used) + (f" of {size(limit)}" if limit else "")
+
+
+def _condition(each: OrganizationOverview) -> str:
+    if each.paused is not None:
+        return f"paused: {escape_controls(each.paused)}"
+    breaker = _breaker(each)
+    if breaker:
+        return f"breaker {breaker}"
+    return f"{each.failures:,} failures in a row" if each.failures else ""
+
+
+def _breaker(organization: OrganizationOverview) -> str | None:
+    if organization.breaker == "open" and organization.breaker_seconds is not None:
+        return f"open, tries one in {roughly(organization.breaker_seconds)}"
+    return organization.breaker
+
+
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        is_text = name in {"events", "lately", "organization", "condition"}
+        table.add_column(
+            Text(name), justify="left" if is_text else "right", no_wrap=True, overflow="ellipsis"
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

@@ -1,12 +1,19 @@
-"""Runs handlers, each in a task and a context of its own, and sees every one of them end."""
+"""Runs handlers, each in a task that knows its event, and sees every one of them end.
+
+A handler shares its loop with the worker and with other handlers. Whatever it starts inherits its
+context, so a context variable tells of any task, however deep, under which event it was made. From
+that one fact follow: whom to charge when a task that a handler left ends the process or blocks the
+loop, and that a handler which cancels all tasks it can find ends none but its own event's.
+"""
 
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, ContextVar, copy_context
 from time import perf_counter
 from types import CodeType, FrameType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -25,14 +32,26 @@ from worker.outcomes import (
     text_of,
     took_too_long,
 )
-from worker.pipeline.origins import CURRENT, Task, own_context
-from worker.pipeline.path import Handle
-from worker.pipeline.work import Work
+from worker.pipeline.work import Handle, Work
 
 _ASKED_AGAIN: Final = 4
 """Times that a handler is cancelled within the grace: the first leaves it half of the grace."""
 
 _MOST_FRAMES: Final = 20
+
+Result = TypeVar("Result")
+
+CURRENT: Final[ContextVar[Work | None]] = ContextVar("sellfern_event", default=None)
+"""The event under which this code runs; ``None`` in the worker's own."""
+
+_left: Final[set["Task[Any]"]] = set()
+"""Tasks made under an event that have not been seen to end."""
+
+_ended_the_loop: Final[list["Task[Any]"]] = []
+"""Those that ended the loop. It may turn once more before it stops, and has forgotten them then."""
+
+_FATAL: Final = (SystemExit, KeyboardInterrupt)
+"""What asyncio lets out of a task and out of the loop."""
 
 
 class Attempt(msgspec.Struct, eq=False):
@@ -79,7 +98,7 @@ class Attempt(msgspec.Struct, eq=False):
             result: object = await handle.function(handle.event, handle.organization)
         except BaseException as exc:  # noqa: BLE001  however it ends, it must be told
             result = exc
-        if forking.is_child():  # which has no business in the worker's loop
+        if forking.GUARD.is_child:  # which has no business in the worker's loop
             forking.end(result if isinstance(result, BaseException) else None)
         self.end(result)
 
@@ -89,27 +108,28 @@ class Attempt(msgspec.Struct, eq=False):
             self.attempts.ended_late(self)
             return
         outcome = DONE if result is None else outcome_of(result, self.cause, self.attempts.seconds)
-        state = self.handle.organization.state
-        state.close("the handler has ended")
-        forgotten = state.unawaited
-        if forgotten and type(outcome) is Done:  # it would be committed without that
-            outcome = Later(
-                text_of(StateError(f"state.{forgotten} was not awaited before the handler ended")),
-                failed=True,
-            )
-        self.give_up(outcome)
+        self.give_up(outcome, "the handler has ended")
         if result is not None and inspect.iscoroutine(result):
             with contextlib.suppress(BaseException):  # where it had begun, it may do anything
                 result.close()  # it would complain once more, at a time that nobody can tell
 
-    def give_up(self, outcome: Outcome) -> None:
-        """It has this outcome, whatever the handler still does."""
+    def give_up(self, outcome: Outcome, why: str = "the attempt at its event is over") -> None:
+        """It has this outcome, whatever the handler still does.
+
+        Args:
+            outcome: of the event.
+            why: what the state says to whoever still uses it.
+        """
         if self.is_over:
             return
         self.is_over = True
         self.work.seconds = perf_counter() - self.began
         self.attempts.forget(self)
-        self.handle.organization.state.close("the attempt at its event is over")
+        state = self.handle.organization.state
+        state.close(why)
+        if state.unawaited and type(outcome) is Done:  # it would be committed without that
+            said = f"state.{state.unawaited} was not awaited before the handler ended"
+            outcome = Later(text_of(StateError(said)), failed=True)
         self.tell(outcome)
 
     # Cancelling: asked, asked again, and in the end no longer waited for
@@ -139,6 +159,7 @@ class Attempt(msgspec.Struct, eq=False):
             self.end(asyncio.CancelledError())
             return
         grace = self.attempts.grace
+        # A little less than the grace, since timers are as exact as the clock's steps.
         if asyncio.get_running_loop().time() - self.cancelled_at < grace * 0.99:
             self._ask()
             self.attempts.later(grace / 2 / _ASKED_AGAIN, self._insist)
@@ -241,9 +262,9 @@ class Attempts:
         """It didn't end when it was cancelled; it is no longer waited for."""
         self.stuck.add(attempt)
         metrics.HANDLERS_STUCK.set(len(self.stuck))
-        metrics.HANDLERS_STUCK_TOTAL.labels(_type_of(attempt.work)).inc()
+        metrics.HANDLERS_STUCK_TOTAL.labels(attempt.work.type).inc()
         self._log.error(
-            "handler_stuck", **naming(attempt.work), stack=stack_of(attempt.task) or "unknown"
+            "handler_stuck", **attempt.work.naming(), stack=stack_of(attempt.task) or "unknown"
         )
 
     def is_stuck(self, work: Work) -> bool:
@@ -259,7 +280,7 @@ class Attempts:
             self.stuck.discard(attempt)
             metrics.HANDLERS_STUCK.set(len(self.stuck))
             seconds = round(perf_counter() - attempt.began, 3)
-            self._log.warning("handler_ended_late", **naming(attempt.work), seconds=seconds)
+            self._log.warning("handler_ended_late", **attempt.work.naming(), seconds=seconds)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -274,20 +295,95 @@ class Attempts:
         self._is_set = False
 
 
-def naming(work: Work) -> dict[str, object]:
-    """What a log line needs to name an event and its handler."""
-    envelope = work.envelope
-    return {
-        "handler": work.handler or None,
-        "organization": work.delivery.organization if work.delivery else None,
-        "event_id": envelope.id if envelope else None,
-        "type": envelope.type if envelope else None,
-        "job": work.claim.job,
-    }
+# Which event a task was made under, and who may cancel it
 
 
-def _type_of(work: Work) -> str:
-    return work.envelope.type if work.envelope else ""
+class Task(asyncio.Task[Result]):
+    """A task that knows its event: the worker's own, or a handler's. Whoever makes it says which.
+
+    Only the worker may cancel it, and code under the same event.
+
+    Attributes:
+        origin: the event for which it runs; ``None`` for the worker's own.
+    """
+
+    __slots__ = ("origin",)
+    origin: Work | None
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Ask it to end, unless that is none of the asking event's business; as in asyncio."""
+        asking = CURRENT.get()
+        if asking is not None and asking is not self.origin:
+            return False
+        return super().cancel(msg)
+
+
+class LeftTask(Task[Result]):
+    """A task that code under an event has made.
+
+    Other events may cancel it: clients that handlers share work in tasks that one of them made.
+    """
+
+    __slots__ = ()
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Ask it to end; as in asyncio."""
+        return asyncio.Task.cancel(self, msg)
+
+
+def make_task(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, Result] | Generator[Any, None, Result],
+    *,
+    context: Context | None = None,
+    **options: Any,
+) -> Task[Result]:
+    """Make a task; the loop's task factory."""
+    # The worker's own contexts say that there is none, where a handler may be what asks. A library
+    # that makes a task in an empty context says nothing, and works for whoever calls it.
+    says = context is not None and CURRENT in context
+    origin = context[CURRENT] if says and context is not None else CURRENT.get()
+    kind = Task if origin is None else LeftTask
+    task = kind(coroutine, loop=loop, context=context, **options)
+    task.origin = origin
+    if origin is not None:
+        _left.add(task)
+        task.add_done_callback(_seen_to_end)
+    return task
+
+
+def _seen_to_end(task: "Task[Any]") -> None:
+    _left.discard(task)
+    if isinstance(_error_of(task), _FATAL):
+        _ended_the_loop.append(task)
+
+
+def _error_of(task: "Task[Any]") -> BaseException | None:
+    """What it raised; unlike `exception` that doesn't count as somebody having asked for it."""
+    error: BaseException | None = task._exception  # noqa: SLF001
+    return error
+
+
+def origin_of(task: "asyncio.Task[Any] | None") -> Work | None:
+    """The event under which a task was made, if any is known."""
+    return task.origin if isinstance(task, Task) else None
+
+
+def own_context() -> Context:
+    """A copy of this context, of which is known that no event runs in it."""
+    context = copy_context()
+    context.run(CURRENT.set, None)
+    return context
+
+
+def raised_by(error: BaseException) -> Work | None:
+    """The event whose task ended the loop with this error, if any is known."""
+    tasks = [*_ended_the_loop, *_left]
+    _ended_the_loop.clear()
+    return next((task.origin for task in tasks if _error_of(task) is error), None)
+
+
+# Where code stands, for log lines
 
 
 def stack_of(task: "asyncio.Task[Any] | None") -> str:

@@ -3,29 +3,30 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from time import time
 from typing import Any, Final, Protocol
 
-from shared.endpoints.endpoint import OrganizationProfile
+from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import TransitionError, Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.group_commit import resolve
 from shared.queue.job import Delivery, organization_of
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
+from worker.outcomes import Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
 from worker.pipeline.attempts import Attempts
-from worker.pipeline.ledger import Ledger
-from worker.pipeline.memory import MemoryBudget
-from worker.pipeline.path import Ask, Handle, Path, Room, Settle
+from worker.pipeline.batcher import Batcher
+from worker.pipeline.memory import MemoryBudget, estimate
+from worker.pipeline.path import Path, walk_after_failure
 from worker.pipeline.policy import Policy
 from worker.pipeline.reports import Report
-from worker.pipeline.settlements import Settlements
-from worker.pipeline.transitions import Claim, MarkRequest, Refused, Settled
-from worker.pipeline.work import Work
+from worker.pipeline.transitions import Claim, MarkRequest, Refused, Settled, Settlement, pack
+from worker.pipeline.work import Ask, Handle, Room, Settle, Work
 from worker.registry import Handlers
+from worker.state import State
 
 AWAY: Final = (Unavailable, TransitionError, *REDIS_ERRORS)
 """What Redis answers when there is nobody to settle with: the lease brings the event back."""
@@ -47,6 +48,24 @@ class Observer(Protocol):
         """Its path has ended."""
 
 
+class Slots:
+    """How many handlers a worker runs.
+
+    Attributes:
+        busy: that many.
+        changed: set whenever it is one less.
+    """
+
+    def __init__(self) -> None:
+        self.busy = 0
+        self.changed = asyncio.Event()
+
+    def leave(self) -> None:
+        """One has ended."""
+        self.busy -= 1
+        self.changed.set()
+
+
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """Takes claimed jobs to their end.
@@ -55,11 +74,11 @@ class Pipeline:
     path can skip its end: `Work.ended` is told once, whatever happens.
 
     Attributes:
-        ledger: Redis, in batches.
+        batcher: Redis, in batches.
         handlers: the registry.
         reference: the events that Sellfern's API Reference lists.
         policy: the rules.
-        profiles: what the endpoints file says now, by organization.
+        endpoints: those of this moment.
         log: where handlers' loggers come from.
         report: told of every end.
         memory: bounds what decoded bodies take.
@@ -67,37 +86,35 @@ class Pipeline:
         observer: follows each work, if anybody does.
     """
 
-    ledger: Ledger
+    batcher: Batcher
     handlers: Handlers
     reference: Reference
     policy: Policy
-    profiles: Callable[[], Mapping[str, OrganizationProfile]]
+    endpoints: CurrentEndpoints
     log: FilteringBoundLogger
     report: Report
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     random: Callable[[], float] = field(default=random.random)
     observer: Observer | None = None
-    settlements: Settlements = field(init=False, repr=False)
     attempts: Attempts = field(init=False, repr=False)
-    _path: Path = field(init=False, repr=False)
+    path: Path = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Make the parts that are its own."""
         limit, grace = self.policy.handler_timeout, self.policy.stuck_after
-        settlements = Settlements(self.policy, self.random)
         path = Path(
             handlers=self.handlers,
-            reference=self.reference,
-            settlements=settlements,
-            profiles=self.profiles,
+            listed=frozenset(self.reference.available_events()),
+            policy=self.policy,
+            endpoints=self.endpoints,
             log=self.log,
             report=self.report,
-            read_state=self.ledger.read_state,
+            read_state=self.batcher.read_state,
             most_uncounted=self.memory.most_uncounted,
         )
-        object.__setattr__(self, "settlements", settlements)
+        # Frozen for everybody else: with another part, it is made anew, and so are these.
         object.__setattr__(self, "attempts", Attempts(limit, grace=grace, log=self.log))
-        object.__setattr__(self, "_path", path)
+        object.__setattr__(self, "path", path)
 
     async def run(
         self,
@@ -124,6 +141,7 @@ class Pipeline:
         work = Work(claim, delivery, tell, is_newer=is_newer, has_payload=has_payload)
         self.start(work)
         try:
+            # Cancelling who waits must not cancel what the driver tells.
             return await asyncio.shield(end)
         except asyncio.CancelledError:
             work.cancel()
@@ -137,7 +155,7 @@ class Pipeline:
         Nothing waits: whoever has an answer takes the path's next step with it. A task is made
         for the handler only, since tasks and futures would cost more than all other steps.
         """
-        work.path = self._path.walk(work)
+        work.path = self.path.walk(work)
         if self.observer is not None:
             self._observe(self.observer.begins, work)
         self._step(work, None)
@@ -178,14 +196,14 @@ class Pipeline:
             return
         work.is_failed = True
         self.log.error("event_step_failed", job=work.claim.job, exc_info=error)
-        work.path = self._path.walk_after_failure(work, error)
+        work.path = walk_after_failure(error)
         self._step(work, None)
 
     def _end(self, work: Work, result: Settled | Exception) -> None:
         work.path = None
         if self.observer is not None:
             self._observe(self.observer.ends, work, result)
-        work.leave_slot()
+        _leave_slot(work)
         work.ended(result)
 
     def _ask(self, work: Work, asked: Ask) -> None:
@@ -195,24 +213,30 @@ class Pipeline:
         if self.observer is not None:
             self._observe(self.observer.asks, work, asked)
             tell = partial(self._observed, work, asked, then)
+        # By the exact type, the frequent ones first: `match` would cost more, three times an event.
         if type(asked) is MarkRequest:
-            self.ledger.post_mark(asked, tell)
+            self.batcher.post_mark(asked, tell)
         elif type(asked) is Settle:
-            work.settling = asked
-            self.ledger.post_settlement(asked.settlement, tell)
+            outcome = self.final(work, asked.outcome)
+            settlement = self.settle(work, outcome)
+            work.settling = (outcome, settlement)
+            # Before the commit: slots are for handlers, and Redis works for others meanwhile.
+            _leave_slot(work)
+            self.batcher.post_settlement(settlement, tell)
         elif type(asked) is Handle:
             self.attempts.start(work, asked, tell)
         elif type(asked) is Room:
-            share = work.share = self.memory.share(organization_of(work.claim.job), asked.size)
+            flow = organization_of(work.claim.job)
+            share = work.share = self.memory.share(flow, estimate(asked.body))
             share.take(tell)
             if share.waits and self.memory.is_closed:
                 work.cancel()  # others may have what it would wait for
 
     def _settled(self, work: Work, answer: Settled | Exception) -> None:
-        asked, work.settling = work.settling, None
-        if asked is not None and type(answer) is Settled:
+        settling, work.settling = work.settling, None
+        if settling is not None and type(answer) is Settled:
             try:
-                self.report.settled(work, asked.outcome, answer, now=time())
+                self.report.settled(work, settling[0], answer, now=time())
             except Exception:  # what is settled can't be undone, nor be settled again
                 self.log.exception("event_report_failed", job=work.claim.job)
         self._step(work, answer)
@@ -229,3 +253,80 @@ class Pipeline:
             go_on()
         else:
             work.context.run(go_on)
+
+    # What Redis is asked of an outcome
+
+    def settle(self, work: Work, outcome: Outcome) -> Settlement:
+        """The verb of ``settle.lua`` with its details, for an outcome that is `final`."""
+        settlement = Settlement(work.claim, *self._verb(work, outcome))
+        settlement.packed = pack(settlement.details)  # here, since batches are bounded by bytes
+        return settlement
+
+    def final(self, work: Work, outcome: Outcome) -> Outcome:
+        """The outcome that counts: a last attempt, or a second one that blocked, buries it."""
+        if type(outcome) is Released:  # a handler that was cancelled doesn't say why
+            return Released(in_doubt=outcome.in_doubt or work.in_doubt)
+        if type(outcome) is not Later:
+            return outcome
+        if outcome.blocked and work.claim.blocked:
+            return Dead("blocked", outcome.error, attempted=True, failed=outcome.failed)
+        if work.claim.attempts + 1 >= self.policy.max_attempts:
+            return Dead("exhausted", outcome.error, attempted=True, failed=outcome.failed)
+        return outcome
+
+    def _verb(self, work: Work, outcome: Outcome) -> tuple[str, tuple[Any, ...]]:
+        match outcome:
+            case Done():
+                return "done", self._commit(work.state)
+            case Later():
+                return "retry", self._retry(work, outcome)
+            case Dead():
+                return "dead", (*_burial(work, outcome), self._breaker(outcome))
+            case Waiting(reason=reason, patience=patience):
+                return "wait", (reason, None if patience is None else round(patience * 1000))
+            case Duplicate() | Held():
+                return ("hold" if type(outcome) is Held else "duplicate"), ()
+            case Released(in_doubt=in_doubt):
+                return "abandon" if in_doubt else "release", ()
+
+    def _commit(self, state: State | None) -> tuple[Any, ...]:
+        retention = round(self.policy.limits.dedupe_retention * 1000)
+        if state is None:
+            return (retention, (), (), False)
+        # The script unpacks details that are equal once: what changes nothing needs no received-at.
+        received_at = state.received_at if state.operations else 0
+        reads, operations = tuple(state.reads.items()), tuple(state.operations)
+        return (retention, reads, operations, True, received_at)
+
+    def _retry(self, work: Work, outcome: Later) -> tuple[Any, ...]:
+        after = outcome.after
+        if after is None:
+            after = self.policy.backoff.delay(work.claim.attempts + 1, self.random)
+        details = (round(after * 1000), self._breaker(outcome))
+        return (*details, True) if outcome.blocked else details
+
+    def _breaker(self, outcome: Later | Dead) -> tuple[Any, ...] | None:
+        """What the script needs to judge the organization by; nothing unless a handler failed."""
+        return self.policy.breaker.packed() if outcome.failed else None
+
+
+def _leave_slot(work: Work) -> None:
+    """Let another handler run: this one has ended, whatever Redis still makes of it."""
+    if work.share is not None:
+        work.share.give_back()
+        work.share = None
+    if work.slots is not None:
+        work.slots.leave()
+        work.slots = None
+
+
+def _burial(work: Work, dead: Dead) -> tuple[Any, ...]:
+    delivery = work.delivery
+    return (
+        dead.reason,
+        dead.error.encode(errors="backslashreplace").decode(),  # Lua takes no half of a surrogate
+        work.type,
+        delivery.endpoint if delivery else "",
+        delivery.received_at if delivery else 0,
+        dead.attempted,
+    )

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from shared.observe import metrics
-from worker.pipeline.origins import own_context
+from worker.pipeline.attempts import own_context
 
 DEFAULT: Final = 128 * 1024 * 1024
 """Bytes: a quarter of what the worker's container may have."""
@@ -87,6 +87,7 @@ class MemoryBudget:
     """
 
     def __init__(self, size: int = DEFAULT, *, slots: int = 100) -> None:
+        # By the worst that so many bytes may come to, so that these need neither count nor turn.
         self.most_uncounted = size // 4 // (slots * _MOST_PER_BYTE)
         self._least_large = size // _LARGE
         self._small, self._large = _Lane(size // 4), _Lane(size // 2)
@@ -109,6 +110,7 @@ class _Lane:
         self._context: Context = own_context()
 
     def take(self, share: Share, tell: Tell) -> None:
+        # Not past those that wait, though it may fit where they don't: they would wait for ever.
         if not self._waiting and self._fits(share):
             self._give(share)
             tell(None)
@@ -120,6 +122,7 @@ class _Lane:
     def leave(self, share: Share) -> None:
         """It isn't waited for any more, and takes nothing."""
         self._remove(share)
+        # It is given back all the same, later, and has nothing to give.
         share.size = 0
         self._look_soon()
 
@@ -132,6 +135,7 @@ class _Lane:
         self._look_soon()
 
     def _fits(self, share: Share) -> bool:
+        # What is larger than all of it runs alone, or it would never.
         return self._taken == 0 or self._taken + share.size <= self._size
 
     def _give(self, share: Share) -> None:
@@ -150,6 +154,7 @@ class _Lane:
     def _look_soon(self) -> None:
         if self._waiting and not self._looks:
             self._looks = True
+            # Later: who gives back is in the midst of a step, and in its event's context.
             asyncio.get_running_loop().call_soon(self._look, context=self._context)
 
     def _look(self) -> None:
@@ -163,5 +168,6 @@ class _Lane:
             return  # whoever gives back looks again
         self._remove(share)
         self._give(share)
+        # Told last: its path goes on at once, and may give back before this returns.
         self._look_soon()
         tell(None)

@@ -1,19 +1,19 @@
 """The path of one event: decode, mark, judge, handle, settle."""
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Generator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias, final
 
 import msgspec
 
-from shared.endpoints.endpoint import OrganizationProfile
+from shared.endpoints.endpoint import CurrentEndpoints
+from shared.errors import EnvelopeError
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.job import Delivery, bears_digest, is_job_of, organization_of
+from shared.sellfern import envelope as envelopes
 from shared.sellfern.envelope import Envelope
-from shared.sellfern.reference import Reference
-from worker.events import Event
-from worker.organization import Organization
+from worker.events import Event, Organization
 from worker.outcomes import (
     Dead,
     Done,
@@ -25,25 +25,19 @@ from worker.outcomes import (
     Waiting,
     text_of,
 )
-from worker.pipeline import judgement, memory
+from worker.pipeline.policy import Limits, Policy
 from worker.pipeline.reports import Report
-from worker.pipeline.settlements import Settlements
-from worker.pipeline.transitions import (
-    Claim,
-    Mark,
-    Marked,
-    MarkRequest,
-    Refused,
-    Settled,
-    Settlement,
-)
-from worker.pipeline.work import Work
-from worker.registry import HandlerFunction, Handlers, Registration
+from worker.pipeline.transitions import Claim, Mark, Marked, MarkRequest, Refused, Settled
+from worker.pipeline.work import Ask, Handle, Room, Settle, Work
+from worker.registry import Handlers, Registration
 from worker.state import State
 
+# Each round means that somebody else has committed in between; a state that never rests must not
+# keep a slot for ever.
 _MOST_ROUNDS: Final = 10
 # Members of enums by names of their own: Python looks them up five times as fast, once an event.
 _OVERDUE: Final = Settled.OVERDUE
+_UNPROVABLE: Final = Mark.UNPROVABLE
 _ANOTHER_ROUND: Final = (Settled.AGAIN, Settled.CONFLICT)
 _FREE: Final = (Mark.FRESH, Mark.OWN, Mark.TAKEN_OVER, Mark.UNPROVABLE)
 _TAKEN: Final = (Mark.DUPLICATE, Mark.CONFLICTING)
@@ -56,38 +50,21 @@ ReadState: TypeAlias = Callable[[str, str], Awaitable[bytes | None]]
 
 @final
 class Opened(msgspec.Struct, gc=False):
-    """A job that can be read: what came, its envelope, its creation in epoch seconds."""
+    """A job that can be read.
+
+    Attributes:
+        delivery: what came.
+        envelope: what its body claims.
+        created: when its event was, epoch seconds.
+        provable_until: until when, in epoch milliseconds, its mark would be there were it done.
+    """
 
     delivery: Delivery
     envelope: Envelope
     created: float
+    provable_until: int
 
 
-@final
-class Room(msgspec.Struct, gc=False):
-    """Wanted: so many bytes of memory. The answer is that they are there, or work is cancelled."""
-
-    size: int
-
-
-@final
-class Handle(msgspec.Struct, gc=False):
-    """Wanted: the handler is run. The answer is its outcome."""
-
-    function: HandlerFunction
-    event: Event[Any]
-    organization: Organization
-
-
-@final
-class Settle(msgspec.Struct, gc=False):
-    """Wanted: an outcome is committed. The answer is what Redis made of it."""
-
-    outcome: Outcome
-    settlement: Settlement
-
-
-Ask: TypeAlias = MarkRequest | Room | Handle | Settle
 Walk: TypeAlias = Generator[Ask, Any, Settled | Refused]
 
 
@@ -100,9 +77,9 @@ class Path:
 
     Attributes:
         handlers: the registry.
-        reference: the events that Sellfern's API Reference lists.
-        settlements: turns outcomes into what Redis is asked; has the rules.
-        profiles: what the endpoints file says now, by organization.
+        listed: the events that Sellfern's API Reference lists.
+        policy: the rules.
+        endpoints: those of this moment, which know the organizations' settings.
         log: where handlers' loggers come from.
         report: told of conflicting events.
         read_state: reads a value of an organization's state.
@@ -110,9 +87,9 @@ class Path:
     """
 
     handlers: Handlers
-    reference: Reference
-    settlements: Settlements
-    profiles: Callable[[], Mapping[str, OrganizationProfile]]
+    listed: Collection[str]
+    policy: Policy
+    endpoints: CurrentEndpoints
     log: FilteringBoundLogger
     report: Report
     read_state: ReadState
@@ -124,30 +101,29 @@ class Path:
             opened = self._open(work)
             found: Registration | Handle | Outcome
             if type(opened) is Opened:
-                marked = yield self._mark_request(work, opened)
+                marked = yield MarkRequest(work.claim, opened.envelope.id, opened.provable_until)
                 found = self._judge(work, opened, marked) or self._registered(opened)
                 if type(found) is Registration:
                     body = opened.delivery.body
+                    # Before it is decoded: a megabyte of JSON may be 26 of Python. What is ignored
+                    # never is.
                     if len(body) > self.most_uncounted and found.function is not None:
-                        yield Room(memory.estimate(body))
+                        yield Room(body)
                     found = self._handler(work, opened, found)
             else:
                 found = opened
             outcome: Outcome = (yield found) if type(found) is Handle else found
             found = outcome  # and what was decoded goes
-            settled: Settled | Refused = yield self._settle(work, outcome)
+            settled: Settled | Refused = yield Settle(outcome)
+            # It can't be applied as it is, and it couldn't the next time: an attempt that has
+            # failed.
             if type(settled) is Refused:
-                settled = yield self._settle(work, Later(f"commit: {settled}"))
+                settled = yield Settle(Later(f"commit: {settled}"))
             if settled is _OVERDUE:
-                settled = yield self._settle(work, _overdue(outcome))
+                settled = yield Settle(_overdue(outcome))
             if settled not in _ANOTHER_ROUND:
                 return settled
-        settled = yield self._settle(work, Later("the state kept changing before the commit"))
-        return settled
-
-    def walk_after_failure(self, work: Work, error: BaseException) -> Walk:
-        """What is left of the path when a step of our own has failed: so has the attempt."""
-        settled: Settled | Refused = yield self._settle(work, Later(text_of(error), failed=True))
+        settled = yield Settle(Later("the state kept changing before the commit"))
         return settled
 
     # The steps
@@ -162,6 +138,7 @@ class Path:
 
     def _open(self, work: Work) -> Opened | Outcome:
         """What it is about, up to its envelope; or why it goes no further."""
+        # Another round reads anew: what was read before may have changed.
         work.state = None
         refused, delivery = self._admit(work), work.delivery
         if refused is not None:
@@ -171,36 +148,35 @@ class Path:
         unfit = self._unfit(work, delivery)
         if unfit is not None:
             return unfit
+        try:
+            work.envelope = envelope = envelopes.decode(delivery.body)
+        except EnvelopeError as exc:
+            return Dead("malformed", str(exc))
+        created, limits = envelope.created_at.timestamp(), self.policy.limits
+        # A mark is kept for the retention from the event's end, which isn't before its creation.
+        until = round((created + limits.dedupe_retention - limits.clock_skew) * 1000)
+        return Opened(delivery, envelope, created, until)
+
+    def _unfit(self, work: Work, delivery: Delivery) -> Outcome | None:
+        """Why its name or its past keeps it from a handler, or ``None``."""
+        claim = work.claim
+        # Once is enough: another round is about the same bytes.
+        if work.rounds == 1 and not is_job_of(claim.job, delivery.organization, delivery.body):
+            misnamed = _misnamed(claim.job, delivery)
+            if misnamed is not None:
+                return misnamed
+        # Beside others it may be as innocent as they are, however often that has happened.
+        if claim.alone and claim.claims >= self.policy.max_claims:
+            return _crashed(claim)
         if work.is_newer:
             return Waiting("newer_record", "a newer version wrote the payload", patience=None)
-        envelope = judgement.decode(delivery.body)
-        if type(envelope) is Dead:
-            return envelope
-        work.envelope = envelope
-        return Opened(delivery, envelope, envelope.created_at.timestamp())
-
-    def _unfit(self, work: Work, delivery: Delivery) -> Dead | None:
-        """Why its name or its past keeps it from a handler, or ``None``."""
-        job = work.claim.job
-        if work.rounds == 1 and not is_job_of(job, delivery.organization, delivery.body):
-            if organization_of(job) != delivery.organization:
-                return Dead("undecodable", _mislabelled(work.claim, delivery))
-            if bears_digest(job):
-                changed = "the payload holds other bytes than its job's id names"
-                return Dead("payload_changed", changed)
-        # Beside others it may be as innocent as they are, however often that has happened.
-        if work.claim.alone and work.claim.claims >= self.settlements.policy.max_claims:
-            return Dead("crashed", _crashed(work.claim))
         return None
-
-    def _mark_request(self, work: Work, opened: Opened) -> MarkRequest:
-        until = judgement.provable_until(opened.created, self.settlements.policy.limits)
-        return MarkRequest(work.claim, opened.envelope.id, until)
 
     def _judge(self, work: Work, opened: Opened, marked: Marked | Refused) -> Outcome | None:
         """Why the event must not reach a handler, or ``None``."""
         if type(marked) is Refused:
             return Later(f"mark: {marked}")
+        # While the mark was on its way the worker may have been told to stop.
         if work.is_cancelled:
             return Released(in_doubt=work.in_doubt)
         if marked.mark not in _FREE:
@@ -213,24 +189,40 @@ class Path:
             if marked.mark is Mark.LOST:
                 return Released(in_doubt=work.in_doubt)  # and is told so once more
             if marked.mark is Mark.REVIVED:
+                # A redelivery has brought it back to life, with all its attempts before it.
                 work.claim.attempts = 0
-        return judgement.judge(
-            opened.envelope,
-            organization=opened.delivery.organization,
-            created=opened.created,
-            received_at=opened.delivery.received_at,
-            marked=marked,
-            reference=self.reference,
-            limits=self.settlements.policy.limits,
+        return self._judge_event(opened, marked)
+
+    def _judge_event(self, opened: Opened, marked: Marked) -> Dead | None:
+        """Why this event must not be handled, or ``None``: ownership, catalogue, age, in order."""
+        envelope, delivery, limits = opened.envelope, opened.delivery, self.policy.limits
+        # First, since all else would be said of an event that may be somebody else's.
+        if envelope.organization_id != delivery.organization:
+            return Dead(
+                "organization_mismatch",
+                f"signed by {delivery.organization}, but the body says {envelope.organization_id}",
+            )
+        if envelope.type not in self.listed:
+            return Dead(
+                "unavailable_event",
+                f"{envelope.type} is not available in Sellfern's API Reference",
+            )
+        return (
+            # By when it came, not by now: waiting in our queue makes no event stale.
+            _judge_age(delivery.received_at / 1000 - opened.created, limits)
+            # By Redis's clock, too: what only was ahead when it came, since ours was slow, is not.
+            or _judge_future(opened.created - max(delivery.received_at, marked.now) / 1000, limits)
+            or _judge_provability(marked, opened.created, limits)
         )
 
     def _registered(self, opened: Opened) -> Registration | Outcome:
         """Who handles the event, or what becomes of it without."""
-        event_type = opened.envelope.type
-        registration = self.handlers.find(event_type, opened.delivery.organization)
+        key = (opened.envelope.type, opened.delivery.organization)
+        # Nearly always it has been found before, which costs no call.
+        registration = self.handlers.found.get(key) or self.handlers.find(*key)
         if registration is None:
-            error = f"no handler is registered for {event_type}"
-            return Waiting("no_handler", error, self.settlements.policy.no_handler_patience)
+            error = f"no handler is registered for {opened.envelope.type}"
+            return Waiting("no_handler", error, self.policy.no_handler_patience)
         return registration
 
     def _handler(self, work: Work, opened: Opened, registration: Registration) -> Handle | Outcome:
@@ -241,7 +233,7 @@ class Path:
             return Released(in_doubt=work.in_doubt)
         envelope, delivery = opened.envelope, opened.delivery
         try:
-            data = registration.data.decode(envelope.data)
+            data = _data(registration, envelope.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             return Dead("malformed", f"data: {exc}")
         work.handler = registration.name
@@ -251,8 +243,9 @@ class Path:
 
     def _organization(self, event: Event[Any], work: Work, delivery: Delivery) -> Organization:
         organization = event.organization_id
-        profile = self.profiles().get(organization)
+        profile = self.endpoints.current.profiles.get(organization)
 
+        # Bound here, so that a handler has no way to name another organization's keys.
         async def read(key: str) -> bytes | None:
             return await self.read_state(organization, key)
 
@@ -260,19 +253,29 @@ class Path:
             read,
             event_id=event.id,
             received_at=delivery.received_at,
-            tombstone=self.settlements.policy.limits.dedupe_retention,
+            tombstone=self.policy.limits.dedupe_retention,
         )
         return Organization(
             id=organization,
             state=work.state,
+            # Made when it is asked for: most handlers log nothing.
             logger=lambda: self.log.bind(organization=organization, event_id=event.id),
             settings=profile.settings if profile else {},
         )
 
-    def _settle(self, work: Work, outcome: Outcome) -> Settle:
-        outcome = self.settlements.final(work, outcome)
-        work.leave_slot()
-        return Settle(outcome, self.settlements.of(work, outcome))
+
+def walk_after_failure(error: BaseException) -> Walk:
+    """What is left of a path when a step of our own has failed: so has the attempt."""
+    settled: Settled | Refused = yield Settle(Later(text_of(error), failed=True))
+    return settled
+
+
+def _data(registration: Registration, raw: msgspec.Raw) -> Any:
+    """The data as the handler wants it; mended only where it can't be read as it is."""
+    try:
+        return registration.data.strictly(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return registration.data.decode(raw)
 
 
 def _event(envelope: Envelope, delivery: Delivery, data: Any, attempt: int) -> Event[Any]:
@@ -288,18 +291,61 @@ def _event(envelope: Envelope, delivery: Delivery, data: Any, attempt: int) -> E
     )
 
 
-def _mislabelled(claim: Claim, delivery: Delivery) -> str:
-    """A job of a stock producer whose id would take it into another organization's names."""
-    return (
-        f"expected a job id that begins with {delivery.organization}:, as its payload says, "
-        f"got {claim.job}"
+def _judge_age(age: float, limits: Limits) -> Dead | None:
+    if age <= limits.max_event_age:
+        return None
+    return Dead(
+        "stale",
+        f"created {timedelta(seconds=round(age))} before it was received; "
+        f"the limit is {timedelta(seconds=limits.max_event_age)}",
     )
 
 
-def _crashed(claim: Claim) -> str:
-    """What is known: not why, nor whether the worker is gone."""
+def _judge_future(ahead: float, limits: Limits) -> Dead | None:
+    if ahead <= limits.clock_skew:
+        return None
+    return Dead(
+        "stale",
+        f"created {timedelta(seconds=round(ahead))} after now, and after it was received; "
+        f"clocks may be {timedelta(seconds=limits.clock_skew)} apart",
+    )
+
+
+def _judge_provability(marked: Marked, created: float, limits: Limits) -> Dead | None:
+    """Without a mark, an old event can't be told from a finished one whose mark has expired."""
+    if marked.mark is not _UNPROVABLE:
+        return None
+    return Dead(
+        "unprovable",
+        f"created {timedelta(seconds=round(marked.now / 1000 - created))} ago, longer than marks "
+        f"are kept ({timedelta(seconds=limits.dedupe_retention)}): it may have been handled before",
+    )
+
+
+def _misnamed(job: str, delivery: Delivery) -> Dead | None:
+    """What becomes of a delivery whose job's id isn't made of it; ``None`` for a foreign id.
+
+    A stock producer gives its jobs any names, but for those of another organization: under such a
+    one its events would take that organization's turns.
+    """
+    if organization_of(job) != delivery.organization:
+        return Dead(
+            "undecodable",
+            f"expected a job id that begins with {delivery.organization}:, as its payload says, "
+            f"got {job}",
+        )
+    if bears_digest(job):
+        return Dead("payload_changed", "the payload holds other bytes than its job's id names")
+    return None
+
+
+def _crashed(claim: Claim) -> Dead:
+    """What is known of a job that keeps ending workers: not why, nor whether one is gone."""
     many = f"{claim.claims} claim{'' if claim.claims == 1 else 's'}"
-    return f"{many} ended without an outcome: its worker stopped renewing the lease, or ended"
+    return Dead(
+        "crashed",
+        f"{many} ended without an outcome: its worker stopped renewing the lease, or ended",
+    )
 
 
 def _overdue(outcome: Outcome) -> Outcome:

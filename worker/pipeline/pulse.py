@@ -24,6 +24,7 @@ class Pulse:
         self._seen = self._forgiven = monotonic()
         self.before = self._seen
         """When it ticked before the last tick; by the monotonic clock, as all here."""
+        # Long ago, though the clock may have begun at 0.
         self._stood_still_until = -_A_WHILE
         self._timer: asyncio.TimerHandle | None = None
         self._then: Callable[[float], None] = _nothing
@@ -68,6 +69,7 @@ class Pulse:
             self._stood_still_until = monotonic()
         self.before, self._seen = self._seen, monotonic()
         loop = asyncio.get_running_loop()
+        # Four in the time of one stand-still: to be a little late is none.
         self._timer = loop.call_later(self.limit / 4, self._tick, context=self._context)
         self._then(still)
 

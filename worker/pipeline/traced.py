@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from shared.observe.tracing import PREFIX, Tracing
 from worker.outcomes import Dead, Later
-from worker.pipeline.origins import own_context
-from worker.pipeline.path import Ask, Handle, Settle
+from worker.pipeline.attempts import own_context
 from worker.pipeline.transitions import Settled
-from worker.pipeline.work import Work
+from worker.pipeline.work import Ask, Handle, Settle, Work
 
 if TYPE_CHECKING:  # of an extra that may be absent
     from opentelemetry.trace import Span
@@ -52,6 +51,7 @@ class Tracer:
         if isinstance(asked, Settle):
             trace.step = trace.attempts_own.run(self.tracing.begin_step, "commit")
         elif isinstance(asked, Handle):
+            # A copy, in which the handler's span is the current one; the attempt's own keeps its.
             work.context = trace.attempts_own.copy()
             trace.step = work.context.run(self._begin_handler, asked)
 

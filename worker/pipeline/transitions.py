@@ -4,6 +4,7 @@ import enum
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar, final
 
 import msgspec
@@ -39,9 +40,14 @@ _CLAIMED = metrics.WORKER_BATCH.labels("claim")
 
 Answer = TypeVar("Answer", bound=enum.Enum)
 
-_pack = msgspec.msgpack.Encoder().encode
+fresh_base: Final = partial(secrets.token_hex, 8)
+"""Makes what the tokens of one call of ``claim`` begin with."""
+
+pack: Final = msgspec.msgpack.Encoder().encode
+"""What a settlement says, as ``settle.lua`` unpacks it."""
 
 
+# There are ten thousands of these, and none is part of a circle: the collector needn't look.
 class Claim(msgspec.Struct, gc=False):
     """A job that this worker holds.
 
@@ -166,7 +172,7 @@ class Settlement(msgspec.Struct, gc=False):
         claim: proves the hold.
         verb: of the script.
         details: as the verb needs them.
-        packed: the details as the script takes them.
+        packed: the same as the script takes them, where somebody has packed them already.
     """
 
     claim: Claim
@@ -174,10 +180,8 @@ class Settlement(msgspec.Struct, gc=False):
     details: tuple[Any, ...] = ()
     packed: bytes = b""
 
-    def __post_init__(self) -> None:
-        self.packed = _pack(self.details)
 
-
+# By the bytes that come: to an enum's own look-up each would have to be decoded first.
 _MARKS = {mark.value.encode(): mark for mark in Mark}
 _ENDS = {settled.value.encode(): settled for settled in Settled}
 
@@ -193,6 +197,8 @@ class Transitions:
     def __init__(self, redis: Redis, *, retention: float = RETENTION) -> None:
         self._redis = redis
         self._retention = round(retention * 1000)
+        # Each has its own, since a mark must not wait for the answer to a claim. What is rare goes
+        # by the client.
         self._claims, self._reads = Wire(redis), Wire(redis)
         self._marks, self._settlements = Wire(redis, width=LANES), Wire(redis, width=LANES)
 
@@ -205,6 +211,7 @@ class Transitions:
         """
         token = secrets.token_hex(8)
         answer = await _ADOPT(self._redis, job, token, round(lease * 1000))
+        # Somebody else has finished it since arq picked it.
         if answer == b"gone":
             return None
         attempts, claims, _now, alone, blocked = answer
@@ -255,6 +262,7 @@ class Transitions:
             suspect_from,
             int(tainted),
             int(waits_for_none),
+            # Last, since the script takes their absence for nobody.
             *((_name(no_more_alone), no_more_alone.token) if no_more_alone else ()),
         )
         _now, word, wait, patience, *jobs = answer
@@ -301,6 +309,7 @@ class Transitions:
         for claim in claims:
             arguments += (_name(claim), claim.token)
         is_new, *lost = await _RENEW(self._redis, *arguments)
+        # Lua counts from 1.
         return Renewed(bool(is_new), [claims[place - 1] for place in lost])
 
     async def leave(self, worker: str) -> None:
@@ -318,6 +327,7 @@ class Transitions:
         """Set, or find, the mark of each event id."""
         arguments: list[str | bytes | int] = [self._retention]
         for request in requests:
+            # A script's arguments know no null; an empty one stands for it, here and below.
             until = "" if request.provable_until is None else request.provable_until
             arguments += (_name(request.claim), request.claim.token, request.event_id, until)
         now, *answers = await _MARK(self._marks, *arguments)
@@ -332,17 +342,14 @@ class Transitions:
         for settlement in settlements:
             claim = settlement.claim
             size = "" if claim.size is None else claim.size
-            arguments += (_name(claim), claim.token, settlement.verb, size, settlement.packed)
+            packed = settlement.packed or pack(settlement.details)
+            arguments += (_name(claim), claim.token, settlement.verb, size, packed)
         return [_read(_ENDS, raw) for raw in await _SETTLE(self._settlements, *arguments)]
 
     async def read(self, names: Sequence[str]) -> list[bytes | None]:
         """Raw values by their full names."""
+        # No script: what is read is checked at the commit, and changes nothing before it.
         return list(await self._reads.execute_command("MGET", *names))
-
-
-def fresh_base() -> str:
-    """What the tokens of one call of ``claim`` begin with."""
-    return secrets.token_hex(8)
 
 
 def _given(  # noqa: PLR0917  # in the order of the script's answer
@@ -351,9 +358,11 @@ def _given(  # noqa: PLR0917  # in the order of the script's answer
     attempts: int,
     claims: int,
     raw: bytes,
+    # These two are there only where anything is known of them.
     alone: int = 0,
     blocked: int = 0,
 ) -> tuple[Claim, bytes]:
+    # A stock producer's id may be any bytes, and has to go back as it came.
     name = job.decode(errors="surrogateescape")
     return Claim(name, token.decode(), attempts, claims, alone == 1, blocked, len(raw)), raw
 
@@ -364,6 +373,7 @@ def _name(claim: Claim) -> bytes:
 
 
 def _read(kinds: Mapping[bytes, Answer], raw: bytes) -> Answer | Exception:
+    # What can't be applied to one job is said of that one: the others of its batch are settled.
     answer = kinds.get(raw)
     if answer is None:
         return Refused(raw.decode(errors="replace").removeprefix("refused:"))

@@ -1,21 +1,54 @@
-"""One claimed job on its way through the pipeline."""
+"""A claimed job on its way: what is known of it, and what its path may want of others."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import msgspec
 
 from shared.queue.group_commit import Tell
 from shared.queue.job import Delivery
 from shared.sellfern.envelope import Envelope
-from worker.pipeline.transitions import Claim, Refused, Settled
+from worker.events import Event, Organization
+from worker.outcomes import Outcome
+from worker.pipeline.transitions import Claim, MarkRequest, Refused, Settled, Settlement
+from worker.registry import HandlerFunction
 from worker.state import State
 
 if TYPE_CHECKING:  # an attempt names the work that it is for
     from worker.pipeline.attempts import Attempt
+    from worker.pipeline.driver import Slots
     from worker.pipeline.memory import Share
-    from worker.pipeline.path import Settle
+
+
+@final
+class Room(msgspec.Struct, gc=False):
+    """Wanted: memory for a body once decoded. The answer: it is there, or work is cancelled."""
+
+    body: bytes
+
+
+@final
+class Handle(msgspec.Struct, gc=False):
+    """Wanted: the handler is run. The answer is its outcome."""
+
+    function: HandlerFunction
+    event: Event[Any]
+    organization: Organization
+
+
+@final
+class Settle(msgspec.Struct, gc=False):
+    """Wanted: an outcome is committed, or the one that counts in its place.
+
+    The answer is what Redis made of it.
+    """
+
+    outcome: Outcome
+
+
+Ask: TypeAlias = MarkRequest | Room | Handle | Settle
+"""What a path may want of others."""
 
 
 class Work(msgspec.Struct, eq=False, weakref=True):
@@ -35,14 +68,14 @@ class Work(msgspec.Struct, eq=False, weakref=True):
         rounds: how often it was begun.
         attempt: runs the handler, while one runs.
         is_failed: whether a step of our own has failed, so that the attempt did.
-        settling: its end, while that is on its way to Redis.
+        settling: its outcome and what Redis is asked, while that is on its way.
         is_cancelled: whether it is to be given back rather than handled.
         is_lost: whether a renewal said that somebody else has it, while its end was on its way.
         in_doubt: whether giving it back leaves its claim counted.
         context: in which its steps run, where somebody follows it from step to step.
         trace: of whoever follows it.
         share: what it has of the memory for decoded bodies, or waits for.
-        free_slot: told once that the handler has ended, if there was one.
+        slots: of the worker, one of which it has; ``None`` once it has left it.
     """
 
     claim: Claim
@@ -58,14 +91,29 @@ class Work(msgspec.Struct, eq=False, weakref=True):
     rounds: int = 0
     attempt: "Attempt | None" = None
     is_failed: bool = False
-    settling: "Settle | None" = None
+    settling: tuple[Outcome, Settlement] | None = None
     is_cancelled: bool = False
     is_lost: bool = False
     in_doubt: bool = False
     context: Context | None = None
     trace: Any = None
     share: "Share | None" = None
-    free_slot: Callable[[], None] | None = None
+    slots: "Slots | None" = None
+
+    @property
+    def type(self) -> str:
+        """Of its event; empty until that is known."""
+        return self.envelope.type if self.envelope else ""
+
+    def naming(self) -> dict[str, object]:
+        """What a log line needs to name the event and its handler."""
+        return {
+            "handler": self.handler or None,
+            "organization": self.delivery.organization if self.delivery else None,
+            "event_id": self.envelope.id if self.envelope else None,
+            "type": self.type or None,
+            "job": self.claim.job,
+        }
 
     def cancel(self, *, in_doubt: bool = False) -> None:
         """Have it given back, unless its end is on the way already."""
@@ -78,15 +126,6 @@ class Work(msgspec.Struct, eq=False, weakref=True):
         elif self.share is not None:
             self.share.wait_no_longer()
 
-    def leave_slot(self) -> None:
-        """Let another handler run: this one has ended, whatever Redis still makes of it."""
-        if self.share is not None:
-            self.share.give_back()
-            self.share = None
-        if self.free_slot is not None:
-            self.free_slot()
-            self.free_slot = None
-
     def done(self) -> bool:
-        """Never: what has ended is dropped. A task's word, since arq asks tasks."""
-        return False
+        """Whether its way has ended; arq counts those of its tasks for which that isn't so."""
+        return self.path is None

@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 from shared.queue import keys
 from tests.integration.console.site import Site
 from tests.integration.workplace import Workplace, body
-from worker.operate import pausing as contention
+from worker.operate import organizations
 from worker.operate.console import lookup
 from worker.pipeline.transitions import Settlement
 
@@ -68,7 +68,7 @@ async def test_an_event_that_has_blocked_a_worker_in_order_is_not_running(
 
 async def test_an_event_of_a_paused_organization_is_parked(place: Workplace, redis: Redis) -> None:
     (job,) = await place.accept(body())
-    await contention.pause(redis, "org_a", "why")
+    await organizations.pause(redis, "org_a", "why")
     await place.claim()
     assert await state_of(redis, job) == "parked"
 

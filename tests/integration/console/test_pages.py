@@ -12,7 +12,7 @@ from tests.conftest import StartRedis
 from tests.integration.console.site import Site, browsing, told
 from tests.integration.workplace import Workplace, body
 from tests.log_support import captured_log
-from worker.operate import pausing as contention
+from worker.operate import organizations
 
 SCRIPT = "<script>alert('x')</script>"
 ESCAPED = str(escape(SCRIPT))
@@ -92,7 +92,7 @@ async def test_a_paused_organization_is_told_with_why_and_resumed(
     site: Site, place: Workplace, redis: Redis
 ) -> None:
     await place.accept(body())
-    await contention.pause(redis, "org_a", "until the ERP is back")
+    await organizations.pause(redis, "org_a", "until the ERP is back")
     text = await looked(site, "org_a is paused (until the ERP is back). 1 event waits.")
     assert "/organizations/org_a/resume" in text
     answer = await site.confirm("/organizations/org_a/resume")

@@ -7,7 +7,7 @@ import pytest
 
 from shared.observe import metrics
 from worker import Event, HandlerError, Handlers, Id, Organization
-from worker.event_data import DataDecoder
+from worker.registry import DataDecoder
 
 
 class Data(msgspec.Struct):
@@ -75,7 +75,7 @@ def test_look_ups_of_made_up_types_do_not_pile_up() -> None:
     handlers.on("*")(two)
     for number in range(10_010):
         handlers.find(f"type{number}", "org_a")
-    assert len(handlers._found) <= 10_001
+    assert len(handlers.found) <= 10_001
 
 
 def test_data_is_decoded_to_the_annotated_type() -> None:

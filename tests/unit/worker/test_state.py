@@ -15,9 +15,8 @@ import msgspec
 import pytest
 
 from shared.errors import StateError
-from worker.arguments import LONGEST_EXPIRE
 from worker.state import MOST_BYTES, State
-from worker.value import LARGEST_INTEGER, Value
+from worker.value import LARGEST_INTEGER, LONGEST_EXPIRE, Value
 
 HUGE = pytest.param(10**5000, id="huge")  # it has no repr: Python limits the digits
 

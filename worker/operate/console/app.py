@@ -1,36 +1,42 @@
-"""Puts the console together, and serves it until it is told to stop."""
+"""The console: a command that puts it together and serves it until it is told to stop."""
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator
 from typing import Final
 
+import click
+import uvloop
 from aiohttp import web
 from redis.asyncio import Redis
 
+from shared import display
+from shared.errors import SettingsError
+from shared.observe import logs
 from shared.observe.logs import get_logger
+from shared.program.findings import log_warnings
 from shared.program.listening import hosts_of, open_sockets, port_of
+from shared.program.setting_names import near_misses
 from shared.redis.connection import end, open_redis
 from worker.operate.console import guard
 from worker.operate.console.context import CONSOLE, Console
-from worker.operate.console.errors import answer_errors
 from worker.operate.console.pages import (
     dead_letters,
     events,
     organizations,
     overview,
-    runs,
     session,
-    workers,
 )
 from worker.operate.console.runs import Runs
 from worker.operate.console.sampling import INTERVAL, Sampler
 from worker.operate.console.sessions import Sessions
 from worker.operate.console.settings import ConsoleSettings
-from worker.operate.console.views import static_file
+from worker.operate.console.views import answer_errors, static_file
 
 _CONNECTIONS: Final = 12
+# Seconds; a worker has more patience, but in front of a page somebody waits.
 _SOCKET_TIMEOUT: Final = 2.0
 _LARGEST_FORM: Final = 64 * 1024
 
@@ -69,6 +75,7 @@ async def serving(
         SettingsError: the address can't be listened on.
     """
     console = _console(settings, redis, interval)
+    # No access log: pages ask again every few seconds, and what somebody does is logged by itself.
     runner = web.AppRunner(application(console), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     looking = asyncio.create_task(console.sampler.look_forever(), name="sampler")
@@ -87,10 +94,11 @@ async def serving(
 
 def application(console: Console) -> web.Application:
     """The pages, behind the guard."""
+    # The errors outermost: a refusal of the guard is a page as well.
     app = web.Application(middlewares=[answer_errors, guard.admit], client_max_size=_LARGEST_FORM)
     app[CONSOLE] = console
     app.on_response_prepare.append(guard.add_headers)
-    for page in (overview, organizations, events, dead_letters, runs, workers, session):
+    for page in (overview, organizations, events, dead_letters, session):
         app.add_routes(page.routes)
     app.add_routes([web.get(guard.STATIC + "{name}", static_file)])
     return app
@@ -107,3 +115,19 @@ def _console(settings: ConsoleSettings, redis: Redis, interval: float) -> Consol
         runs=Runs(redis, log, settings.dedupe_retention, changed=sampler.look),
         log=log,
     )
+
+
+@click.command()
+def console() -> None:
+    """Serve a web page to see what happens and to act on it. It needs nothing but Redis.
+
+    It listens on CONSOLE_HOST (127.0.0.1) and CONSOLE_PORT (9200). Beyond this machine it asks
+    for CONSOLE_TOKEN; bodies are shown with CONSOLE_SHOW_PAYLOADS=1.
+    """
+    try:
+        settings = ConsoleSettings.from_mapping(os.environ)
+        logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
+        log_warnings(near_misses(os.environ))
+        uvloop.run(serve(settings))
+    except SettingsError as exc:
+        display.refuse(exc)

@@ -108,6 +108,7 @@ def _memory(overview: Overview) -> Iterator[Finding]:
 
 
 def _organizations(overview: Overview) -> Iterator[Finding]:
+    # Few are told, so those that have the most to lose by it.
     worst = sorted(overview.organizations, key=lambda each: -each.waiting)
     told = [finding for each in worst if (finding := _organization(each)) is not None]
     yield from told[:_MOST_ORGANIZATIONS]
@@ -161,6 +162,7 @@ def _dead(history: History) -> Iterator[Finding]:
     if len(samples) > 1:
         number = round(
             sum(
+                # A rate by the time between two looks is the number again.
                 sample.rates["dead"] * (sample.at - before.at)
                 for before, sample in pairwise(samples)
             )

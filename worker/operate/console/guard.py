@@ -24,6 +24,7 @@ STATIC: Final = "/static/"
 
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _HEADERS: Final = {
+    # Only scripts and styles of our own: what might slip through the escaping can't run.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; "
     "base-uri 'none'",
@@ -70,6 +71,7 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     if request.method not in _SAFE:
         await _check_form(request, console, session)
     response = await handler(request)
+    # One that is on its way has sent its headers.
     if fresh and not response.prepared:
         keep_session(request, response, session)
     return response

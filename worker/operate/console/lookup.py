@@ -112,6 +112,7 @@ async def search(redis: Redis, text: str, organizations: Sequence[str]) -> list[
         organizations: whose events may bear that id; each has its own marks.
     """
     found = await find(redis, text)
+    # A job's id is unambiguous; an event's may be several organizations' own.
     if found is not None:
         return [found]
     by_id = [
@@ -144,6 +145,7 @@ async def find(redis: Redis, job: str) -> FoundEvent | None:
         pipe.zrank(keys.QUEUE, name)
         pipe.zscore(keys.parked(organization), name)
         pipe.zscore(keys.ACCEPTED, name)
+        # A key of another kind under one of our names is that question's error, not the page's.
         payload, raw_claim, score, rank, parked, accepted = await pipe.execute(raise_on_error=False)
     letter = await dead_letters.find(redis, job)
     payload = payload if isinstance(payload, bytes) else None

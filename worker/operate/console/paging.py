@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from worker.operate import dead_letters
-from worker.operate.console.references import from_reference, to_reference
+from worker.operate.console.wording import from_reference, to_reference
 from worker.operate.dead_letters import DeadLetter, Filter
 
 SIZE: Final = 50
@@ -78,6 +78,7 @@ async def read_page(redis: Redis, wanted: Filter, after: Place | None) -> Page:
     letters: list[DeadLetter] = []
     looked_at, until = 0, monotonic() + LONGEST
     while looked_at < MOST_LOOKED_AT and monotonic() < until:
+        # One more than is shown tells whether there is another page.
         number = _AT_ONCE if wanted.reason or wanted.type else SIZE - len(letters) + 1
         places = await _places(redis, organizations, wanted, after, number)
         if not places:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.redis.connection import REDIS_ERRORS, end, translate
 from worker.operate import dead_letters, revival
-from worker.operate.dead_letters import DeadLetter, Filter
+from worker.operate.dead_letters import Filter
 
 Verb = Literal["replay", "discard"]
 State = Literal["running", "finished", "stopped", "failed"]
@@ -34,11 +34,6 @@ class Selection:
 
     jobs: tuple[str, ...] = ()
     filter: Filter = field(default_factory=Filter)
-
-    async def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
-        """Those that are there."""
-        async for letter in dead_letters.chosen(redis, self.jobs, self.filter):
-            yield letter
 
 
 @dataclass(slots=True)
@@ -119,6 +114,7 @@ class Runs:
         """Begin it; false where too many go on already."""
         if len(self.going) >= AT_ONCE:
             return False
+        # In this process only: what a run has done stands in Redis, whoever forgets it.
         self.known = [run, *self.known][:_REMEMBERED]
         self._tasks[run.id] = asyncio.create_task(self._to_its_end(run, selection), name="run")
         return True
@@ -144,10 +140,11 @@ class Runs:
             stopped = run.progress.stopped
             why = f"the last {revival.FAILURES_IN_A_ROW} replays died again; the rest is left alone"
             self._end(run, "stopped" if stopped else "finished", why if stopped else "")
+        # So that the next page shows what it came to.
         await self.changed()
 
     async def _run(self, run: Run, selection: Selection) -> None:
-        letters = selection.letters(self.redis)
+        letters = dead_letters.chosen(self.redis, selection.jobs, selection.filter)
         if run.verb == "replay":
             going = revival.Replay(self.redis, run.rate, force=run.force, progress=run.progress)
             await going.run(letters)

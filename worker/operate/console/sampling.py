@@ -55,6 +55,7 @@ class Sampler:
 
     async def look(self) -> None:
         """Look now, such as after somebody has changed something."""
+        # Pages ask for a look after an action, beside the timer.
         async with self._one_at_a_time:
             try:
                 self.history.add(await read_overview(self.redis))

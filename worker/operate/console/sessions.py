@@ -67,6 +67,7 @@ class Sessions:
         return _same(token, self.form_token(session))
 
     def _sign(self, purpose: str, text: str) -> str:
+        # With its purpose, so that the token of a form is no session.
         message = f"{purpose}\n{text}".encode(errors="surrogateescape")
         return hmac.digest(self._key, message, "sha256").hex()
 

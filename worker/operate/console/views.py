@@ -1,4 +1,4 @@
-"""Turns what a page knows into HTML; everything that is shown goes through here, escaped."""
+"""Turns what a page knows, or why it fails, into HTML; all that is shown is escaped here."""
 
 import time
 from hashlib import sha256
@@ -11,10 +11,17 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from shared.display import escape_controls, size
+from shared.redis.connection import REDIS_ERRORS
 from worker.operate.console.context import console_of, session_of
-from worker.operate.console.guard import FORM_TOKEN
-from worker.operate.console.references import to_reference
-from worker.operate.console.wording import age, duration, short, timestamp
+from worker.operate.console.guard import FORM_TOKEN, Handler, Refused
+from worker.operate.console.wording import age, duration, short, timestamp, to_reference
+
+_TEXTS: Final = {
+    HTTPStatus.NOT_FOUND: ("Nothing here", "There is no such page, or what it showed is gone."),
+    HTTPStatus.METHOD_NOT_ALLOWED: ("Not like this", "This page can only be looked at."),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("Too large", "The form is larger than forms are here."),
+}
+
 
 _STATIC: Final = files("worker.operate.console").joinpath("static")
 _TYPES: Final = {
@@ -23,6 +30,7 @@ _TYPES: Final = {
     "htmx.min.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
+# All of them at the start: no request comes to name a file of the disk.
 _FILES: Final = {name: _STATIC.joinpath(name).read_bytes() for name in _TYPES}
 _VERSIONS: Final = {name: sha256(body).hexdigest()[:12] for name, body in _FILES.items()}
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
@@ -49,6 +57,7 @@ def _query(**values: object) -> str:
 _environment: Final = Environment(
     loader=PackageLoader("worker.operate.console"),
     autoescape=True,
+    # A name that a template mistypes is an error, not an empty place.
     undefined=StrictUndefined,
     finalize=_as_text,
     trim_blocks=True,
@@ -109,3 +118,39 @@ async def static_file(request: web.Request) -> web.Response:
         content_type=_TYPES[name],
         headers={"Cache-Control": _FOR_EVER if is_current else "no-cache"},
     )
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Show a page for whatever went wrong."""
+    try:
+        return await handler(request)
+    except Refused as exc:
+        console_of(request).log.warning(
+            "console_refused", path=request.path, address=request.remote, why=exc.why
+        )
+        return message(request, HTTPStatus.FORBIDDEN, "Refused", exc.why)
+    except web.HTTPRedirection:
+        raise
+    except web.HTTPException as exc:
+        status = HTTPStatus(exc.status)
+        title, text = _TEXTS.get(status, (status.phrase, exc.text or status.description))
+        return message(request, status, title, text)
+    except REDIS_ERRORS as exc:
+        console_of(request).sampler.lost(exc)
+        return message(
+            request,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "Redis does not answer",
+            "What you asked for can't be read or done just now. Nothing is lost by waiting: "
+            "events that were accepted stay where they are. Whether an action that you have just "
+            "confirmed was done is unknown; look when Redis is back.",
+        )
+    except Exception:  # noqa: BLE001  # a page that fails must not end the console
+        console_of(request).log.exception("console_page_failed", path=request.path)
+        return message(
+            request,
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "This page failed",
+            "The console's log says why.",
+        )

@@ -1,7 +1,14 @@
-"""Numbers and times as people read them."""
+"""How pages write numbers, times and, whatever bytes its id is made of, a job."""
 
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error
 from datetime import UTC, datetime
 from typing import Final
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}:[0-9a-f]{32}")
+_ENCODED: Final = "b64."
+
 
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 _HUNDRED: Final = 100
@@ -46,3 +53,22 @@ def age(seconds: float) -> str:
 def timestamp(seconds: float) -> str:
     """A moment in UTC, to the second."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def to_reference(job: str) -> str:
+    """A text for an address: the id itself where it is one of ours."""
+    if _PLAIN.fullmatch(job):
+        return job
+    raw = job.encode(errors="surrogateescape")
+    return _ENCODED + urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def from_reference(reference: str) -> str:
+    """The job; a text that is no reference is taken as an id."""
+    if not reference.startswith(_ENCODED):
+        return reference
+    try:
+        raw = urlsafe_b64decode(reference.removeprefix(_ENCODED).encode(errors="replace") + b"==")
+    except Error:
+        return reference
+    return raw.decode(errors="surrogateescape")

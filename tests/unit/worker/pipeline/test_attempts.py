@@ -9,14 +9,12 @@ from typing import Any, cast
 import pytest
 
 from tests.integration.workplace import Lines
-from worker.events import Event
-from worker.organization import Organization
+from worker.events import Event, Organization
 from worker.outcomes import Cause, Done, Later, Outcome, Released
-from worker.pipeline.attempts import Attempts
-from worker.pipeline.origins import CURRENT, make_task, origin_of, raised_by, tasks_left
-from worker.pipeline.path import Handle
+from worker.pipeline import attempts
+from worker.pipeline.attempts import CURRENT, Attempts, make_task, origin_of, raised_by
 from worker.pipeline.transitions import Claim
-from worker.pipeline.work import Work
+from worker.pipeline.work import Handle, Work
 from worker.state import State
 
 
@@ -315,7 +313,7 @@ async def test_whatever_a_handler_starts_is_known_to_be_its_events() -> None:
     assert origin_of(work.attempt.task) is work
     await stand.ended()
     assert [origin_of(task) for task in children] == [work, work]
-    assert [task for task in tasks_left() if not task.done()] == [children[1]]
+    assert [task for task in attempts._left if not task.done()] == [children[1]]
     children[1].cancel()
     await asyncio.wait([children[1]])
     assert origin_of(asyncio.current_task()) is None

@@ -8,7 +8,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tests.integration.workplace import Lines
-from worker.pipeline.outage import Outage
+from worker.pipeline.batcher import Outage
 from worker.pipeline.pulse import Pulse
 
 LIMIT = 0.1

@@ -1,4 +1,4 @@
-"""Dead letters: finding them, and replaying or discarding one, some, or all that match."""
+"""Dead letters: finding them, replaying or discarding one or many, and the runs that do so."""
 
 import time
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from worker.operate import revival
 from worker.operate.console import paging
 from worker.operate.console.context import console_of, session_of, tell
 from worker.operate.console.paging import Place
-from worker.operate.console.references import from_reference, to_reference
 from worker.operate.console.runs import AT_ONCE, Run, Selection, Verb
 from worker.operate.console.views import message, render
+from worker.operate.console.wording import from_reference, to_reference
 from worker.operate.dead_letters import Filter
 
 _LONGEST: Final = 256
@@ -98,6 +98,7 @@ async def act(request: web.Request) -> web.Response:
     form = cast("MultiMapping[str]", await request.post())
     verb = _verb(form)
     selection, given = _selection(form)
+    # One needs no run to be watched: what became of it is shown on its own page.
     if len(selection.jobs) == 1:
         return await _one(request, verb, selection.jobs[0], force="force" in form)
     console, session = console_of(request), session_of(request)
@@ -117,6 +118,7 @@ async def act(request: web.Request) -> web.Response:
             f"{AT_ONCE} runs go on already. Wait for one, or stop it.",
         )
     tell(request, verb, run=run.id, about=run.about, total=run.total, force=run.force)
+    # Somewhere else, so that reloading the page does nothing again.
     raise web.HTTPSeeOther(f"/runs/{run.id}")
 
 
@@ -204,6 +206,7 @@ def _ago(name: str, age: str | None) -> int | None:
 
 
 def _rate(text: str) -> float:
+    # A pace that can't be read is no reason to refuse what somebody has just confirmed.
     try:
         rate = float(text or _RATE)
     except ValueError:
@@ -217,8 +220,30 @@ def _about(selection: Selection, given: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {text}" for name, text in given.items()) or "all"
 
 
+async def show_run(request: web.Request) -> web.Response:
+    """Show how far a run is."""
+    return render(request, "run.html", run=_run(request))
+
+
+async def stop_run(request: web.Request) -> web.Response:
+    """End it where it is."""
+    run = _run(request)
+    await console_of(request).runs.stop(run)
+    tell(request, "stop", run=run.id)
+    raise web.HTTPSeeOther(f"/runs/{run.id}")
+
+
+def _run(request: web.Request) -> Run:
+    run = console_of(request).runs.find(request.match_info["run"])
+    if run is None:
+        raise web.HTTPNotFound
+    return run
+
+
 routes = [
     web.get("/dead-letters", show),
     web.get("/dead-letters/confirm", ask),
     web.post("/dead-letters/confirm", act),
+    web.get("/runs/{run}", show_run),
+    web.post("/runs/{run}/stop", stop_run),
 ]

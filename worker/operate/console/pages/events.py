@@ -8,8 +8,8 @@ from shared.queue.job import organization_of
 from worker.operate.console import lookup
 from worker.operate.console.context import console_of
 from worker.operate.console.lookup import FoundEvent
-from worker.operate.console.references import from_reference
 from worker.operate.console.views import render
+from worker.operate.console.wording import from_reference
 
 _LONGEST: Final = 512
 _SHOWN_BYTES: Final = 64 * 1024

@@ -7,7 +7,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from shared.queue import keys
-from worker.operate import pausing as contention
+from worker.operate import organizations
 from worker.operate.console.context import console_of, session_of, tell
 from worker.operate.console.views import message, render
 from worker.operate.overview import OrganizationOverview
@@ -74,10 +74,10 @@ async def act(request: web.Request) -> web.Response:
     if verb == "pause":
         given = str((await request.post()).get("why", "")).strip()[:_LONGEST_WHY]
         why = given or f"by {session.who if session else 'an operator'}"
-        changed = await contention.pause(console.redis, organization, why)
+        changed = await organizations.pause(console.redis, organization, why)
         tell(request, "pause", organization=organization, why=why, changed=changed)
     else:
-        changed = await contention.resume(console.redis, organization)
+        changed = await organizations.resume(console.redis, organization)
         tell(request, "resume", organization=organization, changed=changed)
     await console.sampler.look()
     if not changed:
@@ -85,6 +85,7 @@ async def act(request: web.Request) -> web.Response:
         return message(
             request, HTTPStatus.CONFLICT, "Nothing has changed", f"{organization} {was}."
         )
+    # Somewhere else, so that reloading the page does nothing again.
     raise web.HTTPSeeOther(f"/organizations?q={organization}&did={verb}")
 
 

@@ -1,4 +1,4 @@
-"""The first page: what needs somebody, and what the system does."""
+"""What the system does: the first page, and the workers that are alive with their load."""
 
 from typing import Final
 
@@ -8,6 +8,8 @@ from worker.operate.console.attention import findings
 from worker.operate.console.charts import overview_charts
 from worker.operate.console.context import console_of
 from worker.operate.console.views import render
+from worker.operate.history import quantile
+from worker.operate.overview import WorkerOverview
 
 _MINUTES: Final = {"5": 5, "15": 15, "60": 60}
 _LARGEST: Final = 8
@@ -35,4 +37,20 @@ async def show(request: web.Request) -> web.Response:
     )
 
 
-routes = [web.get("/", show)]
+async def show_workers(request: web.Request) -> web.Response:
+    """List the workers, from what was seen last."""
+    latest = console_of(request).sampler.latest
+    workers = latest.workers if latest else []
+    return render(
+        request,
+        "workers.html",
+        workers=[(each, _p99(each)) for each in workers],
+        slots=sum(each.slots for each in workers),
+    )
+
+
+def _p99(worker: WorkerOverview) -> float | None:
+    return quantile({float(bound): n for bound, n in worker.latency.items()}, 0.99)
+
+
+routes = [web.get("/", show), web.get("/workers", show_workers)]

@@ -14,6 +14,7 @@ from worker.operate.console.sessions import same_secret
 from worker.operate.console.views import render
 
 _NAME: Final = re.compile(r"[\w.@+ -]{1,64}")
+# Not `//host` nor `/\host`, which lead elsewhere.
 _HERE: Final = re.compile(r"/(?![/\\])[!-~]*")
 _PENALTY_SECONDS: Final = 1.0
 
@@ -32,6 +33,7 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     name, token = str(form.get("name", "")).strip(), str(form.get("token", ""))
     if not console.settings.token or not same_secret(token, console.settings.token.reveal()):
         console.log.warning("console_sign_in_refused", who=name[:64], address=request.remote)
+        # Whoever guesses waits, and nobody else does.
         await asyncio.sleep(_PENALTY_SECONDS)
         return _again(request, "That is not the token.", name)
     if not _NAME.fullmatch(name):

@@ -1,9 +1,18 @@
-"""Facts about numbers and times in words."""
+"""Facts about numbers, times and jobs in words."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.display import size
-from worker.operate.console.wording import age, duration, short, timestamp
+from worker.operate.console.wording import (
+    age,
+    duration,
+    from_reference,
+    short,
+    timestamp,
+    to_reference,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +50,20 @@ def test_a_size_and_a_moment() -> None:
     told = ["12 B", "2.0 KiB", "3.0 MiB", "1.5 GiB"]
     assert [size(each) for each in (12, 2048, 3 << 20, 3 << 29)] == told
     assert timestamp(0) == "1970-01-01 00:00:00 UTC"
+
+
+@given(st.binary())
+def test_a_reference_leads_back_to_its_job(raw: bytes) -> None:
+    job = raw.decode(errors="surrogateescape")
+    assert from_reference(to_reference(job)) == job
+
+
+@given(st.text())
+def test_any_text_is_taken_as_some_job(text: str) -> None:
+    from_reference(text)
+    from_reference(f"b64.{text}")
+
+
+def test_our_own_jobs_stand_for_themselves() -> None:
+    job = f"org_123:{'0f' * 16}"
+    assert to_reference(job) == job

@@ -1,4 +1,4 @@
-"""Gathers what concurrent handlers ask of Redis into batches."""
+"""Asks Redis in batches what concurrent events want of it, and again while it is away."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,9 +9,20 @@ from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import keys
 from shared.queue.group_commit import GroupCommit, Tell
 from shared.redis.connection import REDIS_ERRORS, translate
-from worker.pipeline.outage import Outage
 from worker.pipeline.pulse import Pulse
-from worker.pipeline.transitions import LANES, Marked, MarkRequest, Settled, Settlement, Transitions
+from worker.pipeline.transitions import (
+    LANES,
+    Marked,
+    MarkRequest,
+    Settled,
+    Settlement,
+    Transitions,
+    pack,
+)
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -22,7 +33,7 @@ _BATCH: Final = 40
 while Redis works on the next one. With everything in one call, each waits for the other."""
 
 
-class Ledger:
+class Batcher:
     """One round trip for all who wait: marks, settlements and reads of state.
 
     Every call may be sent again when its reply was lost: a token makes the second one harmless.
@@ -60,29 +71,25 @@ class Ledger:
             self._persistently("read", transitions.read)
         )
 
-    def mark(self, request: MarkRequest) -> "asyncio.Future[Marked]":
-        """Set, or find, the mark of the event id.
-
-        Raises:
-            Unavailable: Redis stayed away; the lease will bring the job back.
-            Refused: something else stands under one of our names.
-        """
-        return self._marks.submit(request, _flow(request), len(request.event_id))
-
     def post_mark(self, request: MarkRequest, tell: Tell[Marked]) -> None:
-        """The same, for somebody who is told the mark, or what ``mark`` would raise."""
+        """Set, or find, the mark of the event id, for somebody who is told it.
+
+        He is told an error where there is none: `Unavailable` where Redis stayed away, so that the
+        lease will bring the job back; `Refused` where something else stands under one of our names.
+        """
         self._marks.post(request, tell, _flow(request), len(request.event_id))
 
     def settle(self, settlement: Settlement) -> "asyncio.Future[Settled]":
-        """Say what is to become of a job; raises as ``mark`` does."""
+        """Say what is to become of a job; raises what ``post_mark`` tells."""
+        settlement.packed = settlement.packed or pack(settlement.details)
         return self._settlements.submit(settlement, _flow(settlement), len(settlement.packed))
 
     def post_settlement(self, settlement: Settlement, tell: Tell[Settled]) -> None:
-        """The same, for somebody who is told what became of it, or what ``mark`` would raise."""
+        """The same, for somebody who is told what became of it, or the error."""
         self._settlements.post(settlement, tell, _flow(settlement), len(settlement.packed))
 
     async def read_state(self, organization: str, key: str) -> bytes | None:
-        """A raw value of an organization's state; raises as ``mark`` does."""
+        """A raw value of an organization's state; raises as ``settle`` does."""
         name = keys.state(organization, key)
         return await self._reads.submit(name, organization, len(name))
 
@@ -104,12 +111,15 @@ class Ledger:
                 try:
                     answers = await send(items)
                 except REDIS_ERRORS as exc:
+                    # Where our own loop stood still, the time is no measure: Redis has answered,
+                    # and the call is sent again, which its tokens make harmless.
                     is_late = asyncio.get_running_loop().time() > deadline
                     if is_late and not outage.is_our_own(exc):
                         raise translate(exc) from exc
                     await outage.pause(exc)
                 else:
-                    outage.over()
+                    if outage.is_on:
+                        outage.over()
                     size.observe(len(items))
                     return answers
 
@@ -119,3 +129,48 @@ class Ledger:
 def _flow(item: MarkRequest | Settlement) -> str:
     """A job's name begins with its organization, near enough for taking turns."""
     return item.claim.job.partition(":")[0]
+
+
+class Outage:
+    """The state of Redis as one loop of the worker sees it.
+
+    Args:
+        log: where it is said.
+        doing: what the loop can't do meanwhile.
+        pulse: of the loop itself, which may be what kept a reply from being read.
+
+    Attributes:
+        is_on: whether the last call failed.
+    """
+
+    def __init__(self, log: FilteringBoundLogger, doing: str, pulse: Pulse | None = None) -> None:
+        self._log = log
+        self._doing = doing
+        self._pulse = pulse
+        self._pause = 0.0
+        self.is_on = False
+
+    def is_our_own(self, exc: BaseException) -> bool:
+        """Whether a call failed since the loop stood still: Redis has answered, nobody read it."""
+        was_still = self._pulse is not None and self._pulse.was_still
+        return was_still and translate(exc).code == "redis_timeout"
+
+    async def pause(self, exc: BaseException) -> None:
+        """Take note of a failed call, and wait a while that grows with each."""
+        # Nothing to tell, and nobody to wait for.
+        if self.is_our_own(exc):
+            return
+        code = translate(exc).code
+        metrics.REDIS_ERRORS.labels("worker", code).inc()
+        if not self.is_on:
+            self._log.warning("redis_lost", doing=self._doing, code=code)
+        self.is_on = True
+        self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self._pause * 2))
+        await asyncio.sleep(self._pause)
+
+    def over(self) -> None:
+        """Take note of a call that worked; there is nothing to note while it isn't `is_on`."""
+        if self.is_on:
+            self._log.info("redis_back", doing=self._doing)
+            self.is_on = False
+            self._pause = 0.0

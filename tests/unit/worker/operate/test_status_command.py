@@ -4,7 +4,7 @@ from rich.console import Console
 
 from worker.operate.history import History
 from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview
-from worker.operate.status_screen import roughly, screen, sparkline
+from worker.operate.status_command import roughly, screen, sparkline
 
 
 def organization(name: str, waiting: int = 0, **changes: object) -> OrganizationOverview:

@@ -9,8 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.errors import Unavailable
 from tests.integration.workplace import Lines
-from worker.pipeline.ledger import Ledger
-from worker.pipeline.outage import Outage
+from worker.pipeline.batcher import Batcher, Outage
 from worker.pipeline.transitions import Claim, Settled, Settlement, Transitions
 
 CLAIM = Claim("org_a:1", "aa")
@@ -32,13 +31,13 @@ class Flaky:
     mark = read = settle
 
 
-def ledger(flaky: Flaky, lines: Lines, patience: float) -> Ledger:
-    return Ledger(cast("Transitions", flaky), patience=patience, log=lines.log)
+def batcher(flaky: Flaky, lines: Lines, patience: float) -> Batcher:
+    return Batcher(cast("Transitions", flaky), patience=patience, log=lines.log)
 
 
 async def test_a_settlement_whose_reply_was_lost_is_sent_again_and_said_once() -> None:
     flaky, lines = Flaky(failures=2), Lines()
-    settled = await ledger(flaky, lines, patience=5).settle(Settlement(CLAIM, "done"))
+    settled = await batcher(flaky, lines, patience=5).settle(Settlement(CLAIM, "done"))
     assert settled is Settled.DONE
     assert flaky.calls == 3
     assert lines.events() == ["redis_lost", "redis_back"]
@@ -47,14 +46,14 @@ async def test_a_settlement_whose_reply_was_lost_is_sent_again_and_said_once() -
 async def test_patience_ends_and_the_lease_has_to_do_it() -> None:
     flaky, lines = Flaky(failures=1000), Lines()
     with pytest.raises(Unavailable) as caught:
-        await ledger(flaky, lines, patience=0).settle(Settlement(CLAIM, "done"))
+        await batcher(flaky, lines, patience=0).settle(Settlement(CLAIM, "done"))
     assert caught.value.code == "redis_unreachable"
     assert lines.events() == []
 
 
 async def test_settlements_that_come_together_share_one_call() -> None:
     flaky, lines = Flaky(failures=0), Lines()
-    mine = ledger(flaky, lines, patience=1)
+    mine = batcher(flaky, lines, patience=1)
     results = await asyncio.gather(*(mine.settle(Settlement(CLAIM, "done")) for _ in range(20)))
     assert results == [Settled.DONE] * 20
     assert flaky.calls == 1
@@ -69,7 +68,7 @@ async def test_an_outage_pauses_longer_each_time_up_to_a_second(
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("worker.pipeline.outage.asyncio.sleep", sleep)
+    monkeypatch.setattr("worker.pipeline.batcher.asyncio.sleep", sleep)
     outage = Outage(Lines().log, "claim")
     for _ in range(7):
         await outage.pause(RedisConnectionError())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.pipeline.backoff import Backoff
+from worker.pipeline.policy import Backoff
 
 
 @pytest.mark.parametrize(

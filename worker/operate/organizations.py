@@ -1,4 +1,4 @@
-"""Lists an organization's committed state."""
+"""What operators do with one organization: stop its events, let them go on, read its state."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,11 +6,25 @@ from typing import Any
 from redis.asyncio import Redis
 
 from shared.errors import StateError
-from shared.queue import keys
+from shared.queue import keys, scripts
 from worker.value import Value
 
 _PAGE = 500
 _GLOB = str.maketrans({character: f"\\{character}" for character in "\\*?[]^-"})
+
+
+_PAUSE = scripts.load("pause")
+_RESUME = scripts.load("resume")
+
+
+async def pause(redis: Redis, organization: str, why: str) -> bool:
+    """Let its events wait; whether it wasn't paused before."""
+    return bool(await _PAUSE(redis, organization, why))
+
+
+async def resume(redis: Redis, organization: str) -> bool:
+    """Let its events go on, in the order of their acceptance; whether it was paused."""
+    return bool(await _RESUME(redis, organization))
 
 
 async def stored_values(
@@ -24,6 +38,7 @@ async def stored_values(
     start = keys.state(organization, "")
     pattern = keys.state(organization, prefix).translate(_GLOB) + "*"
     found = {name async for name in redis.scan_iter(match=pattern, count=1000)}
+    # A scan may give a name twice, and gives them in no order.
     names = sorted(found)
     for first in range(0, len(names), _PAGE):
         page = names[first : first + _PAGE]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from worker.upkeep.cron import cron_job
+from worker.operate.upkeep import cron_job
 
 
 async def test_a_task_that_fails_keeps_none_from_its_turn_and_is_told() -> None:

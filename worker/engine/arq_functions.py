@@ -1,4 +1,4 @@
-"""The arq functions and options with which a stock ``arq.Worker`` runs our jobs.
+"""What is arq's own about our jobs: the functions and options of a stock ``arq.Worker``.
 
 arq deletes a job whose function returns, fails or times out. Ours settle the job in Redis
 themselves, with its mark and its state, so each of them ends by raising ``arq.Retry``: arq's one
@@ -6,7 +6,7 @@ way to leave a job's keys as they are.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -19,7 +19,7 @@ from shared.errors import TransitionError, Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import job, keys
 from shared.redis.connection import REDIS_ERRORS, translate
-from worker.pipeline.driver import Pipeline
+from worker.pipeline.driver import Pipeline, Slots
 from worker.pipeline.transitions import Claim, Transitions
 
 _CONTEXT: Final = "sellfern"
@@ -153,9 +153,43 @@ def worker_options(
         "job_completion_wait": drain,
         "job_serializer": job.serialize,
         "job_deserializer": job.deserialize,
+        # Nobody reads results here, and each would stay in Redis for an hour.
         "keep_result": 0,
         "max_tries": _NO_LIMIT,
         "poll_delay": 0.1,
+        # The program hears them by itself, also while a handler blocks.
         "handle_signals": False,
         "log_results": False,
     }
+
+
+class Call:
+    """A job that runs by arq's functions, in a task; cancelled as `Work` is, at most once.
+
+    Args:
+        call: runs it.
+        ended: told what it came to.
+        slots: of the worker, one of which it has.
+    """
+
+    def __init__(
+        self, call: Coroutine[Any, Any, None], ended: Callable[[object], None], slots: Slots
+    ) -> None:
+        self._ended = ended
+        self._slots = slots
+        self._task = asyncio.get_running_loop().create_task(call)
+        self._task.add_done_callback(self._tell)
+
+    def cancel(self, *, in_doubt: bool = False) -> None:
+        """Have it given back."""
+        del in_doubt  # of arq's jobs nobody keeps such an account
+        if not self._task.cancelling():  # a second time would cut the giving back short
+            self._task.cancel()
+
+    def done(self) -> bool:
+        """Whether it has ended; see `Work.done`."""
+        return self._task.done()
+
+    def _tell(self, task: "asyncio.Task[None]") -> None:
+        self._slots.leave()
+        self._ended(asyncio.CancelledError() if task.cancelled() else task.exception())

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from worker.engine.duty import Duty
+from worker.engine.claims import Duty
 from worker.pipeline.transitions import Claim, Claimed
 
 ALONE, OTHER = Claim("org_a:1", "aa"), Claim("org_a:2", "bb")

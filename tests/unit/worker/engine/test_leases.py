@@ -3,7 +3,7 @@
 import json
 
 from shared.observe import metrics
-from worker.engine.load import with_load
+from worker.engine.leases import with_load
 
 
 def test_a_description_is_kept_and_the_load_put_beside_it() -> None:

@@ -1,0 +1,396 @@
+"""Claims jobs for a worker's free slots, and keeps account of what it holds."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from typing import Final, Self, TypeAlias
+
+import arq
+from redis.asyncio import Redis
+
+from shared.observe import metrics
+from shared.program import garbage
+from shared.queue import job as jobs
+from shared.queue import keys
+from shared.redis.connection import REDIS_ERRORS
+from shared.redis.wire import Wire
+from worker.engine.arq_functions import Call, Context
+from worker.engine.process import Exit, Leave
+from worker.outcomes import Released
+from worker.pipeline.batcher import Outage
+from worker.pipeline.driver import AWAY, Slots
+from worker.pipeline.pulse import Pulse
+from worker.pipeline.transitions import (
+    SUSPECT_FROM,
+    Claim,
+    Claimed,
+    Settled,
+    Settlement,
+    fresh_base,
+)
+from worker.pipeline.work import Work
+
+_LONGEST_SLEEP: Final = 1.0
+"""Seconds that an idle worker sleeps at the most before it looks by itself."""
+
+_MOST_CLAIMED: Final = 48
+"""Jobs of one claim: more, and the scripts of others wait too long for Redis; fewer, and claims,
+which come one after the other, don't keep the slots filled."""
+
+_FIRST: Final = 5.0
+"""Seconds that a worker is quiet for a suspect, at first: most handlers have ended by then."""
+
+_MARGIN: Final = 1.0
+"""Seconds that the end of a handler takes beyond its time, until its slot is free."""
+
+Ended: TypeAlias = Callable[[object], None]
+"""Told what a job came to: its end in Redis, or why there is none."""
+
+
+class Claims:
+    """What one worker holds, and the loop that claims more.
+
+    Args:
+        worker: arq's; what it is told, and what it counts, is there.
+        context: what jobs are handled with.
+        redis: for sleeping.
+        name: of the worker.
+        pulse: of its loop.
+        leave: ends the process for a reason.
+        call: runs a job by arq's functions: one that is no delivery, or every one where arq's hooks
+            are to see it.
+
+    Attributes:
+        running: what it holds, by token.
+        unread: base of the tokens of the one claim that is on its way, or whose answer got lost: it
+            must not make its jobs suspects. Another thread may read it.
+        announced: set once Redis has heard of the worker.
+        ended: set once it claims no more, and holds nothing.
+    """
+
+    def __init__(
+        self,
+        worker: arq.Worker,
+        context: Context,
+        redis: Redis,
+        *,
+        name: str,
+        pulse: Pulse,
+        leave: Leave,
+        call: Callable[[Claim, bytes, Ended, Slots], Call],
+    ) -> None:
+        self._arq = worker
+        self._pipeline = context.pipeline
+        self._transitions = context.transitions
+        self._lease = context.lease
+        self._log = context.log
+        self._redis = redis
+        # Of its own: it is blocked for most of the time.
+        self._asleep = Wire(redis)
+        self._name = name
+        self._most = worker.max_jobs
+        self._slots = Slots()
+        self._pulse = pulse
+        self._leave = leave
+        self._call = call
+        self._has_hooks = bool(worker.on_job_start or worker.on_job_end or worker.after_job_end)
+        policy = context.pipeline.policy
+        self._suspect_from = min(SUSPECT_FROM, policy.max_claims)
+        self._duty = Duty.of(
+            lease=context.lease, longest_handler=policy.handler_timeout + policy.stuck_after
+        )
+        self._garbage = garbage.Watch()
+        self._renewed: dict[str, Claim] = {}
+        self.running: dict[str, Work | Call] = {}
+        self.unread: str | None = None
+        self.announced = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    def held(self) -> list[Claim]:
+        """What is to be renewed; may be asked in any thread, since Python copies in one step."""
+        return list(self._renewed.values())
+
+    def works(self) -> list[Work]:
+        """The events that it holds; may be asked in any thread."""
+        return [each for each in list(self.running.values()) if isinstance(each, Work)]
+
+    # Claiming
+
+    async def claim_forever(self) -> None:
+        """Claim whenever there is a free slot, until told to stop; then wait for what runs."""
+        outage = Outage(self._log, "claim", self._pulse)
+        await self.announced.wait()  # without its slots, the caps would be wrong
+        while self._arq.allow_pick_jobs:
+            # Before it takes more, which it would only give back.
+            if self._is_mostly_stuck():
+                self.note_stuck()
+                self._leave(Exit.STUCK, at_once=False)
+                break
+            if self.free() <= 0:
+                await self._until_something_ends()
+                continue
+            try:
+                claimed = await self._claim()
+                if outage.is_on:
+                    outage.over()
+                self._start_all(claimed)
+                if self._arq.burst and await self._is_drained():
+                    break
+                await self._rest(claimed)
+            except REDIS_ERRORS as exc:
+                await outage.pause(exc)
+        await self.until_idle()  # bounded by `stop`, which gives back what takes longer
+        self.ended.set()
+
+    def stuck(self) -> int:
+        """How many handlers go on though their events are settled."""
+        return len(self._pipeline.attempts.stuck)
+
+    def note_stuck(self) -> None:
+        """Say that this is why the worker ends."""
+        self._log.error("worker_stuck", stuck=self.stuck(), slots=self._most)
+
+    def _is_mostly_stuck(self) -> bool:
+        """Half of the slots' handlers go on for ever: their memory and time are nobody's any more.
+
+        A stuck handler's slot is free again, since its event is settled; so the worker would go on
+        until it is full of them.
+        """
+        return self.stuck() * 2 >= self._most
+
+    def free(self) -> int:
+        """How many jobs it may take.
+
+        A job whose handler has ended needs no slot while Redis commits it. There is an end to how
+        many of those a worker holds, all the same.
+        """
+        return min(self._most - self._slots.busy, 2 * self._most - len(self.running))
+
+    async def _until_something_ends(self) -> None:
+        self._slots.changed.clear()
+        await self._slots.changed.wait()
+
+    async def until_idle(self) -> None:
+        """Wait until it holds nothing."""
+        while self.running:
+            await self._until_something_ends()
+
+    async def _claim(self) -> Claimed:
+        """Claim a batch; one that is on its way when the worker is stopped is given back."""
+        # A task, since the answer has to be read whatever becomes of who waits for it: Redis has
+        # given the jobs away.
+        claim = asyncio.create_task(self._claim_once())
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            with contextlib.suppress(*REDIS_ERRORS):
+                given_back = [Settlement(each, "release") for each, _ in (await claim).jobs]
+                if given_back:
+                    await self._transitions.settle(given_back)
+            raise
+
+    async def _claim_once(self) -> Claimed:
+        # Before the next claim: Redis believes that an unread one has begun its jobs.
+        await self.disown()
+        self.unread = fresh_base()
+        claimed = await self._transitions.claim(
+            self._name,
+            most=min(self.free(), _MOST_CLAIMED),
+            lease=self._lease,
+            holding=len(self.running),
+            slots=self._most,
+            suspect_from=self._suspect_from,
+            waits_for_none=self._duty.waits_for_none,
+            no_more_alone=self._duty.alone(self.running),
+            tainted=self.stuck() > 0,
+            base=self.unread,
+        )
+        self.unread = None
+        return claimed
+
+    async def disown(self) -> None:
+        """Tell Redis that nobody has read the answer to a claim, if that is so.
+
+        Raises: what redis-py raises; then it is still to be told.
+        """
+        if self.unread is not None:
+            await self._transitions.disown(self.unread, lease=self._lease)
+            self.unread = None
+
+    async def _rest(self, claimed: Claimed) -> None:
+        """Wait as long as there is a reason to: a suspect, or nothing to do."""
+        if claimed.quiet or claimed.suspects:
+            await self._duty.wait(claimed, self.until_idle)
+        elif not claimed.more:
+            await self._sleep(claimed.next_due)
+
+    async def _sleep(self, next_due: float | None) -> None:
+        """Sleep until somebody leaves a wake token, or a deferred job is due."""
+        seconds = _LONGEST_SLEEP if next_due is None else min(_LONGEST_SLEEP, next_due)
+        if seconds > 0:  # 0 is for ever to Redis
+            await self._asleep.execute_command("BLPOP", keys.WAKE, max(0.001, seconds))
+
+    async def _is_drained(self) -> bool:
+        await self.until_idle()
+        return not await self._redis.exists(keys.QUEUE, keys.ACCEPTED)
+
+    # Running
+
+    def _start_all(self, claimed: Claimed) -> None:
+        for claim, payload in claimed.jobs:
+            self._renewed[claim.job] = claim
+            self._slots.busy += 1
+            ended = partial(self._ended, claim)
+            delivery = None if self._has_hooks else jobs.read(payload)
+            # What ``handle_event`` would come to, without the detour; or nothing for it to read.
+            if delivery is not None or not payload:
+                work = Work(claim, delivery, ended, has_payload=bool(payload), slots=self._slots)
+                # By token, not by job: a job may be claimed anew while its lost claim still ends.
+                self.running[claim.token] = work
+                self._pipeline.start(work)
+            else:
+                self.running[claim.token] = self._call(claim, payload, ended, self._slots)
+
+    def _ended(self, claim: Claim, result: object) -> None:
+        """A job is no more this worker's; what Redis didn't settle, its lease brings back."""
+        running = self.running.pop(claim.token)
+        self._renew_no_more(claim)
+        self._slots.changed.set()
+        if result is Settled.LOST and isinstance(running, Work) and running.is_lost:
+            self._note_lost(claim)
+        if isinstance(result, BaseException):
+            self._note_left(claim, result)
+        else:
+            self._arq.jobs_complete += 1
+        self._garbage.look()  # what its handler has left, perhaps
+
+    def _note_left(self, claim: Claim, error: BaseException) -> None:
+        self._arq.jobs_failed += 1
+        if isinstance(error, AWAY):
+            self._log.warning("event_left_to_its_lease", job=claim.job, error=str(error))
+        elif isinstance(error, Exception):  # a worker outlives whatever one event does
+            self._log.error("event_left_to_its_lease", job=claim.job, exc_info=error)
+
+    def lose(self, claim: Claim) -> None:
+        """Somebody else has the job, or nobody: what this worker would still do is in vain."""
+        if self._renewed.get(claim.job) is not claim:
+            return  # it has been settled since the renewal was sent
+        running = self.running.get(claim.token)
+        if isinstance(running, Work) and running.settling is not None:
+            running.is_lost = True
+            return  # most likely that is on its way back as settled; if not, it says so
+        self._note_lost(claim)
+        self._renew_no_more(claim)
+        if running is not None:
+            running.cancel()
+
+    def _renew_no_more(self, claim: Claim) -> None:
+        # The job may be held anew by then, under another token.
+        if self._renewed.get(claim.job) is claim:
+            del self._renewed[claim.job]
+
+    def _note_lost(self, claim: Claim) -> None:
+        metrics.LEASES_LOST.inc()
+        self._log.warning("lease_lost", job=claim.job)
+
+    # Giving back
+
+    def claim_no_more(self) -> None:
+        """Begin no other claim; any thread may say so."""
+        self._arq.allow_pick_jobs = False
+
+    def stop(self) -> None:
+        """Claim no more, and give back what hasn't begun since it waits for memory."""
+        self.claim_no_more()
+        self._slots.changed.set()
+        self.announced.set()  # who has never been heard of has nothing to wait for
+        # Other workers may have the memory at once that these wait for, or would.
+        self._pipeline.memory.is_closed = True
+        for work in self.works():
+            if work.share is not None and work.share.waits:
+                work.cancel()
+
+    def give_back(self, *, in_doubt: bool = False) -> None:
+        """End what runs, which gives it back.
+
+        Args:
+            in_doubt: whether one of these may be what ends the process.
+        """
+        for running in list(self.running.values()):
+            running.cancel(in_doubt=in_doubt)
+
+    def wait_no_longer(self) -> None:
+        """Release what goes on though it was cancelled: a deploy is no reason for a suspect."""
+        for work in self.works():
+            if work.attempt is not None:
+                work.attempt.give_up(Released(in_doubt=work.in_doubt))
+
+
+@dataclass(slots=True)
+class Duty:
+    """A worker's part in finding out which job it is that ends workers.
+
+    A suspect is to run with no other job beside it. So a worker that one waits for takes nothing
+    until it holds nothing, and one that has been given suspects takes nothing until these have
+    ended. Both last for a while only, or a single handler that doesn't end would stop the worker
+    for everybody. Each time that a while was too short the next one, of whichever worker, is twice
+    as long: Redis counts them. The longest one is longer than a handler may run unless others
+    keep it from its time, so it is hardly ever too short: what ends workers is found in the end.
+
+    Attributes:
+        first: seconds of the first while.
+        longest: seconds of the longest one.
+        clock: seconds, from anywhere.
+    """
+
+    first: float
+    longest: float
+    clock: Callable[[], float] = monotonic
+    _busy_until: float = 0.0
+    _alone: Claim | None = None
+
+    @classmethod
+    def of(cls, *, lease: float, longest_handler: float) -> Self:
+        """The one of a worker; seconds.
+
+        Args:
+            lease: of its claims.
+            longest_handler: after which a handler has ended, or counts as stuck.
+        """
+        longest = longest_handler + _MARGIN
+        return cls(first=min(lease / 3, _FIRST, longest), longest=longest)
+
+    @property
+    def waits_for_none(self) -> bool:
+        """Whether it has just given up to wait, and works for everybody for as long as it did."""
+        return self.clock() < self._busy_until
+
+    def alone(self, held: Collection[str]) -> Claim | None:
+        """The suspect that it was given alone, while it is among the claims (by token) it holds."""
+        if self._alone is not None and self._alone.token not in held:
+            self._alone = None
+        return self._alone
+
+    async def wait(self, claimed: Claimed, idle: Callable[[], Awaitable[None]]) -> None:
+        """Take nothing until the worker is idle, or the while is over.
+
+        Args:
+            claimed: asks for it, since a suspect waits or since suspects were given.
+            idle: ends once the worker holds nothing.
+        """
+        if claimed.suspects and len(claimed.jobs) == 1:
+            ((self._alone, _),) = claimed.jobs
+        seconds = self.bound(claimed.patience)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await idle()
+                return
+        if claimed.quiet:
+            self._busy_until = self.clock() + seconds
+
+    def bound(self, patience: int) -> float:
+        """Seconds of the while, after so many that were too short."""
+        return min(self.first * 2.0 ** min(patience, 64), self.longest)

@@ -1,0 +1,137 @@
+"""What one of all workers does every few minutes, whatever comes in."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Final
+
+import arq
+from arq.cron import CronJob
+from redis.asyncio import Redis
+
+from shared.observe import metrics
+from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.queue import scripts
+from worker.operate import dead_letters, revival
+
+_RECOUNT = scripts.load("recount")
+_RESTORE = scripts.load("restore")
+
+EVERY: Final = timedelta(minutes=5)
+"""How often one of all workers does it."""
+
+_LONGEST: Final = timedelta(minutes=4)
+
+_RESTORED_AT_ONCE: Final = 200
+_COUNTED_AT_ONCE: Final = 500
+_PAUSE: Final = 0.005
+"""Seconds between two looks: others need Redis, too. Restoring a million events takes half a
+minute, counting 20 million keys four minutes."""
+
+_GOOD_SECONDS: Final = 86_400.0
+_GOOD_WHILE_REFUSED: Final = 600.0
+"""Seconds for which a count is good where an organization was refused since: it may hold less."""
+
+_MOST_NAMED: Final = 10
+
+
+def cron_job(*tasks: Callable[[], Awaitable[None]]) -> CronJob:
+    """These, one after the other, as one arq cron job; one that fails keeps none from its turn."""
+
+    async def do_all(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:  # noqa: ARG001  # arq's
+        failures = []
+        for task in tasks:
+            try:
+                await task()
+            except Exception as exc:  # noqa: BLE001  raised below
+                failures.append(exc)
+        if failures:
+            raise ExceptionGroup("upkeep", failures)
+
+    minutes = set(range(0, 60, round(EVERY.total_seconds() / 60)))
+    # The name of the first thing that was ever done so: arq puts the job into the queue that all
+    # share, and a worker of an earlier version would bury one whose name it doesn't know.
+    return arq.cron(do_all, name="cron:expire_dead_letters", minute=minutes, timeout=_LONGEST)
+
+
+# Dead letters that nobody acted on in time
+
+
+async def expire(redis: Redis, *, retention: float, log: FilteringBoundLogger) -> None:
+    """Remove those that are too old, and count and log it where something went."""
+    gone = await expire_dead_letters(redis, retention=retention)
+    if gone:
+        metrics.DEAD_LETTERS_EXPIRED.inc(gone)
+        log.info("dead_letters_expired", number=gone)
+
+
+async def expire_dead_letters(redis: Redis, *, retention: float) -> int:
+    """Remove, with their marks, those that died more than ``retention`` seconds ago; how many.
+
+    One that is being replayed stays until it has ended.
+    """
+    # By Redis's clock, which wrote when they died: this machine's may be another.
+    seconds, microseconds = await redis.time()
+    died_before = round((seconds + microseconds / 1e6 - retention) * 1000)
+    gone = 0
+    for organization in await dead_letters.count(redis):
+        gone += await revival.expire(redis, organization, died_before=died_before)
+    return gone
+
+
+# Accepted events that have lost their place in the queue
+
+
+async def restore(redis: Redis, *, lease: float, log: FilteringBoundLogger) -> None:
+    """Put them back, and count and log it where something was amiss, also where it is cut short."""
+    number, some = 0, list[str]()
+    try:
+        async for job in restored(redis, lease=lease):
+            number += 1
+            if number <= _MOST_NAMED:
+                some.append(job)
+    finally:
+        if number:
+            metrics.PLACES_RESTORED.inc(number)
+            log.error("places_restored", number=number, some=some)
+
+
+async def restored(redis: Redis, *, lease: float) -> AsyncGenerator[str, None]:
+    """The jobs that had no place and have one now, from every accepted one that is looked at.
+
+    It begins where the last one stopped, whichever worker that was, and ends at the end of all: who
+    never has the time for all of them in one go sees each in turn.
+
+    Args:
+        redis: where they are.
+        lease: seconds after which one that a worker may hold still is due.
+    """
+    cursor = b""
+    while cursor != b"0":
+        cursor, *jobs = await _RESTORE(redis, _RESTORED_AT_ONCE, round(lease * 1000))
+        for job in jobs:
+            yield job.decode(errors="replace")
+        await asyncio.sleep(_PAUSE)
+
+
+# What organizations hold in Redis, since marks and state expire without a word
+
+
+async def recount(redis: Redis, *, retention: float) -> None:
+    """Go on with the count until it ends, unless the last one is good still.
+
+    How far it is stands in Redis: whoever stops in the midst, another goes on.
+
+    Args:
+        redis: where they hold it.
+        retention: seconds for which a mark is kept. A count is good for a day, or for as long as
+            that where it is less: so no more marks have expired than there are.
+    """
+    good_for = (
+        round(min(_GOOD_SECONDS, retention) * 1000),
+        round(_GOOD_WHILE_REFUSED * 1000),
+    )
+    goes_on = True
+    while goes_on:
+        goes_on = await _RECOUNT(redis, _COUNTED_AT_ONCE, *good_for) == b"goes on"
+        await asyncio.sleep(_PAUSE)

@@ -1,1 +1,0 @@
-"""What one of all workers does every few minutes, whatever comes in."""
