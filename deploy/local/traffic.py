@@ -11,7 +11,7 @@ from itertools import pairwise
 from random import Random
 from typing import Final
 
-from deploy.sellfern import order
+from deploy.sellfern import shop
 from shared.queue.keys import job_id
 from shared.sellfern import signature
 from shared.sellfern.reference import load_default
@@ -29,7 +29,7 @@ FAILURES: Final = 2
 """How often the handler fails on an event of a flaky order before it works."""
 
 FLAKY_PREFIX: Final = "ord_flaky_"
-STATUSES: Final = ("pending", *order.STATUSES)
+STATUSES: Final = ("pending", *shop.STATUSES)
 """What the handler takes for the status of an order; it rejects any other."""
 
 _SPAN: Final = timedelta(hours=2)
@@ -305,7 +305,7 @@ class _Author:
     def __init__(self, random: Random, organizations: Sequence[Organization]) -> None:
         self._random = random
         self._organizations = organizations
-        self._open: dict[tuple[str, bool], list[order.Order]] = defaultdict(list)
+        self._open: dict[tuple[str, bool], list[shop.Order]] = defaultdict(list)
         self._genuine: dict[str, list[Event]] = defaultdict(list)
         self._last: dict[str, datetime] = {}
         self._imitated: set[str] = set()
@@ -331,17 +331,17 @@ class _Author:
         self._genuine[organization.id].append(draft.event)
         return draft
 
-    def _next_order(self, organization: Organization, at: datetime, *, flaky: bool) -> order.Order:
+    def _next_order(self, organization: Organization, at: datetime, *, flaky: bool) -> shop.Order:
         """An order that something more happens to."""
         orders = self._open[organization.id, flaky]
         if len(orders) < (1 if flaky else _OPEN_ORDERS):
             orders.append(self._new_order(at, flaky=flaky))
         return self._random.choice(orders)
 
-    def _new_order(self, at: datetime, *, flaky: bool) -> order.Order:
+    def _new_order(self, at: datetime, *, flaky: bool) -> shop.Order:
         """One of Sellfern's, with an id that fits on a line."""
         self._orders += 1
-        new = order.Order(self._random, f"{self._orders:04}", at.timestamp(), everything=False)
+        new = shop.Order(self._random, f"{self._orders:04}", at.timestamp(), everything=False)
         new.id = f"{FLAKY_PREFIX if flaky else 'ord_'}{self._orders:04}"
         return new
 
@@ -426,7 +426,7 @@ class _Author:
         return f"{self._random.getrandbits(bits):0{bits // 4}x}"
 
 
-def _next_told(chosen: order.Order) -> tuple[str, Mapping[str, object]]:
+def _next_told(chosen: shop.Order) -> tuple[str, Mapping[str, object]]:
     """The next thing that happens to an order and is told; its type and data."""
     while (event_type := str(chosen.coming)) not in _TOLD:
         chosen.happen()

@@ -1,14 +1,17 @@
-"""API keys, each bound to one organization with its scopes."""
+"""API keys: whose each is, what it may be used for, and how often in a second."""
 
 import re
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import ceil
 from typing import Final
 
 from multidict import CIMultiDictProxy
 
-from deploy.sellfern.answer import Refused
+from deploy.sellfern.answer import Refused, rate_limited
+from deploy.sellfern.event import Clock
 from shared.queue.keys import ORGANIZATION_PATTERN
 from shared.settings.config import Secret
 
@@ -119,3 +122,36 @@ class ApiKeys:
             message = f"a valid API key is needed in the header {HEADER}"
             raise Refused(HTTPStatus.UNAUTHORIZED, "unauthorized", message)
         return key
+
+
+WINDOW_SECONDS: Final = 1.0
+
+
+class Quota:
+    """Counts the requests of each key over the last second.
+
+    Args:
+        most: requests in a second; None sets no limit.
+        clock: tells the time.
+    """
+
+    def __init__(self, most: int | None, clock: Clock) -> None:
+        self._most = most
+        self._clock = clock
+        self._taken: dict[str, deque[float]] = {}
+
+    def take(self, key: str) -> None:
+        """Count a request.
+
+        Raises:
+            Refused: it is one too many; this one doesn't count.
+        """
+        if self._most is None:
+            return
+        now = self._clock()
+        taken = self._taken.setdefault(key, deque())
+        while taken and taken[0] <= now - WINDOW_SECONDS:
+            taken.popleft()
+        if len(taken) >= self._most:
+            raise rate_limited(max(1, ceil(taken[0] + WINDOW_SECONDS - now)))
+        taken.append(now)

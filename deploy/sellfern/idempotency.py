@@ -11,7 +11,7 @@ import msgspec
 from multidict import CIMultiDictProxy
 
 from deploy.sellfern.answer import Answer, Refused, invalid
-from deploy.sellfern.clock import Clock
+from deploy.sellfern.event import Clock
 
 HEADER: Final = "Idempotency-Key"
 LONGEST: Final = 255

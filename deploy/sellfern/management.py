@@ -13,9 +13,9 @@ from aiohttp import web
 from deploy.sellfern import answer, idempotency
 from deploy.sellfern.answer import Answer, Refused, invalid
 from deploy.sellfern.api_key import MANAGE
-from deploy.sellfern.breakdown import suffer
-from deploy.sellfern.draft import read_draft
-from deploy.sellfern.operation import (
+from deploy.sellfern.endpoint import read_draft
+from deploy.sellfern.fault import suffer
+from deploy.sellfern.openapi import (
     CHANGE,
     CREATE,
     DELIVERIES,

@@ -1,10 +1,52 @@
-"""The OpenAPI document of the management API and of the events."""
+"""The operations of the management API that Sellfern's pages name, and the document of them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
-from deploy.sellfern import api_key, draft, idempotency
-from deploy.sellfern.operation import CHANGE, CREATE, DELIVERIES, OPERATIONS, Operation
+from deploy.sellfern import api_key, idempotency
+from deploy.sellfern.endpoint import LONGEST_URL, MOST_EVENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation.
+
+    Attributes:
+        method: of HTTP.
+        path: with its parameters in braces.
+        summary: what it does, in a few words.
+        status: of an answer that says it was done.
+    """
+
+    method: str
+    path: str
+    summary: str
+    status: HTTPStatus = HTTPStatus.OK
+
+    @property
+    def name(self) -> str:
+        """The name that the reference data has for it."""
+        return f"{self.method} {self.path}"
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes something, and so takes an idempotency key."""
+        return self.method != "GET"
+
+
+CREATE: Final = Operation("POST", "/webhooks", "Create a webhook endpoint", HTTPStatus.CREATED)
+LIST: Final = Operation("GET", "/webhooks", "List the webhook endpoints")
+CHANGE: Final = Operation("PATCH", "/webhooks/{id}", "Change a webhook endpoint")
+REMOVE: Final = Operation("DELETE", "/webhooks/{id}", "Remove a webhook endpoint")
+TEST: Final = Operation("POST", "/webhooks/{id}/test", "Send a test delivery")
+DELIVERIES: Final = Operation(
+    "GET", "/webhooks/{id}/deliveries", "List the latest deliveries, the newest first"
+)
+
+OPERATIONS: Final = (CREATE, LIST, CHANGE, REMOVE, TEST, DELIVERIES)
+
 
 Node = dict[str, Any]
 
@@ -142,12 +184,12 @@ def _error(code: str) -> Node:
 
 
 def _schemas(events: Sequence[str]) -> Node:
-    url: Node = {"type": "string", "format": "uri", "maxLength": draft.LONGEST_URL}
+    url: Node = {"type": "string", "format": "uri", "maxLength": LONGEST_URL}
     names: Node = {
         "type": "array",
         "items": _ref("schemas", "EventName"),
         "minItems": 1,
-        "maxItems": draft.MOST_EVENTS,
+        "maxItems": MOST_EVENTS,
         "uniqueItems": True,
     }
     enabled: Node = {"type": "boolean"}

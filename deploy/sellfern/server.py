@@ -3,21 +3,19 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
 from deploy.sellfern.api_key import ApiKey, ApiKeys, parse_api_key
-from deploy.sellfern.clock import Clock
-from deploy.sellfern.control import Control
-from deploy.sellfern.deliverer import delivering
+from deploy.sellfern.control import Control, Page
+from deploy.sellfern.delivery import delivering
+from deploy.sellfern.event import Clock
 from deploy.sellfern.management import Management, in_our_shape
 from deploy.sellfern.openapi import document
-from deploy.sellfern.page import Page
 from deploy.sellfern.settings import SimulatorSettings
-from deploy.sellfern.traffic import keep_happening
 from deploy.sellfern.vendor import EVENTS, Sellfern
 from shared.errors import SettingsError
 from shared.program.listening import blaming_settings
@@ -26,6 +24,8 @@ LARGEST_BODY: Final = 256 * 1024
 """Bytes of a request's body."""
 
 _SHUTDOWN_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.05  # how soon a rate or a subscription that has changed is seen
+_LAGGED_SECONDS: Final = 1.0  # behind by more, what was missed is dropped rather than hurried
 
 
 @contextlib.asynccontextmanager
@@ -64,10 +64,12 @@ async def opened(
         SettingsError: host and port can't be listened on.
     """
     sellfern = Sellfern(keys, settings, clock)
-    async with delivering(sellfern.endpoints, sellfern.deliveries, settings, clock) as deliverer:
-        sellfern.connect(deliverer)
-        async with _listening(sellfern, host, port), _happening(sellfern):
-            yield sellfern
+    async with (
+        delivering(sellfern.endpoints, sellfern.deliveries, settings, clock) as sellfern.deliverer,
+        _listening(sellfern, host, port),
+        _happening(sellfern),
+    ):
+        yield sellfern
 
 
 @contextlib.asynccontextmanager
@@ -95,16 +97,6 @@ def _named_as_option(error: SettingsError) -> SettingsError:
     return SettingsError(option, error.expected, error.got)
 
 
-@contextlib.asynccontextmanager
-async def _happening(sellfern: Sellfern) -> AsyncIterator[None]:
-    task = asyncio.create_task(keep_happening(lambda: sellfern.settings.rate, sellfern.happen))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
 def _app(sellfern: Sellfern) -> web.Application:
     async def openapi(_: web.Request) -> web.Response:
         body = msgspec.json.format(msgspec.json.encode(document(sellfern.url, EVENTS)))
@@ -116,3 +108,36 @@ def _app(sellfern: Sellfern) -> web.Application:
     app.add_routes(Page(sellfern).routes())
     app.add_routes([web.get("/openapi.json", openapi)])
     return app
+
+
+@contextlib.asynccontextmanager
+async def _happening(sellfern: Sellfern) -> AsyncIterator[None]:
+    task = asyncio.create_task(keep_happening(lambda: sellfern.settings.rate, sellfern.happen))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def keep_happening(rate: Callable[[], float], happen: Callable[[], Awaitable[bool]]) -> None:
+    """Let events happen for ever.
+
+    Args:
+        rate: events a second; it may change at any time, and 0 is a pause.
+        happen: lets one happen; false if nobody wants any.
+    """
+    clock = asyncio.get_running_loop().time
+    due = clock()
+    while True:
+        now, speed = clock(), rate()
+        due = max(due, now - _LAGGED_SECONDS)
+        if speed <= 0:
+            await asyncio.sleep(_LOOK_SECONDS)
+        elif now < due:
+            await asyncio.sleep(min(_LOOK_SECONDS, due - now))
+        elif await happen():
+            due += 1 / speed
+            await asyncio.sleep(0)  # a rate that can't be kept must not keep others from working
+        else:
+            await asyncio.sleep(_LOOK_SECONDS)

@@ -7,15 +7,12 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from deploy.sellfern.api_key import ApiKeys
-from deploy.sellfern.clock import Clock
-from deploy.sellfern.deliverer import Deliverer
-from deploy.sellfern.delivery import Deliveries, Delivery
+from deploy.sellfern.api_key import ApiKeys, Quota
+from deploy.sellfern.delivery import Deliverer, Deliveries, Delivery
 from deploy.sellfern.endpoint import Endpoints
-from deploy.sellfern.event import Event
+from deploy.sellfern.event import Clock, Event
 from deploy.sellfern.fault import Faults
 from deploy.sellfern.idempotency import Idempotency
-from deploy.sellfern.quota import Quota
 from deploy.sellfern.settings import SimulatorSettings
 from deploy.sellfern.shop import Shop
 from shared.errors import SettingsError
@@ -74,18 +71,8 @@ class Sellfern:
         """Set once it is about to end."""
         self._shops = {name: Shop(name, settings.seed) for name in api_keys.organizations}
         self._chance = Random(settings.seed)  # noqa: S311  # whose event is next
-        self._deliverer: Deliverer | None = None
-
-    @property
-    def deliverer(self) -> Deliverer:
+        self.deliverer: Deliverer
         """What delivers; there is one while the simulator is open."""
-        if self._deliverer is None:
-            raise RuntimeError("the simulator is not open")
-        return self._deliverer
-
-    def connect(self, deliverer: Deliverer) -> None:
-        """Deliver by this deliverer from now on."""
-        self._deliverer = deliverer
 
     def turn(self, settings: SimulatorSettings) -> None:
         """Go on with other knobs; those of the start only, such as ``seed``, change nothing."""

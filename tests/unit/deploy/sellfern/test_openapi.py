@@ -6,8 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from deploy.sellfern.openapi import document
-from deploy.sellfern.operation import OPERATIONS
+from deploy.sellfern.openapi import OPERATIONS, document
 from deploy.sellfern.vendor import EVENTS
 from ingress.management.openapi import read_document
 from shared.sellfern.reference import load_default
