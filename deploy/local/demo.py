@@ -1,15 +1,144 @@
-"""``make demo``, which can be interrupted from its first moment."""
+"""The demo: Sellfern played, one ingress, two workers, and an account at the end."""
 
-from collections.abc import Callable
+import contextlib
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
 
-from deploy.local.interruptible import start
+import click
+from rich.console import Console, RenderableType
+
+from deploy.local import tables
+from deploy.local.account import Evidence, account
+from deploy.local.delivery import deliver
+from deploy.local.signals import run_until_interrupted
+from deploy.local.stage import doing, environment, perform
+from deploy.local.system import System, running_system
+from deploy.local.traffic import FEWEST_EVENTS, Plan, plan
+from deploy.local.witnesses import evidence
+
+_MOST_EVENTS: Final = 200_000
+_STAY_SECONDS: Final = 0.5
+_SEEDS: Final = 100_000
+_SETTINGS: Final = {
+    "WORKER_HANDLERS": "deploy.local.demo_handlers:handlers",
+    "BACKOFF_BASE": "200ms",
+    "BACKOFF_CAP": "1s",
+}
+"""What differs from the defaults: an event that failed comes back while somebody is looking."""
 
 
-def _load() -> Callable[[], object]:
-    from deploy.local.play import main  # noqa: PLC0415  # loading it is what takes a while
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for.
 
-    return main
+    Attributes:
+        events: how many events Sellfern has.
+        seed: which plan.
+        workers: how many.
+        patience: seconds without any progress until it gives up.
+        stay: whether everything keeps running afterwards.
+    """
+
+    events: int
+    seed: int
+    workers: int
+    patience: float
+    stay: bool
 
 
-if __name__ == "__main__":
-    start(_load)
+@click.command()
+@click.option(
+    "--events",
+    type=click.IntRange(FEWEST_EVENTS, _MOST_EVENTS),
+    default=2000,
+    show_default=True,
+    help="How many events Sellfern has.",
+)
+@click.option("--seed", type=click.IntRange(0), help="Repeat an earlier run's plan; default: new.")
+@click.option("--workers", type=click.IntRange(1, 16), default=2, show_default=True)
+@click.option(
+    "--patience",
+    type=click.FloatRange(1),
+    default=30.0,
+    show_default=True,
+    help="Seconds without any progress until it gives up.",
+)
+@click.option("--stay", is_flag=True, help="Keep everything running afterwards, to look around.")
+def main(*, events: int, seed: int | None, workers: int, patience: float, stay: bool) -> None:
+    """Send signed events through one ingress and two workers, and balance the account.
+
+    Exit code 0 if the account balances to the last event, 1 if it doesn't, 2 if the demo could
+    not be run, 130 after Ctrl-C. Whatever happens, all that was started is stopped.
+    """
+    if seed is None:
+        seed = random.randrange(_SEEDS)
+    options = Options(events, seed, workers, patience, stay)
+    raise SystemExit(run(options))
+
+
+def run(options: Options) -> int:
+    """Run the demo; its exit code."""
+    return perform(
+        "demo",
+        lambda folder: _play(folder, options),
+        unbalanced=f"the account doesn't balance; --seed {options.seed} makes the same plan",
+    )
+
+
+def _play(folder: Path, options: Options) -> bool:
+    """From the plan to the verdict, whether it balances; everything is stopped afterwards."""
+    script = plan(options.events, seed=options.seed, now=datetime.now(UTC))
+    console = tables.console()
+    _print(console, tables.opening(script))
+    environ = _environment(folder, script)
+    with contextlib.ExitStack() as stack:
+        with doing("starting Redis, the ingress and the workers"):
+            system = stack.enter_context(running_system(folder, environ, workers=options.workers))
+        _print(console, tables.places(system))
+        found = _observe(script, system, options.patience)
+        drawn_up = account(script, found)
+        _print(console, [tables.account_table(drawn_up), *tables.projection(script, found)])
+        _print(console, tables.verdict(drawn_up))
+        if options.stay:
+            for line in tables.look_around(system, script):
+                console.print(line, soft_wrap=True)  # each is to be copied as it is
+            _stay(system)
+    hint = "." if options.stay else "; `make demo ARGS=--stay` keeps it running."
+    click.echo(f"  Everything is stopped{hint}")
+    return drawn_up.balances
+
+
+def _environment(folder: Path, script: Plan) -> dict[str, str]:
+    endpoints = [(each.endpoint, each.id, each.secret) for each in script.organizations]
+    return environment(folder, endpoints, _SETTINGS)
+
+
+def _observe(script: Plan, system: System, patience: float) -> Evidence:
+    """Send everything, wait until it has ended, and ask what became of it."""
+    sender, ingress = run_until_interrupted(deliver(script, system, patience=patience))
+    deadline = time.monotonic() + patience
+    with doing("asking the worker's commands"):
+        found = evidence(script, sender, ingress, system)
+    # Only where an answer was lost: then the sender doesn't know how many there are to wait for.
+    while found.waiting and sender.unanswered and time.monotonic() < deadline:
+        time.sleep(_STAY_SECONDS)
+        found = evidence(script, sender, ingress, system)
+    return found
+
+
+def _stay(system: System) -> None:
+    """Keep everything running until Ctrl-C, which is then no failure."""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            system.supervisor.check()
+            time.sleep(_STAY_SECONDS)
+
+
+def _print(console: Console, parts: Iterable[RenderableType]) -> None:
+    for part in parts:
+        console.print(part)

@@ -1,15 +1,143 @@
-"""``make dev``, which can be interrupted from its first moment."""
+"""Everything that a handler is developed with, on one machine, until Ctrl-C."""
 
-from collections.abc import Callable
+import contextlib
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from deploy.local.interruptible import start
+import click
+
+from deploy.local.kept_redis import FOLDER, PORT, held, kept_redis
+from deploy.local.ports import free_ports
+from deploy.local.reloading import changes, watched
+from deploy.local.services import begun
+from deploy.local.stage import doing, perform, python_as_typed
+from deploy.local.workbench import PORTS, Workbench, prepare
 
 
-def _load() -> Callable[[], object]:
-    from deploy.local.developing import main  # noqa: PLC0415  # loading it is what takes a while
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for.
 
-    return main
+    Attributes:
+        handlers: ``package.module:name`` of the registry.
+        project: the folder that they are imported from, and that the worker runs in.
+        endpoints: the endpoints file; None: one that is made.
+        env_file: variables for all programs; None: none.
+        fresh: whether what Redis has kept is forgotten first.
+    """
+
+    handlers: str
+    project: Path
+    endpoints: Path | None
+    env_file: Path | None
+    fresh: bool
 
 
-if __name__ == "__main__":
-    start(_load)
+_file = click.Path(path_type=Path, dir_okay=False)
+_folder = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.option(
+    "--handlers",
+    default="worker.handlers:handlers",
+    show_default=True,
+    metavar="PACKAGE.MODULE:NAME",
+    help="Your registry of handlers.",
+)
+@click.option(
+    "--project",
+    type=_folder,
+    default=Path(),
+    help="The folder that they are imported from; default this one.",
+)
+@click.option("--endpoints", type=_file, help="Your endpoints file; default one that is made.")
+@click.option(
+    "--env-file",
+    type=_file,
+    help="Variables for all programs: settings such as HANDLER_TIMEOUT, and what handlers need.",
+)
+@click.option(
+    "--folder",
+    type=_folder,
+    default=FOLDER,
+    show_default=True,
+    help="Where data, endpoints and logs stay from one run to the next.",
+)
+@click.option("--fresh", is_flag=True, help="Forget first what Redis has kept.")
+def main(*, folder: Path, **options: Any) -> None:
+    """Run everything to develop handlers with, until Ctrl-C.
+
+    Redis, the ingress, a worker that starts anew when a file beside the handlers changes, the
+    console, and a Sellfern whose page sends events with a secret that the ingress knows. A port
+    that is taken gives way to the next free one; the first lines say what is where.
+
+    Of the shell's variables the programs get all but this project's settings: those stand in
+    --env-file. Exit code 0 after Ctrl-C, 130 where it came before everything ran, 2 if a program
+    but the worker doesn't start or ends. Whatever happens, all that was started is stopped.
+    """
+    wanted = Options(**options)
+    raise SystemExit(perform("dev", lambda where: _develop(where, wanted), kept=folder))
+
+
+def _develop(folder: Path, options: Options) -> bool:
+    """All of it; true at its end, which is Ctrl-C."""
+    folder, project = folder.resolve(), options.project.resolve()
+    place, below = watched(options.handlers, project)
+    with contextlib.ExitStack() as stack:
+        with doing("starting Redis, Sellfern, the ingress and the console"):
+            stack.enter_context(held(folder))
+            ports = free_ports({"REDIS": PORT, **PORTS})
+            kept = kept_redis(folder, ports.pop("REDIS"), fresh=options.fresh)
+            redis = stack.enter_context(kept)
+            bench = prepare(
+                folder,
+                redis.url,
+                ports,
+                handlers=options.handlers,
+                endpoints=options.endpoints,
+                env_file=options.env_file,
+            )
+            services = stack.enter_context(begun(folder / "logs", project, bench, redis))
+        for line in _opening(bench, options.handlers, place):
+            click.echo(line)
+        with contextlib.suppress(KeyboardInterrupt):
+            for changed in changes(place, below=below):
+                services.look(changed)
+        services.stop()
+    click.echo("Everything is stopped; what Redis has kept will be there again.")
+    return True
+
+
+def _opening(bench: Workbench, handlers: str, place: Path) -> Iterator[str]:
+    """Where everything is, and how to send an event."""
+    rows = {
+        "Sellfern": f"{bench.sellfern}  its page sends events",
+        "ingress": f"{bench.ingress}/webhooks/{bench.endpoint}",
+        "console": bench.at("CONSOLE"),
+        "Redis": bench.settings["REDIS_URL"],
+        "metrics": ", ".join(
+            bench.at(name, "/metrics") for name in ("INGRESS_ADMIN", "WORKER_ADMIN")
+        ),
+        "handlers": f"{handlers}, anew when a file in {_short(place)} changes",
+        "endpoints": _short(Path(bench.settings["ENDPOINTS_FILE"])),
+    }
+    width = max(map(len, rows))
+    yield from (f"  {name:<{width}}  {what}" for name, what in rows.items())
+    yield ""
+    yield "Send an event, from another terminal (Ctrl-C here stops everything):"
+    file = shlex.quote(_short(bench.env_file))
+    yield (
+        f"  {python_as_typed()} -m ingress send --env-file {file} {bench.endpoint} order.updated "
+        """--data '{"order_id": "1", "status": "paid"}'"""
+    )
+    yield ""
+
+
+def _short(path: Path) -> str:
+    """A path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

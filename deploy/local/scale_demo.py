@@ -1,15 +1,193 @@
-"""``make scale-demo``, which can be interrupted from its first moment."""
+"""The scale demo: ten times the load and back, workers that follow, and an account at the end."""
 
-from collections.abc import Callable
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
-from deploy.local.interruptible import start
+import click
+import yaml
+from aiohttp import ClientSession, ClientTimeout
+from rich.console import Console
+
+from deploy.local import scale_tables, tables
+from deploy.local.autoscaling import Autoscaler, Rule, read_rule
+from deploy.local.fleet import Fleet
+from deploy.local.ramp import TIMES, Ramp
+from deploy.local.regulation import Course, Regulation
+from deploy.local.scale_account import complaints, evidence
+from deploy.local.scale_progress import progress
+from deploy.local.signals import run_until_interrupted
+from deploy.local.stage import doing, environment, perform
+from deploy.local.supervisor import ROOT
+from deploy.local.system import System, running_system
+from deploy.sellfern import Sellfern, simulator
+from shared.observe import logs
+from shared.sellfern.reference import load_default
+
+SCALED_OBJECT: Final = ROOT / "deploy" / "kubernetes" / "base" / "scaling.yaml"
+
+_STORY_SECONDS: Final = 640.0
+"""How long the rise and the fall take on the ScaledObject's clock; here it is a faster one."""
+
+_SLOTS: Final = 4
+_ITS_SLOTS: Final = 100
+"""Events that a worker handles at once, here and by default."""
+
+_ORGANIZATIONS: Final = ("org_amber", "org_birch", "org_cedar")
+_SETTINGS: Final = {
+    "WORKER_HANDLERS": "deploy.local.scale_handlers:handlers",
+    "WORKER_CONCURRENCY": str(_SLOTS),
+    "DRAIN_SECONDS": "1s",
+    "BODY_TIMEOUT": "1s",
+}
+"""The ingress's drain has the same name, and may not be shorter than its time for bodies."""
+_PATIENCE: Final = 60.0
+_SCRAPE_SECONDS: Final = 5.0
+_MOST_KEPT: Final = 1_000_000
 
 
-def _load() -> Callable[[], object]:
-    from deploy.local.scaling import main  # noqa: PLC0415  # loading it is what takes a while
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for.
 
-    return main
+    Attributes:
+        seconds: for the rise and the fall.
+        peak: events a second.
+        most: workers at once.
+        plot: the file that is drawn.
+    """
+
+    seconds: float
+    peak: float
+    most: int
+    plot: Path | None
 
 
-if __name__ == "__main__":
-    start(_load)
+@click.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(10, 600),
+    default=80.0,
+    show_default=True,
+    help="For the rise and the fall.",
+)
+@click.option(
+    "--peak",
+    type=click.FloatRange(10, 1000),
+    default=150.0,
+    show_default=True,
+    help=f"Events a second; a {TIMES}th of it before and after.",
+)
+@click.option(
+    "--most",
+    type=click.IntRange(2, 20),
+    default=12,
+    show_default=True,
+    help="Workers that this machine bears.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="The SVG file to write; default: a temporary one.",
+)
+def main(*, seconds: float, peak: float, most: int, plot: Path | None) -> None:
+    """Let the load rise tenfold and fall again, and let workers follow it.
+
+    A supervisor on this machine begins and dismisses workers by the rule of the ScaledObject in
+    deploy/kubernetes. Exit code 0 if every accepted event was handled once, 1 if not, 2 if it
+    could not be run, 130 after Ctrl-C. Whatever happens, all that was started is stopped.
+    """
+    options = Options(seconds, peak, most, plot)
+    raise SystemExit(run(options))
+
+
+def run(options: Options) -> int:
+    """Run the demo; its exit code."""
+    return perform(
+        "scale-demo",
+        lambda folder: _play(folder, options),
+        unbalanced="what was accepted is not what was handled",
+    )
+
+
+def _play(folder: Path, options: Options) -> bool:
+    """From the rule to the verdict, whether it balances; everything is stopped afterwards."""
+    speed = _STORY_SECONDS / options.seconds
+    rule = local_rule(speed, options.most)
+    console = tables.console()
+    for part in scale_tables.opening(rule, options.peak, options.seconds, speed, _SLOTS):
+        console.print(part)
+    environ = _environment(folder)
+    with contextlib.ExitStack() as stack:
+        with doing("starting Redis, the ingress and the workers"):
+            system = stack.enter_context(running_system(folder, environ, workers=rule.fewest))
+        course, sellfern = run_until_interrupted(_observe(system, rule, options))
+        with doing("asking the worker's commands"):
+            found = evidence(sellfern, system, _ORGANIZATIONS)
+    wrong = list(complaints(found))
+    path = _write_plot(scale_tables.plot(course, rule), options.plot)
+    console.print(scale_tables.decisions(course))
+    for part in scale_tables.verdict(found, wrong, course):
+        console.print(part)
+    console.print(f"  The plot is in {path}", soft_wrap=True)
+    click.echo("  Everything is stopped.")
+    return not wrong
+
+
+def local_rule(speed: float, most: int) -> Rule:
+    """The ScaledObject's rule for small workers and a clock that runs faster."""
+    objects: list[dict[str, Any]] = list(yaml.safe_load_all(SCALED_OBJECT.read_text()))
+    (found,) = (each for each in objects if each["kind"] == "ScaledObject")
+    return read_rule(found).faster(speed).for_workers(_SLOTS / _ITS_SLOTS).at_most(most)
+
+
+async def _observe(system: System, rule: Rule, options: Options) -> tuple[Course, Sellfern]:
+    """Play the load and the supervisor; how it went, and Sellfern as it knows it."""
+    logs.configure(level="error", fmt="console")  # Sellfern's, which runs in this process
+    timeout = ClientTimeout(total=_SCRAPE_SECONDS)
+    async with _sellfern(system) as sellfern, ClientSession(timeout=timeout) as session:
+        with progress(Console(stderr=True)) as show:
+            regulation = Regulation(
+                system,
+                Fleet(system),
+                Autoscaler(rule),
+                sellfern=sellfern,
+                session=session,
+                show=show,
+            )
+            await regulation.follow(Ramp(options.peak, options.seconds))
+            await regulation.settle(_PATIENCE)
+        return regulation.course, sellfern
+
+
+@contextlib.asynccontextmanager
+async def _sellfern(system: System) -> AsyncIterator[Sellfern]:
+    """Sellfern with an endpoint for each organization; nothing happens yet."""
+    keys = (f"sk_{name}:{name}" for name in _ORGANIZATIONS)
+    events = tuple(load_default().available_events())
+    async with simulator(*keys, kept=_MOST_KEPT, backoff=0.2, backoff_cap=2.0) as sellfern:
+        for name in _ORGANIZATIONS:
+            sellfern.endpoints.create(name, system.url + name, events, secret=_secret(name))
+        yield sellfern
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    endpoints = [(name, name, _secret(name)) for name in _ORGANIZATIONS]
+    return environment(folder, endpoints, _SETTINGS)
+
+
+def _secret(organization: str) -> str:
+    return f"whsec_{organization}"
+
+
+def _write_plot(content: str, path: Path | None) -> Path:
+    if path is None:
+        handle, name = tempfile.mkstemp(prefix="sellfern-scale-", suffix=".svg")
+        os.close(handle)
+        path = Path(name)
+    path.write_text(content, encoding="utf-8")
+    return path
