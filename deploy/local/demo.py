@@ -6,20 +6,19 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
 from rich.console import Console, RenderableType
 
-from deploy.local import tables
-from deploy.local.account import Evidence, account
+from deploy.local import display
+from deploy.local.account import Evidence, account, evidence
 from deploy.local.delivery import deliver
-from deploy.local.signals import run_until_interrupted
-from deploy.local.stage import doing, environment, perform
+from deploy.local.stage import doing, environment, perform, run_until_interrupted
 from deploy.local.system import System, running_system
 from deploy.local.traffic import FEWEST_EVENTS, Plan, plan
-from deploy.local.witnesses import evidence
 
 _MOST_EVENTS: Final = 200_000
 _STAY_SECONDS: Final = 0.5
@@ -78,34 +77,27 @@ def main(*, events: int, seed: int | None, workers: int, patience: float, stay: 
     if seed is None:
         seed = random.randrange(_SEEDS)
     options = Options(events, seed, workers, patience, stay)
-    raise SystemExit(run(options))
-
-
-def run(options: Options) -> int:
-    """Run the demo; its exit code."""
-    return perform(
-        "demo",
-        lambda folder: _play(folder, options),
-        unbalanced=f"the account doesn't balance; --seed {options.seed} makes the same plan",
-    )
+    unbalanced = f"the account doesn't balance; --seed {seed} makes the same plan"
+    raise SystemExit(perform("demo", lambda where: _play(where, options), unbalanced=unbalanced))
 
 
 def _play(folder: Path, options: Options) -> bool:
     """From the plan to the verdict, whether it balances; everything is stopped afterwards."""
     script = plan(options.events, seed=options.seed, now=datetime.now(UTC))
-    console = tables.console()
-    _print(console, tables.opening(script))
-    environ = _environment(folder, script)
+    console = display.console()
+    _print(console, display.opening(script))
+    endpoints = [(each.endpoint, each.id, each.secret) for each in script.organizations]
+    environ = environment(folder, endpoints, _SETTINGS)
     with contextlib.ExitStack() as stack:
         with doing("starting Redis, the ingress and the workers"):
             system = stack.enter_context(running_system(folder, environ, workers=options.workers))
-        _print(console, tables.places(system))
+        _print(console, display.places(system))
         found = _observe(script, system, options.patience)
         drawn_up = account(script, found)
-        _print(console, [tables.account_table(drawn_up), *tables.projection(script, found)])
-        _print(console, tables.verdict(drawn_up))
+        _print(console, [display.account_table(drawn_up), *display.projection(script, found)])
+        _print(console, display.verdict(drawn_up))
         if options.stay:
-            for line in tables.look_around(system, script):
+            for line in display.look_around(system, script):
                 console.print(line, soft_wrap=True)  # each is to be copied as it is
             _stay(system)
     hint = "." if options.stay else "; `make demo ARGS=--stay` keeps it running."
@@ -113,21 +105,24 @@ def _play(folder: Path, options: Options) -> bool:
     return drawn_up.balances
 
 
-def _environment(folder: Path, script: Plan) -> dict[str, str]:
-    endpoints = [(each.endpoint, each.id, each.secret) for each in script.organizations]
-    return environment(folder, endpoints, _SETTINGS)
-
-
 def _observe(script: Plan, system: System, patience: float) -> Evidence:
     """Send everything, wait until it has ended, and ask what became of it."""
     sender, ingress = run_until_interrupted(deliver(script, system, patience=patience))
     deadline = time.monotonic() + patience
+    ask = partial(
+        evidence,
+        script,
+        system,
+        answers=sender.answers,
+        unanswered=sender.unanswered,
+        ingress=ingress,
+    )
     with doing("asking the worker's commands"):
-        found = evidence(script, sender, ingress, system)
+        found = ask()
     # Only where an answer was lost: then the sender doesn't know how many there are to wait for.
     while found.waiting and sender.unanswered and time.monotonic() < deadline:
         time.sleep(_STAY_SECONDS)
-        found = evidence(script, sender, ingress, system)
+        found = ask()
     return found
 
 

@@ -2,19 +2,18 @@
 
 import contextlib
 import shlex
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from deploy.local.kept_redis import FOLDER, PORT, held, kept_redis
-from deploy.local.ports import free_ports
-from deploy.local.reloading import changes, watched
-from deploy.local.services import begun
+from deploy.local.embedded_redis import kept_redis
+from deploy.local.services import begun, changes, watched
 from deploy.local.stage import doing, perform, python_as_typed
-from deploy.local.workbench import PORTS, Workbench, prepare
+from deploy.local.workbench import PORTS, Workbench, free_ports, prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,21 @@ class Options:
     fresh: bool
 
 
+FOLDER: Final = Path(".dev")
+"""Where `make dev` and `make redis` keep everything; one of them at a time."""
+
+REDIS_PORT: Final = {"REDIS": 6379}
+"""Where programs look for Redis that nobody has told where it is."""
+
+_LOOK_SECONDS: Final = 0.2
+
 _file = click.Path(path_type=Path, dir_okay=False)
 _folder = click.Path(path_type=Path, file_okay=False)
+
+
+def _kept_in(help_: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option that names a folder which stays."""
+    return click.option("--folder", type=_folder, default=FOLDER, show_default=True, help=help_)
 
 
 @click.command()
@@ -60,13 +72,7 @@ _folder = click.Path(path_type=Path, file_okay=False)
     type=_file,
     help="Variables for all programs: settings such as HANDLER_TIMEOUT, and what handlers need.",
 )
-@click.option(
-    "--folder",
-    type=_folder,
-    default=FOLDER,
-    show_default=True,
-    help="Where data, endpoints and logs stay from one run to the next.",
-)
+@_kept_in("Where data, endpoints and logs stay from one run to the next.")
 @click.option("--fresh", is_flag=True, help="Forget first what Redis has kept.")
 def main(*, folder: Path, **options: Any) -> None:
     """Run everything to develop handlers with, until Ctrl-C.
@@ -89,8 +95,7 @@ def _develop(folder: Path, options: Options) -> bool:
     place, below = watched(options.handlers, project)
     with contextlib.ExitStack() as stack:
         with doing("starting Redis, Sellfern, the ingress and the console"):
-            stack.enter_context(held(folder))
-            ports = free_ports({"REDIS": PORT, **PORTS})
+            ports = free_ports(PORTS | REDIS_PORT)
             kept = kept_redis(folder, ports.pop("REDIS"), fresh=options.fresh)
             redis = stack.enter_context(kept)
             bench = prepare(
@@ -110,6 +115,34 @@ def _develop(folder: Path, options: Options) -> bool:
         services.stop()
     click.echo("Everything is stopped; what Redis has kept will be there again.")
     return True
+
+
+@click.command()
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65_535),
+    help=f"Listen here; default {REDIS_PORT['REDIS']}, or the next port that is free.",
+)
+@_kept_in("Where its data stays from one run to the next.")
+@click.option("--fresh", is_flag=True, help="Forget first what it has kept.")
+def redis(*, port: int | None, folder: Path, fresh: bool) -> None:
+    """Run the bundled Redis alone until Ctrl-C, and print its URL.
+
+    It is durable (appendfsync always), and is the one of `make dev`, which can't run meanwhile.
+    """
+
+    def play(folder: Path) -> bool:
+        where = port or free_ports(REDIS_PORT)["REDIS"]
+        with kept_redis(folder, where, fresh=fresh) as server:
+            click.echo(server.url)
+            click.echo(f"Its data is in {folder / 'redis'}. Ctrl-C stops it.", err=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    server.check()
+                    time.sleep(_LOOK_SECONDS)
+        return True
+
+    raise SystemExit(perform("redis", play, kept=folder))
 
 
 def _opening(bench: Workbench, handlers: str, place: Path) -> Iterator[str]:

@@ -1,14 +1,19 @@
-"""What the demo shows in a terminal of 80 columns."""
+"""What the demo shows in a terminal of 80 columns, and elsewhere."""
 
 import shlex
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import click
 from rich import box
 from rich.console import Console, RenderableType
 from rich.padding import Padding
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +22,126 @@ from deploy.local.stage import python_as_typed
 from deploy.local.system import System
 from deploy.local.traffic import Plan
 from shared.display import escape_controls
+
+_LINE_SECONDS: Final = 1.0
+_BAR_COLUMNS: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Where the events are.
+
+    Attributes:
+        sent: deliveries that were begun.
+        accepted: those that were accepted.
+        refused: those that were refused.
+        handled: events that changed the state.
+        duplicates: deliveries that a worker found to be duplicates.
+        retried: attempts that failed.
+        dead: events that became dead letters.
+    """
+
+    sent: int = 0
+    accepted: int = 0
+    refused: int = 0
+    handled: int = 0
+    duplicates: int = 0
+    retried: int = 0
+    dead: int = 0
+
+    @property
+    def moved(self) -> int:
+        """A number that grows whenever anything happens."""
+        return self.sent + self.accepted + self.refused + self.ended + self.retried
+
+    @property
+    def ended(self) -> int:
+        """New deliveries that the workers are done with."""
+        return self.handled + self.duplicates + self.dead
+
+
+Show = Callable[[Figures], None]
+
+
+@contextmanager
+def progress(console: Console, goals: Figures) -> Iterator[Show]:
+    """Show figures while a block runs: bars on a terminal, a plain line now and then elsewhere.
+
+    Args:
+        console: where to.
+        goals: what the figures will be in the end.
+    """
+    if console.is_terminal:
+        with _bars(console, goals) as show:
+            yield show
+    else:
+        with now_and_then(console, _LINE_SECONDS) as tell:
+            yield lambda now: tell(_line(now, goals))
+
+
+@contextmanager
+def _bars(console: Console, goals: Figures) -> Iterator[Show]:
+    columns = (
+        TextColumn("  {task.description:<9}"),
+        BarColumn(_BAR_COLUMNS),
+        _Count(),
+        _Rate(),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )
+    with Progress(*columns, console=console) as bars:
+        sent = bars.add_task("sent", total=goals.sent, note="")
+        accepted = bars.add_task("accepted", total=goals.accepted, note="")
+        handled = bars.add_task("handled", total=goals.handled, note="")
+
+        def show(now: Figures) -> None:
+            bars.update(sent, completed=now.sent)
+            bars.update(accepted, completed=now.accepted, note=f"{now.refused} refused")
+            note = f"{now.retried} retried, {now.dead} dead"
+            bars.update(handled, completed=now.handled, note=note)
+
+        yield show
+
+
+class _Count(ProgressColumn):
+    """How many of how many."""
+
+    def render(self, task: Task) -> Text:
+        total = f"{task.total or 0:,.0f}"
+        return Text(f"{task.completed:>{len(total)},.0f}/{total}", style="bold")
+
+
+class _Rate(ProgressColumn):
+    """How many a second, from the first to the last."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.finished_speed or task.speed
+        return Text("       -/s" if rate is None else f"{rate:>8,.0f}/s", style="cyan")
+
+
+@contextmanager
+def now_and_then(console: Console, seconds: float) -> Iterator[Callable[[str], None]]:
+    """Print a line each so many seconds of those that a block has, and its last one in any case."""
+    last, told, next_at = "", "", 0.0
+
+    def tell(line: str) -> None:
+        nonlocal last, told, next_at
+        last = line
+        if time.monotonic() >= next_at:
+            told, next_at = line, time.monotonic() + seconds
+            click.echo(line, file=console.file)
+
+    yield tell
+    if last != told:
+        click.echo(last, file=console.file)
+
+
+def _line(now: Figures, goals: Figures) -> str:
+    return (
+        f"sent {now.sent:,} of {goals.sent:,}, accepted {now.accepted:,}, "
+        f"refused {now.refused:,}, handled {now.handled:,} of {goals.handled:,}, "
+        f"retried {now.retried:,}, dead {now.dead:,}"
+    )
+
 
 _PIPE_COLUMNS: Final = 100
 _LATE = "yellow"
@@ -38,7 +163,7 @@ def opening(plan: Plan) -> Iterator[RenderableType]:
         f"{len(plan.events):,} events of {len(plan.organizations)} organizations, seed {plan.seed}",
         style="bold",
     )
-    yield _indented(
+    yield indented(
         f"{len(again):,} are sent twice ({other:,} in other bytes), "
         f"{plan.out_of_order:,} after a later one of their order"
     )
@@ -58,15 +183,15 @@ def places(system: System) -> Iterator[RenderableType]:
 
 def account_table(account: Account) -> RenderableType:
     """The rows of the account."""
-    table = _table()
-    table.add_column("account")
-    table.add_column("expected", justify="right")
-    table.add_column("got", justify="right")
-    table.add_column("")
-    table.add_column("told by", style="dim")
+    rows = table()
+    rows.add_column("account")
+    rows.add_column("expected", justify="right")
+    rows.add_column("got", justify="right")
+    rows.add_column("")
+    rows.add_column("told by", style="dim")
     for row in account.rows:
-        table.add_row(*_cells(row))
-    return table
+        rows.add_row(*_cells(row))
+    return rows
 
 
 def _cells(row: Row) -> tuple[Text, ...]:
@@ -89,15 +214,15 @@ def projection(plan: Plan, evidence: Evidence) -> Iterator[RenderableType]:
     yield Text.assemble(
         f"  {order} of {organization}, as worker state knows it: ", (str(value["status"]), "bold")
     )
-    table = _table()
+    rows = table()
     for name in ("happened", "event", "type", "status"):
-        table.add_column(name)
-    table.add_column("try", justify="right")
-    table.add_column("sent as")
+        rows.add_column(name)
+    rows.add_column("try", justify="right")
+    rows.add_column("sent as")
     latest = 0
     for entry in value["timeline"]:
         numbers = plan.numbers.get((organization, entry["event_id"]), [0])
-        table.add_row(
+        rows.add_row(
             f"{datetime.fromisoformat(entry['at']):%H:%M:%S}",
             Text(escape_controls(entry["event_id"])),
             Text(escape_controls(entry["type"])),
@@ -109,7 +234,7 @@ def projection(plan: Plan, evidence: Evidence) -> Iterator[RenderableType]:
             ),
         )
         latest = max(latest, numbers[0])
-    yield table
+    yield rows
 
 
 def verdict(account: Account) -> Iterator[RenderableType]:
@@ -120,11 +245,9 @@ def verdict(account: Account) -> Iterator[RenderableType]:
     total = f"{account.got('sent'):,} sent = {parts}"
     if account.balances:
         yield Text.assemble(("✓ ", _GOOD), (total, "bold"))
-        yield _indented("The account balances to the last event; each was applied once.")
+        yield indented("The account balances to the last event; each was applied once.")
         return
-    yield Text("✗ The account doesn't balance:", style=_BAD)
-    for complaint in account.complaints:
-        yield _indented(f"- {escape_controls(complaint)}")
+    yield from unbalanced(account.complaints)
 
 
 def look_around(system: System, plan: Plan) -> Iterator[RenderableType]:
@@ -148,9 +271,18 @@ def look_around(system: System, plan: Plan) -> Iterator[RenderableType]:
         yield Text(f"  {python_as_typed()} -m {command}")
 
 
-def _table() -> Table:
+def unbalanced(complaints: Iterable[str]) -> Iterator[RenderableType]:
+    """That an account doesn't balance, and why."""
+    yield Text("✗ The account doesn't balance:", style=_BAD)
+    for complaint in complaints:
+        yield indented(f"- {escape_controls(complaint)}")
+
+
+def table() -> Table:
+    """A table whose head is underlined, without frames."""
     return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
 
 
-def _indented(text: str) -> RenderableType:
+def indented(text: str) -> RenderableType:
+    """A text that stays indented where it is broken."""
     return Padding(Text(text), (0, 0, 0, 2), expand=False)

@@ -1,6 +1,7 @@
 """A Redis server of one's own, started and stopped by the program that needs it."""
 
 import contextlib
+import fcntl
 import importlib.util
 import shutil
 import signal
@@ -8,12 +9,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
-from deploy.local.parentage import launcher
+from deploy.local.supervisor import launcher
+from shared.errors import SellfernError, SettingsError
 
 STARTUP_SECONDS: Final = 20.0
 """How long a server may take until it answers PING."""
@@ -24,7 +25,7 @@ STOP_SECONDS: Final = 10.0
 _PORT_TRIES: Final = 3  # a free port may be taken before the server has it
 
 
-class RedisServerError(Exception):
+class RedisServerError(SellfernError):
     """The embedded Redis can't be found or doesn't come up; the message is one line."""
 
 
@@ -127,12 +128,7 @@ class EmbeddedRedis:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.kill()
         self._remove_folder()
 
@@ -173,6 +169,15 @@ class EmbeddedRedis:
         """Stop the server where it runs, and start it with the same port and files."""
         self.stop()
         self.start()
+
+    def check(self) -> None:
+        """Return if the server runs.
+
+        Raises:
+            RedisServerError: it has ended by itself.
+        """
+        if not self.is_running:
+            raise RedisServerError(f"redis-server ended; {self.folder / 'redis.log'} may say why")
 
     def log(self) -> str:
         """What the server wrote to its log."""
@@ -227,6 +232,40 @@ class EmbeddedRedis:
         if self._temporary is not None:
             self._temporary.cleanup()
             self._temporary = self._folder = None
+
+
+@contextlib.contextmanager
+def kept_redis(folder: Path, port: int, *, fresh: bool) -> Iterator[EmbeddedRedis]:
+    """Run a server on what it has kept in a folder, which nobody else may use meanwhile.
+
+    Args:
+        folder: where everything is kept; it is made where it isn't there.
+        port: to listen on.
+        fresh: whether what it has kept is forgotten first.
+
+    Raises:
+        SettingsError: another process has the folder.
+        RedisServerError: there is none to run, or it doesn't come up.
+        OSError: the folder can't be made or written.
+    """
+    data = folder.resolve() / "redis"
+    data.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        # Two servers would spoil each other's files. A lock of the system's ends with its holder,
+        # however that ends, where a file that says who is there would stay.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            got = f"{folder}, where `make dev` or `make redis` runs already"
+            raise SettingsError("--folder", "a folder that nobody uses", got) from None
+        if fresh:
+            shutil.rmtree(data)
+            data.mkdir()
+        with EmbeddedRedis(appendfsync="always", folder=data, port=port) as redis:
+            try:
+                yield redis
+            finally:
+                redis.stop()  # a kill would lose nothing either, but leave the file to be mended
 
 
 def _settings(

@@ -5,17 +5,80 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final
 
 from aiohttp import ClientError, ClientSession
 
 from deploy.local.autoscaling import Autoscaler, Reading
-from deploy.local.fleet import Fleet
-from deploy.local.ramp import Ramp
-from deploy.local.scrape import Queue, queue
-from deploy.local.system import System
+from deploy.local.supervisor import Program
+from deploy.local.system import Queue, System, queue
 from deploy.sellfern import Sellfern
 from shared.queue.gauges import CACHE_SECONDS
+
+TIMES: Final = 10
+"""The peak is so many times what there is at the beginning and at the end."""
+
+_SHAPE: Final = ((0.0, 1 / TIMES), (0.2, 1.0), (0.45, 1.0), (0.6, 1 / TIMES), (1.0, 1 / TIMES))
+"""Share of the time, share of the peak; straight lines between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """A rise and a fall.
+
+    Attributes:
+        peak: events a second.
+        seconds: for all of it.
+    """
+
+    peak: float
+    seconds: float
+
+    def rate(self, at: float) -> float:
+        """Events a second at a moment; none afterwards."""
+        share = at / self.seconds
+        for (left, low), (right, high) in pairwise(_SHAPE):
+            if left <= share <= right:
+                return self.peak * (low + (high - low) * (share - left) / (right - left))
+        return 0.0
+
+
+class Fleet:
+    """As many workers as are asked for.
+
+    Args:
+        system: whose workers there are to begin with; its supervisor keeps the others too.
+    """
+
+    def __init__(self, system: System) -> None:
+        self._supervisor = system.supervisor
+        self._environ = system.environ
+        self._workers: list[Program] = list(system.workers)
+        self._begun = len(self._workers)
+
+    @property
+    def size(self) -> int:
+        """How many there are, those that are leaving not counted."""
+        return len(self._workers)
+
+    def scale(self, workers: int) -> None:
+        """Begin workers, or dismiss the youngest, until there are so many."""
+        while self.size < workers:
+            self._begin()
+        while self.size > workers:
+            self._dismiss(self._workers.pop())
+
+    def _begin(self) -> None:
+        self._begun += 1
+        name = f"worker {self._begun}"
+        self._workers.append(self._supervisor.start(name, "worker", environ=self._environ))
+
+    def _dismiss(self, worker: Program) -> None:
+        """Let one leave by SIGTERM, which it understands once it has started."""
+        worker.wait_for("worker_started")
+        self._supervisor.dismiss(worker)
+
 
 _LOOK_SECONDS: Final = 0.25
 _READ_SECONDS: Final = CACHE_SECONDS + 0.05

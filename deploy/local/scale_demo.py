@@ -13,15 +13,11 @@ import yaml
 from aiohttp import ClientSession, ClientTimeout
 from rich.console import Console
 
-from deploy.local import scale_tables, tables
+from deploy.local import display, scale_report
 from deploy.local.autoscaling import Autoscaler, Rule, read_rule
-from deploy.local.fleet import Fleet
-from deploy.local.ramp import TIMES, Ramp
-from deploy.local.regulation import Course, Regulation
-from deploy.local.scale_account import complaints, evidence
-from deploy.local.scale_progress import progress
-from deploy.local.signals import run_until_interrupted
-from deploy.local.stage import doing, environment, perform
+from deploy.local.regulation import TIMES, Course, Fleet, Ramp, Regulation
+from deploy.local.scale_report import complaints, evidence, progress
+from deploy.local.stage import doing, environment, perform, run_until_interrupted
 from deploy.local.supervisor import ROOT
 from deploy.local.system import System, running_system
 from deploy.sellfern import Sellfern, simulator
@@ -39,7 +35,7 @@ _ITS_SLOTS: Final = 100
 
 _ORGANIZATIONS: Final = ("org_amber", "org_birch", "org_cedar")
 _SETTINGS: Final = {
-    "WORKER_HANDLERS": "deploy.local.scale_handlers:handlers",
+    "WORKER_HANDLERS": "deploy.local.demo_handlers:slow_handlers",
     "WORKER_CONCURRENCY": str(_SLOTS),
     "DRAIN_SECONDS": "1s",
     "BODY_TIMEOUT": "1s",
@@ -102,26 +98,20 @@ def main(*, seconds: float, peak: float, most: int, plot: Path | None) -> None:
     could not be run, 130 after Ctrl-C. Whatever happens, all that was started is stopped.
     """
     options = Options(seconds, peak, most, plot)
-    raise SystemExit(run(options))
-
-
-def run(options: Options) -> int:
-    """Run the demo; its exit code."""
-    return perform(
-        "scale-demo",
-        lambda folder: _play(folder, options),
-        unbalanced="what was accepted is not what was handled",
-    )
+    unbalanced = "what was accepted is not what was handled"
+    code = perform("scale-demo", lambda folder: _play(folder, options), unbalanced=unbalanced)
+    raise SystemExit(code)
 
 
 def _play(folder: Path, options: Options) -> bool:
     """From the rule to the verdict, whether it balances; everything is stopped afterwards."""
     speed = _STORY_SECONDS / options.seconds
     rule = local_rule(speed, options.most)
-    console = tables.console()
-    for part in scale_tables.opening(rule, options.peak, options.seconds, speed, _SLOTS):
+    console = display.console()
+    for part in scale_report.opening(rule, options.peak, options.seconds, speed, _SLOTS):
         console.print(part)
-    environ = _environment(folder)
+    endpoints = [(name, name, _secret(name)) for name in _ORGANIZATIONS]
+    environ = environment(folder, endpoints, _SETTINGS)
     with contextlib.ExitStack() as stack:
         with doing("starting Redis, the ingress and the workers"):
             system = stack.enter_context(running_system(folder, environ, workers=rule.fewest))
@@ -129,9 +119,9 @@ def _play(folder: Path, options: Options) -> bool:
         with doing("asking the worker's commands"):
             found = evidence(sellfern, system, _ORGANIZATIONS)
     wrong = list(complaints(found))
-    path = _write_plot(scale_tables.plot(course, rule), options.plot)
-    console.print(scale_tables.decisions(course))
-    for part in scale_tables.verdict(found, wrong, course):
+    path = _write_plot(scale_report.plot(course, rule), options.plot)
+    console.print(scale_report.decisions(course))
+    for part in scale_report.verdict(found, wrong, course):
         console.print(part)
     console.print(f"  The plot is in {path}", soft_wrap=True)
     click.echo("  Everything is stopped.")
@@ -173,11 +163,6 @@ async def _sellfern(system: System) -> AsyncIterator[Sellfern]:
         for name in _ORGANIZATIONS:
             sellfern.endpoints.create(name, system.url + name, events, secret=_secret(name))
         yield sellfern
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    endpoints = [(name, name, _secret(name)) for name in _ORGANIZATIONS]
-    return environment(folder, endpoints, _SETTINGS)
 
 
 def _secret(organization: str) -> str:

@@ -12,9 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from deploy.local.parentage import launcher
 from shared.errors import SellfernError
 from shared.program.tables import truncate
+
+_END_WITH_PARENT: Final = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 """Where programs run, so that ``python -m`` finds this project's."""
@@ -47,20 +54,6 @@ class ProgramError(SellfernError):
     def __init__(self, message: str, log: Path) -> None:
         self.log = log
         super().__init__(message)
-
-
-def bare_environment(environ: Mapping[str, str], **settings: str) -> dict[str, str]:
-    """Give what a Python program needs of an environment, and the settings.
-
-    The settings of a shell are no part of it: a ``DURABILITY`` or a ``REDIS_URL`` that is set
-    there is meant for something else.
-    """
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
-    }
-    return kept | settings
 
 
 class Program:
@@ -283,15 +276,6 @@ class Supervisor:
             raise problem
 
 
-def last_lines(log: Path, number: int = 5) -> list[str]:
-    """Give the last lines of a log, each cut to what a person reads."""
-    with contextlib.suppress(OSError), log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _READ_BYTES))
-        text = file.read().decode("utf-8", "replace")
-        return [truncate(line, _SHOWN_COLUMNS) for line in text.splitlines()[-number:]]
-    return []
-
-
 def _stopped(program: Program, deadline: float) -> ProgramError | None:
     """Wait for the end of a program that has been asked to stop; what is wrong with it."""
     try:
@@ -299,3 +283,38 @@ def _stopped(program: Program, deadline: float) -> ProgramError | None:
     except subprocess.TimeoutExpired:
         return ProgramError(f"{program.name} didn't stop when asked, and was killed", program.log)
     return program.ended_early() if code else None
+
+
+def bare_environment(environ: Mapping[str, str], **settings: str) -> dict[str, str]:
+    """Give what a Python program needs of an environment, and the settings.
+
+    The settings of a shell are no part of it: a ``DURABILITY`` or a ``REDIS_URL`` that is set
+    there is meant for something else.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+    }
+    return kept | settings
+
+
+def launcher() -> list[str]:
+    """Give the words before a command, a path, that end it with this program, however that ends.
+
+    Only Linux can do so; elsewhere there are none. Start the child from a thread that stays: the
+    system takes its end for the parent's. A small Python rather than ``preexec_fn``, which isn't
+    safe in a program with threads.
+    """
+    if sys.platform != "linux":
+        return []
+    return [sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid())]
+
+
+def last_lines(log: Path, number: int = 5) -> list[str]:
+    """Give the last lines of a log, each cut to what a person reads."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _READ_BYTES))
+        text = file.read().decode("utf-8", "replace")
+        return [truncate(line, _SHOWN_COLUMNS) for line in text.splitlines()[-number:]]
+    return []

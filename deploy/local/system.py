@@ -1,15 +1,36 @@
-"""One Redis, one ingress and some workers, on ports that are free."""
+"""One Redis, one ingress and some workers, on ports that are free, and what their metrics tell."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from aiohttp import ClientSession
+from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from deploy.local.supervisor import Program, Supervisor
 
 _HOST: Final = "127.0.0.1"
+_DEPTH: Final = "sellfern_queue_depth"
+_OLDEST: Final = "sellfern_oldest_waiting_seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The whole queue, as an ingress's gauges show it.
+
+    Attributes:
+        depths: unfinished events by where they are.
+        oldest_seconds: age of the oldest of them.
+    """
+
+    depths: Mapping[str, float]
+    oldest_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +60,11 @@ class System:
         """Of the ingress, up to the id of an endpoint."""
         return f"http://{_HOST}:{self.ingress_port}/webhooks/"
 
-    def ask_worker(self, *questions: Sequence[str]) -> list[str]:
-        """What the worker's commands answer; raises as `Supervisor.ask` does."""
-        return self.supervisor.ask("worker", questions, environ=self.environ)
+    def ask_worker(self, *questions: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """The lines that each of the worker's commands answers; raises as `Supervisor.ask` does."""
+        asked = [(*words, "--json") for words in questions]
+        answers = self.supervisor.ask("worker", asked, environ=self.environ)
+        return [list(map(json.loads, each.splitlines())) for each in answers]
 
 
 @contextmanager
@@ -80,6 +103,50 @@ def running_system(
             ingress_admin=_port(ingress, "admin_listening"),
             worker_admins=[_port(worker, "admin_listening") for worker in started],
         )
+
+
+async def outcomes(session: ClientSession, ports: Iterable[int], metric: str) -> Counter[str]:
+    """How often each outcome was counted by a metric of the programs with these admin ports.
+
+    Raises:
+        aiohttp.ClientError: one doesn't answer.
+    """
+    return parse(metric, [await _metrics(session, port) for port in ports])
+
+
+async def queue(session: ClientSession, port: int) -> Queue | None:
+    """The queue, as the ingress with this admin port knows it; None while it doesn't.
+
+    Raises:
+        aiohttp.ClientError: it doesn't answer.
+    """
+    return parse_queue(await _metrics(session, port))
+
+
+async def _metrics(session: ClientSession, port: int) -> str:
+    async with session.get(f"http://{_HOST}:{port}/metrics") as response:
+        response.raise_for_status()
+        return await response.text()
+
+
+def parse_queue(text: str) -> Queue | None:
+    """The same from the text of an answer."""
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    if _DEPTH not in families or _OLDEST not in families:
+        return None
+    depths = {each.labels["state"]: each.value for each in families[_DEPTH].samples}
+    (oldest,) = families[_OLDEST].samples
+    return Queue(depths, oldest.value)
+
+
+def parse(metric: str, texts: Iterable[str]) -> Counter[str]:
+    """The same from the texts of answers."""
+    counts: Counter[str] = Counter()
+    for family in chain.from_iterable(map(text_string_to_metric_families, texts)):
+        for sample in family.samples:
+            if sample.name == f"{metric}_total":  # beside it may stand when it was created
+                counts[sample.labels["outcome"]] += round(sample.value)
+    return counts
 
 
 def _places(redis_url: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from random import Random
 from typing import Final
 
+from deploy.local.demo_handlers import FAILURES, FLAKY_PREFIX, STATUSES
 from deploy.sellfern import shop
 from shared.queue.keys import job_id
 from shared.sellfern import signature
@@ -24,13 +25,6 @@ REDELIVERED: Final = 0.20
 
 LATE: Final = 0.10
 """The share of the events that are held back, behind later ones."""
-
-FAILURES: Final = 2
-"""How often the handler fails on an event of a flaky order before it works."""
-
-FLAKY_PREFIX: Final = "ord_flaky_"
-STATUSES: Final = ("pending", *shop.STATUSES)
-"""What the handler takes for the status of an order; it rejects any other."""
 
 _SPAN: Final = timedelta(hours=2)
 _LATE_BY: Final = 300  # deliveries, at the most
@@ -73,6 +67,10 @@ SHARES: Final[Mapping[Kind, float]] = {
     Kind.REJECTED: 0.01,
 }
 """The share of each kind among the events, one at the least; the rest is good."""
+
+ACCEPTED: Final = "accepted"
+KNOWN: Final = "known"
+"""What the ingress answers to a delivery that it takes: the first of its bytes, and any other."""
 
 REFUSED: Final[Mapping[Kind, str]] = {
     Kind.UNSIGNED: signature.MISSING,

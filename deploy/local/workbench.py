@@ -1,5 +1,6 @@
 """The settings of everything that a handler is developed with, made to fit together."""
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -7,11 +8,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deploy.local.ports import HOST
 from shared.endpoints.file import EndpointsFile
 from shared.files.atomic import replace_file
 from shared.program.env_file import read_env_file
+from shared.program.listening import Address, open_sockets, port_of
 from shared.program.setting_names import NAMES
+
+HOST: Final = "127.0.0.1"
+_OTHERS: Final = 99
+"""How many behind a taken one may stand in for it."""
+
+
+def free_ports(usual: Mapping[str, int]) -> dict[str, int]:
+    """A free port for each name; somebody else may take one before its program does.
+
+    Args:
+        usual: by name, where people expect it.
+
+    Raises:
+        SettingsError: all are taken.
+    """
+    found: dict[str, int] = {}
+    with contextlib.ExitStack() as held:  # all at once, or two of them might be the same
+        for name, port in usual.items():
+            sockets = open_sockets(Address(name, (HOST,), port, port + _OTHERS))
+            for each in sockets:
+                held.enter_context(each)
+            found[name] = port_of(sockets)
+    return found
+
 
 SELLFERN: Final = "SELLFERN"
 PORTS: Final = {

@@ -71,8 +71,18 @@ class Sellfern:
         """Set once it is about to end."""
         self._shops = {name: Shop(name, settings.seed) for name in api_keys.organizations}
         self._chance = Random(settings.seed)  # noqa: S311  # whose event is next
-        self.deliverer: Deliverer
+        self._deliverer: Deliverer | None = None
+
+    @property
+    def deliverer(self) -> Deliverer:
         """What delivers; there is one while the simulator is open."""
+        if self._deliverer is None:
+            raise RuntimeError("the simulator is not open")
+        return self._deliverer
+
+    @deliverer.setter
+    def deliverer(self, deliverer: Deliverer) -> None:
+        self._deliverer = deliverer
 
     def turn(self, settings: SimulatorSettings) -> None:
         """Go on with other knobs; those of the start only, such as ``seed``, change nothing."""

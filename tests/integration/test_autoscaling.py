@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, generate_latest
 from redis.asyncio import Redis
 
-from deploy.local.scrape import parse_queue
+from deploy.local.system import parse_queue
 from shared.queue import keys
 from shared.queue.gauges import Gauges
 from tests.integration.workplace import Lines

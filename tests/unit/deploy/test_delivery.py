@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from aiohttp import web
 
-from deploy.local.sender import Sender
+from deploy.local.delivery import Sender
 from deploy.local.traffic import Delivery, plan
 
 Answer = Callable[[web.BaseRequest, bytes], Awaitable[web.StreamResponse]]

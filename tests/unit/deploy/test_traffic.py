@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from multidict import CIMultiDict
 
+from deploy.local.demo_handlers import FLAKY_PREFIX
 from deploy.local.traffic import (
     DEAD,
     FEWEST_EVENTS,
-    FLAKY_PREFIX,
     REDELIVERED,
     REFUSED,
     SHARES,

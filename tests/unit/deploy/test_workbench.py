@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.ports import HOST, free_ports
-from deploy.local.workbench import PORTS, Workbench, prepare
+from deploy.local.workbench import HOST, PORTS, Workbench, free_ports, prepare
 from shared.endpoints.file import EndpointsFile
 from shared.program.env_file import read_env_file
 
