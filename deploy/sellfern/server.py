@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from deploy.sellfern.api_key import ApiKey, ApiKeys, parse_api_key
-from deploy.sellfern.control import Control, Page
+from deploy.sellfern.control import Control
 from deploy.sellfern.delivery import delivering
 from deploy.sellfern.event import Clock
 from deploy.sellfern.management import Management, in_our_shape
@@ -105,7 +105,6 @@ def _app(sellfern: Sellfern) -> web.Application:
     app = web.Application(middlewares=[in_our_shape], client_max_size=LARGEST_BODY)
     app.add_routes(Management(sellfern).routes())
     app.add_routes(Control(sellfern).routes())
-    app.add_routes(Page(sellfern).routes())
     app.add_routes([web.get("/openapi.json", openapi)])
     return app
 
