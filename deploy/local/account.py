@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from deploy.local.demo_handlers import FAILURES
+from deploy.local.plan import ACCEPTED, DEAD, KNOWN, REFUSED, Event, Kind, Order, Plan
 from deploy.local.system import System
-from deploy.local.traffic import ACCEPTED, DEAD, KNOWN, REFUSED, Event, Kind, Order, Plan
 
 Name = tuple[str, str]
 """An organization's id, and the id of an event or an order of it."""

@@ -13,8 +13,8 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 from rich.console import Console
 
 from deploy.local.display import Figures, Show, progress
+from deploy.local.plan import ACCEPTED, KNOWN, REFUSED, Delivery, Plan
 from deploy.local.system import System, outcomes
-from deploy.local.traffic import ACCEPTED, KNOWN, REFUSED, Delivery, Plan
 
 _SIDE_BY_SIDE: Final = 64
 _ANSWER_SECONDS: Final = 15.0

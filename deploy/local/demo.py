@@ -16,9 +16,10 @@ from rich.console import Console, RenderableType
 from deploy.local import display
 from deploy.local.account import Evidence, account, evidence
 from deploy.local.delivery import deliver
+from deploy.local.plan import Plan
 from deploy.local.stage import doing, environment, perform, run_until_interrupted
 from deploy.local.system import System, running_system
-from deploy.local.traffic import FEWEST_EVENTS, Plan, plan
+from deploy.local.traffic import FEWEST_EVENTS, plan
 
 _MOST_EVENTS: Final = 200_000
 _STAY_SECONDS: Final = 0.5

@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.local.account import Account, Evidence, Row
+from deploy.local.plan import Plan
 from deploy.local.stage import python_as_typed
 from deploy.local.system import System
-from deploy.local.traffic import Plan
 from shared.display import escape_controls
 
 _LINE_SECONDS: Final = 1.0

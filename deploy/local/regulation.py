@@ -9,10 +9,11 @@ from itertools import pairwise
 from typing import Final
 
 from aiohttp import ClientError, ClientSession
+from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.local.autoscaling import Autoscaler, Reading
+from deploy.local.autoscaling import Autoscaler, Reading, Rule
 from deploy.local.supervisor import Program
-from deploy.local.system import Queue, System, queue
+from deploy.local.system import System, metrics
 from deploy.sellfern import Sellfern
 from shared.queue.gauges import CACHE_SECONDS
 
@@ -80,6 +81,8 @@ class Fleet:
         self._supervisor.dismiss(worker)
 
 
+_DEPTH: Final = "sellfern_queue_depth"
+_OLDEST: Final = "sellfern_oldest_waiting_seconds"
 _LOOK_SECONDS: Final = 0.25
 _READ_SECONDS: Final = CACHE_SECONDS + 0.05
 """The ingress reads its gauges so seldom; a decision by an old reading would be one too many."""
@@ -135,11 +138,6 @@ class Course:
     samples: list[Sample] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
 
-    @property
-    def seconds(self) -> float:
-        """How long it took."""
-        return self.samples[-1].at if self.samples else 0.0
-
 
 Show = Callable[[Course], None]
 
@@ -148,9 +146,8 @@ class Regulation:
     """The load and who follows it.
 
     Args:
-        system: where the events go.
-        fleet: its workers.
-        scaler: decides how many there should be.
+        system: where the events go, and whose workers follow.
+        rule: how many there should be.
         sellfern: makes the events.
         session: asks for the gauges.
         show: is shown how it goes.
@@ -159,8 +156,7 @@ class Regulation:
     def __init__(
         self,
         system: System,
-        fleet: Fleet,
-        scaler: Autoscaler,
+        rule: Rule,
         *,
         sellfern: Sellfern,
         session: ClientSession,
@@ -168,14 +164,14 @@ class Regulation:
     ) -> None:
         self.course = Course()
         self._system = system
-        self._fleet = fleet
-        self._scaler = scaler
+        self._fleet = Fleet(system)
+        self._scaler = Autoscaler(rule)
         self._sellfern = sellfern
         self._session = session
         self._show = show
         self._began = time.monotonic()
         self._read_at = 0.0
-        self._unfinished: float | None = None
+        self._unfinished = 1.0
 
     async def follow(self, ramp: Ramp) -> None:
         """Let the load rise and fall once."""
@@ -197,10 +193,9 @@ class Regulation:
 
     def _left(self) -> tuple[int, float, int, int]:
         """What keeps it from its end."""
-        unfinished = 1.0 if self._unfinished is None else self._unfinished
         surplus = self._fleet.size - self._scaler.rule.fewest
         pending = len(self._sellfern.deliveries.pending)
-        return pending, unfinished, surplus, self._system.supervisor.leaving
+        return pending, self._unfinished, surplus, self._system.supervisor.leaving
 
     async def _look(self) -> None:
         """See what there is, decide if there is a new reading, and wait a moment."""
@@ -212,15 +207,15 @@ class Regulation:
         await asyncio.sleep(_LOOK_SECONDS)
 
     async def _regulate(self) -> None:
-        found: Queue | None = None
+        """Read the gauges and follow them; by no reading nothing is changed."""
+        reading: Reading | None = None
         with contextlib.suppress(ClientError, TimeoutError):  # it goes on, or check will tell
-            found = await queue(self._session, self._system.ingress_admin)
+            reading = read_gauges(await metrics(self._session, self._system.ingress_admin))
         self._read_at = self._now() + _READ_SECONDS
-        self._unfinished = None if found is None else sum(found.depths.values())
-        if found is not None:  # by no reading nothing is changed
-            self._decide(Reading(found.depths["queued"], found.oldest_seconds))
-
-    def _decide(self, reading: Reading) -> None:
+        # Who doesn't know whether anything is unfinished may not come to an end.
+        self._unfinished = 1.0 if reading is None else reading.unfinished
+        if reading is None:
+            return
         now, before = self._now(), self._fleet.size
         wanted = self._scaler.rule.wanted(reading, before)
         after = self._scaler.decide(reading, before, now)
@@ -237,3 +232,13 @@ class Regulation:
 
     def _now(self) -> float:
         return time.monotonic() - self._began
+
+
+def read_gauges(text: str) -> Reading | None:
+    """The whole queue by an ingress's metrics; None while it doesn't know it."""
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    if _DEPTH not in families or _OLDEST not in families:
+        return None
+    depths = {each.labels["state"]: each.value for each in families[_DEPTH].samples}
+    (oldest,) = families[_OLDEST].samples
+    return Reading(depths["queued"], oldest.value, sum(depths.values()))

@@ -1,11 +1,10 @@
 """The scale demo: ten times the load and back, workers that follow, and an account at the end."""
 
 import contextlib
-import os
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
 import click
@@ -14,8 +13,8 @@ from aiohttp import ClientSession, ClientTimeout
 from rich.console import Console
 
 from deploy.local import display, scale_report
-from deploy.local.autoscaling import Autoscaler, Rule, read_rule
-from deploy.local.regulation import TIMES, Course, Fleet, Ramp, Regulation
+from deploy.local.autoscaling import Rule, read_rule
+from deploy.local.regulation import TIMES, Course, Ramp, Regulation
 from deploy.local.scale_report import complaints, evidence, progress
 from deploy.local.stage import doing, environment, perform, run_until_interrupted
 from deploy.local.supervisor import ROOT
@@ -141,14 +140,7 @@ async def _observe(system: System, rule: Rule, options: Options) -> tuple[Course
     timeout = ClientTimeout(total=_SCRAPE_SECONDS)
     async with _sellfern(system) as sellfern, ClientSession(timeout=timeout) as session:
         with progress(Console(stderr=True)) as show:
-            regulation = Regulation(
-                system,
-                Fleet(system),
-                Autoscaler(rule),
-                sellfern=sellfern,
-                session=session,
-                show=show,
-            )
+            regulation = Regulation(system, rule, sellfern=sellfern, session=session, show=show)
             await regulation.follow(Ramp(options.peak, options.seconds))
             await regulation.settle(_PATIENCE)
         return regulation.course, sellfern
@@ -171,8 +163,7 @@ def _secret(organization: str) -> str:
 
 def _write_plot(content: str, path: Path | None) -> Path:
     if path is None:
-        handle, name = tempfile.mkstemp(prefix="sellfern-scale-", suffix=".svg")
-        os.close(handle)
-        path = Path(name)
+        with NamedTemporaryFile(prefix="sellfern-scale-", suffix=".svg", delete=False) as file:
+            path = Path(file.name)
     path.write_text(content, encoding="utf-8")
     return path

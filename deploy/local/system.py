@@ -16,21 +16,6 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from deploy.local.supervisor import Program, Supervisor
 
 _HOST: Final = "127.0.0.1"
-_DEPTH: Final = "sellfern_queue_depth"
-_OLDEST: Final = "sellfern_oldest_waiting_seconds"
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """The whole queue, as an ingress's gauges show it.
-
-    Attributes:
-        depths: unfinished events by where they are.
-        oldest_seconds: age of the oldest of them.
-    """
-
-    depths: Mapping[str, float]
-    oldest_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,32 +96,18 @@ async def outcomes(session: ClientSession, ports: Iterable[int], metric: str) ->
     Raises:
         aiohttp.ClientError: one doesn't answer.
     """
-    return parse(metric, [await _metrics(session, port) for port in ports])
+    return parse(metric, [await metrics(session, port) for port in ports])
 
 
-async def queue(session: ClientSession, port: int) -> Queue | None:
-    """The queue, as the ingress with this admin port knows it; None while it doesn't.
+async def metrics(session: ClientSession, port: int) -> str:
+    """What the program with this admin port shows.
 
     Raises:
         aiohttp.ClientError: it doesn't answer.
     """
-    return parse_queue(await _metrics(session, port))
-
-
-async def _metrics(session: ClientSession, port: int) -> str:
     async with session.get(f"http://{_HOST}:{port}/metrics") as response:
         response.raise_for_status()
         return await response.text()
-
-
-def parse_queue(text: str) -> Queue | None:
-    """The same from the text of an answer."""
-    families = {family.name: family for family in text_string_to_metric_families(text)}
-    if _DEPTH not in families or _OLDEST not in families:
-        return None
-    depths = {each.labels["state"]: each.value for each in families[_DEPTH].samples}
-    (oldest,) = families[_OLDEST].samples
-    return Queue(depths, oldest.value)
 
 
 def parse(metric: str, texts: Iterable[str]) -> Counter[str]:

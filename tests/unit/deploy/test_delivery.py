@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from deploy.local.delivery import Sender
-from deploy.local.traffic import Delivery, plan
+from deploy.local.plan import Delivery
+from deploy.local.traffic import plan
 
 Answer = Callable[[web.BaseRequest, bytes], Awaitable[web.StreamResponse]]
 
