@@ -132,6 +132,7 @@ def evidence(
     Raises:
         ProgramError: a command failed.
     """
+    # One more than there can be, so that one too many is seen.
     most = str(len(plan.deliveries) + 1)
     names = [organization.id for organization in plan.organizations]
     (status,), letters, *states = system.ask_worker(
@@ -152,6 +153,7 @@ def evidence(
 
 
 def _dead_letter(line: Mapping[str, Any]) -> DeadLetter:
+    # What is no envelope has no id, and is named by its bytes.
     return DeadLetter((line["organization"], line["event_id"] or line["job"]), line["reason"])
 
 
@@ -216,6 +218,8 @@ def _duplicates(evidence: Evidence) -> int:
     second time of the same cause.
     A request that was sent again for want of an answer may be stored twice; it is none.
     """
+    # Such a request may have been stored before its answer was lost: then it is known the second
+    # time.
     doubtful = max(0, evidence.stored - evidence.accepted)
     return evidence.counters.get("known", 0) + _noticed_by_worker(evidence) - doubtful
 
@@ -240,6 +244,8 @@ def _about_answers(plan: Plan, evidence: Evidence) -> Iterator[str]:
     for delivery in plan.deliveries:
         expected = _expected_answer(delivery.event)
         got = evidence.answers.get(delivery.number, "no answer")
+        # A redelivery in the same bytes is known, but only where the first was faster: both are
+        # right.
         if got != expected and (expected, got) != (ACCEPTED, KNOWN):
             wrong[expected, got].append(_name(delivery.event))
     for (expected, got), names in wrong.items():
@@ -263,10 +269,14 @@ def _about_sources(evidence: Evidence) -> Iterator[str]:
         ),
     ]
     for what, who, answered, counted in pairs:
+        # Without an answer nobody can tell whether the other side has counted; but there can't be
+        # more of those than requests that went unanswered.
         if not answered <= counted <= answered + evidence.unanswered:
             yield f"the sender saw {answered:,} {what}, but {who} counted {counted:,}"
     ended = sum(evidence.counters.get(name, 0) for name in _ENDS)
     taken = evidence.counters.get("accepted", 0)
+    # The conservation law: what Redis took has ended once, or waits. It holds whatever the plan
+    # was.
     if taken != ended + evidence.waiting:
         yield (
             f"Redis took {taken:,} new deliveries, but {ended:,} ended and "
@@ -295,7 +305,8 @@ def _about_applied(plan: Plan, evidence: Evidence) -> Iterator[str]:
 def _about_attempts(plan: Plan, evidence: Evidence) -> Iterator[str]:
     needed = FAILURES + 1
     expected = {_name(event): needed for event in plan.events if event.kind is Kind.FLAKY}
-    applied = expected.keys() & evidence.applied.keys()  # the others are told of already
+    # Those that were never applied are told of already.
+    applied = expected.keys() & evidence.applied.keys()
     if wrong := sorted(n for n in applied if evidence.attempts.get(n, 1) != needed):
         yield f"handled by another than attempt {needed}: {listed(wrong)}"
     if surplus := sorted(evidence.attempts.keys() - expected.keys()):

@@ -18,6 +18,7 @@ OLDEST_QUERY: Final = (
 
 Kind = Literal["Percent", "Pods"]
 
+# Without it, a number that is nearly right would change at every reading.
 TOLERANCE: Final = 0.1
 """Kubernetes' own: so near to its threshold a metric asks for no change."""
 
@@ -97,6 +98,8 @@ class Rule:
 
     def wanted(self, reading: Reading, current: int) -> int:
         """How many workers a reading asks for, were it followed at once."""
+        # AverageValue: what each worker may have in line, so that the ratio is to all of them
+        # together.
         by_depth = reading.queued / (self.depth * current)
         by_age = reading.oldest_in_line / self.oldest
         return max(_asked(by_depth, current), _asked(by_age, current))
@@ -132,6 +135,8 @@ def read_rule(scaled_object: Mapping[str, Any]) -> Rule:
         name: (each["metricType"], " ".join(each["metadata"]["query"].split()))
         for name, each in triggers.items()
     }
+    # A rule that is changed there and not here would make the demo show something else than what
+    # runs.
     if found != _EXPECTED_TRIGGERS:
         raise ValueError(f"expected the triggers {_EXPECTED_TRIGGERS}, got {found}")
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
@@ -179,6 +184,7 @@ class Autoscaler:
     def _forget(self, now: float) -> None:
         """Drop what no window and no policy asks for any more."""
         both = (self.rule.up, self.rule.down)
+        # What is kept is bounded, however long it runs.
         longest = max(
             *(each.window for each in both),
             *(policy.seconds for each in both for policy in each.policies),
@@ -212,6 +218,8 @@ class Autoscaler:
 
 def _asked(ratio: float, current: int) -> int:
     """The workers that a metric asks for, by its ratio to what the current ones may have."""
+    # Rounded first, since a ratio of floats times the current number may be a hair above a whole
+    # one.
     return current if abs(ratio - 1) <= TOLERANCE else math.ceil(round(ratio * current, 9))
 
 

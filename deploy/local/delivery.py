@@ -56,6 +56,7 @@ class Sender:
 
     async def send(self, deliveries: Iterable[Delivery]) -> None:
         """Begin the deliveries in their order; returns when each has its answer."""
+        # All take from one line, so that deliveries begin in their order.
         line = iter(deliveries)
         async with (
             ClientSession(
@@ -77,6 +78,7 @@ class Sender:
         pause = _FIRST_PAUSE
         while True:
             with contextlib.suppress(ClientError, OSError, TimeoutError):
+                # Sellfern, too, sends again after a 5xx or no answer, and only then.
                 answer = await self._post(session, delivery)
                 if answer is not None:
                     return answer
@@ -97,6 +99,7 @@ def _answer(status: int, text: str) -> str:
     """What the body says, or the status where it says nothing."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         answer = json.loads(text)
+        # An answer of somebody else in between, as a proxy's page, has no such fields.
         is_success = status < HTTPStatus.BAD_REQUEST
         return str(answer["data"]["status"] if is_success else answer["error"]["code"])
     return f"http_{status}"
@@ -147,6 +150,7 @@ async def _sending(sender: Sender, script: Plan) -> AsyncIterator[asyncio.Task[N
         yield sending
     finally:
         sending.cancel()
+        # A cancelled task still runs for a moment, since it has connections to close.
         await asyncio.wait([sending])
 
 
@@ -167,9 +171,11 @@ async def _watch(
         with contextlib.suppress(ClientError, TimeoutError):  # it goes on, or check will tell
             figures = await _figures(system, sender, session)
         show(figures)
+        # Patience counts from the last progress, since nobody knows how fast this machine is.
         if figures.moved != before.moved:
             moved_at = time.monotonic()
         if sending.done():
+            # A mistake in the sender would otherwise look like events that were never accepted.
             sending.result()
             if figures.ended >= sender.by_answer[ACCEPTED]:
                 return
@@ -178,6 +184,7 @@ async def _watch(
 
 async def _figures(system: System, sender: Sender, session: ClientSession) -> Figures:
     answers = sender.by_answer
+    # Both are a 202: Sellfern doesn't ask which it was.
     accepted = answers[ACCEPTED] + answers[KNOWN]
     ended = await outcomes(session, system.worker_admins, "sellfern_events")
     return Figures(

@@ -24,12 +24,12 @@ from deploy.local.traffic import FEWEST_EVENTS, plan
 _MOST_EVENTS: Final = 200_000
 _STAY_SECONDS: Final = 0.5
 _SEEDS: Final = 100_000
+# What differs from the defaults: an event that failed comes back while somebody is looking.
 _SETTINGS: Final = {
     "WORKER_HANDLERS": "deploy.local.demo_handlers:handlers",
     "BACKOFF_BASE": "200ms",
     "BACKOFF_CAP": "1s",
 }
-"""What differs from the defaults: an event that failed comes back while somebody is looking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ def main(*, events: int, seed: int | None, workers: int, patience: float, stay: 
     not be run, 130 after Ctrl-C. Whatever happens, all that was started is stopped.
     """
     if seed is None:
+        # Small enough to be typed again.
         seed = random.randrange(_SEEDS)
     options = Options(events, seed, workers, patience, stay)
     unbalanced = f"the account doesn't balance; --seed {seed} makes the same plan"
@@ -87,6 +88,7 @@ def _play(folder: Path, options: Options) -> bool:
     script = plan(options.events, seed=options.seed, now=datetime.now(UTC))
     console = display.console()
     _print(console, display.opening(script))
+    # Made up for this time, so that a demo never signs with anybody's secret.
     endpoints = [(each.endpoint, each.id, each.secret) for each in script.organizations]
     environ = environment(folder, endpoints, _SETTINGS)
     with contextlib.ExitStack() as stack:
@@ -99,7 +101,8 @@ def _play(folder: Path, options: Options) -> bool:
         _print(console, display.verdict(drawn_up))
         if options.stay:
             for line in display.look_around(system, script):
-                console.print(line, soft_wrap=True)  # each is to be copied as it is
+                # Each is to be copied as it is.
+                console.print(line, soft_wrap=True)
             _stay(system)
     hint = "." if options.stay else "; `make demo ARGS=--stay` keeps it running."
     click.echo(f"  Everything is stopped{hint}")
@@ -131,6 +134,7 @@ def _stay(system: System) -> None:
     """Keep everything running until Ctrl-C, which is then no failure."""
     with contextlib.suppress(KeyboardInterrupt):
         while True:
+            # Whoever looks around is told when one of the programs has gone.
             system.supervisor.check()
             time.sleep(_STAY_SECONDS)
 

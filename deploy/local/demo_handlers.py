@@ -7,6 +7,7 @@ from zlib import crc32
 from worker import Event, Handlers, Organization, Reject
 from worker.handlers.orders import OrderChange, order_changed
 
+# Fewer than a worker's attempts: such an event is late, not dead.
 FAILURES: Final = 2
 """How often the handler fails on an event of a flaky order before it works."""
 
@@ -35,6 +36,8 @@ async def order_event(event: Event[OrderChange], organization: Organization) -> 
         call_flaky_service(event)
     await order_changed(event, organization)
     await organization.state.increment(f"applied/{event.id}")
+    # The usual event costs one key of the state; the account takes a missing one for the first
+    # attempt.
     if event.attempt > 1:
         await organization.state.put(f"attempts/{event.id}", event.attempt)
 
@@ -60,4 +63,5 @@ async def slow_order_event(event: Event[Any], organization: Organization) -> Non
 
 def seconds(event_id: str) -> float:
     """How long an event takes: one in twenty is slow, the same one at each attempt."""
+    # By the id, so that an event that was given back takes as long elsewhere.
     return USUAL_SECONDS if crc32(event_id.encode()) % _ONE_IN else SLOW_SECONDS

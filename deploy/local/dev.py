@@ -38,6 +38,7 @@ class Options:
 FOLDER: Final = Path(".dev")
 """Where `make dev` and `make redis` keep everything; one of them at a time."""
 
+# Apart from the others, since `make redis` needs it alone.
 REDIS_PORT: Final = {"REDIS": 6379}
 """Where programs look for Redis that nobody has told where it is."""
 
@@ -92,6 +93,7 @@ def main(*, folder: Path, **options: Any) -> None:
 def _develop(folder: Path, options: Options) -> bool:
     """All of it; true at its end, which is Ctrl-C."""
     folder, project = folder.resolve(), options.project.resolve()
+    # Before anything starts: a module that isn't there is told in a line, not by a worker's log.
     place, below = watched(options.handlers, project)
     with contextlib.ExitStack() as stack:
         with doing("starting Redis, Sellfern, the ingress and the console"):
@@ -107,11 +109,13 @@ def _develop(folder: Path, options: Options) -> bool:
                 env_file=options.env_file,
             )
             services = stack.enter_context(begun(folder / "logs", project, bench, redis))
+        # Only once all of it is there: what is printed is to be typed at once.
         for line in _opening(bench, options.handlers, place):
             click.echo(line)
         with contextlib.suppress(KeyboardInterrupt):
             for changed in changes(place, below=below):
                 services.look(changed)
+        # Outside of the suppression, so that a second Ctrl-C counts while they stop.
         services.stop()
     click.echo("Everything is stopped; what Redis has kept will be there again.")
     return True

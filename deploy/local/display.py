@@ -114,6 +114,7 @@ class _Rate(ProgressColumn):
     """How many a second, from the first to the last."""
 
     def render(self, task: Task) -> Text:
+        # Rich's own column shows bytes.
         rate = task.finished_speed or task.speed
         return Text("       -/s" if rate is None else f"{rate:>8,.0f}/s", style="cyan")
 
@@ -126,11 +127,13 @@ def now_and_then(console: Console, seconds: float) -> Iterator[Callable[[str], N
     def tell(line: str) -> None:
         nonlocal last, told, next_at
         last = line
+        # Where no terminal is there is a log, which nobody reads if it has a line for each look.
         if time.monotonic() >= next_at:
             told, next_at = line, time.monotonic() + seconds
             click.echo(line, file=console.file)
 
     yield tell
+    # The end is what somebody looks for in a log.
     if last != told:
         click.echo(last, file=console.file)
 
@@ -151,6 +154,7 @@ _BAD = "bold red"
 
 def console() -> Console:
     """A console on stdout; in a pipe it has a width that people read."""
+    # Without a terminal Rich takes 80 columns, and would break commands that are to be copied.
     width = None if sys.stdout.isatty() else _PIPE_COLUMNS
     return Console(emoji=False, highlight=False, width=width)
 
@@ -197,6 +201,7 @@ def account_table(account: Account) -> RenderableType:
 def _cells(row: Row) -> tuple[Text, ...]:
     style = "dim" if row.is_part else ""
     mark = Text("✓", style=_GOOD) if row.balances else Text("✗", style=_BAD)
+    # The code of an ingress's answer is text from another program.
     name = escape_controls(row.name)
     return (
         Text(f"  {name}" if row.is_part else name, style=style),

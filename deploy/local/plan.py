@@ -97,6 +97,7 @@ class Event:
     @property
     def name(self) -> str:
         """What it is known by in its organization."""
+        # An event without an id is only known by its bytes, as a worker knows it.
         return self.id or self.job
 
     @property
@@ -161,6 +162,7 @@ class Plan:
     def orders(self) -> Mapping[tuple[str, str], Order]:
         """What must be known in the end, by organization and order."""
         histories: dict[tuple[str, str], list[Event]] = defaultdict(list)
+        # The worker decides so as well: by the moment, and by the id where two have the same.
         for event in sorted(self.events, key=lambda each: (each.at, each.id)):
             if event.is_applied:
                 histories[event.organization, event.order_id].append(event)
@@ -181,6 +183,7 @@ class Plan:
         def disorder(name: tuple[str, str]) -> int:
             sent = [self.numbers[name[0], event] for event in self.orders[name].timeline]
             firsts = [numbers[0] for numbers in sent]
+            # Two tries more to look at.
             flaky = FAILURES if name[1].startswith(FLAKY_PREFIX) else 0
             return flaky + sum(map(len, sent)) + sum(a > b for a, b in pairwise(firsts))
 

@@ -67,6 +67,7 @@ class Fleet:
         """Begin workers, or dismiss the youngest, until there are so many."""
         while self.size < workers:
             self._begin()
+        # As a ReplicaSet does it: the youngest go first.
         while self.size > workers:
             self._dismiss(self._workers.pop())
 
@@ -77,6 +78,7 @@ class Fleet:
 
     def _dismiss(self, worker: Program) -> None:
         """Let one leave by SIGTERM, which it understands once it has started."""
+        # Before that, SIGTERM would end it with an error, which `check` takes for one.
         worker.wait_for("worker_started")
         self._supervisor.dismiss(worker)
 
@@ -84,8 +86,8 @@ class Fleet:
 _DEPTH: Final = "sellfern_queue_depth"
 _OLDEST: Final = "sellfern_oldest_waiting_seconds"
 _LOOK_SECONDS: Final = 0.25
+# The ingress reads its gauges so seldom; a decision by an old reading would be one too many.
 _READ_SECONDS: Final = CACHE_SECONDS + 0.05
-"""The ingress reads its gauges so seldom; a decision by an old reading would be one too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,10 @@ class Regulation:
 
         It gives up after so many seconds without progress: then something is lost, and told.
         """
+        # Its deliveries are still under way, and those that failed come again: it isn't over with
+        # the last event.
         self._turn(0.0)
+        # Patience counts from the last progress: a queue that gets shorter may take its time.
         left, moved_at = self._left(), self._now()
         while any(left) and self._now() < moved_at + patience:
             await self._look()
@@ -199,6 +204,7 @@ class Regulation:
 
     async def _look(self) -> None:
         """See what there is, decide if there is a new reading, and wait a moment."""
+        # A program that has ended would otherwise look like one that is only slow.
         self._system.supervisor.check()
         if self._now() >= self._read_at:
             await self._regulate()
@@ -237,6 +243,7 @@ class Regulation:
 def read_gauges(text: str) -> Reading | None:
     """The whole queue by an ingress's metrics; None while it doesn't know it."""
     families = {family.name: family for family in text_string_to_metric_families(text)}
+    # Until the ingress has asked Redis once there is nothing to tell, which is not the same as 0.
     if _DEPTH not in families or _OLDEST not in families:
         return None
     depths = {each.labels["state"]: each.value for each in families[_DEPTH].samples}

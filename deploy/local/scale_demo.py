@@ -28,18 +28,19 @@ SCALED_OBJECT: Final = ROOT / "deploy" / "kubernetes" / "base" / "scaling.yaml"
 _STORY_SECONDS: Final = 640.0
 """How long the rise and the fall take on the ScaledObject's clock; here it is a faster one."""
 
+# Few, so that a load which this machine bears needs many workers.
 _SLOTS: Final = 4
 _ITS_SLOTS: Final = 100
 """Events that a worker handles at once, here and by default."""
 
 _ORGANIZATIONS: Final = ("org_amber", "org_birch", "org_cedar")
+# The ingress's drain has the same name, and may not be shorter than its time for bodies.
 _SETTINGS: Final = {
     "WORKER_HANDLERS": "deploy.local.demo_handlers:slow_handlers",
     "WORKER_CONCURRENCY": str(_SLOTS),
     "DRAIN_SECONDS": "1s",
     "BODY_TIMEOUT": "1s",
 }
-"""The ingress's drain has the same name, and may not be shorter than its time for bodies."""
 _PATIENCE: Final = 60.0
 _SCRAPE_SECONDS: Final = 5.0
 _MOST_KEPT: Final = 1_000_000
@@ -130,7 +131,10 @@ def _play(folder: Path, options: Options) -> bool:
 def local_rule(speed: float, most: int) -> Rule:
     """The ScaledObject's rule for small workers and a clock that runs faster."""
     objects: list[dict[str, Any]] = list(yaml.safe_load_all(SCALED_OBJECT.read_text()))
+    # The very file that is deployed, so that the demo shows what Kubernetes would do.
     (found,) = (each for each in objects if each["kind"] == "ScaledObject")
+    # The same rule in the same proportions: less time and smaller workers, so that a few events a
+    # second do here what thousands do there.
     return read_rule(found).faster(speed).for_workers(_SLOTS / _ITS_SLOTS).at_most(most)
 
 
@@ -151,6 +155,8 @@ async def _sellfern(system: System) -> AsyncIterator[Sellfern]:
     """Sellfern with an endpoint for each organization; nothing happens yet."""
     keys = (f"sk_{name}:{name}" for name in _ORGANIZATIONS)
     events = tuple(load_default().available_events())
+    # It remembers every delivery, since the account asks each of them; by default it forgets the
+    # oldest.
     async with simulator(*keys, kept=_MOST_KEPT, backoff=0.2, backoff_cap=2.0) as sellfern:
         for name in _ORGANIZATIONS:
             sellfern.endpoints.create(name, system.url + name, events, secret=_secret(name))
@@ -163,6 +169,7 @@ def _secret(organization: str) -> str:
 
 def _write_plot(content: str, path: Path | None) -> Path:
     if path is None:
+        # It stays: it is what somebody wants to look at afterwards.
         with NamedTemporaryFile(prefix="sellfern-scale-", suffix=".svg", delete=False) as file:
             path = Path(file.name)
     path.write_text(content, encoding="utf-8")

@@ -21,7 +21,8 @@ from shared.svg import WIDTH, document, element, path, text
 
 _LINE_SECONDS: Final = 2.0
 _WORKER: Final = "▪"
-_SMOOTHED: Final = 4  # samples
+# A look every quarter of a second sees few events: a rate from one to the next would be a saw.
+_SMOOTHED: Final = 4
 
 _COLOURS: Final = ("s0", "s2", "s1", "s3")
 _LEFT: Final = 64
@@ -81,6 +82,7 @@ def progress(console: Console) -> Iterator[Show]:
     """Show the course while a block runs: a live line on a terminal, plain ones elsewhere."""
     if console.is_terminal:
         with Live(console=console, transient=True, auto_refresh=False) as live:
+            # One line that replaces itself; what is longer than the terminal would break and stay.
             yield lambda course: live.update(
                 Text(f"  {_line(course)}", no_wrap=True, overflow="ellipsis"), refresh=True
             )
@@ -225,6 +227,7 @@ class Curve:
     @property
     def top(self) -> float:
         """The largest value that has to fit."""
+        # The limit may lie above all of them, and has to be seen.
         largest = max((value for _, value in self.points), default=0.0)
         return max(largest, self.limit[0] if self.limit else 0.0) or 1.0
 
@@ -262,6 +265,7 @@ def _stepped(points: Sequence[tuple[float, float]], end: float) -> list[tuple[fl
     """The corners of the steps, up to the end."""
     corners: list[tuple[float, float]] = []
     for at, value in points:
+        # The value before holds until now: a second corner at the same moment.
         if corners:
             corners.append((at, corners[-1][1]))
         corners.append((at, value))
@@ -270,6 +274,7 @@ def _stepped(points: Sequence[tuple[float, float]], end: float) -> list[tuple[fl
 
 def _seconds(end: float, y: float) -> Iterator[str]:
     """The times below the last panel."""
+    # More would run into each other.
     step = next((each for each in _STEPS if end / each <= _MOST_TICKS), _STEPS[-1])
     for tick in range(0, int(end) + 1, step):
         yield text(_x(tick, end), y + 20, f"{tick} s", "quiet", "middle")

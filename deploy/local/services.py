@@ -27,9 +27,10 @@ _BEGUN: Final = {
 """What each program says once it does what it is there for."""
 
 _LOOK_MILLISECONDS: Final = 100
+# Changes that come in such a time are one: an editor or git writes several files.
 _TOGETHER_MILLISECONDS: Final = 400
-"""Changes that come in such a time are one: an editor or git writes several files."""
 
+# A worker that ends at once, as one without its service does, would fill the screen.
 _PAUSE_SECONDS: Final = 1.0
 """Until a worker that has ended by itself is there again."""
 
@@ -68,6 +69,7 @@ class ReloadedWorker:
         program = self._program
         if program is not None and not program.is_running:
             self._ended(program)
+        # The old one may have handlers that won't end; the new files are what somebody waits for.
         elif program is not None and self._kill_at and time.monotonic() > self._kill_at:
             program.kill()
         if self._program is None and self._is_due and time.monotonic() >= self._begin_at:
@@ -91,6 +93,8 @@ class ReloadedWorker:
         more = f" and {len(others)} more" if others else ""
         self._view.say("worker", f"{first}{more} changed: a new worker takes over")
         self._is_due, self._begin_at = True, 0.0
+        # A second change while the old one leaves changes nothing: the new one isn't begun yet, and
+        # a second SIGTERM would hurry it.
         if self._program is not None and not self._kill_at:
             self._kill_at = time.monotonic() + STOP_SECONDS
             self._program.signal(signal.SIGTERM)
@@ -106,6 +110,7 @@ class ReloadedWorker:
         self._program = None
         if self._kill_at:
             return
+        # One that never began has an error in its files, which no other start would mend.
         had_begun = any(line.get("event") == "worker_started" for line in program.lines())
         then = "it starts anew" if had_begun else "the next change of a file starts it anew"
         how = str(program.ended_early()).partition(":")[0]  # why, it has said itself
@@ -138,10 +143,12 @@ class Services:
         Raises:
             ProgramError: one has ended, or takes too long.
         """
+        # Redis writes its log itself, behind that of earlier runs: only what is new is shown.
         self._view.follow_file("redis", self._redis.folder / "redis.log")
         self._start("sellfern", "deploy.sellfern", *bench.sellfern_arguments, bench=bench)
         self._start("ingress", "ingress", bench=bench)
         self._start("console", "worker", "console", bench=bench)
+        # All are on their way before the first is waited for: they start side by side.
         for name, event in _BEGUN.items():
             self._programs[name].wait_for(event)
         _learn_reference(self._supervisor, bench)
@@ -202,6 +209,7 @@ def begun(logs: Path, project: Path, bench: Workbench, redis: EmbeddedRedis) -> 
     logs.mkdir(exist_ok=True)
     view = LogView("redis", *_BEGUN, "worker")
 
+    # Not the supervisor's: its `check` would end everything as soon as a handler has a mistake.
     def start_worker() -> Program:
         words = [sys.executable, "-m", "worker"]
         return Program("worker", words, bench.environ, logs, project)
@@ -252,6 +260,7 @@ def changes(folder: Path, *, below: bool) -> Iterator[list[str]]:
         folder: what is watched, from the first list on.
         below: whether its sub-folders are, too.
     """
+    # It comes back empty now and then, since the lines of all programs are to be shown meanwhile.
     for found in watch(
         folder,
         watch_filter=PythonFilter(),

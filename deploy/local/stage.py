@@ -71,6 +71,8 @@ def ended_by_signals() -> Iterator[Ending]:
         yield ending
     finally:
         for number, handler in before.items():
+            # Once everything is stopped, the old handlers would make a traceback of an impatient
+            # Ctrl-C.
             if not ending.is_over:
                 signal.signal(number, handler)
 
@@ -88,6 +90,8 @@ def run_until_interrupted(main: Coroutine[Any, Any, Result]) -> Result:
     async def watched() -> Result:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task  # noqa: S101  # a coroutine that runs is a task's
+        # The loop takes SIGINT from `ended_by_signals` as long as it runs: an exception out of a
+        # signal handler could come in the middle of any task, and leave it as it is.
         loop.add_signal_handler(signal.SIGINT, task.cancel)
         try:
             return await main
@@ -111,6 +115,8 @@ def perform(name: str, play: Play, *, unbalanced: str = "", kept: Path | None = 
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a stream that is no file's
+            # A name that the terminal's encoding lacks must not end a demo whose events are all
+            # right.
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # just suppressed
     folder = kept or Path(tempfile.mkdtemp(prefix=f"sellfern-{name}-"))
     code = BALANCED
@@ -118,6 +124,7 @@ def perform(name: str, play: Play, *, unbalanced: str = "", kept: Path | None = 
         with ended_by_signals() as ending:
             code = _perform(name, play, folder, ending, unbalanced)
     finally:
+        # What went well, or was interrupted, has nothing that anybody would look for.
         if kept is None and code not in {UNBALANCED, FAILED}:
             shutil.rmtree(folder, ignore_errors=True)
     return code
@@ -139,12 +146,14 @@ def environment(
         for name, organization, secret in endpoints
     )
     path.write_text("\n".join(tables), encoding="utf-8")
+    # A demo must go the same way on each machine, whatever its shell has set.
     return bare_environment(os.environ, ENDPOINTS_FILE=str(path), **settings)
 
 
 def python_as_typed() -> str:
     """This interpreter as one would type it here."""
     here = Path(sys.executable)
+    # The virtual environment's own name, not where it leads to: behind that are other packages.
     if here.is_relative_to(Path.cwd()):
         here = here.relative_to(Path.cwd())
     return shlex.quote(str(here))
@@ -175,6 +184,7 @@ def _perform(name: str, play: Play, folder: Path, ending: Ending, unbalanced: st
 
 def _tell_failure(name: str, exc: Exception, folder: Path) -> None:
     """One line that says what is wrong, then where to read more."""
+    # These say what is wrong in a line; of all others only the traceback does, and it is in a file.
     if isinstance(exc, SellfernError | OSError):
         message = str(exc)
     else:

@@ -70,10 +70,12 @@ def running_system(
     redis_folder = folder / "redis"
     redis_folder.mkdir()
     with (
+        # As durable as in production: a demo that loses nothing from memory proves nothing.
         EmbeddedRedis(appendfsync="always", folder=redis_folder) as redis,
         Supervisor(folder) as supervisor,
     ):
         environ = {**environ, **_places(redis.url)}
+        # All start at once and are waited for later: each needs a second, and none needs another.
         ingress = supervisor.start("ingress", "ingress", environ=environ)
         names = [f"worker {number}" for number in range(1, workers + 1)]
         started = [supervisor.start(name, "worker", environ=environ) for name in names]
@@ -115,7 +117,8 @@ def parse(metric: str, texts: Iterable[str]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for family in chain.from_iterable(map(text_string_to_metric_families, texts)):
         for sample in family.samples:
-            if sample.name == f"{metric}_total":  # beside it may stand when it was created
+            # Beside it may stand when it was created.
+            if sample.name == f"{metric}_total":
                 counts[sample.labels["outcome"]] += round(sample.value)
     return counts
 
@@ -126,6 +129,7 @@ def _places(redis_url: str) -> dict[str, str]:
         "REDIS_URL": redis_url,
         "LOG_FORMAT": "json",
         "INGRESS_HOST": _HOST,
+        # The system picks the ports; what they are, the programs log.
         "INGRESS_PORT": "0",
         "INGRESS_ADMIN_HOST": _HOST,
         "INGRESS_ADMIN_PORT": "0",

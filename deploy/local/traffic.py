@@ -36,8 +36,8 @@ _SOON: Final = 8  # deliveries between an event and a redelivery that meets it o
 _OPEN_ORDERS: Final = 12
 _SAME_MOMENT: Final = 0.05  # the share of the events that happen together with the one before
 _OTHER_BYTES: Final = 0.5  # the share of the redeliveries that are written otherwise
+# What else happens to an order is told to nobody here: the Reference doesn't list it.
 _TOLD: Final = frozenset(load_default().available_events())
-"""What else happens to an order is told to nobody here: the Reference doesn't list it."""
 
 SHARES: Final[Mapping[Kind, float]] = {
     Kind.FLAKY: 0.03,
@@ -122,7 +122,9 @@ class _Author:
         self._orders = 0
 
     def write(self, kind: Kind, at: datetime) -> _Draft:
+        # Sellfern writes milliseconds; what is finer would be lost, and with it the order.
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
+        # Each gets its first event early, or an odd one would find no order to name.
         new = [each for each in self._organizations if not self._genuine[each.id]]
         organization = new[0] if new else self._one_of(self._organizations)
         if kind in (Kind.GOOD, Kind.FLAKY):
@@ -131,8 +133,9 @@ class _Author:
 
     def _genuine_event(self, kind: Kind, organization: Organization, at: datetime) -> _Draft:
         chosen = self._next_order(organization, at, flaky=kind is Kind.FLAKY)
+        # Then only the event's id decides which is later.
         if chosen.id in self._last and self._random.random() < _SAME_MOMENT:
-            at = self._last[chosen.id]  # then the event's id decides
+            at = self._last[chosen.id]
         self._last[chosen.id] = at
         event_type, data = _next_told(chosen)
         draft = self._draft(kind, organization, at, event_type, data)
@@ -152,6 +155,7 @@ class _Author:
         """One of Sellfern's, with an id that fits on a line."""
         self._orders += 1
         new = shop.Order(self._random, f"{self._orders:04}", at.timestamp(), everything=False)
+        # The handler knows by the id which orders to fail on: the event itself has no such field.
         new.id = f"{FLAKY_PREFIX if flaky else 'ord_'}{self._orders:04}"
         return new
 
@@ -165,6 +169,8 @@ class _Author:
             case Kind.IMPOSTOR:
                 others = [each for each in self._organizations if each is not organization]
                 target = self._victim(self._one_of(others))
+                # It bears the id of a genuine event: were it taken for that one's duplicate, or
+                # marked it, the genuine one would be lost.
                 claimed, event_id = target.organization, target.id
                 data["order_id"] = target.order_id
             case Kind.UNLISTED:
@@ -224,6 +230,7 @@ class _Author:
         """A genuine event that nobody has imitated yet."""
         while True:
             event = self._random.choice(self._genuine[organization.id])
+            # Two impostors of one event might not be told apart in the account.
             if event.id not in self._imitated:
                 self._imitated.add(event.id)
                 return event
@@ -257,6 +264,7 @@ def _deliveries(
             body = _written_otherwise(draft) if random.random() < _OTHER_BYTES else draft.body
             gap = random.uniform(0, random.choice([_SOON, len(drafts)]))
             placed.append((place + gap, number, draft, body, True))
+    # An event before its redelivery, where both have come to the same place.
     placed.sort(key=lambda each: (each[0], each[4]))
     return [
         Delivery(
@@ -280,6 +288,7 @@ def _written_otherwise(draft: _Draft) -> bytes:
 
 
 def _sent(draft: _Draft, body: bytes) -> bytes:
+    # A byte behind the signed ones is the smallest change, and leaves the JSON as valid as it was.
     return body + b" " if draft.event.kind is Kind.ALTERED else body
 
 
@@ -291,6 +300,7 @@ def _headers(
         return unsigned
     signer = organizations[event.organization]
     if event.kind is Kind.FORGED:
+        # A secret that is right elsewhere: who has one may not speak for another.
         signer = random.choice([each for each in organizations.values() if each is not signer])
     return unsigned | signature.sign(
         signature.SELLFERN, body, signer.secret.encode(), now=0.0, message_id=""

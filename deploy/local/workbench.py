@@ -29,8 +29,9 @@ def free_ports(usual: Mapping[str, int]) -> dict[str, int]:
         SettingsError: all are taken.
     """
     found: dict[str, int] = {}
-    with contextlib.ExitStack() as held:  # all at once, or two of them might be the same
+    with contextlib.ExitStack() as held:
         for name, port in usual.items():
+            # Held until all are found, or two of them might be the same.
             sockets = open_sockets(Address(name, (HOST,), port, port + _OTHERS))
             for each in sockets:
                 held.enter_context(each)
@@ -48,12 +49,12 @@ PORTS: Final = {
 }
 """Where people expect each program."""
 
+# What differs from the programs' own: whoever has changed a handler waits for the new one, and
+# looks at events that are nobody's.
 _DEFAULTS: Final = {"DRAIN_SECONDS": "2s", "LEASE_SECONDS": "5s", "CONSOLE_SHOW_PAYLOADS": "1"}
-"""What differs from the programs' own: whoever has changed a handler waits for the new one, and
-looks at events that are nobody's."""
 
+# Lines are known by their fields, and a handler's ``print`` is seen at once.
 _SHOWN: Final = {"LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
-"""Lines are known by their fields, and a handler's ``print`` is seen at once."""
 
 ENDPOINTS: Final = """\
 # Made by `make dev`, and yours from now on: it is left as it is.
@@ -130,6 +131,7 @@ def prepare(
         SettingsError: there is something wrong with one of the two files.
         OSError: a file can't be written.
     """
+    # Programs run in other folders than this one.
     path = endpoints.resolve() if endpoints else _made(folder / "endpoints.toml")
     # A REDIS_URL of the shell is meant for something else; what handlers read is meant for them.
     environ = {name: text for name, text in os.environ.items() if name not in NAMES}
@@ -141,6 +143,7 @@ def prepare(
     settings = {
         "REDIS_URL": redis_url,
         "ENDPOINTS_FILE": str(path),
+        # Its own, not the project's: what is imported into it are the simulator's names.
         "REFERENCE_FILE": str(folder / "reference.toml"),
         "WORKER_HANDLERS": handlers,
         **{f"{name}_HOST": HOST for name in ports if name != SELLFERN},
@@ -152,6 +155,8 @@ def prepare(
     }
     # Another terminal hasn't the variables that the endpoints file names.
     written = _written(folder / "env", {**settings, **noted.found})
+    # What the env file says goes before a default, but not before where everything is: that has to
+    # fit together.
     return Workbench(
         settings=settings,
         environ={**_DEFAULTS, **environ, **settings, **_SHOWN},
@@ -181,6 +186,7 @@ class _NotedEnvironment(Mapping[str, str]):
 
 def _made(path: Path) -> Path:
     if not path.exists():
+        # Random, since the ingress may be reached by whoever shares this machine.
         text = ENDPOINTS.format(secret=f"whsec_{secrets.token_hex(24)}")
         replace_file(path, text.encode())
     return path
@@ -197,5 +203,6 @@ def _quoted(text: str) -> str:
     """As an env file has it; in single quotes everything but those means itself."""
     if "'" not in text:
         return f"'{text}'"
+    # Only double quotes know escapes.
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

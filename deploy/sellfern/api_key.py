@@ -47,6 +47,7 @@ class ApiKey:
     @property
     def masked(self) -> str:
         """Enough of the key for its owner to know it again; nothing of a short one."""
+        # Four characters of a long key help nobody to the rest; of a short one they would.
         text = self.key.reveal()
         return f"{text[:_SHOWN]}…" if len(text) >= _LONG_ENOUGH else "…"
 
@@ -108,6 +109,7 @@ class ApiKeys:
     @property
     def organizations(self) -> tuple[str, ...]:
         """The organizations that have a key, each once."""
+        # In the order of the command line, each once; a set would have another order each time.
         return tuple(dict.fromkeys(key.organization for key in self._keys.values()))
 
     def authenticate(self, headers: CIMultiDictProxy[str]) -> ApiKey:
@@ -116,6 +118,7 @@ class ApiKeys:
         Raises:
             Refused: it bears none, several, or an unknown one.
         """
+        # Two of them are refused: a proxy and this might take different ones.
         given = headers.getall(HEADER, [])
         key = self._keys.get(given[0]) if len(given) == 1 else None
         if key is None:
@@ -152,6 +155,7 @@ class Quota:
         taken = self._taken.setdefault(key, deque())
         while taken and taken[0] <= now - WINDOW_SECONDS:
             taken.popleft()
+        # A refused request isn't taken down, or who hurries would never be let in again.
         if len(taken) >= self._most:
             raise rate_limited(max(1, ceil(taken[0] + WINDOW_SECONDS - now)))
         taken.append(now)

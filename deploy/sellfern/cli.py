@@ -56,6 +56,7 @@ def _duration(text: str) -> float:
     try:
         return parse_duration(text)
     except ValueError as exc:
+        # The message of a duration is what was expected alone, as a wrong setting's line wants it.
         raise ValueError(f"expected {exc}") from None
 
 
@@ -148,6 +149,7 @@ def _command(
     the page's button or by: curl -d type=order.updated -d organization=org_123 URL/send
     """
     _configure_logs()
+    # Drawn here and logged, so that whatever happened can happen once more.
     knobs["seed"] = SystemRandom().getrandbits(32) if knobs["seed"] is None else knobs["seed"]
     try:
         keys = ApiKeys(api_keys)
@@ -164,6 +166,7 @@ def _configure_logs() -> None:
     formats: tuple[LogFormat, ...] = ("console", "json")
     logs.configure(
         level=reader.choice("LOG_LEVEL", levels, "info"),
+        # The programs' own settings: who has set them for a log wants this one like it.
         fmt=reader.choice("LOG_FORMAT", formats, "console" if sys.stderr.isatty() else "json"),
     )
 
@@ -197,6 +200,7 @@ async def _run(
     """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
+        # Before anything is open: a signal that comes meanwhile ends it in the same way.
         loop.add_signal_handler(number, stop.set)
     async with opened(keys, settings, host, port) as sellfern:
         for endpoint in known.values():
@@ -243,4 +247,5 @@ async def _first(*ends: Coroutine[Any, Any, object], seconds: float | None) -> N
 
 async def _last_event(sellfern: Sellfern) -> None:
     await sellfern.complete.wait()
+    # Whoever asked for so many events wants to see them delivered.
     await sellfern.settled()

@@ -106,6 +106,7 @@ class Control:
             return _refused(invalid(str(exc)))
         except Refused as exc:
             return _refused(exc)
+        # So that a reload of the page doesn't send the event once more.
         raise web.HTTPSeeOther("/", text="it happened; the page at / shows its deliveries\n")
 
     async def _faults(self, _: web.Request) -> object:
@@ -132,8 +133,10 @@ class Control:
         except SettingsError as exc:
             raise invalid(str(exc)) from exc
         for delivery in deliveries:
+            # All of them are begun before the first is waited for.
             if wish.wait:
                 await delivery.ended.wait()
+        # The very bytes that were sent, not what they mean.
         body = msgspec.Raw(event.encode())
         return {"event": body, "deliveries": [each.shown() for each in deliveries]}
 
@@ -142,6 +145,7 @@ class Control:
         return {name: getattr(settings, name) for name in Knobs.__struct_fields__}
 
     async def _turn(self, request: web.Request) -> object:
+        # `omit_defaults` leaves out what wasn't named, so that it stays as it is.
         knobs = msgspec.to_builtins(_read(await request.read(), Knobs))
         self._sellfern.turn(replace(self._sellfern.settings, **knobs))
         return await self._knobs(request)
@@ -195,6 +199,7 @@ def _check_origin(request: web.Request) -> None:
         Refused: the request is from another site.
     """
     origin = request.headers.get("Origin")
+    # Only browsers send it; a program without it is on this machine, or was let in on purpose.
     if origin is not None and origin.partition("://")[2] != request.host:
         message = "a page of another site may not do this"
         raise Refused(HTTPStatus.FORBIDDEN, "forbidden", message)
@@ -206,6 +211,7 @@ def render(sellfern: Sellfern) -> str:
     return _PAGE.render(
         events=sellfern.events,
         organizations=organizations,
+        # The one that most try first.
         types=(_FAVOURITE, *(name for name in EVENTS if name != _FAVOURITE)),
         endpoints={each.id: each for name in organizations for each in sellfern.endpoints.of(name)},
         deliveries=list(islice(sellfern.deliveries, _SHOWN)),

@@ -140,6 +140,7 @@ class Deliveries:
         del self._pending[delivery.id]
         delivery.status = status
         delivery.next_attempt_at = None
+        # The oldest falls out: all state is bounded.
         self._ended.append(delivery)
         self.counts[f"{delivery.kind}_{status}"] += 1
         delivery.ended.set()
@@ -227,17 +228,21 @@ class Deliverer:
         return kinds
 
     async def _begin(self, endpoint: Endpoint, event: Event, kind: Kind) -> Delivery:
+        # Waits here rather than growing a list: whoever makes events is slowed down by those who
+        # don't take them.
         await self._room.acquire()
         if kind == "forged":
             event = event.forged()
         now = self._clock()
         delivery = Delivery(f"dlv_{uuid4().hex}", endpoint.id, event, event.encode(), kind, now)
         self._deliveries.begin(delivery)
+        # Whoever waited for room may get it by the end of everything.
         if self._closed:
             self._room.release()
             self._deliveries.end(delivery, "abandoned")
             return delivery
         task = asyncio.create_task(self._deliver(delivery, self._hold(kind)))
+        # The loop itself holds its tasks weakly.
         self._tasks.add(task)
         task.add_done_callback(lambda ended: self._finish(ended, delivery))
         return delivery
@@ -273,7 +278,9 @@ class Deliverer:
 
     async def _attempt(self, delivery: Delivery) -> Attempt | None:
         """Make an attempt, if its endpoint wants it once its turn has come."""
+        # Taken for one attempt only: a delivery that backs off holds up nobody.
         async with self._posts:
+            # As it is now: it may have been changed, disabled or removed since the last attempt.
             endpoint = self._endpoints.find(delivery.endpoint_id)
             if endpoint is None or not (endpoint.enabled or delivery.kind == "test"):
                 return None
@@ -302,11 +309,14 @@ class Deliverer:
                 data=delivery.body,
                 headers=self._headers(endpoint, delivery),
                 timeout=ClientTimeout(total=self.settings.timeout),
+                # A redirect is an answer that isn't 2xx: what is signed for one place isn't sent to
+                # another.
                 allow_redirects=False,
             ) as response:
                 status = response.status
         except TimeoutError:
             error = f"no answer within {self.settings.timeout:g} s"
+        # ValueError: a URL that aiohttp can't use, which may pass for one before.
         except (ClientError, OSError, ValueError) as exc:
             error = str(exc) or type(exc).__name__
         return Attempt(at, loop.time() - started, status, error)
@@ -314,6 +324,8 @@ class Deliverer:
     def _headers(self, endpoint: Endpoint, delivery: Delivery) -> dict[str, str]:
         secret = endpoint.secret.reveal()
         if delivery.kind == "forged":
+            # Another secret, and else all as in a genuine one: only the signature may be what gives
+            # it away.
             secret = f"not {secret}"
         signed = signature.sign(
             signature.SELLFERN,
@@ -338,6 +350,7 @@ async def delivering(
     async with ClientSession(
         # Waiting for a connection would count as waiting for an answer: attempts are bounded.
         connector=TCPConnector(limit=0),
+        # Receivers' cookies would make deliveries differ from one another.
         cookie_jar=DummyCookieJar(),
     ) as session:
         deliverer = Deliverer(endpoints, deliveries, settings, clock, session)
@@ -348,6 +361,7 @@ async def delivering(
 
 
 def _note(delivery: Delivery, attempt: Attempt) -> None:
+    # An error, since it is the receiver's: it let somebody in who hasn't the secret.
     if delivery.kind == "forged" and attempt.is_success:
         _log.error("forgery_accepted", event_id=delivery.event.id, webhook=delivery.endpoint_id)
         return

@@ -45,6 +45,7 @@ def read_draft(body: bytes, known: Collection[str], *, complete: bool) -> Draft:
     """
     fields = _fields(body)
     issues: Issues = [(name, "no such field") for name in fields if name not in _FIELDS]
+    # All issues at once: who mends one at a time would ask as many times.
     draft = Draft(
         _url(fields["url"], issues) if "url" in fields else None,
         _events(fields["events"], known, issues) if "events" in fields else None,
@@ -83,6 +84,7 @@ def _is_url(text: str) -> bool:
         return False
     try:
         parts = urlsplit(text)
+        # It is parsed only when it is asked for, and raises then.
         _ = parts.port
     except ValueError:
         return False
@@ -183,6 +185,7 @@ class Endpoints:
             Refused: it has no such endpoint; that another has one makes no difference.
         """
         endpoint = self._endpoints.get(endpoint_id)
+        # Another organization's looks like none at all.
         if endpoint is None or endpoint.organization != organization:
             raise not_found()
         return endpoint
@@ -228,6 +231,7 @@ class Endpoints:
             self._check_url(endpoint.organization, draft.url, own_id=endpoint.id)
         named = {name: value for name in _FIELDS if (value := getattr(draft, name)) is not None}
         changed = replace(endpoint, **named, updated_at=self._clock())
+        # Exchanged, not changed: a delivery under way goes on with the one that it has.
         self._endpoints[endpoint.id] = changed
         return changed
 

@@ -60,6 +60,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         """Check what one field says against the others."""
         if self.operation and self.operation not in _TARGETS:
             raise ValueError(f"operation: expected one of {', '.join(sorted(_TARGETS))}")
+        # A client may send again after a 429 without fear of doing something twice; this must not
+        # break that.
         if self.kind == "rate_limit" and self.when == "after":
             raise ValueError("rate_limit: expected it before the effect; a 429 has none")
 
@@ -75,6 +77,7 @@ def read_faults(body: bytes) -> list[Fault]:
         ValueError: it is neither; the message says where and what was expected.
     """
     try:
+        # Decoded before it is converted, since one fault and a list of them are both welcome.
         value = msgspec.json.decode(body)
         return msgspec.convert(value if isinstance(value, list) else [value], list[Fault])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
@@ -150,9 +153,11 @@ class Faults:
         return None
 
     def _strikes(self, order: _Order) -> bool:
+        # Counted for each fault on its own: several may wait for the same request.
         if order.spared < order.fault.skip:
             order.spared += 1
             return False
+        # Drawn last: what was spared must not change what is drawn for others.
         return self._random() < order.fault.share
 
 
@@ -173,6 +178,7 @@ async def suffer(fault: Fault, request: web.Request, closing: asyncio.Event) -> 
     if fault.kind == "gateway":
         return _gateway(HTTPStatus(fault.status))
     if fault.kind == "hang":
+        # A hang ends in a cut, as a proxy's patience does.
         await _hang(fault.seconds, request, closing)
     return _cut(request)
 

@@ -74,6 +74,7 @@ async def opened(
 
 @contextlib.asynccontextmanager
 async def _listening(sellfern: Sellfern, host: str, port: int) -> AsyncIterator[None]:
+    # No access log: what was asked is kept in `Sellfern.requests`, and shown.
     runner = web.AppRunner(_app(sellfern), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
     await runner.setup()
     try:
@@ -83,9 +84,11 @@ async def _listening(sellfern: Sellfern, host: str, port: int) -> AsyncIterator[
                 await site.start()
         except SettingsError as exc:
             raise _named_as_option(exc) from exc
+        # Only now is it known where it listens, if the system picks the port.
         sellfern.url = f"http://{f'[{host}]' if ':' in host else host}:{site.port}"
         yield
     finally:
+        # Before anything else: a request that hangs by a fault would hold up the end.
         sellfern.closing.set()
         await sellfern.deliverer.close()  # some request may wait for a delivery's end
         await runner.cleanup()

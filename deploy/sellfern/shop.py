@@ -108,6 +108,7 @@ class Order:
             "status": self.status,
             "customer_id": self._customer_id,
             "channel": self._channel,
+            # Copies: an event tells what was, also after a later change.
             "items": [dict(item) for item in self._items],
             "total": {"cents": cents, "currency": "EUR"},
             "note": self._note,
@@ -203,6 +204,7 @@ class Shop:
             data = self._happen(order)
             if event_type in wanted:
                 return self.event(event_type, now, data)
+        # No order's life has any of those types: then it happens outside of one.
         return self.event(min(wanted), now)
 
     def event(self, event_type: str, now: float, data: Mapping[str, Any] | None = None) -> Event:
@@ -231,6 +233,7 @@ class Shop:
         return data
 
     def _make_happen(self, event_type: str, now: float) -> Mapping[str, Any]:
+        # One that is about to do this by itself: its past fits.
         for order in self._open:
             if order.coming == event_type:
                 return self._happen(order)
@@ -245,6 +248,7 @@ class Shop:
                 return order.change()
             order.happen()
         data = order.happen()
+        # Else a caller that asks again and again would fill the memory.
         if order.coming and len(self._open) < MOST_OPEN:
             self._open.append(order)
         return data

@@ -106,6 +106,8 @@ class Sellfern:
         """
         if event_type not in EVENTS:
             raise SettingsError("type", f"one of {', '.join(EVENTS)}", repr(event_type)[:80])
+        # Each organization has a shop of its own, so that what one sells doesn't change what
+        # happens in another's.
         shop = self._shops[self._organization(organization)]
         return await self._publish(shop.event(event_type, self.clock(), data))
 
@@ -129,6 +131,7 @@ class Sellfern:
     async def happen(self) -> bool:
         """Let something happen that somebody wants to know; false if nobody wants anything."""
         wanted = {name: self.endpoints.wanted(name) for name in self._shops}
+        # What nobody has subscribed to isn't made: most of it would be thrown away.
         waiting = [name for name, types in wanted.items() if types]
         if not waiting or self.complete.is_set():
             return False
@@ -144,11 +147,13 @@ class Sellfern:
         """
         endpoint = self.endpoints.get(organization, endpoint_id)
         event = self._shops[organization].event(endpoint.events[0], self.clock())
+        # A handler can tell it from what really happened.
         marked = replace(event, data={**event.data, "test": True})
         return await self.deliverer.test(endpoint, marked)
 
     async def settled(self) -> None:
         """Wait until no delivery is pending."""
+        # Those of now: waiting for those that come meanwhile as well might never end.
         for delivery in self.deliveries.pending:
             await delivery.ended.wait()
 
