@@ -3,15 +3,12 @@
 import contextlib
 import random
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
-from rich.console import Console, RenderableType
 
 from deploy.local import display
 from deploy.local.account import Evidence, account, evidence
@@ -32,25 +29,6 @@ _SETTINGS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was asked for.
-
-    Attributes:
-        events: how many events Sellfern has.
-        seed: which plan.
-        workers: how many.
-        patience: seconds without any progress until it gives up.
-        stay: whether everything keeps running afterwards.
-    """
-
-    events: int
-    seed: int
-    workers: int
-    patience: float
-    stay: bool
-
-
 @click.command()
 @click.option(
     "--events",
@@ -69,7 +47,7 @@ class Options:
     help="Seconds without any progress until it gives up.",
 )
 @click.option("--stay", is_flag=True, help="Keep everything running afterwards, to look around.")
-def main(*, events: int, seed: int | None, workers: int, patience: float, stay: bool) -> None:
+def main(*, seed: int | None, **options: Any) -> None:
     """Send signed events through one ingress and two workers, and balance the account.
 
     Exit code 0 if the account balances to the last event, 1 if it doesn't, 2 if the demo could
@@ -78,33 +56,35 @@ def main(*, events: int, seed: int | None, workers: int, patience: float, stay: 
     if seed is None:
         # Small enough to be typed again.
         seed = random.randrange(_SEEDS)
-    options = Options(events, seed, workers, patience, stay)
     unbalanced = f"the account doesn't balance; --seed {seed} makes the same plan"
-    raise SystemExit(perform("demo", lambda where: _play(where, options), unbalanced=unbalanced))
+    play = partial(_play, seed=seed, **options)
+    raise SystemExit(perform("demo", play, unbalanced=unbalanced))
 
 
-def _play(folder: Path, options: Options) -> bool:
+def _play(
+    folder: Path, *, events: int, seed: int, workers: int, patience: float, stay: bool
+) -> bool:
     """From the plan to the verdict, whether it balances; everything is stopped afterwards."""
-    script = plan(options.events, seed=options.seed, now=datetime.now(UTC))
+    script = plan(events, seed=seed, now=datetime.now(UTC))
     console = display.console()
-    _print(console, display.opening(script))
+    display.show(console, display.opening(script))
     # Made up for this time, so that a demo never signs with anybody's secret.
     endpoints = [(each.endpoint, each.id, each.secret) for each in script.organizations]
     environ = environment(folder, endpoints, _SETTINGS)
     with contextlib.ExitStack() as stack:
         with doing("starting Redis, the ingress and the workers"):
-            system = stack.enter_context(running_system(folder, environ, workers=options.workers))
-        _print(console, display.places(system))
-        found = _observe(script, system, options.patience)
+            system = stack.enter_context(running_system(folder, environ, workers=workers))
+        display.show(console, display.places(system))
+        found = _observe(script, system, patience)
         drawn_up = account(script, found)
-        _print(console, [display.account_table(drawn_up), *display.projection(script, found)])
-        _print(console, display.verdict(drawn_up))
-        if options.stay:
+        display.show(console, [display.account_table(drawn_up), *display.projection(script, found)])
+        display.show(console, display.verdict(drawn_up))
+        if stay:
             for line in display.look_around(system, script):
                 # Each is to be copied as it is.
                 console.print(line, soft_wrap=True)
             _stay(system)
-    hint = "." if options.stay else "; `make demo ARGS=--stay` keeps it running."
+    hint = "." if stay else "; `make demo ARGS=--stay` keeps it running."
     click.echo(f"  Everything is stopped{hint}")
     return drawn_up.balances
 
@@ -137,8 +117,3 @@ def _stay(system: System) -> None:
             # Whoever looks around is told when one of the programs has gone.
             system.supervisor.check()
             time.sleep(_STAY_SECONDS)
-
-
-def _print(console: Console, parts: Iterable[RenderableType]) -> None:
-    for part in parts:
-        console.print(part)

@@ -4,7 +4,7 @@ import contextlib
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,26 +14,6 @@ from deploy.local.embedded_redis import kept_redis
 from deploy.local.services import begun, changes, watched
 from deploy.local.stage import doing, perform, python_as_typed
 from deploy.local.workbench import PORTS, Workbench, free_ports, prepare
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was asked for.
-
-    Attributes:
-        handlers: ``package.module:name`` of the registry.
-        project: the folder that they are imported from, and that the worker runs in.
-        endpoints: the endpoints file; None: one that is made.
-        env_file: variables for all programs; None: none.
-        fresh: whether what Redis has kept is forgotten first.
-    """
-
-    handlers: str
-    project: Path
-    endpoints: Path | None
-    env_file: Path | None
-    fresh: bool
-
 
 FOLDER: Final = Path(".dev")
 """Where `make dev` and `make redis` keep everything; one of them at a time."""
@@ -86,31 +66,38 @@ def main(*, folder: Path, **options: Any) -> None:
     --env-file. Exit code 0 after Ctrl-C, 130 where it came before everything ran, 2 if a program
     but the worker doesn't start or ends. Whatever happens, all that was started is stopped.
     """
-    wanted = Options(**options)
-    raise SystemExit(perform("dev", lambda where: _develop(where, wanted), kept=folder))
+    raise SystemExit(perform("dev", partial(_develop, **options), kept=folder))
 
 
-def _develop(folder: Path, options: Options) -> bool:
+def _develop(
+    folder: Path,
+    *,
+    handlers: str,
+    project: Path,
+    endpoints: Path | None,
+    env_file: Path | None,
+    fresh: bool,
+) -> bool:
     """All of it; true at its end, which is Ctrl-C."""
-    folder, project = folder.resolve(), options.project.resolve()
+    folder, project = folder.resolve(), project.resolve()
     # Before anything starts: a module that isn't there is told in a line, not by a worker's log.
-    place, below = watched(options.handlers, project)
+    place, below = watched(handlers, project)
     with contextlib.ExitStack() as stack:
         with doing("starting Redis, Sellfern, the ingress and the console"):
             ports = free_ports(PORTS | REDIS_PORT)
-            kept = kept_redis(folder, ports.pop("REDIS"), fresh=options.fresh)
+            kept = kept_redis(folder, ports.pop("REDIS"), fresh=fresh)
             redis = stack.enter_context(kept)
             bench = prepare(
                 folder,
                 redis.url,
                 ports,
-                handlers=options.handlers,
-                endpoints=options.endpoints,
-                env_file=options.env_file,
+                handlers=handlers,
+                endpoints=endpoints,
+                env_file=env_file,
             )
             services = stack.enter_context(begun(folder / "logs", project, bench, redis))
         # Only once all of it is there: what is printed is to be typed at once.
-        for line in _opening(bench, options.handlers, place):
+        for line in _opening(bench, handlers, place):
             click.echo(line)
         with contextlib.suppress(KeyboardInterrupt):
             for changed in changes(place, below=below):

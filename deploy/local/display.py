@@ -159,6 +159,12 @@ def console() -> Console:
     return Console(emoji=False, highlight=False, width=width)
 
 
+def show(console: Console, parts: Iterable[RenderableType]) -> None:
+    """Print one below the other."""
+    for part in parts:
+        console.print(part)
+
+
 def opening(plan: Plan) -> Iterator[RenderableType]:
     """What is going to happen."""
     again = [delivery for delivery in plan.deliveries if delivery.is_again]

@@ -116,7 +116,10 @@ class EmbeddedRedis:
     def folder(self) -> Path:
         """Where the server keeps its files and its log, ``redis.log``."""
         if self._folder is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="sellfern-redis-")
+            # A child that saves for a replica may outlive a killed server for a moment, and write.
+            self._temporary = tempfile.TemporaryDirectory(
+                prefix="sellfern-redis-", ignore_cleanup_errors=True
+            )
             self._folder = Path(self._temporary.name)
         return self._folder
 

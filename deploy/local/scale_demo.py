@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final
@@ -46,23 +46,6 @@ _SCRAPE_SECONDS: Final = 5.0
 _MOST_KEPT: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was asked for.
-
-    Attributes:
-        seconds: for the rise and the fall.
-        peak: events a second.
-        most: workers at once.
-        plot: the file that is drawn.
-    """
-
-    seconds: float
-    peak: float
-    most: int
-    plot: Path | None
-
-
 @click.command()
 @click.option(
     "--seconds",
@@ -90,39 +73,35 @@ class Options:
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="The SVG file to write; default: a temporary one.",
 )
-def main(*, seconds: float, peak: float, most: int, plot: Path | None) -> None:
+def main(**options: Any) -> None:
     """Let the load rise tenfold and fall again, and let workers follow it.
 
     A supervisor on this machine begins and dismisses workers by the rule of the ScaledObject in
     deploy/kubernetes. Exit code 0 if every accepted event was handled once, 1 if not, 2 if it
     could not be run, 130 after Ctrl-C. Whatever happens, all that was started is stopped.
     """
-    options = Options(seconds, peak, most, plot)
     unbalanced = "what was accepted is not what was handled"
-    code = perform("scale-demo", lambda folder: _play(folder, options), unbalanced=unbalanced)
-    raise SystemExit(code)
+    raise SystemExit(perform("scale-demo", partial(_play, **options), unbalanced=unbalanced))
 
 
-def _play(folder: Path, options: Options) -> bool:
+def _play(folder: Path, *, seconds: float, peak: float, most: int, plot: Path | None) -> bool:
     """From the rule to the verdict, whether it balances; everything is stopped afterwards."""
-    speed = _STORY_SECONDS / options.seconds
-    rule = local_rule(speed, options.most)
+    speed = _STORY_SECONDS / seconds
+    rule = local_rule(speed, most)
     console = display.console()
-    for part in scale_report.opening(rule, options.peak, options.seconds, speed, _SLOTS):
-        console.print(part)
+    display.show(console, scale_report.opening(rule, peak, seconds, speed, _SLOTS))
     endpoints = [(name, name, _secret(name)) for name in _ORGANIZATIONS]
     environ = environment(folder, endpoints, _SETTINGS)
     with contextlib.ExitStack() as stack:
         with doing("starting Redis, the ingress and the workers"):
             system = stack.enter_context(running_system(folder, environ, workers=rule.fewest))
-        course, sellfern = run_until_interrupted(_observe(system, rule, options))
+        course, sellfern = run_until_interrupted(_observe(system, rule, Ramp(peak, seconds)))
         with doing("asking the worker's commands"):
             found = evidence(sellfern, system, _ORGANIZATIONS)
     wrong = list(complaints(found))
-    path = _write_plot(scale_report.plot(course, rule), options.plot)
+    path = _write_plot(scale_report.plot(course, rule), plot)
     console.print(scale_report.decisions(course))
-    for part in scale_report.verdict(found, wrong, course):
-        console.print(part)
+    display.show(console, scale_report.verdict(found, wrong, course))
     console.print(f"  The plot is in {path}", soft_wrap=True)
     click.echo("  Everything is stopped.")
     return not wrong
@@ -138,14 +117,14 @@ def local_rule(speed: float, most: int) -> Rule:
     return read_rule(found).faster(speed).for_workers(_SLOTS / _ITS_SLOTS).at_most(most)
 
 
-async def _observe(system: System, rule: Rule, options: Options) -> tuple[Course, Sellfern]:
+async def _observe(system: System, rule: Rule, ramp: Ramp) -> tuple[Course, Sellfern]:
     """Play the load and the supervisor; how it went, and Sellfern as it knows it."""
     logs.configure(level="error", fmt="console")  # Sellfern's, which runs in this process
     timeout = ClientTimeout(total=_SCRAPE_SECONDS)
     async with _sellfern(system) as sellfern, ClientSession(timeout=timeout) as session:
         with progress(Console(stderr=True)) as show:
             regulation = Regulation(system, rule, sellfern=sellfern, session=session, show=show)
-            await regulation.follow(Ramp(options.peak, options.seconds))
+            await regulation.follow(ramp)
             await regulation.settle(_PATIENCE)
         return regulation.course, sellfern
 

@@ -75,7 +75,6 @@ class Workbench:
         environ: all of the programs' environment.
         env_file: for ``--env-file``.
         endpoint: the first of the endpoints file.
-        organization: whose it is.
         api_keys: a key of the simulated Sellfern for each organization.
     """
 
@@ -83,7 +82,6 @@ class Workbench:
     environ: Mapping[str, str]
     env_file: Path
     endpoint: str
-    organization: str
     api_keys: Mapping[str, str]
 
     @property
@@ -162,7 +160,6 @@ def prepare(
         environ={**_DEFAULTS, **environ, **settings, **_SHOWN},
         env_file=written,
         endpoint=first.id,
-        organization=first.organization_id,
         api_keys=keys,
     )
 

@@ -54,7 +54,7 @@ def test_without_a_redis_server_it_is_one_line_and_exit_code_2(
 def test_an_error_that_nobody_expected_is_one_line_too_and_its_traceback_is_kept(
     monkeypatch: pytest.MonkeyPatch, temporary: Path
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise KeyError("a \x1b[2J bug")
 
     monkeypatch.setattr(demo, "_play", fail)
@@ -77,7 +77,7 @@ def test_an_option_out_of_its_range_is_refused(arguments: list[str], temporary: 
 def test_an_account_that_does_not_balance_is_exit_code_1_and_keeps_the_folder(
     monkeypatch: pytest.MonkeyPatch, temporary: Path
 ) -> None:
-    monkeypatch.setattr(demo, "_play", lambda *_: False)
+    monkeypatch.setattr(demo, "_play", lambda *_, **__: False)
     before = signal.getsignal(signal.SIGTERM)
     result = CliRunner().invoke(demo.main, ["--seed", "5"])
     assert result.exit_code == 1
@@ -102,7 +102,7 @@ def test_a_signal_ends_it_in_and_out_of_an_event_loop_and_keeps_nothing(
         finally:
             left.append("left")
 
-    def end(*_: object) -> bool:
+    def end(*_: object, **__: object) -> bool:
         if where == "inside":
             run_until_interrupted(wait())
         signal.raise_signal(number)
