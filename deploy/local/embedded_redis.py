@@ -82,21 +82,16 @@ class EmbeddedRedis:
         self._program = program
         self._settings = _settings(appendfsync, maxmemory, replicaof, arguments or {})
         self._config = [] if config is None else [str(config)]
-        self._wanted_port = port
-        self._port = 0
+        self.port = port
+        """The TCP port that the server listens on, once it has started."""
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def port(self) -> int:
-        """The TCP port that the server listens on."""
-        return self._port
-
-    @property
     def url(self) -> str:
         """The URL of database 0, as in REDIS_URL."""
-        return f"redis://127.0.0.1:{self._port}/0"
+        return f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -144,10 +139,9 @@ class EmbeddedRedis:
         """
         program = self._program or find_redis_server()
         # A port that somebody knows can't be exchanged for another one when it is taken.
-        fixed = self._port or self._wanted_port
-        for tries_left in reversed(range(1 if fixed else _PORT_TRIES)):
+        for tries_left in reversed(range(1 if self.port else _PORT_TRIES)):
             try:
-                self._start_on(fixed or _free_port(), program)
+                self._start_on(self.port or _free_port(), program)
             except RedisServerError:
                 if not tries_left:
                     raise
@@ -200,7 +194,7 @@ class EmbeddedRedis:
             process_group=0,  # Ctrl-C is for the program, which then stops its server
         )
         self._await_answer(port)
-        self._port = port
+        self.port = port
 
     def _words(self, port: int) -> list[str]:
         """What stands behind the program on its command line."""

@@ -263,15 +263,14 @@ class Deliverer:
 
     async def _deliver(self, delivery: Delivery, hold: float) -> None:
         await asyncio.sleep(hold)
-        await self._attempts(delivery)
-
-    async def _attempts(self, delivery: Delivery) -> None:
+        # A forgery's sender hopes once; who asks for a test waits for its answer.
+        is_alone = delivery.kind in {"forged", "test"}
         while (attempt := await self._attempt(delivery)) is not None:
             delivery.attempts.append(attempt)
             _note(delivery, attempt)
             if attempt.is_success:
                 return self._deliveries.end(delivery, "delivered")
-            if len(delivery.attempts) >= self._most(delivery):
+            if is_alone or len(delivery.attempts) >= self.settings.attempts:
                 return self._deliveries.end(delivery, "failed")
             await self._back_off(delivery)
         return self._deliveries.end(delivery, "abandoned")
@@ -285,10 +284,6 @@ class Deliverer:
             if endpoint is None or not (endpoint.enabled or delivery.kind == "test"):
                 return None
             return await self._post(endpoint, delivery)
-
-    def _most(self, delivery: Delivery) -> int:
-        """A forgery's sender hopes once; who asks for a test waits for its answer."""
-        return 1 if delivery.kind in {"forged", "test"} else self.settings.attempts
 
     async def _back_off(self, delivery: Delivery) -> None:
         settings = self.settings
