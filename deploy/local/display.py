@@ -1,4 +1,4 @@
-"""What the demo shows in a terminal of 80 columns, and elsewhere."""
+"""What the demo shows, in the 80 columns of a terminal or in a log."""
 
 import shlex
 import sys

@@ -1,4 +1,4 @@
-"""One Redis, one ingress and some workers, on ports that are free, and what their metrics tell."""
+"""One Redis, one ingress and some workers: where they run, what they tell."""
 
 import json
 from collections import Counter

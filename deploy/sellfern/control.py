@@ -1,4 +1,4 @@
-"""What only the simulator has: control endpoints for programs, and a page for people."""
+"""What only the simulator has: control endpoints for programs, a page for people."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace

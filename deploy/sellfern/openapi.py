@@ -1,4 +1,4 @@
-"""The operations of the management API that Sellfern's pages name, and the document of them."""
+"""The management API's operations, those that Sellfern's pages name, and their document."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
