@@ -34,7 +34,7 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 
-# What it shows came from outside; a template of Jinja's own escapes nothing.
+# What it shows came from outside, and by itself Jinja escapes nothing.
 _PAGE: Final = Environment(
     autoescape=True, trim_blocks=True, undefined=ChainableUndefined
 ).from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
