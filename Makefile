@@ -25,16 +25,16 @@ $(READY): requirements-dev.lock pyproject.toml
 	@touch $(READY)
 
 demo: $(READY) ## run the main job: 2,000 signed events, one ingress, two workers
-	@$(BIN)/python -m deploy.local.demo $(ARGS)
+	@$(BIN)/python -m deploy.local demo $(ARGS)
 
 scale-demo: $(READY) ## ten times the load and back: workers follow by the ScaledObject's rule
-	@$(BIN)/python -m deploy.local.scale_demo $(ARGS)
+	@$(BIN)/python -m deploy.local scale-demo $(ARGS)
 
 dev: $(READY) ## run everything to develop with: ARGS="--handlers shop.hooks:handlers"
-	@$(BIN)/python -m deploy.local.dev $(ARGS)
+	@$(BIN)/python -m deploy.local dev $(ARGS)
 
 redis: $(READY) ## start the bundled Redis alone, and print its URL
-	@$(BIN)/python -m deploy.local.kept_redis $(ARGS)
+	@$(BIN)/python -m deploy.local redis $(ARGS)
 
 sellfern: $(READY) ## start a Sellfern to develop against, on port 8090
 	@$(BIN)/python -m deploy.sellfern --port 8090 --api-key sk_test_local:org_123 $(ARGS)

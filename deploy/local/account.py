@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from deploy.local.sender import ACCEPTED, KNOWN
-from deploy.local.traffic import DEAD, FAILURES, REFUSED, Event, Kind, Order, Plan
+from deploy.local.demo_handlers import FAILURES
+from deploy.local.plan import ACCEPTED, DEAD, KNOWN, REFUSED, Event, Kind, Order, Plan
+from deploy.local.system import System
 
 Name = tuple[str, str]
 """An organization's id, and the id of an event or an order of it."""
@@ -111,6 +112,61 @@ class Account:
         return next(row.got for row in self.rows if row.name == name)
 
 
+def evidence(
+    plan: Plan,
+    system: System,
+    *,
+    answers: Mapping[int, str],
+    unanswered: int,
+    ingress: Mapping[str, int],
+) -> Evidence:
+    """Put together what is known already, and what the worker's commands tell.
+
+    Args:
+        plan: what was sent.
+        system: where to.
+        answers: as in `Evidence`.
+        unanswered: as in `Evidence`.
+        ingress: as in `Evidence`.
+
+    Raises:
+        ProgramError: a command failed.
+    """
+    # One more than there can be, so that one too many is seen.
+    most = str(len(plan.deliveries) + 1)
+    names = [organization.id for organization in plan.organizations]
+    (status,), letters, *states = system.ask_worker(
+        ("status",), ("dead-letters", "list", "--limit", most), *(("state", name) for name in names)
+    )
+    by_organization = dict(zip(names, states, strict=True))
+    return Evidence(
+        answers=answers,
+        unanswered=unanswered,
+        ingress=ingress,
+        counters=status["counters"],
+        waiting=status["waiting"],
+        dead=[_dead_letter(each) for each in letters],
+        applied=under("applied/", by_organization),
+        attempts=under("attempts/", by_organization),
+        orders=under("orders/", by_organization),
+    )
+
+
+def _dead_letter(line: Mapping[str, Any]) -> DeadLetter:
+    # What is no envelope has no id, and is named by its bytes.
+    return DeadLetter((line["organization"], line["event_id"] or line["job"]), line["reason"])
+
+
+def under(prefix: str, states: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[Name, Any]:
+    """What the state of organizations holds under a prefix, by organization and rest of the key."""
+    return {
+        (organization, line["key"].removeprefix(prefix)): line["value"]
+        for organization, lines in states.items()
+        for line in lines
+        if line["key"].startswith(prefix)
+    }
+
+
 def account(plan: Plan, evidence: Evidence) -> Account:
     """Draw up the account."""
     return Account(
@@ -162,6 +218,8 @@ def _duplicates(evidence: Evidence) -> int:
     second time of the same cause.
     A request that was sent again for want of an answer may be stored twice; it is none.
     """
+    # Such a request may have been stored before its answer was lost: then it is known the second
+    # time.
     doubtful = max(0, evidence.stored - evidence.accepted)
     return evidence.counters.get("known", 0) + _noticed_by_worker(evidence) - doubtful
 
@@ -186,10 +244,12 @@ def _about_answers(plan: Plan, evidence: Evidence) -> Iterator[str]:
     for delivery in plan.deliveries:
         expected = _expected_answer(delivery.event)
         got = evidence.answers.get(delivery.number, "no answer")
+        # A redelivery in the same bytes is known, but only where the first was faster: both are
+        # right.
         if got != expected and (expected, got) != (ACCEPTED, KNOWN):
             wrong[expected, got].append(_name(delivery.event))
     for (expected, got), names in wrong.items():
-        yield f"answered {got} instead of {expected}: {_listed(names)}"
+        yield f"answered {got} instead of {expected}: {listed(names)}"
 
 
 def _expected_answer(event: Event) -> str:
@@ -209,10 +269,14 @@ def _about_sources(evidence: Evidence) -> Iterator[str]:
         ),
     ]
     for what, who, answered, counted in pairs:
+        # Without an answer nobody can tell whether the other side has counted; but there can't be
+        # more of those than requests that went unanswered.
         if not answered <= counted <= answered + evidence.unanswered:
             yield f"the sender saw {answered:,} {what}, but {who} counted {counted:,}"
     ended = sum(evidence.counters.get(name, 0) for name in _ENDS)
     taken = evidence.counters.get("accepted", 0)
+    # The conservation law: what Redis took has ended once, or waits. It holds whatever the plan
+    # was.
     if taken != ended + evidence.waiting:
         yield (
             f"Redis took {taken:,} new deliveries, but {ended:,} ended and "
@@ -231,21 +295,22 @@ def _about_applied(plan: Plan, evidence: Evidence) -> Iterator[str]:
         by_times[evidence.applied.get(name, 0)].append(name)
     for times, names in by_times.items():
         if times == 0:
-            yield f"accepted, but never applied: {_listed(names)}"
+            yield f"accepted, but never applied: {listed(names)}"
         elif times != 1:
-            yield f"applied {times} times: {_listed(names)}"
+            yield f"applied {times} times: {listed(names)}"
     if surplus := sorted(evidence.applied.keys() - expected):
-        yield f"applied, though it must not be: {_listed(surplus)}"
+        yield f"applied, though it must not be: {listed(surplus)}"
 
 
 def _about_attempts(plan: Plan, evidence: Evidence) -> Iterator[str]:
     needed = FAILURES + 1
     expected = {_name(event): needed for event in plan.events if event.kind is Kind.FLAKY}
-    applied = expected.keys() & evidence.applied.keys()  # the others are told of already
+    # Those that were never applied are told of already.
+    applied = expected.keys() & evidence.applied.keys()
     if wrong := sorted(n for n in applied if evidence.attempts.get(n, 1) != needed):
-        yield f"handled by another than attempt {needed}: {_listed(wrong)}"
+        yield f"handled by another than attempt {needed}: {listed(wrong)}"
     if surplus := sorted(evidence.attempts.keys() - expected.keys()):
-        yield f"needed more than one attempt: {_listed(surplus)}"
+        yield f"needed more than one attempt: {listed(surplus)}"
 
 
 def _about_dead(plan: Plan, evidence: Evidence) -> Iterator[str]:
@@ -260,14 +325,14 @@ def _about_dead(plan: Plan, evidence: Evidence) -> Iterator[str]:
             should = expected.get(name, "handled")
             wrong[f"{' and '.join(reasons) or 'no'} dead letter, expected {should}"].append(name)
     for what, names in wrong.items():
-        yield f"{what}: {_listed(names)}"
+        yield f"{what}: {listed(names)}"
 
 
 def _about_orders(plan: Plan, evidence: Evidence) -> Iterator[str]:
     found = {name: _order(value) for name, value in evidence.orders.items()}
     names = plan.orders.keys() | found.keys()
     if wrong := sorted(n for n in names if plan.orders.get(n) != found.get(n)):
-        yield f"orders whose projection is not what their events make: {_listed(wrong)}"
+        yield f"orders whose projection is not what their events make: {listed(wrong)}"
 
 
 def _order(value: Mapping[str, Any]) -> Order:
@@ -278,6 +343,7 @@ def _name(event: Event) -> Name:
     return event.organization, event.name
 
 
-def _listed(names: Sequence[Name]) -> str:
+def listed(names: Sequence[Name]) -> str:
+    """The first of some events, for people."""
     shown = ", ".join(f"{name} of {organization}" for organization, name in names[:_MOST_NAMED])
     return shown + (f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else "")

@@ -8,7 +8,7 @@ asks for a number of workers, the largest counts, and ``behavior`` says how fast
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast, get_args
 
 DEPTH_QUERY: Final = 'max(sellfern_queue_depth{state="queued"})'
 OLDEST_QUERY: Final = (
@@ -16,6 +16,9 @@ OLDEST_QUERY: Final = (
 )
 """The questions to Prometheus whose answers `Reading` gives."""
 
+Kind = Literal["Percent", "Pods"]
+
+# Without it, a number that is nearly right would change at every reading.
 TOLERANCE: Final = 0.1
 """Kubernetes' own: so near to its threshold a metric asks for no change."""
 
@@ -32,10 +35,12 @@ class Reading:
     Attributes:
         queued: events in line for a worker.
         oldest_seconds: age of the oldest unfinished event.
+        unfinished: events wherever they are.
     """
 
     queued: float
     oldest_seconds: float
+    unfinished: float = 0.0
 
     @property
     def oldest_in_line(self) -> float:
@@ -53,7 +58,7 @@ class Policy:
         seconds: within this time.
     """
 
-    kind: Literal["Percent", "Pods"]
+    kind: Kind
     value: int
     seconds: float
 
@@ -93,6 +98,8 @@ class Rule:
 
     def wanted(self, reading: Reading, current: int) -> int:
         """How many workers a reading asks for, were it followed at once."""
+        # AverageValue: what each worker may have in line, so that the ratio is to all of them
+        # together.
         by_depth = reading.queued / (self.depth * current)
         by_age = reading.oldest_in_line / self.oldest
         return max(_asked(by_depth, current), _asked(by_age, current))
@@ -119,7 +126,7 @@ def read_rule(scaled_object: Mapping[str, Any]) -> Rule:
     """The rule of a ScaledObject.
 
     Raises:
-        ValueError: it has another trigger than the two that are known here.
+        ValueError: it has another trigger or kind of policy than those that are known here.
         KeyError: something is missing.
     """
     spec = scaled_object["spec"]
@@ -128,6 +135,8 @@ def read_rule(scaled_object: Mapping[str, Any]) -> Rule:
         name: (each["metricType"], " ".join(each["metadata"]["query"].split()))
         for name, each in triggers.items()
     }
+    # A rule that is changed there and not here would make the demo show something else than what
+    # runs.
     if found != _EXPECTED_TRIGGERS:
         raise ValueError(f"expected the triggers {_EXPECTED_TRIGGERS}, got {found}")
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
@@ -175,6 +184,7 @@ class Autoscaler:
     def _forget(self, now: float) -> None:
         """Drop what no window and no policy asks for any more."""
         both = (self.rule.up, self.rule.down)
+        # What is kept is bounded, however long it runs.
         longest = max(
             *(each.window for each in both),
             *(policy.seconds for each in both for policy in each.policies),
@@ -191,37 +201,26 @@ class Autoscaler:
         return min(max(current, least), most)
 
     def _limited(self, wanted: int, current: int, now: float) -> int:
-        """As far as the policies let it go."""
+        """As far as the policies let it go; of several, the one that allows the most counts."""
+        up, down = self.rule.up.policies, self.rule.down.policies
         if wanted > current:
-            bounds = [
-                _more(policy, self._start(policy, current, now)) for policy in self.rule.up.policies
-            ]
+            bounds = [math.ceil(self._bound(each, 1, current, now)) for each in up]
             return min(wanted, max(current, *bounds))
-        bounds = [
-            _fewer(policy, self._start(policy, current, now)) for policy in self.rule.down.policies
-        ]
+        bounds = [math.floor(self._bound(each, -1, current, now)) for each in down]
         return max(wanted, min(current, *bounds))
 
-    def _start(self, policy: Policy, current: int, now: float) -> int:
-        """How many there were when the policy's time began."""
-        return current - sum(by for at, by in self._changes if at > now - policy.seconds)
+    def _bound(self, policy: Policy, sign: int, current: int, now: float) -> float:
+        # What was changed within the policy's time counts, or it would allow as much every time.
+        start = current - sum(by for at, by in self._changes if at > now - policy.seconds)
+        by = sign * policy.value
+        return start + by if policy.kind == "Pods" else start * (1 + by / 100)
 
 
 def _asked(ratio: float, current: int) -> int:
     """The workers that a metric asks for, by its ratio to what the current ones may have."""
+    # Rounded first, since a ratio of floats times the current number may be a hair above a whole
+    # one.
     return current if abs(ratio - 1) <= TOLERANCE else math.ceil(round(ratio * current, 9))
-
-
-def _more(policy: Policy, start: int) -> int:
-    if policy.kind == "Pods":
-        return start + policy.value
-    return math.ceil(start * (1 + policy.value / 100))
-
-
-def _fewer(policy: Policy, start: int) -> int:
-    if policy.kind == "Pods":
-        return start - policy.value
-    return math.floor(start * (1 - policy.value / 100))
 
 
 def _behaviour(raw: Mapping[str, Any]) -> Behaviour:
@@ -234,12 +233,10 @@ def _behaviour(raw: Mapping[str, Any]) -> Behaviour:
     )
 
 
-def _kind(name: str) -> Literal["Percent", "Pods"]:
-    if name == "Percent":
-        return "Percent"
-    if name == "Pods":
-        return "Pods"
-    raise ValueError(f"expected a policy of the type Percent or Pods, got {name!r}")
+def _kind(name: str) -> Kind:
+    if name not in get_args(Kind):
+        raise ValueError(f"expected a policy of the type Percent or Pods, got {name!r}")
+    return cast("Kind", name)
 
 
 def _faster(behaviour: Behaviour, factor: float) -> Behaviour:

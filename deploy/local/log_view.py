@@ -12,10 +12,11 @@ from deploy.local.supervisor import Program
 from shared.display import escape_controls
 from shared.observe.log_lines import ConsoleRenderer
 
+# No red: that is what an error's line has.
 _COLOURS: Final = ("cyan", "magenta", "yellow", "green", "blue")
 _RENDER: Final = ConsoleRenderer(colours=True).at  # click takes them out where there is no terminal
+# Read of a file at once, so that no program has all the time.
 _MOST_BYTES: Final = 1024 * 1024
-"""Read of a file at once, so that no program has all the time."""
 
 
 class Tail:
@@ -37,6 +38,8 @@ class Tail:
             file.seek(self._read)
             while content := file.read(_MOST_BYTES):
                 self._read += len(content)
+                # A program may have written half a line; a UTF-8 character may be cut in it as
+                # well.
                 *complete, self._rest = (self._rest + content).split(b"\n")
                 yield from complete
 
@@ -97,6 +100,7 @@ def readable(line: bytes) -> str:
     """A log line as people read it; a traceback in it makes several of one."""
     fields = _fields(line)
     if fields is None:
+        # What a handler prints is anything; it must not move the cursor among others' lines.
         return escape_controls(line.decode("utf-8", "replace").expandtabs())
     timestamp, level = str(fields.pop("timestamp")), str(fields.pop("level"))
     return _RENDER(timestamp, level, fields).decode()

@@ -1,19 +1,22 @@
 """The programs of `make dev`, from their start to their end, one after the other."""
 
 import contextlib
+import signal
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.request import urlopen
 
+from watchfiles import PythonFilter, watch
+
 from deploy.local.embedded_redis import EmbeddedRedis
-from deploy.local.kept_redis import refuse_ended
 from deploy.local.log_view import LogView
-from deploy.local.reloading import ReloadedWorker
-from deploy.local.supervisor import Program, Supervisor
+from deploy.local.supervisor import STOP_SECONDS, Program, Supervisor
 from deploy.local.workbench import Workbench
+from shared.errors import SettingsError
 
 _LOOK_SECONDS: Final = 0.05
 _BEGUN: Final = {
@@ -22,6 +25,97 @@ _BEGUN: Final = {
     "console": "console_listening",
 }
 """What each program says once it does what it is there for."""
+
+_LOOK_MILLISECONDS: Final = 100
+# Changes that come in such a time are one: an editor or git writes several files.
+_TOGETHER_MILLISECONDS: Final = 400
+
+# A worker that ends at once, as one without its service does, would fill the screen.
+_PAUSE_SECONDS: Final = 1.0
+"""Until a worker that has ended by itself is there again."""
+
+
+class ReloadedWorker:
+    """Keeps a worker running while the block runs, each time with the newest files.
+
+    Args:
+        start: starts one.
+        view: shows what it says.
+    """
+
+    def __init__(self, start: Callable[[], Program], view: LogView) -> None:
+        self._start = start
+        self._view = view
+        self._program: Program | None = None
+        self._is_due = True
+        self._begin_at = 0.0
+        self._kill_at = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._program is not None:
+            self._program.kill()
+
+    def look(self, changed: Collection[str] = ()) -> None:
+        """Do what there is to do now; never waits.
+
+        Args:
+            changed: files that have.
+        """
+        if changed:
+            self._renew(changed)
+        program = self._program
+        if program is not None and not program.is_running:
+            self._ended(program)
+        # The old one may have handlers that won't end; the new files are what somebody waits for.
+        elif program is not None and self._kill_at and time.monotonic() > self._kill_at:
+            program.kill()
+        if self._program is None and self._is_due and time.monotonic() >= self._begin_at:
+            self._begin()
+
+    def stop(self) -> None:
+        """Ask it to stop and wait until it has; it is killed where it takes too long."""
+        program, self._is_due = self._program, False
+        if program is None:
+            return
+        program.signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while program.is_running and time.monotonic() < deadline:
+            self._view.show()
+            time.sleep(_LOOK_MILLISECONDS / 1000)
+        program.kill()
+        self._view.finish(program.name)
+
+    def _renew(self, changed: Collection[str]) -> None:
+        first, *others = changed
+        more = f" and {len(others)} more" if others else ""
+        self._view.say("worker", f"{first}{more} changed: a new worker takes over")
+        self._is_due, self._begin_at = True, 0.0
+        # A second change while the old one leaves changes nothing: the new one isn't begun yet, and
+        # a second SIGTERM would hurry it.
+        if self._program is not None and not self._kill_at:
+            self._kill_at = time.monotonic() + STOP_SECONDS
+            self._program.signal(signal.SIGTERM)
+
+    def _begin(self) -> None:
+        self._is_due, self._kill_at = False, 0.0
+        self._program = self._start()
+        self._view.follow(self._program)
+
+    def _ended(self, program: Program) -> None:
+        """Say how it has ended where nobody asked for it, and when there will be another."""
+        self._view.finish(program.name)
+        self._program = None
+        if self._kill_at:
+            return
+        # One that never began has an error in its files, which no other start would mend.
+        had_begun = any(line.get("event") == "worker_started" for line in program.lines())
+        then = "it starts anew" if had_begun else "the next change of a file starts it anew"
+        how = str(program.ended_early()).partition(":")[0]  # why, it has said itself
+        self._view.say("worker", f"{how}; {then}")
+        self._is_due, self._begin_at = had_begun, time.monotonic() + _PAUSE_SECONDS
 
 
 class Services:
@@ -49,10 +143,12 @@ class Services:
         Raises:
             ProgramError: one has ended, or takes too long.
         """
+        # Redis writes its log itself, behind that of earlier runs: only what is new is shown.
         self._view.follow_file("redis", self._redis.folder / "redis.log")
         self._start("sellfern", "deploy.sellfern", *bench.sellfern_arguments, bench=bench)
         self._start("ingress", "ingress", bench=bench)
         self._start("console", "worker", "console", bench=bench)
+        # All are on their way before the first is waited for: they start side by side.
         for name, event in _BEGUN.items():
             self._programs[name].wait_for(event)
         _learn_reference(self._supervisor, bench)
@@ -70,7 +166,7 @@ class Services:
         self._worker.look(changed)
         self._view.show()
         self._supervisor.check()
-        refuse_ended(self._redis)
+        self._redis.check()
 
     def stop(self) -> None:
         """Stop one after the other: nothing is sent to whoever has left already.
@@ -113,6 +209,7 @@ def begun(logs: Path, project: Path, bench: Workbench, redis: EmbeddedRedis) -> 
     logs.mkdir(exist_ok=True)
     view = LogView("redis", *_BEGUN, "worker")
 
+    # Not the supervisor's: its `check` would end everything as soon as a handler has a mistake.
     def start_worker() -> Program:
         words = [sys.executable, "-m", "worker"]
         return Program("worker", words, bench.environ, logs, project)
@@ -133,3 +230,47 @@ def _learn_reference(supervisor: Supervisor, bench: Workbench) -> None:
         document.write_bytes(answer.read())
     words = ("reference", "import", "--yes", str(document))
     supervisor.ask("ingress", [words], environ=bench.environ)
+
+
+def watched(handlers: str, project: Path) -> tuple[Path, bool]:
+    """The folder whose changes concern these handlers, and whether those below it do as well.
+
+    Nothing is imported: the module may have an error that is about to be mended.
+
+    Args:
+        handlers: ``package.module:name``.
+        project: the folder that they are imported from.
+
+    Raises:
+        SettingsError: there is no such module or package.
+    """
+    name = handlers.partition(":")[0].partition(".")[0]
+    spec = PathFinder.find_spec(name, [str(project), *sys.path])
+    if spec is not None and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations))), True
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent, False
+    raise SettingsError("--handlers", f"a module to import from {project}", repr(handlers))
+
+
+def changes(folder: Path, *, below: bool) -> Iterator[list[str]]:
+    """The Python files that have changed, again and again; an empty list where none has.
+
+    Args:
+        folder: what is watched, from the first list on.
+        below: whether its sub-folders are, too.
+    """
+    # It comes back empty now and then, since the lines of all programs are to be shown meanwhile.
+    for found in watch(
+        folder,
+        watch_filter=PythonFilter(),
+        recursive=below,
+        debounce=_TOGETHER_MILLISECONDS,
+        rust_timeout=_LOOK_MILLISECONDS,
+        yield_on_timeout=True,
+    ):
+        yield sorted({_named(Path(path), folder) for _, path in found})
+
+
+def _named(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder.parent)) if path.is_relative_to(folder.parent) else str(path)

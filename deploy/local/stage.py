@@ -1,21 +1,23 @@
 """Runs something in a folder of its own: its exit code, and one line for whatever goes wrong."""
 
+import asyncio
 import contextlib
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import click
 from rich.console import Console
 
-from deploy.local.embedded_redis import RedisServerError
-from deploy.local.signals import Ending, ended_by_signals
 from deploy.local.supervisor import ProgramError, bare_environment, last_lines
 from shared.display import USAGE_ERROR, escape_controls
 from shared.errors import SellfernError, SettingsError
@@ -23,9 +25,83 @@ from shared.errors import SellfernError, SettingsError
 BALANCED: Final = 0
 UNBALANCED: Final = 1
 FAILED: Final = USAGE_ERROR
-
 Play = Callable[[Path], bool]
 """Plays the demo in a folder; whether its account balances."""
+
+Result = TypeVar("Result")
+_SHELLS_BASE: Final = 128
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(slots=True)
+class Ending:
+    """Which signal it was; before there was one, SIGINT."""
+
+    number: int = signal.SIGINT
+    is_over: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """The one that a shell gives a program that the signal ended."""
+        return _SHELLS_BASE + self.number
+
+    def ignore_more(self) -> None:
+        """Let the program come to its end: everything is stopped, and it is nearly there."""
+        self.is_over = True
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[Ending]:
+    """While the block runs, SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt.
+
+    All come as SIGINT, which `run_until_interrupted` waits for. It counts also where a shell has
+    told its background job to ignore it.
+    """
+    ending = Ending()
+
+    def interrupt(number: int, _frame: object) -> None:
+        ending.number = number
+        signal.raise_signal(signal.SIGINT)
+
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield ending
+    finally:
+        for number, handler in before.items():
+            # Once everything is stopped, the old handlers would make a traceback of an impatient
+            # Ctrl-C.
+            if not ending.is_over:
+                signal.signal(number, handler)
+
+
+def run_until_interrupted(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine as ``asyncio.run`` does; each interrupt cancels it.
+
+    The answer of asyncio itself to a second interrupt is an exception wherever the loop is just
+    then, and that can leave a task group waiting for ever.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+    """
+
+    async def watched() -> Result:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task  # noqa: S101  # a coroutine that runs is a task's
+        # The loop takes SIGINT from `ended_by_signals` as long as it runs: an exception out of a
+        # signal handler could come in the middle of any task, and leave it as it is.
+        loop.add_signal_handler(signal.SIGINT, task.cancel)
+        try:
+            return await main
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+
+    try:
+        return asyncio.run(watched())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def perform(name: str, play: Play, *, unbalanced: str = "", kept: Path | None = None) -> int:
@@ -39,6 +115,8 @@ def perform(name: str, play: Play, *, unbalanced: str = "", kept: Path | None = 
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a stream that is no file's
+            # A name that the terminal's encoding lacks must not end a demo whose events are all
+            # right.
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # just suppressed
     folder = kept or Path(tempfile.mkdtemp(prefix=f"sellfern-{name}-"))
     code = BALANCED
@@ -46,6 +124,7 @@ def perform(name: str, play: Play, *, unbalanced: str = "", kept: Path | None = 
         with ended_by_signals() as ending:
             code = _perform(name, play, folder, ending, unbalanced)
     finally:
+        # What went well, or was interrupted, has nothing that anybody would look for.
         if kept is None and code not in {UNBALANCED, FAILED}:
             shutil.rmtree(folder, ignore_errors=True)
     return code
@@ -67,12 +146,14 @@ def environment(
         for name, organization, secret in endpoints
     )
     path.write_text("\n".join(tables), encoding="utf-8")
+    # A demo must go the same way on each machine, whatever its shell has set.
     return bare_environment(os.environ, ENDPOINTS_FILE=str(path), **settings)
 
 
 def python_as_typed() -> str:
     """This interpreter as one would type it here."""
     here = Path(sys.executable)
+    # The virtual environment's own name, not where it leads to: behind that are other packages.
     if here.is_relative_to(Path.cwd()):
         here = here.relative_to(Path.cwd())
     return shlex.quote(str(here))
@@ -103,7 +184,8 @@ def _perform(name: str, play: Play, folder: Path, ending: Ending, unbalanced: st
 
 def _tell_failure(name: str, exc: Exception, folder: Path) -> None:
     """One line that says what is wrong, then where to read more."""
-    if isinstance(exc, SellfernError | RedisServerError | OSError):
+    # These say what is wrong in a line; of all others only the traceback does, and it is in a file.
+    if isinstance(exc, SellfernError | OSError):
         message = str(exc)
     else:
         log = folder / f"{name}.log"

@@ -9,12 +9,20 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
-from deploy.local.parentage import launcher
 from shared.errors import SellfernError
 from shared.program.tables import truncate
+
+# What is set here outlives the exec, so that no program has to know of it. One whose parent went
+# before it was set would never be told; hence the comparison, after which it ends.
+_END_WITH_PARENT: Final = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 """Where programs run, so that ``python -m`` finds this project's."""
@@ -31,9 +39,11 @@ ANSWER_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.02
 _READ_BYTES: Final = 64 * 1024
 _SHOWN_COLUMNS: Final = 300
+# What a program needs to be found and to start. TMPDIR, so that a test's folder has what it leaves.
 _INHERITED: Final = frozenset(
     {"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV"}
 )
+# COVERAGE_ and PYTHON: what measures a test, and how, has to reach the processes that it starts.
 _INHERITED_PREFIXES: Final = ("COVERAGE_", "LC_", "PYTHON")
 
 
@@ -47,20 +57,6 @@ class ProgramError(SellfernError):
     def __init__(self, message: str, log: Path) -> None:
         self.log = log
         super().__init__(message)
-
-
-def bare_environment(environ: Mapping[str, str], **settings: str) -> dict[str, str]:
-    """Give what a Python program needs of an environment, and the settings.
-
-    The settings of a shell are no part of it: a ``DURABILITY`` or a ``REDIS_URL`` that is set
-    there is meant for something else.
-    """
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
-    }
-    return kept | settings
 
 
 class Program:
@@ -85,6 +81,7 @@ class Program:
         self.name = name
         self.log = folder / f"{name.replace(' ', '-')}.log"
         self.out = self.log.with_suffix(".out")
+        # Files, not pipes: nobody has to keep reading, and they are there when the program isn't.
         with self.log.open("wb") as log, self.out.open("wb") as output:
             self._process = subprocess.Popen(
                 [*launcher(), *command],
@@ -128,7 +125,7 @@ class Program:
         """What it has logged, without what is no JSON."""
         found: list[dict[str, Any]] = []
         for text in self.log.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError):  # a warning of the interpreter is no JSON
                 line = json.loads(text)
                 found += [line] if isinstance(line, dict) else []
         return found
@@ -192,12 +189,7 @@ class Supervisor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         try:
             self.stop()
         except ProgramError:
@@ -206,6 +198,7 @@ class Supervisor:
 
     def start(self, name: str, module: str, *arguments: str, environ: Mapping[str, str]) -> Program:
         """Start ``python -m module``; it may not be ready yet."""
+        # This interpreter, which may be a virtual environment's that no PATH names.
         command = [sys.executable, "-m", module, *arguments]
         program = Program(name, command, environ, self._folder)
         self._programs.append(program)
@@ -223,6 +216,7 @@ class Supervisor:
             self.start(" ".join((module, *arguments[:2])), module, *arguments, environ=environ)
             for arguments in questions
         ]
+        # One deadline for all of them, since they run side by side.
         deadline = time.monotonic() + ANSWER_SECONDS
         for program in asked:
             self._await_end(program, deadline - time.monotonic())
@@ -241,6 +235,7 @@ class Supervisor:
     def dismiss(self, program: Program) -> None:
         """Ask a program to stop, and don't wait; what goes wrong with that, `check` tells."""
         self._programs.remove(program)
+        # `check` must not take its end, which was asked for, for one that nobody expected.
         self._leaving[program] = time.monotonic() + self._stop_seconds
         program.signal(signal.SIGTERM)
 
@@ -273,23 +268,16 @@ class Supervisor:
         try:
             for program in asked:
                 program.signal(signal.SIGTERM)
+                # One that stands still gets a SIGTERM only when it goes on.
                 program.signal(signal.SIGCONT)
             deadline = time.monotonic() + self._stop_seconds
+            # All of them are waited for before the first problem is raised: none may stay behind.
             problems = [_stopped(program, deadline) for program in programs]
-        finally:
+        finally:  # also where an impatient second Ctrl-C ends the waiting
             for program in programs:
                 program.kill()
         for problem in filter(None, problems):
             raise problem
-
-
-def last_lines(log: Path, number: int = 5) -> list[str]:
-    """Give the last lines of a log, each cut to what a person reads."""
-    with contextlib.suppress(OSError), log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _READ_BYTES))
-        text = file.read().decode("utf-8", "replace")
-        return [truncate(line, _SHOWN_COLUMNS) for line in text.splitlines()[-number:]]
-    return []
 
 
 def _stopped(program: Program, deadline: float) -> ProgramError | None:
@@ -299,3 +287,39 @@ def _stopped(program: Program, deadline: float) -> ProgramError | None:
     except subprocess.TimeoutExpired:
         return ProgramError(f"{program.name} didn't stop when asked, and was killed", program.log)
     return program.ended_early() if code else None
+
+
+def bare_environment(environ: Mapping[str, str], **settings: str) -> dict[str, str]:
+    """Give what a Python program needs of an environment, and the settings.
+
+    The settings of a shell are no part of it: a ``DURABILITY`` or a ``REDIS_URL`` that is set
+    there is meant for something else.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+    }
+    return kept | settings
+
+
+def launcher() -> list[str]:
+    """Give the words before a command, a path, that end it with this program, however that ends.
+
+    Only Linux can do so; elsewhere there are none. Start the child from a thread that stays: the
+    system takes its end for the parent's. A small Python rather than ``preexec_fn``, which isn't
+    safe in a program with threads.
+    """
+    if sys.platform != "linux":
+        return []
+    return [sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid())]
+
+
+def last_lines(log: Path, number: int = 5) -> list[str]:
+    """Give the last lines of a log, each cut to what a person reads."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        # A program that has gone wrong may have logged for hours; the end of it is what matters.
+        file.seek(max(0, log.stat().st_size - _READ_BYTES))
+        text = file.read().decode("utf-8", "replace")
+        return [truncate(line, _SHOWN_COLUMNS) for line in text.splitlines()[-number:]]
+    return []

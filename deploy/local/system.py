@@ -1,10 +1,16 @@
-"""One Redis, one ingress and some workers, on ports that are free."""
+"""One Redis, one ingress and some workers: where they run, what they tell."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from aiohttp import ClientSession
+from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from deploy.local.supervisor import Program, Supervisor
@@ -39,9 +45,11 @@ class System:
         """Of the ingress, up to the id of an endpoint."""
         return f"http://{_HOST}:{self.ingress_port}/webhooks/"
 
-    def ask_worker(self, *questions: Sequence[str]) -> list[str]:
-        """What the worker's commands answer; raises as `Supervisor.ask` does."""
-        return self.supervisor.ask("worker", questions, environ=self.environ)
+    def ask_worker(self, *questions: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """The lines that each of the worker's commands answers; raises as `Supervisor.ask` does."""
+        asked = [(*words, "--json") for words in questions]
+        answers = self.supervisor.ask("worker", asked, environ=self.environ)
+        return [list(map(json.loads, each.splitlines())) for each in answers]
 
 
 @contextmanager
@@ -62,10 +70,12 @@ def running_system(
     redis_folder = folder / "redis"
     redis_folder.mkdir()
     with (
+        # As durable as in production: a demo that loses nothing from memory proves nothing.
         EmbeddedRedis(appendfsync="always", folder=redis_folder) as redis,
         Supervisor(folder) as supervisor,
     ):
         environ = {**environ, **_places(redis.url)}
+        # All start at once and are waited for later: each needs a second, and none needs another.
         ingress = supervisor.start("ingress", "ingress", environ=environ)
         names = [f"worker {number}" for number in range(1, workers + 1)]
         started = [supervisor.start(name, "worker", environ=environ) for name in names]
@@ -82,12 +92,44 @@ def running_system(
         )
 
 
+async def outcomes(session: ClientSession, ports: Iterable[int], metric: str) -> Counter[str]:
+    """How often each outcome was counted by a metric of the programs with these admin ports.
+
+    Raises:
+        aiohttp.ClientError: one doesn't answer.
+    """
+    return parse(metric, [await metrics(session, port) for port in ports])
+
+
+async def metrics(session: ClientSession, port: int) -> str:
+    """What the program with this admin port shows.
+
+    Raises:
+        aiohttp.ClientError: it doesn't answer.
+    """
+    async with session.get(f"http://{_HOST}:{port}/metrics") as response:
+        response.raise_for_status()
+        return await response.text()
+
+
+def parse(metric: str, texts: Iterable[str]) -> Counter[str]:
+    """The same from the texts of answers."""
+    counts: Counter[str] = Counter()
+    for family in chain.from_iterable(map(text_string_to_metric_families, texts)):
+        for sample in family.samples:
+            # Beside it may stand when it was created.
+            if sample.name == f"{metric}_total":
+                counts[sample.labels["outcome"]] += round(sample.value)
+    return counts
+
+
 def _places(redis_url: str) -> dict[str, str]:
     """Everything on this machine alone, on ports that the system picks."""
     return {
         "REDIS_URL": redis_url,
         "LOG_FORMAT": "json",
         "INGRESS_HOST": _HOST,
+        # The system picks the ports; what they are, the programs log.
         "INGRESS_PORT": "0",
         "INGRESS_ADMIN_HOST": _HOST,
         "INGRESS_ADMIN_PORT": "0",

@@ -1,17 +1,22 @@
-"""What Sellfern sends in the demo, and what must become of each event."""
+"""Makes the plan of a demo: events of many kinds, late, twice, or in other bytes."""
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
-from functools import cached_property
-from itertools import pairwise
 from random import Random
 from typing import Final
 
-from deploy.sellfern import order
+from deploy.local.demo_handlers import FLAKY_PREFIX, STATUSES
+from deploy.local.plan import (
+    Delivery,
+    Event,
+    Kind,
+    Organization,
+    Plan,
+)
+from deploy.sellfern import shop
 from shared.queue.job import job_id
 from shared.sellfern import signature
 from shared.sellfern.reference import load_default
@@ -25,39 +30,14 @@ REDELIVERED: Final = 0.20
 LATE: Final = 0.10
 """The share of the events that are held back, behind later ones."""
 
-FAILURES: Final = 2
-"""How often the handler fails on an event of a flaky order before it works."""
-
-FLAKY_PREFIX: Final = "ord_flaky_"
-STATUSES: Final = ("pending", *order.STATUSES)
-"""What the handler takes for the status of an order; it rejects any other."""
-
 _SPAN: Final = timedelta(hours=2)
 _LATE_BY: Final = 300  # deliveries, at the most
 _SOON: Final = 8  # deliveries between an event and a redelivery that meets it on its way
 _OPEN_ORDERS: Final = 12
 _SAME_MOMENT: Final = 0.05  # the share of the events that happen together with the one before
 _OTHER_BYTES: Final = 0.5  # the share of the redeliveries that are written otherwise
+# What else happens to an order is told to nobody here: the Reference doesn't list it.
 _TOLD: Final = frozenset(load_default().available_events())
-"""What else happens to an order is told to nobody here: the Reference doesn't list it."""
-
-
-class Kind(StrEnum):
-    """What is special about an event."""
-
-    GOOD = "good"
-    FLAKY = "its handler fails twice"
-    UNSIGNED = "no signature"
-    FORGED = "wrong secret"
-    ALTERED = "altered afterwards"
-    IMPOSTOR = "claiming another organization"
-    UNLISTED = "not in the API Reference"
-    RUBBISH = "no envelope"
-    SHAPELESS = "wrong data"
-    STALE = "eight days old"
-    EARLY = "from the future"
-    REJECTED = "no status of an order"
-
 
 SHARES: Final[Mapping[Kind, float]] = {
     Kind.FLAKY: 0.03,
@@ -73,176 +53,6 @@ SHARES: Final[Mapping[Kind, float]] = {
     Kind.REJECTED: 0.01,
 }
 """The share of each kind among the events, one at the least; the rest is good."""
-
-REFUSED: Final[Mapping[Kind, str]] = {
-    Kind.UNSIGNED: signature.MISSING,
-    Kind.FORGED: signature.INVALID,
-    Kind.ALTERED: signature.INVALID,
-}
-"""The kinds that the ingress refuses, with the code of its answer."""
-
-DEAD: Final[Mapping[Kind, str]] = {
-    Kind.IMPOSTOR: "organization_mismatch",
-    Kind.UNLISTED: "unavailable_event",
-    Kind.RUBBISH: "malformed",
-    Kind.SHAPELESS: "malformed",
-    Kind.STALE: "stale",
-    Kind.EARLY: "stale",
-    Kind.REJECTED: "rejected",
-}
-"""The kinds that end as dead letters, with the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Organization:
-    """One of Sellfern's customers.
-
-    Attributes:
-        id: as in the envelope.
-        endpoint: the last part of its URL.
-        secret: of that endpoint.
-        share: of the traffic.
-    """
-
-    id: str
-    endpoint: str
-    secret: str
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event.
-
-    Attributes:
-        id: Sellfern's; empty for a body that is no envelope.
-        organization: the id of the one whose endpoint it is sent to.
-        kind: what is special about it.
-        order_id: the order that it would change.
-        at: when it happened.
-        type: such as ``order.updated``.
-        status: the new status of the order, if it has one.
-        job: of its first bytes, which name it where it has no id.
-    """
-
-    id: str
-    organization: str
-    kind: Kind
-    order_id: str
-    at: datetime
-    type: str
-    status: str | None
-    job: str
-
-    @property
-    def name(self) -> str:
-        """What it is known by in its organization."""
-        return self.id or self.job
-
-    @property
-    def is_applied(self) -> bool:
-        """Whether it must change its order, once."""
-        return self.kind not in REFUSED and self.kind not in DEAD
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One request.
-
-    Attributes:
-        number: its place in the plan, from 0.
-        event: what is sent.
-        endpoint: the last part of the URL.
-        body: the bytes.
-        headers: with the signature, right or wrong.
-        is_again: whether the event has been sent before.
-        has_other_bytes: whether the body differs from the event's first.
-    """
-
-    number: int
-    event: Event
-    endpoint: str
-    body: bytes
-    headers: Mapping[str, str]
-    is_again: bool
-    has_other_bytes: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What must be known of an order in the end, whatever order its events came in.
-
-    Attributes:
-        status: the last.
-        timeline: the ids of its events, in the order in which they happened.
-    """
-
-    status: str | None
-    timeline: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All of it.
-
-    Attributes:
-        seed: which plan it is.
-        organizations: the customers.
-        events: in the order in which they happened.
-        deliveries: in the order in which they are sent.
-    """
-
-    seed: int
-    organizations: Sequence[Organization]
-    events: Sequence[Event]
-    deliveries: Sequence[Delivery]
-
-    @cached_property
-    def orders(self) -> Mapping[tuple[str, str], Order]:
-        """What must be known in the end, by organization and order."""
-        histories: dict[tuple[str, str], list[Event]] = defaultdict(list)
-        for event in sorted(self.events, key=lambda each: (each.at, each.id)):
-            if event.is_applied:
-                histories[event.organization, event.order_id].append(event)
-        return {order: _final(history) for order, history in histories.items()}
-
-    @cached_property
-    def numbers(self) -> Mapping[tuple[str, str], Sequence[int]]:
-        """The deliveries of each event, by organization and event."""
-        numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for delivery in self.deliveries:
-            numbers[delivery.event.organization, delivery.event.name].append(delivery.number)
-        return numbers
-
-    @cached_property
-    def most_shuffled(self) -> tuple[str, str]:
-        """An order worth a look: sent out of order, more than once, to a handler that fails."""
-
-        def disorder(name: tuple[str, str]) -> int:
-            sent = [self.numbers[name[0], event] for event in self.orders[name].timeline]
-            firsts = [numbers[0] for numbers in sent]
-            flaky = FAILURES if name[1].startswith(FLAKY_PREFIX) else 0
-            return flaky + sum(map(len, sent)) + sum(a > b for a, b in pairwise(firsts))
-
-        return max(self.orders, key=disorder)
-
-    @cached_property
-    def kinds(self) -> Mapping[Kind, int]:
-        """How many events there are of each kind."""
-        return Counter(event.kind for event in self.events)
-
-    @cached_property
-    def out_of_order(self) -> int:
-        """How many events are sent after a later one of the same order."""
-        latest: dict[tuple[str, str], datetime] = {}
-        late = 0
-        for delivery in self.deliveries:
-            event = delivery.event
-            if event.is_applied and not delivery.is_again:
-                order = (event.organization, event.order_id)
-                late += event.at < latest.get(order, event.at)
-                latest[order] = max(event.at, latest.get(order, event.at))
-        return late
 
 
 def plan(events: int, *, seed: int, now: datetime) -> Plan:
@@ -305,14 +115,16 @@ class _Author:
     def __init__(self, random: Random, organizations: Sequence[Organization]) -> None:
         self._random = random
         self._organizations = organizations
-        self._open: dict[tuple[str, bool], list[order.Order]] = defaultdict(list)
+        self._open: dict[tuple[str, bool], list[shop.Order]] = defaultdict(list)
         self._genuine: dict[str, list[Event]] = defaultdict(list)
         self._last: dict[str, datetime] = {}
         self._imitated: set[str] = set()
         self._orders = 0
 
     def write(self, kind: Kind, at: datetime) -> _Draft:
+        # Sellfern writes milliseconds; what is finer would be lost, and with it the order.
         at = at.replace(microsecond=at.microsecond // 1000 * 1000)
+        # Each gets its first event early, or an odd one would find no order to name.
         new = [each for each in self._organizations if not self._genuine[each.id]]
         organization = new[0] if new else self._one_of(self._organizations)
         if kind in (Kind.GOOD, Kind.FLAKY):
@@ -321,8 +133,9 @@ class _Author:
 
     def _genuine_event(self, kind: Kind, organization: Organization, at: datetime) -> _Draft:
         chosen = self._next_order(organization, at, flaky=kind is Kind.FLAKY)
+        # Then only the event's id decides which is later.
         if chosen.id in self._last and self._random.random() < _SAME_MOMENT:
-            at = self._last[chosen.id]  # then the event's id decides
+            at = self._last[chosen.id]
         self._last[chosen.id] = at
         event_type, data = _next_told(chosen)
         draft = self._draft(kind, organization, at, event_type, data)
@@ -331,17 +144,18 @@ class _Author:
         self._genuine[organization.id].append(draft.event)
         return draft
 
-    def _next_order(self, organization: Organization, at: datetime, *, flaky: bool) -> order.Order:
+    def _next_order(self, organization: Organization, at: datetime, *, flaky: bool) -> shop.Order:
         """An order that something more happens to."""
         orders = self._open[organization.id, flaky]
         if len(orders) < (1 if flaky else _OPEN_ORDERS):
             orders.append(self._new_order(at, flaky=flaky))
         return self._random.choice(orders)
 
-    def _new_order(self, at: datetime, *, flaky: bool) -> order.Order:
+    def _new_order(self, at: datetime, *, flaky: bool) -> shop.Order:
         """One of Sellfern's, with an id that fits on a line."""
         self._orders += 1
-        new = order.Order(self._random, f"{self._orders:04}", at.timestamp(), everything=False)
+        new = shop.Order(self._random, f"{self._orders:04}", at.timestamp(), everything=False)
+        # The handler knows by the id which orders to fail on: the event itself has no such field.
         new.id = f"{FLAKY_PREFIX if flaky else 'ord_'}{self._orders:04}"
         return new
 
@@ -355,6 +169,8 @@ class _Author:
             case Kind.IMPOSTOR:
                 others = [each for each in self._organizations if each is not organization]
                 target = self._victim(self._one_of(others))
+                # It bears the id of a genuine event: were it taken for that one's duplicate, or
+                # marked it, the genuine one would be lost.
                 claimed, event_id = target.organization, target.id
                 data["order_id"] = target.order_id
             case Kind.UNLISTED:
@@ -414,6 +230,7 @@ class _Author:
         """A genuine event that nobody has imitated yet."""
         while True:
             event = self._random.choice(self._genuine[organization.id])
+            # Two impostors of one event might not be told apart in the account.
             if event.id not in self._imitated:
                 self._imitated.add(event.id)
                 return event
@@ -426,7 +243,7 @@ class _Author:
         return f"{self._random.getrandbits(bits):0{bits // 4}x}"
 
 
-def _next_told(chosen: order.Order) -> tuple[str, Mapping[str, object]]:
+def _next_told(chosen: shop.Order) -> tuple[str, Mapping[str, object]]:
     """The next thing that happens to an order and is told; its type and data."""
     while (event_type := str(chosen.coming)) not in _TOLD:
         chosen.happen()
@@ -447,6 +264,7 @@ def _deliveries(
             body = _written_otherwise(draft) if random.random() < _OTHER_BYTES else draft.body
             gap = random.uniform(0, random.choice([_SOON, len(drafts)]))
             placed.append((place + gap, number, draft, body, True))
+    # An event before its redelivery, where both have come to the same place.
     placed.sort(key=lambda each: (each[0], each[4]))
     return [
         Delivery(
@@ -470,6 +288,7 @@ def _written_otherwise(draft: _Draft) -> bytes:
 
 
 def _sent(draft: _Draft, body: bytes) -> bytes:
+    # A byte behind the signed ones is the smallest change, and leaves the JSON as valid as it was.
     return body + b" " if draft.event.kind is Kind.ALTERED else body
 
 
@@ -481,16 +300,11 @@ def _headers(
         return unsigned
     signer = organizations[event.organization]
     if event.kind is Kind.FORGED:
+        # A secret that is right elsewhere: who has one may not speak for another.
         signer = random.choice([each for each in organizations.values() if each is not signer])
     return unsigned | signature.sign(
         signature.SELLFERN, body, signer.secret.encode(), now=0.0, message_id=""
     )
-
-
-def _final(history: Iterable[Event]) -> Order:
-    history = list(history)
-    statuses = [event.status for event in history if event.status is not None]
-    return Order(statuses[-1] if statuses else None, tuple(event.id for event in history))
 
 
 def _json(fields: Mapping[str, object]) -> bytes:

@@ -1,5 +1,6 @@
 """The settings of everything that a handler is developed with, made to fit together."""
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -7,11 +8,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deploy.local.ports import HOST
 from shared.endpoints.file import EndpointsFile
 from shared.files.atomic import replace_file
 from shared.program.env_file import read_env_file
+from shared.program.listening import Address, open_sockets, port_of
 from shared.program.setting_names import NAMES
+
+HOST: Final = "127.0.0.1"
+_OTHERS: Final = 99
+"""How many behind a taken one may stand in for it."""
+
+
+def free_ports(usual: Mapping[str, int]) -> dict[str, int]:
+    """A free port for each name; somebody else may take one before its program does.
+
+    Args:
+        usual: by name, where people expect it.
+
+    Raises:
+        SettingsError: all are taken.
+    """
+    found: dict[str, int] = {}
+    with contextlib.ExitStack() as held:
+        for name, port in usual.items():
+            # Held until all are found, or two of them might be the same.
+            sockets = open_sockets(Address(name, (HOST,), port, port + _OTHERS))
+            for each in sockets:
+                held.enter_context(each)
+            found[name] = port_of(sockets)
+    return found
+
 
 SELLFERN: Final = "SELLFERN"
 PORTS: Final = {
@@ -23,12 +49,12 @@ PORTS: Final = {
 }
 """Where people expect each program."""
 
+# What differs from the programs' own: whoever has changed a handler waits for the new one, and
+# looks at events that are nobody's.
 _DEFAULTS: Final = {"DRAIN_SECONDS": "2s", "LEASE_SECONDS": "5s", "CONSOLE_SHOW_PAYLOADS": "1"}
-"""What differs from the programs' own: whoever has changed a handler waits for the new one, and
-looks at events that are nobody's."""
 
+# Lines are known by their fields, and a handler's ``print`` is seen at once.
 _SHOWN: Final = {"LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
-"""Lines are known by their fields, and a handler's ``print`` is seen at once."""
 
 ENDPOINTS: Final = """\
 # Made by `make dev`, and yours from now on: it is left as it is.
@@ -49,7 +75,6 @@ class Workbench:
         environ: all of the programs' environment.
         env_file: for ``--env-file``.
         endpoint: the first of the endpoints file.
-        organization: whose it is.
         api_keys: a key of the simulated Sellfern for each organization.
     """
 
@@ -57,7 +82,6 @@ class Workbench:
     environ: Mapping[str, str]
     env_file: Path
     endpoint: str
-    organization: str
     api_keys: Mapping[str, str]
 
     @property
@@ -105,6 +129,7 @@ def prepare(
         SettingsError: there is something wrong with one of the two files.
         OSError: a file can't be written.
     """
+    # Programs run in other folders than this one.
     path = endpoints.resolve() if endpoints else _made(folder / "endpoints.toml")
     # A REDIS_URL of the shell is meant for something else; what handlers read is meant for them.
     environ = {name: text for name, text in os.environ.items() if name not in NAMES}
@@ -116,6 +141,7 @@ def prepare(
     settings = {
         "REDIS_URL": redis_url,
         "ENDPOINTS_FILE": str(path),
+        # Its own, not the project's: what is imported into it are the simulator's names.
         "REFERENCE_FILE": str(folder / "reference.toml"),
         "WORKER_HANDLERS": handlers,
         **{f"{name}_HOST": HOST for name in ports if name != SELLFERN},
@@ -127,12 +153,13 @@ def prepare(
     }
     # Another terminal hasn't the variables that the endpoints file names.
     written = _written(folder / "env", {**settings, **noted.found})
+    # What the env file says goes before a default, but not before where everything is: that has to
+    # fit together.
     return Workbench(
         settings=settings,
         environ={**_DEFAULTS, **environ, **settings, **_SHOWN},
         env_file=written,
         endpoint=first.id,
-        organization=first.organization_id,
         api_keys=keys,
     )
 
@@ -156,6 +183,7 @@ class _NotedEnvironment(Mapping[str, str]):
 
 def _made(path: Path) -> Path:
     if not path.exists():
+        # Random, since the ingress may be reached by whoever shares this machine.
         text = ENDPOINTS.format(secret=f"whsec_{secrets.token_hex(24)}")
         replace_file(path, text.encode())
     return path
@@ -172,5 +200,6 @@ def _quoted(text: str) -> str:
     """As an env file has it; in single quotes everything but those means itself."""
     if "'" not in text:
         return f"'{text}'"
+    # Only double quotes know escapes.
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

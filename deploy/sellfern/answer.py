@@ -95,6 +95,7 @@ def refused(exc: Refused, request_id: str) -> Answer:
 
 def not_found() -> Refused:
     """The refusal that tells nothing: another organization's, removed, or never there."""
+    # One answer for all three, so that nobody learns which ids others have.
     return Refused(HTTPStatus.NOT_FOUND, "not_found", "there is no such resource")
 
 
@@ -117,4 +118,5 @@ def rate_limited(seconds: int) -> Refused:
 
 
 def _headers(request_id: str) -> dict[str, str]:
+    # An answer may hold a secret, which no cache may keep.
     return {"Content-Type": _JSON, REQUEST_ID: request_id, "Cache-Control": "no-store"}

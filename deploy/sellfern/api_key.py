@@ -1,14 +1,17 @@
-"""API keys, each bound to one organization with its scopes."""
+"""API keys: whose each is, what it may be used for, and how often in a second."""
 
 import re
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import ceil
 from typing import Final
 
 from multidict import CIMultiDictProxy
 
-from deploy.sellfern.answer import Refused
+from deploy.sellfern.answer import Refused, rate_limited
+from deploy.sellfern.event import Clock
 from shared.queue.keys import ORGANIZATION_PATTERN
 from shared.settings.config import Secret
 
@@ -44,6 +47,7 @@ class ApiKey:
     @property
     def masked(self) -> str:
         """Enough of the key for its owner to know it again; nothing of a short one."""
+        # Four characters of a long key help nobody to the rest; of a short one they would.
         text = self.key.reveal()
         return f"{text[:_SHOWN]}…" if len(text) >= _LONG_ENOUGH else "…"
 
@@ -105,6 +109,7 @@ class ApiKeys:
     @property
     def organizations(self) -> tuple[str, ...]:
         """The organizations that have a key, each once."""
+        # In the order of the command line, each once; a set would have another order each time.
         return tuple(dict.fromkeys(key.organization for key in self._keys.values()))
 
     def authenticate(self, headers: CIMultiDictProxy[str]) -> ApiKey:
@@ -113,9 +118,44 @@ class ApiKeys:
         Raises:
             Refused: it bears none, several, or an unknown one.
         """
+        # Two of them are refused: a proxy and this might take different ones.
         given = headers.getall(HEADER, [])
         key = self._keys.get(given[0]) if len(given) == 1 else None
         if key is None:
             message = f"a valid API key is needed in the header {HEADER}"
             raise Refused(HTTPStatus.UNAUTHORIZED, "unauthorized", message)
         return key
+
+
+WINDOW_SECONDS: Final = 1.0
+
+
+class Quota:
+    """Counts the requests of each key over the last second.
+
+    Args:
+        most: requests in a second; None sets no limit.
+        clock: tells the time.
+    """
+
+    def __init__(self, most: int | None, clock: Clock) -> None:
+        self._most = most
+        self._clock = clock
+        self._taken: dict[str, deque[float]] = {}
+
+    def take(self, key: str) -> None:
+        """Count a request.
+
+        Raises:
+            Refused: it is one too many; this one doesn't count.
+        """
+        if self._most is None:
+            return
+        now = self._clock()
+        taken = self._taken.setdefault(key, deque())
+        while taken and taken[0] <= now - WINDOW_SECONDS:
+            taken.popleft()
+        # A refused request isn't taken down, or who hurries would never be let in again.
+        if len(taken) >= self._most:
+            raise rate_limited(max(1, ceil(taken[0] + WINDOW_SECONDS - now)))
+        taken.append(now)

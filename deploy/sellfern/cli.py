@@ -1,8 +1,11 @@
 """The command line of the simulator."""
 
+import asyncio
 import os
+import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, TypeVar
@@ -10,20 +13,27 @@ from typing import Any, TypeVar
 import click
 import uvloop
 
+from deploy.sellfern.answer import Refused
 from deploy.sellfern.api_key import EXPECTED as API_KEY
 from deploy.sellfern.api_key import ApiKey, ApiKeys, parse_api_key
 from deploy.sellfern.fault import EXPECTED as FAULT
 from deploy.sellfern.fault import parse_fault
-from deploy.sellfern.known_endpoints import KnownEndpoints
-from deploy.sellfern.program import run
+from deploy.sellfern.server import opened
 from deploy.sellfern.settings import SimulatorSettings
+from deploy.sellfern.vendor import EVENTS, Sellfern
 from shared.display import fail, refuse
+from shared.endpoints.endpoint import Endpoint
 from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
 from shared.observe import logs
+from shared.observe.logs import get_logger
+from shared.sellfern import signature
 from shared.settings.config import LogFormat, LogLevel, Reader
 from shared.settings.durations import EXPECTED as DURATION
 from shared.settings.durations import parse_duration
+
+_log = get_logger()
+
 
 _Parsed = TypeVar("_Parsed")
 
@@ -46,6 +56,7 @@ def _duration(text: str) -> float:
     try:
         return parse_duration(text)
     except ValueError as exc:
+        # The message of a duration is what was expected alone, as a wrong setting's line wants it.
         raise ValueError(f"expected {exc}") from None
 
 
@@ -138,16 +149,15 @@ def _command(
     the page's button or by: curl -d type=order.updated -d organization=org_123 URL/send
     """
     _configure_logs()
+    # Drawn here and logged, so that whatever happened can happen once more.
     knobs["seed"] = SystemRandom().getrandbits(32) if knobs["seed"] is None else knobs["seed"]
     try:
         keys = ApiKeys(api_keys)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--api-key") from None
     settings = SimulatorSettings(**knobs)
-    known = None
-    if endpoints_file is not None:
-        known = KnownEndpoints(EndpointsFile(endpoints_file, os.environ).load(), ingress)
-    uvloop.run(run(keys, settings, known, host=host, port=port, seconds=seconds))
+    known = EndpointsFile(endpoints_file, os.environ).load() if endpoints_file else {}
+    uvloop.run(_run(keys, settings, known, host=host, port=port, ingress=ingress, seconds=seconds))
 
 
 def _configure_logs() -> None:
@@ -156,6 +166,7 @@ def _configure_logs() -> None:
     formats: tuple[LogFormat, ...] = ("console", "json")
     logs.configure(
         level=reader.choice("LOG_LEVEL", levels, "info"),
+        # The programs' own settings: who has set them for a log wants this one like it.
         fmt=reader.choice("LOG_FORMAT", formats, "console" if sys.stderr.isatty() else "json"),
     )
 
@@ -168,3 +179,73 @@ def main() -> None:
         fail(exc.format_message())
     except SettingsError as exc:
         refuse(exc)
+
+
+async def _run(
+    keys: ApiKeys,
+    settings: SimulatorSettings,
+    known: Mapping[str, Endpoint],
+    *,
+    host: str,
+    port: int,
+    ingress: str,
+    seconds: float | None,
+) -> None:
+    """Be there until SIGTERM or SIGINT, until ``seconds`` are over, or until the last event.
+
+    After the last event its deliveries come to their end first.
+
+    Raises:
+        SettingsError: host and port can't be listened on, or an endpoint can't be registered.
+    """
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Before anything is open: a signal that comes meanwhile ends it in the same way.
+        loop.add_signal_handler(number, stop.set)
+    async with opened(keys, settings, host, port) as sellfern:
+        for endpoint in known.values():
+            _register(sellfern, endpoint, f"{ingress.rstrip('/')}/webhooks/{endpoint.id}")
+        # Only now may somebody begin: what is asked for before would find no endpoint.
+        _log.info(
+            "simulator_listening",
+            url=sellfern.url,
+            api_keys=[f"{key.masked}:{key.organization}" for key in keys.all],
+            seed=settings.seed,
+        )
+        await _first(stop.wait(), _last_event(sellfern), seconds=seconds)
+    counts = dict(sellfern.deliveries.counts)
+    _log.info("simulator_stopped", events=sellfern.events, deliveries=counts)
+
+
+def _register(sellfern: Sellfern, endpoint: Endpoint, url: str) -> None:
+    """Register an endpoint of somebody's file for all events, so that nobody copies its secret.
+
+    Raises:
+        SettingsError: it is of an organization that has no API key, or has more endpoints than it
+            may.
+    """
+    organization, secrets = endpoint.organization_id, endpoint.active(time.time())
+    if organization not in sellfern.api_keys.organizations:
+        expected = "endpoints of organizations that have an --api-key"
+        raise SettingsError("--endpoints-file", expected, repr(organization))
+    if endpoint.scheme != signature.SELLFERN or not secrets:  # only so can Sellfern sign
+        _log.warning("endpoint_not_registered", endpoint=endpoint.id)
+        return
+    try:
+        sellfern.endpoints.create(organization, url, EVENTS, secret=secrets[0].value.reveal())
+    except Refused as exc:
+        raise SettingsError("--endpoints-file", str(exc), organization) from exc
+
+
+async def _first(*ends: Coroutine[Any, Any, object], seconds: float | None) -> None:
+    """Wait for one of them, or so long."""
+    tasks = [asyncio.ensure_future(each) for each in ends]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+async def _last_event(sellfern: Sellfern) -> None:
+    await sellfern.complete.wait()
+    # Whoever asked for so many events wants to see them delivered.
+    await sellfern.settled()

@@ -1,17 +1,21 @@
-"""The control endpoints, which only the simulator has: faults, knobs, events on demand."""
+"""What only the simulator has: control endpoints for programs, a page for people."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Annotated, Any
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import msgspec
 from aiohttp import web
+from jinja2 import ChainableUndefined, Environment
 
 from deploy.sellfern import answer
 from deploy.sellfern.answer import Refused, invalid
+from deploy.sellfern.event import timestamp
 from deploy.sellfern.fault import read_faults
-from deploy.sellfern.vendor import Sellfern
+from deploy.sellfern.vendor import EVENTS, Sellfern
 from shared.errors import SettingsError
 from shared.sellfern import identifier
 from shared.sellfern.identifier import Id
@@ -19,6 +23,21 @@ from shared.sellfern.identifier import Id
 Handler = Callable[[web.Request], Awaitable[object]]
 
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+_SHOWN: Final = 50
+_FAVOURITE: Final = "order.updated"
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+# What it shows came from outside, and by itself Jinja escapes nothing.
+_PAGE: Final = Environment(
+    autoescape=True, trim_blocks=True, undefined=ChainableUndefined
+).from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
 
 
 class Knobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -48,7 +67,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Control:
-    """Answers control requests.
+    """Answers control requests, and shows the page.
 
     Args:
         sellfern: what they show and change.
@@ -58,8 +77,10 @@ class Control:
         self._sellfern = sellfern
 
     def routes(self) -> list[web.RouteDef]:
-        """Every control endpoint at its place."""
+        """The page, where its form leads, and every control endpoint."""
         return [
+            web.get("/", self._show),
+            web.post("/send", self._send),
             web.get("/_control/faults", _answering(self._faults)),
             web.post("/_control/faults", _answering(self._order)),
             web.delete("/_control/faults", _answering(self._clear)),
@@ -70,6 +91,23 @@ class Control:
             web.get("/_control/endpoints", _answering(self._endpoints)),
             web.get("/_control/counts", _answering(self._counts)),
         ]
+
+    async def _show(self, _: web.Request) -> web.Response:
+        return web.Response(text=render(self._sellfern), content_type="text/html", headers=_HEADERS)
+
+    async def _send(self, request: web.Request) -> web.Response:
+        """Let an event happen, then show the page again; its deliveries may still be under way."""
+        form = await request.post()
+        event_type, organization = form.get("type", _FAVOURITE), form.get("organization")
+        try:
+            _check_origin(request)
+            await self._sellfern.publish(str(event_type), str(organization or "") or None)
+        except SettingsError as exc:
+            return _refused(invalid(str(exc)))
+        except Refused as exc:
+            return _refused(exc)
+        # So that a reload of the page doesn't send the event once more.
+        raise web.HTTPSeeOther("/", text="it happened; the page at / shows its deliveries\n")
 
     async def _faults(self, _: web.Request) -> object:
         return self._sellfern.faults.left
@@ -95,8 +133,10 @@ class Control:
         except SettingsError as exc:
             raise invalid(str(exc)) from exc
         for delivery in deliveries:
+            # All of them are begun before the first is waited for.
             if wish.wait:
                 await delivery.ended.wait()
+        # The very bytes that were sent, not what they mean.
         body = msgspec.Raw(event.encode())
         return {"event": body, "deliveries": [each.shown() for each in deliveries]}
 
@@ -105,6 +145,7 @@ class Control:
         return {name: getattr(settings, name) for name in Knobs.__struct_fields__}
 
     async def _turn(self, request: web.Request) -> object:
+        # `omit_defaults` leaves out what wasn't named, so that it stays as it is.
         knobs = msgspec.to_builtins(_read(await request.read(), Knobs))
         self._sellfern.turn(replace(self._sellfern.settings, **knobs))
         return await self._knobs(request)
@@ -143,7 +184,7 @@ def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.Respon
     async def respond(request: web.Request) -> web.Response:
         request_id = answer.new_request_id()
         try:
-            check_origin(request)
+            _check_origin(request)
             return answer.success(await handler(request), request_id).response()
         except Refused as exc:
             return answer.refused(exc, request_id).response()
@@ -151,13 +192,32 @@ def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.Respon
     return respond
 
 
-def check_origin(request: web.Request) -> None:
+def _check_origin(request: web.Request) -> None:
     """Refuse what a page of another site has a browser send: it asks nobody for a key.
 
     Raises:
         Refused: the request is from another site.
     """
     origin = request.headers.get("Origin")
+    # Only browsers send it; a program without it is on this machine, or was let in on purpose.
     if origin is not None and origin.partition("://")[2] != request.host:
         message = "a page of another site may not do this"
         raise Refused(HTTPStatus.FORBIDDEN, "forbidden", message)
+
+
+def render(sellfern: Sellfern) -> str:
+    """The page as HTML."""
+    organizations = sellfern.api_keys.organizations
+    return _PAGE.render(
+        events=sellfern.events,
+        organizations=organizations,
+        # The one that most try first.
+        types=(_FAVOURITE, *(name for name in EVENTS if name != _FAVOURITE)),
+        endpoints={each.id: each for name in organizations for each in sellfern.endpoints.of(name)},
+        deliveries=list(islice(sellfern.deliveries, _SHOWN)),
+        timestamp=timestamp,
+    )
+
+
+def _refused(exc: Refused) -> web.Response:
+    return web.Response(status=exc.status, text=f"{exc.message}\n")

@@ -1,14 +1,117 @@
-"""The endpoints that are registered, each of one organization."""
+"""Endpoints: what a request wants one to be, checked, and those that are registered."""
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
+import msgspec
+
 from deploy.sellfern.answer import invalid, not_found
-from deploy.sellfern.clock import Clock, timestamp
-from deploy.sellfern.draft import Draft
+from deploy.sellfern.event import Clock, timestamp
 from shared.settings.config import Secret
+
+LONGEST_URL: Final = 2048
+MOST_EVENTS: Final = 100
+
+_FIELDS: Final = ("url", "events", "enabled")
+_URL: Final = f"an absolute http or https URL of at most {LONGEST_URL} characters"
+_EVENTS: Final = f"1 to {MOST_EVENTS} different names of events"
+
+Issues = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An endpoint's fields; None is one that the request doesn't name."""
+
+    url: str | None = None
+    events: tuple[str, ...] | None = None
+    enabled: bool | None = None
+
+
+def read_draft(body: bytes, known: Collection[str], *, complete: bool) -> Draft:
+    """Read the body of a create or a change.
+
+    Args:
+        body: of the request.
+        known: the names of events.
+        complete: whether ``url`` and ``events`` must be there; otherwise one field must.
+
+    Raises:
+        Refused: it is not as documented; the details name every place.
+    """
+    fields = _fields(body)
+    issues: Issues = [(name, "no such field") for name in fields if name not in _FIELDS]
+    # All issues at once: who mends one at a time would ask as many times.
+    draft = Draft(
+        _url(fields["url"], issues) if "url" in fields else None,
+        _events(fields["events"], known, issues) if "events" in fields else None,
+        _enabled(fields["enabled"], issues) if "enabled" in fields else None,
+    )
+    issues += _missing(fields, complete=complete)
+    if issues:
+        raise invalid("the endpoint is not as documented", *issues)
+    return draft
+
+
+def _fields(body: bytes) -> dict[str, object]:
+    try:
+        return msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise invalid("the body is not a JSON object", ("", "expected a JSON object")) from None
+
+
+def _missing(fields: dict[str, object], *, complete: bool) -> Issues:
+    if complete:
+        return [(name, "required") for name in ("url", "events") if name not in fields]
+    if not fields:
+        return [("", f"expected one of {', '.join(_FIELDS)}")]
+    return []
+
+
+def _url(value: object, issues: Issues) -> str:
+    if isinstance(value, str) and _is_url(value):
+        return value
+    issues.append(("url", f"expected {_URL}"))
+    return ""
+
+
+def _is_url(text: str) -> bool:
+    if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        # It is parsed only when it is asked for, and raises then.
+        _ = parts.port
+    except ValueError:
+        return False
+    plain = parts.username is None and not parts.fragment
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and plain
+
+
+def _events(value: object, known: Collection[str], issues: Issues) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 1 <= len(value) <= MOST_EVENTS:
+        issues.append(("events", f"expected {_EVENTS}"))
+        return ()
+    events: list[str] = []
+    for index, name in enumerate(value):
+        if not isinstance(name, str) or name not in known:
+            issues.append((f"events[{index}]", "no such event"))
+        elif name in events:
+            issues.append((f"events[{index}]", "there already"))
+        else:
+            events.append(name)
+    return tuple(events)
+
+
+def _enabled(value: object, issues: Issues) -> bool:
+    if not isinstance(value, bool):
+        issues.append(("enabled", "expected true or false"))
+    return bool(value)
+
 
 MOST: Final = 100
 """Endpoints that one organization may have."""
@@ -82,6 +185,7 @@ class Endpoints:
             Refused: it has no such endpoint; that another has one makes no difference.
         """
         endpoint = self._endpoints.get(endpoint_id)
+        # Another organization's looks like none at all.
         if endpoint is None or endpoint.organization != organization:
             raise not_found()
         return endpoint
@@ -125,13 +229,9 @@ class Endpoints:
         """
         if draft.url is not None:
             self._check_url(endpoint.organization, draft.url, own_id=endpoint.id)
-        changed = replace(
-            endpoint,
-            url=endpoint.url if draft.url is None else draft.url,
-            events=endpoint.events if draft.events is None else draft.events,
-            enabled=endpoint.enabled if draft.enabled is None else draft.enabled,
-            updated_at=self._clock(),
-        )
+        named = {name: value for name in _FIELDS if (value := getattr(draft, name)) is not None}
+        changed = replace(endpoint, **named, updated_at=self._clock())
+        # Exchanged, not changed: a delivery under way goes on with the one that it has.
         self._endpoints[endpoint.id] = changed
         return changed
 

@@ -1,12 +1,20 @@
-"""One event as Sellfern makes it."""
+"""An event as Sellfern makes it, at a time as Sellfern writes it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from deploy.sellfern.clock import timestamp
+Clock = Callable[[], float]
+"""Gives seconds since the epoch, as ``time.time`` does."""
+
+
+def timestamp(seconds: float) -> str:
+    """Write a time as Sellfern does: RFC 3339, UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +46,7 @@ class Event:
                 "data": self.data,
             }
         )
+
+    def forged(self) -> "Event":
+        """One that looks like it and never happened; a handler can tell it by its id."""
+        return replace(self, id=f"evt_forged_{self.id.removeprefix('evt_')}")

@@ -1,11 +1,20 @@
-"""Faults of the management API, ordered beforehand."""
+"""Faults of the management API: ordered beforehand, and what a client sees of them."""
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from aiohttp import web
 
-from deploy.sellfern.operation import OPERATIONS
+from deploy.sellfern import answer
+from deploy.sellfern.answer import Refused, rate_limited
+from deploy.sellfern.openapi import OPERATIONS
+
+_LOOK_SECONDS: Final = 0.02  # how soon it is seen that the client has left
+_PAGE: Final = "<html><body><h1>{status} {phrase}</h1></body></html>"
 
 EXPECTED: Final = "KIND[:WHEN][,NAME=VALUE…], such as cut:after,operation=POST,times=2"
 """The form of a fault as an argument."""
@@ -51,6 +60,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         """Check what one field says against the others."""
         if self.operation and self.operation not in _TARGETS:
             raise ValueError(f"operation: expected one of {', '.join(sorted(_TARGETS))}")
+        # A client may send again after a 429 without fear of doing something twice; this must not
+        # break that.
         if self.kind == "rate_limit" and self.when == "after":
             raise ValueError("rate_limit: expected it before the effect; a 429 has none")
 
@@ -66,6 +77,7 @@ def read_faults(body: bytes) -> list[Fault]:
         ValueError: it is neither; the message says where and what was expected.
     """
     try:
+        # Decoded before it is converted, since one fault and a list of them are both welcome.
         value = msgspec.json.decode(body)
         return msgspec.convert(value if isinstance(value, list) else [value], list[Fault])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
@@ -141,7 +153,52 @@ class Faults:
         return None
 
     def _strikes(self, order: _Order) -> bool:
+        # Counted for each fault on its own: several may wait for the same request.
         if order.spared < order.fault.skip:
             order.spared += 1
             return False
+        # Drawn last: what was spared must not change what is drawn for others.
         return self._random() < order.fault.share
+
+
+async def suffer(fault: Fault, request: web.Request, closing: asyncio.Event) -> web.StreamResponse:
+    """Answer a request as a fault has it, or not at all.
+
+    Args:
+        fault: what goes wrong.
+        request: that it hits.
+        closing: ends a hang.
+    """
+    request_id = answer.new_request_id()
+    if fault.kind == "rate_limit":
+        return answer.refused(rate_limited(fault.retry_after), request_id).response()
+    if fault.kind == "error":
+        refusal = Refused(HTTPStatus(fault.status), "internal_error", "as ordered by a fault")
+        return answer.refused(refusal, request_id).response()
+    if fault.kind == "gateway":
+        return _gateway(HTTPStatus(fault.status))
+    if fault.kind == "hang":
+        # A hang ends in a cut, as a proxy's patience does.
+        await _hang(fault.seconds, request, closing)
+    return _cut(request)
+
+
+async def _hang(seconds: float, request: web.Request, closing: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while loop.time() < end and request.transport is not None:  # aiohttp tells of no leaving
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(closing.wait(), _LOOK_SECONDS)
+            return
+
+
+def _cut(request: web.Request) -> web.StreamResponse:
+    """Close the connection without an answer; aiohttp drops the one that is returned."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+def _gateway(status: HTTPStatus) -> web.Response:
+    page = _PAGE.format(status=status.value, phrase=status.phrase)
+    return web.Response(status=status, text=page, content_type="text/html")

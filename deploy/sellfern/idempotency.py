@@ -11,7 +11,7 @@ import msgspec
 from multidict import CIMultiDictProxy
 
 from deploy.sellfern.answer import Answer, Refused, invalid
-from deploy.sellfern.clock import Clock
+from deploy.sellfern.event import Clock
 
 HEADER: Final = "Idempotency-Key"
 LONGEST: Final = 255
@@ -38,6 +38,7 @@ def read_key(headers: CIMultiDictProxy[str], *, required: bool) -> str | None:
 def fingerprint(method: str, path: str, body: bytes) -> bytes:
     """What tells one request from another: the same JSON in another layout is the same."""
     try:
+        # A client that builds its request anew may write the same fields in another order.
         content = msgspec.json.encode(msgspec.json.decode(body), order="sorted")
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         content = body
@@ -91,9 +92,13 @@ class Idempotency:
                 "idempotency_conflict",
                 "this idempotency key was used for another request; make a new key for a new one",
             )
+        # The second of two that come together must neither have the effect nor be told that it is
+        # in use.
         async with use.lock:
             if use.answer is not None:
                 return use.answer.replayed()
+            # Only where it comes to its end: where it is cancelled, nothing is remembered, and the
+            # next one tries.
             use.answer = await perform()
             return use.answer
 
@@ -101,6 +106,7 @@ class Idempotency:
         self._expire()
         use = self._uses.get((owner, key))
         if use is None:
+            # Bounded, whatever a client sends; a key this old is hardly asked for again.
             if len(self._uses) >= MOST:
                 del self._uses[next(iter(self._uses))]
             use = self._uses[owner, key] = _Use(request, self._clock() + LIFE_SECONDS)
@@ -108,5 +114,6 @@ class Idempotency:
 
     def _expire(self) -> None:
         now = self._clock()
+        # All live equally long, so that the oldest end first.
         while self._uses and (oldest := next(iter(self._uses.items())))[1].until <= now:
             del self._uses[oldest[0]]

@@ -13,9 +13,9 @@ from aiohttp import web
 from deploy.sellfern import answer, idempotency
 from deploy.sellfern.answer import Answer, Refused, invalid
 from deploy.sellfern.api_key import MANAGE
-from deploy.sellfern.breakdown import suffer
-from deploy.sellfern.draft import read_draft
-from deploy.sellfern.operation import (
+from deploy.sellfern.endpoint import read_draft
+from deploy.sellfern.fault import suffer
+from deploy.sellfern.openapi import (
     CHANGE,
     CREATE,
     DELIVERIES,
@@ -75,9 +75,12 @@ class Management:
     async def _respond(self, operation: Operation, request: web.Request) -> web.StreamResponse:
         """Answer a request, unless a fault hits it."""
         fault = self._sellfern.faults.take(operation.method, operation.name)
+        # Before the request is even read: what is cut off here has had no effect for sure.
         if fault is not None and fault.when == "before":
             self._note(request, fault.kind)
             return await suffer(fault, request, self._sellfern.closing)
+        # The effect, and then the fault: the client can't know that it was done, which is what its
+        # journal is for.
         done = await self._answer(operation, request)
         if fault is not None:
             self._note(request, fault.kind)
@@ -108,6 +111,7 @@ class Management:
         """Let a request in, if its key may do this and it doesn't come too often."""
         sellfern = self._sellfern
         api_key = sellfern.api_keys.authenticate(request.headers)
+        # Counted by key before its scope is looked at: a refused request has come all the same.
         sellfern.quota.take(api_key.key.reveal())
         api_key.require(MANAGE)
         endpoint_id = request.match_info.get("id", "")
@@ -122,6 +126,7 @@ class Management:
 
     async def _perform(self, operation: Operation, call: _Call, request_id: str) -> Answer:
         """Have the effect; a refusal is an answer too, and is the first one to its key."""
+        # Inside of what an idempotency key holds together, so that two of one key do meet.
         await asyncio.sleep(self._sellfern.settings.latency)
         try:
             data = await self._does[operation](call)
@@ -165,6 +170,7 @@ class Management:
 
 def _limit(query: dict[str, str]) -> int:
     text = query.get("limit", str(_LISTED))
+    # By its digits: int() takes signs, spaces and other scripts' digits.
     if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= MOST_LISTED:
         raise invalid("limit is out of range", ("query limit", f"expected 1 to {MOST_LISTED}"))
     return int(text)
@@ -183,6 +189,7 @@ async def in_our_shape(
     try:
         return await handler(request)
     except web.HTTPException as exc:
+        # A redirect is an exception in aiohttp, too.
         if exc.status < HTTPStatus.BAD_REQUEST:
             raise
         code, message = _MISFITS.get(exc.status, ("bad_request", "this is not a valid request"))

@@ -65,6 +65,7 @@ class SimulatorSettings:
         Raises:
             SettingsError: a knob is out of its range.
         """
+        # In one place, since knobs come from a command line, a test and a request.
         for each in fields(self):
             expected = _expected(each.name, getattr(self, each.name))
             if expected:
@@ -73,6 +74,7 @@ class SimulatorSettings:
 
 def _expected(name: str, value: object) -> str:
     """What was expected of a knob, or nothing if it is fine."""
+    # A bool is an int in Python; a seed may be any number.
     if not isinstance(value, int | float) or isinstance(value, bool) or name == "seed":
         return ""
     if name in _SHARES:

@@ -7,15 +7,12 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from deploy.sellfern.api_key import ApiKeys
-from deploy.sellfern.clock import Clock
-from deploy.sellfern.deliverer import Deliverer
-from deploy.sellfern.delivery import Deliveries, Delivery
+from deploy.sellfern.api_key import ApiKeys, Quota
+from deploy.sellfern.delivery import Deliverer, Deliveries, Delivery
 from deploy.sellfern.endpoint import Endpoints
-from deploy.sellfern.event import Event
+from deploy.sellfern.event import Clock, Event
 from deploy.sellfern.fault import Faults
 from deploy.sellfern.idempotency import Idempotency
-from deploy.sellfern.quota import Quota
 from deploy.sellfern.settings import SimulatorSettings
 from deploy.sellfern.shop import Shop
 from shared.errors import SettingsError
@@ -83,8 +80,8 @@ class Sellfern:
             raise RuntimeError("the simulator is not open")
         return self._deliverer
 
-    def connect(self, deliverer: Deliverer) -> None:
-        """Deliver by this deliverer from now on."""
+    @deliverer.setter
+    def deliverer(self, deliverer: Deliverer) -> None:
         self._deliverer = deliverer
 
     def turn(self, settings: SimulatorSettings) -> None:
@@ -109,6 +106,8 @@ class Sellfern:
         """
         if event_type not in EVENTS:
             raise SettingsError("type", f"one of {', '.join(EVENTS)}", repr(event_type)[:80])
+        # Each organization has a shop of its own, so that what one sells doesn't change what
+        # happens in another's.
         shop = self._shops[self._organization(organization)]
         return await self._publish(shop.event(event_type, self.clock(), data))
 
@@ -132,6 +131,7 @@ class Sellfern:
     async def happen(self) -> bool:
         """Let something happen that somebody wants to know; false if nobody wants anything."""
         wanted = {name: self.endpoints.wanted(name) for name in self._shops}
+        # What nobody has subscribed to isn't made: most of it would be thrown away.
         waiting = [name for name, types in wanted.items() if types]
         if not waiting or self.complete.is_set():
             return False
@@ -147,11 +147,13 @@ class Sellfern:
         """
         endpoint = self.endpoints.get(organization, endpoint_id)
         event = self._shops[organization].event(endpoint.events[0], self.clock())
+        # A handler can tell it from what really happened.
         marked = replace(event, data={**event.data, "test": True})
         return await self.deliverer.test(endpoint, marked)
 
     async def settled(self) -> None:
         """Wait until no delivery is pending."""
+        # Those of now: waiting for those that come meanwhile as well might never end.
         for delivery in self.deliveries.pending:
             await delivery.ended.wait()
 

@@ -19,16 +19,16 @@ class Demo:
     Args:
         folder: for what it writes; its temporary files are in ``temporary``.
         arguments: of its command line.
-        module: the demo.
+        command: the demo's name.
     """
 
-    def __init__(self, folder: Path, *arguments: str, module: str = "deploy.local.demo") -> None:
+    def __init__(self, folder: Path, *arguments: str, command: str = "demo") -> None:
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         self._output, self._errors = folder / "stdout", folder / "stderr"
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-m", "deploy.local", command, *arguments],
                 cwd=ROOT,
                 env=bare_environment(os.environ, TMPDIR=str(self.temporary)),
                 stdin=subprocess.DEVNULL,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from deploy.local import traffic
+from deploy.local import plan
 from deploy.local.supervisor import ROOT, bare_environment
 from shared.queue import keys
 from tests.acceptance.demo_process import PATIENCE, Demo, is_same
@@ -167,7 +167,7 @@ def test_it_stays_on_demand_to_be_looked_at_until_it_is_interrupted(
     status, letters, state, sent = outputs
     assert "handled" in status
     # The first five of seven died last, which is a matter of timing.
-    reasons = re.compile("|".join(traffic.DEAD.values()))
+    reasons = re.compile("|".join(plan.DEAD.values()))
     assert len([line for line in letters.splitlines() if reasons.search(line)]) == 5
     assert "timeline" in state
     assert "202" in sent

@@ -40,11 +40,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     """Start programs that end with the test, on data that stays between them."""
     running: list[Demo] = []
 
-    def begin(*arguments: str, module: str = "deploy.local.dev") -> Demo:
+    def begin(*arguments: str, command: str = "dev") -> Demo:
         folder = tmp_path / f"run-{len(running)}"
         folder.mkdir()
         words = ("--folder", str(tmp_path / "kept"), *arguments)
-        running.append(Demo(folder, *words, module=module))
+        running.append(Demo(folder, *words, command=command))
         return running[-1]
 
     yield begin
@@ -139,13 +139,13 @@ def test_what_redis_keeps_is_there_again_until_it_is_forgotten(
 ) -> None:
     def run(*arguments: str) -> int:
         """Start Redis; what it knows, once it knows one thing more."""
-        running = start(*arguments, module="deploy.local.kept_redis")
+        running = start(*arguments, command="redis")
         running.until(lambda: "\n" in running.output)
         (url,) = running.output.split()
         with Redis.from_url(url) as redis:
             known = int(redis.dbsize())
             redis.incr(f"key-{known}")
-        refused = start(module="deploy.local.kept_redis")
+        refused = start(command="redis")
         assert refused.ended() == 2
         assert "--folder: expected a folder that nobody uses, got" in refused.errors
         started = running.started()

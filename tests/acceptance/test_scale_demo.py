@@ -22,7 +22,7 @@ def scale_demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     running: list[Demo] = []
 
     def start(*arguments: str) -> Demo:
-        running.append(Demo(tmp_path, *arguments, module="deploy.local.scale_demo"))
+        running.append(Demo(tmp_path, *arguments, command="scale-demo"))
         return running[-1]
 
     yield start
@@ -50,7 +50,7 @@ def test_workers_follow_the_load_up_and_down_and_nothing_that_was_accepted_is_lo
     assert int(found[1].replace(",", "")) > 200
     assert f"The plot is in {plot}" in running.output
     drawn = ET.fromstring(plot.read_text())  # noqa: S314  # by the program under test
-    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}polyline"))) == 4
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}path"))) == 4
     assert not any(is_same(*each) for each in started.items())
     assert running.folders == []
 

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, generate_latest
 from redis.asyncio import Redis
 
-from deploy.local.scrape import parse_queue
+from deploy.local.regulation import read_gauges
 from shared.queue import keys
 from shared.queue.gauges import Gauges
 from tests.integration.workplace import Lines
@@ -18,10 +18,10 @@ async def test_the_depths_and_the_oldest_age_are_read_from_the_gauges(redis: Red
     )
     registry = CollectorRegistry()
     gauges = Gauges(redis, organizations=1, bytes_limit_of=lambda _: 0, log=Lines().log)
-    assert parse_queue(generate_latest(registry).decode()) is None  # nothing was read yet
+    assert read_gauges(generate_latest(registry).decode()) is None  # nothing was read yet
     with gauges.registered(registry):
         await gauges.refresh()
-        found = parse_queue(generate_latest(registry).decode())
+        found = read_gauges(generate_latest(registry).decode())
     assert found is not None
-    assert found.depths == {"queued": 2, "leased": 0, "deferred": 0, "parked": 1}
+    assert (found.queued, found.unfinished) == (2, 3)
     assert 90 <= found.oldest_seconds < 100

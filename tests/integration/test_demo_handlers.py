@@ -3,8 +3,7 @@
 import msgspec
 from redis.asyncio import Redis
 
-from deploy.local.demo_handlers import handlers
-from deploy.local.traffic import FLAKY_PREFIX
+from deploy.local.demo_handlers import FLAKY_PREFIX, handlers
 from shared.queue import keys
 from tests.integration.jobs import counters
 from tests.integration.workplace import Workplace, body

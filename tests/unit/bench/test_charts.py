@@ -71,9 +71,9 @@ def test_all_that_is_drawn_is_within_the_page(chart: Bars | Lines) -> None:
 
 
 def test_a_line_rises_with_its_values() -> None:
-    lines = [line.get("points", "") for line in parsed(LINES).iter(f"{_SVG}polyline")]
+    lines = [line.get("d", "") for line in parsed(LINES).iter(f"{_SVG}path")]
     assert len(lines) == 2
-    heights = [float(point.split(",")[1]) for point in lines[1].split()]
+    heights = [float(point.split()[1]) for point in lines[1].removeprefix("M").split("L")]
     assert heights == sorted(heights, reverse=True)  # y counts from the top
 
 

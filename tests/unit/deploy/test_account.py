@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from deploy.local.account import Account, DeadLetter, Evidence, Name, account
-from deploy.local.sender import ACCEPTED, KNOWN
-from deploy.local.tables import account_table, projection, verdict
-from deploy.local.traffic import DEAD, FAILURES, REFUSED, Delivery, Event, Kind, Plan, plan
+from deploy.local.demo_handlers import FAILURES
+from deploy.local.display import account_table, projection, verdict
+from deploy.local.plan import ACCEPTED, DEAD, KNOWN, REFUSED, Delivery, Event, Kind, Plan
+from deploy.local.traffic import plan
 from tests.unit.deploy.screen import shown
 
 

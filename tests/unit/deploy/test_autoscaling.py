@@ -17,7 +17,7 @@ from deploy.local.autoscaling import (
     Rule,
     read_rule,
 )
-from deploy.local.scaling import SCALED_OBJECT, local_rule
+from deploy.local.scale_demo import SCALED_OBJECT, local_rule
 
 IDLE = Reading(queued=0, oldest_seconds=0)
 

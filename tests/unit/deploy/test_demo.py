@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from rich.console import Console
 
-from deploy.local import play
-from deploy.local.progress import Figures, Goals, progress
-from deploy.local.scrape import parse, total
-from deploy.local.signals import run_until_interrupted
+from deploy.local import demo
+from deploy.local.display import Figures, progress
+from deploy.local.stage import run_until_interrupted
+from deploy.local.system import parse
 
-LOCAL = Path(play.__file__).parent
+LOCAL = Path(demo.__file__).parent
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_without_a_redis_server_it_is_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     monkeypatch.setenv("PATH", "")
-    result = CliRunner().invoke(play.main, ["--events", "50"])
+    result = CliRunner().invoke(demo.main, ["--events", "50"])
     assert result.exit_code == 2
     first, second = result.stderr.splitlines()
     assert first.startswith("error: no redis-server: install the development dependency")
@@ -54,11 +54,11 @@ def test_without_a_redis_server_it_is_one_line_and_exit_code_2(
 def test_an_error_that_nobody_expected_is_one_line_too_and_its_traceback_is_kept(
     monkeypatch: pytest.MonkeyPatch, temporary: Path
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise KeyError("a \x1b[2J bug")
 
-    monkeypatch.setattr(play, "_play", fail)
-    result = CliRunner().invoke(play.main, ["--events", "50"])
+    monkeypatch.setattr(demo, "_play", fail)
+    result = CliRunner().invoke(demo.main, ["--events", "50"])
     assert result.exit_code == 2
     assert result.stderr.startswith("error: unexpected KeyError: ")
     assert "\x1b" not in result.stderr
@@ -68,7 +68,7 @@ def test_an_error_that_nobody_expected_is_one_line_too_and_its_traceback_is_kept
 
 @pytest.mark.parametrize("arguments", [["--events", "49"], ["--workers", "0"], ["--seed", "-1"]])
 def test_an_option_out_of_its_range_is_refused(arguments: list[str], temporary: Path) -> None:
-    result = CliRunner().invoke(play.main, arguments)
+    result = CliRunner().invoke(demo.main, arguments)
     assert result.exit_code == 2
     assert "is not in the range" in result.stderr
     assert not list(temporary.iterdir())
@@ -77,9 +77,9 @@ def test_an_option_out_of_its_range_is_refused(arguments: list[str], temporary: 
 def test_an_account_that_does_not_balance_is_exit_code_1_and_keeps_the_folder(
     monkeypatch: pytest.MonkeyPatch, temporary: Path
 ) -> None:
-    monkeypatch.setattr(play, "_play", lambda *_: False)
+    monkeypatch.setattr(demo, "_play", lambda *_, **__: False)
     before = signal.getsignal(signal.SIGTERM)
-    result = CliRunner().invoke(play.main, ["--seed", "5"])
+    result = CliRunner().invoke(demo.main, ["--seed", "5"])
     assert result.exit_code == 1
     assert signal.getsignal(signal.SIGTERM) is before
     assert result.stderr.startswith("error: the account doesn't balance; --seed 5 makes")
@@ -102,14 +102,14 @@ def test_a_signal_ends_it_in_and_out_of_an_event_loop_and_keeps_nothing(
         finally:
             left.append("left")
 
-    def end(*_: object) -> bool:
+    def end(*_: object, **__: object) -> bool:
         if where == "inside":
             run_until_interrupted(wait())
         signal.raise_signal(number)
         return True
 
-    monkeypatch.setattr(play, "_play", end)
-    assert CliRunner().invoke(play.main, []).exit_code == code
+    monkeypatch.setattr(demo, "_play", end)
+    assert CliRunner().invoke(demo.main, []).exit_code == code
     assert left == (["left"] if where == "inside" else [])
     signal.raise_signal(number)  # somebody is impatient; everything is stopped already
     assert not list(temporary.iterdir())
@@ -123,7 +123,7 @@ def test_only_the_handlers_of_the_demos_import_a_program() -> None:
         for name in _names(node)
         if name.partition(".")[0] in {"ingress", "worker"}
     }
-    assert importing == {"demo_handlers", "scale_handlers"}
+    assert importing == {"demo_handlers"}
 
 
 def _names(node: ast.AST) -> list[str]:
@@ -132,7 +132,7 @@ def _names(node: ast.AST) -> list[str]:
     return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
 
 
-GOALS = Goals(sent=2400, accepted=2352, handled=1860)
+GOALS = Figures(sent=2400, accepted=2352, handled=1860)
 HALFWAY = Figures(sent=1200, accepted=1100, refused=20, handled=900, retried=60, dead=50)
 DONE = Figures(sent=2400, accepted=2352, refused=48, handled=1860, retried=120, dead=115)
 
@@ -168,8 +168,7 @@ def test_the_outcomes_of_several_programs_are_added_up() -> None:
     events.labels("dead").inc()
     Counter("other", "Something else", registry=registry).inc()
     text = generate_latest(registry).decode()
-    one = parse(text, "sellfern_events")
-    assert one == {"handled": 3, "dead": 1}
-    assert total([one, one]) == {"handled": 6, "dead": 2}
-    assert parse(text, "sellfern_nothing") == {}
-    assert total([]) == {}
+    assert parse("sellfern_events", [text]) == {"handled": 3, "dead": 1}
+    assert parse("sellfern_events", [text, text]) == {"handled": 6, "dead": 2}
+    assert parse("sellfern_nothing", [text]) == {}
+    assert parse("sellfern_events", []) == {}

@@ -7,18 +7,9 @@ import msgspec
 import pytest
 from multidict import CIMultiDict
 
-from deploy.local.traffic import (
-    DEAD,
-    FEWEST_EVENTS,
-    FLAKY_PREFIX,
-    REDELIVERED,
-    REFUSED,
-    SHARES,
-    Delivery,
-    Kind,
-    Plan,
-    plan,
-)
+from deploy.local.demo_handlers import FLAKY_PREFIX
+from deploy.local.plan import DEAD, REFUSED, Delivery, Kind, Plan
+from deploy.local.traffic import FEWEST_EVENTS, REDELIVERED, SHARES, plan
 from shared.errors import EnvelopeError, SignatureError
 from shared.queue.job import job_id
 from shared.sellfern import envelope, signature

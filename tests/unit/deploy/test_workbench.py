@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.ports import HOST, free_ports
-from deploy.local.workbench import PORTS, Workbench, prepare
+from deploy.local.workbench import HOST, PORTS, Workbench, free_ports, prepare
 from shared.endpoints.file import EndpointsFile
 from shared.program.env_file import read_env_file
 
@@ -35,7 +34,7 @@ def test_the_endpoints_file_is_made_once_with_a_secret_of_its_own(tmp_path: Path
         for each in (first, again, other)
     ]
     assert secrets[0] == secrets[1] != secrets[2]
-    assert (first.endpoint, first.organization) == ("acme", "org_123")
+    assert (first.endpoint, first.settings["SELLFERN_ORGANIZATION"]) == ("acme", "org_123")
 
 
 def test_every_organization_of_a_file_has_a_key(tmp_path: Path) -> None:

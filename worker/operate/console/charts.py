@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import floor, log10
 from typing import Final, TypeVar
 
+from shared.svg import path
 from worker.operate.console.wording import duration, short
 from worker.operate.history import History, columns, mean_depth, mean_rate, trailing_quantile
 
@@ -211,14 +212,13 @@ def _runs(points: Sequence[Point | None]) -> list[list[Point]]:
 def _line(run: Sequence[tuple[float, float]]) -> str:
     if len(run) == 1:  # a lone point would be no line
         x, y = run[0]
-        return f"M{x - 3:.1f} {y:.1f}h6"
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in run)
+        return path([(x - 3, y), (x + 3, y)])
+    return path(run)
 
 
 def _area(run: Sequence[tuple[float, float, float]]) -> str:
     half = WIDTH / COLUMNS / 2
     first, last = run[0], run[-1]
     whole = [(first[0] - half, *first[1:]), *run, (last[0] + half, *last[1:])]
-    above = "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in whole)
-    below = "L".join(f"{x:.1f} {y:.1f}" for x, _, y in reversed(whole))
-    return f"M{above}L{below}Z"
+    edges = [(x, above) for x, above, _ in whole] + [(x, below) for x, _, below in reversed(whole)]
+    return f"{path(edges)}Z"

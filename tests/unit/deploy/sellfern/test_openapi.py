@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from deploy.sellfern.openapi import document
-from deploy.sellfern.operation import OPERATIONS
+from deploy.sellfern import api_key, endpoint, idempotency, management
+from deploy.sellfern.openapi import OPERATIONS, document
 from deploy.sellfern.vendor import EVENTS
 from ingress.management.openapi import read_document
 from shared.sellfern.reference import load_default
@@ -64,3 +64,18 @@ def test_every_write_takes_an_idempotency_key(doc: dict[str, Any]) -> None:
     for operation in OPERATIONS:
         about = doc["paths"][operation.path][operation.method.lower()]
         assert (key in about.get("parameters", [])) == operation.writes
+
+
+def test_what_it_says_is_what_the_simulator_holds_requests_to(doc: dict[str, Any]) -> None:
+    key = doc["components"]["parameters"]["IdempotencyKey"]
+    assert (key["name"], key["schema"]["maxLength"]) == (idempotency.HEADER, idempotency.LONGEST)
+    limit = doc["components"]["parameters"]["Limit"]["schema"]
+    assert limit["maximum"] == management.MOST_LISTED
+    assert doc["components"]["securitySchemes"]["apiKey"]["name"] == api_key.HEADER
+    wanted = doc["components"]["schemas"]["EndpointCreate"]["properties"]
+    assert wanted["url"]["maxLength"] == endpoint.LONGEST_URL
+    assert wanted["events"]["maxItems"] == endpoint.MOST_EVENTS
+    for operation in OPERATIONS:
+        about = doc["paths"][operation.path][operation.method.lower()]
+        assert str(operation.status.value) in about["responses"]
+        assert about["x-required-scope"] == api_key.MANAGE

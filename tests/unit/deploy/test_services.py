@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import reloading
+from deploy.local import services
 from deploy.local.log_view import LogView
-from deploy.local.reloading import ReloadedWorker, changes, watched
+from deploy.local.services import ReloadedWorker, changes, watched
 from deploy.local.supervisor import Program
 from shared.errors import SettingsError
 
@@ -115,7 +115,7 @@ def test_one_that_has_not_begun_waits_for_a_change(
 def test_one_that_ends_later_is_there_again_by_itself(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reloading, "_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(services, "_PAUSE_SECONDS", 0.05)
     worker, programs = begin(STARTED + "sys.exit(70)")
     look_until(worker, lambda: len(programs) >= 3)
 
@@ -123,7 +123,7 @@ def test_one_that_ends_later_is_there_again_by_itself(
 def test_the_next_one_comes_when_the_one_before_has_gone_if_it_has_to_be_killed(
     begin: Begin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(reloading, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(services, "STOP_SECONDS", 0.2)
     worker, programs = begin(
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
     )

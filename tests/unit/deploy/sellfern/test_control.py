@@ -1,4 +1,4 @@
-"""Facts about the page."""
+"""Facts about the simulator's page for people."""
 
 import time
 from html.parser import HTMLParser
@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import pytest
 
 from deploy.sellfern.api_key import ApiKeys, parse_api_key
+from deploy.sellfern.control import render
 from deploy.sellfern.delivery import Attempt, Delivery
 from deploy.sellfern.event import Event
-from deploy.sellfern.page import render
 from deploy.sellfern.settings import SimulatorSettings
 from deploy.sellfern.vendor import EVENTS, Sellfern
 

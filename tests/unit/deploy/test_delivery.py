@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 import pytest
 from aiohttp import web
 
-from deploy.local.sender import Sender
-from deploy.local.traffic import Delivery, plan
+from deploy.local.delivery import Sender
+from deploy.local.plan import Delivery
+from deploy.local.traffic import plan
 
 Answer = Callable[[web.BaseRequest, bytes], Awaitable[web.StreamResponse]]
 

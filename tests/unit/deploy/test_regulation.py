@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy.local.ramp import Ramp
+from deploy.local.regulation import Ramp
 
 
 @pytest.mark.parametrize(

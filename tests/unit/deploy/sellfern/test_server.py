@@ -2,7 +2,7 @@
 
 import asyncio
 
-from deploy.sellfern.traffic import keep_happening
+from deploy.sellfern.server import keep_happening
 
 _PATIENCE = 10.0
 
