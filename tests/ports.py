@@ -17,3 +17,12 @@ def free_port() -> int:
     """A port that nobody listens on."""
     (port,) = free_ports(1)
     return port
+
+
+def in_cluster_mode() -> dict[str, str]:
+    """What a Redis is told that is to be a node of a cluster.
+
+    Its second port is 10,000 behind the first one where nobody says otherwise, and so beyond the
+    last that there is for one free port of five.
+    """
+    return {"cluster-enabled": "yes", "cluster-port": str(free_port())}
