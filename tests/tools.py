@@ -16,6 +16,7 @@ _INSTALLED_BY = {
     "redis-server": "the Debian package redis-server",
     "systemd-analyze": "the Debian package systemd",
     "openssl": "the Debian package openssl",
+    "curl": "the Debian package curl",
     "haproxy": "the Debian package haproxy",
     "nginx": "the Debian package nginx-light",
     "java": "the Debian package default-jre-headless",

@@ -16,8 +16,8 @@ from tests.acceptance.process import ENDPOINTS, Program, environment, run, until
 from tests.conftest import StartRedis
 from tests.ingress_support import Client
 from tests.integration.sentinels import SERVICE, EmbeddedSentinel
-from tests.integration.test_connection_tls import free_port
 from tests.integration.workplace import body
+from tests.ports import free_port
 from tests.tools import tool
 
 PROGRAMS = ("ingress", "worker")

@@ -13,6 +13,7 @@ import ingress.cli
 import worker.cli
 from deploy.local.embedded_redis import EmbeddedRedis
 from tests.acceptance.process import Ended, environment, run
+from tests.ports import in_cluster_mode
 
 UNKNOWN_KEY = '[[endpoint]]\nid = "acme"\norganization_id = "org_a"\nsecret = "whsec_a"\n'
 
@@ -83,7 +84,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Start, Ended
     with (
         EmbeddedRedis(appendfsync="always") as server,
         EmbeddedRedis(appendfsync=None) as forgetful,
-        EmbeddedRedis(arguments={"cluster-enabled": "yes"}) as cluster,
+        EmbeddedRedis(arguments=in_cluster_mode()) as cluster,
         socket.create_server(("127.0.0.1", 0)) as taken,
     ):
         places = {

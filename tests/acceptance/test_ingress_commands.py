@@ -21,6 +21,7 @@ from shared.queue import keys
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import environment, run, run_command
 from tests.conftest import StartRedis
+from tests.ports import in_cluster_mode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -136,7 +137,7 @@ async def test_check_warns_of_whatever_gives_an_organization_all_of_redis(
 async def test_check_says_that_a_redis_in_cluster_mode_is_none_to_use(
     place: Place, fresh_redis_server: StartRedis
 ) -> None:
-    cluster = fresh_redis_server(arguments={"cluster-enabled": "yes"})
+    cluster = fresh_redis_server(arguments=in_cluster_mode())
     environ = {**place.environ, "REDIS_URL": cluster.url}
     checked = await run("ingress", "check", "--json", environ=environ)
     (finding,) = [json.loads(line) for line in checked.stdout.splitlines() if '"redis"' in line]

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from deploy.local.supervisor import Program, bare_environment
 from tests.chaos.proxy import Proxy
 from tests.chaos.sender import ORGANIZATIONS, Secrets
+from tests.ports import free_ports
 
 LEASE_SECONDS: Final = 3
 INGRESSES: Final = 2
@@ -45,7 +45,7 @@ class Stage:
         self.durability = durability
         self.say = say
         self.secrets = Secrets()
-        self.ports = [_free_port() for _ in range(INGRESSES)]
+        self.ports = free_ports(INGRESSES)
         self.ingresses: list[Program] = []
         self.workers: list[Program] = []
         self.in_hand = [asyncio.Lock() for _ in range(WORKERS)]
@@ -245,9 +245,3 @@ class Stage:
 
 def _reloads(program: Program) -> int:
     return sum(line.get("event") == "endpoints_reloaded" for line in program.lines())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

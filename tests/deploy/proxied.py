@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import re
 import shutil
-import socket
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -24,15 +23,6 @@ class Ports:
 
     deliveries: int
     admin: int
-
-
-def free_ports(number: int) -> list[int]:
-    """So many ports that are free on every loopback address for now."""
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in opened:
-            each.bind(("0.0.0.0", 0))  # noqa: S104  for a moment, and nothing listens
-        return [int(each.getsockname()[1]) for each in opened]
 
 
 def haproxy(folder: Path, port: int, ports: Ports) -> list[str]:

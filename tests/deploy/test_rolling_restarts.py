@@ -18,7 +18,8 @@ from shared.queue import keys
 from tests.acceptance.ingress_process import IngressProcess
 from tests.acceptance.process import SECRET, environment, until
 from tests.deploy.kubernetes_objects import DEPLOY
-from tests.deploy.proxied import HOSTS, Ports, free_ports, haproxy, is_open, program
+from tests.deploy.proxied import HOSTS, Ports, haproxy, is_open, program
+from tests.ports import free_ports
 from tests.tools import tool
 
 HERE: Final = Path(__file__).parent / "proxies"

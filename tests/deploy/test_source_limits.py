@@ -14,9 +14,10 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from tests.acceptance.ingress_process import IngressProcess, delivery, ingress
 from tests.acceptance.process import environment, until
-from tests.deploy.proxied import HOSTS, Ports, free_ports, haproxy, is_open, program
+from tests.deploy.proxied import HOSTS, Ports, haproxy, is_open, program
 from tests.ingress_support import Client, Reply
 from tests.integration.workplace import body
+from tests.ports import free_ports
 
 CONNECTIONS: Final = 512
 MORE: Final = 8

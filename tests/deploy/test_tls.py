@@ -13,8 +13,8 @@ from tests.acceptance.process import environment, run
 from tests.acceptance.worker_process import running
 from tests.deploy.traffic import handled, settled
 from tests.integration.certificates import Certificates, make_certificates, overwrite
-from tests.integration.test_connection_tls import free_port
 from tests.integration.workplace import body
+from tests.ports import free_port
 from tests.tools import tool
 
 

@@ -1,7 +1,6 @@
 """Redis behind TLS: whom we trust, what we show, and what is said when it doesn't fit."""
 
 import asyncio
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,17 +18,11 @@ from shared.settings.redis_url import RedisUrl, Tls
 from tests.integration.certificates import Certificates, make_certificates, overwrite
 from tests.integration.sentinels import SERVICE, EmbeddedSentinel
 from tests.log_support import captured_log
+from tests.ports import free_port
 from tests.tools import tool
 
 PASSWORD = "of_the_redis"
 SENTINEL_PASSWORD = "of the sentinel"
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

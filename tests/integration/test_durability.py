@@ -21,6 +21,7 @@ from shared.redis.durability import (
 from shared.settings.redis_url import RedisUrl
 from tests.conftest import StartRedis
 from tests.integration.jobs import delivery
+from tests.ports import in_cluster_mode
 
 FSYNC = Durability(Mode.FSYNC)
 REPLICA = Durability(Mode.REPLICA)
@@ -220,7 +221,7 @@ async def test_a_node_of_a_cluster_is_refused_before_it_refuses_every_delivery(
     fresh_redis_server: StartRedis,
 ) -> None:
     """INFO alone looks well there: the slots of a node are its own matter."""
-    server = fresh_redis_server(arguments={"cluster-enabled": "yes"})
+    server = fresh_redis_server(arguments=in_cluster_mode())
     async with client(server.url) as redis:
         (problem,) = await check_server(redis)
         assert problem == Problem(

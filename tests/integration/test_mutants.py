@@ -1,4 +1,4 @@
-"""The one rule carries the correctness: without it in any one place, a race is lost."""
+"""Every word of a script counts: without the one rule in any one place, say, a race is lost."""
 
 from collections.abc import Awaitable, Callable
 from hashlib import sha1
@@ -10,6 +10,7 @@ from shared.queue import scripts
 from shared.redis.wire import Script
 from tests.conftest import StartRedis
 from tests.integration import test_claim as claims
+from tests.integration import test_fence as fence
 from tests.integration import test_races as races
 from tests.integration import test_redelivered as redelivered
 from tests.integration import test_suspects as suspects
@@ -60,12 +61,47 @@ UNFENCED: dict[str, tuple[tuple[str, str, str], Race]] = {
     ),
 }
 
+ANY_TOKEN = ("token ~= '' and claim.token == token", "claim.token == token")
+KEPT_TOKEN = ("claim.token = redis.sha1hex(claim.token)", "claim.token = claim.token")
 
-@pytest.mark.parametrize("where", UNFENCED)
-async def test_a_race_is_lost_without_the_token_check(
+CHANGED: dict[str, tuple[tuple[str, str, str], Race]] = {
+    "mark, of nobody's event": (
+        ("mark", *ANY_TOKEN),
+        fence.test_an_event_that_nobody_holds_is_not_finished_buried_or_put_off,
+    ),
+    "settle, of nobody's event": (
+        ("settle", *ANY_TOKEN),
+        fence.test_an_event_that_nobody_holds_is_not_finished_buried_or_put_off,
+    ),
+    "renew, of nobody's event": (
+        ("renew", *ANY_TOKEN),
+        fence.test_an_event_that_nobody_holds_is_not_finished_buried_or_put_off,
+    ),
+    "claim, beside nobody's event": (
+        ("claim", *ANY_TOKEN),
+        fence.test_an_event_that_nobody_holds_is_no_suspect_that_others_run_beside,
+    ),
+    "retry, its token kept": (
+        ("settle", *KEPT_TOKEN),
+        fence.test_in_order_a_retry_that_is_sent_again_does_not_cost_two_attempts,
+    ),
+    "retry, its lease kept": (
+        ("settle", *KEPT_TOKEN),
+        fence.test_in_order_an_event_that_waits_for_its_retry_is_not_committed_behind_its_back,
+    ),
+    "revived, its attempts kept": (
+        ("mark", "claim.attempts = 0\n", "\n"),
+        redelivered.test_an_event_that_a_redelivery_revives_has_all_its_attempts,
+    ),
+}
+MUTANTS = UNFENCED | CHANGED
+
+
+@pytest.mark.parametrize("where", MUTANTS)
+async def test_a_race_is_lost_by_a_script_in_which_one_thing_is_changed(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    change, race = UNFENCED[where]
+    change, race = MUTANTS[where]
     monkeypatch.setattr(f"worker.pipeline.transitions._{change[0].upper()}", mutant(*change))
     hand = Hand(redis)
     await hand.cap(1)
@@ -73,10 +109,10 @@ async def test_a_race_is_lost_without_the_token_check(
         await race(redis, hand)
 
 
-@pytest.mark.parametrize("where", UNFENCED)
-async def test_the_same_race_is_won_with_it(redis: Redis, where: str) -> None:
+@pytest.mark.parametrize("where", MUTANTS)
+async def test_the_same_race_is_won_by_the_script_as_it_is(redis: Redis, where: str) -> None:
     """Or else the test above would say nothing."""
-    _, race = UNFENCED[where]
+    _, race = MUTANTS[where]
     hand = Hand(redis)
     await hand.cap(1)
     await race(redis, hand)

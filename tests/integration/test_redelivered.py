@@ -102,6 +102,25 @@ async def test_a_minute_later_it_is_revived_again_and_20_times_in_all(
     assert (await counters(redis))["revived"] == MOST
 
 
+async def test_an_event_that_a_redelivery_revives_has_all_its_attempts(
+    redis: Redis, hand: Hand
+) -> None:
+    """J was put off before its mark could be read; then K brought the event, and died."""
+    await hand.cap(2)
+    job, _ = await enqueued(redis, J, K)
+    early, other = await hand.claim(2)
+    assert await hand.retry(early) is Settled.RETRIED
+    assert await hand.mark(other) is Mark.FRESH
+    assert await hand.dead(other) is Settled.DEAD
+    await hand.come_due(job)
+    claim = await hand.claim_only(job)
+    assert claim.attempts == 1
+    assert await hand.mark(claim) is Mark.REVIVED
+    assert await hand.retry(claim) is Settled.RETRIED
+    await hand.come_due(job)
+    assert (await hand.claim_only(job)).attempts == 1
+
+
 async def test_the_count_is_kept_as_long_as_a_mark_would_be(redis: Redis, hand: Hand) -> None:
     await holding(hand)
     left = await redis.pttl(keys.revivals("org_a", "evt_1"))
