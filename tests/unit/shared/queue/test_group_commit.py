@@ -154,12 +154,10 @@ async def test_a_second_lane_is_for_flows_that_are_not_on_their_way() -> None:
 
 async def test_no_event_overtakes_an_earlier_one_of_its_organization_on_the_other_lane() -> None:
     gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(
-        gate.send, weigh=len, flow=flow, most_items=2, lanes=2
-    )
-    flood = [commits.submit(item) for item in (b"a:1", b"a:2", b"a:3")]
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_items=2, lanes=2)
+    flood = [submit(commits, item) for item in (b"a:1", b"a:2", b"a:3")]
     await gate.started.acquire()
-    other = commits.submit(b"b:1")  # the other lane sends all that may go
+    other = submit(commits, b"b:1")  # the other lane sends all that may go
     await gate.started.acquire()
     assert gate.batches == [[b"a:1", b"a:2"], [b"b:1"]]
     for _ in range(3):
