@@ -15,7 +15,7 @@ from shared.sellfern.identifier import Id
 from shared.settings.secret import Secret
 from worker.events import Event
 from worker.organization import Organization
-from worker.outcomes import Reject, Retry
+from worker.outcomes import Reject, Retry, Throttled
 from worker.registry import Handlers
 from worker.state import State
 
@@ -30,4 +30,5 @@ __all__ = [
     "Secret",
     "State",
     "StateError",
+    "Throttled",
 ]

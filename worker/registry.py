@@ -10,9 +10,9 @@ from shared.sellfern import identifier
 from worker.event_data import DataDecoder
 from worker.events import Event
 from worker.organization import Organization
-from worker.outcomes import Reject, Retry
+from worker.outcomes import Reject, Retry, Throttled
 
-HandlerFunction = Callable[[Event[Any], Organization], Awaitable[Retry | Reject | None]]
+HandlerFunction = Callable[[Event[Any], Organization], Awaitable[Retry | Reject | Throttled | None]]
 AnyHandler = TypeVar("AnyHandler", bound=HandlerFunction)
 
 _MOST_FOUND = 10_000

@@ -23,6 +23,7 @@ _READING: Final = gauges.Reading(
     oldest_seconds=0,
     dead=0,
     breakers=0,
+    holds=0,
     workers=0,
     slots=0,
     organizations={"org_a": (0, 0)},

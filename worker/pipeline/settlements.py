@@ -1,11 +1,12 @@
 """What Redis is asked to make of a job, by the outcome of its event."""
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.outcomes import Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
+from worker.outcomes import Busy, Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
 from worker.pipeline.policy import Policy
 from worker.pipeline.transitions import Settlement
 from worker.pipeline.work import Work
@@ -36,7 +37,7 @@ class Settlements:
             return Dead("exhausted", outcome.error, attempted=True, failed=outcome.failed)
         return outcome
 
-    def of(self, work: Work, outcome: Outcome) -> Settlement:
+    def of(self, work: Work, outcome: Outcome) -> Settlement:  # noqa: PLR0911  # one an outcome
         """The verb of ``settle.lua`` with its details, for an outcome that is `final`."""
         match outcome:
             case Done():
@@ -46,6 +47,8 @@ class Settlements:
             case Dead():
                 details = (*_burial(work, outcome), self._breaker(outcome))
                 return Settlement(work.claim, "dead", details)
+            case Busy(error=error, after=after):
+                return Settlement(work.claim, "throttle", (math.ceil(after * 1000), error))
             case Waiting(reason=reason, patience=patience):
                 longest = None if patience is None else round(patience * 1000)
                 return Settlement(work.claim, "wait", (reason, longest))

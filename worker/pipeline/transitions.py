@@ -125,6 +125,7 @@ class Settled(enum.Enum):
     RELEASED = "released"
     ABANDONED = "abandoned"
     WAITING = "waiting"
+    THROTTLED = "throttled"
     OVERDUE = "overdue"
     REMOVED = "removed"
     AGAIN = "again"
