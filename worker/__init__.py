@@ -14,7 +14,7 @@ from shared.errors import HandlerError, StateError
 from shared.sellfern.identifier import Id
 from shared.settings.secret import Secret
 from worker.events import Event, Organization
-from worker.outcomes import Reject, Retry
+from worker.outcomes import Reject, Retry, Throttled
 from worker.registry import Handlers
 from worker.state import State
 
@@ -29,4 +29,5 @@ __all__ = [
     "Secret",
     "State",
     "StateError",
+    "Throttled",
 ]

@@ -3,10 +3,11 @@
 import asyncio
 import enum
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Final, final
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Final, Self, final
 
 from shared.errors import SellfernError
 
@@ -46,12 +47,60 @@ class Reject(SellfernError):
         super().__init__(why)
 
 
-def _seconds(after: object) -> float:
+class Throttled(SellfernError):
+    """Raised or returned by a handler whose organization's own system asks for fewer calls.
+
+    All of that organization's events wait until then, of several the longest. It spends no attempt,
+    says nothing to the breaker, and the event goes first afterwards.
+
+    Args:
+        after: seconds, or a ``timedelta``; more than an hour is an hour.
+        why: shown in the log and where the wait is shown.
+
+    Raises:
+        ValueError: ``after`` is no number of seconds from 0 to a year.
+    """
+
+    def __init__(self, after: float | timedelta, why: str = "") -> None:
+        self.after = _seconds(after, "Throttled")
+        self.why = why
+        super().__init__(why or "the handler asked for a wait")
+
+    @classmethod
+    def from_response(
+        cls, headers: Mapping[str, str], otherwise: float | timedelta = 30, why: str = ""
+    ) -> Self:
+        """What an answer such as 429 or 503 asks for in ``Retry-After``.
+
+        Args:
+            headers: of the answer; their names in any case.
+            otherwise: seconds, where the header is missing or says nothing that RFC 9110 knows
+                (10.2.3: seconds, or a moment).
+            why: as above.
+        """
+        said = next((text for name, text in headers.items() if name.lower() == "retry-after"), "")
+        after = _retry_after(said.strip())
+        return cls(otherwise if after is None else min(after, LONGEST_DELAY), why)
+
+
+def _retry_after(text: str) -> float | None:
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:  # "-0000": the moment is in UTC all the same
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def _seconds(after: object, asked_by: str = "Retry") -> float:
     seconds = after.total_seconds() if isinstance(after, timedelta) else after
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not is_number or not 0 <= seconds <= LONGEST_DELAY:  # type: ignore[operator]  # a number
         raise ValueError(
-            f"Retry(after=…): expected 0 to {LONGEST_DELAY:.0f} seconds, got {after!r:.80}"
+            f"{asked_by}(after=…): expected 0 to {LONGEST_DELAY:.0f} seconds, got {after!r:.80}"
         )
     return float(seconds)  # type: ignore[arg-type]  # as above
 
@@ -104,6 +153,20 @@ class Later:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Busy:
+    """The organization's own system asks for fewer calls: all of its events wait.
+
+    Attributes:
+        error: what it said, for people.
+        after: seconds.
+    """
+
+    error: str
+    after: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """This worker can't handle the event, but another version of it may: nothing is spent.
 
@@ -149,7 +212,7 @@ class Released:
     in_doubt: bool = False
 
 
-Outcome = Done | Duplicate | Held | Later | Waiting | Dead | Released
+Outcome = Done | Duplicate | Held | Later | Busy | Waiting | Dead | Released
 
 
 class Cause(enum.Enum):
@@ -195,7 +258,7 @@ def _outcome_of(result: object, cause: Cause, seconds: float) -> Outcome:
 
 def _outcome_of_error(error: BaseException, cause: Cause, seconds: float) -> Outcome:
     leaves = list(_leaves(error))
-    decisions = [leaf for leaf in leaves if isinstance(leaf, Retry | Reject)]
+    decisions = [leaf for leaf in leaves if isinstance(leaf, Retry | Reject | Throttled)]
     if len(decisions) == len(leaves):
         return _decided(decisions)
     if cause is Cause.WORKER:  # which had no use for it any more; an error may well come of that
@@ -218,13 +281,17 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield each
 
 
-def _decided(decisions: list[Retry | Reject]) -> Outcome:
+def _decided(decisions: list[Retry | Reject | Throttled]) -> Outcome:
     # Before the retries: no further attempt can help the event, whatever else was asked for.
     rejects = [each for each in decisions if isinstance(each, Reject)]
     if rejects:
         return Dead("rejected", _said(lambda: str(rejects[0].why)), attempted=True)
-    retries = [each for each in decisions if isinstance(each, Retry)]
     # A subclass may have set the attribute to anything.
+    throttled = [each for each in decisions if isinstance(each, Throttled)]
+    if throttled:
+        longest = max(_seconds(each.after, "Throttled") for each in throttled)
+        return Busy(_said(lambda: str(throttled[0])), longest)
+    retries = [each for each in decisions if isinstance(each, Retry)]
     delays = [_seconds(each.after) for each in retries if each.after is not None]
     # The longest, since each asked not to come back before its own.
     return Later(_said(lambda: str(retries[0])), max(delays, default=None))

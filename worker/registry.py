@@ -12,7 +12,7 @@ from shared.observe import metrics
 from shared.sellfern import identifier
 from shared.sellfern.envelope import mended
 from worker.events import Event, Organization
-from worker.outcomes import Reject, Retry
+from worker.outcomes import Reject, Retry, Throttled
 
 
 class DataDecoder:
@@ -51,7 +51,7 @@ class DataDecoder:
         return data
 
 
-HandlerFunction = Callable[[Event[Any], Organization], Awaitable[Retry | Reject | None]]
+HandlerFunction = Callable[[Event[Any], Organization], Awaitable[Retry | Reject | Throttled | None]]
 AnyHandler = TypeVar("AnyHandler", bound=HandlerFunction)
 
 _MOST_FOUND = 10_000

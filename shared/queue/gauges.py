@@ -34,6 +34,7 @@ class Reading(msgspec.Struct, frozen=True):
         depths: unfinished events by where they are.
         dead: dead letters.
         breakers: organizations whose breaker is open.
+        holds: organizations whose events wait since their handlers asked for it.
         workers: workers alive.
         slots: events that they can handle at once.
         organizations: those with the most unfinished events: waiting and running of each.
@@ -44,6 +45,7 @@ class Reading(msgspec.Struct, frozen=True):
     depths: Depths
     dead: int
     breakers: int
+    holds: int
     workers: int
     slots: int
     organizations: Mapping[str, tuple[int, int]]
@@ -62,6 +64,7 @@ async def read(redis: Redis, organizations: int) -> Reading:
     async with redis.pipeline(transaction=False) as pipe:
         depths.ask(pipe)
         pipe.zcard(keys.BREAKERS)
+        pipe.zcard(keys.DUE)
         pipe.zcard(keys.WORKERS_SEEN)
         pipe.get(keys.SLOTS)
         for name in (keys.WAITING, keys.BURIED, keys.BYTES):
@@ -69,7 +72,7 @@ async def read(redis: Redis, organizations: int) -> Reading:
         pipe.info("memory")
         answers = await pipe.execute()
     now = depths.told(answers[: depths.QUESTIONS])
-    breakers, workers, slots, *hashes, held, memory = answers[depths.QUESTIONS :]
+    breakers, holds, workers, slots, *hashes, held, memory = answers[depths.QUESTIONS :]
     waiting, buried = map(depths.numbers, hashes)
     held = held_bytes.by_organization(held)
     # Each named one is a series for good: ten thousand would be too many.
@@ -78,6 +81,7 @@ async def read(redis: Redis, organizations: int) -> Reading:
         depths=now,
         dead=sum(buried.values()),
         breakers=breakers,
+        holds=holds,
         workers=workers,
         slots=int(slots or 0),
         organizations={name: (waiting[name], now.running.get(name, 0)) for name in largest},
@@ -162,6 +166,7 @@ def _families(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[Gaug
         ("oldest_waiting_seconds", "Age of the oldest unfinished event", oldest),
         ("dead_letters_kept", "Dead letters that somebody may read and replay", reading.dead),
         ("breakers_open", "Organizations whose events wait since they fail", reading.breakers),
+        ("organizations_held", "Organizations that their own systems have wait", reading.holds),
         ("workers", "Workers alive", reading.workers),
         ("worker_slots", "Events that all live workers can handle at once", reading.slots),
         ("redis_memory_bytes", "Memory of Redis that counts", reading.memory.used),

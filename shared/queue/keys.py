@@ -24,6 +24,10 @@ SLOTS = "sellfern:slots"
 DUTY = "sellfern:duty"
 WAKE = "sellfern:wake"
 BREAKERS = "sellfern:breakers"
+DUE = "sellfern:due"
+"""What ends by itself, as ``hold:{organization}``, by its end (epoch milliseconds)."""
+THROTTLED = "sellfern:throttled"
+"""Jobs whose handlers have asked that their organization waits, with how often."""
 UNHANDLED = "sellfern:unhandled"
 """Jobs that no worker could handle yet, with the moment of the first look (epoch milliseconds)."""
 SUSPECTS = "sellfern:suspects"
@@ -51,6 +55,10 @@ PAUSE = "pause:"
 BREAKER = "breaker:"
 """In front of an organization's id: the field of ``ORGANIZATIONS`` that holds its breaker."""
 
+HOLD = "hold:"
+"""In front of an organization's id: the field of ``ORGANIZATIONS`` that says until when its events
+wait since a handler asked for it (epoch milliseconds), and behind a colon why."""
+
 DEFERRED_FROM = 1_000_000_000_000
 """Scores of the queue from here on are epoch milliseconds; those below are virtual times."""
 
@@ -71,6 +79,8 @@ _LUA_NAMES = {
     "duty": DUTY,
     "wake": WAKE,
     "breakers": BREAKERS,
+    "due": DUE,
+    "throttled": THROTTLED,
     "unhandled": UNHANDLED,
     "suspects": SUSPECTS,
     "bytes": BYTES,
@@ -87,6 +97,7 @@ _LUA_NAMES = {
     "dead_letter": DEAD_LETTER,
     "pause": PAUSE,
     "breaker": BREAKER,
+    "hold": HOLD,
 }
 
 

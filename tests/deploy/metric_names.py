@@ -20,6 +20,7 @@ _READING: Final = gauges.Reading(
     depths=Depths(0.0, 0, 0, {}, 0, 0, None),
     dead=0,
     breakers=0,
+    holds=0,
     workers=0,
     slots=0,
     organizations={"org_a": (0, 0)},

@@ -144,11 +144,11 @@ class Books:
         return self.tokens.get(job) == token
 
     def must_wait(self, organization: str) -> bool:
-        """Whether it is paused, or held by its breaker."""
+        """Whether it is paused, throttled, or held by its breaker."""
         profiles = self.values.get(keys.ORGANIZATIONS, {})
         breaker = profiles.get(keys.BREAKER + organization, "closed")
         held = breaker.startswith(("open", "trying:org"))
-        return keys.PAUSE + organization in profiles or held
+        return held or bool({keys.PAUSE + organization, keys.HOLD + organization} & profiles.keys())
 
     def is_tried(self, organization: str) -> bool:
         """Whether its breaker lets events through one at a time."""
@@ -170,6 +170,7 @@ class Books:
         """
         self._check_places(robbed)
         self._check_counts()
+        self._check_holds()
         self._check_bytes(robbed)
         self._check_marks(robbed)
         self._check_nothing_waits_for_nobody()
@@ -185,6 +186,13 @@ class Books:
             assert not token or self.queue[job] >= keys.DEFERRED_FROM, job
         assert all(score > 0 for score in self.queue.values())
         assert len(self.values.get(keys.WAKE, [])) <= 1
+
+    def _check_holds(self) -> None:
+        """Each hold has its end, and only unfinished jobs have asked for one."""
+        profiles = self.values.get(keys.ORGANIZATIONS, {})
+        holds = {name for name in profiles if name.startswith(keys.HOLD)}
+        assert holds == self.values.get(keys.DUE, {}).keys()
+        assert self.values.get(keys.THROTTLED, {}).keys() <= self.accepted
 
     def _check_counts(self) -> None:
         assert self._numbers(keys.WAITING) == _tally(self.accepted)
@@ -282,6 +290,8 @@ _SINGLE = (
     keys.SLOTS,
     keys.DUTY,
     keys.WAKE,
+    keys.DUE,
+    keys.THROTTLED,
     keys.BREAKERS,
     keys.SUSPECTS,
     keys.UNREAD,

@@ -48,7 +48,7 @@ IN_ORDER = "org_one"
 """Its cap is 1 from the beginning to the end, and its weight makes for fractions."""
 WEIGHT = 4.0
 ORGANIZATIONS = ("org_a", "org_b", IN_ORDER)
-VERBS = ("done", "retry", "block", "dead", "duplicate", "hold", "release", "abandon")
+VERBS = ("done", "retry", "block", "dead", "duplicate", "hold", "release", "abandon", "throttle")
 """Those of the script; to block is to retry, too."""
 HOLDS = (Mark.HELD, Mark.HELD_CONFLICTING)
 LEAVES_BY = {
@@ -402,6 +402,7 @@ class Machine(RuleBasedStateMachine):
             "done": (RETENTION, (), (operation,), True),
             "retry": (LATER, breaker),
             "block": (LATER, breaker, True),
+            "throttle": (LATER, "429"),
             "dead": ("rejected", "why", "t", "acme", RECEIVED_AT, failed, breaker),
         }
         return Settlement(claim, verb.replace("block", "retry"), details.get(verb, ()))
@@ -441,12 +442,22 @@ class Machine(RuleBasedStateMachine):
         for organization in self.books.values[keys.BREAKERS]:
             self.run(self.redis.zadd(keys.BREAKERS, {organization: 1}))
 
+    @precondition(lambda self: keys.DUE in self.books.values)
+    @rule()
+    def hold_ends(self) -> None:
+        """The time is over for which organizations were throttled."""
+        for hold in self.books.values[keys.DUE]:
+            self.run(self.redis.zadd(keys.DUE, {hold: 1}))
+
     @precondition(lambda self: self.books.records)
     @rule(place=places)
     def replay(self, place: int) -> None:
         job = sorted(self.books.records)[place % len(self.books.records)]
         known = job in self.books.payloads
         answer = self.run(revival.replay_one(self.redis, job))
+        if not self.books.values[keys.dead_letter(job)]["payload"]:  # it had been robbed before
+            assert answer == "absent"
+            return
         assert answer == ("known" if known else "queued")
         assert job in self.look().by_hand
         if not known:

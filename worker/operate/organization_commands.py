@@ -43,9 +43,9 @@ def pause(organization: str, *, why: str, yes: bool) -> None:
 @click.argument("organization")
 @anyway_option
 def resume(organization: str, *, yes: bool) -> None:
-    """Let an organization's events go on that wait by a pause or its breaker, in their order."""
+    """Let an organization's events go on that wait by a pause, a hold or its breaker, in order."""
     name = known_organization(organization, yes=yes)
     if ask(lambda redis: organizations.resume(redis, name)):
         click.echo(f"{name} goes on")
     else:
-        click.echo(f"{name} was neither paused nor held by its breaker")
+        click.echo(f"{name} was neither paused nor held")

@@ -58,6 +58,8 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
             one of them is let through; ``None`` otherwise.
         breaker_seconds: until an open breaker lets one through.
         failures: of its handlers, in a row, that the breaker has counted.
+        throttled: why its own system has its events wait; ``None`` while it doesn't.
+        throttled_seconds: until they go on.
         cap: on its handlers at once, where one is set.
         weight: its share under contention.
         held: what it has in Redis, bytes by kind: ``waiting``, ``dead``, ``marks``, ``state``.
@@ -74,6 +76,8 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
     cap: int | None
     weight: float
     held: HeldBytes = {}
+    throttled: str | None = None
+    throttled_seconds: float | None = None
 
     @property
     def bytes_held(self) -> int:
@@ -90,7 +94,7 @@ class Overview(msgspec.Struct, frozen=True):
         ready: of these, in line for a worker.
         running: of these, leased by a worker.
         deferred: of these, not due yet.
-        parked: of these, held back by their organization's cap, pause or breaker.
+        parked: of these, held back by their organization's cap, pause, breaker or own system.
         unhandled: of the deferred ones, those that wait for a worker that can handle them.
         dead: dead letters.
         oldest_seconds: age of the oldest unfinished event; ``None`` without one.
@@ -181,6 +185,7 @@ def _organizations(
     most = held_bytes.largest(held, _HOLDING_MOST)
     for name in sorted({*waits, *runs, *buried, *_held(known), *most}):
         breaker = _Breaker.read(known.get(keys.BREAKER + name, ""), now)
+        until, _, why = known.get(keys.HOLD + name, "").partition(":")
         cap, _, weight = known.get(name, "").partition(":")
         found.append(
             OrganizationOverview(
@@ -195,15 +200,19 @@ def _organizations(
                 cap=int(cap) if cap else None,
                 weight=float(weight or 1),
                 held=held.get(name, {}),
+                throttled=why if until else None,
+                throttled_seconds=max(0.0, float(until) / 1000 - now) if until else None,
             )
         )
     return found
 
 
 def _held(known: Mapping[str, str]) -> Iterator[str]:
-    """The organizations that are paused, or whose breaker isn't closed."""
+    """The organizations that are paused or throttled, or whose breaker isn't closed."""
     for field, text in known.items():
-        if field.startswith(keys.PAUSE):
+        if field.startswith(keys.HOLD):
+            yield field.removeprefix(keys.HOLD)
+        elif field.startswith(keys.PAUSE):
             yield field.removeprefix(keys.PAUSE)
         elif field.startswith(keys.BREAKER) and not text.startswith("closed"):
             yield field.removeprefix(keys.BREAKER)

@@ -150,11 +150,12 @@ def print_tables(overview: Overview) -> None:
             {
                 **msgspec.to_builtins(organization),
                 "breaker": _breaker(organization),
+                "throttled": _throttled(organization),
                 "redis": size(organization.bytes_held),
             }
             for organization in overview.organizations
         ],
-        ["organization", "waiting", "running", "dead", "redis", "paused", "breaker"],
+        ["organization", "waiting", "running", "dead", "redis", "paused", "breaker", "throttled"],
         as_json=False,
         title="Organizations",
     )
@@ -274,10 +275,19 @@ def _memory(overview: Overview) -> str:
 def _condition(each: OrganizationOverview) -> str:
     if each.paused is not None:
         return f"paused: {escape_controls(each.paused)}"
+    if (throttled := _throttled(each)) is not None:
+        return f"throttled: {throttled}"
     breaker = _breaker(each)
     if breaker:
         return f"breaker {breaker}"
     return f"{each.failures:,} failures in a row" if each.failures else ""
+
+
+def _throttled(organization: OrganizationOverview) -> str | None:
+    if organization.throttled is None or organization.throttled_seconds is None:
+        return None
+    why = escape_controls(organization.throttled)
+    return f"{why}, for {roughly(organization.throttled_seconds)} still"
 
 
 def _breaker(organization: OrganizationOverview) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from shared.queue.group_commit import resolve
 from shared.queue.job import Delivery, organization_of
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
-from worker.outcomes import Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
+from worker.outcomes import Busy, Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
 from worker.pipeline.attempts import Attempts
 from worker.pipeline.batcher import Batcher
 from worker.pipeline.memory import MemoryBudget, estimate
@@ -274,7 +275,7 @@ class Pipeline:
             return Dead("exhausted", outcome.error, attempted=True, failed=outcome.failed)
         return outcome
 
-    def _verb(self, work: Work, outcome: Outcome) -> tuple[str, tuple[Any, ...]]:
+    def _verb(self, work: Work, outcome: Outcome) -> tuple[str, tuple[Any, ...]]:  # noqa: PLR0911
         match outcome:
             case Done():
                 return "done", self._commit(work.state)
@@ -282,6 +283,8 @@ class Pipeline:
                 return "retry", self._retry(work, outcome)
             case Dead():
                 return "dead", (*_burial(work, outcome), self._breaker(outcome))
+            case Busy(error=error, after=after):
+                return "throttle", (math.ceil(after * 1000), _printable(error))
             case Waiting(reason=reason, patience=patience):
                 return "wait", (reason, None if patience is None else round(patience * 1000))
             case Duplicate() | Held():
@@ -324,9 +327,14 @@ def _burial(work: Work, dead: Dead) -> tuple[Any, ...]:
     delivery = work.delivery
     return (
         dead.reason,
-        dead.error.encode(errors="backslashreplace").decode(),  # Lua takes no half of a surrogate
+        _printable(dead.error),  # Lua takes no half of a surrogate
         work.type,
         delivery.endpoint if delivery else "",
         delivery.received_at if delivery else 0,
         dead.attempted,
     )
+
+
+def _printable(text: str) -> str:
+    """A text without what UTF-8 can't say: bytes of a header that were none, for one."""
+    return text.encode(errors="backslashreplace").decode()

@@ -8,7 +8,7 @@ from shared.observe import metrics
 from shared.observe.logs import Form, get_logger
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.sellfern.envelope import Envelope
-from worker.outcomes import Dead, Done, Later, Outcome, Waiting
+from worker.outcomes import Busy, Dead, Done, Later, Outcome, Waiting
 from worker.pipeline.transitions import Claim, Settled
 from worker.pipeline.work import Work
 
@@ -24,6 +24,7 @@ _NAMES = {
     Settled.DUPLICATE: "duplicate",
     Settled.HELD: "held",
     Settled.RELEASED: "released",
+    Settled.THROTTLED: "throttled",
     Settled.ABANDONED: "abandoned",
     Settled.WAITING: "waiting",
     Settled.LOST: "lost",
@@ -80,6 +81,9 @@ class Report:
         match settled:
             case Settled.WAITING if isinstance(outcome, Waiting):
                 self._line("warning", "event_waiting", work, error=outcome.error)
+            case Settled.THROTTLED if isinstance(outcome, Busy):
+                asked = {"error": outcome.error, "after": outcome.after}
+                self._line("warning", "event_throttled", work, **asked)
             case Settled.RETRIED if isinstance(outcome, Later):
                 self._line("warning", "event_retried", work, error=outcome.error)
             case Settled.DEAD if isinstance(outcome, Dead):

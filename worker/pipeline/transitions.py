@@ -131,6 +131,7 @@ class Settled(enum.Enum):
     RELEASED = "released"
     ABANDONED = "abandoned"
     WAITING = "waiting"
+    THROTTLED = "throttled"
     OVERDUE = "overdue"
     REMOVED = "removed"
     AGAIN = "again"

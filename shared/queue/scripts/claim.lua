@@ -13,9 +13,10 @@
 --   holds nothing, since a suspect waits for it; `suspects`, since it has been given some. The
 --   patience is how often the time for which it should do so is doubled.
 -- Transitions: deferred and due → queued; expired lease → queued; queued → leased; queued →
---   parked (organization paused, its breaker open, or at its cap); queued → removed (no payload,
+--   parked (organization paused, held, its breaker open, or at its cap); queued → removed (no payload,
 --   and never accepted);
---   breaker open → trying, and parked → queued for the one event that it lets through.
+--   breaker open → trying, and parked → queued for the one event that it lets through; an
+--   organization's hold ends, and parked → queued.
 
 local worker, most, lease, base = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local holding, most_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -70,6 +71,15 @@ while breaker[1] and tonumber(breaker[2]) <= now do
   set_breaker(breaker[1], 'trying', '')
   unpark(breaker[1])
   breaker = redis.call('ZRANGE', key.breakers, 0, 0, 'WITHSCORES')
+end
+-- So does an organization whose hold is over, with all that it has.
+local ends = redis.call('ZRANGE', key.due, 0, 0, 'WITHSCORES')
+while ends[1] and tonumber(ends[2]) <= now do
+  local held_one = string.match(ends[1], '^' .. key.hold .. '(.*)$')
+  if held_one then lift_hold(held_one) end
+  redis.call('ZREM', key.due, ends[1]) -- of a later version, or of somebody's hand
+  if held_one then unpark(held_one) end
+  ends = redis.call('ZRANGE', key.due, 0, 0, 'WITHSCORES')
 end
 -- Slots that promotion freed count in this very claim.
 write_tally(key.running, slots)
@@ -293,7 +303,8 @@ if more then wake_one() end
 
 local next_due = redis.call('ZRANGE', key.queue, key.deferred_from, '+inf', 'BYSCORE', 'LIMIT', 0, 1,
   'WITHSCORES')
-local soonest = math.min(tonumber(next_due[2]) or math.huge, tonumber(breaker[2]) or math.huge)
+local soonest = math.min(tonumber(next_due[2]) or math.huge, tonumber(breaker[2]) or math.huge,
+  tonumber(ends[2]) or math.huge)
 local wait = soonest < math.huge and math.max(0, math.ceil(soonest - now)) or -1
 local word = #group > 0 and 'suspects' or quiet and 'quiet' or more and 'more' or ''
 local result = { now, word, wait, patience }

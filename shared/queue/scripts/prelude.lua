@@ -332,19 +332,21 @@ end
 --   closed:consecutive failures:handled:failed   events go on, and are counted
 --   open:until (ms)                              events wait
 --   trying:job                                   one event is let through; no job: the next one
+-- "hold:{organization}", "until (ms):why", is there while its handlers have asked to be left alone.
 local profiles = {}
 
 local function profile_of(organization)
   local known = profiles[organization]
   if known then return known end
-  local raw, pause, breaker = unpack(redis.call('HMGET', key.organizations, organization,
-    key.pause .. organization, key.breaker .. organization))
+  local raw, pause, breaker, held_until = unpack(redis.call('HMGET', key.organizations,
+    organization, key.pause .. organization, key.breaker .. organization, key.hold .. organization))
   local cap, weight = string.match(raw or '', '^(%d*):([%d.]+)$')
   local state, rest = string.match(breaker or '', '^(%a+):(.*)$')
   known = {
     cap = tonumber(cap),
     weight = tonumber(weight) or 1,
     paused = pause and true or false,
+    held_until = tonumber(string.match(held_until or '', '^%d+')),
     breaker = state or 'closed',
     breaker_rest = rest or '',
   }
@@ -366,11 +368,27 @@ local function close_breaker(organization)
   return redis.call('HDEL', key.organizations, key.breaker .. organization)
 end
 
--- An organization's events wait while it is paused, and while its breaker is open or watches the
--- one event that it has let through.
+-- Of several holds the longest wins: each handler knows only what it was told itself.
+local function hold_back(organization, until_when, why)
+  local profile = profile_of(organization)
+  if profile.held_until and profile.held_until >= until_when then return end
+  profile.held_until = until_when
+  redis.call('HSET', key.organizations, key.hold .. organization, number(until_when) .. ':' .. why)
+  redis.call('ZADD', key.due, number(until_when), key.hold .. organization)
+end
+
+local function lift_hold(organization)
+  profile_of(organization).held_until = nil
+  redis.call('ZREM', key.due, key.hold .. organization)
+  freed[organization] = true
+  return redis.call('HDEL', key.organizations, key.hold .. organization)
+end
+
+-- An organization's events wait while it is paused or held, and while its breaker is open or watches
+-- the one event that it has let through.
 local function must_wait(organization)
   local profile = profile_of(organization)
-  return profile.paused or profile.breaker == 'open'
+  return profile.paused or profile.held_until or profile.breaker == 'open'
     or profile.breaker == 'trying' and profile.breaker_rest ~= ''
 end
 
@@ -593,8 +611,10 @@ local function write_removals()
   if #names_to_delete == 0 then return end
   redis.call('DEL', unpack(names_to_delete))
   -- Most jobs stand in none of these.
-  if redis.call('EXISTS', key.unhandled) == 1 then
-    for _, jobs in pairs(leaving) do call_for_all('HDEL', key.unhandled, jobs) end
+  for _, name in ipairs({ key.unhandled, key.throttled }) do
+    if redis.call('EXISTS', name) == 1 then
+      for _, jobs in pairs(leaving) do call_for_all('HDEL', name, jobs) end
+    end
   end
   for organization, jobs in pairs(leaving) do
     local gone = call_for_all('ZREM', key.accepted, jobs)

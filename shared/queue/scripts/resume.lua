@@ -1,7 +1,7 @@
 -- resume: an organization's events go on, in the order of their acceptance.
 --
 -- Arguments: organization.
--- Result: 1, or 0 when it was neither paused nor held by its breaker.
+-- Result: 1, or 0 when it was neither paused nor held, by its handlers or its breaker.
 -- Transition: parked → queued, up to the free slots; each slot that is freed brings the next.
 --   Breaker open or trying → closed: the operator knows that the cause is gone.
 
@@ -10,5 +10,5 @@ if profile_of(ARGV[1]).breaker ~= 'closed' then
   close_breaker(ARGV[1])
   resumed = 1
 end
-freed[ARGV[1]] = true
+if lift_hold(ARGV[1]) == 1 then resumed = 1 end
 return finish(resumed)

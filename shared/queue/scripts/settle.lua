@@ -11,11 +11,13 @@
 --   release    {}: its claim doesn't count
 --   abandon    {}: its claim counts, since it may be why its worker ends
 --   wait       {why, patience ms or nil (for ever)}: this worker can't handle it, another may
+--   throttle   {after ms, why}: its organization waits for so long, an hour at the most
 --   remove     {}: a job of a function that is not ours, which arq has finished
 --   A handler that failed brings its organization's breaker: {consecutive failures, share of
 --   failures, ends needed for the share, cool-off ms}, 0 for what opens none; else nil.
 -- Result: for each job one of
---   'done', 'retried', 'dead', 'duplicate', 'held', 'released', 'abandoned', 'waiting', 'removed'
+--   'done', 'retried', 'dead', 'duplicate', 'held', 'released', 'abandoned', 'waiting', 'throttled',
+--   'removed'
 --                    it left, as asked or (dead) as a duplicate, or (payload_lost) since it is there again
 --   'again'          its mark has changed hands: back to mark
 --   'overdue'        it has waited for long enough; it is still held: bury it
@@ -452,6 +454,20 @@ function settle.wait(claim, details)
   places[claim.job] = number(now + math.ceil(delay))
   count('waiting')
   return 'waiting'
+end
+
+local longest_hold = 3600000
+
+-- The customer's system is busy: nothing of this event's own. So nothing is spent or counted, and it
+-- keeps its place ahead of those that came after it, which wait with it.
+function settle.throttle(claim, details)
+  local delay = math.min(math.max(details[1], 0), longest_hold)
+  hold_back(claim.organization, now_ms() + math.ceil(delay), details[2])
+  redis.call('HINCRBY', key.throttled, claim.job, 1)
+  uncount(claim)
+  put_back(claim)
+  count('throttled')
+  return 'throttled'
 end
 
 function settle.remove(claim)

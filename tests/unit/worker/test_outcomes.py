@@ -3,15 +3,16 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, Never
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import Reject, Retry
-from worker.outcomes import Cause, Dead, Done, Later, Outcome, Released, outcome_of
+from worker import Reject, Retry, Throttled
+from worker.outcomes import Busy, Cause, Dead, Done, Later, Outcome, Released, outcome_of
 
 
 def outcome(result: object, cause: Cause = Cause.NOBODY) -> Outcome:
@@ -214,3 +215,42 @@ def test_the_text_of_an_error_is_bounded() -> None:
     found = say("x" * 10_000_000)
     assert isinstance(found, Later)
     assert len(found.error) == 2000
+
+
+def test_whose_system_is_busy_says_for_how_long() -> None:
+    assert outcome(Throttled(30, "429")) == Busy("429", 30.0)
+    assert outcome(Throttled(timedelta(minutes=2))) == Busy("the handler asked for a wait", 120.0)
+    group = ExceptionGroup("both", [Throttled(5), Retry(after=60), Throttled(10)])
+    assert outcome(group) == Busy("the handler asked for a wait", 10.0)
+    assert isinstance(outcome(ExceptionGroup("both", [Throttled(5), Reject()])), Dead)
+    assert isinstance(outcome(ExceptionGroup("both", [Throttled(5), OSError()])), Later)
+    assert outcome(Throttled(5), Cause.WORKER) == Busy("the handler asked for a wait", 5.0)
+    with pytest.raises(ValueError, match=r"^Throttled\(after=…\): expected 0 to 31536000 seconds"):
+        Throttled(-1)
+
+
+@pytest.mark.parametrize(
+    ("said", "after"),
+    [
+        ({"Retry-After": "120"}, 120),
+        ({"retry-after": " 7 "}, 7),
+        ({"RETRY-AFTER": "0"}, 0),
+        ({"Retry-After": "9" * 400}, 365 * 86_400),
+        ({"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, 0),
+        ({}, 30),
+        *(
+            ({"Retry-After": text}, 30)
+            for text in ("", "soon", "-5", "1.5", "१२", "\udcff", "1, 2")
+        ),
+    ],
+)
+def test_an_answer_says_when_to_come_again(said: dict[str, str], after: float) -> None:
+    assert Throttled.from_response(said).after == after
+
+
+def test_a_moment_is_as_far_off_as_it_is() -> None:
+    moment = format_datetime(datetime.now(UTC) + timedelta(minutes=10), usegmt=True)
+    throttled = Throttled.from_response({"Retry-After": moment}, why="429")
+    assert throttled.after == pytest.approx(600, abs=5)
+    assert throttled.why == "429"
+    assert Throttled.from_response({}, otherwise=timedelta(minutes=1)).after == 60

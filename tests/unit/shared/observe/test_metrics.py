@@ -37,7 +37,7 @@ def test_every_metric_says_what_it_counts() -> None:
 def test_the_readme_tells_of_every_metric_and_of_no_other() -> None:
     readme = (Path(__file__).parents[4] / "deploy" / "README.md").read_text()
     told = set(re.findall(r"`(sellfern_[a-z_]+)", readme))
-    reading = Reading(Depths(0.0, 0, 0, {}, 0, 0, None), 0, 0, 0, 0, {}, {}, RedisMemory())
+    reading = Reading(Depths(0.0, 0, 0, {}, 0, 0, None), 0, 0, 0, 0, 0, {}, {}, RedisMemory())
     families = [*REGISTRY.collect(), *_families(reading, lambda _: 0)]
     ours = {f.name + ("_total" if f.type == "counter" else "") for f in families}
     assert told == {name for name in ours if not name.startswith("sellfern_process_")}

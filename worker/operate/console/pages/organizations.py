@@ -31,7 +31,11 @@ async def show(request: web.Request) -> web.Response:
     sort = request.query.get("sort", "waiting")
     found = [each for each in (latest.organizations if latest else []) if text in each.organization]
     if shown == "held":
-        found = [each for each in found if each.paused or each.breaker or each.failures]
+        found = [
+            each
+            for each in found
+            if each.paused or each.breaker or each.failures or each.throttled is not None
+        ]
     found.sort(key=_SORTS.get(sort, _SORTS["waiting"]))
     page = _page(request)
     return render(

@@ -1,0 +1,186 @@
+"""Facts about an organization whose own system asks for fewer calls."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from shared.queue import keys
+from tests.integration.jobs import counters
+from tests.integration.test_breaker import IN_A_ROW, Shop, claimed
+from tests.integration.workplace import body
+from worker import Throttled
+from worker.operate import organizations
+from worker.pipeline.transitions import Settled, Settlement
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def shop(redis: Redis) -> Shop:
+    return Shop(redis)
+
+
+def busy(after: float | timedelta = 30, why: str = "429") -> Any:
+    """What a handler does whose organization's system is busy."""
+
+    def act() -> Throttled:
+        return Throttled(after, why)
+
+    return act
+
+
+async def throttled(shop: Shop, after: float | timedelta = 30, why: str = "429") -> str:
+    """Let one event find that system busy; its job."""
+    (job,) = await shop.place.accept(body())
+    shop.instead = busy(after, why)
+    assert await shop.place.handle_next() is Settled.THROTTLED
+    shop.instead = None
+    return job
+
+
+async def over(redis: Redis, organization: str = "org_a") -> None:
+    """Let the hold's time be over."""
+    hold = keys.HOLD + organization
+    assert await redis.zadd(keys.DUE, {hold: 1}, xx=True, ch=True) == 1
+
+
+async def left(shop: Shop) -> float | None:
+    """Seconds that the organization has to wait still, as the overview says."""
+    return (await shop.of()).throttled_seconds
+
+
+def raising() -> None:
+    raise Throttled(timedelta(seconds=30), "429 of their ERP")
+
+
+@pytest.mark.parametrize("act", [raising, busy(30, "429 of their ERP")], ids=["raised", "returned"])
+async def test_all_its_events_wait_and_nothing_is_spent_or_counted(
+    redis: Redis, shop: Shop, act: Any
+) -> None:
+    job, *_ = await shop.place.accept(*(body(f"evt_{number}") for number in range(3)))
+    shop.instead = act
+    assert await shop.place.handle_next() is Settled.THROTTLED
+    assert await claimed(shop) == []
+    overview = await shop.of()
+    assert overview.throttled == "429 of their ERP"
+    assert overview.throttled_seconds == pytest.approx(30, abs=5)
+    assert (overview.failures, overview.breaker, overview.running) == (0, None, 0)
+    assert await redis.zcard(keys.parked("org_a")) == 3
+    assert (await redis.hget(keys.CLAIMS, job)).split(b":")[:3] == [b"", b"0", b"0"]
+    assert (await counters(redis))["throttled"] == 1
+    (line,) = shop.place.lines.of("event_throttled")
+    assert (line["error"], line["after"]) == ("429 of their ERP", 30.0)
+
+
+async def test_afterwards_it_goes_first_and_is_handled_as_if_never_tried(
+    redis: Redis, shop: Shop
+) -> None:
+    first = await throttled(shop)
+    later = await shop.place.accept(body(), body())
+    assert await claimed(shop) == []
+    await over(redis)
+    ((claim, payload), *rest) = await shop.place.claim(10)
+    assert [claim.job, *(each.job for each, _ in rest)] == [first, *later]
+    assert (claim.attempts, claim.claims) == (0, 0)
+    assert await shop.place.run(claim, payload) is Settled.DONE
+    assert await shop.of() is not None
+    assert (await shop.of()).throttled is None
+    assert await redis.exists(keys.DUE, keys.THROTTLED) == 0
+
+
+async def test_a_worker_sleeps_no_longer_than_the_hold_lasts(shop: Shop) -> None:
+    await throttled(shop, 5)
+    taken = await shop.place.transitions.claim("w1", most=1, lease=30, holding=0)
+    assert taken.jobs == []
+    assert taken.next_due == pytest.approx(5, abs=1)
+
+
+async def test_other_organizations_do_not_notice(shop: Shop) -> None:
+    await throttled(shop)
+    assert await shop.place.handle(body("", "org_b"), organization="org_b") is Settled.DONE
+
+
+async def test_of_several_holds_the_longest_wins_and_resume_ends_it(
+    redis: Redis, shop: Shop
+) -> None:
+    jobs = await shop.place.accept(body(), body(), body())
+    claims = await shop.place.claim(3)
+    for (claim, payload), after in zip(claims, (30, 10, 60), strict=True):
+        shop.instead = busy(after, f"{after} s")
+        assert await shop.place.run(claim, payload) is Settled.THROTTLED
+        assert await left(shop) == pytest.approx(max(30, after), abs=5)
+    assert (await shop.of()).throttled == "60 s"
+    shop.instead = None
+    assert await organizations.resume(redis, "org_a")
+    assert (await shop.of()).throttled is None
+    assert await claimed(shop) == jobs
+    assert not await organizations.resume(redis, "org_a")
+
+
+async def test_nobody_waits_for_more_than_an_hour_at_once(shop: Shop) -> None:
+    await throttled(shop, timedelta(days=300))
+    assert await left(shop) == pytest.approx(HOUR, abs=5)
+
+
+async def test_a_zombie_holds_nobody_back(redis: Redis, shop: Shop) -> None:
+    await shop.place.accept(body())
+    ((zombie, _),) = await shop.place.claim(lease=0.001)
+    while not await shop.place.claim():  # until its lease is over
+        await asyncio.sleep(0.001)
+    settlement = Settlement(zombie, "throttle", (30_000, "429"))
+    assert await shop.place.transitions.settle([settlement]) == [Settled.LOST]
+    assert await redis.exists(keys.DUE, keys.THROTTLED) == 0
+
+
+async def test_whoever_the_breaker_tries_leaves_the_try_to_another(
+    redis: Redis, shop: Shop
+) -> None:
+    await shop.fail(IN_A_ROW)
+    await shop.cooled_off()
+    await throttled(shop)
+    assert (await shop.of()).breaker == "trying"
+    assert await claimed(shop) == []
+    await over(redis)
+    assert await shop.place.handle_next() is Settled.DONE
+    assert (await shop.of()).breaker is None
+
+
+async def test_a_pause_outlasts_a_hold_and_a_hold_a_pause(redis: Redis, shop: Shop) -> None:
+    await throttled(shop)
+    assert await organizations.pause(redis, "org_a", "stocktaking")
+    await over(redis)
+    assert await claimed(shop) == []
+    assert (await shop.of()).throttled is None
+    assert await organizations.resume(redis, "org_a")
+    assert len(await claimed(shop)) == 1
+
+
+async def test_one_at_a_time_it_keeps_its_place(redis: Redis, shop: Shop) -> None:
+    await shop.place.transitions.publish([("org_a", 1, 1.0)])
+    first = await throttled(shop)
+    await shop.place.accept(body())
+    await over(redis)
+    assert await claimed(shop) == [first]
+
+
+async def test_how_often_is_kept_with_the_job_until_it_ends(redis: Redis, shop: Shop) -> None:
+    job = await throttled(shop)
+    shop.instead = busy()
+    for number in (2, 3):
+        await over(redis)
+        assert await shop.place.handle_next() is Settled.THROTTLED
+        assert await redis.hget(keys.THROTTLED, job) == b"%d" % number
+    shop.instead = None
+    await over(redis)
+    assert await shop.place.handle_next() is Settled.DONE
+    assert await redis.hlen(keys.THROTTLED) == 0
+
+
+async def test_what_stands_among_the_ends_and_is_none_goes(redis: Redis, shop: Shop) -> None:
+    await redis.zadd(keys.DUE, {"weather:org_a": 1, keys.HOLD + "org_b": 2})
+    await shop.place.accept(body())
+    assert len(await claimed(shop)) == 1
+    assert await redis.exists(keys.DUE) == 0
