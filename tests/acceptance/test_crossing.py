@@ -4,8 +4,8 @@ import pytest
 
 from tests.bench.crossing import Crossing, measure
 
-MOST_FILES = 49
-MOST_SWITCHES = 110
+MOST_FILES = 21
+MOST_SWITCHES = 49
 """From one file to another, in the order in which functions are first called."""
 
 
