@@ -10,8 +10,8 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
-from ingress.http.answers import BAD_REQUEST, CHUNK_OVERHEAD, HEADERS_TOO_LARGE, REQUEST_TIMEOUT
-from ingress.http.ending_connection import QUEUED_REQUESTS, EndingConnection, later
+from ingress.http.answers import BAD_REQUEST, CHUNK_OVERHEAD, HEADERS_TOO_LARGE
+from ingress.http.ending_connection import QUEUED_REQUESTS, EndingConnection
 from ingress.http.framing import EMPTY, END, SLICE_BYTES, UNKNOWN, BodyWire, behind
 from shared.observe.logs import get_logger
 
@@ -92,12 +92,15 @@ class Connection(EndingConnection):
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
         self._stop_timer()
+        self._told.set()  # there is nobody any more
         super().connection_lost(exc)
         self._connections.forget(self)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp never keeps half of it
         """Answer what a client sent before it ended its side; whether there is anything."""
         self._has_ended = True
+        if self.is_told_later and self._timer is not None:
+            return True  # its refusal is still to come
         if self.is_idle:
             return False  # the transport closes itself
         self.close()
@@ -124,6 +127,7 @@ class Connection(EndingConnection):
         response = self._connections.misfits.failed(HTTPStatus(status), exc)
         response.force_close()
         self.is_left_unread = True
+        self.is_told_later = response.status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         return response
 
     def data_received(self, data: bytes) -> None:
@@ -267,7 +271,7 @@ class Connection(EndingConnection):
         if self._timer is None:
             self.keep_alive(True)  # noqa: FBT003  # stops the timer of an idle connection
             self._timer = self._loop.call_later(
-                self._connections.limits.header_seconds, self._give_up, REQUEST_TIMEOUT
+                self._connections.limits.header_seconds, self._run_out
             )
         self._head_bytes += size
         if self._head_end or data.strip(EMPTY):
@@ -278,8 +282,8 @@ class Connection(EndingConnection):
     def _feed(self, data: bytes) -> bool:
         """Refuse at once where the last was refused, too: that is what floods consist of.
 
-        It takes neither a task nor a turn of the loop; the next one waits for its turn, since
-        hundreds may do so. Whoever sends what is accepted is none the slower for it.
+        It takes neither a task nor a turn of the loop; where many were refused in this one, the
+        next waits for its turn. Whoever sends what is accepted is none the slower for it.
         """
         waiter = self._waiter
         if not self._is_suspect or self._messages or waiter is None or waiter.done():
@@ -316,7 +320,8 @@ class Connection(EndingConnection):
         self._holding.keep(0)
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         self.transport.write(raw)
-        self._wait_a_turn()
+        if self._connections.has_refused_many():
+            self._wait_a_turn()
         return True
 
     def finish_response(
@@ -338,7 +343,7 @@ class Connection(EndingConnection):
         self._holding.keep(0 if is_alone else self._read_ahead())
         self._answered += 1
         finished = super().finish_response(request, resp, start_time)
-        if self.is_left_unread or (self.is_told_later and not self._messages):
+        if self.is_left_unread or (self.is_told_later and (self._close or not self._messages)):
             return self._let_read(finished)
         return finished if is_alone else self._go_on(finished)
 
@@ -360,15 +365,21 @@ class Connection(EndingConnection):
         is_behind = self.is_told_later and self._close
         with contextlib.closing(finished):  # who is gone before needs none
             if self.is_told_later and not is_behind:
-                await asyncio.sleep(later())
+                await self._wait_to_tell()
             resp, reset = await finished
         if is_behind:
             self._parser = None  # what it has of a head, others need
-            await asyncio.sleep(later())
+            await self._wait_to_tell()
         if not self._has_ended:
             self._force_close = True  # aiohttp leaves the transport to us, and drops what comes
             self._linger()
         return resp, reset
+
+    async def _wait_to_tell(self) -> None:
+        """Wait a while, unless the client goes before."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._later()):
+                await self._told.wait()
 
     def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ARG002  # aiohttp's
         """Note the kind of a failure only: aiohttp's text of it may quote the request."""

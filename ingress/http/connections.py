@@ -65,6 +65,8 @@ class Connections(web.Server):
         """Whether a connection on which nothing comes is to end."""
         self._lingering: set[EndingConnection] = set()
         self._waiting: deque[Connection] = deque()
+        self._lets_go_on = False
+        self._refused = 0
         self._all_closed: asyncio.Event | None = None
         self._candidates: Iterator[Connection] | None = None
         self._passed: deque[Connection] = deque()
@@ -143,7 +145,21 @@ class Connections(web.Server):
     def in_turn(self, connection: Connection) -> None:
         """Have a connection go on in its turn: what all that wait do keeps others waiting."""
         self._waiting.append(connection)
-        if len(self._waiting) == 1:
+        self._let_go_on_soon()
+
+    def has_refused_many(self) -> bool:
+        """Take note of a request that is refused at once; whether the next one has to wait."""
+        self._refused += 1
+        if self._refused == 1:
+            self._loop.call_soon(self._begin_turn)
+        return self._refused > AT_ONCE
+
+    def _begin_turn(self) -> None:
+        self._refused = 0
+
+    def _let_go_on_soon(self) -> None:
+        if self._waiting and not self._lets_go_on:
+            self._lets_go_on = True
             self._loop.call_soon(self._let_go_on)
 
     def _let_go_on(self) -> None:
@@ -153,8 +169,9 @@ class Connections(web.Server):
             self._waiting.popleft().go_on()
             if perf_counter() > until:
                 break
-        if self._waiting:
-            self._loop.call_soon(self._let_go_on)
+        # Only now: who goes on may wait again, which must not begin a second row of turns.
+        self._lets_go_on = False
+        self._let_go_on_soon()
 
     def linger(self, connection: EndingConnection) -> bool:
         """Whether a connection may stay until its client has read why it ends."""

@@ -56,6 +56,7 @@ class EndingConnection(web.RequestHandler):
         "_is_refused",
         "_is_waiting",
         "_timer",
+        "_told",
         "_unparsed",
         "_wire",
         "body",
@@ -90,6 +91,7 @@ class EndingConnection(web.RequestHandler):
         self._unparsed = b""
         self._wire: BodyWire | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._told = asyncio.Event()
         self.body: StreamReader = EMPTY_PAYLOAD
         """The body of the request that is being answered, or was the last."""
         self.is_told_later = False
@@ -158,7 +160,7 @@ class EndingConnection(web.RequestHandler):
         self._refuse_later(REQUEST_TIMEOUT)
 
     def _give_up(self, refusal: Refusal) -> None:
-        """Refuse headers; behind a request under way only its own answer can be given."""
+        """Refuse headers that are too much; behind a request only its own answer can be given."""
         if self._messages or self._is_being_answered:
             self.is_told_later = True
             self._unparsed = b""
@@ -167,6 +169,13 @@ class EndingConnection(web.RequestHandler):
             self.close()
         else:
             self._refuse_later(refusal)
+
+    def _run_out(self) -> None:
+        """Refuse headers that haven't come in time: whoever is as slow comes no sooner again."""
+        if self._messages or self._is_being_answered:
+            self.close()
+        else:
+            self._refuse_unfinished(REQUEST_TIMEOUT)
 
     def _refuse_later(self, refusal: Refusal) -> None:
         """Drop what is unfinished now, and tell its sender in a while."""
@@ -179,7 +188,8 @@ class EndingConnection(web.RequestHandler):
         self._holding.keep(0)
         self._parser = None  # what it has of a head, others need
         self._stop_timer()
-        self._timer = self._loop.call_later(later(), self._refuse_unfinished, refusal)
+        raw = self._connections.misfits.refused(refusal)  # counted also where its sender has gone
+        self._timer = self._loop.call_later(self._later(), self._tell, raw)
         self._resume_transport_reading()  # or its end would be noticed by nobody
 
     def _refuse_unfinished(self, refusal: Refusal) -> None:
@@ -187,9 +197,16 @@ class EndingConnection(web.RequestHandler):
         if self._wire is not None:
             self._end_body(self._last_body, refusal)
             return
+        self._tell(self._connections.misfits.refused(refusal))
+
+    def _tell(self, raw: bytes) -> None:
         if not self.is_idle:  # it is between two requests: aiohttp leaves the transport to us
             self._force_close = True
-        self._turn_away(refusal)
+        self._end_with(raw)
+
+    def _later(self) -> float:
+        """Seconds until somebody is told; nobody comes again to a process that ends."""
+        return 0.0 if self._connections.leaving else later()
 
     def _end_body(self, body: StreamReader, refusal: Refusal) -> None:
         """Have a body refused by whoever reads it, and parse no more of it.
@@ -212,12 +229,15 @@ class EndingConnection(web.RequestHandler):
         body.set_exception(web.RequestPayloadError("the body broke off"))
 
     def _turn_away(self, refusal: Refusal) -> None:
-        """Answer and end."""
+        """Refuse and end."""
+        self._end_with(self._connections.misfits.refused(refusal))
+
+    def _end_with(self, raw: bytes) -> None:
         self.close()
         self._holding.keep(0)
         self._parser = None  # what it has of a head, others need
         if self.transport is not None:
-            self.transport.write(self._connections.misfits.refused(refusal))
+            self.transport.write(raw)
         self._linger()
 
     def _linger(self) -> None:
@@ -234,8 +254,11 @@ class EndingConnection(web.RequestHandler):
             self.transport.close()
             return
         self._resume_transport_reading()  # or its end would be noticed by nobody
-        self.transport.write_eof()
         self._timer = self._loop.call_later(LINGER_SECONDS, self.transport.abort)
+        try:
+            self.transport.write_eof()
+        except OSError:  # its client is gone by now
+            self.transport.abort()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

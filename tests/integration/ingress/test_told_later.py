@@ -21,6 +21,7 @@ from tests.integration.ingress.public_port import (
     public_port,
     until,
 )
+from tests.log_support import CapturedLog
 
 FALSE = {"X-Sellfern-Signature": "0" * 64}
 LONG = {"header_seconds": 3 * PATIENCE, "body_seconds": 3 * PATIENCE}
@@ -31,6 +32,12 @@ GIVEN_UP: Final = [
     pytest.param(HEAD + b"X-Long: " + b"x" * 5000, 408, "request_timeout", id="head"),
     pytest.param(request_bytes(headers=FALSE)[:-1], 408, "request_timeout", id="body"),
     pytest.param(TOO_LONG, 431, "headers_too_large", id="too long a head"),
+    pytest.param(
+        HEAD + b"X-Long: " + b"x" * 9000 + b"\r\n\r\n",
+        431,
+        "headers_too_large",
+        id="too long a line",
+    ),
     pytest.param(TINY, 400, "chunk_overhead", id="tiny chunks"),
 ]
 LATER: Final = 0.8
@@ -91,6 +98,48 @@ async def test_whoever_leaves_meanwhile_leaves_nothing_behind(
         await until(lambda: not connections(place))
 
 
+async def test_who_is_given_up_is_counted_then_however_soon_he_leaves(
+    writer: RecordingWriter, log: CapturedLog
+) -> None:
+    async with public_port(writer, **LONG) as place:
+        async with Client.to(place.port) as client:
+            await client.send(TOO_LONG)
+            await until(lambda: len(connections(place)) == 1)
+            (connection,) = connections(place)
+            await until(lambda: connection.is_told_later)
+        await until(lambda: not connections(place))
+    lines = [line for line in log.lines if line["event"] == "delivery_refused"]
+    assert [line["code"] for line in lines] == ["headers_too_large"]
+
+
+async def test_who_has_ended_his_side_is_told_all_the_same(writer: RecordingWriter) -> None:
+    async with public_port(writer, **LONG) as place, Client.to(place.port) as client:
+        await client.send(TOO_LONG)
+        client.writer.write_eof()
+        check_refusal(await client.reply(), 431, "headers_too_large")
+        await ends(client)
+
+
+async def test_headers_that_do_not_come_in_time_are_refused_then(writer: RecordingWriter) -> None:
+    async with public_port(writer, header_seconds=0.1) as place, Client.to(place.port) as client:
+        began = time.monotonic()
+        await client.send(HEAD)
+        check_refusal(await client.reply(), 408, "request_timeout")
+        assert time.monotonic() - began < LATER / 2
+
+
+async def test_a_process_that_ends_tells_at_once(writer: RecordingWriter) -> None:
+    async with public_port(writer, **LONG) as place, Client.to(place.port) as client:
+        await client.send(HEAD)
+        await until(lambda: place.held > 0)
+        (connection,) = connections(place)
+        place.listener._connections.leaving = True
+        began = time.monotonic()
+        connection._holding.end()
+        check_refusal(await client.reply(), 408, "request_timeout")
+        assert time.monotonic() - began < LATER / 2
+
+
 def test_not_all_are_told_in_the_same_moment() -> None:
     moments = [module.later() for _ in range(50)]
     assert all(LATER / 2 <= each <= 1.5 * LATER for each in moments)
@@ -109,7 +158,7 @@ async def test_of_many_who_are_refused_again_and_again_few_are_in_one_turn_of_th
 
     def counted(connection: Connection, data: bytes) -> bool:
         times[connection] += 1
-        if times[connection] > 1:  # before the first, nothing could make it wait
+        if times[connection] > 2:  # until many have been refused, nobody waits
             refused[turn] += 1
         return refuse(connection, data)
 
@@ -123,11 +172,21 @@ async def test_of_many_who_are_refused_again_and_again_few_are_in_one_turn_of_th
         for _ in range(6):
             assert (await client.ask(request_bytes(headers=FALSE))).status == 401
 
+    rows: Counter[int] = Counter()
+    let_go_on = turns.Connections._let_go_on
+
+    def row(connections: turns.Connections) -> None:
+        rows[turn] += 1
+        let_go_on(connections)
+
+    monkeypatch.setattr(turns.Connections, "_let_go_on", row)
     monkeypatch.setattr(Connection, "_refuse_at_once", counted)
     async with public_port(writer) as place, contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Client.to(place.port)) for _ in range(100)]
         next_turn()
         await asyncio.gather(*map(ask_on, clients))
         is_over = True
-    assert refused.total() >= 400
-    assert max(refused.values()) <= 2 * turns.AT_ONCE  # two turns of those that wait may meet
+    assert refused.total() >= 300
+    # Those that wait no more, and as many that needn't wait.
+    assert max(refused.values()) <= 2 * turns.AT_ONCE
+    assert max(rows.values()) == 1
