@@ -6,10 +6,14 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Final, Self, final
 
 from shared.errors import SellfernError
+from shared.settings.durations import retry_after
+
+LONGEST_HOLD: Final = 3600.0
+SHORTEST_HOLD: Final = 1.0
+"""Seconds for which an organization waits at once, as ``settle.lua`` has them."""
 
 LONGEST_DELAY: Final = 365 * 86_400.0
 """Seconds that a handler may ask for. Beyond a year it is a slip: a date taken for a delay."""
@@ -54,7 +58,7 @@ class Throttled(SellfernError):
     says nothing to the breaker, and the event goes first afterwards.
 
     Args:
-        after: seconds, or a ``timedelta``; more than an hour is an hour.
+        after: seconds, or a ``timedelta``; less than a second is one, more than an hour is one.
         why: shown in the log and where the wait is shown.
 
     Raises:
@@ -79,20 +83,8 @@ class Throttled(SellfernError):
             why: as above.
         """
         said = next((text for name, text in headers.items() if name.lower() == "retry-after"), "")
-        after = _retry_after(said.strip())
+        after = retry_after(said.strip(), datetime.now(UTC))
         return cls(otherwise if after is None else min(after, LONGEST_DELAY), why)
-
-
-def _retry_after(text: str) -> float | None:
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:  # "-0000": the moment is in UTC all the same
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def _seconds(after: object, asked_by: str = "Retry") -> float:
@@ -289,8 +281,9 @@ def _decided(decisions: list[Retry | Reject | Throttled]) -> Outcome:
     # A subclass may have set the attribute to anything.
     throttled = [each for each in decisions if isinstance(each, Throttled)]
     if throttled:
-        longest = max(_seconds(each.after, "Throttled") for each in throttled)
-        return Busy(_said(lambda: str(throttled[0])), longest)
+        longest = max(throttled, key=lambda each: _seconds(each.after, "Throttled"))
+        after = min(max(SHORTEST_HOLD, _seconds(longest.after, "Throttled")), LONGEST_HOLD)
+        return Busy(_said(lambda: str(longest)), after)
     retries = [each for each in decisions if isinstance(each, Retry)]
     delays = [_seconds(each.after) for each in retries if each.after is not None]
     # The longest, since each asked not to come back before its own.

@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from itertools import count
 from random import random
@@ -42,6 +41,7 @@ from shared.sellfern import identifier
 from shared.sellfern.identifier import Id
 from shared.sellfern.reference import Reference
 from shared.settings.config import Secret
+from shared.settings.durations import retry_after
 
 LIST: Final = "GET /webhooks"
 CREATE: Final = "POST /webhooks"
@@ -541,17 +541,3 @@ async def _read(response: ClientResponse) -> bytes:
         if len(body) > _MOST_BYTES:
             return _TOO_LARGE
     return bytes(body)
-
-
-def retry_after(text: str, now: datetime) -> float | None:
-    """The seconds in a ``Retry-After``, a number or a date; another form says nothing."""
-    if text.isascii() and text.isdigit():
-        # Of so many digits it is thirty years: nobody could sleep for more.
-        return float(text[:9])
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())

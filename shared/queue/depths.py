@@ -21,7 +21,7 @@ class Depths(msgspec.Struct, frozen=True):
         queued: of these, in line for a worker.
         running: of these, leased by a worker, by organization.
         deferred: of these, not due yet.
-        parked: of these, held back by their organization's cap, pause or breaker.
+        parked: of these, held back by their organization's cap, pause, breaker or own system.
         oldest_seconds: age of the oldest of them; ``None`` without one.
     """
 

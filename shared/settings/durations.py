@@ -1,6 +1,8 @@
-"""Durations as an operator writes them: ``200ms``, ``30s`` or ``30``, ``5m``, ``2h``, ``7d``."""
+"""Durations as they are written: ``200ms`` to ``7d`` by operators, ``Retry-After`` by servers."""
 
 import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 EXPECTED: Final = "a duration such as 200ms, 30s, 5m, 2h or 7d (a bare number is seconds)"
@@ -42,3 +44,17 @@ def format_duration(seconds: float) -> str:
         if rest == 0:
             return f"{whole}{unit}"
     raise AssertionError("every whole number of milliseconds is one of ms")  # pragma: no cover
+
+
+def retry_after(text: str, now: datetime) -> float | None:
+    """The seconds in a ``Retry-After``: a number or a moment (RFC 9110, 10.2.3); else None."""
+    if text.isascii() and text.isdigit():
+        # Of so many digits it is thirty years: nobody could sleep for more.
+        return float(text[:9])
+    try:
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:  # "-0000": it is in UTC all the same
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - now).total_seconds())
+    except (ValueError, OverflowError):  # a year or an offset of twenty digits
+        return None

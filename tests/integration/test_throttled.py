@@ -1,6 +1,7 @@
 """Facts about an organization whose own system asks for fewer calls."""
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -8,12 +9,14 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.job import decode
 from tests.integration.jobs import counters
 from tests.integration.test_breaker import IN_A_ROW, Shop, claimed
 from tests.integration.workplace import body
 from worker import Throttled
 from worker.operate import organizations
-from worker.pipeline.transitions import Settled, Settlement
+from worker.operate.console import lookup
+from worker.pipeline.transitions import Refused, Settled, Settlement
 
 HOUR = 3600.0
 
@@ -148,12 +151,16 @@ async def test_whoever_the_breaker_tries_leaves_the_try_to_another(
     assert (await shop.of()).breaker is None
 
 
-async def test_a_pause_outlasts_a_hold_and_a_hold_a_pause(redis: Redis, shop: Shop) -> None:
+async def test_a_pause_outlasts_a_hold_and_resume_ends_both(redis: Redis, shop: Shop) -> None:
     await throttled(shop)
     assert await organizations.pause(redis, "org_a", "stocktaking")
     await over(redis)
     assert await claimed(shop) == []
     assert (await shop.of()).throttled is None
+    assert await organizations.resume(redis, "org_a")
+    assert await shop.place.handle_next() is Settled.DONE
+    await throttled(shop)
+    assert await organizations.pause(redis, "org_a", "stocktaking")
     assert await organizations.resume(redis, "org_a")
     assert len(await claimed(shop)) == 1
 
@@ -179,8 +186,81 @@ async def test_how_often_is_kept_with_the_job_until_it_ends(redis: Redis, shop: 
     assert await redis.hlen(keys.THROTTLED) == 0
 
 
-async def test_what_stands_among_the_ends_and_is_none_goes(redis: Redis, shop: Shop) -> None:
-    await redis.zadd(keys.DUE, {"weather:org_a": 1, keys.HOLD + "org_b": 2})
-    await shop.place.accept(body())
+async def test_what_a_later_version_has_end_is_left_to_it(redis: Redis, shop: Shop) -> None:
+    await throttled(shop)
+    await over(redis)
+    await redis.zadd(keys.DUE, {"rate:org_b": 0, "ramp:org_b": 9e15})
     assert len(await claimed(shop)) == 1
-    assert await redis.exists(keys.DUE) == 0
+    assert await redis.zrange(keys.DUE, 0, -1) == [b"rate:org_b", b"ramp:org_b"]
+
+
+async def test_no_hold_is_shorter_than_a_second(shop: Shop) -> None:
+    """Nothing is spent: a moment that is past by our clock would have it run without end."""
+    await throttled(shop, 0)
+    assert await claimed(shop) == []
+    assert await left(shop) == pytest.approx(1, abs=0.5)
+    (line,) = shop.place.lines.of("event_throttled")
+    assert line["after"] == 1.0
+
+
+async def test_a_hold_that_a_clock_set_back_has_made_longer_counts_for_nothing(
+    redis: Redis, shop: Shop
+) -> None:
+    await throttled(shop)
+    far = round(time.time() * 1000) + 5 * 3_600_000
+    await redis.hset(keys.ORGANIZATIONS, keys.HOLD + "org_a", f"{far}:429")
+    await redis.zadd(keys.DUE, {keys.HOLD + "org_a": far})
+    assert len(await claimed(shop)) == 1
+
+
+async def test_a_hold_whose_end_is_gone_ends_all_the_same(redis: Redis, shop: Shop) -> None:
+    await throttled(shop)
+    await redis.delete(keys.DUE)
+    await redis.hset(keys.ORGANIZATIONS, keys.HOLD + "org_a", "1795000000000:429")
+    assert len(await claimed(shop)) == 1
+
+
+@pytest.mark.parametrize("name", [keys.DUE, keys.THROTTLED])
+async def test_what_cannot_be_written_holds_nobody_back(
+    redis: Redis, shop: Shop, name: str
+) -> None:
+    await shop.place.accept(body())
+    ((claim, _),) = await shop.place.claim()
+    await redis.set(name, "somebody's")
+    settlement = Settlement(claim, "throttle", (30_000, "429"))
+    (answer,) = await shop.place.transitions.settle([settlement])
+    assert isinstance(answer, Refused)
+    assert await redis.hexists(keys.ORGANIZATIONS, keys.HOLD + "org_a") is False
+
+
+async def test_a_stock_worker_has_it_again_only_when_the_hold_is_over(
+    redis: Redis, shop: Shop
+) -> None:
+    (job,) = await shop.place.accept(body())
+    claim = await shop.place.transitions.adopt(job, lease=30)
+    assert claim is not None
+    shop.instead = busy()
+    delivery = decode(await redis.get(keys.payload(job)))
+    assert await shop.place.pipeline.run(claim, delivery) is Settled.THROTTLED
+    due = await redis.zscore(keys.QUEUE, job)
+    assert due / 1000 - time.time() == pytest.approx(30, abs=5)
+
+
+async def test_why_may_be_any_text_and_is_that_of_the_longest(shop: Shop) -> None:
+    (job,) = await shop.place.accept(body())
+
+    def both() -> None:
+        raise ExceptionGroup("both", [Throttled(5, "short"), Throttled(50, "long \udcff")])
+
+    shop.instead = both
+    assert await shop.place.handle_next() is Settled.THROTTLED
+    assert (await shop.of()).throttled == "long \\udcff"
+    found = await lookup.find(shop.redis, job)
+    assert found is not None
+    assert found.throttled == 1
+
+
+async def test_what_an_older_version_leaves_of_it_goes(redis: Redis, shop: Shop) -> None:
+    await redis.hset(keys.THROTTLED, "org_a:gone", "3")
+    await shop.place.transitions.renew("w1", [], description=b"{}", slots=1, lease=30)
+    assert await redis.exists(keys.THROTTLED) == 0

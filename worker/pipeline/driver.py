@@ -284,7 +284,9 @@ class Pipeline:
             case Dead():
                 return "dead", (*_burial(work, outcome), self._breaker(outcome))
             case Busy(error=error, after=after):
-                return "throttle", (math.ceil(after * 1000), _printable(error))
+                details = (math.ceil(after * 1000), _printable(error))
+                # What a stock arq worker has is its by adoption, without a look at the payload.
+                return "throttle", (*details, True) if work.claim.size is None else details
             case Waiting(reason=reason, patience=patience):
                 return "wait", (reason, None if patience is None else round(patience * 1000))
             case Duplicate() | Held():

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from shared.observe.tracing import PREFIX, Tracing
-from worker.outcomes import Dead, Later
+from worker.outcomes import Busy, Dead, Later
 from worker.pipeline.attempts import own_context
 from worker.pipeline.transitions import Settled
 from worker.pipeline.work import Ask, Handle, Settle, Work
@@ -62,7 +62,7 @@ class Tracer:
             return
         if isinstance(asked, Handle):
             work.context = trace.attempts_own
-            if isinstance(answer, Later | Dead):
+            if isinstance(answer, Later | Busy | Dead):
                 self.tracing.note_failure(trace.step, answer.error)
         trace.step.end()
         trace.step = None

@@ -23,7 +23,7 @@ local holding, most_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 local worker_slots, suspect_from = tonumber(ARGV[7]), tonumber(ARGV[8])
 local tainted, waits_for_none = ARGV[9] == '1', ARGV[10] == '1'
 local now = now_ms()
-local most_promoted = 256
+local most_promoted, most_ends = 256, 64
 -- A flood that has to be parked is looked at in small steps: others wait for Redis meanwhile.
 local most_looks, looks_at_once = 256, 128
 -- A group of suspects has as many members as one eighth of the one that its claims have ended.
@@ -73,14 +73,15 @@ while breaker[1] and tonumber(breaker[2]) <= now do
   breaker = redis.call('ZRANGE', key.breakers, 0, 0, 'WITHSCORES')
 end
 -- So does an organization whose hold is over, with all that it has.
-local ends = redis.call('ZRANGE', key.due, 0, 0, 'WITHSCORES')
-while ends[1] and tonumber(ends[2]) <= now do
-  local held_one = string.match(ends[1], '^' .. key.hold .. '(.*)$')
-  if held_one then lift_hold(held_one) end
-  redis.call('ZREM', key.due, ends[1]) -- of a later version, or of somebody's hand
-  if held_one then unpark(held_one) end
-  ends = redis.call('ZRANGE', key.due, 0, 0, 'WITHSCORES')
+-- What else stands there a later version has put there, which sees to it.
+for _, name in ipairs(redis.call('ZRANGE', key.due, 0, now, 'BYSCORE', 'LIMIT', 0, most_ends)) do
+  local held_one = string.match(name, '^' .. key.hold .. '(.*)$')
+  if held_one then
+    lift_hold(held_one)
+    unpark(held_one)
+  end
 end
+local ends = redis.call('ZRANGE', key.due, '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
 -- Slots that promotion freed count in this very claim.
 write_tally(key.running, slots)
 slots = {}

@@ -335,6 +335,16 @@ end
 -- "hold:{organization}", "until (ms):why", is there while its handlers have asked to be left alone.
 local profiles = {}
 
+local longest_hold = 3600000
+
+-- None that is over, though no claim has taken it away, nor one that lasts longer than any may: after
+-- a fail-over, the clock of another Redis may be hours behind.
+local function end_of_hold(raw)
+  local until_when, now = tonumber(string.match(raw, '^%d+')), now_ms()
+  if until_when and until_when > now and until_when <= now + longest_hold then return until_when end
+  return nil
+end
+
 local function profile_of(organization)
   local known = profiles[organization]
   if known then return known end
@@ -346,7 +356,7 @@ local function profile_of(organization)
     cap = tonumber(cap),
     weight = tonumber(weight) or 1,
     paused = pause and true or false,
-    held_until = tonumber(string.match(held_until or '', '^%d+')),
+    held_until = held_until and end_of_hold(held_until),
     breaker = state or 'closed',
     breaker_rest = rest or '',
   }
@@ -372,9 +382,9 @@ end
 local function hold_back(organization, until_when, why)
   local profile = profile_of(organization)
   if profile.held_until and profile.held_until >= until_when then return end
-  profile.held_until = until_when
+  redis.call('ZADD', key.due, number(until_when), key.hold .. organization) -- first: what ends it
   redis.call('HSET', key.organizations, key.hold .. organization, number(until_when) .. ':' .. why)
-  redis.call('ZADD', key.due, number(until_when), key.hold .. organization)
+  profile.held_until = until_when
 end
 
 local function lift_hold(organization)

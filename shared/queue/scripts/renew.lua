@@ -28,11 +28,13 @@ if all ~= tonumber(redis.call('GET', key.slots)) then
 end
 if duty() == worker then redis.call('PEXPIRE', key.duty, lease) end
 
--- The scripts of an older version end a job and leave here what was known of it as a suspect.
-local some = redis.call('HRANDFIELD', key.suspects, 10)
-if #some > 0 then
-  for i, accepted in ipairs(redis.call('ZMSCORE', key.accepted, unpack(some))) do
-    if not accepted then redis.call('HDEL', key.suspects, some[i]) end
+-- The scripts of an older version end a job and leave here what was known of it beside its claim.
+for _, name in ipairs({ key.suspects, key.throttled }) do
+  local some = redis.call('HRANDFIELD', name, 10)
+  if #some > 0 then
+    for i, accepted in ipairs(redis.call('ZMSCORE', key.accepted, unpack(some))) do
+      if not accepted then redis.call('HDEL', name, some[i]) end
+    end
   end
 end
 

@@ -5,10 +5,13 @@
 -- Transition: parked → queued, up to the free slots; each slot that is freed brings the next.
 --   Breaker open or trying → closed: the operator knows that the cause is gone.
 
-local resumed = redis.call('HDEL', key.organizations, key.pause .. ARGV[1])
+-- First, since an operator's rights of an earlier version don't reach to holds.
+local resumed = lift_hold(ARGV[1])
+if redis.call('HDEL', key.organizations, key.pause .. ARGV[1]) == 1 then resumed = 1 end
+profile_of(ARGV[1]).paused = false
 if profile_of(ARGV[1]).breaker ~= 'closed' then
   close_breaker(ARGV[1])
   resumed = 1
 end
-if lift_hold(ARGV[1]) == 1 then resumed = 1 end
+freed[ARGV[1]] = true
 return finish(resumed)

@@ -11,7 +11,8 @@
 --   release    {}: its claim doesn't count
 --   abandon    {}: its claim counts, since it may be why its worker ends
 --   wait       {why, patience ms or nil (for ever)}: this worker can't handle it, another may
---   throttle   {after ms, why}: its organization waits for so long, an hour at the most
+--   throttle   {after ms, why, whether a stock arq worker has it (or left out)}: its organization
+--              waits for so long, from a second to an hour
 --   remove     {}: a job of a function that is not ours, which arq has finished
 --   A handler that failed brings its organization's breaker: {consecutive failures, share of
 --   failures, ends needed for the share, cool-off ms}, 0 for what opens none; else nil.
@@ -456,16 +457,20 @@ function settle.wait(claim, details)
   return 'waiting'
 end
 
-local longest_hold = 3600000
+-- Nothing is spent, so that nothing else would end a row of holds that last no time.
+local shortest_hold = 1000
 
 -- The customer's system is busy: nothing of this event's own. So nothing is spent or counted, and it
--- keeps its place ahead of those that came after it, which wait with it.
+-- keeps its place ahead of those that came after it, which wait with it. A stock arq worker asks for
+-- nobody's hold before it takes a job: from it the event is kept by its place.
 function settle.throttle(claim, details)
-  local delay = math.min(math.max(details[1], 0), longest_hold)
-  hold_back(claim.organization, now_ms() + math.ceil(delay), details[2])
+  local delay = math.ceil(math.min(math.max(details[1], shortest_hold), longest_hold))
+  local due = now_ms() + delay
   redis.call('HINCRBY', key.throttled, claim.job, 1)
+  hold_back(claim.organization, due, details[2])
   uncount(claim)
   put_back(claim)
+  if details[3] then places[claim.job] = number(due) end
   count('throttled')
   return 'throttled'
 end

@@ -220,6 +220,8 @@ def test_the_text_of_an_error_is_bounded() -> None:
 def test_whose_system_is_busy_says_for_how_long() -> None:
     assert outcome(Throttled(30, "429")) == Busy("429", 30.0)
     assert outcome(Throttled(timedelta(minutes=2))) == Busy("the handler asked for a wait", 120.0)
+    assert outcome(Throttled(0)) == Busy("the handler asked for a wait", 1.0)
+    assert outcome(Throttled(timedelta(days=1))) == Busy("the handler asked for a wait", 3600.0)
     group = ExceptionGroup("both", [Throttled(5), Retry(after=60), Throttled(10)])
     assert outcome(group) == Busy("the handler asked for a wait", 10.0)
     assert isinstance(outcome(ExceptionGroup("both", [Throttled(5), Reject()])), Dead)
@@ -237,6 +239,8 @@ def test_whose_system_is_busy_says_for_how_long() -> None:
         ({"RETRY-AFTER": "0"}, 0),
         ({"Retry-After": "9" * 400}, 365 * 86_400),
         ({"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, 0),
+        ({"Retry-After": "Fri, 31 Dec 99999999999999999999 23:59:59 GMT"}, 30),
+        ({"Retry-After": f"Fri, 31 Dec 1999 23:59:59 +{'9' * 20}"}, 30),
         ({}, 30),
         *(
             ({"Retry-After": text}, 30)

@@ -125,6 +125,14 @@ def _organizations(overview: Overview) -> Iterator[Finding]:
 def _organization(each: OrganizationOverview) -> Finding | None:
     resume = f"/organizations/{quote(each.organization, safe='')}/resume"
     waiting = _waiting(each.waiting)
+    if each.throttled is not None:
+        return Finding(
+            "info",
+            f"{each.organization}'s own system asks for fewer calls ({each.throttled}). {waiting}.",
+            "They go on by themselves.",
+            resume,
+            "Resume",
+        )
     if each.breaker is not None:
         return Finding(
             "warn",

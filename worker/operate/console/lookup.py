@@ -72,6 +72,7 @@ class FoundEvent:
         ahead: how many are in line before it; ``None`` where it isn't in line.
         received_at: seconds since the epoch; ``None`` where that isn't known.
         claim: its attempts.
+        throttled: how often its handler said so of its organization's own system.
         mark: of the event; ``None`` where there is none, or the event's id isn't known.
         event_id: Sellfern's; empty where it isn't known.
         type: the same.
@@ -87,6 +88,7 @@ class FoundEvent:
     ahead: int | None = None
     received_at: float | None = None
     claim: Claim = Claim()
+    throttled: int = 0
     mark: Mark | None = None
     event_id: str = ""
     type: str = ""
@@ -141,12 +143,14 @@ async def find(redis: Redis, job: str) -> FoundEvent | None:
     async with redis.pipeline(transaction=False) as pipe:
         pipe.execute_command("GET", keys.JOB.encode() + name)
         pipe.execute_command("HGET", keys.CLAIMS, name)
+        pipe.execute_command("HGET", keys.THROTTLED, name)
         pipe.zscore(keys.QUEUE, name)
         pipe.zrank(keys.QUEUE, name)
         pipe.zscore(keys.parked(organization), name)
         pipe.zscore(keys.ACCEPTED, name)
         # A key of another kind under one of our names is that question's error, not the page's.
-        payload, raw_claim, score, rank, parked, accepted = await pipe.execute(raise_on_error=False)
+        answers = await pipe.execute(raise_on_error=False)
+    payload, raw_claim, throttled, score, rank, parked, accepted = answers
     letter = await dead_letters.find(redis, job)
     payload = payload if isinstance(payload, bytes) else None
     if payload is None and letter is None and accepted is None:
@@ -163,6 +167,7 @@ async def find(redis: Redis, job: str) -> FoundEvent | None:
         ahead=rank if score is not None and score < keys.DEFERRED_FROM else None,
         received_at=received_at / 1000 if received_at else None,
         claim=claim,
+        throttled=int(throttled) if isinstance(throttled, bytes) else 0,
         mark=await _mark(redis, organization, event_id) if event_id else None,
         event_id=event_id,
         type=kind,

@@ -37,13 +37,14 @@ from ingress.management.api_errors import (
     ValidationFailed,
     error_class,
 )
-from ingress.management.client import Access, Client, Persistence, client_session, retry_after
+from ingress.management.client import Access, Client, Persistence, client_session
 from ingress.management.journal import Journal, OutcomeTooOld
 from ingress.management.openapi import Listing
 from ingress.management.reference_commands import imported
 from shared.errors import SellfernError
 from shared.sellfern.reference import Reference, load_default
 from shared.settings.config import Secret
+from shared.settings.durations import retry_after
 from tests.unit.ingress.management.fake_api import Told, fake_api, refusal, success
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
