@@ -155,7 +155,15 @@ def print_tables(overview: Overview) -> None:
             }
             for organization in overview.organizations
         ],
-        ["organization", "waiting", "running", "dead", "redis", "paused", "breaker", "throttled"],
+        [
+            *("organization", "waiting", "running", "dead", "redis", "paused", "breaker"),
+            # Seldom, and a terminal is narrow.
+            *(
+                ["throttled"]
+                if any(each.throttled is not None for each in overview.organizations)
+                else []
+            ),
+        ],
         as_json=False,
         title="Organizations",
     )
@@ -276,7 +284,7 @@ def _condition(each: OrganizationOverview) -> str:
     if each.paused is not None:
         return f"paused: {escape_controls(each.paused)}"
     if (throttled := _throttled(each)) is not None:
-        return f"throttled: {throttled}"
+        return f"throttled: {escape_controls(throttled)}"
     breaker = _breaker(each)
     if breaker:
         return f"breaker {breaker}"
@@ -286,8 +294,7 @@ def _condition(each: OrganizationOverview) -> str:
 def _throttled(organization: OrganizationOverview) -> str | None:
     if organization.throttled is None or organization.throttled_seconds is None:
         return None
-    why = escape_controls(organization.throttled)
-    return f"{why}, for {roughly(organization.throttled_seconds)} still"
+    return f"{organization.throttled}, for {roughly(organization.throttled_seconds)} still"
 
 
 def _breaker(organization: OrganizationOverview) -> str | None:

@@ -45,6 +45,7 @@ def test_a_screen_shows_figures_rates_workers_and_organizations() -> None:
                 organization("org_a", 3, paused="by ada"),
                 organization("org_b", 2, breaker="open", breaker_seconds=12.0),
                 organization("org_c", 1, failures=7),
+                organization("org_d", throttled="429\x1b[2J", throttled_seconds=25.0),
             ],
         )
     )
@@ -57,6 +58,7 @@ def test_a_screen_shows_figures_rates_workers_and_organizations() -> None:
         "paused: by ada",
         "breaker open, tries one in 12s",
         "7 failures in a row",
+        "throttled: 429\\x1b[2J, for 25s still",
     ):
         assert part in text
     assert text.index("org_a") < text.index("org_b") < text.index("org_c")
