@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shared.observe import metrics
-from shared.observe.logs import Form, get_logger
+from shared.observe.logs import FixedLine, get_logger
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.sellfern.envelope import Envelope
 from worker.outcomes import Busy, Dead, Done, Later, Outcome, Waiting
@@ -47,13 +47,13 @@ class Report:
     """
 
     log: FilteringBoundLogger
-    handled: Form | None = None
+    handled: FixedLine | None = None
     _odd: set[str] = field(default_factory=set)
 
     @classmethod
     def of_many(cls) -> "Report":
         """One for thousands of events a second; to be made after ``logs.configure``."""
-        return cls(get_logger().bind(), Form("event_handled", *_FIELDS))
+        return cls(get_logger().bind(), FixedLine("event_handled", *_FIELDS))
 
     def conflicting(self, claim: Claim, envelope: Envelope) -> None:
         """An event id has come with other bytes than before."""

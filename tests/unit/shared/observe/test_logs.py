@@ -487,7 +487,7 @@ def said(values: tuple[Any, ...], *, fmt: LogFormat, form: bool) -> str:
     stream, names = Stream(), ("job", "event_id", "type", "attempt", "seconds")
     with logging_to(stream, fmt=fmt):
         if form:
-            logs.Form("event_handled", *names)(*values)
+            logs.FixedLine("event_handled", *names)(*values)
         else:
             fields = dict(zip(names, values, strict=True))
             get_logger().info("event_handled", **fields)
@@ -505,7 +505,7 @@ def test_a_form_writes_what_the_logger_would(fmt: LogFormat, first: str | int) -
 def test_a_form_says_nothing_below_the_level() -> None:
     stream = Stream()
     with logging_to(stream, level="warning"):
-        logs.Form("event_handled", "job")("org_a:1")
+        logs.FixedLine("event_handled", "job")("org_a:1")
     assert stream.text == ""
 
 
@@ -514,14 +514,14 @@ def test_a_form_bears_the_trace() -> None:
     with logging_to(stream):
         logs.show_trace(lambda: "4bf9")
         try:
-            logs.Form("event_handled", "job")("org_a:1")
+            logs.FixedLine("event_handled", "job")("org_a:1")
         finally:
             logs.show_trace(None)
     assert (stream.first["trace_id"], stream.first["job"]) == ("4bf9", "org_a:1")
 
 
 async def test_a_form_hands_the_lines_of_a_turn_over_together() -> None:
-    stream, form = Stream(), logs.Form("event_handled", "job")
+    stream, form = Stream(), logs.FixedLine("event_handled", "job")
     with logging_to(stream):
         form("org_a:1")
         form("org_a:2")
@@ -534,7 +534,7 @@ async def test_a_form_hands_the_lines_of_a_turn_over_together() -> None:
 async def test_whoever_else_logs_comes_behind_the_lines_of_a_form(logger: str) -> None:
     stream = Stream()
     with logging_to(stream):
-        logs.Form("event_handled", "job")("org_a:1")
+        logs.FixedLine("event_handled", "job")("org_a:1")
         if logger == "ours":
             get_logger().info("later")
         else:
@@ -546,7 +546,7 @@ async def test_whoever_else_logs_comes_behind_the_lines_of_a_form(logger: str) -
 async def test_a_thread_that_flushes_has_the_lines_of_a_turn_written_that_does_not_end() -> None:
     reader, end = os.pipe()
     with os.fdopen(reader, "rb") as read, os.fdopen(end, "w") as written, logging_to(written):
-        logs.Form("event_handled", "job")("org_a:1")
+        logs.FixedLine("event_handled", "job")("org_a:1")
         watchdog = threading.Thread(target=logs.flush, args=(10,))
         watchdog.start()
         watchdog.join()  # while this loop stands still
