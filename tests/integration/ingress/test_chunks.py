@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from ingress.http import connections as turns
 from ingress.http.connection import Connection
 from ingress.http.framing import OVERHEAD_BYTES, SLICE_BYTES
 from tests.ingress_support import BODY, Client, RecordingWriter, ask, chunked, request_bytes
@@ -138,10 +139,11 @@ async def test_what_is_dropped_is_dropped_for_a_while_only(
 
 
 @pytest.mark.whole("it comes at once")
-async def test_of_bodies_in_tiny_chunks_one_slice_is_parsed_in_a_turn_of_the_loop(
-    writer: RecordingWriter,
+async def test_of_bodies_in_tiny_chunks_no_more_is_parsed_in_a_turn_once_its_time_is_over(
+    writer: RecordingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many of them would keep everybody waiting otherwise."""
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0)
     count = 8000
     raw = chunked_head(headers={"X-Sellfern-Signature": "0" * 64}) + b"1\r\nx\r\n" * count
     async with (
