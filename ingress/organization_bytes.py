@@ -44,7 +44,7 @@ class OrganizationBytes:
 
     def limit_of(self, organization: str) -> int:
         """What one may hold; 0: no limit."""
-        profile = self._endpoints.current.organizations().get(organization)
+        profile = self._endpoints.current.organizations.get(organization)
         own = profile.max_bytes if profile else None
         return self.limits.organization if own is None else own
 
@@ -73,7 +73,7 @@ class OrganizationBytes:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _is_shared(self) -> bool:
-        return self._setting is not None or len(self._endpoints.current.organizations()) > 1
+        return self._setting is not None or len(self._endpoints.current.organizations) > 1
 
     def _judge(self) -> None:
         used, limit = self._memory.used, self._memory.limit

@@ -316,7 +316,7 @@ class _Program:
         default = self.settings.organization_concurrency
         return [
             (organization.id, organization.concurrency or default, organization.weight)
-            for organization in self.endpoints.current.organizations().values()
+            for organization in self.endpoints.current.organizations.values()
         ]
 
     def _upkeep(self, redis: Redis) -> CronJob:

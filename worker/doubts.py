@@ -56,7 +56,7 @@ def _patterns_without_event(parts: Parts) -> Iterator[Finding]:
 
 
 def _organizations_without_endpoint(parts: Parts) -> Iterator[Finding]:
-    known = parts.endpoints.organizations()
+    known = parts.endpoints.organizations
     for registration in parts.handlers:
         organization = registration.organization
         if organization is not None and organization not in known:

@@ -137,7 +137,7 @@ def prepare(
     noted = _NotedEnvironment(environ)
     known = EndpointsFile(path, noted).load()
     first = next(iter(known.values()))
-    keys = {name: f"sk_test_{name}" for name in known.organizations()}
+    keys = {name: f"sk_test_{name}" for name in known.organizations}
     settings = {
         "REDIS_URL": redis_url,
         "ENDPOINTS_FILE": str(path),

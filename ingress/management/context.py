@@ -188,7 +188,7 @@ def key_organization(given: str | None, endpoints: Endpoints, settings: Manageme
         SettingsError: it isn't said, and there are several, or none.
     """
     setting = "SELLFERN_ORGANIZATION"
-    known = list(endpoints.organizations())
+    known = list(endpoints.organizations)
     expected = "the organization that the API key belongs to (or --organization)"
     if not given:
         if len(known) != 1:

@@ -153,12 +153,10 @@ class Endpoints(Mapping[str, Endpoint]):
         self._endpoints = dict(endpoints)
         # Asked with every delivery: Mapping's own would go a longer way, and by an exception.
         self.get = self._endpoints.get  # type: ignore[method-assign]
-        self.profiles = MappingProxyType(dict(organizations))
-        """The organizations by their id."""
-
-    def organizations(self) -> Mapping[str, OrganizationProfile]:
-        """The organizations by their id."""
-        return self.profiles
+        self.organizations: Mapping[str, OrganizationProfile] = MappingProxyType(
+            dict(organizations)
+        )
+        """By their id."""
 
     def __getitem__(self, endpoint_id: str) -> Endpoint:
         return self._endpoints[endpoint_id]

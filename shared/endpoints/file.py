@@ -160,7 +160,7 @@ class EndpointsFile:
             _log.info(
                 "endpoints_reloaded",
                 endpoints=len(self.current),
-                organizations=len(self.current.organizations()),
+                organizations=len(self.current.organizations),
             )
 
     def _take(self, endpoints: Endpoints, known: Sequence[MissingSecret]) -> None:

@@ -64,7 +64,7 @@ def look(
 
 def counted(endpoints: Endpoints) -> str:
     """How many endpoints there are, and how many organizations behind them."""
-    return f"endpoints: {len(endpoints)}, organizations: {len(endpoints.organizations())}"
+    return f"endpoints: {len(endpoints)}, organizations: {len(endpoints.organizations)}"
 
 
 def shadows() -> Iterator[Finding]:

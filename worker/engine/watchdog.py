@@ -108,8 +108,7 @@ class Watchdog:
             except REDIS_ERRORS as exc:
                 await outage.pause(exc)
             else:
-                if outage.is_on:
-                    outage.over()
+                outage.over()
                 self.announced()
                 await asyncio.sleep(self.leases.lease / 3)
 

@@ -307,6 +307,5 @@ class Worker(arq.Worker):
             except REDIS_ERRORS as exc:
                 await outage.pause(exc)
             else:
-                if outage.is_on:
-                    outage.over()
+                outage.over()
                 await asyncio.sleep(_BEAT)

@@ -243,7 +243,7 @@ class Path:
 
     def _organization(self, event: Event[Any], work: Work, delivery: Delivery) -> Organization:
         organization = event.organization_id
-        profile = self.endpoints.current.profiles.get(organization)
+        profile = self.endpoints.current.organizations.get(organization)
 
         # Bound here, so that a handler has no way to name another organization's keys.
         async def read(key: str) -> bytes | None:

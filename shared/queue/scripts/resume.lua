@@ -5,7 +5,8 @@
 -- Transition: parked → queued, up to the free slots; each slot that is freed brings the next.
 --   Breaker open or trying → closed: the operator knows that the cause is gone.
 
--- First, since an operator's rights of an earlier version don't reach to holds.
+-- First, since an operator's rights of an earlier version don't reach to holds. From here on what is
+-- parked counts as freed.
 local resumed = lift_hold(ARGV[1])
 if redis.call('HDEL', key.organizations, key.pause .. ARGV[1]) == 1 then resumed = 1 end
 profile_of(ARGV[1]).paused = false
@@ -13,5 +14,4 @@ if profile_of(ARGV[1]).breaker ~= 'closed' then
   close_breaker(ARGV[1])
   resumed = 1
 end
-freed[ARGV[1]] = true
 return finish(resumed)

@@ -11,7 +11,7 @@ import pytest
 from ingress.http import connections as turns
 from ingress.http import ending_connection as module
 from ingress.http.connection import Connection
-from tests.ingress_support import BODY, Client, RecordingWriter, chunked, request_bytes
+from tests.ingress_support import BODY, Client, RecordingWriter, Running, chunked, request_bytes
 from tests.integration.ingress.public_port import (
     PATIENCE,
     check_refusal,
@@ -48,18 +48,24 @@ def _while_that_can_be_measured(monkeypatch: pytest.MonkeyPatch, told_later: Non
     monkeypatch.setattr(module, "LATER_SECONDS", LATER)
 
 
+async def given_up(place: Running, client: Client, raw: bytes, status: int) -> Connection:
+    """The connection of a client that has sent what is refused; 408: as others need its bytes."""
+    await client.send(raw)
+    await until(lambda: bool(connections(place)))
+    (connection,) = connections(place)
+    if status == 408:
+        await until(lambda: place.held == len(raw))
+        connection._holding.end()
+    return connection
+
+
 @pytest.mark.parametrize(("raw", "status", "code"), GIVEN_UP)
 async def test_its_bytes_are_free_at_once_and_its_answer_comes_in_a_while(
     writer: RecordingWriter, raw: bytes, status: int, code: str
 ) -> None:
     async with public_port(writer, **LONG) as place, Client.to(place.port) as client:
         began = time.monotonic()
-        await client.send(raw)
-        await until(lambda: bool(connections(place)))
-        (connection,) = connections(place)
-        if status == 408:
-            await until(lambda: place.held == len(raw))
-            connection._holding.end()
+        await given_up(place, client, raw, status)
         await until(lambda: place.held == 0)
         assert time.monotonic() - began < LATER / 2 or status != 408
         check_refusal(await client.reply(), status, code)
@@ -88,12 +94,7 @@ async def test_whoever_leaves_meanwhile_leaves_nothing_behind(
 ) -> None:
     async with public_port(writer, **LONG) as place:  # it sees to what is held
         async with Client.to(place.port) as client:
-            await client.send(raw)
-            await until(lambda: bool(connections(place)))
-            (connection,) = connections(place)
-            if status == 408:
-                await until(lambda: place.held == len(raw))
-                connection._holding.end()
+            connection = await given_up(place, client, raw, status)
             await until(lambda: connection.is_told_later)
         await until(lambda: not connections(place))
 
@@ -103,9 +104,7 @@ async def test_who_is_given_up_is_counted_then_however_soon_he_leaves(
 ) -> None:
     async with public_port(writer, **LONG) as place:
         async with Client.to(place.port) as client:
-            await client.send(TOO_LONG)
-            await until(lambda: len(connections(place)) == 1)
-            (connection,) = connections(place)
+            connection = await given_up(place, client, TOO_LONG, 431)
             await until(lambda: connection.is_told_later)
         await until(lambda: not connections(place))
     lines = [line for line in log.lines if line["event"] == "delivery_refused"]

@@ -63,7 +63,7 @@ def test_what_is_left_out_has_its_default() -> None:
 def test_an_organization_may_be_written_as_a_whole_number(written: str, read: str) -> None:
     endpoints = parse(ACME.replace('"org_1"', written) + BETA.replace('"org_1"', f'"{read}"'))
     assert [each.organization_id for each in endpoints.values()] == [read, read]
-    assert list(endpoints.organizations()) == [read]
+    assert list(endpoints.organizations) == [read]
 
 
 @pytest.mark.parametrize("written", ["true", "1.0", "1e2", "9" * 65, "9" * 300])
@@ -85,7 +85,7 @@ def test_all_that_can_be_said_is_kept() -> None:
     assert endpoint.scheme is signature.STANDARD_WEBHOOKS
     assert (endpoint.weight, endpoint.concurrency) == (2.0, 1)
     assert endpoint.settings == {"erp": "https://erp.example"}
-    profile = endpoints.organizations()["org_1"]
+    profile = endpoints.organizations["org_1"]
     assert (profile.id, profile.weight, profile.concurrency) == ("org_1", 2.0, 1)
     assert profile.settings == {"erp": "https://erp.example"}
 
@@ -159,7 +159,7 @@ def test_endpoints_of_one_organization_are_one_profile() -> None:
         + BETA
         + "concurrency = 4\n[endpoint.settings]\nb = 2\nc = 3\n"
     )
-    profile = endpoints.organizations()["org_1"]
+    profile = endpoints.organizations["org_1"]
     assert (profile.weight, profile.concurrency) == (3.0, 4)
     assert profile.settings == {"a": 1, "b": 2, "c": 3}
     assert {endpoint.weight for endpoint in endpoints.values()} == {3.0}

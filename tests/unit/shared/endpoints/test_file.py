@@ -247,10 +247,10 @@ async def test_a_program_that_verifies_nothing_needs_no_secret(
     """A worker's: those secrets are mounted into the ingress only."""
     elsewhere = text('{ env = "NOT_HERE" }', '{ file = "not-here" }', extra="weight = ")
     file = EndpointsFile(endpoints_file(elsewhere + "2"), {}, verifies=False)
-    assert file.load().organizations()["org"].weight == 2
+    assert file.load().organizations["org"].weight == 2
     async with file.watching(INTERVAL):
         endpoints_file(elsewhere + "3")
-        await until(lambda: file.current.organizations()["org"].weight == 3)
+        await until(lambda: file.current.organizations["org"].weight == 3)
     assert secrets(file) == []
 
 

@@ -79,7 +79,7 @@ def test_no_repr_and_no_log_shows_one() -> None:
 def test_the_ingress_needs_none_of_them() -> None:
     text = table('token = { file = "nowhere" }')
     endpoints = parse_endpoints(text, path=Path("endpoints.toml"), environ={})
-    assert "nowhere" not in repr(endpoints.organizations()["org"].settings)
+    assert "nowhere" not in repr(endpoints.organizations["org"].settings)
     assert endpoints.missing == ()
 
 
