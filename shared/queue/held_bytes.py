@@ -8,7 +8,7 @@ from typing import Any, Self
 import msgspec
 
 HeldBytes = dict[str, int]
-"""Bytes by kind (``waiting``, ``dead``, ``marks``, ``state``), as ``prelude.lua`` counts them."""
+"""By kind: ``waiting``, ``dead``, ``marks``, ``state``, as ``prelude/bytes.lua`` counts them."""
 
 
 class RedisMemory(msgspec.Struct, frozen=True):

@@ -100,6 +100,12 @@ _LUA_NAMES = {
     "hold": HOLD,
 }
 
+_LUA_NAME = re.compile(r"\bkey\.(\w+)")
+_LUA_VALUES = {
+    **{name: f"'{value}'" for name, value in _LUA_NAMES.items()},
+    "deferred_from": str(DEFERRED_FROM),
+}
+
 
 def payload(job: str) -> str:
     """arq's payload record of a job."""
@@ -136,7 +142,12 @@ def parked(organization: str) -> str:
     return PARKED + organization
 
 
-def lua_table() -> str:
-    """The same names as a Lua table ``key``, put in front of every script."""
-    fields = ", ".join(f"{name} = '{value}'" for name, value in _LUA_NAMES.items())
-    return f"local key = {{ {fields}, deferred_from = {DEFERRED_FROM} }}\n"
+def in_place(script: str) -> str:
+    """A script's text with each ``key.name`` replaced by what it names.
+
+    A table of them, or a local variable each, would be made anew at each call.
+
+    Raises:
+        KeyError: there is no such name.
+    """
+    return _LUA_NAME.sub(lambda found: _LUA_VALUES[found[1]], script)

@@ -39,7 +39,7 @@ class BacklogLimits:
 
 @dataclass(slots=True)
 class BytesLimits:
-    """How many bytes one organization may hold in Redis, as ``prelude.lua`` counts them.
+    """How many bytes one organization may hold in Redis, as ``prelude/bytes.lua`` counts them.
 
     Attributes:
         organization: each one that has no limit of its own; 0 is no limit.

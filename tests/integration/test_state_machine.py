@@ -263,7 +263,7 @@ async def test_a_row_of_the_page_happens(redis: Redis, row: tuple[str, str, str]
 
 def test_every_script_is_on_the_page() -> None:
     scripts = {path.stem for path in (ROOT / "shared" / "queue" / "scripts").glob("*.lua")}
-    named = {script for _, _, script in ROWS} | {"pause", "leave", "prelude", "disown", "recount"}
+    named = {script for _, _, script in ROWS} | {"pause", "leave", "disown", "recount"}
     assert scripts == named
     assert all(f"`{script}`" in PAGE for script in scripts)
 

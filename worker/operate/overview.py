@@ -219,7 +219,7 @@ def _held(known: Mapping[str, str]) -> Iterator[str]:
 
 
 class _Breaker(NamedTuple):
-    """What a breaker's field says; ``prelude.lua`` tells its forms."""
+    """What a breaker's field says; ``prelude/organizations.lua`` tells its forms."""
 
     state: str | None = None
     seconds: float | None = None

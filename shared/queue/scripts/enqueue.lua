@@ -35,19 +35,19 @@ local function bytes_of(organization)
   return sum
 end
 
-local function bytes_are_full(organization, payload)
+local function bytes_are_full(organization, more)
   local most = bytes_limit_of(organization)
-  return most < math.huge and bytes_of(organization) + cost_of_payload(#payload) > most
+  return most < math.huge and bytes_of(organization) + more > most
 end
 
-local function refused(organization, payload)
+local function refused(organization, more_bytes)
   if limit > 0 and backlog >= limit then return 'backlog_full' end
   if organization_limit > 0 then
     depth[organization] = depth[organization]
       or tonumber(redis.call('HGET', key.waiting, organization)) or 0
     if depth[organization] >= organization_limit then return 'organization_backlog_full' end
   end
-  if bytes_are_full(organization, payload) then
+  if bytes_are_full(organization, more_bytes) then
     count('bytes_full') -- `recount` looks whether that is true still
     return 'organization_bytes_full'
   end
@@ -88,7 +88,7 @@ local function let_a_worker_judge(job)
 end
 
 -- The same as `put_in_line`, for a job of which nothing is known.
-local function put_new_in_line(job, payload, received_at, next_place)
+local function put_new_in_line(job, payload, received_at, more_bytes, cost)
   local organization = organization_of(job)
   absent[job] = nil -- it may come twice in a batch
   payloads[#payloads + 1] = key.job .. job
@@ -96,9 +96,8 @@ local function put_new_in_line(job, payload, received_at, next_place)
   receipts[#receipts + 1] = received_at
   receipts[#receipts + 1] = job
   add(waiting, organization, 1)
-  hold(organization, 'waiting', cost_of_payload(#payload))
-  places[job] = number(next_place(organization))
-  return true
+  hold(organization, 'waiting', more_bytes)
+  places[job] = number(next_virtual_time(organization, cost))
 end
 
 local function write_new()
@@ -123,15 +122,17 @@ local function accept(job, payload, received_at, cost)
       return 'known'
     end
   end
-  local refusal = refused(organization, payload)
+  local more_bytes = cost_of_payload(#payload)
+  local refusal = refused(organization, more_bytes)
   if refusal then return refusal end
-  local function next_place() return next_virtual_time(organization, cost) end
-  local put = is_absent and put_new_in_line or put_in_line
-  if put(job, payload, received_at, next_place) then
+  if is_absent then
+    put_new_in_line(job, payload, received_at, more_bytes, cost)
+  elseif not put_in_line(job, payload, received_at, next_virtual_time, cost) then
+    more_bytes = nil -- it counts already
+  end
+  if more_bytes then
     if depth[organization] then depth[organization] = depth[organization] + 1 end
-    if bytes[organization] then
-      bytes[organization] = bytes[organization] + cost_of_payload(#payload)
-    end
+    if bytes[organization] then bytes[organization] = bytes[organization] + more_bytes end
     backlog = backlog + 1
   end
   count('accepted')

@@ -16,7 +16,7 @@ local function expire(job)
     local name = mark_name(organization, event_id)
     if redis.call('GET', name) == 'dead:' .. job then
       redis.call('DEL', name)
-      count_mark(organization, event_id, false)
+      hold(organization, 'marks', -cost_of_mark(event_id))
     end
   end
   if not remove_record(organization, job) then

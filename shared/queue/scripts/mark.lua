@@ -40,15 +40,14 @@ local function must_hold(claim, mark)
   return false
 end
 
-local function mark(claim, event_id, provable_until)
-  local name = mark_name(claim.organization, event_id)
+local function mark(claim, name, event_id, provable_until)
   local raw = read_mark(name)
   claim.event_id = event_id
   if not raw then
     -- Taken here, it would be its own, and so be handled, after a crash before its end.
     if provable_until and now > provable_until then return 'unprovable' end
     take_mark(name, claim.job)
-    count_mark(claim.organization, event_id, true)
+    hold(claim.organization, 'marks', cost_of_mark(event_id))
     return 'fresh'
   end
   local state, holder = string.match(raw, '^(%a+):(.*)$')
@@ -69,23 +68,21 @@ local function mark(claim, event_id, provable_until)
   return 'taken-over'
 end
 
-local function fetch()
-  local jobs, names = {}, {}
-  for i = 2, #ARGV, 4 do
-    jobs[#jobs + 1] = ARGV[i]
-    names[#names + 1] = mark_name(organization_of(ARGV[i]), ARGV[i + 2])
-  end
-  fetch_claims(jobs)
-  fetch_marks(names)
-end
-
-fetch()
-local results = { now }
+local jobs, names = {}, {}
 for i = 2, #ARGV, 4 do
+  jobs[#jobs + 1] = ARGV[i]
+  names[#names + 1] = mark_name(organization_of(ARGV[i]), ARGV[i + 2])
+end
+fetch_claims(jobs)
+fetch_marks(names)
+
+local results = { now }
+for place, name in ipairs(names) do
+  local i = 4 * place - 2
   local claim = held_claim(ARGV[i], ARGV[i + 1])
   local result = 'lost'
   if claim then
-    result = protected(mark, claim, ARGV[i + 2], tonumber(ARGV[i + 3]))
+    result = protected(mark, claim, name, ARGV[i + 2], tonumber(ARGV[i + 3]))
     write_claim(claim)
   end
   results[#results + 1] = result

@@ -288,9 +288,11 @@ function settle.done(claim, details)
     return 'conflict'
   end
   local retention = lifetime(details[1])
-  local event = { id = claim.event_id, received_at = details[5] or 0 }
-  local why = commit(claim.organization, prefix, details[3], event)
-  if why then return 'refused:' .. why end
+  if #details[3] > 0 then -- tables for none would cost more than all else here
+    local event = { id = claim.event_id, received_at = details[5] or 0 }
+    local why = commit(claim.organization, prefix, details[3], event)
+    if why then return 'refused:' .. why end
+  end
   end_mark(name, 'done:' .. claim.job, retention)
   remove_record(claim.organization, claim.job)
   if details[4] then handler_worked(claim) end
@@ -383,7 +385,7 @@ function settle.dead(claim, details)
   write_record(claim, details) -- first: nothing after it can be refused
   if gone then remove_job(read_claim(gone)) end
   if mark then
-    if not read_mark(mark) then count_mark(claim.organization, claim.event_id, true) end
+    if not read_mark(mark) then hold(claim.organization, 'marks', cost_of_mark(claim.event_id)) end
     end_mark(mark, 'dead:' .. claim.job)
   end
   handler_failed(claim, details[7])

@@ -228,7 +228,7 @@ def _mark_name(organization: str, event_id: str) -> bytes:
 
 
 def _claim(raw: bytes | None) -> Claim:
-    """What a claim's field says; ``prelude.lua`` tells its form."""
+    """What a claim's field says; ``prelude/claims.lua`` tells its form."""
     if raw is None:
         return Claim()
     token, attempts, claims, _, event_id = raw.decode(errors="replace").split(":", 4)

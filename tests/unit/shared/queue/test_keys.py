@@ -56,10 +56,18 @@ def test_names_of_different_kinds_never_meet(organization: str, one: str, other:
 
 
 def test_the_scripts_know_every_name_that_stands_here() -> None:
-    table = keys.lua_table()
-    assert table.startswith("local key = { queue = 'sellfern:queue', ")
-    assert f"deferred_from = {keys.DEFERRED_FROM} }}" in table
-    told = set(re.findall(r"\w+ = '([^']*)'", table))
-    names = {value for value in vars(keys).values() if isinstance(value, str)}
-    assert {name for name in names if name.startswith("sellfern:")} <= told
-    assert not re.search(r"['\\\n]", "".join(told))
+    names = {
+        name: value
+        for name, value in vars(keys).items()
+        if isinstance(value, str) and value.startswith("sellfern:")
+    }
+    assert len(names) > 20
+    for name, value in names.items():
+        assert keys.in_place(f"key.{name.lower()} .. x") == f"'{value}' .. x"
+        assert not re.search(r"['\\\n]", value)
+    assert keys.in_place("ZCOUNT(key.deferred_from)") == f"ZCOUNT({keys.DEFERRED_FROM})"
+
+
+def test_a_name_that_stands_nowhere_is_no_name() -> None:
+    with pytest.raises(KeyError, match="queues"):
+        keys.in_place("redis.call('ZCARD', key.queues)")

@@ -1,0 +1,141 @@
+-- Organizations: who must wait, how many of whose jobs may run, and who is parked until they may.
+
+-- What the endpoints file and the operators say of an organization, and what its handlers' ends
+-- say. Its field in the hash is "cap:weight"; an empty cap is the default one.
+-- "pause:{organization}" is there while it is paused, "breaker:{organization}" after failures:
+--   closed:consecutive failures:handled:failed   events go on, and are counted
+--   open:until (ms)                              events wait
+--   trying:job                                   one event is let through; no job: the next one
+-- "hold:{organization}", "until (ms):why", is there while its handlers have asked to be left alone.
+local profiles = {}
+
+local longest_hold = 3600000
+
+-- None that is over, though no claim has taken it away, nor one that lasts longer than any may: after
+-- a fail-over, the clock of another Redis may be hours behind.
+local function end_of_hold(raw)
+  local until_when, now = tonumber(string.match(raw, '^%d+')), now_ms()
+  if until_when and until_when > now and until_when <= now + longest_hold then return until_when end
+  return nil
+end
+
+local function profile_of(organization)
+  local known = profiles[organization]
+  if known then return known end
+  local raw, pause, breaker, held_until = unpack(redis.call('HMGET', key.organizations,
+    organization, key.pause .. organization, key.breaker .. organization, key.hold .. organization))
+  local cap, weight = string.match(raw or '', '^(%d*):([%d.]+)$')
+  local state, rest = string.match(breaker or '', '^(%a+):(.*)$')
+  known = {
+    cap = tonumber(cap),
+    weight = tonumber(weight) or 1,
+    paused = pause and true or false,
+    held_until = held_until and end_of_hold(held_until),
+    breaker = state or 'closed',
+    breaker_rest = rest or '',
+  }
+  profiles[organization] = known
+  return known
+end
+
+-- Whoever may have parked jobs that could run now.
+local freed = {}
+
+local function set_breaker(organization, state, rest)
+  local profile = profile_of(organization)
+  profile.breaker, profile.breaker_rest = state, rest
+  redis.call('HSET', key.organizations, key.breaker .. organization, state .. ':' .. rest)
+end
+
+local function close_breaker(organization)
+  local profile = profile_of(organization)
+  profile.breaker, profile.breaker_rest = 'closed', ''
+  redis.call('ZREM', key.breakers, organization)
+  freed[organization] = true
+  return redis.call('HDEL', key.organizations, key.breaker .. organization)
+end
+
+-- Of several holds the longest wins: each handler knows only what it was told itself.
+local function hold_back(organization, until_when, why)
+  local profile = profile_of(organization)
+  if profile.held_until and profile.held_until >= until_when then return end
+  redis.call('ZADD', key.due, number(until_when), key.hold .. organization) -- first: what ends it
+  redis.call('HSET', key.organizations, key.hold .. organization, number(until_when) .. ':' .. why)
+  profile.held_until = until_when
+end
+
+local function lift_hold(organization)
+  profile_of(organization).held_until = nil
+  redis.call('ZREM', key.due, key.hold .. organization)
+  freed[organization] = true
+  return redis.call('HDEL', key.organizations, key.hold .. organization)
+end
+
+-- An organization's events wait while it is paused or held, and while its breaker is open or watches
+-- the one event that it has let through.
+local function must_wait(organization)
+  local profile = profile_of(organization)
+  return profile.paused or profile.held_until or profile.breaker == 'open'
+    or profile.breaker == 'trying' and profile.breaker_rest ~= ''
+end
+
+local function is_tried(claim)
+  local profile = profile_of(claim.organization)
+  return profile.breaker == 'trying' and profile.breaker_rest == claim.job
+end
+
+-- The event that was let through has ended without saying anything about the organization.
+local function let_another_try(claim)
+  if is_tried(claim) then set_breaker(claim.organization, 'trying', '') end
+end
+
+-- Without a cap of its own, an organization may hold four of five slots of all live workers: the
+-- rest stays for the others while its handlers hang.
+local default_cap
+
+local function cap_of(organization)
+  local own = profile_of(organization).cap
+  if own then return own end
+  if not default_cap then
+    local all = tonumber(redis.call('GET', key.slots)) or 0
+    default_cap = all > 0 and math.max(1, math.floor(all * 0.8)) or math.huge
+  end
+  return default_cap
+end
+
+-- One at a time means in order of acceptance. Only a cap that somebody has set says so: a default
+-- one is 1 where there are few slots, and then nobody waits for another's retry.
+local function in_order(organization)
+  return profile_of(organization).cap == 1
+end
+
+local function running_of(organization)
+  return tonumber(redis.call('HGET', key.running, organization)) or 0
+end
+
+local function wake_one()
+  if redis.call('LLEN', key.wake) == 0 then redis.call('LPUSH', key.wake, '1') end
+end
+
+-- Up to the free slots of an organization's parked jobs go back in line, at their old places.
+local function unpark(organization)
+  local parked = key.parked .. organization
+  if redis.call('EXISTS', parked) == 0 or must_wait(organization) then return end
+  local most = profile_of(organization).breaker == 'trying' and 1 or 256
+  local free = math.min(cap_of(organization) - running_of(organization), most)
+  if free <= 0 then return end
+  local popped = redis.call('ZPOPMIN', parked, free)
+  if #popped == 0 then return end
+  for i = 1, #popped, 2 do popped[i], popped[i + 1] = popped[i + 1], popped[i] end
+  call_for_all('ZADD', key.queue, popped)
+  wake_one()
+end
+
+-- Few organizations have parked jobs: asked for all at once, most scripts ask no further.
+local function unpark_freed()
+  local names = {}
+  for organization in pairs(freed) do names[#names + 1] = key.parked .. organization end
+  if #names == 0 then return end
+  if #names <= most_arguments and redis.call('EXISTS', unpack(names)) == 0 then return end
+  for organization in pairs(freed) do unpark(organization) end
+end

@@ -1,0 +1,42 @@
+"""What a script's text is made of."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from shared.queue import scripts
+
+FOLDER = Path(scripts.__file__).parent
+NAMES = sorted(path.stem for path in FOLDER.glob("*.lua"))
+FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
+PRELUDE = [
+    name for path in FOLDER.glob("prelude/*.lua") for name in FUNCTION.findall(path.read_text())
+]
+
+
+def functions(name: str) -> set[str]:
+    return set(FUNCTION.findall(scripts.load(name).text))
+
+
+def test_no_function_of_the_prelude_has_another_one_s_name() -> None:
+    assert len(PRELUDE) > 70
+    assert len(set(PRELUDE)) == len(PRELUDE)
+
+
+def test_no_function_of_the_prelude_is_there_for_nobody() -> None:
+    assert set(PRELUDE) <= set().union(*map(functions, NAMES))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_has_the_functions_that_it_calls_and_no_others(name: str) -> None:
+    text = re.sub("--.*", "", scripts.load(name).text)
+    for function in set(PRELUDE):
+        defined = len(re.findall(rf"^local function {function}\b", text, re.MULTILINE))
+        named = len(re.findall(rf"\b{function}\b", text))
+        assert (defined, named > defined) in {(0, False), (1, True)}
+
+
+def test_what_adds_deliveries_knows_nothing_of_claims() -> None:
+    assert "write_places" in functions("enqueue")
+    assert not functions("enqueue") & {"read_claim", "suspicion_of", "remove_job", "take_mark"}
