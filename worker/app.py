@@ -297,7 +297,11 @@ class _Program:
     # Parts
 
     def _context(self, redis: Redis) -> arq_functions.Context:
-        transitions = Transitions(redis, retention=self.settings.policy.limits.dedupe_retention)
+        transitions = Transitions(
+            redis,
+            retention=self.settings.policy.limits.dedupe_retention,
+            has_turns=self.handlers.has_turns,
+        )
         patience = self.settings.lease
         pipeline = Pipeline(
             batcher=Batcher(transitions, patience=patience, log=self.log, pulse=self.pulse),

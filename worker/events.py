@@ -24,6 +24,8 @@ class Event(msgspec.Struct, Generic[Data], frozen=True):
         raw: the signed bytes.
         attempt: from 1.
         received_at: when the ingress took it, aware.
+        superseded: ids of the older events that this one stands for, where a handler asks for the
+            latest of a key only; the last hundred.
     """
 
     id: str
@@ -34,6 +36,7 @@ class Event(msgspec.Struct, Generic[Data], frozen=True):
     raw: bytes
     attempt: int
     received_at: datetime
+    superseded: tuple[str, ...] = ()
 
     @property
     def idempotency_key(self) -> str:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar, final, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -13,6 +14,7 @@ from shared.sellfern import identifier
 from shared.sellfern.envelope import mended
 from worker.events import Event, Organization
 from worker.outcomes import Reject, Retry, Throttled
+from worker.turns import Key, TurnRule
 
 
 class DataDecoder:
@@ -68,6 +70,7 @@ class Registration:
         organization: the one organization that it is for, or ``None`` for any.
         function: the handler; ``None`` ignores the event on purpose.
         data: decodes the event's data to the type that the handler's annotation names.
+        turn: which of its events run one at a time; ``None`` where that doesn't matter.
         name: the handler's, for people: module and function.
     """
 
@@ -75,13 +78,12 @@ class Registration:
     organization: str | None
     function: HandlerFunction | None
     data: DataDecoder
+    turn: TurnRule | None = None
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Work out once what is said of every event."""
-        function = self.function
-        name = "" if function is None else f"{function.__module__}.{function.__qualname__}"
-        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "name", "" if self.function is None else _name(self.function))
 
     def matches(self, event_type: str, organization: str) -> bool:
         """Whether it is for this event."""
@@ -102,14 +104,22 @@ class Handlers:
 
     Attributes:
         found: what `find` has found lately, by type and organization.
+        has_turns: whether any handler has a key.
     """
 
     def __init__(self) -> None:
+        self.has_turns = False
         self._registrations: list[Registration] = []
         self.found: dict[tuple[str, str], Registration | None] = {}
 
     def on(
-        self, pattern: str, *, organization: str | int | None = None
+        self,
+        pattern: str,
+        *,
+        organization: str | int | None = None,
+        key: Key | None = None,
+        latest: bool = False,
+        quiet: str | float | timedelta | None = None,
     ) -> Callable[[AnyHandler], AnyHandler]:
         """Register a handler for the event types that match.
 
@@ -118,17 +128,23 @@ class Handlers:
                 specific match wins.
             organization: the only organization that it is for, as text or as a whole number; any
                 without it.
+            key: a field of the data (``order_id``, ``customer.id``), or a function that makes a
+                text or a whole number of the event. One organization's events with equal keys run
+                one at a time, in order of acceptance, whichever handlers and workers run them.
+            latest: of this handler's events that wait for their turn, only the newest runs.
+            quiet: seconds, or a text such as ``2s``, for which these are gathered before it does.
 
         Raises:
-            HandlerError: the organization is neither, the function is not ``async def``, doesn't
-                take an event and an organization, its annotation can't be decoded, or the pattern
-                is taken.
+            HandlerError: the organization or the key is neither, the function is not
+                ``async def``, doesn't take an event and an organization, its annotation can't be
+                decoded, or the pattern is taken.
         """
         only = _organization(organization)
 
         def register(function: AnyHandler) -> AnyHandler:
             _check_signature(function)
-            self._add(Registration(pattern, only, function, _data_decoder(function)))
+            turn = TurnRule.of(key, handler=_name(function), latest=latest, quiet=quiet)
+            self._add(Registration(pattern, only, function, _data_decoder(function), turn))
             return function
 
         return register
@@ -165,6 +181,11 @@ class Handlers:
                 raise HandlerError(f"{other.pattern!r}{of} is registered already")
         self._registrations.append(registration)
         self.found.clear()
+        self.has_turns = self.has_turns or registration.turn is not None
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def _organization(value: str | int | None) -> str | None:

@@ -82,7 +82,7 @@ FILES_HANGING: Final = Gauge(
 EVENTS: Final = Counter(
     "sellfern_events",
     "Attempts at an event by how they ended: handled, duplicate, conflicting, retried, dead, "
-    "lost, released",
+    "lost, released, in_line, superseded",
     ["outcome"],
     registry=REGISTRY,
 )
@@ -128,7 +128,12 @@ ACCEPTED_TO_HANDLED: Final = Histogram(
 )
 STATE_CONFLICTS: Final = Counter(
     "sellfern_state_conflicts",
-    "Commits refused, and handlers run again, since another had changed what they read",
+    "Commits refused, and handlers run again, since another had changed what they read, or will",
+    registry=REGISTRY,
+)
+KEYS_UNREAD: Final = Counter(
+    "sellfern_keys_unread",
+    "Events handled out of turn, since the key that their handler asks for can't be read",
     registry=REGISTRY,
 )
 

@@ -35,6 +35,12 @@ BYTES = "sellfern:bytes"
 """What each organization holds in Redis, by "organization:kind", in bytes as its budget counts."""
 RECOUNT = "sellfern:recount"
 """How far the count of that has come which is made anew."""
+TURNS = "sellfern:turns"
+"""What each job that is in a turn is in; MessagePack, as ``prelude/turns.lua`` has it."""
+IN_TURN = "sellfern:in-turn"
+"""How many events of each organization wait for their turn."""
+LATEST = "sellfern:latest"
+"""The one that waits, of those of a handler and key of which only the newest runs."""
 LOOKED_UNTIL = "sellfern:looked-until"
 """Where the look for accepted jobs without a place has stopped, while it isn't at its end."""
 
@@ -42,6 +48,9 @@ LOOKED_UNTIL = "sellfern:looked-until"
 JOB = "arq:job:"
 ARQ_RETRY = "arq:retry:"
 PARKED = "sellfern:parked:"
+TURN = "sellfern:turn:"
+UNDECIDED = "sellfern:undecided:"
+SUPERSEDED = "sellfern:superseded:"
 UNREAD = "sellfern:unread:"
 EVENT = "sellfern:event:"
 REVIVALS = "sellfern:revivals:"
@@ -85,10 +94,16 @@ _LUA_NAMES = {
     "suspects": SUSPECTS,
     "bytes": BYTES,
     "recount": RECOUNT,
+    "turns": TURNS,
+    "in_turn": IN_TURN,
+    "latest": LATEST,
     "looked_until": LOOKED_UNTIL,
     "job": JOB,
     "arq_retry": ARQ_RETRY,
     "parked": PARKED,
+    "turn": TURN,
+    "undecided": UNDECIDED,
+    "superseded": SUPERSEDED,
     "unread": UNREAD,
     "event": EVENT,
     "revivals": REVIVALS,

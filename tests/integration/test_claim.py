@@ -354,7 +354,7 @@ async def test_retries_that_keep_more_slots_than_the_cap_now_allows_end_one_by_o
     await hand.come_due(first)
     assert await hand.claim() == []
     await hand.come_due(second)
-    for job in (second, first, third):
+    for job in (first, second, third):
         await hand.finish([await hand.claim_only(job)])
     assert await account(redis) == NOTHING
 

@@ -279,8 +279,10 @@ class Claims:
         if self._renewed.get(claim.job) is not claim:
             return  # it has been settled since the renewal was sent
         running = self.running.get(claim.token)
-        if isinstance(running, Work) and running.settling is not None:
+        if isinstance(running, Work) and (running.settling is not None or running.is_marking):
             running.is_lost = True
+            # Before its handler, there is nothing else to be had of it.
+            running.is_cancelled = running.is_cancelled or running.is_marking
             return  # most likely that is on its way back as settled; if not, it says so
         self._note_lost(claim)
         self._renew_no_more(claim)

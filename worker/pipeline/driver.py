@@ -216,6 +216,7 @@ class Pipeline:
             tell = partial(self._observed, work, asked, then)
         # By the exact type, the frequent ones first: `match` would cost more, three times an event.
         if type(asked) is MarkRequest:
+            work.is_marking = True
             self.batcher.post_mark(asked, tell)
         elif type(asked) is Settle:
             outcome = self.final(work, asked.outcome)

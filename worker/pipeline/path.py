@@ -31,18 +31,23 @@ from worker.pipeline.transitions import Claim, Mark, Marked, MarkRequest, Refuse
 from worker.pipeline.work import Ask, Handle, Room, Settle, Work
 from worker.registry import Handlers, Registration
 from worker.state import State
+from worker.turns import Turn, UnreadableKeyError
 
-# Each round means that somebody else has committed in between; a state that never rests must not
-# keep a slot for ever.
+# Whose mark changes hands again and again must not keep a worker for ever. A round after a conflict
+# is none of these: each means that somebody else has committed, and there are turns for the rest.
 _MOST_ROUNDS: Final = 10
 # Members of enums by names of their own: Python looks them up five times as fast, once an event.
 _OVERDUE: Final = Settled.OVERDUE
 _UNPROVABLE: Final = Mark.UNPROVABLE
-_ANOTHER_ROUND: Final = (Settled.AGAIN, Settled.CONFLICT)
+_AGAIN: Final = Settled.AGAIN
+_CONFLICT: Final = Settled.CONFLICT
 _FREE: Final = (Mark.FRESH, Mark.OWN, Mark.TAKEN_OVER, Mark.UNPROVABLE)
 _TAKEN: Final = (Mark.DUPLICATE, Mark.CONFLICTING)
 _HELD: Final = (Mark.HELD, Mark.HELD_CONFLICTING)
+_NOT_ITS_TURN: Final = (Mark.IN_LINE, Mark.LATER, Mark.SUPERSEDED)
 _OTHER_BYTES: Final = (Mark.CONFLICTING, Mark.HELD_CONFLICTING)
+
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 ReadState: TypeAlias = Callable[[str, str], Awaitable[bytes | None]]
 """Reads an organization's raw value by its key; to be awaited."""
@@ -57,12 +62,14 @@ class Opened(msgspec.Struct, gc=False):
         envelope: what its body claims.
         created: when its event was, epoch seconds.
         provable_until: until when, in epoch milliseconds, its mark would be there were it done.
+        superseded: ids of the events that it stands for.
     """
 
     delivery: Delivery
     envelope: Envelope
     created: float
     provable_until: int
+    superseded: tuple[str, ...] = ()
 
 
 Walk: TypeAlias = Generator[Ask, Any, Settled | Refused]
@@ -97,18 +104,24 @@ class Path:
 
     def walk(self, work: Work) -> Walk:
         """Take a job to its end; anew while its mark or a value that was read has changed."""
-        for work.rounds in range(1, _MOST_ROUNDS + 1):
+        again = 0
+        while again < _MOST_ROUNDS:
+            work.rounds += 1
             opened = self._open(work)
             found: Registration | Handle | Outcome
             if type(opened) is Opened:
-                marked = yield MarkRequest(work.claim, opened.envelope.id, opened.provable_until)
-                found = self._judge(work, opened, marked) or self._registered(opened)
+                turn = (yield from self._turn(work, opened)) if self.handlers.has_turns else None
+                event_id, until = opened.envelope.id, opened.provable_until
+                marked = yield MarkRequest(work.claim, event_id, until, turn)
+                work.is_marking = False
+                judged = self._judge(work, opened, marked)
+                if isinstance(judged, Settled):
+                    return judged
+                found = judged or self._registered(opened)
                 if type(found) is Registration:
-                    body = opened.delivery.body
-                    # Before it is decoded: a megabyte of JSON may be 26 of Python. What is ignored
-                    # never is.
-                    if len(body) > self.most_uncounted and found.function is not None:
-                        yield Room(body)
+                    # What is ignored is never decoded.
+                    if found.function is not None and self._needs_room(work, opened):
+                        yield Room(opened.delivery.body)
                     found = self._handler(work, opened, found)
             else:
                 found = opened
@@ -121,9 +134,11 @@ class Path:
                 settled = yield Settle(Later(f"commit: {settled}"))
             if settled is _OVERDUE:
                 settled = yield Settle(_overdue(outcome))
-            if settled not in _ANOTHER_ROUND:
+            if settled is _AGAIN:
+                again += 1
+            elif settled is not _CONFLICT:
                 return settled
-        settled = yield Settle(Later("the state kept changing before the commit"))
+        settled = yield Settle(Later("the event's mark kept changing hands before the commit"))
         return settled
 
     # The steps
@@ -172,26 +187,62 @@ class Path:
             return Waiting("newer_record", "a newer version wrote the payload", patience=None)
         return None
 
-    def _judge(self, work: Work, opened: Opened, marked: Marked | Refused) -> Outcome | None:
+    def _needs_room(self, work: Work, opened: Opened) -> bool:
+        """Whether to ask before it is decoded: a megabyte of JSON may be 26 of Python."""
+        return len(opened.delivery.body) > self.most_uncounted and work.share is None
+
+    def _turn(self, work: Work, opened: Opened) -> Generator[Ask, Any, Turn | None]:
+        """Whose turn the event needs, if anybody's; without a key that can be read, nobody's."""
+        found, envelope = self._registered(opened), opened.envelope
+        rule = found.turn if type(found) is Registration else None
+        if type(found) is not Registration or rule is None:
+            return None
+        try:
+            if rule.function is None:
+                return rule.of_data(envelope.data)
+            if self._needs_room(work, opened):
+                yield Room(opened.delivery.body)
+                if work.is_cancelled:
+                    return None
+            data = _data(found, envelope.data)
+            event = _event(opened, data, work.claim.attempts + 1)
+            return rule.of_event(rule.function, event)
+        except (UnreadableKeyError, *_UNREADABLE) as exc:
+            self.report.key_unread(work, str(exc))
+            return None
+
+    def _judge(
+        self, work: Work, opened: Opened, marked: Marked | Refused
+    ) -> Outcome | Settled | None:
         """Why the event must not reach a handler, or ``None``."""
         if type(marked) is Refused:
             return Later(f"mark: {marked}")
+        if marked.mark in _NOT_ITS_TURN:
+            return self.report.not_its_turn(work, marked)
+        opened.superseded = marked.superseded
         # While the mark was on its way the worker may have been told to stop.
         if work.is_cancelled:
             return Released(in_doubt=work.in_doubt)
         if marked.mark not in _FREE:
-            if marked.mark in _OTHER_BYTES:
-                self.report.conflicting(work.claim, opened.envelope)
-            if marked.mark in _TAKEN:
-                return Duplicate()
-            if marked.mark in _HELD:
-                return Held()
-            if marked.mark is Mark.LOST:
-                return Released(in_doubt=work.in_doubt)  # and is told so once more
-            if marked.mark is Mark.REVIVED:
-                # A redelivery has brought it back to life, with all its attempts before it.
-                work.claim.attempts = 0
+            ended = self._judge_mark(work, opened, marked.mark)
+            if ended is not None:
+                return ended
         return self._judge_event(opened, marked)
+
+    def _judge_mark(self, work: Work, opened: Opened, mark: Mark) -> Outcome | None:
+        """Why its mark keeps the event from a handler, or ``None``."""
+        if mark in _OTHER_BYTES:
+            self.report.conflicting(work.claim, opened.envelope)
+        if mark in _TAKEN:
+            return Duplicate()
+        if mark in _HELD:
+            return Held()
+        if mark is Mark.LOST:
+            return Released(in_doubt=work.in_doubt)  # and is told so once more
+        if mark is Mark.REVIVED:
+            # A redelivery has brought it back to life, with all its attempts before it.
+            work.claim.attempts = 0
+        return None
 
     def _judge_event(self, opened: Opened, marked: Marked) -> Dead | None:
         """Why this event must not be handled, or ``None``: ownership, catalogue, age, in order."""
@@ -234,10 +285,10 @@ class Path:
         envelope, delivery = opened.envelope, opened.delivery
         try:
             data = _data(registration, envelope.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except _UNREADABLE as exc:
             return Dead("malformed", f"data: {exc}")
         work.handler = registration.name
-        event = _event(envelope, delivery, data, work.claim.attempts + 1)
+        event = _event(opened, data, work.claim.attempts + 1)
         organization = self._organization(event, work, delivery)
         return Handle(registration.function, event, organization)
 
@@ -278,7 +329,8 @@ def _data(registration: Registration, raw: msgspec.Raw) -> Any:
         return registration.data.decode(raw)
 
 
-def _event(envelope: Envelope, delivery: Delivery, data: Any, attempt: int) -> Event[Any]:
+def _event(opened: Opened, data: Any, attempt: int) -> Event[Any]:
+    envelope, delivery = opened.envelope, opened.delivery
     return Event(
         id=envelope.id,
         type=envelope.type,
@@ -288,6 +340,7 @@ def _event(envelope: Envelope, delivery: Delivery, data: Any, attempt: int) -> E
         raw=delivery.body,
         attempt=attempt,
         received_at=datetime.fromtimestamp(delivery.received_at / 1000, tz=UTC),
+        superseded=opened.superseded,
     )
 
 

@@ -9,7 +9,7 @@ from shared.observe.logs import FixedLine, get_logger
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.sellfern.envelope import Envelope
 from worker.outcomes import Busy, Dead, Done, Later, Outcome, Waiting
-from worker.pipeline.transitions import Claim, Settled
+from worker.pipeline.transitions import Claim, Mark, Marked, Settled
 from worker.pipeline.work import Work
 
 # Nearly every event: found without a look at a table, whose keys Python would have to hash.
@@ -27,9 +27,12 @@ _NAMES = {
     Settled.THROTTLED: "throttled",
     Settled.ABANDONED: "abandoned",
     Settled.WAITING: "waiting",
+    Settled.IN_LINE: "in_line",
+    Settled.SUPERSEDED: "superseded",
     Settled.LOST: "lost",
 }
 _COUNTS = {settled: metrics.EVENTS.labels(name) for settled, name in _NAMES.items()}
+_IN_LINE, _SUPERSEDED = _COUNTS[Settled.IN_LINE], _COUNTS[Settled.SUPERSEDED]
 _CONFLICTING = metrics.EVENTS.labels("conflicting")
 _FIELDS = ("job", "event_id", "type", "attempt", "seconds")
 
@@ -60,6 +63,26 @@ class Report:
         _CONFLICTING.inc()
         self.log.warning("event_conflicting", job=claim.job, event_id=envelope.id)
 
+    def key_unread(self, work: Work, error: str) -> None:
+        """An event goes without the turn that its handler asks for."""
+        metrics.KEYS_UNREAD.inc()
+        self._line("warning", "event_key_unread", work, error=_QUOTED.sub("…", error))
+
+    def not_its_turn(self, work: Work, marked: Marked) -> Settled:
+        """A job has left its worker at its mark; what has become of it."""
+        if marked.mark is Mark.LATER:
+            return Settled.LATER  # it asks again in a moment, perhaps many times
+        if marked.mark is Mark.SUPERSEDED:
+            _SUPERSEDED.inc()
+            self._line("info", "event_superseded", work)
+            return Settled.SUPERSEDED
+        _IN_LINE.inc()
+        for event_id in marked.superseded:  # an older one that waited, which it has ended
+            _SUPERSEDED.inc()
+            by = work.envelope.id if work.envelope else None
+            self.log.info("event_superseded", event_id=event_id, by=by)
+        return Settled.IN_LINE
+
     def settled(self, work: Work, outcome: Outcome, settled: Settled, *, now: float) -> None:
         """A job was settled, or was to be.
 
@@ -72,7 +95,7 @@ class Report:
         if settled is _DONE:
             self._handled(work, outcome, now)
             return
-        if settled is Settled.CONFLICT:
+        if settled in {Settled.CONFLICT, Settled.IN_LINE}:
             metrics.STATE_CONFLICTS.inc()
         if settled not in _NAMES:  # another round follows
             return

@@ -14,6 +14,7 @@ from shared.errors import TransitionError
 from shared.observe import metrics
 from shared.queue import scripts
 from shared.redis.wire import Wire
+from worker.turns import Turn
 
 _ADOPT = scripts.load("adopt")
 _CLAIM = scripts.load("claim")
@@ -118,10 +119,14 @@ class Mark(enum.Enum):
     DUPLICATE = "duplicate"
     CONFLICTING = "conflicting"
     LOST = "lost"
+    # What it is told of its turn: it is held no more.
+    IN_LINE = "in-line"
+    LATER = "later"
+    SUPERSEDED = "superseded"
 
 
 class Settled(enum.Enum):
-    """What ``settle`` made of a job."""
+    """What became of a job: by ``settle``, or by ``mark`` since it has no turn."""
 
     DONE = "done"
     RETRIED = "retried"
@@ -136,6 +141,9 @@ class Settled(enum.Enum):
     REMOVED = "removed"
     AGAIN = "again"
     CONFLICT = "conflict"
+    IN_LINE = "in-line"
+    LATER = "later"
+    SUPERSEDED = "superseded"
     LOST = "lost"
 
 
@@ -147,11 +155,13 @@ class MarkRequest(msgspec.Struct, frozen=True, gc=False):
         event_id: Sellfern's.
         provable_until: epoch milliseconds until which the mark of a finished one would be there;
             ``None`` is for ever.
+        turn: that it needs, too.
     """
 
     claim: Claim
     event_id: str
     provable_until: int | None = None
+    turn: Turn | None = None
 
 
 @final
@@ -160,10 +170,17 @@ class Refused(TransitionError):
 
 
 class Marked(msgspec.Struct, frozen=True, gc=False):
-    """The mark, and Redis's clock at that moment in epoch milliseconds."""
+    """The mark, and what goes with it.
+
+    Attributes:
+        mark: what was found.
+        now: Redis's clock at that moment in epoch milliseconds.
+        superseded: ids of the events that this one stands for.
+    """
 
     mark: Mark
     now: int
+    superseded: tuple[str, ...] = ()
 
 
 class Settlement(msgspec.Struct, gc=False):
@@ -193,10 +210,14 @@ class Transitions:
     Args:
         redis: where they run.
         retention: seconds for which an event's mark is kept, and so is the count of its revivals.
+        has_turns: whether any handler asks for turns: then Redis notes whose key isn't known yet.
     """
 
-    def __init__(self, redis: Redis, *, retention: float = RETENTION) -> None:
+    def __init__(
+        self, redis: Redis, *, retention: float = RETENTION, has_turns: bool = False
+    ) -> None:
         self._redis = redis
+        self._has_turns = has_turns
         self._retention = round(retention * 1000)
         # Each has its own, since a mark must not wait for the answer to a claim. What is rare goes
         # by the client.
@@ -263,6 +284,7 @@ class Transitions:
             suspect_from,
             int(tainted),
             int(waits_for_none),
+            int(self._has_turns),
             # Last, since the script takes their absence for nobody.
             *((_name(no_more_alone), no_more_alone.token) if no_more_alone else ()),
         )
@@ -325,17 +347,19 @@ class Transitions:
         await _PROFILE(self._redis, *arguments)
 
     async def mark(self, requests: Sequence[MarkRequest]) -> list[Marked | Exception]:
-        """Set, or find, the mark of each event id."""
-        arguments: list[str | bytes | int] = [self._retention]
+        """Set, or find, the mark of each event id, and ask for the turn of each that needs one."""
+        number = len(requests) if self._has_turns else ""
+        arguments: list[str | bytes | int] = [self._retention, number]
         for request in requests:
             # A script's arguments know no null; an empty one stands for it, here and below.
             until = "" if request.provable_until is None else request.provable_until
             arguments += (_name(request.claim), request.claim.token, request.event_id, until)
+        if self._has_turns:
+            for place, request in enumerate(requests, start=1):  # Lua counts from 1
+                if (turn := request.turn) is not None:
+                    arguments += (place, turn.key, turn.latest, turn.quiet)
         now, *answers = await _MARK(self._marks, *arguments)
-        return [
-            answer if isinstance(answer, Exception) else Marked(answer, now)
-            for answer in (_read(_MARKS, raw) for raw in answers)
-        ]
+        return [_marked(raw, now) for raw in answers]
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | Exception]:
         """Make each job what its settlement says, if its claim still holds."""
@@ -371,6 +395,15 @@ def _given(  # noqa: PLR0917  # in the order of the script's answer
 def _name(claim: Claim) -> bytes:
     """A job's id as Redis has it; a foreign one may be any bytes."""
     return claim.job.encode(errors="surrogateescape")
+
+
+def _marked(raw: bytes | list[bytes], now: int) -> Marked | Exception:
+    superseded: tuple[str, ...] = ()
+    if type(raw) is list:
+        raw, *ids = raw
+        superseded = tuple(event_id.decode() for event_id in ids)
+    mark = _read(_MARKS, raw)  # type: ignore[arg-type]  # no list any more
+    return mark if isinstance(mark, Exception) else Marked(mark, now, superseded)
 
 
 def _read(kinds: Mapping[bytes, Answer], raw: bytes) -> Answer | Exception:

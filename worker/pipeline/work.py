@@ -69,6 +69,7 @@ class Work(msgspec.Struct, eq=False, weakref=True):
         attempt: runs the handler, while one runs.
         is_failed: whether a step of our own has failed, so that the attempt did.
         settling: its outcome and what Redis is asked, while that is on its way.
+        is_marking: whether its mark is on its way, by which it may leave: another has its turn.
         is_cancelled: whether it is to be given back rather than handled.
         is_lost: whether a renewal said that somebody else has it, while its end was on its way.
         in_doubt: whether giving it back leaves its claim counted.
@@ -92,6 +93,7 @@ class Work(msgspec.Struct, eq=False, weakref=True):
     attempt: "Attempt | None" = None
     is_failed: bool = False
     settling: tuple[Outcome, Settlement] | None = None
+    is_marking: bool = False
     is_cancelled: bool = False
     is_lost: bool = False
     in_doubt: bool = False

@@ -20,10 +20,13 @@ _PRELUDE: Final = (
     "suspects",
     "organizations",
     "line",
+    "turns",
+    "entry",
     "slots",
     "marks",
     "records",
     "removal",
+    "asking",
     "finish",
 )
 """The files of ``prelude``, each using words of itself and of those before it."""

@@ -3,8 +3,9 @@
 -- Arguments: worker, how many jobs at the most, lease (ms), token base (hex), how many jobs the
 --   worker holds already, bytes of payload at the most, the worker's slots, claims without an
 --   outcome that make a suspect, '1' where handlers that should have ended still run in it, '1'
---   where it waits for no suspect now; then the job that it was given alone and that it doesn't
---   want to be idle beside any longer, and that job's token (or neither).
+--   where it waits for no suspect now, '1' where it has a handler with a key; then the job that it was
+--   given alone and that it doesn't want to be idle beside any longer, and that job's token (or
+--   neither).
 -- Result: {Redis's time (ms), 'suspects' | 'quiet' | 'more' | '', milliseconds until the next
 --   deferred job is due or -1, patience, then for each job {job, token, attempts with an outcome,
 --   claims without one before this, payload or '' where that is gone}, and where anything more is known of it: 1 where the
@@ -21,7 +22,7 @@
 local worker, most, lease, base = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local holding, most_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 local worker_slots, suspect_from = tonumber(ARGV[7]), tonumber(ARGV[8])
-local tainted, waits_for_none = ARGV[9] == '1', ARGV[10] == '1'
+local tainted, waits_for_none, is_keyed = ARGV[9] == '1', ARGV[10] == '1', ARGV[11] == '1'
 local now = now_ms()
 local most_promoted, most_ends = 256, 64
 -- A flood that has to be parked is looked at in small steps: others wait for Redis meanwhile.
@@ -82,9 +83,12 @@ for _, name in ipairs(redis.call('ZRANGE', key.due, 0, now, 'BYSCORE', 'LIMIT', 
   end
 end
 local ends = redis.call('ZRANGE', key.due, '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
--- Slots that promotion freed count in this very claim.
+-- Slots that promotion freed count in this very claim. Whoever waits for one goes back in line now: a
+-- claim must not pass over an earlier event of an organization to a later one.
 write_tally(key.running, slots)
 slots = {}
+unpark_freed()
+freed = {}
 
 local running = {}
 
@@ -133,6 +137,16 @@ local quiet, full, patience = false, false, 0
 -- still be had by another worker.
 local group, group_size, left_to_others = {}, math.huge, 0
 local until_when = number(now + lease)
+-- Whose key nobody knows yet.
+local undecided = {}
+
+local function note_undecided()
+  if #undecided == 0 then return end
+  for i, order in ipairs(redis.call('ZMSCORE', key.accepted, unpack(undecided))) do
+    local name = key.undecided .. organization_of(undecided[i])
+    if order then redis.call('ZADD', name, order, undecided[i]) end
+  end
+end
 
 local function give(claim, virtual, payload, is_suspect)
   claim.virtual = virtual
@@ -151,6 +165,7 @@ local function give(claim, virtual, payload, is_suspect)
   end
   running[claim.organization] = running[claim.organization] + 1
   places[claim.job] = until_when
+  if is_keyed and claim.event_id == '' then undecided[#undecided + 1] = claim.job end
   highest = math.max(highest, tonumber(virtual))
   bytes = bytes + #payload
   jobs[#jobs + 1] = result
@@ -291,12 +306,13 @@ write_places()
 count_group()
 
 -- From now on others run beside the job that was given alone.
-local was_alone = #jobs > 0 and ARGV[11] and held_claim(ARGV[11], ARGV[12])
+local was_alone = #jobs > 0 and ARGV[12] and held_claim(ARGV[12], ARGV[13])
 if was_alone and suspicion_of(was_alone).alone then
   count_grouped(was_alone)
   write_claim(was_alone)
 end
 
+note_undecided()
 raise_system_time(highest)
 local in_line = redis.call('ZCOUNT', key.queue, '-inf', '(' .. key.deferred_from)
 local more = in_line > skipped - left_to_others or full or #due == most_promoted

@@ -14,7 +14,7 @@ local bytes_limit, bytes_at_most = tonumber(ARGV[3]), tonumber(ARGV[4]) or math.
 local first = 6 + 2 * tonumber(ARGV[5])
 local system = system_time()
 local backlog = redis.call('ZCARD', key.accepted)
-local last, depth, bytes_limits, bytes = {}, {}, {}, {}
+local last, last_order, depth, bytes_limits, bytes = {}, {}, {}, {}, {}
 
 for i = 6, first - 1, 2 do bytes_limits[ARGV[i]] = tonumber(ARGV[i + 1]) end
 
@@ -54,12 +54,30 @@ local function refused(organization, more_bytes)
   return nil
 end
 
+local order_field = 'order:'
+
+local function fetch_flow(organization)
+  if last[organization] then return end
+  local virtual, order = unpack(redis.call('HMGET', key.flows, organization,
+    order_field .. organization))
+  last[organization], last_order[organization] = as_virtual_time(virtual), tonumber(order) or 0
+end
+
 -- Start-time fair queueing: behind its own flow, never behind another's, never in the past.
 local function next_virtual_time(organization, cost)
-  last[organization] = last[organization]
-    or as_virtual_time(redis.call('HGET', key.flows, organization))
+  fetch_flow(organization)
   last[organization] = math.max(system, last[organization]) + cost
   return last[organization]
+end
+
+-- Of one organization it rises strictly: several come in one millisecond, and the clock of another
+-- ingress may be behind.
+local smallest_step = 2 ^ -10 -- ms
+
+local function next_order(organization, received_at)
+  fetch_flow(organization)
+  last_order[organization] = math.max(tonumber(received_at), last_order[organization] + smallest_step)
+  return number(last_order[organization])
 end
 
 -- Jobs of which nothing is known come at once: most batches are all of that kind.
@@ -93,7 +111,7 @@ local function put_new_in_line(job, payload, received_at, more_bytes, cost)
   absent[job] = nil -- it may come twice in a batch
   payloads[#payloads + 1] = key.job .. job
   payloads[#payloads + 1] = payload
-  receipts[#receipts + 1] = received_at
+  receipts[#receipts + 1] = next_order(organization, received_at)
   receipts[#receipts + 1] = job
   add(waiting, organization, 1)
   hold(organization, 'waiting', more_bytes)
@@ -127,7 +145,7 @@ local function accept(job, payload, received_at, cost)
   if refusal then return refusal end
   if is_absent then
     put_new_in_line(job, payload, received_at, more_bytes, cost)
-  elseif not put_in_line(job, payload, received_at, next_virtual_time, cost) then
+  elseif not put_in_line(job, payload, next_order(organization, received_at), next_virtual_time, cost) then
     more_bytes = nil -- it counts already
   end
   if more_bytes then
@@ -148,7 +166,8 @@ for i = first, #ARGV, 4 do
 end
 write_new()
 for organization, virtual in pairs(last) do
-  redis.call('HSET', key.flows, organization, number(virtual))
+  redis.call('HSET', key.flows, organization, number(virtual), order_field .. organization,
+    number(last_order[organization]))
 end
 if news then wake_one() end
 return finish(results)

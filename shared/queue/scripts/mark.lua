@@ -1,8 +1,11 @@
 -- mark: the SETNX of the event id, fenced by the claim's token.
 --
--- Arguments: how long the mark of a finished event is kept (ms), then for each job: job, token,
---   event id, until when (ms; '' is for ever) an event without a mark is one that wasn't finished.
---   After that, the mark of a finished one may have expired.
+-- Arguments: how long the mark of a finished event is kept (ms), how many jobs there are where the
+--   worker has a handler with a key (else ''), then for each job: job, token, event id, until when
+--   (ms; '' is for ever) an event without a mark is one that wasn't finished. After that, the mark of
+--   a finished one may have expired. Behind them, for each event that has a key: its job's place
+--   (from 1), the key, the handler of whose events only the newest is to run (or ''), and for how many
+--   ms these are gathered.
 -- Result: Redis's time (ms), then for each job one of
 --   'fresh'        there was no mark; it is pending by this job now
 --   'unprovable'   there was no mark, and it is too late to say what that means; there still is none
@@ -14,8 +17,14 @@
 --   'duplicate'    the event is done, or pending elsewhere
 --   'conflicting'  the same, and that other job has other bytes
 --   'lost'         somebody else holds the job
+--   'in-line'      it waits for its turn: it is held no more, and comes back by itself
+--   'later'        it asks again in a moment, or once its like are gathered; it is held no more
+--   'superseded'   a newer event stands for it: it is done
 --   'refused:why'  Redis holds something else under one of the names
--- Transition: leased → leased, with the event id learned; mark absent or dead → pending.
+--   Where the event stands for others, {one of these, their ids…}; where it waits and an older one that
+--   did has been superseded, {'in-line', that one's id}.
+-- Transition: leased → leased, with the event id learned; mark absent or dead → pending; leased → in
+--   turn, deferred or done.
 
 -- One organization's jobs are named by their bytes, so another job is other bytes.
 local function duplicate(claim, holder)
@@ -68,23 +77,52 @@ local function mark(claim, name, event_id, provable_until)
   return 'taken-over'
 end
 
-local jobs, names = {}, {}
-for i = 2, #ARGV, 4 do
+local number_of_jobs = tonumber(ARGV[2])
+local is_keyed = number_of_jobs ~= nil
+local asked_from = is_keyed and 3 + 4 * number_of_jobs or #ARGV + 1
+local jobs, names, asked = {}, {}, {}
+for i = 3, asked_from - 1, 4 do
   jobs[#jobs + 1] = ARGV[i]
   names[#names + 1] = mark_name(organization_of(ARGV[i]), ARGV[i + 2])
+end
+for i = asked_from, #ARGV, 4 do
+  asked[tonumber(ARGV[i])] = {
+    text = ARGV[i + 1], handler = ARGV[i + 2], quiet = tonumber(ARGV[i + 3]),
+  }
 end
 fetch_claims(jobs)
 fetch_marks(names)
 
-local results = { now }
+-- Whoever is told one of these goes on to a handler.
+local is_its_own = { fresh = true, own = true, ['taken-over'] = true, revived = true }
+
+local results, asking = { now }, {}
 for place, name in ipairs(names) do
-  local i = 4 * place - 2
+  local i = 4 * place - 1
   local claim = held_claim(ARGV[i], ARGV[i + 1])
   local result = 'lost'
   if claim then
     result = protected(mark, claim, name, ARGV[i + 2], tonumber(ARGV[i + 3]))
     write_claim(claim)
+    if is_keyed then decide(claim.organization, { claim.job }) end
+    if is_its_own[result] and (asked[place] or turn_of(claim.job)) then
+      asking[#asking + 1] = { claim = claim, place = place, order = tonumber(order_of(claim.job)) }
+    end
   end
   results[#results + 1] = result
+end
+
+-- After all of them, and in their order: one call may bring the later of two events first.
+table.sort(asking, function(one, other) return one.order < other.order end)
+for _, each in ipairs(asking) do
+  local at, wish, ids = each.place + 1, asked[each.place], {}
+  results[at] = protected(ask, each.claim, wish, now, retention) or results[at]
+  if results[at] == 'in-line' then
+    ids = ended_waiting
+  elseif is_its_own[results[at]] and wish and wish.handler ~= '' then
+    ids = superseded_by(each.claim.job)
+  end
+  ended_waiting = {}
+  if #ids > 0 then results[at] = { results[at], unpack(ids) } end
 end
 return finish(results)

@@ -38,6 +38,22 @@ for _, name in ipairs({ key.suspects, key.throttled }) do
   end
 end
 
+-- Nor does an older version pass on a turn; and whoever waits in one that nobody has would do so for
+-- ever, if somebody's hand has taken away the job before it.
+for _, job in ipairs(redis.call('HRANDFIELD', key.turns, 10)) do
+  local turn = turn_of(job)
+  if not turn then
+    redis.call('HDEL', key.turns, job)
+  elseif not redis.call('ZSCORE', key.accepted, job) then
+    leave_turns(job)
+    count('turns_mended')
+  else
+    for _, name in ipairs({ turn.key, turn.state }) do
+      if name ~= '' then pass_on(name) end
+    end
+  end
+end
+
 local jobs = {}
 for i = 5, #ARGV, 2 do jobs[#jobs + 1] = ARGV[i] end
 fetch_claims(jobs)

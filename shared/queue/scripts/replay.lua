@@ -3,13 +3,14 @@
 -- Arguments: job.
 -- Result: 'queued', 'known' when it waits already, or 'absent' without such a dead letter, or where
 --   it holds no payload.
--- Transition: dead → queued, with the receipt time that it had. Record and mark stay: `mark`
+-- Transition: dead → queued, with the receipt time and the order that it had. Record and mark stay: `mark`
 --   revives the event, and removes the record in the same step. The record bears `by_hand` until
 --   then, also where the job waits already: a redelivery might be held, a replay never is.
 
 local job = ARGV[1]
 local record = key.dead_letter .. job
-local payload, received_at = unpack(redis.call('HMGET', record, 'payload', 'received_at'))
+local payload, received_at, order = unpack(redis.call('HMGET', record, 'payload', 'received_at',
+  'order'))
 -- Of a payload that was lost there is nothing to put in line; it would keep a redelivery's out.
 if not payload or payload == '' then return finish('absent') end
 redis.call('HSET', record, 'by_hand', '1')
@@ -17,7 +18,7 @@ if redis.call('EXISTS', key.job .. job) == 1 and has_place(job) then return fini
 
 -- Whatever else stands under its name: nobody has put it in line.
 redis.call('SET', key.job .. job, payload)
-put_in_line(job, payload, received_at, retry_time)
+put_in_line(job, payload, order or received_at, retry_time)
 count('replayed')
 wake_one()
 return finish('queued')

@@ -23,12 +23,16 @@
 --   'again'          its mark has changed hands: back to mark
 --   'overdue'        it has waited for long enough; it is still held: bury it
 --   'conflict'       a value that the handler read has changed: run the handler again
+--   'in-line'        the same, and it waits for its turn to do so: it is held no more
 --   'refused:why'    an operation can't be applied; nothing was
 --   'lost'           somebody else holds the job
--- Transition: leased → done, deferred, dead, removed or queued; breaker closed → open, trying →
+-- Transition: leased → done, deferred, dead, removed, in turn or queued; breaker closed → open, trying →
 --   closed or open.
 
 local largest = 9007199254740991 -- 2^53 - 1: beyond it a whole number loses digits
+
+-- In front of a value's key: the turn of it.
+local state_turn = 'state:'
 
 -- An expiry as Redis takes it, or an error. To be asked for before the first write.
 local function lifetime(ms)
@@ -177,12 +181,30 @@ function apply.delete(current, operation, event)
   }
 end
 
-local function unchanged(prefix, reads)
+-- The key of a value that isn't any more what the handler has read; of several the first by name.
+local function changed_key(prefix, reads)
+  local changed
   for _, read in ipairs(reads) do
     local raw = raw_state(prefix .. read[1])
-    if (raw and redis.sha1hex(raw) or '') ~= read[2] then return false end
+    local is_changed = (raw and redis.sha1hex(raw) or '') ~= read[2]
+    if is_changed and not (changed and follows(read[1], changed)) then changed = read[1] end
   end
-  return true
+  return changed
+end
+
+-- The key of a value that somebody has the turn of who is about to write it. A newcomer that committed
+-- first would make that one run again: so it gets in line, though what it has read is as it was.
+local function key_in_turn(claim, reads)
+  if #reads == 0 or not any_turns() then return nil end
+  local turn = turn_of(claim.job)
+  if turn and turn.state ~= '' then return nil end
+  local taken
+  for _, read in ipairs(reads) do
+    local holder, order = first_of(turn_name(claim.organization, state_turn .. read[1]))
+    local is_taken = holder and order == 0 and holder ~= claim.job
+    if is_taken and not (taken and follows(read[1], taken)) then taken = read[1] end
+  end
+  return taken
 end
 
 -- All or nothing: nothing is written until the last command has been made out.
@@ -283,10 +305,10 @@ function settle.done(claim, details)
   local prefix = key.state .. claim.organization .. ':'
   local name = mark_name(claim.organization, claim.event_id)
   if read_mark(name) ~= 'pending:' .. claim.job then return 'again' end
-  if not unchanged(prefix, details[2]) then
-    count('state_conflicts')
-    return 'conflict'
-  end
+  local changed = changed_key(prefix, details[2])
+  if changed then count('state_conflicts') end
+  changed = changed or key_in_turn(claim, details[2])
+  if changed then return ask_for_state(claim, state_turn .. changed) end
   local retention = lifetime(details[1])
   if #details[3] > 0 then -- tables for none would cost more than all else here
     local event = { id = claim.event_id, received_at = details[5] or 0 }
@@ -329,7 +351,7 @@ end
 -- Of a payload that is gone, only the books say when it was received.
 local function receipt_of(claim, received_at)
   if received_at > 0 then return number(received_at) end
-  return redis.call('ZSCORE', key.accepted, claim.job) or '0'
+  return string.match(redis.call('ZSCORE', key.accepted, claim.job) or '0', '^%d+')
 end
 
 -- What of ours was harmed doesn't take the place of what an earlier death has kept of it.
@@ -355,6 +377,9 @@ local function write_record(claim, details)
     'attempts', claim.attempts, 'claims', claims_of(claim), 'died_at', number(now))
   if redis.call('ZADD', key.dead .. claim.organization, number(now), claim.job) == 1 then
     add(buried, claim.organization, 1)
+  end
+  if turn_of(claim.job) then
+    redis.call('HSET', record, 'order', redis.call('ZSCORE', key.accepted, claim.job) or now)
   end
   hold(claim.organization, 'dead', cost_of_record(bytes_of_record(record)) - before)
 end

@@ -15,6 +15,7 @@ local function remove_job(claim)
   places[job] = false
   leaving[organization] = leaving[organization] or {}
   table.insert(leaving[organization], job)
+  leave_turns(job)
   clear_token(claim)
   claims_changed[job] = false
   suspicions_changed[job] = nil -- `write_removals` has it go

@@ -1,0 +1,168 @@
+-- Asking for turns: who goes on, who gets in line, and who ends since a newer one is there.
+
+-- Accepted by nobody, it is the last one.
+local function order_of(job)
+  return redis.call('ZSCORE', key.accepted, job) or number(now_ms())
+end
+
+-- Whether somebody has the turn, or comes first.
+local function is_taken(name, job, order)
+  local first, its_order = first_of(name)
+  return first and first ~= job and its_order < tonumber(order)
+end
+
+-- In one step with what asked for it: were it a second one, whoever passes the turn on in between
+-- would find nobody to wake. It costs neither an attempt nor a slot, nor the turns that it has.
+local function let_go(claim, turn)
+  local state = turn.state
+  turn.state = '' -- or it would be given back with the token
+  uncount(claim)
+  clear_token(claim)
+  turn.state = state
+  write_turn(claim.job, turn)
+  write_claim(claim)
+end
+
+local function wait_in(name, claim, turn, order)
+  redis.call('ZADD', name, order, claim.job)
+  turn.waits, turn.since = true, 0
+  let_go(claim, turn)
+  places[claim.job] = false
+  add(in_turn, claim.organization, 1)
+  if turn.kind ~= '' then redis.call('HSET', key.latest, turn.kind, claim.job) end
+  count('in_line')
+  return 'in-line'
+end
+
+local function come_back(claim, turn, at)
+  let_go(claim, turn)
+  places[claim.job] = number(at)
+  return 'later'
+end
+
+-- A value that an event has read has changed, or is about to: it gets in line for it. One turn of a
+-- value at a time, so that nobody waits while somebody waits for him.
+local function ask_for_state(claim, text)
+  local job, name = claim.job, turn_name(claim.organization, text)
+  local turn = turn_of(job)
+  if turn and turn.state == name then return 'conflict' end -- it has it: somebody wrote unread
+  give_back_state_turn(job)
+  turn = turn_of(job) or no_turn()
+  turn.state = name
+  local order = order_of(job)
+  write_turn(job, turn)
+  if is_taken(name, job, order) then return wait_in(name, claim, turn, order) end
+  redis.call('ZADD', name, 0, job)
+  return 'conflict'
+end
+
+local most_named = 100 -- superseded events that a later one is told of
+local ended_waiting = {} -- ids of those that end while they wait
+
+-- The event is done, since a newer one of its kind stands for it.
+local function supersede(job, newer, retention)
+  local claim = read_claim(job)
+  local mark = mark_name(claim.organization, claim.event_id)
+  marks_taken[mark], marks_known[mark] = nil, nil
+  redis.call('SET', mark, 'done:' .. job, 'PX', retention)
+  local ids = redis.call('LRANGE', key.superseded .. job, 0, -1)
+  ids[#ids + 1] = claim.event_id
+  call_for_all('RPUSH', key.superseded .. newer, ids)
+  redis.call('LTRIM', key.superseded .. newer, -most_named, -1)
+  remove_record(claim.organization, job)
+  remove_job(claim)
+  count('superseded')
+end
+
+-- Whether a newer one of its kind makes the asking one needless. One that waits and is next then is
+-- sure to run: where newer ones come faster than one is started, none ever would.
+local function is_superseded(claim, turn, order, retention)
+  local job, name = claim.job, turn.key
+  local first, first_order, first_turn = first_of(name)
+  local newer = redis.call('HGET', key.latest, turn.kind)
+  local newers_turn = newer and newer ~= job and turn_of(newer)
+  if newers_turn and newers_turn.waits and tonumber(order_of(newer)) > tonumber(order) then
+    local next_one = redis.call('ZRANGE', name, 0, 1)
+    local is_next = not first or first == job and next_one[2] == newer or first == newer
+    supersede(job, newer, retention)
+    if is_next then
+      redis.call('ZADD', name, 0, newer)
+      if newers_turn.waits then call_up(newer, newers_turn) end
+      newers_turn.starts = true
+      write_turn(newer, newers_turn)
+    end
+    return true
+  end
+  local has_turn = first and first ~= job and first_order == 0 and first_turn.kind == turn.kind
+  if has_turn and tonumber(order_of(first)) > tonumber(order) then
+    supersede(job, first, retention)
+    return true
+  end
+  -- An older one that waits ends here, whatever becomes of this one.
+  if newers_turn and newers_turn.waits then
+    ended_waiting[#ended_waiting + 1] = read_claim(newer).event_id
+    supersede(newer, job, retention)
+  end
+  return false
+end
+
+local longest_doubt = 1000 -- ms in which a worker says what it has claimed, or is given up
+local look_again = 20 -- ms
+
+-- Asking alone would let events overtake an earlier one of their key, since several workers claim
+-- and decode at once.
+local function may_be_overtaking(claim, turn, order, now)
+  local undecided = key.undecided .. claim.organization
+  local earliest = redis.call('ZRANGE', undecided, 0, 0, 'WITHSCORES')
+  if not earliest[1] or tonumber(earliest[2]) >= tonumber(order) then return false end
+  if turn.since == 0 or turn.since > now then turn.since = now end
+  if now - turn.since < longest_doubt then return true end
+  count('overtaken', redis.call('ZREMRANGEBYSCORE', undecided, '-inf', '(' .. order))
+  return false
+end
+
+-- Asks for the turn of the handler's key, and for that of a value for which it was woken. Answers nil
+-- where it may go on.
+--   asked  {text of the key, handler where only its newest runs or '', ms to gather these in}; or nil
+local function ask(claim, asked, now, retention)
+  local job, organization = claim.job, claim.organization
+  local turn = turn_of(job) or no_turn()
+  local name = asked and turn_name(organization, asked.text) or ''
+  if turn.waits then stop_waiting(job, turn) end -- somebody's hand has brought it back
+  if turn.key ~= name then -- a deploy has another key, or none
+    local before = turn.key
+    turn.key, turn.since, turn.starts = name, 0, false
+    write_turn(job, turn)
+    if before ~= '' then leave_turn(job, before) end
+  end
+  local order = (asked or turn.state ~= '') and order_of(job)
+  if asked then
+    turn.kind = asked.handler ~= '' and name .. '\n' .. asked.handler or ''
+    if turn.starts then
+      turn.starts = false
+    elseif turn.kind ~= '' and is_superseded(claim, turn, order, retention) then
+      return 'superseded'
+    end
+    if is_taken(name, job, order) then return wait_in(name, claim, turn, order) end
+    if redis.call('ZSCORE', name, job) ~= '0' then
+      if may_be_overtaking(claim, turn, order, now) then
+        redis.call('ZADD', name, order, job)
+        return come_back(claim, turn, now + look_again)
+      end
+      redis.call('ZADD', name, 0, job)
+      turn.since = 0
+      if asked.quiet > 0 then return come_back(claim, turn, now + asked.quiet) end
+    end
+  end
+  if turn.state ~= '' then
+    if is_taken(turn.state, job, order) then return wait_in(turn.state, claim, turn, order) end
+    redis.call('ZADD', turn.state, 0, job)
+  end
+  write_turn(job, turn)
+  return nil
+end
+
+-- The ids of the events that it stands for.
+local function superseded_by(job)
+  return redis.call('LRANGE', key.superseded .. job, 0, -1)
+end
