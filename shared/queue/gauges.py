@@ -158,7 +158,7 @@ def _families(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[Gaug
     depth = GaugeMetricFamily(
         "sellfern_queue_depth", "Unfinished events by where they are", labels=["state"]
     )
-    for state in ("queued", "leased", "deferred", "parked"):
+    for state in ("queued", "leased", "deferred", "parked", "waiting_for_turn"):
         depth.add_metric([state], getattr(reading.depths, state))
     yield depth
     oldest = reading.depths.oldest_seconds or 0.0

@@ -12,12 +12,16 @@ from shared.queue.job import job_id
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import delivery, enqueue, mark_of
 from worker.operate import organizations, revival, upkeep
-from worker.pipeline.transitions import Claim, Settlement, Transitions
+from worker.pipeline.transitions import Claim, MarkRequest, Settlement, Transitions
+from worker.turns import Turn
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "deploy" / "state-machine.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)` \| `(\w+)` \|", re.MULTILINE)
 ROWS = ROW.findall(PAGE)
+
+TURNS = (f"{keys.TURN}org_a:k", f"{keys.TURN}org_a:state:v")
+"""For which J waits: that of a key, and that of a value."""
 
 BREAKER = (1, 0, 1, 3_600_000)
 """The first failure opens it, for an hour."""
@@ -41,6 +45,9 @@ class Scene:
             return "leased" if claim and not claim.startswith(b":") else "deferred"
         if await self.redis.zscore(keys.parked("org_a"), self.job) is not None:
             return "parked"
+        for turn in TURNS:
+            if score is None and await self.redis.zscore(turn, self.job):
+                return "in_turn"
         if await self.redis.exists(keys.dead_letter(self.job)):
             return "dead"
         is_done = await mark_of(self.redis, "evt_1") == f"done:{self.job}"
@@ -197,6 +204,92 @@ async def other_bytes(scene: Scene) -> None:
     await scene.hand.mark(other)
 
 
+async def marked_with_a_key(
+    scene: Scene, claim: Claim, event_id: str, *, latest: str = "", quiet: int = 0
+) -> None:
+    transitions = Transitions(scene.redis, has_turns=True)
+    await transitions.mark([MarkRequest(claim, event_id, turn=Turn("k", latest, quiet))])
+
+
+async def behind_another(scene: Scene) -> Claim:
+    """The other has the turn, and J is claimed."""
+    await scene.deliver(b"other")
+    (other,) = await scene.hand.claim()
+    await marked_with_a_key(scene, other, "evt_2", latest="h")
+    await scene.take()
+    return other
+
+
+def ask_for_its_turn(event_id: str = "evt_1", *, latest: str = "", quiet: int = 0) -> Step:
+    async def step(scene: Scene) -> None:
+        raw = await scene.redis.hget(keys.CLAIMS, scene.job)
+        assert raw is not None
+        claim = Claim(scene.job, raw.decode().partition(":")[0])
+        await marked_with_a_key(scene, claim, event_id, latest=latest, quiet=quiet)
+
+    return step
+
+
+async def in_turn(scene: Scene) -> None:
+    await behind_another(scene)
+    await ask_for_its_turn(latest="h")(scene)
+
+
+async def a_newer_one_asks(scene: Scene) -> None:
+    await scene.deliver(b"newer")
+    (newer,) = await scene.hand.claim()
+    await marked_with_a_key(scene, newer, "evt_3", latest="h")
+
+
+async def older_than_who_has_the_turn(scene: Scene) -> None:
+    await scene.take()
+    await a_newer_one_asks(scene)
+
+
+async def a_duplicate_of_it_is_found(scene: Scene) -> None:
+    """The payload of whoever has the turn is gone; its event comes in other bytes."""
+    await scene.redis.delete(keys.payload(job_id("org_a", b"other")))
+    await scene.deliver(b"other, again")
+    (again,) = await scene.hand.claim()
+    await scene.hand.mark(again, "evt_2")
+
+
+async def lost_over_a_value(scene: Scene) -> None:
+    """Another has the turn of the value, and J has read it before that one writes."""
+    await scene.deliver(b"other")
+    (other,) = await scene.hand.claim()
+    await scene.hand.mark(other, "evt_2")
+    await scene.take_marked()
+    await conflict(scene, other)
+
+
+async def conflict(scene: Scene, claim: Claim) -> None:
+    details = (60_000, (("v", "a digest of what is no more"),), ())
+    await scene.hand.transitions.settle([Settlement(claim, "done", details)])
+
+
+async def lose_a_commit(scene: Scene) -> None:
+    raw = await scene.redis.hget(keys.CLAIMS, scene.job)
+    assert raw is not None
+    await conflict(scene, Claim(scene.job, raw.decode().partition(":")[0]))
+
+
+async def waiting_for_a_value(scene: Scene) -> None:
+    await lost_over_a_value(scene)
+    await lose_a_commit(scene)
+
+
+async def the_lease_before_it_is_over(scene: Scene) -> None:
+    await scene.hand.come_due(job_id("org_a", b"other"))
+    await scene.hand.promote()
+
+
+async def somebody_takes_away_who_is_before_it(scene: Scene) -> None:
+    other = job_id("org_a", b"other")
+    await scene.redis.hdel(keys.TURNS, other)
+    await beat(scene.hand.transitions, "w1", 5, [])
+
+
 async def expire(scene: Scene) -> None:
     assert await revival.expire(scene.redis, "org_a", died_before=2**52) == 1
 
@@ -226,6 +319,15 @@ SCENARIOS: dict[tuple[str, str, str], Script] = {
     ("leased", "dead", "settle"): (Scene.take, settle("dead")),
     ("leased", "absent", "settle"): (Scene.take, settle("remove")),
     ("leased", "queued", "settle"): (Scene.take, settle("release")),
+    ("leased", "in_turn", "mark"): (behind_another, ask_for_its_turn()),
+    ("leased", "in_turn", "settle"): (lost_over_a_value, lose_a_commit),
+    ("leased", "deferred", "mark"): (Scene.take, ask_for_its_turn(latest="h", quiet=1000)),
+    ("leased", "done", "mark"): (older_than_who_has_the_turn, ask_for_its_turn(latest="h")),
+    ("in_turn", "done", "mark"): (in_turn, a_newer_one_asks),
+    ("in_turn", "queued", "settle"): (in_turn, free_the_slot),
+    ("in_turn", "queued", "mark"): (in_turn, a_duplicate_of_it_is_found),
+    ("in_turn", "queued", "claim"): (waiting_for_a_value, the_lease_before_it_is_over),
+    ("in_turn", "queued", "renew"): (in_turn, somebody_takes_away_who_is_before_it),
     ("parked", "queued", "settle"): (Scene.park, free_the_slot),
     ("parked", "queued", "resume"): (
         paused,

@@ -112,6 +112,7 @@ def _depths(overview: Overview) -> dict[str, int]:
         "running": overview.running,
         "ready": overview.ready,
         "parked": overview.parked,
+        "in turn": overview.in_turn,
         "deferred": overview.deferred,
     }
 

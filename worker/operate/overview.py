@@ -8,6 +8,7 @@ from msgspec import structs
 from redis.asyncio import Redis
 
 from shared.queue import depths, held_bytes, keys
+from shared.queue.depths import Depths
 from shared.queue.held_bytes import HeldBytes, RedisMemory
 
 _DEAD_PREFIX = "dead:"
@@ -60,6 +61,7 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
         failures: of its handlers, in a row, that the breaker has counted.
         throttled: why its own system has its events wait; ``None`` while it doesn't.
         throttled_seconds: until they go on.
+        in_turn: of those that wait, for their turn.
         cap: on its handlers at once, where one is set.
         weight: its share under contention.
         held: what it has in Redis, bytes by kind: ``waiting``, ``dead``, ``marks``, ``state``.
@@ -78,6 +80,7 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
     held: HeldBytes = {}
     throttled: str | None = None
     throttled_seconds: float | None = None
+    in_turn: int = 0
 
     @property
     def bytes_held(self) -> int:
@@ -95,6 +98,7 @@ class Overview(msgspec.Struct, frozen=True):
         running: of these, leased by a worker.
         deferred: of these, not due yet.
         parked: of these, held back by their organization's cap, pause, breaker or own system.
+        in_turn: of these, waiting for their turn.
         unhandled: of the deferred ones, those that wait for a worker that can handle them.
         dead: dead letters.
         oldest_seconds: age of the oldest unfinished event; ``None`` without one.
@@ -118,6 +122,7 @@ class Overview(msgspec.Struct, frozen=True):
     organizations: list[OrganizationOverview]
     workers: list[WorkerOverview]
     unhandled: int = 0
+    in_turn: int = 0
     memory: RedisMemory = RedisMemory()
 
 
@@ -156,13 +161,13 @@ async def read_overview(redis: Redis) -> Overview:
         organizations=_organizations(
             profiles,
             waits,
-            now.running,
+            now,
             buried,
             held=held_bytes.by_organization(held),
-            now=now.at,
         ),
         workers=_workers(seen, workers, now.at),
         unhandled=unhandled,
+        in_turn=now.waiting_for_turn,
         memory=RedisMemory.of(memory),
     )
 
@@ -170,11 +175,10 @@ async def read_overview(redis: Redis) -> Overview:
 def _organizations(
     profiles: Mapping[bytes, bytes],
     waits: Mapping[str, int],
-    runs: Mapping[str, int],
+    now: Depths,
     buried: Mapping[str, int],
     *,
     held: Mapping[str, HeldBytes],
-    now: float,
 ) -> list[OrganizationOverview]:
     """Those with events or dead letters, those whose events wait, those that hold most."""
     known = {
@@ -183,15 +187,16 @@ def _organizations(
     }
     found = []
     most = held_bytes.largest(held, _HOLDING_MOST)
-    for name in sorted({*waits, *runs, *buried, *_held(known), *most}):
-        breaker = _Breaker.read(known.get(keys.BREAKER + name, ""), now)
+    for name in sorted({*waits, *now.running, *buried, *_held(known), *most}):
+        breaker = _Breaker.read(known.get(keys.BREAKER + name, ""), now.at)
         until, _, why = known.get(keys.HOLD + name, "").partition(":")
         cap, _, weight = known.get(name, "").partition(":")
         found.append(
             OrganizationOverview(
                 organization=name,
                 waiting=waits.get(name, 0),
-                running=runs.get(name, 0),
+                running=now.running.get(name, 0),
+                in_turn=now.in_turn.get(name, 0),
                 dead=buried.get(name, 0),
                 paused=known.get(keys.PAUSE + name),
                 breaker=breaker.state,
@@ -201,7 +206,7 @@ def _organizations(
                 weight=float(weight or 1),
                 held=held.get(name, {}),
                 throttled=why if until else None,
-                throttled_seconds=max(0.0, float(until) / 1000 - now) if until else None,
+                throttled_seconds=max(0.0, float(until) / 1000 - now.at) if until else None,
             )
         )
     return found

@@ -157,7 +157,7 @@ def print_tables(overview: Overview) -> None:
         ],
         [
             *("organization", "waiting", "running", "dead", "redis", "paused", "breaker"),
-            # Seldom, and a terminal is narrow.
+            # As seldom as events that wait for their turn.
             *(
                 ["throttled"]
                 if any(each.throttled is not None for each in overview.organizations)
@@ -221,6 +221,8 @@ def _now(overview: Overview) -> dict[str, int | str]:
         "running": overview.running,
         "deferred": overview.deferred,
         "parked": overview.parked,
+        # Seldom, and a terminal is narrow.
+        **({"in turn": overview.in_turn} if overview.in_turn else {}),
         "no handler": overview.unhandled,
         "dead": overview.dead,
         "oldest": "-" if oldest is None else roughly(oldest),

@@ -94,7 +94,8 @@ def overview_charts(history: History, seconds: float) -> list[Chart]:
         for name, q in (("p50", 0.5), ("p99", 0.99))
     }
     depths = {
-        name: over_time(mean_depth(name)) for name in ("running", "ready", "parked", "deferred")
+        name: over_time(mean_depth(name))
+        for name in ("running", "ready", "parked", "deferred", "in turn")
     }
     times = [until - (COLUMNS - 1 - place) * seconds / COLUMNS for place in range(COLUMNS)]
     return [

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import msgspec
 from redis.asyncio import Redis
 
 from shared.errors import EnvelopeError
@@ -18,7 +19,16 @@ OLDEST: Final = 25
 """Unfinished events that are listed before anything is searched for."""
 
 State = Literal[
-    "running", "ready", "parked", "deferred", "misplaced", "handled", "dead", "pending", "unknown"
+    "running",
+    "ready",
+    "parked",
+    "in turn",
+    "deferred",
+    "misplaced",
+    "handled",
+    "dead",
+    "pending",
+    "unknown",
 ]
 """Where an event is; ``misplaced`` is a payload without a place in line, ``pending`` a mark whose
 job is gone."""
@@ -72,6 +82,7 @@ class FoundEvent:
         ahead: how many are in line before it; ``None`` where it isn't in line.
         received_at: seconds since the epoch; ``None`` where that isn't known.
         claim: its attempts.
+        turn: what it waits for, where it waits for its turn: a key or a value, by its name.
         throttled: how often its handler said so of its organization's own system.
         mark: of the event; ``None`` where there is none, or the event's id isn't known.
         event_id: Sellfern's; empty where it isn't known.
@@ -88,6 +99,7 @@ class FoundEvent:
     ahead: int | None = None
     received_at: float | None = None
     claim: Claim = Claim()
+    turn: str = ""
     throttled: int = 0
     mark: Mark | None = None
     event_id: str = ""
@@ -144,29 +156,31 @@ async def find(redis: Redis, job: str) -> FoundEvent | None:
         pipe.execute_command("GET", keys.JOB.encode() + name)
         pipe.execute_command("HGET", keys.CLAIMS, name)
         pipe.execute_command("HGET", keys.THROTTLED, name)
+        pipe.execute_command("HGET", keys.TURNS, name)
         pipe.zscore(keys.QUEUE, name)
         pipe.zrank(keys.QUEUE, name)
         pipe.zscore(keys.parked(organization), name)
         pipe.zscore(keys.ACCEPTED, name)
         # A key of another kind under one of our names is that question's error, not the page's.
         answers = await pipe.execute(raise_on_error=False)
-    payload, raw_claim, throttled, score, rank, parked, accepted = answers
+    payload, raw_claim, throttled, raw_turn, score, rank, parked, accepted = answers
     letter = await dead_letters.find(redis, job)
     payload = payload if isinstance(payload, bytes) else None
     if payload is None and letter is None and accepted is None:
         return None
-    claim = _claim(raw_claim)
+    claim, turn = _claim(raw_claim), _turn(raw_turn, organization)
     delivery = None if payload is None else _delivery(payload)
     event_id, kind = _names(delivery, letter, claim)
     received_at = accepted or (letter.received_at if letter else None)
     return FoundEvent(
         job=job,
         organization=organization,
-        state=_state(payload, score, parked, claim, letter),
+        state=_state(payload, score, parked, claim, letter, turn),
         due_at=score / 1000 if score is not None and score >= keys.DEFERRED_FROM else None,
         ahead=rank if score is not None and score < keys.DEFERRED_FROM else None,
         received_at=received_at / 1000 if received_at else None,
         claim=claim,
+        turn=turn,
         throttled=int(throttled) if isinstance(throttled, bytes) else 0,
         mark=await _mark(redis, organization, event_id) if event_id else None,
         event_id=event_id,
@@ -238,8 +252,24 @@ def _claim(raw: bytes | None) -> Claim:
     return Claim(is_held, int(attempts), int(claims), event_id)
 
 
-def _state(
-    payload: Any, score: float | None, parked: float | None, claim: Claim, letter: DeadLetter | None
+def _turn(raw: Any, organization: str) -> str:
+    """The turn that a job waits for; ``prelude/turns.lua`` tells the form of what is read."""
+    try:
+        key, state, _kind, waits, _since, _starts = msgspec.msgpack.decode(raw)
+    except (msgspec.DecodeError, TypeError, ValueError):
+        return ""  # in no turn, or somebody's hand wrote it
+    # It has its key's turn already where it waits for a value's.
+    name = (state or key) if waits else ""
+    return str(name).removeprefix(f"{keys.TURN}{organization}:")
+
+
+def _state(  # noqa: PLR0917  # what is known of a job, in no order
+    payload: Any,
+    score: float | None,
+    parked: float | None,
+    claim: Claim,
+    letter: DeadLetter | None,
+    turn: str,
 ) -> State:
     if payload is None:
         return "dead" if letter else "unknown"
@@ -247,7 +277,9 @@ def _state(
         return "running" if claim.is_held else "deferred"
     if score is not None:
         return "ready"
-    return "misplaced" if parked is None else "parked"
+    if parked is not None:
+        return "parked"
+    return "in turn" if turn else "misplaced"
 
 
 def _names(delivery: Delivery | None, letter: DeadLetter | None, claim: Claim) -> tuple[str, str]:

@@ -47,7 +47,7 @@ def test_charts_show_the_rate_and_where_events_are() -> None:
     assert latencies.series[0].paths == []
     assert depths.top == "100"
     assert depths.middle == "50"
-    assert [series.now for series in depths.series] == ["0", "40", "60", "0"]
+    assert [series.now for series in depths.series] == ["0", "40", "60", "0", "0"]
     assert "parked 60" in depths.summary
     assert len(depths.hints) == 75
     assert "ready 40, parked 60" in depths.hints[3].text
@@ -58,7 +58,7 @@ def test_a_gap_is_no_line() -> None:
     for second in (*range(0, 60, 2), *range(200, 300, 2)):
         history.add(overview(1000 + second, ready=1))
     _, _, depths = overview_charts(history, 300)
-    assert [len(series.paths) for series in depths.series] == [2, 2, 2, 2]
+    assert [len(series.paths) for series in depths.series] == [2, 2, 2, 2, 2]
 
 
 @pytest.mark.parametrize("seconds", [300, 3600])

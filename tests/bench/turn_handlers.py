@@ -1,0 +1,53 @@
+"""Handlers of one order after the other: each run of each is counted in Redis."""
+
+import asyncio
+import os
+from typing import Any
+
+from redis.asyncio import Redis
+
+from tests.bench.peers import gate
+from worker import Event, Handlers, Organization
+
+RUNS = "bench:runs"
+"""A hash: how often the handler of each event was run."""
+
+_SECONDS = float(os.environ.get("BENCH_SECONDS", "0.02"))
+_redis = Redis.from_url(os.environ["REDIS_URL"])
+
+unkeyed, keyed, free, ordered, latest, gathered = (Handlers() for _ in range(6))
+
+
+async def work(event: Event[Any]) -> None:
+    """Take as long as a call of somebody's API, and be counted."""
+    await _redis.hincrby(RUNS, event.id, 1)
+    await asyncio.sleep(_SECONDS)
+
+
+@unkeyed.on("*")
+@keyed.on("*", key="order_id")
+async def add_to_what_was_read(event: Event[Any], organization: Organization) -> None:
+    """Read a value, and write another that depends on it."""
+    total = await organization.state.get("total", 0)
+    await work(event)
+    await organization.state.put("total", total + 1)
+
+
+@free.on("*")
+@ordered.on("*", key="order_id")
+async def only_work(event: Event[Any], organization: Organization) -> None:
+    """Touch no state."""
+    await work(event)
+
+
+@latest.on("*", key="order_id", latest=True)
+@gathered.on("*", key="order_id", latest=True, quiet="2s")
+async def keep(event: Event[Any], organization: Organization) -> None:
+    """Keep the last number of an order."""
+    await work(event)
+    await organization.state.put(event.data["order_id"], event.data["number"])
+
+
+# As in `handlers`: held until all workers are ready.
+if "BENCH_GATE" in os.environ:
+    gate.wait()
