@@ -70,9 +70,7 @@ async def expire_dead_letters(redis: Redis, *, retention: float) -> int:
 
     One that is being replayed stays until it has ended.
     """
-    # By Redis's clock, which wrote when they died: this machine's may be another.
-    seconds, microseconds = await redis.time()
-    died_before = round((seconds + microseconds / 1e6 - retention) * 1000)
+    died_before = await dead_letters.now(redis) - round(retention * 1000)
     gone = 0
     for organization in await dead_letters.count(redis):
         gone += await revival.expire(redis, organization, died_before=died_before)

@@ -74,7 +74,7 @@ async def read_page(redis: Redis, wanted: Filter, after: Place | None) -> Page:
     It reads by rank and by time, so the last page of many costs what the first does. Reason and
     type stand only in the records: where few match, the page ends early and says where to go on.
     """
-    organizations = [wanted.organization] if wanted.organization else await _organizations(redis)
+    organizations = await dead_letters.organizations(redis, wanted)
     letters: list[DeadLetter] = []
     looked_at, until = 0, monotonic() + LONGEST
     while looked_at < MOST_LOOKED_AT and monotonic() < until:
@@ -85,7 +85,9 @@ async def read_page(redis: Redis, wanted: Filter, after: Place | None) -> Page:
             return Page(letters, None, looked_at, is_full=False)
         found = {
             letter.job: letter
-            for letter in await dead_letters.read_without_payload(redis, [p.job for p in places])
+            for letter in await dead_letters.read(
+                redis, [place.job for place in places], with_payload=False
+            )
         }
         for place in places:
             letter = found.get(place.job)
@@ -103,15 +105,10 @@ async def number_of(redis: Redis, wanted: Filter) -> int | None:
     """How many there are; ``None`` where only reading all of them would tell."""
     if wanted.reason or wanted.type:
         return None
-    organizations = [wanted.organization] if wanted.organization else await _organizations(redis)
     async with redis.pipeline(transaction=False) as pipe:
-        for organization in organizations:
+        for organization in await dead_letters.organizations(redis, wanted):
             pipe.zcount(keys.dead(organization), _least(wanted), _below(wanted.died_before))
         return sum(map(int, await pipe.execute()))
-
-
-async def _organizations(redis: Redis) -> list[str]:
-    return list(await dead_letters.count(redis))
 
 
 def _least(wanted: Filter) -> str | int:

@@ -17,10 +17,10 @@ from worker.operate import revival
 from worker.operate.console import paging
 from worker.operate.console.context import console_of, session_of, tell
 from worker.operate.console.paging import Place
-from worker.operate.console.runs import AT_ONCE, Run, Selection, Verb
+from worker.operate.console.runs import AT_ONCE, Run, Verb
 from worker.operate.console.views import message, render
 from worker.operate.console.wording import from_reference, to_reference
-from worker.operate.dead_letters import Filter
+from worker.operate.dead_letters import Filter, Selection
 
 _LONGEST: Final = 256
 _FIELDS: Final = ("organization", "reason", "type", "older", "younger")
@@ -77,7 +77,7 @@ async def ask(request: web.Request) -> web.Response:
             number=number,
             letters=[],
         )
-    letters = await records.read_without_payload(redis, selection.jobs)
+    letters = await records.read(redis, selection.jobs, with_payload=False)
     if not letters:
         return message(
             request, HTTPStatus.NOT_FOUND, "Gone", "These dead letters are not there any more."
@@ -131,12 +131,8 @@ async def _one(request: web.Request, verb: Verb, job: str, *, force: bool) -> we
         retention = console.settings.dedupe_retention
         is_done = await revival.discard(console.redis, job, retention=retention)
         outcome = "discarded" if is_done else "absent"
-    elif letter.reason == "unprovable" and not force:
-        outcome = "unprovable"
-    elif not letter.is_usable:
-        outcome = "unusable"
     else:
-        outcome = await revival.replay_one(console.redis, job)
+        outcome = await revival.revive(console.redis, letter, force=force)
     tell(request, verb, job=job, outcome=outcome, force=force)
     await console.sampler.look()
     told = {"job": to_reference(job), "id": letter.event_id if letter else "", "did": outcome}
@@ -162,14 +158,7 @@ def _selection(values: MultiMapping[str]) -> tuple[Selection, dict[str, str]]:
         wanted = _filter(given)
     except WrongFilter as exc:
         raise web.HTTPBadRequest(text=str(exc)) from exc
-    return Selection(filter=_until_now(wanted)), given
-
-
-def _until_now(wanted: Filter) -> Filter:
-    """Without those that die from now on, such as what a replay has brought back in vain."""
-    now = round(time.time() * 1000)
-    before = now if wanted.died_before is None else min(now, wanted.died_before)
-    return Filter(wanted.organization, wanted.reason, wanted.type, before, wanted.died_after)
+    return Selection(filter=wanted.until(round(time.time() * 1000))), given
 
 
 def _given(values: Mapping[str, object]) -> dict[str, str]:
