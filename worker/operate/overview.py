@@ -18,6 +18,8 @@ _HOLDING_MOST: Final = 10
 class WorkerOverview(msgspec.Struct, frozen=True):
     """One live worker, as it has described itself with its last sign of life.
 
+    An older one says less of itself.
+
     Attributes:
         worker: its name, unique among those alive.
         host: where it runs.
@@ -32,16 +34,16 @@ class WorkerOverview(msgspec.Struct, frozen=True):
         silent_after: seconds until it counts as gone unless it gives another sign.
     """
 
-    worker: str
-    host: str
-    pid: int | None
-    version: str
-    slots: int
-    running: int | None
-    handled: int
-    started: float | None
-    latency: dict[str, int]
-    silent_after: float
+    worker: str = "?"
+    host: str = "?"
+    pid: int | None = None
+    version: str = "?"
+    slots: int = 0
+    running: int | None = None
+    handled: int = 0
+    started: float | None = None
+    latency: dict[str, int] = {}
+    silent_after: float = 0.0
     stuck: int = 0
 
 
@@ -238,19 +240,6 @@ class _Breaker(NamedTuple):
         return cls()
 
 
-class _Description(msgspec.Struct):
-    """What a worker says of itself; an older one says less."""
-
-    host: str = "?"
-    pid: int | None = None
-    version: str = "?"
-    running: int | None = None
-    handled: int = 0
-    started: float | None = None
-    latency: dict[str, int] = {}
-    stuck: int = 0
-
-
 def _workers(
     seen: Sequence[tuple[bytes, float]], raw: Mapping[bytes, bytes], now: float
 ) -> list[WorkerOverview]:
@@ -263,18 +252,18 @@ def _workers(
         if until / 1000 < now or not slots.isdigit():
             continue
         found.append(
-            WorkerOverview(
+            structs.replace(
+                _described(text),
                 worker=name.decode(errors="replace"),
                 slots=int(slots),
                 silent_after=until / 1000 - now,
-                **structs.asdict(_description(text)),
             )
         )
     return found
 
 
-def _description(text: bytes) -> _Description:
+def _described(text: bytes) -> WorkerOverview:
     try:
-        return msgspec.json.decode(text, type=_Description)
+        return msgspec.json.decode(text, type=WorkerOverview)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _Description()
+        return WorkerOverview()
