@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared import display
-from shared.display import escape_controls, size
+from shared.display import escape_controls, roughly, size
 from shared.errors import SettingsError
 from shared.program import tables
 from shared.program.commands import json_option
@@ -135,17 +135,15 @@ async def _look(redis: Redis, history: History) -> str:
 def print_tables(overview: Overview) -> None:
     """Print an overview."""
     now = {**_now(overview), "redis": _memory(overview)}
-    tables.emit([now], list(now), as_json=False, title="Events now")
-    tables.emit(
-        [{"outcome": name, "events": n} for name, n in overview.counters.items()]
-        + [
-            {"outcome": f"dead: {name}", "events": n} for name, n in overview.dead_by_reason.items()
-        ],
+    tables.draw([now], list(now), "Events now")
+    dead = {f"dead: {reason}": number for reason, number in overview.dead_by_reason.items()}
+    tables.draw(
+        [{"outcome": name, "events": n} for name, n in (overview.counters | dead).items()],
         ["outcome", "events"],
-        as_json=False,
-        title="Since the beginning",
+        "Since the beginning",
     )
-    tables.emit(
+    is_any_throttled = any(each.throttled is not None for each in overview.organizations)
+    tables.draw(
         [
             {
                 **msgspec.to_builtins(organization),
@@ -158,20 +156,14 @@ def print_tables(overview: Overview) -> None:
         [
             *("organization", "waiting", "running", "dead", "redis", "paused", "breaker"),
             # Seldom, and a terminal is narrow.
-            *(
-                ["throttled"]
-                if any(each.throttled is not None for each in overview.organizations)
-                else []
-            ),
+            *(["throttled"] if is_any_throttled else []),
         ],
-        as_json=False,
-        title="Organizations",
+        "Organizations",
     )
-    tables.emit(
+    tables.draw(
         [msgspec.to_builtins(worker) for worker in overview.workers],
         ["worker", "host", "version", "slots", "running", "stuck", "handled"],
-        as_json=False,
-        title="Workers",
+        "Workers",
     )
 
 
@@ -195,16 +187,6 @@ def screen(history: History, problem: str, height: int) -> RenderableType:
         _organizations(overview, max(3, height - _FRAME_LINES)),
         Text("Ctrl-C ends", style="dim"),
     )
-
-
-def roughly(seconds: float) -> str:
-    """A time as people say it: ``2d 3h``, ``4m 10s``, ``7s``."""
-    parts: list[str] = []
-    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
-        whole, seconds = divmod(seconds, length)
-        if whole or parts:
-            parts.append(f"{whole:.0f}{unit}")
-    return " ".join(parts[:2]) or "0s"
 
 
 def sparkline(values: Sequence[float]) -> str:
