@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import signal
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -19,6 +18,7 @@ from shared.observe.logs import get_logger
 from shared.program.findings import log_warnings
 from shared.program.listening import hosts_of, open_sockets, port_of
 from shared.program.setting_names import near_misses
+from shared.program.stopping import stop_signal
 from shared.redis.connection import end, open_redis
 from worker.operate.console import guard
 from worker.operate.console.context import CONSOLE, Console
@@ -42,16 +42,13 @@ _LARGEST_FORM: Final = 64 * 1024
 
 
 async def serve(settings: ConsoleSettings) -> None:
-    """Serve the console until SIGTERM or SIGINT.
+    """Serve the console until SIGTERM or SIGINT; a second one ends it at once.
 
     Raises:
         SettingsError: the address can't be listened on.
     """
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
     async with (
+        stop_signal() as stopped,
         open_redis(
             settings.common.redis_url, connections=_CONNECTIONS, socket_timeout=_SOCKET_TIMEOUT
         ) as redis,

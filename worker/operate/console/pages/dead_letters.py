@@ -66,19 +66,8 @@ async def ask(request: web.Request) -> web.Response:
     verb = _verb(request.query)
     selection, given = _selection(request.query)
     redis = console_of(request).redis
-    if not selection.jobs:
-        number = await paging.number_of(redis, selection.filter)
-        return render(
-            request,
-            "dead_letters_confirm.html",
-            verb=verb,
-            jobs=[],
-            given=given,
-            number=number,
-            letters=[],
-        )
     letters = await records.read(redis, selection.jobs, with_payload=False)
-    if not letters:
+    if selection.jobs and not letters:
         return message(
             request, HTTPStatus.NOT_FOUND, "Gone", "These dead letters are not there any more."
         )
@@ -87,8 +76,8 @@ async def ask(request: web.Request) -> web.Response:
         "dead_letters_confirm.html",
         verb=verb,
         jobs=[letter.job for letter in letters],
-        given={},
-        number=len(letters),
+        given=given,
+        number=len(letters) or await paging.number_of(redis, selection.filter),
         letters=letters,
     )
 
