@@ -20,7 +20,6 @@ from rich.text import Text
 
 from shared import display
 from shared.display import escape_controls, roughly, size
-from shared.errors import SettingsError
 from shared.program import tables
 from shared.program.commands import json_option
 from shared.redis.connection import REDIS_ERRORS, open_redis, translate
@@ -73,11 +72,8 @@ def _watch(interval: float, *, as_json: bool) -> None:
     # What is drawn again and again makes no sense in a file.
     if not as_json and not sys.stdout.isatty():
         display.fail("--watch: expected a terminal, or --json for one line a look, got neither")
-    try:
-        settings = CommonSettings.from_environ(os.environ)
-        asyncio.run(_go_on(settings, interval, _print_line if as_json else _draw))
-    except SettingsError as exc:
-        display.refuse(exc)
+    settings = CommonSettings.from_environ(os.environ)
+    asyncio.run(_go_on(settings, interval, _print_line if as_json else _draw))
 
 
 _Show = Callable[[History, str], None]

@@ -11,8 +11,6 @@ import uvloop
 from aiohttp import web
 from redis.asyncio import Redis
 
-from shared import display
-from shared.errors import SettingsError
 from shared.observe import logs
 from shared.observe.logs import get_logger
 from shared.program.findings import log_warnings
@@ -121,10 +119,7 @@ def console() -> None:
     It listens on CONSOLE_HOST (127.0.0.1) and CONSOLE_PORT (9200). Beyond this machine it asks
     for CONSOLE_TOKEN; bodies are shown with CONSOLE_SHOW_PAYLOADS=1.
     """
-    try:
-        settings = ConsoleSettings.from_mapping(os.environ)
-        logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
-        log_warnings(near_misses(os.environ))
-        uvloop.run(serve(settings))
-    except SettingsError as exc:
-        display.refuse(exc)
+    settings = ConsoleSettings.from_mapping(os.environ)
+    logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
+    log_warnings(near_misses(os.environ))
+    uvloop.run(serve(settings))
