@@ -34,11 +34,6 @@ class Aside:
         self._thread.join()  # it has only to turn once more
         self._loop.close()
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
     def submit(self, call: Coroutine[Any, Any, Result]) -> "Future[Result]":
         """Run a coroutine there; not waited for."""
         return asyncio.run_coroutine_threadsafe(call, self._loop)
