@@ -18,18 +18,13 @@ _HANDLED: Final = "handled"
 _COUNT_HANDLED: Final = metrics.EVENTS.labels(_HANDLED)
 _ACCEPTED_TO_HANDLED: Final = metrics.ACCEPTED_TO_HANDLED.labels()
 
-_NAMES = {
-    Settled.RETRIED: "retried",
-    Settled.DEAD: "dead",
-    Settled.DUPLICATE: "duplicate",
-    Settled.HELD: "held",
-    Settled.RELEASED: "released",
-    Settled.THROTTLED: "throttled",
-    Settled.ABANDONED: "abandoned",
-    Settled.WAITING: "waiting",
-    Settled.LOST: "lost",
+_ON_ITS_WAY: Final = {Settled.OVERDUE, Settled.REMOVED, Settled.AGAIN, Settled.CONFLICT}
+"""Another round follows."""
+_COUNTS: Final = {
+    settled: metrics.EVENTS.labels(settled.value)
+    for settled in Settled
+    if settled not in {_DONE, *_ON_ITS_WAY}
 }
-_COUNTS = {settled: metrics.EVENTS.labels(name) for settled, name in _NAMES.items()}
 _CONFLICTING = metrics.EVENTS.labels("conflicting")
 _FIELDS = ("job", "event_id", "type", "attempt", "seconds")
 
@@ -74,10 +69,10 @@ class Report:
             return
         if settled is Settled.CONFLICT:
             metrics.STATE_CONFLICTS.inc()
-        if settled not in _NAMES:  # another round follows
+        if settled in _ON_ITS_WAY:
             return
         _COUNTS[settled].inc()
-        _observe_duration(work, _NAMES[settled])
+        _observe_duration(work, settled.value)
         match settled:
             case Settled.WAITING if isinstance(outcome, Waiting):
                 self._line("warning", "event_waiting", work, error=outcome.error)
@@ -89,9 +84,9 @@ class Report:
             case Settled.DEAD if isinstance(outcome, Dead):
                 self._buried(work, outcome)
             case Settled.LOST | Settled.HELD:
-                self._line("warning", f"event_{_NAMES[settled]}", work)
+                self._line("warning", f"event_{settled.value}", work)
             case _:
-                self._line("info", f"event_{_NAMES[settled]}", work)
+                self._line("info", f"event_{settled.value}", work)
 
     def _handled(self, work: Work, outcome: Outcome, now: float) -> None:
         _COUNT_HANDLED.inc()
