@@ -13,8 +13,9 @@ from redis.asyncio import Redis
 
 from shared.observe import logs
 from shared.observe.logs import get_logger
+from shared.program.admin import served
 from shared.program.findings import log_warnings
-from shared.program.listening import hosts_of, open_sockets, port_of
+from shared.program.listening import hosts_of, port_of
 from shared.program.setting_names import near_misses
 from shared.program.stopping import stop_signal
 from shared.redis.connection import end, open_redis
@@ -70,21 +71,15 @@ async def serving(
         SettingsError: the address can't be listened on.
     """
     console = _console(settings, redis, interval)
-    # No access log: pages ask again every few seconds, and what somebody does is logged by itself.
-    runner = web.AppRunner(application(console), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    looking = asyncio.create_task(console.sampler.look_forever(), name="sampler")
-    try:
-        sockets = open_sockets(settings.address)
-        for sock in sockets:
-            await web.SockSite(runner, sock).start()
+    async with served(application(console), settings.address) as sockets:
+        looking = asyncio.create_task(console.sampler.look_forever(), name="sampler")
         port = port_of(sockets)
         console.log.info("console_listening", host=hosts_of(sockets), port=port)
-        yield port
-    finally:
-        await console.runs.close()
-        await end([looking])
-        await runner.cleanup()
+        try:
+            yield port
+        finally:
+            await console.runs.close()
+            await end([looking])
 
 
 def application(console: Console) -> web.Application:
