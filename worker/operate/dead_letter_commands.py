@@ -107,7 +107,6 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
             title="Dead letters",
         )
         return
-    width = shutil.get_terminal_size().columns
     for letter in letters:
         click.secho(display.escape_controls(letter.job), bold=True)
         for line in (
@@ -116,7 +115,7 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
             f"{letter.type or '-'}  {letter.event_id or '-'}",
             letter.error,
         ):
-            click.echo(tables.truncate("  " + display.escape_controls(line), width))
+            _say(f"  {line}")
 
 
 @dead_letters.command()
@@ -255,7 +254,8 @@ class Meant:
             self.unprovable += letter.reason == "unprovable"
             self.unusable += not letter.is_usable
             if len(found) <= _PREVIEW:
-                _preview(letter)
+                about = f"{letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
+                _say(f"  {letter.job}  {about}")
         self.number = len(found)
         if self.number > _PREVIEW:
             click.echo(f"  … and {self.number - _PREVIEW:,} more")
@@ -285,9 +285,9 @@ def _filter(wanted: dict[str, Any], *, yes: bool) -> Filter:
     return Filter(**{**wanted, "organization": organization})
 
 
-def _preview(letter: DeadLetter) -> None:
-    about = f"  {letter.job}  {letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
-    line = display.escape_controls(about)
+def _say(line: str) -> None:
+    """Print a line; on a terminal, as much of it as has room."""
+    line = display.escape_controls(line)
     if sys.stdout.isatty():
         line = tables.truncate(line, shutil.get_terminal_size().columns)
     click.echo(line)

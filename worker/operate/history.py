@@ -17,6 +17,9 @@ LATENCY_SECONDS: Final = 30.0
 COUNTED: Final = ("accepted", "handled", "retried", "dead")
 """The counters whose rates are of interest."""
 
+PLACES: Final = ("running", "ready", "parked", "deferred")
+"""Where unfinished events are, as an overview names it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -58,7 +61,7 @@ class History:
             Sample(
                 at=overview.at,
                 rates={} if before is None else _rates(before, overview),
-                depths=_depths(overview),
+                depths={place: getattr(overview, place) for place in PLACES},
                 latency=self._latency_since(overview.workers, first=before is None),
             )
         )
@@ -104,15 +107,6 @@ def _rates(before: Overview, now: Overview) -> dict[str, float]:
     return {
         name: max(0, now.counters.get(name, 0) - before.counters.get(name, 0)) / seconds
         for name in COUNTED
-    }
-
-
-def _depths(overview: Overview) -> dict[str, int]:
-    return {
-        "running": overview.running,
-        "ready": overview.ready,
-        "parked": overview.parked,
-        "deferred": overview.deferred,
     }
 
 

@@ -156,12 +156,7 @@ async def read_overview(redis: Redis) -> Overview:
             if k.startswith(_DEAD_PREFIX)
         },
         organizations=_organizations(
-            profiles,
-            waits,
-            now.running,
-            buried,
-            held=held_bytes.by_organization(held),
-            now=now.at,
+            profiles, waits, buried, held_bytes.by_organization(held), now
         ),
         workers=_workers(seen, workers, now.at),
         unhandled=unhandled,
@@ -172,11 +167,9 @@ async def read_overview(redis: Redis) -> Overview:
 def _organizations(
     profiles: Mapping[bytes, bytes],
     waits: Mapping[str, int],
-    runs: Mapping[str, int],
     buried: Mapping[str, int],
-    *,
     held: Mapping[str, HeldBytes],
-    now: float,
+    now: depths.Depths,
 ) -> list[OrganizationOverview]:
     """Those with events or dead letters, those whose events wait, those that hold most."""
     known = {
@@ -185,15 +178,15 @@ def _organizations(
     }
     found = []
     most = held_bytes.largest(held, _HOLDING_MOST)
-    for name in sorted({*waits, *runs, *buried, *_held(known), *most}):
-        breaker = _Breaker.read(known.get(keys.BREAKER + name, ""), now)
+    for name in sorted({*waits, *now.running, *buried, *_held(known), *most}):
+        breaker = _Breaker.read(known.get(keys.BREAKER + name, ""), now.at)
         until, _, why = known.get(keys.HOLD + name, "").partition(":")
         cap, _, weight = known.get(name, "").partition(":")
         found.append(
             OrganizationOverview(
                 organization=name,
                 waiting=waits.get(name, 0),
-                running=runs.get(name, 0),
+                running=now.running.get(name, 0),
                 dead=buried.get(name, 0),
                 paused=known.get(keys.PAUSE + name),
                 breaker=breaker.state,
@@ -203,7 +196,7 @@ def _organizations(
                 weight=float(weight or 1),
                 held=held.get(name, {}),
                 throttled=why if until else None,
-                throttled_seconds=max(0.0, float(until) / 1000 - now) if until else None,
+                throttled_seconds=max(0.0, float(until) / 1000 - now.at) if until else None,
             )
         )
     return found
