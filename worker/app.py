@@ -106,7 +106,7 @@ class _Program:
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.settings.blocked_after, own_context())
-        self.deadline = Deadline(self._last_words, logs.flush)
+        self.deadline = Deadline(self._last_words)
 
     async def main(self) -> None:
         """Run until stopped."""
@@ -314,12 +314,11 @@ class _Program:
         ]
 
     def _upkeep(self, redis: Redis) -> CronJob:
-        retention_seconds, lease = self.settings.dead_letter_retention, self.settings.lease
-        dedupe_retention = self.settings.policy.limits.dedupe_retention
+        settings = self.settings
         return upkeep.cron_job(
-            partial(upkeep.expire, redis, retention=retention_seconds, log=self.log),
-            partial(upkeep.restore, redis, lease=lease, log=self.log),
-            partial(upkeep.recount, redis, retention=dedupe_retention),
+            partial(upkeep.expire, redis, retention=settings.dead_letter_retention, log=self.log),
+            partial(upkeep.restore, redis, lease=settings.lease, log=self.log),
+            partial(upkeep.recount, redis, retention=settings.policy.limits.dedupe_retention),
         )
 
     def _description(self) -> bytes:
