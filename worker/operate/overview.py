@@ -205,12 +205,10 @@ def _organizations(
 def _held(known: Mapping[str, str]) -> Iterator[str]:
     """The organizations that are paused or throttled, or whose breaker isn't closed."""
     for field, text in known.items():
-        if field.startswith(keys.HOLD):
-            yield field.removeprefix(keys.HOLD)
-        elif field.startswith(keys.PAUSE):
-            yield field.removeprefix(keys.PAUSE)
-        elif field.startswith(keys.BREAKER) and not text.startswith("closed"):
-            yield field.removeprefix(keys.BREAKER)
+        for prefix in (keys.HOLD, keys.PAUSE, keys.BREAKER):
+            is_closed = prefix == keys.BREAKER and text.startswith("closed")
+            if field.startswith(prefix) and not is_closed:
+                yield field.removeprefix(prefix)
 
 
 class _Breaker(NamedTuple):
