@@ -189,9 +189,7 @@ def replay(
 
     async def run(redis: Redis) -> None:
         with _progress("replaying", meant.number) as told:
-            replaying = revival.Replay(
-                redis, rate, force=force, told=lambda each: told(each.seen), progress=done
-            )
+            replaying = revival.Replay(redis, rate, force=force, told=told, progress=done)
             await replaying.run(meant.selection.letters(redis))
 
     with _interruptible(lambda: done.queued, "replayed"):

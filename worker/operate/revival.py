@@ -88,14 +88,14 @@ class Replay:
         redis: where they are.
         rate: dead letters a second.
         force: whether to run the unprovable ones, too.
-        told: called with the progress.
+        told: called with how many have been looked at.
         progress: how far it has come.
     """
 
     redis: Redis
     rate: float
     force: bool = False
-    told: Callable[[Progress], None] = lambda _: None
+    told: Callable[[int], None] = lambda _: None
     progress: Progress = field(default_factory=Progress)
     _out: deque[DeadLetter] = field(default_factory=deque)
     _row: int = 0
@@ -116,7 +116,7 @@ class Replay:
                 break
             if await self._one(letter):
                 pace.went()
-            self.told(self.progress)
+            self.told(self.progress.seen)
         return self.progress
 
     async def _one(self, letter: DeadLetter) -> bool:

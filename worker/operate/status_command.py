@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Final
 
 import click
@@ -73,38 +73,33 @@ def _watch(interval: float, *, as_json: bool) -> None:
     if not as_json and not sys.stdout.isatty():
         display.fail("--watch: expected a terminal, or --json for one line a look, got neither")
     settings = CommonSettings.from_environ(os.environ)
-    asyncio.run(_go_on(settings, interval, _print_line if as_json else _draw))
+    asyncio.run(_go_on(settings, interval, nullcontext(_print_line) if as_json else _draw()))
 
 
 _Show = Callable[[History, str], None]
 
 
 async def _go_on(
-    settings: CommonSettings, interval: float, showing: Callable[[], AbstractContextManager[_Show]]
+    settings: CommonSettings, interval: float, showing: AbstractContextManager[_Show]
 ) -> None:
     stopped, loop, history = asyncio.Event(), asyncio.get_running_loop(), History()
     for number in (signal.SIGINT, signal.SIGTERM):
         # As an exception it might come anywhere, and leave the terminal as it was drawn.
         loop.add_signal_handler(number, stopped.set)
     async with open_redis(settings.redis_url, connections=1) as redis:
-        with showing() as show:
+        with showing as show:
             while not stopped.is_set():
                 show(history, await _look(redis, history))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), interval)
 
 
-@contextmanager
-def _print_line() -> Iterator[_Show]:
+def _print_line(history: History, problem: str) -> None:
     """A line for each look that worked."""
-
-    def show(history: History, problem: str) -> None:
-        if problem:
-            click.echo(problem, err=True)
-        else:
-            click.echo(display.json_line(history.latest))
-
-    yield show
+    if problem:
+        click.echo(problem, err=True)
+    else:
+        click.echo(display.json_line(history.latest))
 
 
 @contextmanager
