@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 from aiohttp import web
 from multidict import MultiMapping
 
-from shared.errors import SellfernError
 from shared.queue import keys
 from shared.settings.durations import parse_duration
 from worker.operate import dead_letters as records
@@ -29,18 +28,14 @@ _RATE: Final = 100.0
 _HIGHEST_RATE: Final = 10_000.0
 
 
-class WrongFilter(SellfernError):
-    """A filter says something that can't be, in words for people."""
-
-
 async def show(request: web.Request) -> web.Response:
     """List a page of those that match."""
     console = console_of(request)
     given = _given(request.query)
     try:
         wanted = _filter(given)
-    except WrongFilter as exc:
-        wanted, page, number, problem = Filter(), None, None, str(exc)
+    except web.HTTPBadRequest as exc:
+        page, number, problem = None, None, str(exc.text)
     else:
         after = Place.read(request.query.get("after", ""))
         page = await paging.read_page(console.redis, wanted, after)
@@ -143,11 +138,7 @@ def _selection(values: MultiMapping[str]) -> tuple[Selection, dict[str, str]]:
     if "all" not in values:
         raise web.HTTPBadRequest(text="Choose at least one dead letter, or all that match.")
     given = _given(values)
-    try:
-        wanted = _filter(given)
-    except WrongFilter as exc:
-        raise web.HTTPBadRequest(text=str(exc)) from exc
-    return Selection(filter=wanted.until(round(time.time() * 1000))), given
+    return Selection(filter=_filter(given).until(round(time.time() * 1000))), given
 
 
 def _given(values: Mapping[str, object]) -> dict[str, str]:
@@ -158,13 +149,12 @@ def _given(values: Mapping[str, object]) -> dict[str, str]:
 
 def _filter(given: Mapping[str, str]) -> Filter:
     organization = given.get("organization")
-    if organization not in {None, "?"} and not keys.ORGANIZATION_PATTERN.fullmatch(
-        str(organization)
-    ):
-        raise WrongFilter("Organization: expected up to 64 letters, digits, _ or -.")
+    pattern = keys.ORGANIZATION_PATTERN
+    if organization not in {None, "?"} and not pattern.fullmatch(str(organization)):
+        raise web.HTTPBadRequest(text="Organization: expected up to 64 letters, digits, _ or -.")
     reason = given.get("reason")
     if reason is not None and reason not in records.REASONS:
-        raise WrongFilter("Reason: expected one of " + ", ".join(records.REASONS) + ".")
+        raise web.HTTPBadRequest(text=f"Reason: expected one of {', '.join(records.REASONS)}.")
     return Filter(
         organization=organization,
         reason=reason,
@@ -180,7 +170,9 @@ def _ago(name: str, age: str | None) -> int | None:
     try:
         return round((time.time() - parse_duration(age)) * 1000)
     except ValueError:
-        raise WrongFilter(f"{name}: expected a duration such as 30m, 2h or 7d.") from None
+        raise web.HTTPBadRequest(
+            text=f"{name}: expected a duration such as 30m, 2h or 7d."
+        ) from None
 
 
 def _rate(text: str) -> float:
