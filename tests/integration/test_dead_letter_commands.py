@@ -160,6 +160,7 @@ def six(desk: Desk) -> Desk:
         (["--type", "order.exploded"], {"evt_exploded"}),
         (["--older-than", "1h"], {"evt_old"}),
         (["--older-than", "3h"], set()),
+        (["--older-than", "999999999999d"], set()),
         (
             ["--younger-than", "1h", "--organization", "org_a", "--reason", "rejected"],
             {"evt_rejected"},

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
@@ -25,7 +25,6 @@ from rich.progress import (
 from shared import display
 from shared.program import tables
 from shared.program.commands import json_option, yes_option
-from shared.settings.durations import parse_duration
 from worker.operate import dead_letters as records
 from worker.operate import revival
 from worker.operate.asking import anyway_option, ask, known_organization
@@ -42,12 +41,10 @@ Command = Callable[..., Any]
 
 
 def _ago(age: str) -> int:
-    """The moment a duration such as ``2h`` ago, in epoch milliseconds."""
     try:
-        seconds = parse_duration(age)
+        return records.ago(age)
     except ValueError as exc:
         raise click.BadParameter(f"expected {exc}, got {age!r:.40}") from None
-    return round((datetime.now(UTC) - timedelta(seconds=seconds)).timestamp() * 1000)
 
 
 def _filtered(command: Command) -> Command:

@@ -1,5 +1,6 @@
 """Reads the dead letters."""
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -10,6 +11,7 @@ from redis.asyncio import Redis
 from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.job import is_job_of
+from shared.settings.durations import parse_duration
 
 _PAGE = 200
 _NUMBERS: Final = ("attempts", "received_at", "died_at", "held", "held_at")
@@ -141,6 +143,15 @@ class Selection:
             named = await find(redis, job)
             if named is not None:
                 yield named
+
+
+def ago(age: str) -> int:
+    """The moment a duration such as ``2h`` ago, in epoch milliseconds.
+
+    Raises:
+        ValueError: it is none; the message is what was expected.
+    """
+    return round((time.time() - parse_duration(age)) * 1000)
 
 
 async def now(redis: Redis) -> int:

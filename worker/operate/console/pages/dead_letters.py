@@ -10,7 +10,6 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from shared.queue import keys
-from shared.settings.durations import parse_duration
 from worker.operate import dead_letters as records
 from worker.operate import revival
 from worker.operate.console import paging
@@ -168,7 +167,7 @@ def _ago(name: str, age: str | None) -> int | None:
     if age is None:
         return None
     try:
-        return round((time.time() - parse_duration(age)) * 1000)
+        return records.ago(age)
     except ValueError:
         raise web.HTTPBadRequest(
             text=f"{name}: expected a duration such as 30m, 2h or 7d."
