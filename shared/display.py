@@ -42,6 +42,16 @@ def size(number: int) -> str:
     return f"{number} B"
 
 
+def roughly(seconds: float) -> str:
+    """A time as people say it: ``2d 3h``, ``4m 10s``, ``7s``."""
+    parts: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        whole, seconds = divmod(seconds, length)
+        if whole or parts:
+            parts.append(f"{whole:.0f}{unit}")
+    return " ".join(parts[:2]) or "0s"
+
+
 def json_line(value: object) -> str:
     """Give a value as JSON on one line, without the line feed, safe to show in a terminal.
 

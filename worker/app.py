@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import Final
 
@@ -21,7 +20,7 @@ from redis.asyncio import Redis
 
 from shared.endpoints.file import EndpointsFile
 from shared.errors import Problem
-from shared.observe import logs
+from shared.observe import logs, metrics
 from shared.observe.logs import get_logger
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.observe.tracing import Tracing, open_tracing
@@ -107,7 +106,7 @@ class _Program:
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.settings.blocked_after, own_context())
-        self.deadline = Deadline(self._last_words, logs.flush)
+        self.deadline = Deadline(self._last_words)
 
     async def main(self) -> None:
         """Run until stopped."""
@@ -116,7 +115,7 @@ class _Program:
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             # First, and the probes next: both are asked while Redis is still waited for.
-            await enter(self._signals())
+            self._listen_to_signals(stack)
             aside = await enter(Aside())
             looking = await enter(aside.within(open_redis(url, connections=_ASIDE_CONNECTIONS)))
             await enter(aside.within(self._admin_site(looking)))
@@ -176,25 +175,18 @@ class _Program:
 
     # Ending
 
-    @contextlib.asynccontextmanager
-    async def _signals(self) -> AsyncIterator[None]:
+    def _listen_to_signals(self, stack: AsyncExitStack) -> None:
         """Drain on the first signal, leave on the second."""
         self._loop = asyncio.get_running_loop()
         signals = Signals(self._on_signal, self._hurry, self.log)
-        signals.listen()
+        stack.callback(signals.stop)
         self._listen = signals.listen
-        try:
-            yield
-        finally:
-            signals.stop()
+        signals.listen()
 
     def _on_signal(self, number: signal.Signals, times: int) -> None:
         if times > 1:
             self.log.warning("stopped_at_once", signal=number.name)
-            logs.flush(logs.LAST_SECONDS)
-            # Not `sys.exit`, which would run what handlers have registered and wait for their
-            # threads.
-            os._exit(Exit.AT_ONCE)
+            self.leave(Exit.AT_ONCE, at_once=True)
         self._hurry()  # though the loop stand still
         # Python may be in the midst of a handler's step, whose context must not become the drain's.
         self._loop.call_soon_threadsafe(self._drain, number, context=self._own)
@@ -219,6 +211,8 @@ class _Program:
         self.exit = code
         if at_once:
             logs.flush(logs.LAST_SECONDS)
+            # Not `sys.exit`, which would run what handlers have registered and wait for their
+            # threads.
             os._exit(code)
         self._stop(self.settings.drain)
 
@@ -324,12 +318,11 @@ class _Program:
         ]
 
     def _upkeep(self, redis: Redis) -> CronJob:
-        retention_seconds, lease = self.settings.dead_letter_retention, self.settings.lease
-        dedupe_retention = self.settings.policy.limits.dedupe_retention
+        settings = self.settings
         return upkeep.cron_job(
-            partial(upkeep.expire, redis, retention=retention_seconds, log=self.log),
-            partial(upkeep.restore, redis, lease=lease, log=self.log),
-            partial(upkeep.recount, redis, retention=dedupe_retention),
+            partial(upkeep.expire, redis, retention=settings.dead_letter_retention, log=self.log),
+            partial(upkeep.restore, redis, lease=settings.lease, log=self.log),
+            partial(upkeep.recount, redis, retention=settings.policy.limits.dedupe_retention),
         )
 
     def _description(self) -> bytes:
@@ -337,14 +330,7 @@ class _Program:
             {
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "version": _version(),
+                "version": metrics.installed_version(),
                 "concurrency": self.settings.concurrency,
             }
         )
-
-
-def _version() -> str:
-    try:
-        return version("sellfern-webhooks")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"

@@ -6,9 +6,7 @@ from typing import Final
 
 import click
 
-from shared import display
 from shared.endpoints.file import EndpointsFile
-from shared.errors import SettingsError
 from shared.observe import logs
 from shared.program.commands import LazyGroup
 from shared.program.env_file import offer_env_file
@@ -45,26 +43,23 @@ def main(context: click.Context) -> None:
 @main.command()
 def run() -> None:
     """Run a worker until it is told to stop (SIGTERM)."""
+    with Reader(os.environ) as reader:
+        settings = WorkerSettings.from_reader(reader)
+        logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
+        endpoints = EndpointsFile(settings.common.endpoints_file, os.environ, verifies=False)
+        # Reading may hang, and the first process of a container ends on no SIGTERM by itself.
+        with ending_at_once():
+            reader.note(lambda: endpoints.load(is_told=True))
+        reader.note(lambda: load_reference(settings.common))
+        handlers = load_handlers(settings.handlers)
+    parts = Parts(handlers, load_reference(settings.common), endpoints.current)
+    log_warnings([*shadows(), *near_misses(os.environ), *doubts(parts)])
     try:
-        with Reader(os.environ) as reader:
-            settings = WorkerSettings.from_reader(reader)
-            logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
-            endpoints = EndpointsFile(settings.common.endpoints_file, os.environ, verifies=False)
-            # Reading may hang, and the first process of a container ends on no SIGTERM by itself.
-            with ending_at_once():
-                reader.note(lambda: endpoints.load(is_told=True))
-            reader.note(lambda: load_reference(settings.common))
-            handlers = load_handlers(settings.handlers)
-        parts = Parts(handlers, load_reference(settings.common), endpoints.current)
-        log_warnings([*shadows(), *near_misses(os.environ), *doubts(parts)])
-        try:
-            code = run_worker(settings, endpoints, handlers)
-        finally:
-            # A thread writes the lines, and would be gone with the last ones.
-            logs.flush(logs.LAST_SECONDS)
-        sys.exit(code)
-    except SettingsError as exc:
-        display.refuse(exc)
+        code = run_worker(settings, endpoints, handlers)
+    finally:
+        # A thread writes the lines, and would be gone with the last ones.
+        logs.flush(logs.LAST_SECONDS)
+    sys.exit(code)
 
 
 offer_env_file(main)

@@ -210,7 +210,8 @@ def render() -> tuple[bytes, str]:
     return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
 
 
-def _installed_version() -> str:
+def installed_version() -> str:
+    """The version of this project; ``unknown`` where it isn't installed."""
     try:
         # Of the installed package, since a source tree has none of its own.
         return version("sellfern-webhooks")
@@ -218,4 +219,4 @@ def _installed_version() -> str:
         return "unknown"
 
 
-BUILD.labels(version=_installed_version(), python=platform.python_version()).set(1)
+BUILD.labels(version=installed_version(), python=platform.python_version()).set(1)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
+from socket import socket
 from time import monotonic
 from typing import Final
 
@@ -68,23 +69,31 @@ async def admin_site(
     Raises:
         SettingsError: the address can't be listened on.
     """
-    runner = web.AppRunner(
-        _app(ready, alive or _nothing, routes, refresh, notes),
-        access_log=None,
-        # A scrape under way may end; nobody's exit waits longer for one.
-        shutdown_timeout=1.0,
-    )
-    await runner.setup()
-    try:
-        sockets = open_sockets(address)
+    async with served(_app(ready, alive or _nothing, routes, refresh, notes), address) as sockets:
         port = port_of(sockets)
-        for sock in sockets:
-            await web.SockSite(runner, sock).start()
         # Several workers on one machine: nobody has to give each its port.
         if address.port not in {0, port}:
             _log.info("admin_port_taken", taken=address.port, instead=port)
         _log.info("admin_listening", host=hosts_of(sockets), port=port)
         yield port
+
+
+@contextlib.asynccontextmanager
+async def served(app: web.Application, address: Address) -> AsyncIterator[list[socket]]:
+    """Serve a site for operators while the block runs; gives the sockets that listen.
+
+    Raises:
+        SettingsError: the address can't be listened on.
+    """
+    # No access log: scrapes and pages ask again every few seconds. What is under way at the end may
+    # end; nobody's exit waits longer for it.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        sockets = open_sockets(address)
+        for sock in sockets:
+            await web.SockSite(runner, sock).start()
+        yield sockets
     finally:
         await runner.cleanup()
 

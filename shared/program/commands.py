@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from shared import display
+from shared.errors import SettingsError
 from shared.program.env_file import offer_env_file
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON lines.")
@@ -16,6 +18,8 @@ yes_option = click.option("--yes", is_flag=True, help="Don't ask.")
 class LazyGroup(click.Group):
     """A group of commands that stand in modules of their own.
 
+    What is wrong with a setting ends any of them with a line for each and exit code 2.
+
     Args:
         lazy: where each stands, as ``package.module:name``, by its own name.
         attributes: those of `click.Group`.
@@ -24,6 +28,13 @@ class LazyGroup(click.Group):
     def __init__(self, *, lazy: Mapping[str, str], **attributes: Any) -> None:
         super().__init__(**attributes)
         self._lazy = lazy
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the one that is asked for."""
+        try:
+            return super().invoke(ctx)
+        except SettingsError as exc:
+            display.refuse(exc)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All of them; nothing is imported for that."""

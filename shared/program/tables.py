@@ -47,7 +47,7 @@ def emit(
             # As they come: a long listing begins at once, and may be cut short by `head`.
             click.echo(json_line(row))
     else:
-        _print_table(rows, columns, title)
+        draw(rows, columns, title)
 
 
 def stdout_console() -> Console:
@@ -58,9 +58,14 @@ def stdout_console() -> Console:
     )
 
 
-def _print_table(
-    rows: Iterable[Mapping[str, object]], columns: Sequence[str], title: str | None
-) -> None:
+def draw(rows: Iterable[Mapping[str, object]], columns: Sequence[str], title: str | None) -> None:
+    """Print rows to stdout as a table.
+
+    Args:
+        rows: what to list.
+        columns: the keys to show, in this order; a row may lack some.
+        title: the table's title.
+    """
     table = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD, title_justify="left")
     for column in columns:
         table.add_column(Text(column.replace("_", " ")), overflow="fold")

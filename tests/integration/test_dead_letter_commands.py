@@ -25,8 +25,8 @@ from tests.integration.workplace import Workplace, body, now
 from worker import Event, Handlers, Organization, Reject
 from worker.cli import main
 from worker.operate.asking import ask
-from worker.operate.dead_letter_commands import Selection
-from worker.operate.dead_letters import REASONS, Filter
+from worker.operate.dead_letter_commands import Meant
+from worker.operate.dead_letters import REASONS, Filter, Selection
 from worker.pipeline.transitions import Settled
 
 HOUR = 3_600_000
@@ -160,6 +160,7 @@ def six(desk: Desk) -> Desk:
         (["--type", "order.exploded"], {"evt_exploded"}),
         (["--older-than", "1h"], {"evt_old"}),
         (["--older-than", "3h"], set()),
+        (["--older-than", "999999999999d"], set()),
         (
             ["--younger-than", "1h", "--organization", "org_a", "--reason", "rejected"],
             {"evt_rejected"},
@@ -360,13 +361,13 @@ async def test_what_dies_after_it_was_counted_is_not_meant(redis: Redis) -> None
     place = Workplace(redis, rejecting())
     (first,) = await place.accept(body("evt_1"))
     await place.handle_next()
-    meant = Selection((), Filter(organization="org_a"))
+    meant = Meant(Selection(filter=Filter(organization="org_a")))
     await meant.count(redis)
     seconds, microseconds = await redis.time()
     while await redis.time() < (seconds, microseconds + 2000):
         await asyncio.sleep(0.001)
     await place.handle(body("evt_2"))
-    assert [letter.job async for letter in meant.letters(redis)] == [first]
+    assert [letter.job async for letter in meant.selection.letters(redis)] == [first]
     assert meant.number == 1
 
 

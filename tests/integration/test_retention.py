@@ -11,7 +11,7 @@ from tests.integration.kept_up import keep_up
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Reject
 from worker.operate.revival import replay_one
-from worker.operate.upkeep import expire, expire_dead_letters
+from worker.operate.upkeep import expire
 
 
 def rejecting(redis: Redis) -> Workplace:
@@ -31,7 +31,8 @@ async def test_only_the_old_ones_go_and_their_marks_with_them(redis: Redis) -> N
     jobs = await redis.zrange(keys.dead("org_a"), 0, -1)
     await redis.zincrby(keys.dead("org_a"), -60_000, jobs[0])
 
-    assert await expire_dead_letters(redis, retention=59) == 1
+    await expire(redis, retention=59, log=place.lines.log)
+    assert [line["number"] for line in place.lines.of("dead_letters_expired")] == [1]
     assert await redis.zrange(keys.dead("org_a"), 0, -1) == jobs[1:]
     assert await mark_of(redis, "evt_1") is None
     assert await mark_of(redis, "evt_2") is not None
@@ -46,7 +47,8 @@ async def test_one_that_is_being_replayed_stays_until_it_has_ended(redis: Redis)
     await redis.zincrby(keys.dead("org_a"), -60_000, job)
     assert await replay_one(redis, job.decode()) == "queued"
 
-    assert await expire_dead_letters(redis, retention=59) == 0
+    await expire(redis, retention=59, log=place.lines.log)
+    assert place.lines.of("dead_letters_expired") == []
     assert await mark_of(redis, "evt_1") == f"dead:{job.decode()}"
 
 

@@ -86,7 +86,7 @@ async def test_replays_are_no_faster_than_the_rate(ward: Ward) -> None:
     await ward.bury(200)
     seen: list[int] = []
     began = monotonic()
-    replaying = Replay(ward.redis, 400, told=lambda each: seen.append(each.seen))
+    replaying = Replay(ward.redis, 400, told=seen.append)
     done = await replaying.run(ward.dead())
     assert monotonic() - began > 199 / 400
     assert done.queued == 200

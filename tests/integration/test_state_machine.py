@@ -46,7 +46,7 @@ class Scene:
         if await self.redis.zscore(keys.parked("org_a"), self.job) is not None:
             return "parked"
         for turn in TURNS:
-            if score is None and await self.redis.zscore(turn, self.job):
+            if await self.redis.zscore(turn, self.job):
                 return "in_turn"
         if await self.redis.exists(keys.dead_letter(self.job)):
             return "dead"

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Coroutine
-from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Self, TypeVar
 
@@ -34,18 +33,9 @@ class Aside:
         self._thread.join()  # it has only to turn once more
         self._loop.close()
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
-    def submit(self, call: Coroutine[Any, Any, Result]) -> "Future[Result]":
-        """Run a coroutine there; not waited for."""
-        return asyncio.run_coroutine_threadsafe(call, self._loop)
-
     async def run(self, call: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine there; its result."""
-        return await asyncio.wrap_future(self.submit(call))
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, self._loop))
 
     @contextlib.asynccontextmanager
     async def within(self, manager: AbstractAsyncContextManager[Result]) -> AsyncIterator[Result]:

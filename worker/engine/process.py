@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import uvloop
 
+from shared.observe import logs
 from shared.observe.structlog_alone import FilteringBoundLogger
 from worker.pipeline.attempts import make_task, own_context, raised_by
 from worker.pipeline.work import Work
@@ -184,12 +185,10 @@ class Deadline:
 
     Args:
         last_words: called at the end, with what is left; its log line is the process's last.
-        flush: writes what was logged, within so many seconds.
     """
 
-    def __init__(self, last_words: Callable[[], Exit], flush: Callable[[float], object]) -> None:
+    def __init__(self, last_words: Callable[[], Exit]) -> None:
         self._last_words = last_words
-        self._flush = flush
         self._at: float | None = None
         self._changed = threading.Condition()
 
@@ -210,6 +209,6 @@ class Deadline:
         code = Exit.LEFT
         try:
             code = self._last_words()
-            self._flush(_FLUSH_SECONDS)
+            logs.flush(_FLUSH_SECONDS)
         finally:
             os._exit(code)

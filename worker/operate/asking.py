@@ -11,7 +11,6 @@ from redis.asyncio import Redis
 from shared import display
 from shared.endpoints.endpoint import nearest
 from shared.endpoints.text import endpoint_names
-from shared.errors import SettingsError
 from shared.queue import keys
 from shared.redis.connection import REDIS_ERRORS, end, open_redis, translate
 from shared.settings.config import CommonSettings
@@ -34,17 +33,19 @@ anyway_option = click.option("--yes", is_flag=True, help="Though nobody knows th
 
 
 def ask(question: Callable[[Redis], Awaitable[Answer]]) -> Answer:
-    """Ask it; one line on stderr and exit code 2 where that can't be done."""
+    """Ask it; one line on stderr and exit code 2 where Redis doesn't answer.
+
+    Raises:
+        SettingsError: where it is can't be told.
+    """
+    settings = CommonSettings.from_environ(os.environ)
 
     async def asked() -> Answer:
         async with open_redis(settings.redis_url, connections=1) as redis:
             return await _answered(question(redis))
 
     try:
-        settings = CommonSettings.from_environ(os.environ)
         return asyncio.run(asked())
-    except SettingsError as exc:
-        display.refuse(exc)
     except REDIS_ERRORS as exc:
         display.fail(f"REDIS_URL: expected a Redis that answers, got {translate(exc)}")
 
@@ -70,10 +71,7 @@ def known_organization(text: str, *, yes: bool, name: str = "ORGANIZATION") -> s
         name: the argument or option that it was typed for.
     """
     checked_organization(text, name)
-    try:
-        file = CommonSettings.from_environ(os.environ).endpoints_file
-    except SettingsError as exc:
-        display.refuse(exc)
+    file = CommonSettings.from_environ(os.environ).endpoints_file
     endpoints = endpoint_names(file)
     organizations = set(endpoints.values())
     if text in organizations:

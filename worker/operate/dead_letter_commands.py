@@ -4,11 +4,10 @@ import base64
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
@@ -26,11 +25,10 @@ from rich.progress import (
 from shared import display
 from shared.program import tables
 from shared.program.commands import json_option, yes_option
-from shared.settings.durations import parse_duration
 from worker.operate import dead_letters as records
 from worker.operate import revival
 from worker.operate.asking import anyway_option, ask, known_organization
-from worker.operate.dead_letters import DeadLetter, Filter
+from worker.operate.dead_letters import DeadLetter, Filter, Selection
 from worker.settings import WorkerSettings
 
 _LINE_EVERY = 1000
@@ -43,12 +41,10 @@ Command = Callable[..., Any]
 
 
 def _ago(age: str) -> int:
-    """The moment a duration such as ``2h`` ago, in epoch milliseconds."""
     try:
-        seconds = parse_duration(age)
+        return records.ago(age)
     except ValueError as exc:
         raise click.BadParameter(f"expected {exc}, got {age!r:.40}") from None
-    return round((datetime.now(UTC) - timedelta(seconds=seconds)).timestamp() * 1000)
 
 
 def _filtered(command: Command) -> Command:
@@ -56,7 +52,7 @@ def _filtered(command: Command) -> Command:
     for option in (
         click.option("--younger-than", "died_after", type=_ago, help="Died within, as 2h."),
         click.option("--older-than", "died_before", type=_ago, help="Died before, as 7d."),
-        click.option("--type", "event_type", help="Only this event type."),
+        click.option("--type", help="Only this event type."),
         click.option("--reason", type=click.Choice(records.REASONS), help="Only this reason."),
         click.option("--organization", help="Only this organization's."),
     ):
@@ -108,7 +104,6 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
             title="Dead letters",
         )
         return
-    width = shutil.get_terminal_size().columns
     for letter in letters:
         click.secho(display.escape_controls(letter.job), bold=True)
         for line in (
@@ -117,7 +112,7 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
             f"{letter.type or '-'}  {letter.event_id or '-'}",
             letter.error,
         ):
-            click.echo(tables.truncate("  " + display.escape_controls(line), width))
+            _say(f"  {line}")
 
 
 @dead_letters.command()
@@ -191,10 +186,8 @@ def replay(
 
     async def run(redis: Redis) -> None:
         with _progress("replaying", meant.number) as told:
-            replaying = revival.Replay(
-                redis, rate, force=force, told=lambda each: told(each.seen), progress=done
-            )
-            await replaying.run(meant.letters(redis))
+            replaying = revival.Replay(redis, rate, force=force, told=told, progress=done)
+            await replaying.run(meant.selection.letters(redis))
 
     with _interruptible(lambda: done.queued, "replayed"):
         ask(run)
@@ -221,7 +214,7 @@ def discard(
         # The workers' own, since it counts as handled for as long as what they handle.
         retention = WorkerSettings.from_mapping(os.environ).policy.limits.dedupe_retention
         with _progress("discarding", meant.number) as told:
-            async for letter in meant.letters(redis):
+            async for letter in meant.selection.letters(redis):
                 gone += await revival.discard(redis, letter.job, retention=retention)
                 told(gone)
 
@@ -231,60 +224,50 @@ def discard(
 
 
 @dataclass
-class Selection:
+class Meant:
     """What a command acts on: what was there when it was counted, nothing that died since.
 
     Attributes:
-        jobs: those that were named.
-        filter: where none is named.
+        selection: which ones.
         number: how many there are.
         unprovable: how many of them only ``--force`` replays.
         unusable: how many of them hold nothing to replay.
     """
 
-    jobs: tuple[str, ...]
-    filter: Filter
+    selection: Selection
     number: int = 0
     unprovable: int = 0
     unusable: int = 0
 
     async def count(self, redis: Redis) -> None:
         """Count them, and show the first ones."""
-        # By Redis's clock, which says when each died: what dies again from now on isn't meant.
-        seconds, microseconds = await redis.time()
-        until = seconds * 1000 + microseconds // 1000 + 1
-        before = self.filter.died_before
-        self.filter = replace(
-            self.filter, died_before=until if before is None else min(before, until)
-        )
+        until = await records.now(redis) + 1
+        self.selection = Selection(self.selection.jobs, self.selection.filter.until(until))
         found: set[str] = set()
-        async for letter in self.letters(redis):
+        async for letter in self.selection.letters(redis):
             found.add(letter.job)
             self.unprovable += letter.reason == "unprovable"
             self.unusable += not letter.is_usable
             if len(found) <= _PREVIEW:
-                _preview(letter)
+                about = f"{letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
+                _say(f"  {letter.job}  {about}")
         self.number = len(found)
         if self.number > _PREVIEW:
             click.echo(f"  … and {self.number - _PREVIEW:,} more")
-        for job in self.jobs:
+        for job in self.selection.jobs:
             if job not in found:
                 click.echo(f"no dead letter: {display.escape_controls(job)}", err=True)
-
-    def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
-        """Those that are there still."""
-        return records.chosen(redis, self.jobs, self.filter)
 
 
 def _selected(
     jobs: tuple[str, ...], wanted: dict[str, Any], *, everything: bool, yes: bool
-) -> Selection:
+) -> Meant:
     """What a command acts on; never everything by accident."""
     filters = any(value is not None for value in wanted.values())
     # Never everything by an accident such as an empty variable in a script.
     if sum((bool(jobs), filters, everything)) != 1:
         display.fail("expected jobs, or filters such as --organization, or --all; one of the three")
-    meant = Selection(tuple(dict.fromkeys(jobs)), _filter(wanted, yes=yes))
+    meant = Meant(Selection(tuple(dict.fromkeys(jobs)), _filter(wanted, yes=yes)))
     ask(meant.count)
     return meant
 
@@ -293,24 +276,19 @@ def _filter(wanted: dict[str, Any], *, yes: bool) -> Filter:
     organization = wanted["organization"]
     if organization is not None and organization != "?":  # the jobs of no organization
         organization = known_organization(organization, yes=yes, name="--organization")
-    return Filter(
-        organization=organization,
-        reason=wanted["reason"],
-        type=wanted["event_type"],
-        died_before=wanted["died_before"],
-        died_after=wanted["died_after"],
-    )
+    # The options are named as the fields are.
+    return Filter(**{**wanted, "organization": organization})
 
 
-def _preview(letter: DeadLetter) -> None:
-    about = f"  {letter.job}  {letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
-    line = display.escape_controls(about)
+def _say(line: str) -> None:
+    """Print a line; on a terminal, as much of it as has room."""
+    line = display.escape_controls(line)
     if sys.stdout.isatty():
         line = tables.truncate(line, shutil.get_terminal_size().columns)
     click.echo(line)
 
 
-def _confirmed(verb: str, meant: Selection, *, dry_run: bool, yes: bool) -> bool:
+def _confirmed(verb: str, meant: Meant, *, dry_run: bool, yes: bool) -> bool:
     if not meant.number:
         display.fail(f"nothing to {verb}: expected at least one dead letter, got none that matches")
     if dry_run:
@@ -373,22 +351,14 @@ def _progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield partial(_advance, bar, bar.add_task(doing, total=total))
-
-
-def _advance(bar: Progress, task: Any, seen: int) -> None:
-    bar.update(task, completed=seen)
+        task = bar.add_task(doing, total=total)
+        yield lambda seen: bar.update(task, completed=seen)
 
 
 def _summary(letter: DeadLetter) -> dict[str, object]:
     return {
         "job": letter.job,
-        "organization": letter.organization,
-        "endpoint": letter.endpoint,
-        "event_id": letter.event_id,
-        "type": letter.type,
-        "reason": letter.reason,
-        "error": letter.error,
+        **{name: getattr(letter, name) for name in records.TEXTS},
         "attempts": letter.attempts,
         "received": _time(letter.received_at),
         "died": _time(letter.died_at),

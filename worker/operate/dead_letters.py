@@ -1,8 +1,9 @@
 """Reads the dead letters."""
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
 import msgspec
 from redis.asyncio import Redis
@@ -10,8 +11,13 @@ from redis.asyncio import Redis
 from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.job import is_job_of
+from shared.settings.durations import parse_duration
 
 _PAGE = 200
+_NUMBERS: Final = ("attempts", "received_at", "died_at", "held", "held_at")
+
+TEXTS: Final = ("organization", "endpoint", "event_id", "type", "reason", "error")
+"""The fields of a record that are texts."""
 
 REASONS = (
     "malformed",
@@ -110,6 +116,49 @@ class Filter:
             and (self.died_after is None or letter.died_at >= self.died_after)
         )
 
+    def until(self, moment: int) -> Self:
+        """Without those that die from that moment on, such as what is replayed in vain."""
+        before = moment if self.died_before is None else min(moment, self.died_before)
+        return replace(self, died_before=before)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which dead letters somebody acts on.
+
+    Attributes:
+        jobs: these; empty where the filter says it.
+        filter: those that match.
+    """
+
+    jobs: tuple[str, ...] = ()
+    filter: Filter = Filter()
+
+    async def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
+        """Those that are there still."""
+        if not self.jobs:
+            async for letter in select(redis, self.filter):
+                yield letter
+        for job in self.jobs:
+            named = await find(redis, job)
+            if named is not None:
+                yield named
+
+
+def ago(age: str) -> int:
+    """The moment a duration such as ``2h`` ago, in epoch milliseconds.
+
+    Raises:
+        ValueError: it is none; the message is what was expected.
+    """
+    return round((time.time() - parse_duration(age)) * 1000)
+
+
+async def now(redis: Redis) -> int:
+    """Epoch milliseconds by Redis's clock, which says when each died; ours may be another."""
+    seconds, microseconds = await redis.time()
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
 
 async def count(redis: Redis) -> dict[str, int]:
     """How many dead letters each organization has."""
@@ -117,25 +166,34 @@ async def count(redis: Redis) -> dict[str, int]:
     return {organization.decode(): int(number) for organization, number in sorted(raw.items())}
 
 
+async def organizations(redis: Redis, wanted: Filter) -> list[str]:
+    """Whose dead letters may be meant."""
+    return [wanted.organization] if wanted.organization else list(await count(redis))
+
+
 async def find(redis: Redis, job: str) -> DeadLetter | None:
     """One dead letter by its job's id."""
-    found = await _read(redis, [job])
-    return found[0] if found else None
+    return next(iter(await read(redis, [job])), None)
 
 
-async def read_without_payload(redis: Redis, jobs: Sequence[str]) -> list[DeadLetter]:
-    """The records of these jobs that are there, each with an empty payload: bodies may be large."""
-    fields = [name for name in DeadLetter.__struct_fields__ if name not in {"job", "payload"}]
+async def read(redis: Redis, jobs: Sequence[str], *, with_payload: bool = True) -> list[DeadLetter]:
+    """The records of these jobs that are there.
+
+    Args:
+        redis: where they are.
+        jobs: their ids.
+        with_payload: else each has an empty one: bodies may be large.
+    """
+    fields = [*TEXTS, *_NUMBERS, "by_hand", *(["payload"] if with_payload else [])]
     async with redis.pipeline(transaction=False) as pipe:
         for job in jobs:
             name = keys.dead_letter(job).encode(errors="surrogateescape")
             pipe.execute_command("HMGET", name, *fields)
         records = await pipe.execute()
-    names = [field.encode() for field in fields]
     return [
-        _parse(job, {name: value for name, value in zip(names, raw, strict=True) if value})
+        _parse(job, {name: value for name, value in zip(fields, raw, strict=True) if value})
         for job, raw in zip(jobs, records, strict=True)
-        if any(value is not None for value in raw)
+        if any(raw)
     ]
 
 
@@ -146,23 +204,11 @@ async def select(
 
     Those that come or go meanwhile don't make it skip or repeat another.
     """
-    organizations = [wanted.organization] if wanted.organization else await count(redis)
-    for organization in organizations:
+    for organization in await organizations(redis, wanted):
         async for names in _pages(redis, organization, newest_first=newest_first):
-            for letter in await _read(redis, names):
+            for letter in await read(redis, names):
                 if wanted.matches(letter):
                     yield letter
-
-
-async def chosen(redis: Redis, jobs: Sequence[str], wanted: Filter) -> AsyncIterator[DeadLetter]:
-    """Of these jobs the dead letters that are there; where none is named, those that are meant."""
-    if not jobs:
-        async for letter in select(redis, wanted):
-            yield letter
-    for job in jobs:
-        named = await find(redis, job)
-        if named is not None:
-            yield named
 
 
 async def _pages(
@@ -193,33 +239,10 @@ def _pairs(found: list[Any]) -> list[tuple[bytes, bytes]]:
     return list(zip(found[::2], found[1::2], strict=True))
 
 
-async def _read(redis: Redis, names: list[str]) -> list[DeadLetter]:
-    async with redis.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.execute_command("HGETALL", keys.dead_letter(name).encode(errors="surrogateescape"))
-        records = await pipe.execute()
-    return [_parse(name, raw) for name, raw in zip(names, records, strict=True) if raw]
-
-
-def _parse(job: str, raw: Mapping[bytes, bytes]) -> DeadLetter:
-    def text(field: bytes) -> str:
-        return raw.get(field, b"").decode(errors="replace")
-
-    def whole(field: bytes) -> int:
-        return int(float(raw.get(field, b"0")))
-
+def _parse(job: str, raw: Mapping[str, bytes]) -> DeadLetter:
     fields: dict[str, Any] = {
-        name: text(name.encode())
-        for name in ("organization", "endpoint", "event_id", "type", "reason", "error")
+        **{name: raw.get(name, b"").decode(errors="replace") for name in TEXTS},
+        **{name: int(float(raw.get(name, b"0"))) for name in _NUMBERS},
     }
-    return DeadLetter(
-        job=job,
-        **fields,
-        attempts=whole(b"attempts"),
-        received_at=whole(b"received_at"),
-        died_at=whole(b"died_at"),
-        payload=raw.get(b"payload", b""),
-        held=whole(b"held"),
-        held_at=whole(b"held_at"),
-        by_hand=b"by_hand" in raw,
-    )
+    payload, by_hand = raw.get("payload", b""), "by_hand" in raw
+    return DeadLetter(job=job, payload=payload, by_hand=by_hand, **fields)

@@ -17,6 +17,9 @@ LATENCY_SECONDS: Final = 30.0
 COUNTED: Final = ("accepted", "handled", "retried", "dead")
 """The counters whose rates are of interest."""
 
+PLACES: Final = ("running", "ready", "parked", "deferred", "in_turn")
+"""Where unfinished events are, as an overview names it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -58,7 +61,7 @@ class History:
             Sample(
                 at=overview.at,
                 rates={} if before is None else _rates(before, overview),
-                depths=_depths(overview),
+                depths={place: getattr(overview, place) for place in PLACES},
                 latency=self._latency_since(overview.workers, first=before is None),
             )
         )
@@ -107,16 +110,6 @@ def _rates(before: Overview, now: Overview) -> dict[str, float]:
     }
 
 
-def _depths(overview: Overview) -> dict[str, int]:
-    return {
-        "running": overview.running,
-        "ready": overview.ready,
-        "parked": overview.parked,
-        "in turn": overview.in_turn,
-        "deferred": overview.deferred,
-    }
-
-
 def summed(counts: Iterable[Mapping[float, int]]) -> dict[float, int]:
     """Counts by bound, added up."""
     total: dict[float, int] = {}
@@ -151,40 +144,35 @@ def columns(
     samples: Sequence[Sample],
     number: int,
     seconds: float,
-    until: float,
     value: Callable[[Sequence[Sample]], float | None],
+    *,
+    looks_back: bool = False,
 ) -> list[float | None]:
-    """A value for each column of a chart, from left to right.
+    """A value for each column of a chart, from left to right; the last ends with the last look.
 
     Args:
         samples: the looks, the oldest first.
         number: of columns.
         seconds: that all columns cover together.
-        until: when the last column ends.
         value: of the looks of one column; it isn't asked where there is none.
+        looks_back: whether each covers `LATENCY_SECONDS` at the least, those before it, too.
     """
-    width = seconds / number
-    within: list[list[Sample]] = [[] for _ in range(number)]
-    for sample in samples:
-        place = number - 1 - int((until - sample.at) / width)
-        if 0 <= place < number:
-            within[place].append(sample)
-    return [value(each) if each else None for each in within]
-
-
-def trailing_quantile(
-    samples: Sequence[Sample], number: int, seconds: float, until: float, q: float
-) -> list[float | None]:
-    """Like `columns`: for each the quantile of at least `LATENCY_SECONDS` before its end."""
-    width = seconds / number
-    times = [each.at for each in samples]
+    times, width = [each.at for each in samples], seconds / number
+    until = times[-1] if times else 0.0
     found: list[float | None] = []
-    for place in range(number):
-        end = until - (number - 1 - place) * width
-        first = bisect_right(times, end - max(width, LATENCY_SECONDS))
-        last = bisect_right(times, end)
-        found.append(quantile(summed(each.latency for each in samples[first:last]), q))
+    for left in range(number, 0, -1):
+        end = until - (left - 1) * width
+        begin = until - left * width
+        if looks_back:
+            begin = min(begin, end - LATENCY_SECONDS)
+        within = samples[bisect_right(times, begin) : bisect_right(times, end)]
+        found.append(value(within) if within else None)
     return found
+
+
+def latency_quantile(q: float) -> Callable[[Sequence[Sample]], float | None]:
+    """For `columns`: the seconds within which that share of events was handled."""
+    return lambda samples: quantile(summed(each.latency for each in samples), q)
 
 
 def mean_rate(counter: str) -> Callable[[Sequence[Sample]], float | None]:

@@ -8,7 +8,6 @@ from msgspec import structs
 from redis.asyncio import Redis
 
 from shared.queue import depths, held_bytes, keys
-from shared.queue.depths import Depths
 from shared.queue.held_bytes import HeldBytes, RedisMemory
 
 _DEAD_PREFIX = "dead:"
@@ -18,6 +17,8 @@ _HOLDING_MOST: Final = 10
 
 class WorkerOverview(msgspec.Struct, frozen=True):
     """One live worker, as it has described itself with its last sign of life.
+
+    An older one says less of itself.
 
     Attributes:
         worker: its name, unique among those alive.
@@ -33,16 +34,16 @@ class WorkerOverview(msgspec.Struct, frozen=True):
         silent_after: seconds until it counts as gone unless it gives another sign.
     """
 
-    worker: str
-    host: str
-    pid: int | None
-    version: str
-    slots: int
-    running: int | None
-    handled: int
-    started: float | None
-    latency: dict[str, int]
-    silent_after: float
+    worker: str = "?"
+    host: str = "?"
+    pid: int | None = None
+    version: str = "?"
+    slots: int = 0
+    running: int | None = None
+    handled: int = 0
+    started: float | None = None
+    latency: dict[str, int] = {}
+    silent_after: float = 0.0
     stuck: int = 0
 
 
@@ -159,11 +160,7 @@ async def read_overview(redis: Redis) -> Overview:
             if k.startswith(_DEAD_PREFIX)
         },
         organizations=_organizations(
-            profiles,
-            waits,
-            now,
-            buried,
-            held=held_bytes.by_organization(held),
+            profiles, waits, buried, held_bytes.by_organization(held), now
         ),
         workers=_workers(seen, workers, now.at),
         unhandled=unhandled,
@@ -175,10 +172,9 @@ async def read_overview(redis: Redis) -> Overview:
 def _organizations(
     profiles: Mapping[bytes, bytes],
     waits: Mapping[str, int],
-    now: Depths,
     buried: Mapping[str, int],
-    *,
     held: Mapping[str, HeldBytes],
+    now: depths.Depths,
 ) -> list[OrganizationOverview]:
     """Those with events or dead letters, those whose events wait, those that hold most."""
     known = {
@@ -215,12 +211,10 @@ def _organizations(
 def _held(known: Mapping[str, str]) -> Iterator[str]:
     """The organizations that are paused or throttled, or whose breaker isn't closed."""
     for field, text in known.items():
-        if field.startswith(keys.HOLD):
-            yield field.removeprefix(keys.HOLD)
-        elif field.startswith(keys.PAUSE):
-            yield field.removeprefix(keys.PAUSE)
-        elif field.startswith(keys.BREAKER) and not text.startswith("closed"):
-            yield field.removeprefix(keys.BREAKER)
+        for prefix in (keys.HOLD, keys.PAUSE, keys.BREAKER):
+            is_closed = prefix == keys.BREAKER and text.startswith("closed")
+            if field.startswith(prefix) and not is_closed:
+                yield field.removeprefix(prefix)
 
 
 class _Breaker(NamedTuple):
@@ -243,19 +237,6 @@ class _Breaker(NamedTuple):
         return cls()
 
 
-class _Description(msgspec.Struct):
-    """What a worker says of itself; an older one says less."""
-
-    host: str = "?"
-    pid: int | None = None
-    version: str = "?"
-    running: int | None = None
-    handled: int = 0
-    started: float | None = None
-    latency: dict[str, int] = {}
-    stuck: int = 0
-
-
 def _workers(
     seen: Sequence[tuple[bytes, float]], raw: Mapping[bytes, bytes], now: float
 ) -> list[WorkerOverview]:
@@ -268,18 +249,18 @@ def _workers(
         if until / 1000 < now or not slots.isdigit():
             continue
         found.append(
-            WorkerOverview(
+            structs.replace(
+                _described(text),
                 worker=name.decode(errors="replace"),
                 slots=int(slots),
                 silent_after=until / 1000 - now,
-                **structs.asdict(_description(text)),
             )
         )
     return found
 
 
-def _description(text: bytes) -> _Description:
+def _described(text: bytes) -> WorkerOverview:
     try:
-        return msgspec.json.decode(text, type=_Description)
+        return msgspec.json.decode(text, type=WorkerOverview)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _Description()
+        return WorkerOverview()

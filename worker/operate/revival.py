@@ -9,6 +9,7 @@ from time import monotonic
 from redis.asyncio import Redis
 
 from shared.queue import keys, scripts
+from worker.operate import dead_letters
 from worker.operate.dead_letters import DeadLetter
 
 # Alone of the three it puts something in line, for which a full Redis has no room.
@@ -87,14 +88,14 @@ class Replay:
         redis: where they are.
         rate: dead letters a second.
         force: whether to run the unprovable ones, too.
-        told: called with the progress.
+        told: called with how many have been looked at.
         progress: how far it has come.
     """
 
     redis: Redis
     rate: float
     force: bool = False
-    told: Callable[[Progress], None] = lambda _: None
+    told: Callable[[int], None] = lambda _: None
     progress: Progress = field(default_factory=Progress)
     _out: deque[DeadLetter] = field(default_factory=deque)
     _row: int = 0
@@ -102,7 +103,7 @@ class Replay:
 
     async def run(self, letters: AsyncIterator[DeadLetter]) -> Progress:
         """Replay them, oldest first, no faster than the rate, each once."""
-        began, pace = await self._now(), Pace(self.rate, due=monotonic())
+        began, pace = await dead_letters.now(self.redis), Pace(self.rate, due=monotonic())
         async for letter in letters:
             if letter.died_at > began:  # it has died again by now, and comes by once more
                 continue
@@ -115,22 +116,12 @@ class Replay:
                 break
             if await self._one(letter):
                 pace.went()
-            self.told(self.progress)
+            self.told(self.progress.seen)
         return self.progress
-
-    async def _now(self) -> int:
-        seconds, microseconds = await self.redis.time()
-        return int(seconds * 1000 + microseconds // 1000)
 
     async def _one(self, letter: DeadLetter) -> bool:
         """Replay one; whether it counts for the rate."""
-        if letter.reason == "unprovable" and not self.force:
-            self.progress.unprovable += 1
-            return False
-        if not letter.is_usable:
-            self.progress.unusable += 1
-            return False
-        answer = await replay_one(self.redis, letter.job)
+        answer = await revive(self.redis, letter, force=self.force)
         # The answers are named as the fields are.
         setattr(self.progress, answer, getattr(self.progress, answer) + 1)
         if answer == "queued":
@@ -158,6 +149,13 @@ class Replay:
                 pipe.execute_command("HGET", _raw(keys.dead_letter(letter.job)), "died_at")
             answers = await pipe.execute()
         return list(zip(answers[::2], answers[1::2], strict=True))
+
+
+async def revive(redis: Redis, letter: DeadLetter, *, force: bool) -> str:
+    """Like `replay_one`; ``unprovable`` without force, ``unusable``: it is left alone."""
+    if letter.reason == "unprovable" and not force:
+        return "unprovable"
+    return await replay_one(redis, letter.job) if letter.is_usable else "unusable"
 
 
 async def replay_one(redis: Redis, job: str) -> str:

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Final
 
 import click
@@ -19,8 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared import display
-from shared.display import escape_controls, size
-from shared.errors import SettingsError
+from shared.display import escape_controls, roughly, size
 from shared.program import tables
 from shared.program.commands import json_option
 from shared.redis.connection import REDIS_ERRORS, open_redis, translate
@@ -73,42 +72,34 @@ def _watch(interval: float, *, as_json: bool) -> None:
     # What is drawn again and again makes no sense in a file.
     if not as_json and not sys.stdout.isatty():
         display.fail("--watch: expected a terminal, or --json for one line a look, got neither")
-    try:
-        settings = CommonSettings.from_environ(os.environ)
-        asyncio.run(_go_on(settings, interval, _print_line if as_json else _draw))
-    except SettingsError as exc:
-        display.refuse(exc)
+    settings = CommonSettings.from_environ(os.environ)
+    asyncio.run(_go_on(settings, interval, nullcontext(_print_line) if as_json else _draw()))
 
 
 _Show = Callable[[History, str], None]
 
 
 async def _go_on(
-    settings: CommonSettings, interval: float, showing: Callable[[], AbstractContextManager[_Show]]
+    settings: CommonSettings, interval: float, showing: AbstractContextManager[_Show]
 ) -> None:
     stopped, loop, history = asyncio.Event(), asyncio.get_running_loop(), History()
     for number in (signal.SIGINT, signal.SIGTERM):
         # As an exception it might come anywhere, and leave the terminal as it was drawn.
         loop.add_signal_handler(number, stopped.set)
     async with open_redis(settings.redis_url, connections=1) as redis:
-        with showing() as show:
+        with showing as show:
             while not stopped.is_set():
                 show(history, await _look(redis, history))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), interval)
 
 
-@contextmanager
-def _print_line() -> Iterator[_Show]:
+def _print_line(history: History, problem: str) -> None:
     """A line for each look that worked."""
-
-    def show(history: History, problem: str) -> None:
-        if problem:
-            click.echo(problem, err=True)
-        else:
-            click.echo(display.json_line(history.latest))
-
-    yield show
+    if problem:
+        click.echo(problem, err=True)
+    else:
+        click.echo(display.json_line(history.latest))
 
 
 @contextmanager
@@ -135,17 +126,15 @@ async def _look(redis: Redis, history: History) -> str:
 def print_tables(overview: Overview) -> None:
     """Print an overview."""
     now = {**_now(overview), "redis": _memory(overview)}
-    tables.emit([now], list(now), as_json=False, title="Events now")
-    tables.emit(
-        [{"outcome": name, "events": n} for name, n in overview.counters.items()]
-        + [
-            {"outcome": f"dead: {name}", "events": n} for name, n in overview.dead_by_reason.items()
-        ],
+    tables.draw([now], list(now), "Events now")
+    dead = {f"dead: {reason}": number for reason, number in overview.dead_by_reason.items()}
+    tables.draw(
+        [{"outcome": name, "events": n} for name, n in (overview.counters | dead).items()],
         ["outcome", "events"],
-        as_json=False,
-        title="Since the beginning",
+        "Since the beginning",
     )
-    tables.emit(
+    is_any_throttled = any(each.throttled is not None for each in overview.organizations)
+    tables.draw(
         [
             {
                 **msgspec.to_builtins(organization),
@@ -157,21 +146,15 @@ def print_tables(overview: Overview) -> None:
         ],
         [
             *("organization", "waiting", "running", "dead", "redis", "paused", "breaker"),
-            # As seldom as events that wait for their turn.
-            *(
-                ["throttled"]
-                if any(each.throttled is not None for each in overview.organizations)
-                else []
-            ),
+            # Seldom, and a terminal is narrow.
+            *(["throttled"] if is_any_throttled else []),
         ],
-        as_json=False,
-        title="Organizations",
+        "Organizations",
     )
-    tables.emit(
+    tables.draw(
         [msgspec.to_builtins(worker) for worker in overview.workers],
         ["worker", "host", "version", "slots", "running", "stuck", "handled"],
-        as_json=False,
-        title="Workers",
+        "Workers",
     )
 
 
@@ -195,16 +178,6 @@ def screen(history: History, problem: str, height: int) -> RenderableType:
         _organizations(overview, max(3, height - _FRAME_LINES)),
         Text("Ctrl-C ends", style="dim"),
     )
-
-
-def roughly(seconds: float) -> str:
-    """A time as people say it: ``2d 3h``, ``4m 10s``, ``7s``."""
-    parts: list[str] = []
-    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
-        whole, seconds = divmod(seconds, length)
-        if whole or parts:
-            parts.append(f"{whole:.0f}{unit}")
-    return " ".join(parts[:2]) or "0s"
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -58,25 +58,17 @@ def cron_job(*tasks: Callable[[], Awaitable[None]]) -> CronJob:
 
 
 async def expire(redis: Redis, *, retention: float, log: FilteringBoundLogger) -> None:
-    """Remove those that are too old, and count and log it where something went."""
-    gone = await expire_dead_letters(redis, retention=retention)
-    if gone:
-        metrics.DEAD_LETTERS_EXPIRED.inc(gone)
-        log.info("dead_letters_expired", number=gone)
+    """Remove, with their marks, those that died more than ``retention`` seconds ago.
 
-
-async def expire_dead_letters(redis: Redis, *, retention: float) -> int:
-    """Remove, with their marks, those that died more than ``retention`` seconds ago; how many.
-
-    One that is being replayed stays until it has ended.
+    One that is being replayed stays until it has ended. It is counted and logged where some went.
     """
-    # By Redis's clock, which wrote when they died: this machine's may be another.
-    seconds, microseconds = await redis.time()
-    died_before = round((seconds + microseconds / 1e6 - retention) * 1000)
+    died_before = await dead_letters.now(redis) - round(retention * 1000)
     gone = 0
     for organization in await dead_letters.count(redis):
         gone += await revival.expire(redis, organization, died_before=died_before)
-    return gone
+    if gone:
+        metrics.DEAD_LETTERS_EXPIRED.inc(gone)
+        log.info("dead_letters_expired", number=gone)
 
 
 # Accepted events that have lost their place in the queue

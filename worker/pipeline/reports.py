@@ -18,20 +18,19 @@ _HANDLED: Final = "handled"
 _COUNT_HANDLED: Final = metrics.EVENTS.labels(_HANDLED)
 _ACCEPTED_TO_HANDLED: Final = metrics.ACCEPTED_TO_HANDLED.labels()
 
-_NAMES = {
-    Settled.RETRIED: "retried",
-    Settled.DEAD: "dead",
-    Settled.DUPLICATE: "duplicate",
-    Settled.HELD: "held",
-    Settled.RELEASED: "released",
-    Settled.THROTTLED: "throttled",
-    Settled.ABANDONED: "abandoned",
-    Settled.WAITING: "waiting",
-    Settled.IN_LINE: "in_line",
-    Settled.SUPERSEDED: "superseded",
-    Settled.LOST: "lost",
+_ON_ITS_WAY: Final = {
+    Settled.OVERDUE,
+    Settled.REMOVED,
+    Settled.AGAIN,
+    Settled.CONFLICT,
+    Settled.LATER,
 }
-_COUNTS = {settled: metrics.EVENTS.labels(name) for settled, name in _NAMES.items()}
+"""Another round follows, or another look at its turn."""
+_COUNTS: Final = {
+    settled: metrics.EVENTS.labels(settled.value)
+    for settled in Settled
+    if settled not in {_DONE, *_ON_ITS_WAY}
+}
 _IN_LINE, _SUPERSEDED = _COUNTS[Settled.IN_LINE], _COUNTS[Settled.SUPERSEDED]
 _CONFLICTING = metrics.EVENTS.labels("conflicting")
 _FIELDS = ("job", "event_id", "type", "attempt", "seconds")
@@ -97,10 +96,10 @@ class Report:
             return
         if settled in {Settled.CONFLICT, Settled.IN_LINE}:
             metrics.STATE_CONFLICTS.inc()
-        if settled not in _NAMES:  # another round follows
+        if settled in _ON_ITS_WAY:
             return
         _COUNTS[settled].inc()
-        _observe_duration(work, _NAMES[settled])
+        _observe_duration(work, settled.value)
         match settled:
             case Settled.WAITING if isinstance(outcome, Waiting):
                 self._line("warning", "event_waiting", work, error=outcome.error)
@@ -112,9 +111,9 @@ class Report:
             case Settled.DEAD if isinstance(outcome, Dead):
                 self._buried(work, outcome)
             case Settled.LOST | Settled.HELD:
-                self._line("warning", f"event_{_NAMES[settled]}", work)
+                self._line("warning", f"event_{settled.value}", work)
             case _:
-                self._line("info", f"event_{_NAMES[settled]}", work)
+                self._line("info", f"event_{settled.value}", work)
 
     def _handled(self, work: Work, outcome: Outcome, now: float) -> None:
         _COUNT_HANDLED.inc()

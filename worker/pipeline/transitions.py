@@ -120,7 +120,7 @@ class Mark(enum.Enum):
     CONFLICTING = "conflicting"
     LOST = "lost"
     # What it is told of its turn: it is held no more.
-    IN_LINE = "in-line"
+    IN_LINE = "in_line"
     LATER = "later"
     SUPERSEDED = "superseded"
 
@@ -141,7 +141,7 @@ class Settled(enum.Enum):
     REMOVED = "removed"
     AGAIN = "again"
     CONFLICT = "conflict"
-    IN_LINE = "in-line"
+    IN_LINE = "in_line"
     LATER = "later"
     SUPERSEDED = "superseded"
     LOST = "lost"

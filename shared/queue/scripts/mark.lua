@@ -17,12 +17,12 @@
 --   'duplicate'    the event is done, or pending elsewhere
 --   'conflicting'  the same, and that other job has other bytes
 --   'lost'         somebody else holds the job
---   'in-line'      it waits for its turn: it is held no more, and comes back by itself
+--   'in_line'      it waits for its turn: it is held no more, and comes back by itself
 --   'later'        it asks again in a moment, or once its like are gathered; it is held no more
 --   'superseded'   a newer event stands for it: it is done
 --   'refused:why'  Redis holds something else under one of the names
 --   Where the event stands for others, {one of these, their ids…}; where it waits and an older one that
---   did has been superseded, {'in-line', that one's id}.
+--   did has been superseded, {'in_line', that one's id}.
 -- Transition: leased → leased, with the event id learned; mark absent or dead → pending; leased → in
 --   turn, deferred or done.
 
@@ -117,7 +117,7 @@ table.sort(asking, function(one, other) return one.order < other.order end)
 for _, each in ipairs(asking) do
   local at, wish, ids = each.place + 1, asked[each.place], {}
   results[at] = protected(ask, each.claim, wish, now, retention) or results[at]
-  if results[at] == 'in-line' then
+  if results[at] == 'in_line' then
     ids = ended_waiting
   elseif is_its_own[results[at]] and wish and wish.handler ~= '' then
     ids = superseded_by(each.claim.job)

@@ -23,7 +23,7 @@
 --   'again'          its mark has changed hands: back to mark
 --   'overdue'        it has waited for long enough; it is still held: bury it
 --   'conflict'       a value that the handler read has changed: run the handler again
---   'in-line'        the same, and it waits for its turn to do so: it is held no more
+--   'in_line'        the same, and it waits for its turn to do so: it is held no more
 --   'refused:why'    an operation can't be applied; nothing was
 --   'lost'           somebody else holds the job
 -- Transition: leased → done, deferred, dead, removed, in turn or queued; breaker closed → open, trying →

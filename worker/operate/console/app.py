@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import signal
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -12,13 +11,13 @@ import uvloop
 from aiohttp import web
 from redis.asyncio import Redis
 
-from shared import display
-from shared.errors import SettingsError
 from shared.observe import logs
 from shared.observe.logs import get_logger
+from shared.program.admin import served
 from shared.program.findings import log_warnings
-from shared.program.listening import hosts_of, open_sockets, port_of
+from shared.program.listening import hosts_of, port_of
 from shared.program.setting_names import near_misses
+from shared.program.stopping import stop_signal
 from shared.redis.connection import end, open_redis
 from worker.operate.console import guard
 from worker.operate.console.context import CONSOLE, Console
@@ -42,16 +41,13 @@ _LARGEST_FORM: Final = 64 * 1024
 
 
 async def serve(settings: ConsoleSettings) -> None:
-    """Serve the console until SIGTERM or SIGINT.
+    """Serve the console until SIGTERM or SIGINT; a second one ends it at once.
 
     Raises:
         SettingsError: the address can't be listened on.
     """
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
     async with (
+        stop_signal() as stopped,
         open_redis(
             settings.common.redis_url, connections=_CONNECTIONS, socket_timeout=_SOCKET_TIMEOUT
         ) as redis,
@@ -75,21 +71,15 @@ async def serving(
         SettingsError: the address can't be listened on.
     """
     console = _console(settings, redis, interval)
-    # No access log: pages ask again every few seconds, and what somebody does is logged by itself.
-    runner = web.AppRunner(application(console), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    looking = asyncio.create_task(console.sampler.look_forever(), name="sampler")
-    try:
-        sockets = open_sockets(settings.address)
-        for sock in sockets:
-            await web.SockSite(runner, sock).start()
+    async with served(application(console), settings.address) as sockets:
+        looking = asyncio.create_task(console.sampler.look_forever(), name="sampler")
         port = port_of(sockets)
         console.log.info("console_listening", host=hosts_of(sockets), port=port)
-        yield port
-    finally:
-        await console.runs.close()
-        await end([looking])
-        await runner.cleanup()
+        try:
+            yield port
+        finally:
+            await console.runs.close()
+            await end([looking])
 
 
 def application(console: Console) -> web.Application:
@@ -124,10 +114,7 @@ def console() -> None:
     It listens on CONSOLE_HOST (127.0.0.1) and CONSOLE_PORT (9200). Beyond this machine it asks
     for CONSOLE_TOKEN; bodies are shown with CONSOLE_SHOW_PAYLOADS=1.
     """
-    try:
-        settings = ConsoleSettings.from_mapping(os.environ)
-        logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
-        log_warnings(near_misses(os.environ))
-        uvloop.run(serve(settings))
-    except SettingsError as exc:
-        display.refuse(exc)
+    settings = ConsoleSettings.from_mapping(os.environ)
+    logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
+    log_warnings(near_misses(os.environ))
+    uvloop.run(serve(settings))

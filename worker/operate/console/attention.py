@@ -16,6 +16,8 @@ _MOST_ORGANIZATIONS: Final = 5
 _LATELY: Final = 900.0
 _NEARLY_FULL: Final = 0.7
 
+Level = Literal["bad", "warn", "info"]
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -29,7 +31,7 @@ class Finding:
         verb: what the link says.
     """
 
-    level: Literal["bad", "warn", "info"]
+    level: Level
     what: str
     advice: str
     link: str = ""
@@ -123,42 +125,24 @@ def _organizations(overview: Overview) -> Iterator[Finding]:
 
 
 def _organization(each: OrganizationOverview) -> Finding | None:
-    resume = f"/organizations/{quote(each.organization, safe='')}/resume"
-    waiting = _waiting(each.waiting)
+    name, verb = each.organization, "resume"
+    level: Level = "warn"
     if each.throttled is not None:
-        return Finding(
-            "info",
-            f"{each.organization}'s own system asks for fewer calls ({each.throttled}). {waiting}.",
-            "They go on by themselves.",
-            resume,
-            "Resume",
-        )
-    if each.breaker is not None:
-        return Finding(
-            "warn",
-            f"{each.organization}: its handlers kept failing, so its breaker is {each.breaker}. "
-            f"{waiting}.",
-            "One event is tried by itself; resume once the cause is gone.",
-            resume,
-            "Resume",
-        )
-    if each.paused is not None:
-        return Finding(
-            "info",
-            f"{each.organization} is paused ({each.paused}). {waiting}.",
-            "Nothing of it is handled until it is resumed.",
-            resume,
-            "Resume",
-        )
-    if each.failures >= _FAILURES_IN_A_ROW:
-        return Finding(
-            "warn",
-            f"{each.organization}: {each.failures:,} handlers failed in a row. {waiting}.",
-            "The log says why; pause it to spend no more attempts.",
-            f"/organizations/{quote(each.organization, safe='')}/pause",
-            "Pause",
-        )
-    return None
+        level, what = "info", f"{name}'s own system asks for fewer calls ({each.throttled})"
+        advice = "They go on by themselves."
+    elif each.breaker is not None:
+        what = f"{name}: its handlers kept failing, so its breaker is {each.breaker}"
+        advice = "One event is tried by itself; resume once the cause is gone."
+    elif each.paused is not None:
+        level, what = "info", f"{name} is paused ({each.paused})"
+        advice = "Nothing of it is handled until it is resumed."
+    elif each.failures >= _FAILURES_IN_A_ROW:
+        what, verb = f"{name}: {each.failures:,} handlers failed in a row", "pause"
+        advice = "The log says why; pause it to spend no more attempts."
+    else:
+        return None
+    link = f"/organizations/{quote(name, safe='')}/{verb}"
+    return Finding(level, f"{what}. {_waiting(each.waiting)}.", advice, link, verb.capitalize())
 
 
 def _waiting(number: int) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from math import floor, log10
 from typing import Final, TypeVar
 
 from shared.svg import path
 from worker.operate.console.wording import duration, short
-from worker.operate.history import History, columns, mean_depth, mean_rate, trailing_quantile
+from worker.operate.history import PLACES, History, columns, latency_quantile, mean_depth, mean_rate
 
 COLUMNS: Final = 75
 WIDTH: Final = 1000
@@ -83,20 +84,14 @@ class Chart:
 def overview_charts(history: History, seconds: float) -> list[Chart]:
     """Rate, latency and depth over the last so many seconds."""
     samples = list(history.since(seconds))
+    over_time = partial(columns, samples, COLUMNS, seconds)
     until = history.latest.at if history.latest else 0.0
-
-    def over_time(value: Callable[..., float | None]) -> Values:
-        return columns(samples, COLUMNS, seconds, until, value)
-
     rates = {name: over_time(mean_rate(name)) for name in ("accepted", "handled")}
     latencies = {
-        name: trailing_quantile(samples, COLUMNS, seconds, until, q)
+        name: over_time(latency_quantile(q), looks_back=True)
         for name, q in (("p50", 0.5), ("p99", 0.99))
     }
-    depths = {
-        name: over_time(mean_depth(name))
-        for name in ("running", "ready", "parked", "deferred", "in turn")
-    }
+    depths = {place.replace("_", " "): over_time(mean_depth(place)) for place in PLACES}
     times = [until - (COLUMNS - 1 - place) * seconds / COLUMNS for place in range(COLUMNS)]
     return [
         _lines("Events per second", rates, times, short),

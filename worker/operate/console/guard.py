@@ -38,11 +38,7 @@ _HEADERS: Final = {
 
 
 class Refused(SellfernError, web.HTTPForbidden):
-    """A request that is refused, with why."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(text=why)
-        self.why = why
+    """A request that is refused; its text says why."""
 
 
 async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
@@ -87,7 +83,7 @@ def check_host(request: web.Request, console: Console) -> None:
     name = request.host.rpartition(":")[0] if _has_port(request.host) else request.host
     if not is_loopback(name) and name.strip("[]") not in console.settings.address.hosts:
         raise Refused(
-            "This console listens on loopback without a token, so it answers only to names of "
+            text="This console listens on loopback without a token, so it answers only to names of "
             "this machine such as localhost. Set CONSOLE_TOKEN to serve it under another name."
         )
 
@@ -97,7 +93,7 @@ def check_origin(request: web.Request) -> None:
     origin = request.headers.get("Origin")
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
     if origin is None or origin.partition("://")[2] != request.host or site != "same-origin":
-        raise Refused("This request doesn't come from a page of the console.")
+        raise Refused(text="This request doesn't come from a page of the console.")
 
 
 def keep_session(request: web.Request, response: web.StreamResponse, session: Session) -> None:
@@ -141,7 +137,7 @@ def _session(request: web.Request, console: Console) -> Session | None:
 
 def _to_login(request: web.Request) -> web.StreamResponse:
     if request.method not in _SAFE:
-        raise Refused("Your session is over. Sign in, then do it again.")
+        raise Refused(text="Your session is over. Sign in, then do it again.")
     if "HX-Request" in request.headers:  # a page that refreshes itself is to go there as a whole
         return web.Response(status=HTTPStatus.NO_CONTENT, headers={"HX-Refresh": "true"})
     raise web.HTTPSeeOther(f"/login?next={quote(request.path_qs, safe='')}")
@@ -151,6 +147,6 @@ async def _check_form(request: web.Request, console: Console, session: Session) 
     token = (await request.post()).get(FORM_TOKEN, "")
     if not isinstance(token, str) or not console.sessions.is_form_token(session, token):
         raise Refused(
-            "This form is out of date, or it isn't the console's. Go back, reload the page, and "
-            "do it again."
+            text="This form is out of date, or it isn't the console's. Go back, reload the page, "
+            "and do it again."
         )

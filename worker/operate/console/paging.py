@@ -74,7 +74,7 @@ async def read_page(redis: Redis, wanted: Filter, after: Place | None) -> Page:
     It reads by rank and by time, so the last page of many costs what the first does. Reason and
     type stand only in the records: where few match, the page ends early and says where to go on.
     """
-    organizations = [wanted.organization] if wanted.organization else await _organizations(redis)
+    organizations = await dead_letters.organizations(redis, wanted)
     letters: list[DeadLetter] = []
     looked_at, until = 0, monotonic() + LONGEST
     while looked_at < MOST_LOOKED_AT and monotonic() < until:
@@ -85,7 +85,9 @@ async def read_page(redis: Redis, wanted: Filter, after: Place | None) -> Page:
             return Page(letters, None, looked_at, is_full=False)
         found = {
             letter.job: letter
-            for letter in await dead_letters.read_without_payload(redis, [p.job for p in places])
+            for letter in await dead_letters.read(
+                redis, [place.job for place in places], with_payload=False
+            )
         }
         for place in places:
             letter = found.get(place.job)
@@ -103,15 +105,10 @@ async def number_of(redis: Redis, wanted: Filter) -> int | None:
     """How many there are; ``None`` where only reading all of them would tell."""
     if wanted.reason or wanted.type:
         return None
-    organizations = [wanted.organization] if wanted.organization else await _organizations(redis)
     async with redis.pipeline(transaction=False) as pipe:
-        for organization in organizations:
+        for organization in await dead_letters.organizations(redis, wanted):
             pipe.zcount(keys.dead(organization), _least(wanted), _below(wanted.died_before))
         return sum(map(int, await pipe.execute()))
-
-
-async def _organizations(redis: Redis) -> list[str]:
-    return list(await dead_letters.count(redis))
 
 
 def _least(wanted: Filter) -> str | int:
@@ -122,46 +119,34 @@ def _below(limit: int | None) -> str:
     return "+inf" if limit is None else f"({limit}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What is read next: behind a place, no older than the filter says.
+async def _next(
+    redis: Redis, wanted: Filter, starts: Mapping[str, str], ranks: Mapping[str, int], number: int
+) -> list[Place]:
+    """The next so many of each organization, in order, no older than the filter says.
 
-    Attributes:
-        redis: where from.
-        least: the least time of death.
-        after: the place; ``None`` at the beginning.
-        rank: of the next one among those of the place's organization.
+    Args:
+        redis: where they are.
+        wanted: says how old they may be.
+        starts: for each organization, the greatest time at which they may have died.
+        ranks: of the next one among its organization's, where that is known.
+        number: how many.
     """
-
-    redis: Redis
-    least: str | int
-    after: Place | None
-    rank: int | None
-
-    async def next(self, starts: Mapping[str, str], number: int) -> list[Place]:
-        """The next so many of each organization, in order.
-
-        Args:
-            starts: for each organization, the greatest time at which they may have died.
-            number: how many.
-        """
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for name, start in starts.items():
-                pipe.execute_command("ZRANGE", keys.dead(name), *self._range(name, start, number))
-            answers = await pipe.execute()
-        places = [
-            Place(round(float(died_at)), name, job.decode(errors="surrogateescape"))
-            for name, answer in zip(starts, answers, strict=True)
-            for job, died_at in zip(answer[::2], answer[1::2], strict=True)
-        ]
-        if isinstance(self.least, int):  # what was read by rank may be older
-            places = [place for place in places if place.died_at >= self.least]
-        return sorted(places, reverse=True)
-
-    def _range(self, organization: str, start: str, number: int) -> tuple[str | int, ...]:
-        if self.after and self.rank is not None and organization == self.after.organization:
-            return (self.rank, self.rank + number - 1, "REV", "WITHSCORES")
-        return (start, self.least, "BYSCORE", "REV", "LIMIT", 0, number, "WITHSCORES")
+    least = _least(wanted)
+    async with redis.pipeline(transaction=False) as pipe:
+        for name, start in starts.items():
+            span: tuple[str | int, ...] = (start, least, "BYSCORE", "REV", "LIMIT", 0, number)
+            if (rank := ranks.get(name)) is not None:
+                span = (rank, rank + number - 1, "REV")
+            pipe.execute_command("ZRANGE", keys.dead(name), *span, "WITHSCORES")
+        answers = await pipe.execute()
+    places = [
+        Place(round(float(died_at)), name, job.decode(errors="surrogateescape"))
+        for name, answer in zip(starts, answers, strict=True)
+        for job, died_at in zip(answer[::2], answer[1::2], strict=True)
+    ]
+    if wanted.died_after is not None:  # what was read by rank may be older
+        places = [place for place in places if place.died_at >= wanted.died_after]
+    return sorted(places, reverse=True)
 
 
 async def _places(
@@ -172,12 +157,14 @@ async def _places(
     The next so many can only be in as many organizations: those whose own next ones come first.
     """
     starts = {name: _start(name, wanted, after) for name in organizations}
-    rank = await _rank_behind(redis, after) if after and after.organization in starts else None
-    reading = _Reading(redis, _least(wanted), after, rank)
+    ranks = {}
+    if after and after.organization in starts:
+        ranks[after.organization] = await _rank_behind(redis, after)
     if len(organizations) > 1:
-        leading = {place.organization for place in (await reading.next(starts, 1))[:number]}
+        firsts = await _next(redis, wanted, starts, ranks, 1)
+        leading = {place.organization for place in firsts[:number]}
         starts = {name: start for name, start in starts.items() if name in leading}
-    return (await reading.next(starts, number))[:number]
+    return (await _next(redis, wanted, starts, ranks, number))[:number]
 
 
 def _start(organization: str, wanted: Filter, after: Place | None) -> str:

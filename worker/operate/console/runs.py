@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.redis.connection import REDIS_ERRORS, end, translate
-from worker.operate import dead_letters, revival
-from worker.operate.dead_letters import Filter
+from worker.operate import revival
+from worker.operate.dead_letters import Selection
 
 Verb = Literal["replay", "discard"]
 State = Literal["running", "finished", "stopped", "failed"]
@@ -21,19 +21,6 @@ AT_ONCE: Final = 4
 """Runs that may go on at the same time."""
 
 _REMEMBERED: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which dead letters a run is about.
-
-    Attributes:
-        jobs: these; empty where the filter says it.
-        filter: those that match.
-    """
-
-    jobs: tuple[str, ...] = ()
-    filter: Filter = field(default_factory=Filter)
 
 
 @dataclass(slots=True)
@@ -144,7 +131,7 @@ class Runs:
         await self.changed()
 
     async def _run(self, run: Run, selection: Selection) -> None:
-        letters = dead_letters.chosen(self.redis, selection.jobs, selection.filter)
+        letters = selection.letters(self.redis)
         if run.verb == "replay":
             going = revival.Replay(self.redis, run.rate, force=run.force, progress=run.progress)
             await going.run(letters)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,7 +12,7 @@ from shared.errors import Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.redis.connection import REDIS_ERRORS, translate
 from worker.operate.history import History
-from worker.operate.overview import Overview, read_overview
+from worker.operate.overview import OrganizationOverview, Overview, read_overview
 
 INTERVAL: Final = 2.0
 
@@ -52,6 +53,15 @@ class Sampler:
     def latest(self) -> Overview | None:
         """The last overview; ``None`` before the first."""
         return self.history.latest
+
+    @property
+    def organizations(self) -> Sequence[OrganizationOverview]:
+        """What was seen last of each."""
+        return self.latest.organizations if self.latest else []
+
+    def organization(self, name: str) -> OrganizationOverview | None:
+        """What was seen last of one; ``None`` where it did nothing."""
+        return next((each for each in self.organizations if each.organization == name), None)
 
     async def look(self) -> None:
         """Look now, such as after somebody has changed something."""

@@ -53,7 +53,7 @@ class Sessions:
     def open(self, sealed: str) -> Session | None:
         """The session in a cookie's value, if it was sealed here and lasts still."""
         text, _, signature = sealed.partition(".")
-        if not _same(signature, self._sign("session", text)):
+        if not same_secret(signature, self._sign("session", text)):
             return None
         session = msgspec.json.decode(urlsafe_b64decode(text + "=="), type=Session)
         return session if session.until > self.now() else None
@@ -64,7 +64,7 @@ class Sessions:
 
     def is_form_token(self, session: Session, token: str) -> bool:
         """Whether a form bears it."""
-        return _same(token, self.form_token(session))
+        return same_secret(token, self.form_token(session))
 
     def _sign(self, purpose: str, text: str) -> str:
         # With its purpose, so that the token of a form is no session.
@@ -74,8 +74,4 @@ class Sessions:
 
 def same_secret(given: str, expected: str) -> bool:
     """Whether two secrets are the same, in a time that doesn't tell how much of them is."""
-    return _same(given, expected)
-
-
-def _same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode(errors="replace"), expected.encode(errors="replace"))

@@ -127,9 +127,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
     except Refused as exc:
         console_of(request).log.warning(
-            "console_refused", path=request.path, address=request.remote, why=exc.why
+            "console_refused", path=request.path, address=request.remote, why=exc.text
         )
-        return message(request, HTTPStatus.FORBIDDEN, "Refused", exc.why)
+        return message(request, HTTPStatus.FORBIDDEN, "Refused", str(exc.text))
     except web.HTTPRedirection:
         raise
     except web.HTTPException as exc:

@@ -6,13 +6,12 @@ from binascii import Error
 from datetime import UTC, datetime
 from typing import Final
 
+from shared.display import roughly
+
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}:[0-9a-f]{32}")
 _ENCODED: Final = "b64."
 
-
-_UNITS: Final = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 _HUNDRED: Final = 100
-_THOUSAND: Final = 1000
 _MINUTE: Final = 60
 
 
@@ -33,16 +32,11 @@ def _digits(number: float) -> str:
 def duration(seconds: float) -> str:
     """A time of any length: ``0 ms``, ``35 ms``, ``1.4 s``, ``4m 10s``, ``2d 3h``."""
     if seconds < 1:
-        return f"{seconds * _THOUSAND:.0f} ms"
+        return f"{seconds * 1000:.0f} ms"
     if seconds < _MINUTE:
         return f"{_digits(seconds)} s"
-    parts: list[str] = []
-    left = float(round(seconds))
-    for unit, length in _UNITS:
-        whole, left = divmod(left, length)
-        if whole or parts:
-            parts.append(f"{whole:.0f}{unit}")
-    return " ".join(part for part in parts[:2] if not part.startswith("0")) or "0s"
+    parts = roughly(round(seconds)).split()
+    return " ".join(part for part in parts if not part.startswith("0"))
 
 
 def age(seconds: float) -> str:

@@ -31,7 +31,7 @@ local function wait_in(name, claim, turn, order)
   add(in_turn, claim.organization, 1)
   if turn.kind ~= '' then redis.call('HSET', key.latest, turn.kind, claim.job) end
   count('in_line')
-  return 'in-line'
+  return 'in_line'
 end
 
 local function come_back(claim, turn, at)

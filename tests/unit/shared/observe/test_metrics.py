@@ -70,4 +70,4 @@ def test_a_source_tree_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PackageNotFoundError
 
     monkeypatch.setattr(metrics, "version", none)
-    assert metrics._installed_version() == "unknown"
+    assert metrics.installed_version() == "unknown"

@@ -8,10 +8,10 @@ from worker.operate.history import (
     KEPT_SECONDS,
     History,
     columns,
+    latency_quantile,
     mean_depth,
     mean_rate,
     quantile,
-    trailing_quantile,
 )
 from worker.operate.overview import Overview, WorkerOverview
 
@@ -104,9 +104,9 @@ def test_columns_show_each_look_once_and_gaps_as_gaps() -> None:
     for at, ready in ((100, 1), (101, 3), (110, 8)):
         history.add(overview(at, ready=ready, handled=at))
     samples = list(history.samples)
-    shown = columns(samples, 5, 11, 110, mean_depth("ready"))
+    shown = columns(samples, 5, 11, mean_depth("ready"))
     assert shown == [2, None, None, None, 8]
-    assert columns(samples, 5, 11, 110, mean_rate("handled")) == [1, None, None, None, 1]
+    assert columns(samples, 5, 11, mean_rate("handled")) == [1, None, None, None, 1]
 
 
 def test_a_percentile_looks_back_past_its_column() -> None:
@@ -115,5 +115,5 @@ def test_a_percentile_looks_back_past_its_column() -> None:
     history.add(overview(102, latency={"w1": {"1.0": 10}}))
     for at in range(104, 160, 2):
         history.add(overview(at, latency={"w1": {"1.0": 10}}))
-    shown = trailing_quantile(list(history.samples), 6, 60, 158, 0.5)
+    shown = columns(list(history.samples), 6, 60, latency_quantile(0.5), looks_back=True)
     assert shown == [0.5, 0.5, 0.5, None, None, None]

@@ -2,9 +2,10 @@
 
 from rich.console import Console
 
+from shared.display import roughly
 from worker.operate.history import History
 from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview
-from worker.operate.status_command import roughly, screen, sparkline
+from worker.operate.status_command import screen, sparkline
 
 
 def organization(name: str, waiting: int = 0, **changes: object) -> OrganizationOverview:

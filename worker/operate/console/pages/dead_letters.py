@@ -9,18 +9,16 @@ from urllib.parse import urlencode
 from aiohttp import web
 from multidict import MultiMapping
 
-from shared.errors import SellfernError
 from shared.queue import keys
-from shared.settings.durations import parse_duration
 from worker.operate import dead_letters as records
 from worker.operate import revival
 from worker.operate.console import paging
 from worker.operate.console.context import console_of, session_of, tell
 from worker.operate.console.paging import Place
-from worker.operate.console.runs import AT_ONCE, Run, Selection, Verb
+from worker.operate.console.runs import AT_ONCE, Run, Verb
 from worker.operate.console.views import message, render
 from worker.operate.console.wording import from_reference, to_reference
-from worker.operate.dead_letters import Filter
+from worker.operate.dead_letters import Filter, Selection
 
 _LONGEST: Final = 256
 _FIELDS: Final = ("organization", "reason", "type", "older", "younger")
@@ -29,18 +27,14 @@ _RATE: Final = 100.0
 _HIGHEST_RATE: Final = 10_000.0
 
 
-class WrongFilter(SellfernError):
-    """A filter says something that can't be, in words for people."""
-
-
 async def show(request: web.Request) -> web.Response:
     """List a page of those that match."""
     console = console_of(request)
     given = _given(request.query)
     try:
         wanted = _filter(given)
-    except WrongFilter as exc:
-        wanted, page, number, problem = Filter(), None, None, str(exc)
+    except web.HTTPBadRequest as exc:
+        page, number, problem = None, None, str(exc.text)
     else:
         after = Place.read(request.query.get("after", ""))
         page = await paging.read_page(console.redis, wanted, after)
@@ -66,19 +60,8 @@ async def ask(request: web.Request) -> web.Response:
     verb = _verb(request.query)
     selection, given = _selection(request.query)
     redis = console_of(request).redis
-    if not selection.jobs:
-        number = await paging.number_of(redis, selection.filter)
-        return render(
-            request,
-            "dead_letters_confirm.html",
-            verb=verb,
-            jobs=[],
-            given=given,
-            number=number,
-            letters=[],
-        )
-    letters = await records.read_without_payload(redis, selection.jobs)
-    if not letters:
+    letters = await records.read(redis, selection.jobs, with_payload=False)
+    if selection.jobs and not letters:
         return message(
             request, HTTPStatus.NOT_FOUND, "Gone", "These dead letters are not there any more."
         )
@@ -87,8 +70,8 @@ async def ask(request: web.Request) -> web.Response:
         "dead_letters_confirm.html",
         verb=verb,
         jobs=[letter.job for letter in letters],
-        given={},
-        number=len(letters),
+        given=given,
+        number=len(letters) or await paging.number_of(redis, selection.filter),
         letters=letters,
     )
 
@@ -131,12 +114,8 @@ async def _one(request: web.Request, verb: Verb, job: str, *, force: bool) -> we
         retention = console.settings.dedupe_retention
         is_done = await revival.discard(console.redis, job, retention=retention)
         outcome = "discarded" if is_done else "absent"
-    elif letter.reason == "unprovable" and not force:
-        outcome = "unprovable"
-    elif not letter.is_usable:
-        outcome = "unusable"
     else:
-        outcome = await revival.replay_one(console.redis, job)
+        outcome = await revival.revive(console.redis, letter, force=force)
     tell(request, verb, job=job, outcome=outcome, force=force)
     await console.sampler.look()
     told = {"job": to_reference(job), "id": letter.event_id if letter else "", "did": outcome}
@@ -158,18 +137,7 @@ def _selection(values: MultiMapping[str]) -> tuple[Selection, dict[str, str]]:
     if "all" not in values:
         raise web.HTTPBadRequest(text="Choose at least one dead letter, or all that match.")
     given = _given(values)
-    try:
-        wanted = _filter(given)
-    except WrongFilter as exc:
-        raise web.HTTPBadRequest(text=str(exc)) from exc
-    return Selection(filter=_until_now(wanted)), given
-
-
-def _until_now(wanted: Filter) -> Filter:
-    """Without those that die from now on, such as what a replay has brought back in vain."""
-    now = round(time.time() * 1000)
-    before = now if wanted.died_before is None else min(now, wanted.died_before)
-    return Filter(wanted.organization, wanted.reason, wanted.type, before, wanted.died_after)
+    return Selection(filter=_filter(given).until(round(time.time() * 1000))), given
 
 
 def _given(values: Mapping[str, object]) -> dict[str, str]:
@@ -180,13 +148,12 @@ def _given(values: Mapping[str, object]) -> dict[str, str]:
 
 def _filter(given: Mapping[str, str]) -> Filter:
     organization = given.get("organization")
-    if organization not in {None, "?"} and not keys.ORGANIZATION_PATTERN.fullmatch(
-        str(organization)
-    ):
-        raise WrongFilter("Organization: expected up to 64 letters, digits, _ or -.")
+    pattern = keys.ORGANIZATION_PATTERN
+    if organization not in {None, "?"} and not pattern.fullmatch(str(organization)):
+        raise web.HTTPBadRequest(text="Organization: expected up to 64 letters, digits, _ or -.")
     reason = given.get("reason")
     if reason is not None and reason not in records.REASONS:
-        raise WrongFilter("Reason: expected one of " + ", ".join(records.REASONS) + ".")
+        raise web.HTTPBadRequest(text=f"Reason: expected one of {', '.join(records.REASONS)}.")
     return Filter(
         organization=organization,
         reason=reason,
@@ -200,9 +167,11 @@ def _ago(name: str, age: str | None) -> int | None:
     if age is None:
         return None
     try:
-        return round((time.time() - parse_duration(age)) * 1000)
+        return records.ago(age)
     except ValueError:
-        raise WrongFilter(f"{name}: expected a duration such as 30m, 2h or 7d.") from None
+        raise web.HTTPBadRequest(
+            text=f"{name}: expected a duration such as 30m, 2h or 7d."
+        ) from None
 
 
 def _rate(text: str) -> float:

@@ -44,17 +44,11 @@ async def show(request: web.Request) -> web.Response:
 def _shown(request: web.Request, found: FoundEvent) -> web.Response:
     console = console_of(request)
     body = found.body if console.settings.show_payloads else None
-    latest = console.sampler.latest
-    mine = [
-        each
-        for each in (latest.organizations if latest else [])
-        if each.organization == found.organization
-    ]
     return render(
         request,
         "event.html",
         event=found,
-        organization=mine[0] if mine else None,
+        organization=console.sampler.organization(found.organization),
         size=None if found.body is None else len(found.body),
         body=None if body is None else body[:_SHOWN_BYTES].decode(errors="backslashreplace"),
         is_cut=body is not None and len(body) > _SHOWN_BYTES,

@@ -26,10 +26,10 @@ _SORTS: Final[dict[str, Callable[[OrganizationOverview], Any]]] = {
 
 async def show(request: web.Request) -> web.Response:
     """List them, from what was seen last."""
-    latest = console_of(request).sampler.latest
     text, shown = request.query.get("q", ""), request.query.get("show", "")
     sort = request.query.get("sort", "waiting")
-    found = [each for each in (latest.organizations if latest else []) if text in each.organization]
+    seen = console_of(request).sampler.organizations
+    found = [each for each in seen if text in each.organization]
     if shown == "held":
         found = [
             each
@@ -55,18 +55,12 @@ async def show(request: web.Request) -> web.Response:
 async def ask(request: web.Request) -> web.Response:
     """Ask whether an organization is to be paused or resumed."""
     organization, verb = _named(request)
-    latest = console_of(request).sampler.latest
-    found = [
-        each
-        for each in (latest.organizations if latest else [])
-        if each.organization == organization
-    ]
     return render(
         request,
         "organization_confirm.html",
         organization=organization,
         verb=verb,
-        found=found[0] if found else None,
+        found=console_of(request).sampler.organization(organization),
     )
 
 

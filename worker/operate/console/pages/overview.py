@@ -20,7 +20,7 @@ async def show(request: web.Request) -> web.Response:
     console = console_of(request)
     history, latest = console.sampler.history, console.sampler.latest
     minutes = _MINUTES.get(request.query.get("minutes", ""), 5)
-    largest = sorted(latest.organizations, key=lambda each: -each.waiting) if latest else []
+    largest = sorted(console.sampler.organizations, key=lambda each: -each.waiting)
     return render(
         request,
         "overview.html",

@@ -23,7 +23,7 @@ async def ask(request: web.Request) -> web.Response:
     """Ask for a name and the token."""
     if not console_of(request).settings.token:
         raise web.HTTPSeeOther("/")
-    return render(request, "login.html", problem="", name="", next=_next(request))
+    return _form(request)
 
 
 async def sign_in(request: web.Request) -> web.StreamResponse:
@@ -35,9 +35,9 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
         console.log.warning("console_sign_in_refused", who=name[:64], address=request.remote)
         # Whoever guesses waits, and nobody else does.
         await asyncio.sleep(_PENALTY_SECONDS)
-        return _again(request, "That is not the token.", name)
+        return _form(request, "That is not the token.", name)
     if not _NAME.fullmatch(name):
-        return _again(request, "A name has up to 64 letters, digits, spaces or . @ + _ -.", name)
+        return _form(request, "A name has up to 64 letters, digits, spaces or . @ + _ -.", name)
     session = console.sessions.begin(name, has_token=True)
     console.log.info("console_signed_in", who=name, address=request.remote)
     response = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": _next(request)})
@@ -66,15 +66,9 @@ async def readyz(request: web.Request) -> web.Response:
     )
 
 
-def _again(request: web.Request, problem: str, name: str) -> web.Response:
-    return render(
-        request,
-        "login.html",
-        HTTPStatus.FORBIDDEN,
-        problem=problem,
-        name=name,
-        next=_next(request),
-    )
+def _form(request: web.Request, problem: str = "", name: str = "") -> web.Response:
+    status = HTTPStatus.FORBIDDEN if problem else HTTPStatus.OK
+    return render(request, "login.html", status, problem=problem, name=name, next=_next(request))
 
 
 def _next(request: web.Request) -> str:
