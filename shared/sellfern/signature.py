@@ -13,33 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from shared.errors import SignatureError
 from shared.sellfern.scheme import (
-    SELLFERN,
-    STANDARD_WEBHOOKS,
     TIMESTAMP_NAMES,
-    TIMESTAMPED,
     Scheme,
     read_scheme,
     read_timestamp,
     write_timestamp,
 )
-
-__all__ = [
-    "INVALID",
-    "MISSING",
-    "MOST_SIGNATURES",
-    "SELLFERN",
-    "STANDARD_WEBHOOKS",
-    "TIMESTAMPED",
-    "Claim",
-    "Headers",
-    "Scheme",
-    "has_key",
-    "read_claim",
-    "scheme_from_table",
-    "sign",
-    "verify",
-    "verify_claim",
-]
 
 MISSING: Final = "signature_missing"
 INVALID: Final = "signature_invalid"

@@ -3,7 +3,7 @@
 import pytest
 
 from shared.endpoints.secret_doubts import doubts
-from shared.sellfern.signature import SELLFERN, STANDARD_WEBHOOKS, Scheme
+from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, Scheme
 from shared.settings.config import Secret
 
 GITHUB = Scheme("described", "X-Hub-Signature-256", prefix="sha256=")
