@@ -276,10 +276,9 @@ class Client:
         """
         return await self._ask(DELIVERIES, list[RemoteDelivery], endpoint_id)
 
-    @contextlib.asynccontextmanager
-    async def creating(
+    def creating(
         self, url: str, events: Sequence[str], *, enabled: bool
-    ) -> AsyncIterator[CreatedEndpoint]:
+    ) -> contextlib.AbstractAsyncContextManager[CreatedEndpoint]:
         """Create an endpoint.
 
         Raises:
@@ -288,20 +287,18 @@ class Client:
         """
         self.check_events(events)
         body = {"url": url, "events": list(events), "enabled": enabled}
-        async with self._changing(CREATE, CreatedEndpoint, body=body) as created:
-            yield created
+        return self._changing(CREATE, CreatedEndpoint, body=body)
 
-    @contextlib.asynccontextmanager
-    async def switching(self, endpoint_id: str, *, enabled: bool) -> AsyncIterator[RemoteEndpoint]:
+    def switching(
+        self, endpoint_id: str, *, enabled: bool
+    ) -> contextlib.AbstractAsyncContextManager[RemoteEndpoint]:
         """Enable or disable an endpoint.
 
         Raises:
             ApiError: it isn't sure to be done.
             JournalError: nothing was sent.
         """
-        body = {"enabled": enabled}
-        async with self._changing(CHANGE, RemoteEndpoint, endpoint_id, body) as changed:
-            yield changed
+        return self._changing(CHANGE, RemoteEndpoint, endpoint_id, {"enabled": enabled})
 
     @contextlib.asynccontextmanager
     async def removing(self, endpoint_id: str) -> AsyncIterator[None]:
@@ -316,16 +313,14 @@ class Client:
             for request in self._changes_of(endpoint_id):
                 self._journal.drop(self._access.organization, request.operation, request.canonical)
 
-    @contextlib.asynccontextmanager
-    async def testing(self, endpoint_id: str) -> AsyncIterator[object]:
+    def testing(self, endpoint_id: str) -> contextlib.AbstractAsyncContextManager[object]:
         """Have a test delivery sent; what is answered isn't documented.
 
         Raises:
             ApiError: it isn't sure to be sent.
             JournalError: nothing was asked.
         """
-        async with self._changing(TEST, object, endpoint_id) as answer:
-            yield answer
+        return self._changing(TEST, object, endpoint_id)
 
     def has_begun_creating(self, url: str, events: Sequence[str], *, enabled: bool) -> bool:
         """Whether this very endpoint may have been created already, outcome unknown."""
@@ -502,11 +497,9 @@ class Client:
         )
 
 
-@contextlib.asynccontextmanager
-async def client_session() -> AsyncIterator[ClientSession]:
+def client_session() -> ClientSession:
     """A session that keeps no cookies and takes no proxy or password from the environment."""
-    async with ClientSession(cookie_jar=DummyCookieJar()) as session:
-        yield session
+    return ClientSession(cookie_jar=DummyCookieJar())
 
 
 def _leaves_doubt(outcome: _Reply | _Silence) -> bool:
