@@ -1,6 +1,5 @@
 """The settings of the ingress."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final, Self
@@ -12,7 +11,7 @@ from shared.program.listening import Address, read_address
 from shared.queue.writer import BacklogLimits
 from shared.redis.connection import SOCKET_TIMEOUT
 from shared.redis.durability import Durability, Mode
-from shared.settings.config import CommonSettings, Reader
+from shared.settings.config import CommonSettings, Reader, Settings
 from shared.settings.durations import format_duration
 
 _KIB: Final = 1024
@@ -46,7 +45,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class IngressSettings:
+class IngressSettings(Settings):
     """Everything that the ingress needs to be told.
 
     Attributes:
@@ -76,16 +75,6 @@ class IngressSettings:
     organization_series: int
     drain_delay: float
     drain_seconds: float
-
-    @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings.
-
-        Raises:
-            SettingsError: some are wrong by themselves, or against others.
-        """
-        with Reader(environ) as reader:
-            return cls.from_reader(reader)
 
     @classmethod
     def from_reader(cls, reader: Reader) -> Self:
