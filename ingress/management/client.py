@@ -479,7 +479,6 @@ class Client:
             code=error.code[:_SHOWN],
             details=error.details,
             request_id=body.request_id,
-            retry_after=outcome.retry_after,
         )
 
     def _decoded(self, reply: _Reply, form: type[_Form]) -> _Form:
