@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -20,11 +20,7 @@ from shared.files.atomic import replace_file
 from shared.program import tables
 from shared.program.commands import json_option, yes_option
 from shared.sellfern.reference import Entry, Reference, load_default, parse_reference
-from shared.sellfern.reference_file import (
-    load_reference,
-    read_reference,
-    reference_path,
-)
+from shared.sellfern.reference_file import load_reference, read_reference, reference_path
 from shared.settings.config import CommonSettings
 
 Kind = Literal["event", "operation"]
@@ -229,15 +225,7 @@ def _listing(file: Path, content: bytes) -> Listing:
 
 def _show(found: list[Change], listing: Listing, *, as_json: bool) -> None:
     tables.emit(
-        (
-            {
-                "kind": each.kind,
-                "name": each.name,
-                "change": each.change,
-                "meaning": _MEANS.get((each.kind, each.change)),
-            }
-            for each in found
-        ),
+        (asdict(each) | {"meaning": _MEANS.get((each.kind, each.change))} for each in found),
         ["kind", "name", "change", "meaning"],
         as_json=as_json,
         title="What would change",

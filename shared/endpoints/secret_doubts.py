@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from shared.endpoints.secret_source import is_free
+from shared.endpoints.secret_source import VENDORS
 from shared.sellfern.scheme import Scheme
 from shared.settings.config import Secret
 from shared.settings.secret import LEAST_KEY, VENDOR_PREFIX, VENDOR_SECRET, has_inner_space
@@ -35,15 +35,10 @@ def doubts(secret: Secret, scheme: Scheme) -> list[Doubt]:
     if has_inner_space(text):
         found.append(Doubt("secret_odd", "has white space or quotes inside"))
     # A warning: nothing is published on the form of Sellfern's secrets, so no rule is safe.
-    if _is_the_key(scheme) and not is_free(scheme) and not VENDOR_SECRET.fullmatch(text):
+    if scheme in VENDORS and not VENDOR_SECRET.fullmatch(text):
         message = f"isn't {VENDOR_PREFIX} and letters, digits, +, /, - or _, so hardly Sellfern's"
         found.append(Doubt("secret_not_sellfern", message))
     return found
-
-
-def _is_the_key(scheme: Scheme) -> bool:
-    """Whether the secret itself is the key, rather than what it encodes."""
-    return scheme.secret_encoding == "raw"  # noqa: S105  # how it is written; it is none
 
 
 def _is_public(text: str, scheme: Scheme) -> bool:

@@ -23,6 +23,9 @@ SourceKind = Literal["value", "env", "file"]
 SOURCES: Final[tuple[SourceKind, ...]] = ("value", "env", "file")
 """All of them."""
 
+VENDORS: Final = (SELLFERN, TIMESTAMPED)
+"""The schemes whose secrets are Sellfern's own, and the keys themselves."""
+
 _PUBLIC: Final = STANDARD_WEBHOOKS.public_secret_prefix
 
 ReadSecretFile = Callable[[Path], str]
@@ -149,7 +152,7 @@ def usable_secret(text: str, source: SecretSource, scheme: Scheme, place: Place)
 def is_free(scheme: Scheme) -> bool:
     """Whether a scheme takes any text as a secret, as GitHub's does where people make one up."""
     is_raw = scheme.secret_encoding == "raw"  # noqa: S105  # how it is written; it is none
-    return is_raw and scheme not in {SELLFERN, TIMESTAMPED}
+    return is_raw and scheme not in VENDORS
 
 
 def foreign_secret(owner: str, place: Place) -> SettingsError:
