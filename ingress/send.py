@@ -10,13 +10,7 @@ from uuid import uuid4
 
 import click
 import msgspec
-from aiohttp import (
-    ClientError,
-    ClientSession,
-    ClientTimeout,
-    InvalidURL,
-    NonHttpUrlClientError,
-)
+from aiohttp import ClientError, ClientSession, ClientTimeout, InvalidURL, NonHttpUrlClientError
 
 from ingress.http.receive import ROUTE
 from ingress.settings import IngressSettings

@@ -78,13 +78,14 @@ def escape_json(encoded: bytes) -> bytes:
     return _UNSAFE.sub(_as_json_escape, encoded.decode()).encode()
 
 
-def fail(message: str) -> NoReturn:
-    """Print ``error: …`` as one line to stderr and leave with exit code 2.
+def fail(*messages: str) -> NoReturn:
+    """Print each as one line ``error: …`` to stderr and leave with exit code 2.
 
     Raises:
         SystemExit: always.
     """
-    click.echo(f"error: {escape_controls(message)}", err=True)
+    for message in messages:
+        click.echo(f"error: {escape_controls(message)}", err=True)
     raise SystemExit(USAGE_ERROR)
 
 
@@ -94,9 +95,7 @@ def refuse(error: SettingsError) -> NoReturn:
     Raises:
         SystemExit: always.
     """
-    for each in error.errors:
-        click.echo(f"error: {escape_controls(str(each))}", err=True)
-    raise SystemExit(USAGE_ERROR)
+    fail(*map(str, error.errors))
 
 
 def _as_escape(match: re.Match[str]) -> str:

@@ -47,13 +47,8 @@ class SecretSource(msgspec.Struct, frozen=True, gc=False):
     @property
     def where(self) -> str:
         """The same for a message."""
-        name = shown(self.text.reveal())
-        places = {
-            "value": "",
-            "env": f" in the environment variable {name}",
-            "file": f" in the file {name}",
-        }
-        return places[self.kind]
+        noun = {"value": "", "env": "environment variable", "file": "file"}[self.kind]
+        return noun and f" in the {noun} {shown(self.text.reveal())}"
 
 
 @dataclass(frozen=True, slots=True)
