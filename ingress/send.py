@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from time import time
 from uuid import uuid4
 
@@ -21,6 +21,7 @@ from shared.endpoints.secret_doubts import TINY, doubts
 from shared.errors import SellfernError, SettingsError
 from shared.sellfern import signature
 from shared.sellfern.reference_file import load_reference
+from shared.sellfern.scheme import write_timestamp
 
 TIMEOUT_SECONDS = 30.0
 """How long an answer may take."""
@@ -91,7 +92,7 @@ def envelope(
     fields = {
         "id": event_id or f"evt_{uuid4().hex}",
         "type": event_type,
-        "created_at": created_at or _now(),
+        "created_at": created_at or write_timestamp(time(), "rfc3339"),
         "organization_id": organization or endpoint.organization_id,
         "data": data,
     }
@@ -163,10 +164,6 @@ async def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     except (ClientError, OSError, ValueError) as exc:
         got = str(exc) or type(exc).__name__
         raise SendError(f"--url: expected an answer from {url}, got: {got}") from exc
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @click.command()
