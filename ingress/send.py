@@ -132,13 +132,12 @@ def signed_headers(endpoint: Endpoint, event_type: str, body: bytes) -> dict[str
 
 def warnings(endpoint: Endpoint) -> list[str]:
     """Why what Sellfern signs might not verify though what we sign does: we sign by that secret."""
-    found = [
-        doubt.message
+    return [
+        f"the secret of endpoint {endpoint.id} {doubt.message}"
         for secret in endpoint.active(time())[:1]
         for doubt in doubts(secret.value, endpoint.scheme)
         if doubt.code != TINY  # `check` warns of it; Sellfern's own would verify all the same
     ]
-    return [f"the secret of endpoint {endpoint.id} {message}" for message in found]
 
 
 async def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:

@@ -245,14 +245,14 @@ class _Document:
         return node
 
 
-def _inside(part: Mapping[str, Any], *, about: bool, loosely: bool) -> list[tuple[Any, bool]]:
-    found: list[tuple[Any, bool]] = []
+def _inside(part: Mapping[str, Any], *, about: bool, loosely: bool) -> Iterator[tuple[Any, bool]]:
+    """The schemas in a part, each with whether it speaks of events."""
     for key, value in part.items():
         if key in _NAMED and isinstance(value, dict):
-            found += [(each, _names_events(name, loosely=loosely)) for name, each in value.items()]
+            for name, each in value.items():
+                yield each, _names_events(name, loosely=loosely)
         elif key not in _NO_SCHEMAS:
-            found.append((value, about))
-    return found
+            yield value, about
 
 
 def _enumerated(schema: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """What makes a secret look wrong though it may be right: warnings, never refusals."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,20 +26,18 @@ class Doubt:
     message: str
 
 
-def doubts(secret: Secret, scheme: Scheme) -> list[Doubt]:
+def doubts(secret: Secret, scheme: Scheme) -> Iterator[Doubt]:
     """What is odd about a secret of a scheme; mostly nothing."""
     text = secret.reveal()
-    found = []
     if not _is_public(text, scheme) and _key_length(text, scheme) < LEAST_KEY:
         message = f"has a key of less than {LEAST_KEY} bytes, so others can find it by trying"
-        found.append(Doubt(TINY, message))
+        yield Doubt(TINY, message)
     if has_inner_space(text):
-        found.append(Doubt("secret_odd", "has white space or quotes inside"))
+        yield Doubt("secret_odd", "has white space or quotes inside")
     # A warning: nothing is published on the form of Sellfern's secrets, so no rule is safe.
     if scheme in VENDORS and not VENDOR_SECRET.fullmatch(text):
         message = f"isn't {VENDOR_PREFIX} and letters, digits, +, /, - or _, so hardly Sellfern's"
-        found.append(Doubt("secret_not_sellfern", message))
-    return found
+        yield Doubt("secret_not_sellfern", message)
 
 
 def _is_public(text: str, scheme: Scheme) -> bool:

@@ -13,7 +13,7 @@ LONG = "MCacBj5RMwADCVdQsSqKrUzF"
 
 
 def codes(text: str, scheme: Scheme) -> list[str]:
-    found = doubts(Secret(text), scheme)
+    found = list(doubts(Secret(text), scheme))
     assert not any(text in doubt.message for doubt in found)
     return [doubt.code for doubt in found]
 
