@@ -11,8 +11,9 @@ from shared.program.listening import Address, read_address
 from shared.queue.writer import BacklogLimits
 from shared.redis.connection import SOCKET_TIMEOUT
 from shared.redis.durability import Durability, Mode
-from shared.settings.config import CommonSettings, Reader, Settings
+from shared.settings.config import CommonSettings
 from shared.settings.durations import format_duration
+from shared.settings.reader import Reader, Settings
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024

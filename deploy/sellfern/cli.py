@@ -28,9 +28,10 @@ from shared.errors import SettingsError
 from shared.observe import logs
 from shared.observe.logs import get_logger
 from shared.sellfern.scheme import SELLFERN
-from shared.settings.config import LogFormat, LogLevel, Reader
+from shared.settings.config import LogFormat, LogLevel
 from shared.settings.durations import EXPECTED as DURATION
 from shared.settings.durations import parse_duration
+from shared.settings.reader import Reader
 
 _log = get_logger()
 

@@ -29,7 +29,7 @@ from shared import display
 from shared.endpoints.endpoint import ENDPOINT_PATTERN
 from shared.errors import SettingsError
 from shared.program.commands import json_option, yes_option
-from shared.settings.config import NOTHING
+from shared.settings.reader import NOTHING
 
 
 @click.command()

@@ -40,8 +40,8 @@ from ingress.management.journal import Journal, Pending
 from shared.sellfern import identifier
 from shared.sellfern.identifier import Id
 from shared.sellfern.reference import Reference
-from shared.settings.config import Secret
 from shared.settings.durations import retry_after
+from shared.settings.secret import Secret
 
 LIST: Final = "GET /webhooks"
 CREATE: Final = "POST /webhooks"

@@ -20,7 +20,7 @@ from shared.errors import SellfernError, SettingsError
 from shared.queue.keys import ORGANIZATION_PATTERN
 from shared.sellfern.reference import Reference
 from shared.sellfern.reference_file import load_reference
-from shared.settings.config import NOTHING
+from shared.settings.reader import NOTHING
 
 Told = Callable[[str], None]
 """Is told on a line how things go."""

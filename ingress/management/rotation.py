@@ -39,7 +39,7 @@ from ingress.management.observation import Ingresses
 from ingress.management.registration import ReadSecret
 from shared.endpoints.endpoint import EndpointSecret
 from shared.errors import SellfernError
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 NEEDED: Final = (LIST, CREATE, CHANGE, REMOVE)
 """The operations that a rotation without a gap takes."""

@@ -16,9 +16,9 @@ from ingress.management.journal import OutcomeTooOld
 from shared import display
 from shared.errors import SecretDefect, SellfernError, SettingsError
 from shared.files.plain_text import no_text, trimmed
-from shared.settings.config import CommonSettings, Secret
+from shared.settings.config import CommonSettings
 from shared.settings.durations import parse_duration
-from shared.settings.secret import secret_in
+from shared.settings.secret import Secret, secret_in
 
 _Work: TypeAlias = Coroutine[Any, Any, None]
 

@@ -12,8 +12,9 @@ from ingress.management.client import Persistence
 from shared.errors import SecretDefect, SettingsError
 from shared.files.plain_text import UNWRAPPED, decoded, no_text, split_wrapping
 from shared.program.listening import read_address
-from shared.settings.config import NOTHING, CommonSettings, Reader, Secret, Settings
-from shared.settings.secret import secret_in
+from shared.settings.config import CommonSettings
+from shared.settings.reader import NOTHING, Reader, Settings
+from shared.settings.secret import Secret, secret_in
 
 API_URL: Final = "https://api.sellfern.com"
 """Where the management API is."""

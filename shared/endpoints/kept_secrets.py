@@ -21,7 +21,7 @@ from shared.endpoints.secret_source import SecretFetcher, SecretSource, cause_of
 from shared.endpoints.table import EndpointDraft, Placed, SecretEntry
 from shared.errors import SettingsError
 from shared.files.background import Pace
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 KEPT_SECONDS: Final = 24 * 3600.0
 """How long a secret holds that can't be read any more. A mount that went away shouldn't refuse what

@@ -6,8 +6,7 @@ from typing import Final
 
 from shared.endpoints.secret_source import VENDORS
 from shared.sellfern.scheme import Scheme
-from shared.settings.config import Secret
-from shared.settings.secret import LEAST_KEY, VENDOR_PREFIX, VENDOR_SECRET, has_inner_space
+from shared.settings.secret import LEAST_KEY, VENDOR_PREFIX, VENDOR_SECRET, Secret, has_inner_space
 
 TINY: Final = "secret_tiny"
 """The code of a key that is short enough to be guessed."""

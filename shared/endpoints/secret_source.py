@@ -14,8 +14,7 @@ from shared.files.patient import FileHangs
 from shared.files.plain_text import no_text
 from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, Scheme
 from shared.sellfern.signature import has_key
-from shared.settings.config import Secret
-from shared.settings.secret import secret_in
+from shared.settings.secret import Secret, secret_in
 
 SourceKind = Literal["value", "env", "file"]
 """In the endpoints file itself, in a variable of the environment, in a file of its own."""

@@ -16,7 +16,7 @@ from shared.queue.keys import ORGANIZATION_PATTERN
 from shared.sellfern import identifier
 from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, Scheme
 from shared.sellfern.signature import scheme_from_table
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 MIN_WEIGHT: Final = 0.01
 MAX_WEIGHT: Final = 100.0

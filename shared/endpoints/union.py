@@ -20,7 +20,7 @@ from shared.endpoints.table import EndpointDraft, Placed
 from shared.endpoints.text import read_tables
 from shared.files.background import Pace
 from shared.files.plain_text import decoded
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 
 class ProfileUnion:

@@ -16,8 +16,8 @@ from typing import Any, Final, cast
 import msgspec
 
 from shared.display import encodable, escape_controls, escape_json
-from shared.settings.config import Secret
 from shared.settings.redis_url import RedisUrl
+from shared.settings.secret import Secret
 
 Fields = dict[str, Any]
 """What a log line says besides its time and level; ``event`` among it."""

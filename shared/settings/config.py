@@ -5,20 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self, get_args
 
-from shared.settings.reader import NOTHING, Reader, Settings
+from shared.settings.reader import Reader, Settings
 from shared.settings.redis_url import EXPECTED, RedisUrl
-from shared.settings.secret import Secret
-
-__all__ = [
-    "NOTHING",
-    "CommonSettings",
-    "LogFormat",
-    "LogLevel",
-    "Reader",
-    "Secret",
-    "Settings",
-    "TracingMode",
-]
 
 LogFormat = Literal["json", "console"]
 """How log lines look."""

@@ -43,8 +43,8 @@ from ingress.management.openapi import Listing
 from ingress.management.reference_commands import imported
 from shared.errors import SellfernError
 from shared.sellfern.reference import Reference, load_default
-from shared.settings.config import Secret
 from shared.settings.durations import retry_after
+from shared.settings.secret import Secret
 from tests.unit.ingress.management.fake_api import Told, fake_api, refusal, success
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -4,7 +4,7 @@ import pytest
 
 from shared.endpoints.secret_doubts import doubts
 from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, Scheme
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 GITHUB = Scheme("described", "X-Hub-Signature-256", prefix="sha256=")
 HEX = Scheme("described", "X-Signature", secret_encoding="hex")
