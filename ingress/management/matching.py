@@ -8,7 +8,7 @@ from yarl import URL
 
 from ingress.http.receive import ROUTE
 from ingress.management.client import RemoteEndpoint
-from shared.endpoints.endpoint import Endpoint, Endpoints
+from shared.endpoints.endpoint import Endpoints
 from shared.errors import SellfernError
 from shared.sellfern.reference import Reference
 
@@ -89,7 +89,8 @@ def next_rotation(remotes: Sequence[RemoteEndpoint], remote: RemoteEndpoint) -> 
     """The URL of an endpoint's next registration: the same, under a number not used yet."""
     # As it is written: yarl would quote it anew, and it would no longer be the same text.
     url = URL(remote.url, encoded=True)
-    used = [_number(each.url) for each in remotes if each.url.partition("?")[0] == str(_bare(url))]
+    bare = str(url.with_query(None).with_fragment(None))
+    used = [_number(each.url) for each in remotes if each.url.partition("?")[0] == bare]
     return str(url.update_query({ROTATION: str(max(used, default=1) + 1)}))
 
 
@@ -117,7 +118,7 @@ def side_by_side(
     mine = {name: each for name, each in endpoints.items() if each.organization_id == organization}
     for name, endpoint in mine.items():
         found = registrations(remotes or (), name)
-        local = _local_drift(endpoint, now)
+        local = [] if endpoint.active(now) else ["no active secret"]
         if remotes is not None and not found:
             local.append("not at Sellfern")
         # Nobody but its journal can tell a rotation from a mistake.
@@ -147,10 +148,6 @@ def shown(row: Row, organization: str) -> Mapping[str, object]:
     }
 
 
-def _local_drift(endpoint: Endpoint, now: float) -> list[str]:
-    return [] if endpoint.active(now) else ["no active secret"]
-
-
 def _remote_drift(
     name: str, remote: RemoteEndpoint, public_url: str | None, reference: Reference
 ) -> Iterator[str]:
@@ -161,10 +158,6 @@ def _remote_drift(
     unavailable = [event for event in remote.events if not reference.is_available(event)]
     if unavailable:
         yield f"unavailable events: {' '.join(unavailable)}"
-
-
-def _bare(url: URL) -> URL:
-    return url.with_query(None).with_fragment(None)
 
 
 def _number(url: str) -> int:
