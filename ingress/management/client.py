@@ -286,8 +286,7 @@ class Client:
             JournalError: nothing was sent.
         """
         self.check_events(events)
-        body = {"url": url, "events": list(events), "enabled": enabled}
-        return self._changing(CREATE, CreatedEndpoint, body=body)
+        return self._changing(self._creation(url, events, enabled=enabled), CreatedEndpoint)
 
     def switching(
         self, endpoint_id: str, *, enabled: bool
@@ -298,7 +297,8 @@ class Client:
             ApiError: it isn't sure to be done.
             JournalError: nothing was sent.
         """
-        return self._changing(CHANGE, RemoteEndpoint, endpoint_id, {"enabled": enabled})
+        request = self._request(CHANGE, endpoint_id, {"enabled": enabled})
+        return self._changing(request, RemoteEndpoint)
 
     @contextlib.asynccontextmanager
     async def removing(self, endpoint_id: str) -> AsyncIterator[None]:
@@ -308,7 +308,7 @@ class Client:
             ApiError: it isn't sure to be done.
             JournalError: nothing was sent.
         """
-        async with self._changing(REMOVE, object, endpoint_id):
+        async with self._changing(self._request(REMOVE, endpoint_id), object):
             yield
             for request in self._changes_of(endpoint_id):
                 self._journal.drop(self._access.organization, request.operation, request.canonical)
@@ -320,12 +320,11 @@ class Client:
             ApiError: it isn't sure to be sent.
             JournalError: nothing was asked.
         """
-        return self._changing(TEST, object, endpoint_id)
+        return self._changing(self._request(TEST, endpoint_id), object)
 
     def has_begun_creating(self, url: str, events: Sequence[str], *, enabled: bool) -> bool:
         """Whether this very endpoint may have been created already, outcome unknown."""
-        body = {"url": url, "events": list(events), "enabled": enabled}
-        return self._has_begun(self._request(CREATE, body=body))
+        return self._has_begun(self._creation(url, events, enabled=enabled))
 
     def has_begun_enabling(self, endpoint_id: str) -> bool:
         """Whether an endpoint may have been enabled already, outcome unknown."""
@@ -344,17 +343,10 @@ class Client:
         return self._decoded(await self._send(request, _Course()), form)
 
     @contextlib.asynccontextmanager
-    async def _changing(
-        self,
-        operation: str,
-        form: type[_Form],
-        endpoint_id: str = "",
-        body: Mapping[str, object] | None = None,
-    ) -> AsyncIterator[_Form]:
-        request = self._request(operation, endpoint_id, body)
+    async def _changing(self, request: _Request, form: type[_Form]) -> AsyncIterator[_Form]:
         organization = self._access.organization
         entry, begun = self._journal.begin(
-            organization, operation, request.canonical, request.summary
+            organization, request.operation, request.canonical, request.summary
         )
         # An earlier process may have sent it: then a refusal of now doesn't tell what that one led
         # to.
@@ -369,6 +361,10 @@ class Client:
         # key.
         yield self._decoded(reply, form)
         self._journal.settle(entry)
+
+    def _creation(self, url: str, events: Sequence[str], *, enabled: bool) -> _Request:
+        body = {"url": url, "events": list(events), "enabled": enabled}
+        return self._request(CREATE, body=body)
 
     def _changes_of(self, endpoint_id: str) -> list[_Request]:
         """The requests that change an endpoint, but its removal."""
