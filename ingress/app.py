@@ -9,7 +9,7 @@ from ingress.http.listener import BACKLOG, Readiness, listening
 from ingress.http.receive import Receiver, Writer
 from ingress.http.secret_use import SecretUse
 from ingress.http.site import Site
-from ingress.http.traced import TracedReceiver, TracedSite
+from ingress.http.traced import TracedSite, TracedWriter
 from ingress.organization_bytes import OrganizationBytes
 from ingress.settings import IngressSettings
 from shared.endpoints.file import EndpointsFile
@@ -114,7 +114,7 @@ def _receiver_and_site(
     if tracing is None:
         receiver = Receiver(endpoints, writer, settings.limits)
         return receiver, Site(receiver, settings.trusted_proxies)
-    receiver = TracedReceiver(endpoints, writer, settings.limits, tracing)
+    receiver = Receiver(endpoints, TracedWriter(writer, tracing), settings.limits)
     return receiver, TracedSite(receiver, tracing, settings.trusted_proxies)
 
 

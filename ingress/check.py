@@ -49,8 +49,14 @@ async def findings(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
 
 
 def _of_settings(settings: IngressSettings) -> Iterator[Finding]:
-    if settings.drain_seconds < settings.limits.body_seconds:
-        yield _cut_short(settings)
+    drain, body = settings.drain_seconds, settings.limits.body_seconds
+    # Not an error, since the worker, which has no bodies to read, takes the same setting.
+    if drain < body:
+        message = (
+            f"DRAIN_SECONDS ({format_duration(drain)}) is less than BODY_TIMEOUT "
+            f"({format_duration(body)}): a stop may cut slow bodies"
+        )
+        yield Finding("warning", "settings", "drain_cuts_bodies", message)
     if settings.organization_bytes == 0:
         yield _unbounded("MAX_ORGANIZATION_BYTES=0", "settings")
 
@@ -59,39 +65,25 @@ def _listeners(settings: IngressSettings) -> str:
     return f"deliveries on {settings.address}, admin site on {settings.admin}"
 
 
-def _cut_short(settings: IngressSettings) -> Finding:
-    """Not an error, since the worker, which has no bodies to read, takes the same setting."""
-    drain, body = map(format_duration, (settings.drain_seconds, settings.limits.body_seconds))
-    message = (
-        f"DRAIN_SECONDS ({drain}) is less than BODY_TIMEOUT ({body}): a stop may cut slow bodies"
-    )
-    return Finding("warning", "settings", "drain_cuts_bodies", message)
-
-
 def _unbounded(what: str, subject: str) -> Finding:
     message = f"{what}: an organization's own events can fill Redis, and then all are refused"
     return Finding("warning", subject, "organization_bytes_unbounded", message)
 
 
-def _of_endpoints(endpoints: Endpoints) -> list[Finding]:
-    unbounded = [endpoint.id for endpoint in endpoints.values() if endpoint.max_bytes == 0]
-    return [
-        *(_locked_out(endpoint) for endpoint in endpoints.values() if _is_locked_out(endpoint)),
-        *missing_secrets(endpoints, "answers 503"),
-        *_doubtful(endpoints),
-        *([_unbounded(f"max_bytes = 0 of {_listed(unbounded)}", "endpoints")] if unbounded else []),
-    ]
+def _of_endpoints(endpoints: Endpoints) -> Iterator[Finding]:
+    for endpoint in filter(_is_locked_out, endpoints.values()):
+        what = f"endpoint {endpoint.id}: the until of every secret has passed, so it refuses all"
+        yield Finding("warning", "endpoints", "no_active_secret", what)
+    yield from missing_secrets(endpoints, "answers 503")
+    yield from _doubtful(endpoints)
+    if unbounded := [endpoint.id for endpoint in endpoints.values() if endpoint.max_bytes == 0]:
+        yield _unbounded(f"max_bytes = 0 of {_listed(unbounded)}", "endpoints")
 
 
 def _is_locked_out(endpoint: Endpoint) -> bool:
     now = time()
     # What only can't be read just now may come by itself; it is told as missing.
     return not endpoint.active(now) and not endpoint.lacks_secret(now)
-
-
-def _locked_out(endpoint: Endpoint) -> Finding:
-    message = f"endpoint {endpoint.id}: the until of every secret has passed, so it refuses all"
-    return Finding("warning", "endpoints", "no_active_secret", message)
 
 
 def _doubtful(endpoints: Endpoints) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from shared.program.env_file import offer_env_file
 from shared.program.findings import log_warnings, shadows
 from shared.program.setting_names import near_misses
 from shared.program.stopping import ending_at_once
-from shared.settings.config import Reader
+from shared.settings.reader import Reader
 
 _COMMANDS: Final = {
     "check": "ingress.check:check",

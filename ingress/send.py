@@ -4,19 +4,13 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from time import time
 from uuid import uuid4
 
 import click
 import msgspec
-from aiohttp import (
-    ClientError,
-    ClientSession,
-    ClientTimeout,
-    InvalidURL,
-    NonHttpUrlClientError,
-)
+from aiohttp import ClientError, ClientSession, ClientTimeout, InvalidURL, NonHttpUrlClientError
 
 from ingress.http.receive import ROUTE
 from ingress.settings import IngressSettings
@@ -27,6 +21,7 @@ from shared.endpoints.secret_doubts import TINY, doubts
 from shared.errors import SellfernError, SettingsError
 from shared.sellfern import signature
 from shared.sellfern.reference_file import load_reference
+from shared.sellfern.scheme import write_timestamp
 
 TIMEOUT_SECONDS = 30.0
 """How long an answer may take."""
@@ -97,7 +92,7 @@ def envelope(
     fields = {
         "id": event_id or f"evt_{uuid4().hex}",
         "type": event_type,
-        "created_at": created_at or _now(),
+        "created_at": created_at or write_timestamp(time(), "rfc3339"),
         "organization_id": organization or endpoint.organization_id,
         "data": data,
     }
@@ -137,13 +132,12 @@ def signed_headers(endpoint: Endpoint, event_type: str, body: bytes) -> dict[str
 
 def warnings(endpoint: Endpoint) -> list[str]:
     """Why what Sellfern signs might not verify though what we sign does: we sign by that secret."""
-    found = [
-        doubt.message
+    return [
+        f"the secret of endpoint {endpoint.id} {doubt.message}"
         for secret in endpoint.active(time())[:1]
         for doubt in doubts(secret.value, endpoint.scheme)
         if doubt.code != TINY  # `check` warns of it; Sellfern's own would verify all the same
     ]
-    return [f"the secret of endpoint {endpoint.id} {message}" for message in found]
 
 
 async def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -169,10 +163,6 @@ async def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     except (ClientError, OSError, ValueError) as exc:
         got = str(exc) or type(exc).__name__
         raise SendError(f"--url: expected an answer from {url}, got: {got}") from exc
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @click.command()

@@ -1,6 +1,5 @@
 """The settings of the ingress."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final, Self
@@ -12,8 +11,9 @@ from shared.program.listening import Address, read_address
 from shared.queue.writer import BacklogLimits
 from shared.redis.connection import SOCKET_TIMEOUT
 from shared.redis.durability import Durability, Mode
-from shared.settings.config import CommonSettings, Reader
+from shared.settings.config import CommonSettings
 from shared.settings.durations import format_duration
+from shared.settings.reader import Reader, Settings
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
@@ -46,7 +46,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class IngressSettings:
+class IngressSettings(Settings):
     """Everything that the ingress needs to be told.
 
     Attributes:
@@ -76,16 +76,6 @@ class IngressSettings:
     organization_series: int
     drain_delay: float
     drain_seconds: float
-
-    @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings.
-
-        Raises:
-            SettingsError: some are wrong by themselves, or against others.
-        """
-        with Reader(environ) as reader:
-            return cls.from_reader(reader)
 
     @classmethod
     def from_reader(cls, reader: Reader) -> Self:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 import msgspec
@@ -12,6 +12,8 @@ from shared.errors import SettingsError
 
 USAGE_ERROR: Final = 2
 """The exit code of a command that can't do what it was told."""
+
+_INTEGERS: Final = range(-(2**63), 2**63)
 
 # Terminals obey the C0 and C1 controls; bidi and invisible characters make text look like
 # another; a lone surrogate can't be printed at all.
@@ -61,8 +63,22 @@ def json_line(value: object) -> str:
     try:
         encoded = msgspec.json.encode(value)
     except UnicodeEncodeError:  # a lone surrogate
-        encoded = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(value)))
+        encoded = msgspec.json.encode(encodable(msgspec.to_builtins(value)))
     return escape_json(encoded).decode()
+
+
+def encodable(value: Any) -> Any:
+    """The same, with text for what UTF-8 or 64 bits can't hold: lone surrogates, large numbers."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case int() if value not in _INTEGERS:
+            return str(value)
+        case Mapping():
+            return {encodable(key): encodable(item) for key, item in value.items()}
+        case list() | tuple():
+            return type(value)(map(encodable, value))
+    return value
 
 
 def escape_json(encoded: bytes) -> bytes:
@@ -72,13 +88,14 @@ def escape_json(encoded: bytes) -> bytes:
     return _UNSAFE.sub(_as_json_escape, encoded.decode()).encode()
 
 
-def fail(message: str) -> NoReturn:
-    """Print ``error: …`` as one line to stderr and leave with exit code 2.
+def fail(*messages: str) -> NoReturn:
+    """Print each as one line ``error: …`` to stderr and leave with exit code 2.
 
     Raises:
         SystemExit: always.
     """
-    click.echo(f"error: {escape_controls(message)}", err=True)
+    for message in messages:
+        click.echo(f"error: {escape_controls(message)}", err=True)
     raise SystemExit(USAGE_ERROR)
 
 
@@ -88,19 +105,7 @@ def refuse(error: SettingsError) -> NoReturn:
     Raises:
         SystemExit: always.
     """
-    for each in error.errors:
-        click.echo(f"error: {escape_controls(str(each))}", err=True)
-    raise SystemExit(USAGE_ERROR)
-
-
-def _without_surrogates(value: object) -> object:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, Mapping):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_surrogates(item) for item in value]
-    return value
+    fail(*map(str, error.errors))
 
 
 def _as_escape(match: re.Match[str]) -> str:

@@ -18,6 +18,7 @@ from shared.errors import Problem
 from shared.queue.job import Delivery
 from shared.queue.writer import Accepted
 from shared.sellfern import signature
+from shared.sellfern.scheme import SELLFERN
 
 SECRET = "whsec_of_acme"
 BETA_SECRET = "whsec_of_beta"
@@ -50,7 +51,7 @@ def endpoints(text: str = ENDPOINTS) -> Endpoints:
 
 def signed(body: bytes, secret: str = SECRET) -> dict[str, str]:
     """The headers that sign a body."""
-    return signature.sign(signature.SELLFERN, body, secret.encode(), now=0.0, message_id="msg_1")
+    return signature.sign(SELLFERN, body, secret.encode(), now=0.0, message_id="msg_1")
 
 
 def request_bytes(

@@ -14,7 +14,7 @@ from shared.program.findings import log_warnings, shadows
 from shared.program.setting_names import near_misses
 from shared.program.stopping import ending_at_once
 from shared.sellfern.reference_file import load_reference
-from shared.settings.config import Reader
+from shared.settings.reader import Reader
 from worker.app import run as run_worker
 from worker.doubts import Parts, doubts
 from worker.loading import load_handlers

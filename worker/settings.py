@@ -6,8 +6,9 @@ from typing import Final, Self
 
 from shared.errors import SettingsError
 from shared.program.listening import Address, read_address
-from shared.settings.config import CommonSettings, Reader
+from shared.settings.config import CommonSettings
 from shared.settings.durations import format_duration
+from shared.settings.reader import Reader
 from worker.pipeline.memory import DEFAULT
 from worker.pipeline.policy import Backoff, Breaker, Limits, Policy
 

@@ -20,6 +20,7 @@ from deploy.sellfern import shop
 from shared.queue.job import job_id
 from shared.sellfern import signature
 from shared.sellfern.reference import load_default
+from shared.sellfern.scheme import SELLFERN
 
 FEWEST_EVENTS: Final = 50
 """So that there is one of each kind, and orders to apply the others to."""
@@ -302,9 +303,7 @@ def _headers(
     if event.kind is Kind.FORGED:
         # A secret that is right elsewhere: who has one may not speak for another.
         signer = random.choice([each for each in organizations.values() if each is not signer])
-    return unsigned | signature.sign(
-        signature.SELLFERN, body, signer.secret.encode(), now=0.0, message_id=""
-    )
+    return unsigned | signature.sign(SELLFERN, body, signer.secret.encode(), now=0.0, message_id="")
 
 
 def _json(fields: Mapping[str, object]) -> bytes:

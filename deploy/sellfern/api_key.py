@@ -13,7 +13,7 @@ from multidict import CIMultiDictProxy
 from deploy.sellfern.answer import Refused, rate_limited
 from deploy.sellfern.event import Clock
 from shared.queue.keys import ORGANIZATION_PATTERN
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 HEADER: Final = "x-api-key"
 """The header that a request bears its key in."""

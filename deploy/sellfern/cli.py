@@ -27,10 +27,11 @@ from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
 from shared.observe import logs
 from shared.observe.logs import get_logger
-from shared.sellfern import signature
-from shared.settings.config import LogFormat, LogLevel, Reader
+from shared.sellfern.scheme import SELLFERN
+from shared.settings.config import LogFormat, LogLevel
 from shared.settings.durations import EXPECTED as DURATION
 from shared.settings.durations import parse_duration
+from shared.settings.reader import Reader
 
 _log = get_logger()
 
@@ -228,7 +229,7 @@ def _register(sellfern: Sellfern, endpoint: Endpoint, url: str) -> None:
     if organization not in sellfern.api_keys.organizations:
         expected = "endpoints of organizations that have an --api-key"
         raise SettingsError("--endpoints-file", expected, repr(organization))
-    if endpoint.scheme != signature.SELLFERN or not secrets:  # only so can Sellfern sign
+    if endpoint.scheme != SELLFERN or not secrets:  # only so can Sellfern sign
         _log.warning("endpoint_not_registered", endpoint=endpoint.id)
         return
     try:

@@ -16,6 +16,7 @@ from deploy.sellfern.event import Clock, Event, timestamp
 from deploy.sellfern.settings import SimulatorSettings
 from shared.observe.logs import get_logger
 from shared.sellfern import signature
+from shared.sellfern.scheme import SELLFERN
 
 _USER_AGENT: Final = "sellfern-simulator"
 _log = get_logger()
@@ -323,7 +324,7 @@ class Deliverer:
             # it away.
             secret = f"not {secret}"
         signed = signature.sign(
-            signature.SELLFERN,
+            SELLFERN,
             delivery.body,
             secret.encode(),
             now=self._clock(),

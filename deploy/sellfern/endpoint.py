@@ -11,7 +11,7 @@ import msgspec
 
 from deploy.sellfern.answer import invalid, not_found
 from deploy.sellfern.event import Clock, timestamp
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 LONGEST_URL: Final = 2048
 MOST_EVENTS: Final = 100

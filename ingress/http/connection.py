@@ -225,19 +225,14 @@ class Connection(EndingConnection):
             self._refuse_later(CHUNK_OVERHEAD)
 
     def _heads_are_complete(self, number: int, data: bytes) -> None:
-        message, body = self._messages[-1]
-        self._see_behind(number, data, cast("RawRequestMessage", message), body)
-
-    def _see_behind(
-        self, number: int, data: bytes, message: RawRequestMessage, body: StreamReader
-    ) -> None:
         """See to what is incomplete behind requests, or of the last of them."""
+        message, body = self._messages[-1]
         wire, self._wire = self._wire, None
         end, self._head_end = self._head_end, b""
         self._head_bytes = 0
         self._stop_timer()
         if not body.is_eof():  # as behind what can't be parsed
-            self._wire = BodyWire(message, body, data)
+            self._wire = BodyWire(cast("RawRequestMessage", message), body, data)
         elif not self._upgraded:
             requests = list(self._messages)[-number:]
             self._head_follows(self._behind(requests, data, end, wire), data)

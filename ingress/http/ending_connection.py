@@ -10,13 +10,9 @@ from ingress.http.answers import REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS, Refusal,
 from ingress.http.bytes_in_flight import Holding
 from ingress.http.framing import BodyWire
 from ingress.http.last_connections import has_unread
-from ingress.settings import Limits
 
 if TYPE_CHECKING:
     from ingress.http.connections import Connections
-
-LINE_BYTES: Final = Limits().header_bytes
-"""The largest request line, and the largest single header, by default."""
 
 HEADERS: Final = 100
 """The most headers."""

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from shared.endpoints.endpoint import CurrentEndpoints, Endpoint
 from shared.program.admin import json_answer
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 ROUTE = "/endpoints/"
 """What comes before an endpoint's id on the admin site."""

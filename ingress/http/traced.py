@@ -7,8 +7,6 @@ from aiohttp import web
 from ingress.clients import Network
 from ingress.http.receive import Receiver, Writer, endpoint_id
 from ingress.http.site import Site
-from ingress.settings import Limits
-from shared.endpoints.endpoint import CurrentEndpoints, Endpoint
 from shared.observe.tracing import Tracing
 from shared.queue.job import Delivery
 from shared.queue.writer import Accepted
@@ -37,33 +35,21 @@ class TracedSite(Site):
         return None
 
 
-class TracedReceiver(Receiver):
-    """Sends the trace along with each delivery."""
+class TracedWriter:
+    """Sends the trace along with each delivery.
 
-    def __init__(
-        self,
-        endpoints: CurrentEndpoints,
-        writer: Writer,
-        limits: Limits,
-        tracing: Tracing,
-    ) -> None:
-        super().__init__(endpoints, _TracedWriter(writer, tracing), limits)
-        self._tracing = tracing
+    Args:
+        writer: stores deliveries durably.
+        tracing: makes the spans.
+    """
 
-    def _delivery(
-        self, endpoint: Endpoint, request: web.BaseRequest, body: bytes, now: float
-    ) -> Delivery:
-        delivery = super()._delivery(endpoint, request, body, now)
-        # Among the kept headers, so that no record in the queue gets another form for it.
-        delivery.headers.update(self._tracing.carry())
-        return delivery
-
-
-class _TracedWriter:
     def __init__(self, writer: Writer, tracing: Tracing) -> None:
         self._writer = writer
         self._tracing = tracing
 
     async def accept(self, delivery: Delivery) -> Accepted:
+        """Store one, as the writer does."""
+        # Among the kept headers, so that no record in the queue gets another form for it.
+        delivery.headers.update(self._tracing.carry())
         with self._tracing.step("enqueue"):
             return await self._writer.accept(delivery)

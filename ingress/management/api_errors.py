@@ -88,7 +88,6 @@ class Answered(ApiError):
         code: Sellfern's name of the error; empty where the answer has none.
         details: what the answer says besides.
         request_id: for Sellfern's support; empty where the answer has none.
-        retry_after: seconds that the answer asks to wait, if it does.
     """
 
     advice = ""
@@ -101,13 +100,11 @@ class Answered(ApiError):
         code: str = "",
         details: Any = None,
         request_id: str = "",
-        retry_after: float | None = None,
     ) -> None:
         self.status = status
         self.code = code
         self.details = details
         self.request_id = request_id
-        self.retry_after = retry_after
         told = f"{status} {code}".strip()
         # It may be anything and of any length, and is shown on a terminal.
         more = f" {json_line(details)[:_SHOWN]}" if details else ""
@@ -131,12 +128,6 @@ class Unauthorized(Answered):
 
 class MissingScope(Answered):
     """403: the API key may not do this."""
-
-    @property
-    def required_scope(self) -> str | None:
-        """The scope that the key lacks."""
-        scope = self.details.get("required_scope") if isinstance(self.details, Mapping) else None
-        return scope if isinstance(scope, str) else None
 
 
 class NotFound(Answered):

@@ -1,7 +1,7 @@
 """The commands that change what Sellfern has of an endpoint, or have it do something."""
 
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 import click
 
@@ -13,13 +13,13 @@ from ingress.management.observation import Ingresses
 from ingress.management.registration import Wanted, register
 from ingress.management.rotation import NEEDED, Options, Rotating
 from ingress.management.running import (
+    Target,
     about,
+    about_an_endpoint,
     copied_secret,
     done,
-    endpoint_argument,
-    id_option,
     organization_option,
-    run,
+    running,
     seconds,
     secret_file_option,
     warn_of_readers,
@@ -29,91 +29,63 @@ from shared import display
 from shared.endpoints.endpoint import ENDPOINT_PATTERN
 from shared.errors import SettingsError
 from shared.program.commands import json_option, yes_option
-from shared.settings.config import NOTHING
+from shared.settings.reader import NOTHING
 
 
 @click.command()
-@endpoint_argument
-@id_option
-@organization_option
+@running
+@about_an_endpoint
 @yes_option
 @json_option
-def enable(endpoint: str, **chosen: Any) -> None:
+async def enable(target: Target, *, yes: bool, as_json: bool) -> None:
     """Let Sellfern deliver to an endpoint."""
-    _switch(endpoint, enabled=True, **chosen)
+    await _switch(target, "enable", yes=yes, as_json=as_json)
 
 
 @click.command()
-@endpoint_argument
-@id_option
-@organization_option
+@running
+@about_an_endpoint
 @yes_option
 @json_option
-def disable(endpoint: str, **chosen: Any) -> None:
+async def disable(target: Target, *, yes: bool, as_json: bool) -> None:
     """Let Sellfern deliver nothing to an endpoint; what happens meanwhile isn't sent later."""
-    _switch(endpoint, enabled=False, **chosen)
+    await _switch(target, "disable", yes=yes, as_json=as_json)
 
 
-def _switch(
-    endpoint: str,
-    *,
-    enabled: bool,
-    remote_id: str | None,
-    organization: str | None,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    verb = "enable" if enabled else "disable"
-
-    async def go() -> None:
-        async with writing(organization, needs=[LIST, CHANGE], yes=yes) as context:
-            remote = await registration_of(context, endpoint, remote_id)
-            context.confirm([f"{verb} {remote.id} ({remote.url}) at Sellfern"])
-            # Nothing of the answer has to be kept.
-            async with context.client.switching(remote.id, enabled=enabled):
-                pass
-            row = about(verb, context, endpoint, remote)
-            done(f"{remote.id} is {verb}d", row, as_json=as_json)
-
-    run(go(), verb, endpoint)
+async def _switch(target: Target, verb: str, *, yes: bool, as_json: bool) -> None:
+    async with writing(target.organization, needs=[LIST, CHANGE], yes=yes) as context:
+        remote = await registration_of(context, target)
+        context.confirm([f"{verb} {remote.id} ({remote.url}) at Sellfern"])
+        # Nothing of the answer has to be kept.
+        async with context.client.switching(remote.id, enabled=verb == "enable"):
+            pass
+        row = about(verb, target.endpoint, context.organization, remote.id, url=remote.url)
+        done(f"{remote.id} is {verb}d", row, as_json=as_json)
 
 
 @click.command()
-@endpoint_argument
+@running
 @click.option("--keep-local", is_flag=True, help="Leave it in the endpoints file.")
-@id_option
-@organization_option
+@about_an_endpoint
 @yes_option
 @json_option
-def remove(
-    endpoint: str,
-    *,
-    keep_local: bool,
-    remote_id: str | None,
-    organization: str | None,
-    yes: bool,
-    as_json: bool,
-) -> None:
+async def remove(target: Target, *, keep_local: bool, yes: bool, as_json: bool) -> None:
     """Remove an endpoint at Sellfern and from the endpoints file."""
-    note = f"removal/{endpoint}"
-
-    async def go() -> None:
-        async with writing(organization, needs=[LIST, REMOVE], yes=yes) as context:
-            remote = context.journal.noted(note, RemoteEndpoint)
-            if remote is None or not context.client.has_begun_removing(remote.id):
-                remote = await registration_of(context, endpoint, remote_id)
-            # Else it may be gone already, and Sellfern's list can't tell which one it was.
-            context.confirm(_removal(context, endpoint, remote, keep_local=keep_local))
-            context.journal.note(note, remote)
-            async with context.client.removing(remote.id):
-                # Within the block: whoever dies here asks again, and does this once more.
-                if not keep_local:
-                    context.editor.remove(endpoint)
-                context.journal.note(note, None)
-            row = about("remove", context, endpoint, remote)
-            done(f"{remote.id} is removed", row, as_json=as_json)
-
-    run(go(), "remove", endpoint)
+    endpoint, note = target.endpoint, f"removal/{target.endpoint}"
+    async with writing(target.organization, needs=[LIST, REMOVE], yes=yes) as context:
+        remote = context.journal.noted(note, RemoteEndpoint)
+        if remote is None or not context.client.has_begun_removing(remote.id):
+            remote = await registration_of(context, target)
+        # Else it may be gone already, and Sellfern's list can't tell which one it was.
+        context.confirm(_removal(context, endpoint, remote, keep_local=keep_local))
+        context.journal.note(note, remote)
+        async with context.client.removing(remote.id):
+            # Within the block: whoever dies here asks again, and does this once more.
+            if not keep_local:
+                context.editor.remove(endpoint)
+            context.journal.note(note, None)
+        row = about("remove", endpoint, context.organization, remote.id, url=remote.url)
+        done(f"{remote.id} is removed", row, as_json=as_json)
 
 
 def _removal(
@@ -129,43 +101,36 @@ def _removal(
 
 
 @click.command("test")
-@endpoint_argument
-@id_option
-@organization_option
+@running
+@about_an_endpoint
 @yes_option
 @json_option
-def send_test(
-    endpoint: str, *, remote_id: str | None, organization: str | None, yes: bool, as_json: bool
-) -> None:
+async def send_test(target: Target, *, yes: bool, as_json: bool) -> None:
     """Have Sellfern send a test delivery; handlers will see it."""
-
-    async def go() -> None:
-        async with writing(organization, needs=[LIST, TEST], yes=yes) as context:
-            remote = await registration_of(context, endpoint, remote_id)
-            context.confirm([f"have a test delivery sent to {remote.url}; handlers will see it"])
-            async with context.client.testing(remote.id) as answer:
-                told = answer
-            row = about("test", context, endpoint, remote) | {"answer": told}
-            done(f"Sellfern answered {display.json_line(told)}", row, as_json=as_json)
-
-    run(go(), "test", endpoint)
+    async with writing(target.organization, needs=[LIST, TEST], yes=yes) as context:
+        remote = await registration_of(context, target)
+        context.confirm([f"have a test delivery sent to {remote.url}; handlers will see it"])
+        async with context.client.testing(remote.id) as answer:
+            told = answer
+        row = about("test", target.endpoint, context.organization, remote.id, url=remote.url)
+        answered = f"Sellfern answered {display.json_line(told)}"
+        done(answered, row | {"answer": told}, as_json=as_json)
 
 
-async def registration_of(
-    context: Reading, endpoint_id: str, remote_id: str | None
-) -> RemoteEndpoint:
+async def registration_of(context: Reading, target: Target) -> RemoteEndpoint:
     """What Sellfern has for an endpoint of the organization.
 
     Raises:
         SellfernError: it can't be told.
     """
     # A typing mistake is told before Sellfern is asked.
-    context.mine(endpoint_id)
-    return the_one(await context.client.endpoints(), endpoint_id, remote_id)
+    context.mine(target.endpoint)
+    return the_one(await context.client.endpoints(), target.endpoint, target.remote_id)
 
 
 @click.command("register")
-@endpoint_argument
+@running
+@click.argument("endpoint")
 @click.option("--url", help=f"Default $INGRESS_PUBLIC_URL{ROUTE}ENDPOINT.")
 @click.option("--event", "events", multiple=True, help="Default all that are available.")
 @click.option("--disabled", is_flag=True, help="Without deliveries until it is enabled.")
@@ -174,7 +139,7 @@ async def registration_of(
 @secret_file_option
 @yes_option
 @json_option
-def register_endpoint(
+async def register_endpoint(
     endpoint: str,
     *,
     url: str | None,
@@ -187,31 +152,22 @@ def register_endpoint(
     as_json: bool,
 ) -> None:
     """Register an endpoint at Sellfern and add it with its secret to the endpoints file."""
-
-    async def go() -> None:
-        async with writing(organization, needs=[CREATE], yes=yes) as context:
-            wanted = Wanted(
-                endpoint,
-                _url(endpoint, url, context.settings),
-                tuple(dict.fromkeys(events)) or tuple(context.reference.available_events()),
-                enabled=not disabled,
-            )
-            created, secret = await register(context, wanted, lambda: copied_secret(secret_file))
-            warn_of_readers(context)
-            done(
-                f"{endpoint} is registered as {created.remote_id} and in {context.editor.path}",
-                {
-                    "action": "register",
-                    "endpoint": endpoint,
-                    "organization": created.organization,
-                    "remote_id": created.remote_id,
-                    "url": created.url,
-                },
-                as_json=as_json,
-                secret=secret if show_secret else None,
-            )
-
-    run(go(), "register", endpoint)
+    async with writing(organization, needs=[CREATE], yes=yes) as context:
+        wanted = Wanted(
+            endpoint,
+            _url(endpoint, url, context.settings),
+            tuple(dict.fromkeys(events)) or tuple(context.reference.available_events()),
+            enabled=not disabled,
+        )
+        created, secret = await register(context, wanted, lambda: copied_secret(secret_file))
+        warn_of_readers(context)
+        whose, remote_id = created.organization, created.remote_id
+        done(
+            f"{endpoint} is registered as {remote_id} and in {context.editor.path}",
+            about("register", endpoint, whose, remote_id, url=created.url),
+            as_json=as_json,
+            secret=secret if show_secret else None,
+        )
 
 
 def _url(endpoint_id: str, url: str | None, settings: ManagementSettings) -> str:
@@ -232,7 +188,7 @@ def _url(endpoint_id: str, url: str | None, settings: ManagementSettings) -> str
 
 
 @click.command()
-@endpoint_argument
+@running
 @click.option("--abort", is_flag=True, help="Go back: remove the second registration.")
 @click.option("--test", is_flag=True, help="Have a test delivery made; handlers will see it.")
 @click.option("--wait", callback=seconds, default="10m", show_default=True, help="For a delivery.")
@@ -249,53 +205,42 @@ def _url(endpoint_id: str, url: str | None, settings: ManagementSettings) -> str
     multiple=True,
     help="Admin site, http://HOST:PORT, once for each ingress; default this machine's.",
 )
-@id_option
-@organization_option
+@about_an_endpoint
 @secret_file_option
 @yes_option
 @json_option
-def rotate(
-    endpoint: str,
+async def rotate(
+    target: Target,
     *,
     abort: bool,
     test: bool,
     wait: float,
     grace: float,
     ingresses: tuple[str, ...],
-    remote_id: str | None,
-    organization: str | None,
     secret_file: TextIO | None,
     yes: bool,
     as_json: bool,
 ) -> None:
     """Replace an endpoint's secret without refusing a delivery; run it again to go on."""
-    chosen = Options(remote_id, test, wait, grace, lambda: copied_secret(secret_file))
-
-    async def go() -> None:
-        async with writing(organization, needs=NEEDED, yes=yes) as context:
-            context.mine(endpoint)
-            # The admin sites are asked with no API key: the session has none of its own.
-            known = Ingresses(context.session, _admin_urls(ingresses, context.settings))
-            rotating = Rotating(context, endpoint, known, chosen)
-            rotation = await (rotating.abort() if abort else rotating.run())
-            warn_of_readers(context)
-            gone, left = rotation.old_id, rotation.new_id
-            if abort:
-                gone, left = left, gone
-            done(
-                f"{endpoint}: Sellfern signs with the secret of {left} alone",
-                {
-                    "action": "abort" if abort else "rotate",
-                    "endpoint": endpoint,
-                    "organization": rotation.organization,
-                    "remote_id": left,
-                    # Going back before anything was registered removes nothing.
-                    "removed_id": gone or None,
-                },
-                as_json=as_json,
-            )
-
-    run(go(), "rotate", endpoint)
+    endpoint = target.endpoint
+    chosen = Options(target.remote_id, test, wait, grace, lambda: copied_secret(secret_file))
+    async with writing(target.organization, needs=NEEDED, yes=yes) as context:
+        context.mine(endpoint)
+        # The admin sites are asked with no API key: the session has none of its own.
+        known = Ingresses(context.session, _admin_urls(ingresses, context.settings))
+        rotating = Rotating(context, endpoint, known, chosen)
+        rotation = await (rotating.abort() if abort else rotating.run())
+        warn_of_readers(context)
+        gone, left = rotation.old_id, rotation.new_id
+        if abort:
+            gone, left = left, gone
+        action = "abort" if abort else "rotate"
+        done(
+            f"{endpoint}: Sellfern signs with the secret of {left} alone",
+            # Going back before anything was registered removes nothing.
+            about(action, endpoint, rotation.organization, left, removed_id=gone or None),
+            as_json=as_json,
+        )
 
 
 def _admin_urls(given: Sequence[str], settings: ManagementSettings) -> list[str]:

@@ -40,8 +40,8 @@ from ingress.management.journal import Journal, Pending
 from shared.sellfern import identifier
 from shared.sellfern.identifier import Id
 from shared.sellfern.reference import Reference
-from shared.settings.config import Secret
 from shared.settings.durations import retry_after
+from shared.settings.secret import Secret
 
 LIST: Final = "GET /webhooks"
 CREATE: Final = "POST /webhooks"
@@ -276,10 +276,9 @@ class Client:
         """
         return await self._ask(DELIVERIES, list[RemoteDelivery], endpoint_id)
 
-    @contextlib.asynccontextmanager
-    async def creating(
+    def creating(
         self, url: str, events: Sequence[str], *, enabled: bool
-    ) -> AsyncIterator[CreatedEndpoint]:
+    ) -> contextlib.AbstractAsyncContextManager[CreatedEndpoint]:
         """Create an endpoint.
 
         Raises:
@@ -287,21 +286,19 @@ class Client:
             JournalError: nothing was sent.
         """
         self.check_events(events)
-        body = {"url": url, "events": list(events), "enabled": enabled}
-        async with self._changing(CREATE, CreatedEndpoint, body=body) as created:
-            yield created
+        return self._changing(self._creation(url, events, enabled=enabled), CreatedEndpoint)
 
-    @contextlib.asynccontextmanager
-    async def switching(self, endpoint_id: str, *, enabled: bool) -> AsyncIterator[RemoteEndpoint]:
+    def switching(
+        self, endpoint_id: str, *, enabled: bool
+    ) -> contextlib.AbstractAsyncContextManager[RemoteEndpoint]:
         """Enable or disable an endpoint.
 
         Raises:
             ApiError: it isn't sure to be done.
             JournalError: nothing was sent.
         """
-        body = {"enabled": enabled}
-        async with self._changing(CHANGE, RemoteEndpoint, endpoint_id, body) as changed:
-            yield changed
+        request = self._request(CHANGE, endpoint_id, {"enabled": enabled})
+        return self._changing(request, RemoteEndpoint)
 
     @contextlib.asynccontextmanager
     async def removing(self, endpoint_id: str) -> AsyncIterator[None]:
@@ -311,26 +308,23 @@ class Client:
             ApiError: it isn't sure to be done.
             JournalError: nothing was sent.
         """
-        async with self._changing(REMOVE, object, endpoint_id):
+        async with self._changing(self._request(REMOVE, endpoint_id), object):
             yield
             for request in self._changes_of(endpoint_id):
                 self._journal.drop(self._access.organization, request.operation, request.canonical)
 
-    @contextlib.asynccontextmanager
-    async def testing(self, endpoint_id: str) -> AsyncIterator[object]:
+    def testing(self, endpoint_id: str) -> contextlib.AbstractAsyncContextManager[object]:
         """Have a test delivery sent; what is answered isn't documented.
 
         Raises:
             ApiError: it isn't sure to be sent.
             JournalError: nothing was asked.
         """
-        async with self._changing(TEST, object, endpoint_id) as answer:
-            yield answer
+        return self._changing(self._request(TEST, endpoint_id), object)
 
     def has_begun_creating(self, url: str, events: Sequence[str], *, enabled: bool) -> bool:
         """Whether this very endpoint may have been created already, outcome unknown."""
-        body = {"url": url, "events": list(events), "enabled": enabled}
-        return self._has_begun(self._request(CREATE, body=body))
+        return self._has_begun(self._creation(url, events, enabled=enabled))
 
     def has_begun_enabling(self, endpoint_id: str) -> bool:
         """Whether an endpoint may have been enabled already, outcome unknown."""
@@ -349,17 +343,10 @@ class Client:
         return self._decoded(await self._send(request, _Course()), form)
 
     @contextlib.asynccontextmanager
-    async def _changing(
-        self,
-        operation: str,
-        form: type[_Form],
-        endpoint_id: str = "",
-        body: Mapping[str, object] | None = None,
-    ) -> AsyncIterator[_Form]:
-        request = self._request(operation, endpoint_id, body)
+    async def _changing(self, request: _Request, form: type[_Form]) -> AsyncIterator[_Form]:
         organization = self._access.organization
         entry, begun = self._journal.begin(
-            organization, operation, request.canonical, request.summary
+            organization, request.operation, request.canonical, request.summary
         )
         # An earlier process may have sent it: then a refusal of now doesn't tell what that one led
         # to.
@@ -374,6 +361,10 @@ class Client:
         # key.
         yield self._decoded(reply, form)
         self._journal.settle(entry)
+
+    def _creation(self, url: str, events: Sequence[str], *, enabled: bool) -> _Request:
+        body = {"url": url, "events": list(events), "enabled": enabled}
+        return self._request(CREATE, body=body)
 
     def _changes_of(self, endpoint_id: str) -> list[_Request]:
         """The requests that change an endpoint, but its removal."""
@@ -484,7 +475,6 @@ class Client:
             code=error.code[:_SHOWN],
             details=error.details,
             request_id=body.request_id,
-            retry_after=outcome.retry_after,
         )
 
     def _decoded(self, reply: _Reply, form: type[_Form]) -> _Form:
@@ -502,11 +492,9 @@ class Client:
         )
 
 
-@contextlib.asynccontextmanager
-async def client_session() -> AsyncIterator[ClientSession]:
+def client_session() -> ClientSession:
     """A session that keeps no cookies and takes no proxy or password from the environment."""
-    async with ClientSession(cookie_jar=DummyCookieJar()) as session:
-        yield session
+    return ClientSession(cookie_jar=DummyCookieJar())
 
 
 def _leaves_doubt(outcome: _Reply | _Silence) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import click
 from aiohttp import ClientSession
@@ -19,7 +20,7 @@ from shared.errors import SellfernError, SettingsError
 from shared.queue.keys import ORGANIZATION_PATTERN
 from shared.sellfern.reference import Reference
 from shared.sellfern.reference_file import load_reference
-from shared.settings.config import NOTHING
+from shared.settings.reader import NOTHING
 
 Told = Callable[[str], None]
 """Is told on a line how things go."""
@@ -29,7 +30,7 @@ class Unfinished(SellfernError):
     """A command has come as far as it can for now; the same command again goes on."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `writing` takes over all that there is
 class Reading:
     """What a command looks at.
 
@@ -67,7 +68,7 @@ class Reading:
         return endpoint
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Writing(Reading):
     """What a command changes; no other one writes meanwhile.
 
@@ -124,17 +125,7 @@ async def writing(
         # Within the lock: another command may just have changed the file.
         editor = EndpointsEditor(settings.common.endpoints_file, os.environ)
         async with _asking(settings, reference, editor.endpoints, organization, journal) as opened:
-            yield Writing(
-                settings=opened.settings,
-                reference=opened.reference,
-                organization=opened.organization,
-                endpoints=opened.endpoints,
-                client=opened.client,
-                journal=journal,
-                session=opened.session,
-                editor=editor,
-                confirm=lambda lines: confirm(lines, yes=yes),
-            )
+            yield Writing(**vars(opened), editor=editor, confirm=partial(confirm, yes=yes))
 
 
 def confirm(lines: Sequence[str], *, yes: bool) -> None:

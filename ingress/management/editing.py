@@ -18,7 +18,7 @@ from shared.endpoints.union import parse_endpoints
 from shared.errors import SettingsError
 from shared.files.atomic import replace_file
 from shared.files.plain_text import decoded, no_text
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 _SETTING: Final = "ENDPOINTS_FILE"
 _READ_BY_OTHERS: Final = 0o077

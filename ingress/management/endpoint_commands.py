@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from time import time
+from typing import Final
 
 import click
 import msgspec
@@ -23,12 +24,17 @@ from ingress.management.editing import read_endpoints
 from ingress.management.journal import Journal
 from ingress.management.matching import shown, side_by_side
 from ingress.management.rotation import Rotation
-from ingress.management.running import endpoint_argument, id_option, organization_option, run
+from ingress.management.running import Target, about_an_endpoint, organization_option, running
 from ingress.management.settings import ManagementSettings
 from shared.errors import SettingsError
 from shared.program import tables
 from shared.program.commands import json_option, yes_option
 from shared.sellfern.reference_file import load_reference
+
+_DELIVERY_COLUMNS: Final = (
+    *("created_at", "event", "event_id", "status", "attempts"),
+    *("response_status", "error"),
+)
 
 
 @click.group()
@@ -45,22 +51,19 @@ for _command in (register_endpoint, rotate, enable, disable, remove, send_test):
 
 
 @endpoints.command("list")
+@running
 @organization_option
 @json_option
-def list_endpoints(*, organization: str | None, as_json: bool) -> None:
+async def list_endpoints(*, organization: str | None, as_json: bool) -> None:
     """List the endpoints here and at Sellfern side by side, and where they differ."""
-
-    async def show() -> None:
-        try:
-            async with reading(organization, needs=[LIST]) as context:
-                remotes = await context.client.endpoints()
-                _show_rows(organization, remotes, as_json=as_json)
-        except OperationUnavailable:
-            # What is here is told all the same; the exit code says that the rest is missing.
-            _show_rows(organization, None, as_json=as_json)
-            raise
-
-    run(show(), "list")
+    try:
+        async with reading(organization, needs=[LIST]) as context:
+            remotes = await context.client.endpoints()
+            _show_rows(organization, remotes, as_json=as_json)
+    except OperationUnavailable:
+        # What is here is told all the same; the exit code says that the rest is missing.
+        _show_rows(organization, None, as_json=as_json)
+        raise
 
 
 def _show_rows(
@@ -90,57 +93,38 @@ def _show_rows(
 
 
 @endpoints.command()
-@endpoint_argument
-@id_option
-@organization_option
+@running
+@about_an_endpoint
 @json_option
-def deliveries(
-    endpoint: str, *, remote_id: str | None, organization: str | None, as_json: bool
-) -> None:
+async def deliveries(target: Target, *, as_json: bool) -> None:
     """List the latest deliveries to an endpoint, as Sellfern saw them."""
-
-    async def show() -> None:
-        async with reading(organization, needs=[LIST, DELIVERIES]) as context:
-            remote = await registration_of(context, endpoint, remote_id)
-            found = await context.client.deliveries(remote.id)
-            tables.emit(
-                map(msgspec.to_builtins, found),
-                [
-                    "created_at",
-                    "event",
-                    "event_id",
-                    "status",
-                    "attempts",
-                    "response_status",
-                    "error",
-                ],
-                as_json=as_json,
-                title=f"Deliveries to {remote.url}",
-            )
-
-    run(show(), "deliveries", endpoint)
+    async with reading(target.organization, needs=[LIST, DELIVERIES]) as context:
+        remote = await registration_of(context, target)
+        tables.emit(
+            map(msgspec.to_builtins, await context.client.deliveries(remote.id)),
+            _DELIVERY_COLUMNS,
+            as_json=as_json,
+            title=f"Deliveries to {remote.url}",
+        )
 
 
 @endpoints.command()
+@running
 @click.option("--forget", metavar="KEY", help="Forget one, after looking at Sellfern.")
 @yes_option
 @json_option
-def pending(*, forget: str | None, yes: bool, as_json: bool) -> None:
+async def pending(*, forget: str | None, yes: bool, as_json: bool) -> None:
     """List the requests whose outcome isn't known; the same command again finds out."""
-
-    async def go() -> None:
-        settings = ManagementSettings.from_environ(os.environ)
-        if forget is not None:
-            _forget(settings, forget, yes=yes)
-            return
-        tables.emit(
-            map(msgspec.to_builtins, Journal(settings.journal).pending),
-            ["key", "organization", "summary"],
-            as_json=as_json,
-            title="Requests without a known outcome",
-        )
-
-    run(go(), "pending")
+    settings = ManagementSettings.from_environ(os.environ)
+    if forget is not None:
+        _forget(settings, forget, yes=yes)
+        return
+    tables.emit(
+        map(msgspec.to_builtins, Journal(settings.journal).pending),
+        ["key", "organization", "summary"],
+        as_json=as_json,
+        title="Requests without a known outcome",
+    )
 
 
 def _forget(settings: ManagementSettings, key: str, *, yes: bool) -> None:

@@ -111,11 +111,6 @@ class Journal:
         """The requests whose outcome isn't known, the oldest first."""
         return tuple(self._contents.pending)
 
-    @property
-    def has_notes(self) -> bool:
-        """Whether there are notes of work in progress."""
-        return bool(self._contents.work)
-
     def begin(
         self, organization: str, operation: str, request: bytes, summary: str
     ) -> tuple[Pending, bool]:

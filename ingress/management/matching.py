@@ -1,6 +1,6 @@
 """Which endpoint at Sellfern is which one here, and how the two differ."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -8,7 +8,7 @@ from yarl import URL
 
 from ingress.http.receive import ROUTE
 from ingress.management.client import RemoteEndpoint
-from shared.endpoints.endpoint import Endpoint, Endpoints
+from shared.endpoints.endpoint import Endpoints
 from shared.errors import SellfernError
 from shared.sellfern.reference import Reference
 
@@ -89,7 +89,8 @@ def next_rotation(remotes: Sequence[RemoteEndpoint], remote: RemoteEndpoint) -> 
     """The URL of an endpoint's next registration: the same, under a number not used yet."""
     # As it is written: yarl would quote it anew, and it would no longer be the same text.
     url = URL(remote.url, encoded=True)
-    used = [_number(each.url) for each in remotes if each.url.partition("?")[0] == str(_bare(url))]
+    bare = str(url.with_query(None).with_fragment(None))
+    used = [_number(each.url) for each in remotes if each.url.partition("?")[0] == bare]
     return str(url.update_query({ROTATION: str(max(used, default=1) + 1)}))
 
 
@@ -102,7 +103,7 @@ def side_by_side(
     reference: Reference,
     rotating: Collection[str],
     now: float,
-) -> list[Row]:
+) -> Iterator[Row]:
     """The organization's endpoints here and at Sellfern, each pair in a row.
 
     Args:
@@ -115,26 +116,22 @@ def side_by_side(
         now: seconds since the epoch.
     """
     mine = {name: each for name, each in endpoints.items() if each.organization_id == organization}
-    rows: list[Row] = []
     for name, endpoint in mine.items():
         found = registrations(remotes or (), name)
-        local = _local_drift(endpoint, now)
+        local = [] if endpoint.active(now) else ["no active secret"]
         if remotes is not None and not found:
             local.append("not at Sellfern")
         # Nobody but its journal can tell a rotation from a mistake.
         if len(found) > 1:
             local.append("rotating" if name in rotating else "registered more than once")
         for remote in found:
-            drift = local + _remote_drift(name, remote, public_url, reference)
-            rows.append(Row(name, remote, tuple(drift)))
+            drift = [*local, *_remote_drift(name, remote, public_url, reference)]
+            yield Row(name, remote, tuple(drift))
         if not found:
-            rows.append(Row(name, None, tuple(local)))
-    rows += [
-        Row(None, remote, ("not in the endpoints file",))
-        for remote in remotes or ()
-        if not any(is_of(remote.url, name) for name in mine)
-    ]
-    return rows
+            yield Row(name, None, tuple(local))
+    for remote in remotes or ():
+        if not any(is_of(remote.url, name) for name in mine):
+            yield Row(None, remote, ("not in the endpoints file",))
 
 
 def shown(row: Row, organization: str) -> Mapping[str, object]:
@@ -151,26 +148,16 @@ def shown(row: Row, organization: str) -> Mapping[str, object]:
     }
 
 
-def _local_drift(endpoint: Endpoint, now: float) -> list[str]:
-    return [] if endpoint.active(now) else ["no active secret"]
-
-
 def _remote_drift(
     name: str, remote: RemoteEndpoint, public_url: str | None, reference: Reference
-) -> list[str]:
-    drift: list[str] = []
+) -> Iterator[str]:
     if not remote.enabled:
-        drift.append("disabled")
+        yield "disabled"
     if public_url and remote.url.partition("?")[0] != endpoint_url(public_url, name):
-        drift.append("another address")
+        yield "another address"
     unavailable = [event for event in remote.events if not reference.is_available(event)]
     if unavailable:
-        drift.append(f"unavailable events: {' '.join(unavailable)}")
-    return drift
-
-
-def _bare(url: URL) -> URL:
-    return url.with_query(None).with_fragment(None)
+        yield f"unavailable events: {' '.join(unavailable)}"
 
 
 def _number(url: str) -> int:

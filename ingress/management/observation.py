@@ -9,7 +9,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from ingress.http.secret_use import ROUTE, proof
 from shared.errors import SellfernError
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 TIMEOUT_SECONDS = 5.0
 """How long an ingress may take to answer."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -119,20 +119,14 @@ def _check_version(root: Mapping[str, Any]) -> None:
     raise DocumentError("an OpenAPI document 3.0 or 3.1", got)
 
 
-@dataclass(slots=True)
-class _Search:
-    """Names of events found so far, and what need not be read again."""
-
-    names: dict[str, None] = field(default_factory=dict)
-    seen: set[tuple[int, bool, bool]] = field(default_factory=set)
-
-
 class _Document:
     """A parsed document, whose parts may be anything."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
         self._targets: dict[str, Any] = {}
+        self._events: dict[str, None] = {}  # the names that have been found so far
+        self._searched: set[tuple[int, bool, bool]] = set()
 
     def title(self) -> str:
         """Title and version, as far as they are texts."""
@@ -156,19 +150,18 @@ class _Document:
 
     def events(self) -> tuple[str, ...] | None:
         """The names of events."""
-        search = _Search()
         for key in ("webhooks", "x-webhooks"):
             section = self._mapping(self._root.get(key) or {}, key)
-            search.names |= dict.fromkeys(name for name in section if _is_event(name))
+            self._events |= dict.fromkeys(name for name in section if _is_event(name))
             for item in section.values():
-                self._search(item, search, loosely=True)
+                self._search(item, loosely=True)
         for _, _, item in self._webhook_paths():
-            self._search(item, search, loosely=True)
+            self._search(item, loosely=True)
         components = self._mapping(self._root.get("components") or {}, "components")
         schemas = self._mapping(components.get("schemas") or {}, "components.schemas")
         for name, schema in schemas.items():
-            self._search(schema, search, loosely=False, of_events=_speaks_of_events(name))
-        return tuple(_bounded(search.names, "names of events")) or None
+            self._search(schema, loosely=False, of_events=_speaks_of_events(name))
+        return tuple(_bounded(self._events, "names of events")) or None
 
     def _webhook_paths(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """Each path under /webhooks: with its version, without, and what it holds."""
@@ -193,14 +186,11 @@ class _Document:
             raise DocumentError("the URL of a server with a plain path", f"{url!r:.{_SHOWN}}")
         return path
 
-    def _search(
-        self, node: Any, search: _Search, *, loosely: bool, of_events: bool = False
-    ) -> None:
+    def _search(self, node: Any, *, loosely: bool, of_events: bool = False) -> None:
         """Collect enumerations of event names in schemas; each part is read once.
 
         Args:
             node: where to begin.
-            search: what is known.
             loosely: whether a property called ``type`` speaks of events, as it does in an
                 envelope, but not in any schema of the document.
             of_events: whether ``node`` itself speaks of events.
@@ -210,15 +200,15 @@ class _Document:
             part, about = stack.pop()
             part = self._resolved(part)
             mark = (id(part), about, loosely)
-            if not isinstance(part, dict | list) or mark in search.seen:
+            if not isinstance(part, dict | list) or mark in self._searched:
                 continue
-            search.seen.add(mark)
+            self._searched.add(mark)
             if isinstance(part, list):
                 stack += [(each, about) for each in part]
                 continue
             about = about or (loosely and _names_events(part.get("name"), loosely=True))
             if about:
-                search.names |= dict.fromkeys(_enumerated(part))
+                self._events |= dict.fromkeys(_enumerated(part))
             stack += _inside(part, about=about, loosely=loosely)
 
     def _resolved(self, node: Any) -> Any:
@@ -255,14 +245,14 @@ class _Document:
         return node
 
 
-def _inside(part: Mapping[str, Any], *, about: bool, loosely: bool) -> list[tuple[Any, bool]]:
-    found: list[tuple[Any, bool]] = []
+def _inside(part: Mapping[str, Any], *, about: bool, loosely: bool) -> Iterator[tuple[Any, bool]]:
+    """The schemas in a part, each with whether it speaks of events."""
     for key, value in part.items():
         if key in _NAMED and isinstance(value, dict):
-            found += [(each, _names_events(name, loosely=loosely)) for name, each in value.items()]
+            for name, each in value.items():
+                yield each, _names_events(name, loosely=loosely)
         elif key not in _NO_SCHEMAS:
-            found.append((value, about))
-    return found
+            yield value, about
 
 
 def _enumerated(schema: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -20,11 +20,7 @@ from shared.files.atomic import replace_file
 from shared.program import tables
 from shared.program.commands import json_option, yes_option
 from shared.sellfern.reference import Entry, Reference, load_default, parse_reference
-from shared.sellfern.reference_file import (
-    load_reference,
-    read_reference,
-    reference_path,
-)
+from shared.sellfern.reference_file import load_reference, read_reference, reference_path
 from shared.settings.config import CommonSettings
 
 Kind = Literal["event", "operation"]
@@ -116,7 +112,7 @@ def write_reference(path: Path, reference: Reference, origin: str) -> None:
         origin: what that was read from, on one line.
 
     Raises:
-        OSError: it can't be written; what was there is there still.
+        SettingsError: it can't be written; what was there is there still.
     """
     document = tomlkit.document()
     document.add(tomlkit.comment(f"Written by `python -m ingress reference import` from {origin}."))
@@ -126,7 +122,11 @@ def write_reference(path: Path, reference: Reference, origin: str) -> None:
         document.add(key, tomlkit.item(rows))
     text = tomlkit.dumps(document)
     parse_reference(text)  # never write what couldn't be read
-    replace_file(path, text.encode(), new_mode=_READABLE)
+    try:
+        replace_file(path, text.encode(), new_mode=_READABLE)
+    except OSError as exc:
+        got = f"{path} ({exc.strerror})"
+        raise SettingsError("REFERENCE_FILE", "a file that can be replaced", got) from exc
 
 
 def _without_defaults(row: dict[str, object]) -> dict[str, object]:
@@ -193,7 +193,7 @@ def import_it(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
         if not found or dry_run:
             return
         confirm([f"{target} will say so; restart the workers then"], yes=yes)
-        _write(target, after, _origin(file, content, listing))
+        write_reference(target, after, _origin(file, content, listing))
     except SettingsError as exc:
         display.refuse(exc)
     click.echo(f"{display.escape_controls(str(target))} is written", err=True)
@@ -229,15 +229,7 @@ def _listing(file: Path, content: bytes) -> Listing:
 
 def _show(found: list[Change], listing: Listing, *, as_json: bool) -> None:
     tables.emit(
-        (
-            {
-                "kind": each.kind,
-                "name": each.name,
-                "change": each.change,
-                "meaning": _MEANS.get((each.kind, each.change)),
-            }
-            for each in found
-        ),
+        (asdict(each) | {"meaning": _MEANS.get((each.kind, each.change))} for each in found),
         ["kind", "name", "change", "meaning"],
         as_json=as_json,
         title="What would change",
@@ -245,14 +237,6 @@ def _show(found: list[Change], listing: Listing, *, as_json: bool) -> None:
     for what, said in (("events", listing.events), ("operations", listing.operations)):
         if said is None:
             click.echo(f"the document says nothing of {what}: those stay as they are", err=True)
-
-
-def _write(target: Path, after: Reference, origin: str) -> None:
-    try:
-        write_reference(target, after, origin)
-    except OSError as exc:
-        got = f"{target} ({exc.strerror})"
-        raise SettingsError("REFERENCE_FILE", "a file that can be replaced", got) from exc
 
 
 def _origin(file: Path, content: bytes, listing: Listing) -> str:

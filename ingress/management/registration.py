@@ -10,7 +10,7 @@ from ingress.management.client import CREATE, LIST
 from ingress.management.context import Unfinished, Writing, tell
 from ingress.management.matching import registrations
 from shared.errors import SettingsError
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 ReadSecret = Callable[[], Secret | None]
 """Gives the secret that was copied from the dashboard, if somebody gives it."""

@@ -39,7 +39,7 @@ from ingress.management.observation import Ingresses
 from ingress.management.registration import ReadSecret
 from shared.endpoints.endpoint import EndpointSecret
 from shared.errors import SellfernError
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 NEEDED: Final = (LIST, CREATE, CHANGE, REMOVE)
 """The operations that a rotation without a gap takes."""
@@ -306,7 +306,8 @@ class Rotating:
 
     async def _remove(self, rotation: Rotation) -> None:
         # A removal that was begun may be done already: of its deliveries nobody could tell then.
-        if self._context.reference.has_operation(DELIVERIES) and not self._is_removing(rotation):
+        is_removing = self._context.client.has_begun_removing(rotation.old_id)
+        if self._context.reference.has_operation(DELIVERIES) and not is_removing:
             await self._until(
                 lambda: self._is_quiet(rotation.old_id),
                 self._options.wait,
@@ -318,9 +319,6 @@ class Rotating:
             # Not at once: what was signed with the old one may still be on its way.
             self._context.editor.retire(self._id, named(rotation.old_secrets), until)
             self._context.journal.note(self._note, None)
-
-    def _is_removing(self, rotation: Rotation) -> bool:
-        return self._context.client.has_begun_removing(rotation.old_id)
 
     async def _is_quiet(self, remote_id: str) -> bool:
         """Whether no delivery to a registration is being retried: it would go with it."""

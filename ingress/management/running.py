@@ -3,36 +3,65 @@
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine
-from typing import Any, Final, TextIO
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, Final, NamedTuple, TextIO, TypeAlias
 
 import click
 
 from ingress.http.receive import ROUTE
 from ingress.management.api_errors import EventUnavailable, OperationUnavailable, OutcomeUnknown
-from ingress.management.client import RemoteEndpoint
-from ingress.management.context import Reading, Unfinished, Writing, tell
+from ingress.management.context import Unfinished, Writing, tell
 from ingress.management.journal import OutcomeTooOld
 from shared import display
 from shared.errors import SecretDefect, SellfernError, SettingsError
 from shared.files.plain_text import no_text, trimmed
-from shared.settings.config import CommonSettings, Secret
+from shared.settings.config import CommonSettings
 from shared.settings.durations import parse_duration
-from shared.settings.secret import secret_in
+from shared.settings.secret import Secret, secret_in
 
-endpoint_argument = click.argument("endpoint")
+_Work: TypeAlias = Coroutine[Any, Any, None]
+
 organization_option = click.option(
     "--organization",
     envvar="SELLFERN_ORGANIZATION",
     help="Whose API key it is; default the only organization of the endpoints file.",
 )
-id_option = click.option("--id", "remote_id", help="Sellfern's id, where there are several.")
 secret_file_option = click.option(
     "--secret-file",
     # Opened when it is read: where Sellfern shows the secret, nobody needs the file.
     type=click.File(encoding="utf-8", lazy=True),
     help="The secret, copied from Sellfern's dashboard; - is stdin.",
 )
+
+
+class Target(NamedTuple):
+    """The endpoint that a command is about.
+
+    Attributes:
+        endpoint: its id here.
+        remote_id: Sellfern's, where there are several.
+        organization: whose API key it is, if that is said.
+    """
+
+    endpoint: str
+    remote_id: str | None
+    organization: str | None
+
+
+def about_an_endpoint(command: Callable[..., _Work]) -> Callable[..., _Work]:
+    """Let a command take the arguments that say which endpoint it is about, as one `Target`."""
+
+    @click.argument("endpoint")
+    @click.option("--id", "remote_id", help="Sellfern's id, where there are several.")
+    @organization_option
+    @wraps(command)
+    def take(
+        endpoint: str, remote_id: str | None, organization: str | None, **options: Any
+    ) -> _Work:
+        return command(Target(endpoint, remote_id, organization), **options)
+
+    return take
 
 
 def seconds(_: click.Context, __: click.Parameter, text: str) -> float:
@@ -126,12 +155,18 @@ UNFINISHED: Final = 4
 INTERRUPTED: Final = 130
 
 
-def run(work: Coroutine[Any, Any, None], command: str, endpoint_id: str | None = None) -> None:
-    """Do it; what goes wrong is a line on stderr and an exit code.
+def running(command: Callable[..., _Work]) -> Callable[..., None]:
+    """Let a coroutine be a command; what goes wrong is a line on stderr and an exit code."""
 
-    Raises:
-        SystemExit: something went wrong.
-    """
+    @wraps(command)
+    def run(**options: Any) -> None:
+        name = str(click.get_current_context().info_name)
+        _run(command(**options), name, options.get("endpoint"))
+
+    return run
+
+
+def _run(work: _Work, command: str, endpoint_id: str | None) -> None:
     try:
         asyncio.run(work)
     except SettingsError as exc:
@@ -166,16 +201,11 @@ def done(
 
 
 def about(
-    action: str, context: Reading, endpoint_id: str, remote: RemoteEndpoint
+    action: str, endpoint_id: str, organization: str, remote_id: str, **more: object
 ) -> dict[str, object]:
     """What was done to which endpoint, for machines."""
-    return {
-        "action": action,
-        "endpoint": endpoint_id,
-        "organization": context.organization,
-        "remote_id": remote.id,
-        "url": remote.url,
-    }
+    told = {"action": action, "endpoint": endpoint_id, "organization": organization}
+    return {**told, "remote_id": remote_id, **more}
 
 
 def warn_of_readers(context: Writing) -> None:

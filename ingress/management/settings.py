@@ -12,8 +12,9 @@ from ingress.management.client import Persistence
 from shared.errors import SecretDefect, SettingsError
 from shared.files.plain_text import UNWRAPPED, decoded, no_text, split_wrapping
 from shared.program.listening import read_address
-from shared.settings.config import NOTHING, CommonSettings, Reader, Secret
-from shared.settings.secret import secret_in
+from shared.settings.config import CommonSettings
+from shared.settings.reader import NOTHING, Reader, Settings
+from shared.settings.secret import Secret, secret_in
 
 API_URL: Final = "https://api.sellfern.com"
 """Where the management API is."""
@@ -28,7 +29,7 @@ _LOCAL: Final = " (http:// only for a host of this machine or this network)"
 
 
 @dataclass(frozen=True, slots=True)
-class ManagementSettings:
+class ManagementSettings(Settings):
     """What the commands need to be told.
 
     Attributes:
@@ -48,16 +49,6 @@ class ManagementSettings:
     admin_url: str | None
     journal: Path
     persistence: Persistence
-
-    @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Read the settings.
-
-        Raises:
-            SettingsError: some are wrong.
-        """
-        with Reader(environ) as reader:
-            return cls.from_reader(reader)
 
     @classmethod
     def from_reader(cls, reader: Reader) -> Self:

@@ -12,7 +12,7 @@ import msgspec
 
 from shared.errors import SettingsError
 from shared.sellfern.scheme import Scheme
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 ENDPOINT_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What an endpoint's id may look like: the last part of its URL."""

@@ -69,11 +69,6 @@ class EndpointsFile:
         self._is_told = True
 
     @property
-    def refused(self) -> SettingsError | None:
-        """What is wrong with a file as it is now, while `current` still goes by an older one."""
-        return next(iter(self._errors.values()), None)
-
-    @property
     def notes(self) -> list[Problem]:
         """What somebody has to mend, though the program goes on."""
         missing = [

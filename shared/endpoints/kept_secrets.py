@@ -3,9 +3,10 @@
 One that can't be had concerns its endpoint, or the handlers that ask for it, only.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from math import inf
 from time import time
 from types import MappingProxyType
@@ -20,7 +21,7 @@ from shared.endpoints.secret_source import SecretFetcher, SecretSource, cause_of
 from shared.endpoints.table import EndpointDraft, Placed, SecretEntry
 from shared.errors import SettingsError
 from shared.files.background import Pace
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 KEPT_SECONDS: Final = 24 * 3600.0
 """How long a secret holds that can't be read any more. A mount that went away shouldn't refuse what
@@ -119,17 +120,14 @@ class KeptSecrets:
 
     def of(self, tables: Sequence[Placed], pace: Pace) -> dict[str, Known]:
         """What is known of the secrets of each endpoint, by its id."""
-        attempts: list[_Attempt] = []
+        attempts: dict[str, list[_Attempt]] = {}
         for draft, place in tables:
-            attempts += [self._attempt(draft, place, entry) for entry in draft.secrets]
+            attempts[draft.id] = [self._attempt(draft, place, entry) for entry in draft.secrets]
             pace.breathe()
-        self._settle_all(attempts, pace)
+        self._settle_all(chain.from_iterable(attempts.values()), pace)
         known: dict[str, Known] = {}
-        start = 0
-        for draft, _ in tables:
-            end = start + len(draft.secrets)
-            known[draft.id] = _known(attempts[start:end])
-            start = end
+        for endpoint_id, found in attempts.items():
+            known[endpoint_id] = _known(found)
             pace.breathe()
         return known
 
@@ -142,7 +140,7 @@ class KeptSecrets:
             attempt.error = exc.with_traceback(None)  # whose frames hold the attempt
         return attempt
 
-    def _settle_all(self, attempts: "list[_Attempt]", pace: Pace) -> None:
+    def _settle_all(self, attempts: "Iterable[_Attempt]", pace: Pace) -> None:
         """Give each secret to one organization; whoever had it already goes first."""
         now = self.clock()
         owners: dict[Secret, str] = {}

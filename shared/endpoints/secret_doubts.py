@@ -1,12 +1,12 @@
 """What makes a secret look wrong though it may be right: warnings, never refusals."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from shared.endpoints.secret_source import is_free
+from shared.endpoints.secret_source import VENDORS
 from shared.sellfern.scheme import Scheme
-from shared.settings.config import Secret
-from shared.settings.secret import LEAST_KEY, VENDOR_PREFIX, VENDOR_SECRET, has_inner_space
+from shared.settings.secret import LEAST_KEY, VENDOR_PREFIX, VENDOR_SECRET, Secret, has_inner_space
 
 TINY: Final = "secret_tiny"
 """The code of a key that is short enough to be guessed."""
@@ -25,25 +25,18 @@ class Doubt:
     message: str
 
 
-def doubts(secret: Secret, scheme: Scheme) -> list[Doubt]:
+def doubts(secret: Secret, scheme: Scheme) -> Iterator[Doubt]:
     """What is odd about a secret of a scheme; mostly nothing."""
     text = secret.reveal()
-    found = []
     if not _is_public(text, scheme) and _key_length(text, scheme) < LEAST_KEY:
         message = f"has a key of less than {LEAST_KEY} bytes, so others can find it by trying"
-        found.append(Doubt(TINY, message))
+        yield Doubt(TINY, message)
     if has_inner_space(text):
-        found.append(Doubt("secret_odd", "has white space or quotes inside"))
+        yield Doubt("secret_odd", "has white space or quotes inside")
     # A warning: nothing is published on the form of Sellfern's secrets, so no rule is safe.
-    if _is_the_key(scheme) and not is_free(scheme) and not VENDOR_SECRET.fullmatch(text):
+    if scheme in VENDORS and not VENDOR_SECRET.fullmatch(text):
         message = f"isn't {VENDOR_PREFIX} and letters, digits, +, /, - or _, so hardly Sellfern's"
-        found.append(Doubt("secret_not_sellfern", message))
-    return found
-
-
-def _is_the_key(scheme: Scheme) -> bool:
-    """Whether the secret itself is the key, rather than what it encodes."""
-    return scheme.secret_encoding == "raw"  # noqa: S105  # how it is written; it is none
+        yield Doubt("secret_not_sellfern", message)
 
 
 def _is_public(text: str, scheme: Scheme) -> bool:

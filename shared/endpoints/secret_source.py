@@ -14,14 +14,16 @@ from shared.files.patient import FileHangs
 from shared.files.plain_text import no_text
 from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, Scheme
 from shared.sellfern.signature import has_key
-from shared.settings.config import Secret
-from shared.settings.secret import secret_in
+from shared.settings.secret import Secret, secret_in
 
 SourceKind = Literal["value", "env", "file"]
 """In the endpoints file itself, in a variable of the environment, in a file of its own."""
 
 SOURCES: Final[tuple[SourceKind, ...]] = ("value", "env", "file")
 """All of them."""
+
+VENDORS: Final = (SELLFERN, TIMESTAMPED)
+"""The schemes whose secrets are Sellfern's own, and the keys themselves."""
 
 _PUBLIC: Final = STANDARD_WEBHOOKS.public_secret_prefix
 
@@ -44,13 +46,8 @@ class SecretSource(msgspec.Struct, frozen=True, gc=False):
     @property
     def where(self) -> str:
         """The same for a message."""
-        name = shown(self.text.reveal())
-        places = {
-            "value": "",
-            "env": f" in the environment variable {name}",
-            "file": f" in the file {name}",
-        }
-        return places[self.kind]
+        noun = {"value": "", "env": "environment variable", "file": "file"}[self.kind]
+        return noun and f" in the {noun} {shown(self.text.reveal())}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +146,7 @@ def usable_secret(text: str, source: SecretSource, scheme: Scheme, place: Place)
 def is_free(scheme: Scheme) -> bool:
     """Whether a scheme takes any text as a secret, as GitHub's does where people make one up."""
     is_raw = scheme.secret_encoding == "raw"  # noqa: S105  # how it is written; it is none
-    return is_raw and scheme not in {SELLFERN, TIMESTAMPED}
+    return is_raw and scheme not in VENDORS
 
 
 def foreign_secret(owner: str, place: Place) -> SettingsError:

@@ -16,7 +16,7 @@ from shared.queue.keys import ORGANIZATION_PATTERN
 from shared.sellfern import identifier
 from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, Scheme
 from shared.sellfern.signature import scheme_from_table
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 MIN_WEIGHT: Final = 0.01
 MAX_WEIGHT: Final = 100.0
@@ -101,7 +101,7 @@ class _Table:
         self._refuse_unknown_keys(self._raw, _KEYS)
         scheme = self._scheme()
         return EndpointDraft(
-            id=self._name("id", ENDPOINT_PATTERN),
+            id=self._checked("id", self._raw.get("id"), ENDPOINT_PATTERN),
             organization_id=self._organization(),
             secrets=self._secrets(scheme),
             scheme=scheme,
@@ -126,9 +126,6 @@ class _Table:
         with contextlib.suppress(ValueError):  # refused below
             value = identifier.text(value)
         return self._checked("organization_id", value, ORGANIZATION_PATTERN)
-
-    def _name(self, key: str, pattern: re.Pattern[str]) -> str:
-        return self._checked(key, self._raw.get(key), pattern)
 
     def _checked(self, key: str, value: object, pattern: re.Pattern[str]) -> str:
         if not isinstance(value, str) or not pattern.fullmatch(value):

@@ -10,18 +10,17 @@ from shared.endpoints.endpoint import (
     NO_SETTINGS,
     Endpoint,
     Endpoints,
-    EndpointSecret,
     MissingSecret,
     OrganizationProfile,
 )
-from shared.endpoints.kept_secrets import NONE_KNOWN, Known
+from shared.endpoints.kept_secrets import NONE_KNOWN, KeptSecrets, Known, SecretMemory
 from shared.endpoints.place import Place, shown
 from shared.endpoints.secret_source import ReadSecretFile, SecretFetcher, foreign_secret
-from shared.endpoints.table import EndpointDraft, Placed, SecretEntry
+from shared.endpoints.table import EndpointDraft, Placed
 from shared.endpoints.text import read_tables
 from shared.files.background import Pace
 from shared.files.plain_text import decoded
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 
 class ProfileUnion:
@@ -46,9 +45,8 @@ class ProfileUnion:
         if draft.id in self._ids:
             raise place.wrong("id", "an id that no other endpoint has", repr(draft.id))
         self._ids.add(draft.id)
-        self._join("weight", draft.weight, draft, place)
-        self._join("concurrency", draft.concurrency, draft, place)
-        self._join("max_bytes", draft.max_bytes, draft, place)
+        for key in ("weight", "concurrency", "max_bytes"):
+            self._join(key, getattr(draft, key), draft, place)
         self._join_secrets(draft, place)
         self._join_settings(draft, place)
 
@@ -129,9 +127,11 @@ def parse_endpoints(
     profiles = ProfileUnion()
     for draft, place in tables:
         profiles.add(draft, place)
-    secrets = _AllSecrets(SecretFetcher(environ, read_secret_file))
-    known = {draft.id: Known(secrets.of(draft, place)) for draft, place in tables}
-    return joined(tables, profiles.profiles(), known, (), pace)
+    secrets = KeptSecrets(SecretFetcher(environ, read_secret_file), SecretMemory())
+    endpoints = joined(tables, profiles.profiles(), secrets.of(tables, pace), (), pace)
+    for missing in endpoints.missing:
+        raise missing.error
+    return endpoints
 
 
 def joined(
@@ -158,24 +158,6 @@ def joined(
         absent += secrets.missing
         pace.breathe()
     return Endpoints(endpoints, profiles, absent)
-
-
-class _AllSecrets:
-    """Gets every secret, and refuses one that two organizations have."""
-
-    def __init__(self, fetcher: SecretFetcher) -> None:
-        self._fetcher = fetcher
-        self._owners: dict[Secret, str] = {}
-
-    def of(self, draft: EndpointDraft, place: Place) -> tuple[EndpointSecret, ...]:
-        return tuple(self._secret(entry, draft, place) for entry in draft.secrets)
-
-    def _secret(self, entry: SecretEntry, draft: EndpointDraft, place: Place) -> EndpointSecret:
-        value = self._fetcher.fetch(entry.source, draft.scheme, place)
-        owner = self._owners.setdefault(value, draft.organization_id)
-        if owner != draft.organization_id:
-            raise foreign_secret(owner, place)
-        return EndpointSecret(value, entry.until)
 
 
 def _endpoint(draft: EndpointDraft, known: Known, profile: OrganizationProfile) -> Endpoint:

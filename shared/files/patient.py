@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
 from time import monotonic, thread_time
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from shared.errors import SellfernError
 
@@ -23,6 +23,8 @@ _Answer = TypeVar("_Answer")
 
 Ask = Callable[[Path], _Answer]
 """Asks the file system about one path; raises OSError or ValueError."""
+
+_Answers: TypeAlias = dict[Path, _Answer | OSError | ValueError]
 
 
 class FileHangs(SellfernError, OSError):
@@ -60,9 +62,7 @@ class PatientFiles:
         """The paths that nothing is known about since they don't answer."""
         return frozenset(path for _, path in self._stuck.copy())
 
-    def each(
-        self, ask: Ask[_Answer], paths: Iterable[Path]
-    ) -> dict[Path, _Answer | OSError | ValueError]:
+    def each(self, ask: Ask[_Answer], paths: Iterable[Path]) -> _Answers[_Answer]:
         """Ask about every path.
 
         Args:
@@ -72,7 +72,7 @@ class PatientFiles:
         Returns:
             The answer to each, or the error; `FileHangs` where there is none.
         """
-        answers: dict[Path, _Answer | OSError | ValueError] = {}
+        answers: _Answers[_Answer] = {}
         waiting = self._askable(ask, paths, answers) + self._due(ask, answers)
         while waiting:
             batch = _Batch(ask, waiting)
@@ -96,10 +96,7 @@ class PatientFiles:
         return answers
 
     def _askable(
-        self,
-        ask: Ask[_Answer],
-        paths: Iterable[Path],
-        answers: dict[Path, _Answer | OSError | ValueError],
+        self, ask: Ask[_Answer], paths: Iterable[Path], answers: _Answers[_Answer]
     ) -> list[Path]:
         """Those that may be asked about; the others have their answer."""
         all_stuck = self._stuck.copy()
@@ -116,9 +113,7 @@ class PatientFiles:
                 askable.append(path)
         return askable
 
-    def _due(
-        self, ask: Ask[_Answer], answers: dict[Path, _Answer | OSError | ValueError]
-    ) -> list[Path]:
+    def _due(self, ask: Ask[_Answer], answers: _Answers[_Answer]) -> list[Path]:
         """One path that didn't answer and may be asked about again; each may cost a thread."""
         now = monotonic()
         for (asked, path), stuck in self._stuck.copy().items():
@@ -146,7 +141,7 @@ class _Batch(Generic[_Answer]):
     """One thread's work; whoever started it may leave it behind at any path."""
 
     def __init__(self, ask: Ask[_Answer], paths: Sequence[Path]) -> None:
-        self.answers: dict[Path, _Answer | OSError | ValueError] = {}
+        self.answers: _Answers[_Answer] = {}
         self.has_ended = False
         self.worked = 0.0
         self.ask = ask

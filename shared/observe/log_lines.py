@@ -15,9 +15,9 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from shared.display import escape_controls, escape_json
-from shared.settings.config import Secret
+from shared.display import encodable, escape_controls, escape_json
 from shared.settings.redis_url import RedisUrl
+from shared.settings.secret import Secret
 
 Fields = dict[str, Any]
 """What a log line says besides its time and level; ``event`` among it."""
@@ -25,7 +25,6 @@ Fields = dict[str, Any]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 _TRACEBACK_LENGTH: Final = 8_000  # characters, of the end, where the error itself stands
-_JSON_BITS: Final = 63  # of a number, besides its sign
 _DEPTH: Final = 8  # of lists and mappings in each other
 
 # An object of another type may hold a body or a secret, so it is taken apart or named.
@@ -74,7 +73,7 @@ def render_json(level: str, fields: Fields) -> bytes:
     try:
         encoded = encode(line)
     except (UnicodeEncodeError, OverflowError):
-        encoded = encode(_harmless(line))
+        encoded = encode(encodable(line))
     return escape_json(encoded) + b"\n"
 
 
@@ -164,17 +163,6 @@ def _plain_object(value: object) -> str:
     if isinstance(value, type):
         return value.__qualname__
     return f"<{type(value).__qualname__}>"
-
-
-def _harmless(value: object) -> object:
-    """Give what JSON can hold for a lone surrogate and for a number of over 64 bits."""
-    if isinstance(value, Mapping):
-        return {_harmless(key): _harmless(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_harmless(item) for item in value]
-    if isinstance(value, str) or (isinstance(value, int) and value.bit_length() > _JSON_BITS):
-        return str(value).encode("utf-8", "backslashreplace").decode()
-    return value
 
 
 def _error_in(exc_info: object) -> BaseException | None:

@@ -1,6 +1,7 @@
 """Every metric of both programs, under names that start with ``sellfern_``."""
 
 import platform
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -26,182 +27,145 @@ _HANDLING: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 3
 _WAITING: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 3600, 21600, 86400)
 _BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
-BUILD: Final = Gauge(
-    "sellfern_build_info", "1, with what runs as labels", ["version", "python"], registry=REGISTRY
-)
+_counter: Final = partial(Counter, registry=REGISTRY)
+_gauge: Final = partial(Gauge, registry=REGISTRY)
+_histogram: Final = partial(Histogram, registry=REGISTRY)
 
-INGRESS_REQUESTS: Final = Counter(
+BUILD: Final = _gauge("sellfern_build_info", "1, with what runs as labels", ["version", "python"])
+
+INGRESS_REQUESTS: Final = _counter(
     "sellfern_ingress_requests",
     "Deliveries answered; outcome is accepted, known or the code of the error",
     ["outcome"],
-    registry=REGISTRY,
 )
-INGRESS_DURATION: Final = Histogram(
+INGRESS_DURATION: Final = _histogram(
     "sellfern_ingress_request_duration_seconds",
     "From a delivery's headers to its answer",
     buckets=_FAST,
-    registry=REGISTRY,
 )
-INGRESS_BATCH: Final = Histogram(
-    "sellfern_ingress_batch_events",
-    "Deliveries in one group commit",
-    buckets=_BATCH,
-    registry=REGISTRY,
+INGRESS_BATCH: Final = _histogram(
+    "sellfern_ingress_batch_events", "Deliveries in one group commit", buckets=_BATCH
 )
 # Apart from the whole: it tells a slow disk from a slow ingress.
-INGRESS_DURABLE: Final = Histogram(
+INGRESS_DURABLE: Final = _histogram(
     "sellfern_ingress_durable_seconds",
     "From a group commit's sending to Redis's word that it is durable",
     buckets=_FAST,
-    registry=REGISTRY,
 )
-INGRESS_BYTES_IN_FLIGHT: Final = Gauge(
-    "sellfern_ingress_bytes_in_flight",
-    "Bytes that have come and are not answered yet",
-    registry=REGISTRY,
+INGRESS_BYTES_IN_FLIGHT: Final = _gauge(
+    "sellfern_ingress_bytes_in_flight", "Bytes that have come and are not answered yet"
 )
-ENDPOINTS_RELOADS: Final = Counter(
+ENDPOINTS_RELOADS: Final = _counter(
     "sellfern_endpoints_reloads",
     "Changes of the endpoints file; outcome is applied or refused",
     ["outcome"],
-    registry=REGISTRY,
 )
 
-SECRETS_MISSING: Final = Gauge(
+SECRETS_MISSING: Final = _gauge(
     "sellfern_secrets_missing",
     "Secrets that can't be had, by cause: unreadable, hangs or unusable",
     ["cause"],
-    registry=REGISTRY,
 )
-FILES_HANGING: Final = Gauge(
-    "sellfern_files_hanging",
-    "Endpoints or secret files that the file system doesn't answer about",
-    registry=REGISTRY,
+FILES_HANGING: Final = _gauge(
+    "sellfern_files_hanging", "Endpoints or secret files that the file system doesn't answer about"
 )
 
-EVENTS: Final = Counter(
+EVENTS: Final = _counter(
     "sellfern_events",
     "Attempts at an event by how they ended: handled, duplicate, conflicting, retried, dead, "
     "lost, released, in_line, superseded",
     ["outcome"],
-    registry=REGISTRY,
 )
-DEAD_LETTERS: Final = Counter(
-    "sellfern_dead_letters", "Events given up, by reason", ["reason"], registry=REGISTRY
+DEAD_LETTERS: Final = _counter("sellfern_dead_letters", "Events given up, by reason", ["reason"])
+DEAD_LETTERS_EXPIRED: Final = _counter(
+    "sellfern_dead_letters_expired", "Dead letters removed since nobody acted on them in time"
 )
-DEAD_LETTERS_EXPIRED: Final = Counter(
-    "sellfern_dead_letters_expired",
-    "Dead letters removed since nobody acted on them in time",
-    registry=REGISTRY,
-)
-PLACES_RESTORED: Final = Counter(
-    "sellfern_places_restored",
-    "Accepted events put back that had lost their place in the queue",
-    registry=REGISTRY,
+PLACES_RESTORED: Final = _counter(
+    "sellfern_places_restored", "Accepted events put back that had lost their place in the queue"
 )
 # Nothing of this is by organization: anybody's ids would become series. `gauges` names a few.
-ORGANIZATION_MISMATCHES: Final = Counter(
+ORGANIZATION_MISMATCHES: Final = _counter(
     "sellfern_organization_mismatches",
     "Signed events whose body names another organization than their endpoint's",
-    registry=REGISTRY,
 )
-MENDED: Final = Counter(
+MENDED: Final = _counter(
     "sellfern_events_mended",
     "Events with half a surrogate pair or bytes that are no UTF-8 in them, read all the same; "
     "part is what couldn't be decoded at first: envelope or data",
     ["part"],
-    registry=REGISTRY,
 )
 # By type, which has a handler: what a body may say would make series without end.
-HANDLER_DURATION: Final = Histogram(
+HANDLER_DURATION: Final = _histogram(
     "sellfern_handler_duration_seconds",
     "Time in a handler, by event type and outcome",
     ["type", "outcome"],
     buckets=_HANDLING,
-    registry=REGISTRY,
 )
-ACCEPTED_TO_HANDLED: Final = Histogram(
+ACCEPTED_TO_HANDLED: Final = _histogram(
     "sellfern_accepted_to_handled_seconds",
     "From an event's acceptance to the commit of what its handler did",
     buckets=_WAITING,
-    registry=REGISTRY,
 )
-STATE_CONFLICTS: Final = Counter(
+STATE_CONFLICTS: Final = _counter(
     "sellfern_state_conflicts",
     "Commits refused, and handlers run again, since another had changed what they read, or will",
-    registry=REGISTRY,
 )
-KEYS_UNREAD: Final = Counter(
+KEYS_UNREAD: Final = _counter(
     "sellfern_keys_unread",
     "Events handled out of turn, since the key that their handler asks for can't be read",
-    registry=REGISTRY,
 )
 
-HANDLERS_STUCK: Final = Gauge(
+HANDLERS_STUCK: Final = _gauge(
     "sellfern_stuck_handlers",
     "Handlers that go on though they were cancelled and their events settled",
-    registry=REGISTRY,
 )
-HANDLERS_STUCK_TOTAL: Final = Counter(
+HANDLERS_STUCK_TOTAL: Final = _counter(
     "sellfern_handlers_stuck",
     "Handlers that did not end when they were cancelled, by event type",
     ["type"],
-    registry=REGISTRY,
 )
-LOOP_BLOCKED: Final = Counter(
+LOOP_BLOCKED: Final = _counter(
     "sellfern_loop_blocked_seconds",
     "Seconds that a worker's loop stood still, by the type of the event whose handler kept it",
     ["type"],
-    registry=REGISTRY,
 )
 
-DECODED_BYTES: Final = Gauge(
+DECODED_BYTES: Final = _gauge(
     "sellfern_decoded_bytes",
     "Estimated memory of the decoded bodies that handlers have, without the small ones",
-    registry=REGISTRY,
 )
-DECODED_WAITING: Final = Gauge(
-    "sellfern_decoded_waiting",
-    "Events that wait for memory to be decoded in",
-    registry=REGISTRY,
+DECODED_WAITING: Final = _gauge(
+    "sellfern_decoded_waiting", "Events that wait for memory to be decoded in"
 )
 
-LEASES_RENEWED: Final = Counter(
-    "sellfern_leases_renewed",
-    "Leases renewed: one for each event held, each time",
-    registry=REGISTRY,
+LEASES_RENEWED: Final = _counter(
+    "sellfern_leases_renewed", "Leases renewed: one for each event held, each time"
 )
-LEASES_LOST: Final = Counter(
-    "sellfern_leases_lost",
-    "Leases that somebody else had when they were to be renewed",
-    registry=REGISTRY,
+LEASES_LOST: Final = _counter(
+    "sellfern_leases_lost", "Leases that somebody else had when they were to be renewed"
 )
-WORKER_BATCH: Final = Histogram(
+WORKER_BATCH: Final = _histogram(
     "sellfern_worker_batch_events",
     "Events in one call of Redis, by call: claim, mark, settle or read",
     ["call"],
     buckets=_BATCH,
-    registry=REGISTRY,
 )
-ROUND_TRIP: Final = Histogram(
+ROUND_TRIP: Final = _histogram(
     "sellfern_redis_round_trip_seconds",
     "From sending a script to its reply, by script",
     ["script"],
     buckets=_FAST,
-    registry=REGISTRY,
 )
 
-LOG_LINES_LOST: Final = Counter(
+LOG_LINES_LOST: Final = _counter(
     "sellfern_log_lines_lost",
     "Log lines that nobody will read, since the log's reader is too slow or stands still",
-    registry=REGISTRY,
 )
 
-REDIS_ERRORS: Final = Counter(
+REDIS_ERRORS: Final = _counter(
     "sellfern_redis_errors",
     "Failed calls of Redis, by program and kind of failure",
     ["program", "kind"],
-    registry=REGISTRY,
 )
 
 

@@ -1,14 +1,12 @@
 """Spans as every collector can read them: an optional extra, loaded only where it is used."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import Link, Status
 
-_INTEGERS: Final = range(-(2**63), 2**63)
-"""Those that the protocol has."""
+from shared.display import encodable
 
 
 class PlainExporter(SpanExporter):
@@ -40,18 +38,20 @@ class PlainExporter(SpanExporter):
 
 def _sendable(span: ReadableSpan) -> ReadableSpan:
     # Nearly every one; it is not copied.
-    if all(_plain(value) == value for value in _said(span)):
+    if all(encodable(value) == value for value in _said(span)):
         return span
     return ReadableSpan(
-        name=_plain(span.name),
+        name=encodable(span.name),
         context=span.context,
         parent=span.parent,
         resource=span.resource,
-        attributes=_plain(span.attributes),
-        events=[Event(_plain(e.name), _plain(e.attributes), e.timestamp) for e in span.events],
-        links=[Link(each.context, _plain(each.attributes)) for each in span.links],
+        attributes=encodable(span.attributes),
+        events=[
+            Event(encodable(e.name), encodable(e.attributes), e.timestamp) for e in span.events
+        ],
+        links=[Link(each.context, encodable(each.attributes)) for each in span.links],
         kind=span.kind,
-        status=Status(span.status.status_code, _plain(span.status.description)),
+        status=Status(span.status.status_code, encodable(span.status.description)),
         start_time=span.start_time,
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
@@ -68,17 +68,3 @@ def _said(span: ReadableSpan) -> Iterator[object]:
         yield event.attributes
     for link in span.links:
         yield link.attributes
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case str():
-            return value.encode("utf-8", "backslashreplace").decode()
-        case int() if value not in _INTEGERS:
-            # As a text rather than lost, and the whole batch with it.
-            return str(value)
-        case Mapping():
-            return {_plain(key): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return type(value)(map(_plain, value))
-    return value

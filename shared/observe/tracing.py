@@ -40,19 +40,17 @@ class Tracing:
         self._tracer = provider.get_tracer(_NAME)
         self._propagator = TraceContextTextMapPropagator()
 
-    @contextlib.contextmanager
-    def request(self, endpoint: str) -> Iterator["Span"]:
+    def request(self, endpoint: str) -> contextlib.AbstractContextManager["Span"]:
         """The span of a delivery's HTTP request.
 
         Whatever trace the request itself claims to belong to is not taken over: it comes from
         outside.
         """
-        with self._tracer.start_as_current_span(
+        return self._tracer.start_as_current_span(
             "POST /webhooks/{endpoint}",
             kind=self._api.SpanKind.SERVER,
             attributes={PREFIX + "endpoint": endpoint},
-        ) as span:
-            yield span
+        )
 
     def begin_attempt(self, carried: Mapping[str, str], number: int, job: str) -> "Span":
         """The span of an attempt at an event: the current one for the rest of this context.

@@ -46,12 +46,16 @@ def cached(check: Check, seconds: float = CACHE_SECONDS) -> Check:
     return ask
 
 
+async def _nothing() -> list[Problem]:
+    return []
+
+
 @contextlib.asynccontextmanager
 async def admin_site(
     address: Address,
     ready: Check,
     *,
-    alive: Check | None = None,
+    alive: Check = _nothing,
     routes: Iterable[web.RouteDef] = (),
     refresh: Callable[[], Awaitable[None]] | None = None,
     notes: Callable[[], list[Problem]] = list,
@@ -69,7 +73,16 @@ async def admin_site(
     Raises:
         SettingsError: the address can't be listened on.
     """
-    async with served(_app(ready, alive or _nothing, routes, refresh, notes), address) as sockets:
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/livez", partial(_livez, alive)),
+            web.get("/readyz", partial(_readyz, ready, notes)),
+            web.get("/metrics", partial(_metrics, refresh)),
+            *routes,
+        ]
+    )
+    async with served(app, address) as sockets:
         port = port_of(sockets)
         # Several workers on one machine: nobody has to give each its port.
         if address.port not in {0, port}:
@@ -98,45 +111,18 @@ async def served(app: web.Application, address: Address) -> AsyncIterator[list[s
         await runner.cleanup()
 
 
-async def _nothing() -> list[Problem]:
-    return []
-
-
-def _app(
-    ready: Check,
-    alive: Check,
-    routes: Iterable[web.RouteDef],
-    refresh: Callable[[], Awaitable[None]] | None,
-    notes: Callable[[], list[Problem]],
-) -> web.Application:
-    app = web.Application()
-    app.add_routes(
-        [
-            web.get("/livez", partial(_livez, alive)),
-            web.get("/readyz", partial(_readyz, ready, notes)),
-            web.get("/metrics", partial(_metrics, refresh)),
-            *routes,
-        ]
-    )
-    return app
-
-
 async def _livez(alive: Check, _: web.Request) -> web.Response:
     problems = await _problems(alive)
-    shown = {"problems": _shown(problems)} if problems else {}
+    shown = {"problems": problems} if problems else {}
     return json_answer(503 if problems else 200, {"alive": not problems, **shown})
 
 
 async def _readyz(ready: Check, notes: Callable[[], list[Problem]], _: web.Request) -> web.Response:
     problems = await _problems(ready)
-    told: dict[str, object] = {"ready": not problems, "problems": _shown(problems)}
+    told: dict[str, object] = {"ready": not problems, "problems": problems}
     if noted := notes():
-        told["notes"] = _shown(noted)
+        told["notes"] = noted
     return json_answer(503 if problems else 200, told)
-
-
-def _shown(problems: list[Problem]) -> list[dict[str, str]]:
-    return [{"code": problem.code, "message": problem.message} for problem in problems]
 
 
 async def _problems(check: Check) -> list[Problem]:

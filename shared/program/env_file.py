@@ -60,7 +60,13 @@ def read_env_file(path: Path) -> Mapping[str, str]:
     Raises:
         SettingsError: it can't be read, or a line of it is wrong.
     """
-    return parse_env_file(_contents(path), path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise SettingsError("--env-file", "a readable file", f"{path} ({exc.strerror})") from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError("--env-file", "a readable file", f"{path} (not UTF-8)") from exc
+    return parse_env_file(text, path)
 
 
 def names_from_file() -> Mapping[str, Path]:
@@ -131,15 +137,6 @@ def _value(text: str) -> str | None:
 
 def _unescaped(match: re.Match[str]) -> str:
     return _ESCAPES.get(match[1], match[1])
-
-
-def _contents(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as exc:
-        raise SettingsError("--env-file", "a readable file", f"{path} ({exc.strerror})") from exc
-    except UnicodeDecodeError as exc:
-        raise SettingsError("--env-file", "a readable file", f"{path} (not UTF-8)") from exc
 
 
 def _wrong(path: Path, line: int, expected: str, got: str) -> SettingsError:

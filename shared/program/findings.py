@@ -93,7 +93,7 @@ def log_warnings(findings: Iterable[Finding]) -> None:
             _log.warning(finding.code, subject=finding.subject, message=finding.message)
 
 
-def missing_secrets(endpoints: Endpoints, consequence: str) -> list[Finding]:
+def missing_secrets(endpoints: Endpoints, consequence: str) -> Iterator[Finding]:
     """The secrets that can't be had.
 
     What can't be read is a warning, since it may come by itself, as a mount does; what is no secret
@@ -103,9 +103,7 @@ def missing_secrets(endpoints: Endpoints, consequence: str) -> list[Finding]:
         endpoints: that name them.
         consequence: what their absence does, such as ``answers 503``.
     """
-    found = []
     for secret in endpoints.missing:
         level: Level = "error" if secret.cause == "unusable" else "warning"
         message = f"{secret.whose} {consequence} until it is mended: {secret.error}"
-        found.append(Finding(level, "endpoints", f"secret_{secret.cause}", message))
-    return found
+        yield Finding(level, "endpoints", f"secret_{secret.cause}", message)

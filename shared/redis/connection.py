@@ -68,10 +68,7 @@ _BY_PREFIX: Final = {
 _BY_TEXT: Final = (
     (
         re.compile("CERTIFICATE_VERIFY_FAILED"),
-        (
-            "redis_untrusted",
-            "the certificate of Redis is not trusted, or is for another host",
-        ),
+        ("redis_untrusted", "the certificate of Redis is not trusted, or is for another host"),
     ),
     (
         re.compile(r"SSL: [^]]*ALERT_(\w+_)?(CERTIFICATE|UNKNOWN_CA)"),
@@ -90,14 +87,8 @@ _BY_KIND: Final = (
     ((exceptions.BusyLoadingError,), _BY_PREFIX["LOADING"]),
     ((exceptions.AuthenticationError,), _BY_PREFIX["WRONGPASS"]),
     ((exceptions.NoPermissionError,), _BY_PREFIX["NOPERM"]),
-    (
-        (exceptions.TimeoutError, TimeoutError),
-        ("redis_timeout", "Redis did not answer in time"),
-    ),
-    (
-        (exceptions.ConnectionError, OSError),
-        ("redis_unreachable", "no connection to Redis"),
-    ),
+    ((exceptions.TimeoutError, TimeoutError), ("redis_timeout", "Redis did not answer in time")),
+    ((exceptions.ConnectionError, OSError), ("redis_unreachable", "no connection to Redis")),
 )
 
 

@@ -2,6 +2,7 @@
 
 import enum
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -76,7 +77,7 @@ async def without_needless_wait(redis: Redis, durability: Durability) -> Durabil
 async def check_server(redis: Redis) -> list[Problem]:
     """What keeps this Redis from being worked with at all."""
     try:
-        return _common_problems(await _look_at(redis))
+        return list(_common_problems(await _look_at(redis)))
     except REDIS_ERRORS as exc:
         return [_problem(exc)]
 
@@ -95,82 +96,62 @@ def _problem(exc: BaseException) -> Problem:
     return Problem(unavailable.code, unavailable.message)
 
 
-def _common_problems(server: _Server) -> list[Problem]:
-    problems = []
+def _common_problems(server: _Server) -> Iterator[Problem]:
     if server.version < OLDEST_REDIS:
-        problems.append(
-            Problem("redis_too_old", f"expected Redis 7.0 or newer, got {_dotted(server.version)}")
-        )
+        got = _dotted(server.version)
+        yield Problem("redis_too_old", f"expected Redis 7.0 or newer, got {got}")
     if server.is_cluster:
         # A node of one knows no key but its own: INFO is answered, and every delivery is refused.
-        problems.append(
-            Problem(
-                "redis_cluster",
-                "cluster-enabled: expected no, got yes: keys of one event lie apart",
-            )
-        )
+        message = "cluster-enabled: expected no, got yes: keys of one event lie apart"
+        yield Problem("redis_cluster", message)
     if server.loading:
-        problems.append(_problem(exceptions.BusyLoadingError()))
+        yield _problem(exceptions.BusyLoadingError())
     # With its disk full Redis goes on to answer questions, this one too; only writes fail.
     if not server.writes:
-        problems.append(_problem(exceptions.ResponseError("MISCONF")))
+        yield _problem(exceptions.ResponseError("MISCONF"))
     if server.role != "master":
-        problems.append(Problem("redis_readonly", f"expected a primary, got a {server.role}"))
+        yield Problem("redis_readonly", f"expected a primary, got a {server.role}")
     if server.eviction != "noeviction":
-        problems.append(
-            Problem(
-                "redis_evicts",
-                f"maxmemory-policy: expected noeviction, got {server.eviction}: "
-                "accepted events could be evicted",
-            )
-        )
-    return problems
+        got = f"{server.eviction}: accepted events could be evicted"
+        yield Problem("redis_evicts", f"maxmemory-policy: expected noeviction, got {got}")
 
 
-def _mode_problems(server: _Server, durability: Durability) -> list[Problem]:
-    match durability.mode:
-        case Mode.FSYNC:
-            return _fsync_problems(server, asserted=durability.asserted)
-        case Mode.REPLICA if server.replicas < durability.replicas:
-            return [
-                Problem(
-                    "not_replicated",
-                    f"DURABILITY=replica: expected {durability.replicas} connected replicas, "
-                    f"got {server.replicas}",
-                )
-            ]
-    return []
+def _mode_problems(server: _Server, durability: Durability) -> Iterator[Problem]:
+    if durability.mode is Mode.FSYNC:
+        if wrong := _wrong_fsync(server, asserted=durability.asserted):
+            yield Problem("not_durable", f"DURABILITY=fsync: expected {wrong}")
+    elif durability.mode is Mode.REPLICA and server.replicas < durability.replicas:
+        expected = f"{durability.replicas} connected replicas"
+        message = f"DURABILITY=replica: expected {expected}, got {server.replicas}"
+        yield Problem("not_replicated", message)
 
 
-def _fsync_problems(server: _Server, *, asserted: bool) -> list[Problem]:
+def _wrong_fsync(server: _Server, *, asserted: bool) -> str | None:
+    """What is expected and what is there instead; None where all is well."""
     if not server.aof_enabled:
-        return [Problem("not_durable", "DURABILITY=fsync: expected appendonly yes, got no")]
+        return "appendonly yes, got no"
     waits = server.version >= _WAITAOF_SINCE and not asserted
+    version = _dotted(server.version)
     match server.appendfsync:
         case "always":
-            return []
+            return None
+        case "everysec" | None if waits:
+            return None
+        case None if asserted:
+            return None
         case None:
-            return [] if asserted or waits else [_unreadable(server)]
-        case "everysec" if waits:
-            return []
+            return (
+                "Redis 7.2 or newer (WAITAOF), or a user that may read appendfsync, "
+                f"got Redis {version} and no permission; "
+                "DURABILITY_ASSERTED=1 vouches for appendfsync always"
+            )
     # With "no", Redis never syncs by itself: WAITAOF would only ever run out of time.
     expected = "always or everysec" if waits else "always"
     if asserted:
         expected += ", which DURABILITY_ASSERTED vouches for"
     elif not waits:
         expected += " (or everysec on Redis 7.2 or newer)"
-    got = f"{server.appendfsync} on Redis {_dotted(server.version)}"
-    message = f"DURABILITY=fsync: expected appendfsync {expected}, got {got}"
-    return [Problem("not_durable", message)]
-
-
-def _unreadable(server: _Server) -> Problem:
-    return Problem(
-        "not_durable",
-        "DURABILITY=fsync: expected Redis 7.2 or newer (WAITAOF), or a user that may read "
-        f"appendfsync, got Redis {_dotted(server.version)} and no permission; "
-        "DURABILITY_ASSERTED=1 vouches for appendfsync always",
-    )
+    return f"appendfsync {expected}, got {server.appendfsync} on Redis {version}"
 
 
 async def _look_at(redis: Redis) -> _Server:

@@ -10,36 +10,16 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from multidict import CIMultiDict
 
 from shared.errors import SignatureError
 from shared.sellfern.scheme import (
-    SELLFERN,
-    STANDARD_WEBHOOKS,
     TIMESTAMP_NAMES,
-    TIMESTAMPED,
     Scheme,
     read_scheme,
     read_timestamp,
     write_timestamp,
 )
-
-__all__ = [
-    "INVALID",
-    "MISSING",
-    "MOST_SIGNATURES",
-    "SELLFERN",
-    "STANDARD_WEBHOOKS",
-    "TIMESTAMPED",
-    "Claim",
-    "Headers",
-    "Scheme",
-    "has_key",
-    "read_claim",
-    "scheme_from_table",
-    "sign",
-    "verify",
-    "verify_claim",
-]
 
 MISSING: Final = "signature_missing"
 INVALID: Final = "signature_invalid"
@@ -366,24 +346,13 @@ def scheme_from_table(table: Mapping[str, Any]) -> Scheme:
     return _proven(read_scheme(table))
 
 
-class _SignedHeaders:
-    """The headers that `sign` gives, as a request has them."""
-
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self._headers = headers
-
-    def getall(self, key: str, default: list[str], /) -> list[str]:
-        found = [value for name, value in self._headers.items() if name.lower() == key.lower()]
-        return found or default
-
-
 def _proven(scheme: Scheme) -> Scheme:
     """Refuse what would silently verify nothing, such as a separator that may be in a signature."""
     # In hex and in base64 alike.
     secret = scheme.secret_prefix.encode() + b"abcdef0123456789"
     for number in range(_PROOFS):
         body = b"%d" % number
-        headers = _SignedHeaders(sign(scheme, body, secret, now=0.0, message_id="a message"))
+        headers = CIMultiDict(sign(scheme, body, secret, now=0.0, message_id="a message"))
         try:
             verify(scheme, body, headers, [secret], now=0.0)
         except SignatureError as exc:

@@ -1,24 +1,12 @@
 """What both programs are told, and what settings are read with."""
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, get_args
 
-from shared.settings.reader import NOTHING, Reader
+from shared.settings.reader import Reader, Settings
 from shared.settings.redis_url import EXPECTED, RedisUrl
-from shared.settings.secret import Secret
-
-__all__ = [
-    "NOTHING",
-    "CommonSettings",
-    "LogFormat",
-    "LogLevel",
-    "Reader",
-    "Secret",
-    "TracingMode",
-]
 
 LogFormat = Literal["json", "console"]
 """How log lines look."""
@@ -33,7 +21,7 @@ _REDIS_URL: Final = "redis://127.0.0.1:6379/0"
 
 
 @dataclass(frozen=True, slots=True)
-class CommonSettings:
+class CommonSettings(Settings):
     """What both programs need to be told.
 
     Attributes:
@@ -55,16 +43,6 @@ class CommonSettings:
     drain_seconds: float
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Read them, and nothing else.
-
-        Raises:
-            SettingsError: some are wrong.
-        """
-        with Reader(environ) as reader:
-            return cls.from_reader(reader)
-
-    @classmethod
     def from_reader(cls, reader: Reader, *, terminal: bool | None = None) -> Self:
         """Read them.
 
@@ -76,19 +54,15 @@ class CommonSettings:
             SettingsError: one is wrong; none is required.
         """
         read_by_people = sys.stderr.isatty() if terminal is None else terminal
-        levels: tuple[LogLevel, ...] = ("debug", "info", "warning", "error", "critical")
-        formats: tuple[LogFormat, ...] = ("json", "console")
-        tracings: tuple[TracingMode, ...] = ("off", "otlp")
+        log_format: LogFormat = "console" if read_by_people else "json"
         reference_file = reader.text("REFERENCE_FILE", "")
         return cls(
             redis_url=reader.parsed("REDIS_URL", RedisUrl(_REDIS_URL), _redis_url, EXPECTED),
             endpoints_file=Path(reader.text("ENDPOINTS_FILE", "endpoints.toml")),
             reference_file=Path(reference_file) if reference_file else None,
-            log_level=reader.choice("LOG_LEVEL", levels, "info"),
-            log_format=reader.choice(
-                "LOG_FORMAT", formats, "console" if read_by_people else "json"
-            ),
-            tracing=reader.choice("TRACING", tracings, "off"),
+            log_level=reader.choice("LOG_LEVEL", get_args(LogLevel), "info"),
+            log_format=reader.choice("LOG_FORMAT", get_args(LogFormat), log_format),
+            tracing=reader.choice("TRACING", get_args(TracingMode), "off"),
             # One rule, since both programs are often given one environment.
             drain_seconds=reader.duration("DRAIN_SECONDS", "25s", minimum="1s", maximum="1h"),
         )

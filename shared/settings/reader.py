@@ -236,6 +236,27 @@ class Reader:
         return self.parsed(name, default, parse, "true or false", show=lambda yes: str(yes).lower())
 
 
+class Settings:
+    """Several settings that are read together."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read them, and nothing else.
+
+        Raises:
+            SettingsError: some are wrong, by themselves or against others.
+        """
+        with Reader(environ) as reader:
+            return cls.from_reader(reader)
+
+    @classmethod
+    def from_reader(cls, reader: Reader) -> Self:
+        """Read them in its block."""
+        raise NotImplementedError
+
+
 def _wrong(name: str, expected: str, text: str) -> SettingsError:
     shown = text if len(text) <= _GOT_LENGTH else text[: _GOT_LENGTH - 1] + "…"
     return SettingsError(name, expected, repr(shown))

@@ -201,7 +201,7 @@ class Place:
         journal = Journal(self.folder / ".sellfern" / "journal.json")
         (*others, last) = self.vendor.endpoints.of("org_a")
         is_second = last.url.endswith("?rotation=2")
-        return is_second and not others and not journal.pending and not journal.has_notes
+        return is_second and not others and not journal.pending and not journal._contents.work
 
     async def rotate(self, *arguments: str) -> Ended:
         """Rotate the secret, to the end."""

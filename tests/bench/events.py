@@ -8,6 +8,7 @@ from typing import Final
 
 from shared.queue.job import Delivery
 from shared.sellfern import signature
+from shared.sellfern.scheme import SELLFERN
 
 BODY_BYTES: Final = 300
 ORGANIZATIONS: Final = tuple(f"org_{number:016x}" for number in range(1, 11))
@@ -58,7 +59,7 @@ def secret(organization: str) -> str:
 def request(organization: str, content: bytes) -> bytes:
     """A signed delivery as it goes over the wire; the endpoint has the organization's id."""
     signed = signature.sign(
-        signature.SELLFERN, content, secret(organization).encode(), now=0.0, message_id=""
+        SELLFERN, content, secret(organization).encode(), now=0.0, message_id=""
     )
     fields = {
         "Host": "localhost",

@@ -10,6 +10,7 @@ from multidict import CIMultiDictProxy
 
 from shared.errors import SignatureError
 from shared.sellfern import envelope, signature
+from shared.sellfern.scheme import SELLFERN
 
 SECRET = "whsec_of_the_sink"
 
@@ -30,9 +31,7 @@ class Received:
     def is_signed_with(self, secret: str) -> bool:
         """Whether a secret verifies it."""
         try:
-            signature.verify(
-                signature.SELLFERN, self.body, self.headers, [secret.encode()], now=0.0
-            )
+            signature.verify(SELLFERN, self.body, self.headers, [secret.encode()], now=0.0)
         except SignatureError:
             return False
         return True

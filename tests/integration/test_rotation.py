@@ -17,7 +17,7 @@ from ingress.http.secret_use import proof
 from ingress.management import rotation as rotating
 from ingress.management.client import Client
 from shared.files import atomic as atomic_file
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 from tests.management_support import PATIENCE, Death, Desk, Died, Ingress, desk, ingress
 
 FIRST = "whsec_first_of_acme"

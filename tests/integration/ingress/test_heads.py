@@ -6,7 +6,8 @@ from time import monotonic
 import pytest
 
 from ingress.http.connection import HEAD_BYTES
-from ingress.http.ending_connection import HEADERS, LINE_BYTES
+from ingress.http.ending_connection import HEADERS
+from ingress.settings import Limits
 from tests.ingress_support import BODY, Client, RecordingWriter, ask, chunked, request_bytes
 from tests.integration.ingress.public_port import (
     PATIENCE,
@@ -17,6 +18,8 @@ from tests.integration.ingress.public_port import (
     public_port,
     until,
 )
+
+LINE_BYTES = Limits().header_bytes
 
 HEAD = request_bytes()[: -len(BODY)]
 

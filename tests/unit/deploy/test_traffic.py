@@ -13,6 +13,7 @@ from deploy.local.traffic import FEWEST_EVENTS, REDELIVERED, SHARES, plan
 from shared.errors import EnvelopeError, SignatureError
 from shared.queue.job import job_id
 from shared.sellfern import envelope, signature
+from shared.sellfern.scheme import SELLFERN
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SEEDS = range(5)
@@ -27,7 +28,7 @@ def refusal(script: Plan, delivery: Delivery) -> str | None:
     (secret,) = (o.secret for o in script.organizations if o.endpoint == delivery.endpoint)
     headers = CIMultiDict(delivery.headers)
     try:
-        signature.verify(signature.SELLFERN, delivery.body, headers, [secret.encode()], 0.0)
+        signature.verify(SELLFERN, delivery.body, headers, [secret.encode()], 0.0)
     except SignatureError as exc:
         return exc.code
     return None

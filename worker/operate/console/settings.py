@@ -7,7 +7,9 @@ from typing import Final, Self
 
 from shared.errors import SettingsError
 from shared.program.listening import Address, read_address
-from shared.settings.config import NOTHING, CommonSettings, Reader, Secret
+from shared.settings.config import CommonSettings
+from shared.settings.reader import NOTHING, Reader
+from shared.settings.secret import Secret
 from worker.settings import WorkerSettings
 
 _SHORTEST_TOKEN: Final = 16

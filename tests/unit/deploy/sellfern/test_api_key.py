@@ -5,7 +5,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from deploy.sellfern.answer import Refused
 from deploy.sellfern.api_key import MANAGE, ApiKey, ApiKeys, Quota, parse_api_key
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 from tests.unit.deploy.sellfern.hand_clock import HandClock
 
 

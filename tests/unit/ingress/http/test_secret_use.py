@@ -5,7 +5,7 @@ import hmac
 import pytest
 
 from ingress.http.secret_use import proof, proves
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 SECRET = Secret("whsec_one")
 

@@ -13,7 +13,7 @@ import pytest
 from ingress.management.editing import EndpointsEditor, expired, named, read_endpoints
 from shared.endpoints.endpoint import EndpointSecret
 from shared.errors import SettingsError
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 UNTIL = datetime(2027, 1, 1, tzinfo=UTC)
 NEW = Secret("whsec_new")
@@ -48,7 +48,7 @@ import os, signal, sys
 from pathlib import Path
 from ingress.management.editing import EndpointsEditor
 from shared.files import atomic as atomic_file
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 write = atomic_file._write
 

@@ -53,9 +53,8 @@ def rows(*remotes: RemoteEndpoint, known: bool = True, **changes: Any) -> list[R
         "rotating": [],
         "now": 1_795_000_000.0,
     }
-    return side_by_side(
-        endpoints(FILE), "org_a", remotes if known else None, **{**options, **changes}
-    )
+    known_remotes = remotes if known else None
+    return list(side_by_side(endpoints(FILE), "org_a", known_remotes, **{**options, **changes}))
 
 
 def drift(*remotes: RemoteEndpoint, **changes: Any) -> dict[str | None, tuple[str, ...]]:

@@ -10,7 +10,8 @@ from ingress.management.reference_commands import Change, changes, imported, wri
 from shared.errors import SettingsError
 from shared.sellfern.reference import Reference, load_default
 from shared.sellfern.reference_file import load_reference, reference_path
-from shared.settings.config import CommonSettings, Reader
+from shared.settings.config import CommonSettings
+from shared.settings.reader import Reader
 
 KNOWN = load_default()
 LISTING = Listing(

@@ -6,7 +6,7 @@ import pytest
 
 from ingress.management.settings import ManagementSettings, api_key, base_url
 from shared.errors import SettingsError
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 KEY = "sk_live_a_secret_one"
 

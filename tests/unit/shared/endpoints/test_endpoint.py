@@ -13,6 +13,7 @@ from shared.endpoints.endpoint import Endpoints
 from shared.endpoints.union import parse_endpoints
 from shared.errors import SettingsError
 from shared.sellfern import signature
+from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS
 
 SECRET = "whsec_topsecret"
 ACME = f"""[[endpoint]]
@@ -54,7 +55,7 @@ def error(text: str, **files: str) -> str:
 def test_what_is_left_out_has_its_default() -> None:
     endpoint = parse(ACME)["acme"]
     assert endpoint.organization_id == "org_1"
-    assert endpoint.scheme is signature.SELLFERN
+    assert endpoint.scheme is SELLFERN
     assert (endpoint.weight, endpoint.concurrency, dict(endpoint.settings)) == (1.0, None, {})
     assert endpoint.active_secrets(0) == [SECRET.encode()]
 
@@ -82,7 +83,7 @@ def test_all_that_can_be_said_is_kept() -> None:
         '[endpoint.settings]\nerp = "https://erp.example"\n'
     )
     endpoint = endpoints["acme"]
-    assert endpoint.scheme is signature.STANDARD_WEBHOOKS
+    assert endpoint.scheme is STANDARD_WEBHOOKS
     assert (endpoint.weight, endpoint.concurrency) == (2.0, 1)
     assert endpoint.settings == {"erp": "https://erp.example"}
     profile = endpoints.organizations["org_1"]

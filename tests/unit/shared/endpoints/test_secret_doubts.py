@@ -3,8 +3,8 @@
 import pytest
 
 from shared.endpoints.secret_doubts import doubts
-from shared.sellfern.signature import SELLFERN, STANDARD_WEBHOOKS, Scheme
-from shared.settings.config import Secret
+from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, Scheme
+from shared.settings.secret import Secret
 
 GITHUB = Scheme("described", "X-Hub-Signature-256", prefix="sha256=")
 HEX = Scheme("described", "X-Signature", secret_encoding="hex")
@@ -13,7 +13,7 @@ LONG = "MCacBj5RMwADCVdQsSqKrUzF"
 
 
 def codes(text: str, scheme: Scheme) -> list[str]:
-    found = doubts(Secret(text), scheme)
+    found = list(doubts(Secret(text), scheme))
     assert not any(text in doubt.message for doubt in found)
     return [doubt.code for doubt in found]
 

@@ -13,7 +13,7 @@ from shared.endpoints.text import read_tables
 from shared.endpoints.union import ProfileUnion, parse_endpoints
 from shared.errors import SettingsError
 from shared.files.background import Pace
-from shared.settings.config import Secret
+from shared.settings.secret import Secret
 
 PACE = Pace(rest=0)
 TABLE = '[[endpoint]]\nid = "{id}"\norganization_id = "{org}"\nsecrets = ["whsec_{org}"]\n'

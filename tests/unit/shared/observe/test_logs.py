@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 
 from shared.observe import logs
 from shared.observe.logs import get_logger
-from shared.settings.config import LogFormat, LogLevel, Secret
+from shared.settings.config import LogFormat, LogLevel
 from shared.settings.redis_url import RedisUrl
+from shared.settings.secret import Secret
 from tests.log_support import captured_log
 from tests.unit.shared.test_display import ATTACK, SHOWN, dangerous
 

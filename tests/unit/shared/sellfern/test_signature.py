@@ -17,12 +17,9 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from shared.errors import SignatureError
 from shared.sellfern import signature
+from shared.sellfern.scheme import SELLFERN, STANDARD_WEBHOOKS, TIMESTAMPED, Scheme
 from shared.sellfern.signature import (
     INVALID,
-    SELLFERN,
-    STANDARD_WEBHOOKS,
-    TIMESTAMPED,
-    Scheme,
     has_key,
     read_claim,
     scheme_from_table,

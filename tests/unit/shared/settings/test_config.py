@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import SettingsError, SettingsErrors
-from shared.settings.config import CommonSettings, Reader, Secret
+from shared.settings.config import CommonSettings
+from shared.settings.reader import Reader
 from shared.settings.redis_url import RedisUrl
+from shared.settings.secret import Secret
 
 PASSWORD = "hunter2"
 Read = Callable[[Reader], Any]
