@@ -182,12 +182,11 @@ def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.Respon
     """Give what a handler returns in the shape of all answers."""
 
     async def respond(request: web.Request) -> web.Response:
-        request_id = answer.new_request_id()
         try:
             _check_origin(request)
-            return answer.success(await handler(request), request_id).response()
+            return answer.success(await handler(request)).response()
         except Refused as exc:
-            return answer.refused(exc, request_id).response()
+            return answer.refused(exc).response()
 
     return respond
 

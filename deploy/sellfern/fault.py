@@ -169,12 +169,11 @@ async def suffer(fault: Fault, request: web.Request, closing: asyncio.Event) -> 
         request: that it hits.
         closing: ends a hang.
     """
-    request_id = answer.new_request_id()
     if fault.kind == "rate_limit":
-        return answer.refused(rate_limited(fault.retry_after), request_id).response()
+        return answer.refused(rate_limited(fault.retry_after)).response()
     if fault.kind == "error":
         refusal = Refused(HTTPStatus(fault.status), "internal_error", "as ordered by a fault")
-        return answer.refused(refusal, request_id).response()
+        return answer.refused(refusal).response()
     if fault.kind == "gateway":
         return _gateway(HTTPStatus(fault.status))
     if fault.kind == "hang":

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
@@ -65,12 +65,11 @@ class Management:
             DELIVERIES: self._deliveries,
         }
 
-    def routes(self) -> list[web.RouteDef]:
-        """Every operation at its place."""
-        return [
-            web.route(each.method, each.path, partial(self._respond, each), **_no_head(each.method))
-            for each in OPERATIONS
-        ]
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Put every operation at its place."""
+        for each in OPERATIONS:
+            # Not by `web.get`: it would answer HEAD as well, which nothing documents.
+            router.add_route(each.method, each.path, partial(self._respond, each))
 
     async def _respond(self, operation: Operation, request: web.Request) -> web.StreamResponse:
         """Answer a request, unless a fault hits it."""
@@ -95,17 +94,16 @@ class Management:
         self._sellfern.requests.append(Seen(request.method, request.path_qs, key, outcome))
 
     async def _answer(self, operation: Operation, request: web.Request) -> Answer:
-        request_id = answer.new_request_id()
         try:
             call = await self._admit(request)
             key = self._idempotency_key(operation, request)
-            perform = partial(self._perform, operation, call, request_id)
+            perform = partial(self._perform, operation, call)
             if key is None:
                 return await perform()
             print_ = idempotency.fingerprint(request.method, request.path_qs, call.body)
             return await self._sellfern.idempotency.once(call.organization, key, print_, perform)
         except Refused as exc:
-            return answer.refused(exc, request_id)
+            return answer.refused(exc)
 
     async def _admit(self, request: web.Request) -> _Call:
         """Let a request in, if its key may do this and it doesn't come too often."""
@@ -124,15 +122,15 @@ class Management:
         required = self._sellfern.settings.require_idempotency_key
         return idempotency.read_key(request.headers, required=required)
 
-    async def _perform(self, operation: Operation, call: _Call, request_id: str) -> Answer:
+    async def _perform(self, operation: Operation, call: _Call) -> Answer:
         """Have the effect; a refusal is an answer too, and is the first one to its key."""
         # Inside of what an idempotency key holds together, so that two of one key do meet.
         await asyncio.sleep(self._sellfern.settings.latency)
         try:
             data = await self._does[operation](call)
         except Refused as exc:
-            return answer.refused(exc, request_id)
-        return answer.success(data, request_id, operation.status)
+            return answer.refused(exc)
+        return answer.success(data, operation.status)
 
     async def _create(self, call: _Call) -> object:
         draft = read_draft(call.body, EVENTS, complete=True)
@@ -176,11 +174,6 @@ def _limit(query: dict[str, str]) -> int:
     return int(text)
 
 
-def _no_head(method: str) -> dict[str, Any]:
-    """GET would be answered to HEAD as well, which nothing documents."""
-    return {"allow_head": False} if method == "GET" else {}
-
-
 @web.middleware
 async def in_our_shape(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -195,4 +188,4 @@ async def in_our_shape(
         code, message = _MISFITS.get(exc.status, ("bad_request", "this is not a valid request"))
         allowed = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else {}
         refusal = Refused(HTTPStatus(exc.status), code, message, headers=allowed)
-        return answer.refused(refusal, answer.new_request_id()).response()
+        return answer.refused(refusal).response()
