@@ -13,7 +13,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 from rich.console import Console
 
 from deploy.local.display import Figures, Show, progress
-from deploy.local.plan import ACCEPTED, KNOWN, REFUSED, Delivery, Plan
+from deploy.local.plan import ACCEPTED, REFUSED, Delivery, Plan, accepted
 from deploy.local.system import System, outcomes
 
 _SIDE_BY_SIDE: Final = 64
@@ -51,8 +51,7 @@ class Sender:
     @property
     def accepted(self) -> int:
         """How many deliveries were accepted, new or known."""
-        counts = self.by_answer
-        return counts[ACCEPTED] + counts[KNOWN]
+        return accepted(self.by_answer)
 
     async def send(self, deliveries: Iterable[Delivery]) -> None:
         """Begin the deliveries in their order; returns when each has its answer."""
@@ -131,14 +130,7 @@ async def deliver(
     async with ClientSession(timeout=ClientTimeout(total=_SCRAPE_SECONDS)) as session:
         with progress(Console(stderr=True), goals) as show:
             async with _sending(sender, script) as sending:
-                await _watch(
-                    system,
-                    sender,
-                    sending=sending,
-                    show=show,
-                    session=session,
-                    patience=patience,
-                )
+                await _watch(system, sender, sending, show, session, patience=patience)
         return sender, await outcomes(session, [system.ingress_admin], "sellfern_ingress_requests")
 
 
@@ -157,10 +149,10 @@ async def _sending(sender: Sender, script: Plan) -> AsyncIterator[asyncio.Task[N
 async def _watch(
     system: System,
     sender: Sender,
-    *,
     sending: asyncio.Task[None],
     show: Show,
     session: ClientSession,
+    *,
     patience: float,
 ) -> None:
     """Return when everything that was accepted has ended, or nothing has moved for too long."""
@@ -183,14 +175,12 @@ async def _watch(
 
 
 async def _figures(system: System, sender: Sender, session: ClientSession) -> Figures:
-    answers = sender.by_answer
-    # Both are a 202: Sellfern doesn't ask which it was.
-    accepted = answers[ACCEPTED] + answers[KNOWN]
+    taken = sender.accepted
     ended = await outcomes(session, system.worker_admins, "sellfern_events")
     return Figures(
         sent=sender.sent,
-        accepted=accepted,
-        refused=answers.total() - accepted,
+        accepted=taken,
+        refused=len(sender.answers) - taken,
         handled=ended["handled"],
         duplicates=ended["duplicate"] + ended["held"],
         retried=ended["retried"],

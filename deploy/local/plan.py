@@ -34,6 +34,12 @@ ACCEPTED: Final = "accepted"
 KNOWN: Final = "known"
 """What the ingress answers to a delivery that it takes: the first of its bytes, and any other."""
 
+
+def accepted(counts: Mapping[str, int]) -> int:
+    """How many of the answers that were counted took the delivery in, new or known."""
+    return counts.get(ACCEPTED, 0) + counts.get(KNOWN, 0)
+
+
 REFUSED: Final[Mapping[Kind, str]] = {
     Kind.UNSIGNED: signature.MISSING,
     Kind.FORGED: signature.INVALID,

@@ -16,7 +16,7 @@ from deploy.local import display, scale_report
 from deploy.local.autoscaling import Rule, read_rule
 from deploy.local.regulation import TIMES, Course, Ramp, Regulation
 from deploy.local.scale_report import complaints, evidence, progress
-from deploy.local.stage import doing, environment, perform, run_until_interrupted
+from deploy.local.stage import doing, perform, run_until_interrupted
 from deploy.local.supervisor import ROOT
 from deploy.local.system import System, running_system
 from deploy.sellfern import Sellfern, simulator
@@ -91,10 +91,7 @@ def _play(folder: Path, *, seconds: float, peak: float, most: int, plot: Path | 
     console = display.console()
     display.show(console, scale_report.opening(rule, peak, seconds, speed, _SLOTS))
     endpoints = [(name, name, _secret(name)) for name in _ORGANIZATIONS]
-    environ = environment(folder, endpoints, _SETTINGS)
-    with contextlib.ExitStack() as stack:
-        with doing("starting Redis, the ingress and the workers"):
-            system = stack.enter_context(running_system(folder, environ, workers=rule.fewest))
+    with running_system(folder, endpoints, _SETTINGS, workers=rule.fewest) as system:
         course, sellfern = run_until_interrupted(_observe(system, rule, Ramp(peak, seconds)))
         with doing("asking the worker's commands"):
             found = evidence(sellfern, system, _ORGANIZATIONS)

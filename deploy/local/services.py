@@ -14,6 +14,7 @@ from watchfiles import PythonFilter, watch
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from deploy.local.log_view import LogView
+from deploy.local.stage import short
 from deploy.local.supervisor import STOP_SECONDS, Program, Supervisor
 from deploy.local.workbench import Workbench
 from shared.errors import SettingsError
@@ -269,8 +270,4 @@ def changes(folder: Path, *, below: bool) -> Iterator[list[str]]:
         rust_timeout=_LOOK_MILLISECONDS,
         yield_on_timeout=True,
     ):
-        yield sorted({_named(Path(path), folder) for _, path in found})
-
-
-def _named(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder.parent)) if path.is_relative_to(folder.parent) else str(path)
+        yield sorted({short(Path(path), folder.parent) for _, path in found})

@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-import os
 import shlex
 import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import click
 from rich.console import Console
 
-from deploy.local.supervisor import ProgramError, bare_environment, last_lines
+from deploy.local.supervisor import ProgramError, last_lines
 from shared.display import USAGE_ERROR, escape_controls
 from shared.errors import SellfernError, SettingsError
 
@@ -30,6 +30,7 @@ Play = Callable[[Path], bool]
 
 Result = TypeVar("Result")
 _SHELLS_BASE: Final = 128
+_LOOK_SECONDS: Final = 0.2
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -130,33 +131,27 @@ def perform(name: str, play: Play, *, unbalanced: str = "", kept: Path | None = 
     return code
 
 
-def environment(
-    folder: Path, endpoints: Iterable[tuple[str, str, str]], settings: Mapping[str, str]
-) -> dict[str, str]:
-    """The environment of a demo's programs, with its endpoints file in the folder.
-
-    Args:
-        folder: of the demo.
-        endpoints: id, organization and secret of each.
-        settings: what differs from the defaults.
-    """
-    path = folder / "endpoints.toml"
-    tables = (
-        f'[[endpoint]]\nid = "{name}"\norganization_id = "{organization}"\nsecrets = ["{secret}"]\n'
-        for name, organization, secret in endpoints
-    )
-    path.write_text("\n".join(tables), encoding="utf-8")
-    # A demo must go the same way on each machine, whatever its shell has set.
-    return bare_environment(os.environ, ENDPOINTS_FILE=str(path), **settings)
-
-
 def python_as_typed() -> str:
     """This interpreter as one would type it here."""
-    here = Path(sys.executable)
     # The virtual environment's own name, not where it leads to: behind that are other packages.
-    if here.is_relative_to(Path.cwd()):
-        here = here.relative_to(Path.cwd())
-    return shlex.quote(str(here))
+    return shlex.quote(short(Path(sys.executable), Path.cwd()))
+
+
+def short(path: Path, here: Path) -> str:
+    """A path as one would type it in a folder."""
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def keep_running(check: Callable[[], None]) -> None:
+    """Keep everything running until Ctrl-C, which is then no failure.
+
+    Args:
+        check: raises the error of whatever has ended by itself.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            check()
+            time.sleep(_LOOK_SECONDS)
 
 
 @contextlib.contextmanager
