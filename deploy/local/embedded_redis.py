@@ -64,7 +64,6 @@ class EmbeddedRedis:
         replicaof: host and port of the server to be a replica of.
         arguments: further settings by name, as in ``{"min-replicas-to-write": "1"}``.
         program: the server to run; None finds one.
-        config: a configuration file, which all other settings add to.
     """
 
     def __init__(
@@ -77,11 +76,9 @@ class EmbeddedRedis:
         replicaof: tuple[str, int] | None = None,
         arguments: Mapping[str, str] | None = None,
         program: Path | None = None,
-        config: Path | None = None,
     ) -> None:
         self._program = program
         self._settings = _settings(appendfsync, maxmemory, replicaof, arguments or {})
-        self._config = [] if config is None else [str(config)]
         self.port = port
         """The TCP port that the server listens on, once it has started."""
         self._folder = folder
@@ -198,7 +195,7 @@ class EmbeddedRedis:
 
     def _words(self, port: int) -> list[str]:
         """What stands behind the program on its command line."""
-        return [*self._config, "--port", str(port), *self._settings]
+        return ["--port", str(port), *self._settings]
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
