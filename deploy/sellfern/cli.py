@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -27,6 +26,7 @@ from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
 from shared.observe import logs
 from shared.observe.logs import get_logger
+from shared.program.stopping import stop_signal
 from shared.sellfern import signature
 from shared.settings.config import LogFormat, LogLevel, Reader
 from shared.settings.durations import EXPECTED as DURATION
@@ -38,18 +38,16 @@ _log = get_logger()
 _Parsed = TypeVar("_Parsed")
 
 
-def _parsing(parse: Callable[[str], _Parsed]) -> Callable[..., Any]:
-    """A click callback that parses an option's text or texts."""
+def _parsing(parse: Callable[[str], _Parsed]) -> Callable[[str], _Parsed]:
+    """The same as an option's type: click would tell the text, and not what was expected."""
 
-    def callback(_context: click.Context, _option: click.Parameter, value: Any) -> Any:
+    def parsed(text: str) -> _Parsed:
         try:
-            if isinstance(value, tuple):
-                return tuple(parse(text) for text in value)
-            return None if value is None else parse(value)
+            return parse(text)
         except ValueError as exc:
             raise click.BadParameter(str(exc)) from None
 
-    return callback
+    return parsed
 
 
 def _duration(text: str) -> float:
@@ -61,7 +59,7 @@ def _duration(text: str) -> float:
 
 
 _share = click.FloatRange(0, 1)
-_duration_option: dict[str, Any] = {"metavar": "DURATION", "callback": _parsing(_duration)}
+_duration_option: dict[str, Any] = {"metavar": "DURATION", "type": _parsing(_duration)}
 
 
 @click.command(epilog=f"DURATION is {DURATION}.")
@@ -80,7 +78,7 @@ _duration_option: dict[str, Any] = {"metavar": "DURATION", "callback": _parsing(
     multiple=True,
     required=True,
     metavar=API_KEY.partition(" ")[0],
-    callback=_parsing(parse_api_key),
+    type=_parsing(parse_api_key),
     help=f"A key and whose it is: {API_KEY}. May be repeated.",
 )
 @click.option(
@@ -106,7 +104,7 @@ _duration_option: dict[str, Any] = {"metavar": "DURATION", "callback": _parsing(
     "faults",
     multiple=True,
     metavar="FAULT",
-    callback=_parsing(parse_fault),
+    type=_parsing(parse_fault),
     help=f"Of the management API: {FAULT}. KIND is error, gateway, hang, cut or rate_limit.",
 )
 @click.option("--seed", type=int, help="Of everything that is drawn; default another each time.")
@@ -198,11 +196,8 @@ async def _run(
     Raises:
         SettingsError: host and port can't be listened on, or an endpoint can't be registered.
     """
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Before anything is open: a signal that comes meanwhile ends it in the same way.
-        loop.add_signal_handler(number, stop.set)
-    async with opened(keys, settings, host, port) as sellfern:
+    # The signal before anything is open: one that comes meanwhile ends it in the same way.
+    async with stop_signal() as stop, opened(keys, settings, host, port) as sellfern:
         for endpoint in known.values():
             _register(sellfern, endpoint, f"{ingress.rstrip('/')}/webhooks/{endpoint.id}")
         # Only now may somebody begin: what is asked for before would find no endpoint.
