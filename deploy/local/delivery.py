@@ -164,7 +164,7 @@ async def _watch(
             figures = await _figures(system, sender, session)
         show(figures)
         # Patience counts from the last progress, since nobody knows how fast this machine is.
-        if figures.moved != before.moved:
+        if figures != before:
             moved_at = time.monotonic()
         if sending.done():
             # A mistake in the sender would otherwise look like events that were never accepted.

@@ -50,11 +50,6 @@ class Figures:
     dead: int = 0
 
     @property
-    def moved(self) -> int:
-        """A number that grows whenever anything happens."""
-        return self.sent + self.accepted + self.refused + self.ended + self.retried
-
-    @property
     def ended(self) -> int:
         """New deliveries that the workers are done with."""
         return self.handled + self.duplicates + self.dead
