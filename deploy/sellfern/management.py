@@ -10,21 +10,12 @@ from typing import Final
 
 from aiohttp import web
 
-from deploy.sellfern import answer, idempotency
+from deploy.sellfern import answer, idempotency, openapi
 from deploy.sellfern.answer import Answer, Refused, invalid
 from deploy.sellfern.api_key import MANAGE
 from deploy.sellfern.endpoint import read_draft
 from deploy.sellfern.fault import suffer
-from deploy.sellfern.openapi import (
-    CHANGE,
-    CREATE,
-    DELIVERIES,
-    LIST,
-    OPERATIONS,
-    REMOVE,
-    TEST,
-    Operation,
-)
+from deploy.sellfern.openapi import OPERATIONS, Operation
 from deploy.sellfern.vendor import EVENTS, Seen, Sellfern
 
 MOST_LISTED: Final = 100
@@ -57,12 +48,12 @@ class Management:
     def __init__(self, sellfern: Sellfern) -> None:
         self._sellfern = sellfern
         self._does: dict[Operation, Callable[[_Call], Awaitable[object]]] = {
-            CREATE: self._create,
-            LIST: self._list,
-            CHANGE: self._change,
-            REMOVE: self._remove,
-            TEST: self._test,
-            DELIVERIES: self._deliveries,
+            openapi.CREATE: self._create,
+            openapi.LIST: self._list,
+            openapi.CHANGE: self._change,
+            openapi.REMOVE: self._remove,
+            openapi.TEST: self._test,
+            openapi.DELIVERIES: self._deliveries,
         }
 
     def add_to(self, router: web.UrlDispatcher) -> None:
