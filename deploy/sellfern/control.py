@@ -156,11 +156,7 @@ class Control:
     async def _endpoints(self, _: web.Request) -> object:
         """All endpoints with their secrets, as the vendor's dashboard would show them."""
         return [
-            {
-                **each.shown(),
-                "organization_id": organization,
-                "secret": each.secret.reveal(),
-            }
+            {**each.shown(), "organization_id": organization, "secret": each.secret.reveal()}
             for organization in self._sellfern.api_keys.organizations
             for each in self._sellfern.endpoints.of(organization)
         ]
