@@ -119,8 +119,7 @@ class EmbeddedRedis:
         try:
             self.start()
         except BaseException:
-            self.kill()
-            self._remove_folder()
+            self.__exit__()
             raise
         return self
 
@@ -136,14 +135,11 @@ class EmbeddedRedis:
         """
         program = self._program or find_redis_server()
         # A port that somebody knows can't be exchanged for another one when it is taken.
-        for tries_left in reversed(range(1 if self.port else _PORT_TRIES)):
-            try:
-                self._start_on(self.port or _free_port(), program)
-            except RedisServerError:
-                if not tries_left:
-                    raise
-            else:
-                break
+        for _ in range(0 if self.port else _PORT_TRIES - 1):
+            with contextlib.suppress(RedisServerError):
+                self._start_on(_free_port(), program)
+                return
+        self._start_on(self.port or _free_port(), program)
 
     def stop(self) -> None:
         """Ask the server to stop, as a shutdown of the machine would, and wait for it."""
