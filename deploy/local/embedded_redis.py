@@ -270,26 +270,25 @@ def _settings(
     replicaof: tuple[str, int] | None,
     arguments: Mapping[str, str],
 ) -> list[str]:
-    named = {
+    named: dict[str, str | None] = {
         "bind": "127.0.0.1",
         # Snapshots would come at times that no test has chosen.
         "save": "",
         "appendonly": "yes" if appendfsync else "no",
+        "appendfsync": appendfsync,
         "logfile": "redis.log",
         # Evicted jobs would be lost in silence; the programs refuse any other policy.
         "maxmemory-policy": "noeviction",
+        "maxmemory": maxmemory,
         # By default a replica waits 5 s for others that might want the same copy.
         "repl-diskless-sync-delay": "0",
         # Tests fill it, and make it load its file, by DEBUG.
         "enable-debug-command": "local",
+        **arguments,
     }
-    if appendfsync:
-        named["appendfsync"] = appendfsync
-    if maxmemory:
-        named["maxmemory"] = maxmemory
-    named |= arguments
     # --replicaof takes two words, which no pair of name and value is.
-    flat = [part for name, value in named.items() for part in (f"--{name}", value)]
+    given = {name: value for name, value in named.items() if value is not None}
+    flat = [part for name, value in given.items() for part in (f"--{name}", value)]
     return flat + (["--replicaof", replicaof[0], str(replicaof[1])] if replicaof else [])
 
 
