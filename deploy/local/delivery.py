@@ -14,7 +14,7 @@ from rich.console import Console
 
 from deploy.local.display import Figures, Show, progress
 from deploy.local.plan import ACCEPTED, REFUSED, Delivery, Plan, accepted
-from deploy.local.system import System, outcomes
+from deploy.local.system import System, outcomes, scraper
 
 _SIDE_BY_SIDE: Final = 64
 _ANSWER_SECONDS: Final = 15.0
@@ -105,7 +105,6 @@ def _answer(status: int, text: str) -> str:
 
 
 _LOOK_SECONDS: Final = 0.2
-_SCRAPE_SECONDS: Final = 5.0
 
 
 async def deliver(
@@ -127,7 +126,7 @@ async def deliver(
         accepted=sum(each.event.kind not in REFUSED for each in script.deliveries),
         handled=sum(event.is_applied for event in script.events),
     )
-    async with ClientSession(timeout=ClientTimeout(total=_SCRAPE_SECONDS)) as session:
+    async with scraper() as session:
         with progress(Console(stderr=True), goals) as show:
             async with _sending(sender, script) as sending:
                 await _watch(system, sender, sending, show, session, patience=patience)

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import ClientSession
+from aiohttp import ClientSession, ClientTimeout
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.embedded_redis import EmbeddedRedis
@@ -18,6 +18,7 @@ from deploy.local.stage import doing
 from deploy.local.supervisor import Program, Supervisor, bare_environment
 
 _HOST: Final = "127.0.0.1"
+_SCRAPE_SECONDS: Final = 5.0
 _LISTENING: Final = ("INGRESS", "INGRESS_ADMIN", "WORKER_ADMIN")
 
 
@@ -105,6 +106,11 @@ def _started(supervisor: Supervisor, environ: Mapping[str, str], workers: int) -
         ingress_admin=_port(ingress, "admin_listening"),
         worker_admins=[_port(worker, "admin_listening") for worker in started],
     )
+
+
+def scraper() -> ClientSession:
+    """What asks for metrics; it doesn't wait long for them."""
+    return ClientSession(timeout=ClientTimeout(total=_SCRAPE_SECONDS))
 
 
 async def outcomes(session: ClientSession, ports: Iterable[int], metric: str) -> Counter[str]:
