@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, TypeVar
@@ -12,11 +13,9 @@ from typing import Any, TypeVar
 import click
 import uvloop
 
+from deploy.sellfern import api_key, fault
 from deploy.sellfern.answer import Refused
-from deploy.sellfern.api_key import EXPECTED as API_KEY
-from deploy.sellfern.api_key import ApiKey, ApiKeys, parse_api_key
-from deploy.sellfern.fault import EXPECTED as FAULT
-from deploy.sellfern.fault import parse_fault
+from deploy.sellfern.api_key import ApiKey, ApiKeys
 from deploy.sellfern.server import opened
 from deploy.sellfern.settings import SimulatorSettings
 from deploy.sellfern.vendor import EVENTS, Sellfern
@@ -28,9 +27,8 @@ from shared.observe import logs
 from shared.observe.logs import get_logger
 from shared.program.stopping import stop_signal
 from shared.sellfern import signature
+from shared.settings import durations
 from shared.settings.config import LogFormat, LogLevel, Reader
-from shared.settings.durations import EXPECTED as DURATION
-from shared.settings.durations import parse_duration
 
 _log = get_logger()
 
@@ -52,7 +50,7 @@ def _parsing(parse: Callable[[str], _Parsed]) -> Callable[[str], _Parsed]:
 
 def _duration(text: str) -> float:
     try:
-        return parse_duration(text)
+        return durations.parse_duration(text)
     except ValueError as exc:
         # The message of a duration is what was expected alone, as a wrong setting's line wants it.
         raise ValueError(f"expected {exc}") from None
@@ -62,7 +60,7 @@ _share = click.FloatRange(0, 1)
 _duration_option: dict[str, Any] = {"metavar": "DURATION", "type": _parsing(_duration)}
 
 
-@click.command(epilog=f"DURATION is {DURATION}.")
+@click.command(epilog=f"DURATION is {durations.EXPECTED}.")
 @click.version_option(package_name="sellfern-webhooks")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -77,9 +75,9 @@ _duration_option: dict[str, Any] = {"metavar": "DURATION", "type": _parsing(_dur
     "api_keys",
     multiple=True,
     required=True,
-    metavar=API_KEY.partition(" ")[0],
-    type=_parsing(parse_api_key),
-    help=f"A key and whose it is: {API_KEY}. May be repeated.",
+    metavar=api_key.EXPECTED.partition(" ")[0],
+    type=_parsing(api_key.parse_api_key),
+    help=f"A key and whose it is: {api_key.EXPECTED}. May be repeated.",
 )
 @click.option(
     "--endpoints-file",
@@ -104,8 +102,9 @@ _duration_option: dict[str, Any] = {"metavar": "DURATION", "type": _parsing(_dur
     "faults",
     multiple=True,
     metavar="FAULT",
-    type=_parsing(parse_fault),
-    help=f"Of the management API: {FAULT}. KIND is error, gateway, hang, cut or rate_limit.",
+    type=_parsing(fault.parse_fault),
+    help=f"Of the management API: {fault.EXPECTED}. "
+    "KIND is error, gateway, hang, cut or rate_limit.",
 )
 @click.option("--seed", type=int, help="Of everything that is drawn; default another each time.")
 @click.option("--events", type=click.IntRange(1), help="Stop after so many events.")
@@ -153,9 +152,10 @@ def _command(
         keys = ApiKeys(api_keys)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--api-key") from None
-    settings = SimulatorSettings(**knobs)
+    sellfern = opened(keys, SimulatorSettings(**knobs), host, port)
     known = EndpointsFile(endpoints_file, os.environ).load() if endpoints_file else {}
-    uvloop.run(_run(keys, settings, known, host=host, port=port, ingress=ingress, seconds=seconds))
+    places = {f"{ingress.rstrip('/')}/webhooks/{name}": each for name, each in known.items()}
+    uvloop.run(_run(sellfern, places, seconds))
 
 
 def _configure_logs() -> None:
@@ -180,13 +180,8 @@ def main() -> None:
 
 
 async def _run(
-    keys: ApiKeys,
-    settings: SimulatorSettings,
+    opening: AbstractAsyncContextManager[Sellfern],
     known: Mapping[str, Endpoint],
-    *,
-    host: str,
-    port: int,
-    ingress: str,
     seconds: float | None,
 ) -> None:
     """Be there until SIGTERM or SIGINT, until ``seconds`` are over, or until the last event.
@@ -197,15 +192,15 @@ async def _run(
         SettingsError: host and port can't be listened on, or an endpoint can't be registered.
     """
     # The signal before anything is open: one that comes meanwhile ends it in the same way.
-    async with stop_signal() as stop, opened(keys, settings, host, port) as sellfern:
-        for endpoint in known.values():
-            _register(sellfern, endpoint, f"{ingress.rstrip('/')}/webhooks/{endpoint.id}")
+    async with stop_signal() as stop, opening as sellfern:
+        for url, endpoint in known.items():
+            _register(sellfern, endpoint, url)
         # Only now may somebody begin: what is asked for before would find no endpoint.
         _log.info(
             "simulator_listening",
             url=sellfern.url,
-            api_keys=[f"{key.masked}:{key.organization}" for key in keys.all],
-            seed=settings.seed,
+            api_keys=[f"{key.masked}:{key.organization}" for key in sellfern.api_keys.all],
+            seed=sellfern.settings.seed,
         )
         await _first(stop.wait(), _last_event(sellfern), seconds=seconds)
     counts = dict(sellfern.deliveries.counts)

@@ -11,8 +11,7 @@ import msgspec
 from aiohttp import web
 from jinja2 import ChainableUndefined, Environment
 
-from deploy.sellfern import answer
-from deploy.sellfern.answer import Refused, invalid
+from deploy.sellfern.answer import Refused, invalid, refused, success
 from deploy.sellfern.event import timestamp
 from deploy.sellfern.fault import read_faults
 from deploy.sellfern.vendor import EVENTS, Sellfern
@@ -180,9 +179,9 @@ def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.Respon
     async def respond(request: web.Request) -> web.Response:
         try:
             _check_origin(request)
-            return answer.success(await handler(request)).response()
+            return success(await handler(request)).response()
         except Refused as exc:
-            return answer.refused(exc).response()
+            return refused(exc).response()
 
     return respond
 

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from aiohttp import web
 
-from deploy.sellfern import answer
-from deploy.sellfern.answer import Refused, rate_limited
+from deploy.sellfern.answer import Refused, rate_limited, refused
 from deploy.sellfern.openapi import OPERATIONS
 
 _LOOK_SECONDS: Final = 0.02  # how soon it is seen that the client has left
@@ -170,10 +169,10 @@ async def suffer(fault: Fault, request: web.Request, closing: asyncio.Event) -> 
         closing: ends a hang.
     """
     if fault.kind == "rate_limit":
-        return answer.refused(rate_limited(fault.retry_after)).response()
+        return refused(rate_limited(fault.retry_after)).response()
     if fault.kind == "error":
         refusal = Refused(HTTPStatus(fault.status), "internal_error", "as ordered by a fault")
-        return answer.refused(refusal).response()
+        return refused(refusal).response()
     if fault.kind == "gateway":
         return _gateway(HTTPStatus(fault.status))
     if fault.kind == "hang":
