@@ -29,7 +29,9 @@ Play = Callable[[Path], bool]
 """Plays the demo in a folder; whether its account balances."""
 
 Result = TypeVar("Result")
-_SHELLS_BASE: Final = 128
+_BY_SIGNAL: Final = 128
+"""What shells add to a signal's number for the exit code."""
+
 _LOOK_SECONDS: Final = 0.2
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -40,11 +42,6 @@ class Ending:
 
     number: int = signal.SIGINT
     is_over: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        """The one that a shell gives a program that the signal ended."""
-        return _SHELLS_BASE + self.number
 
     def ignore_more(self) -> None:
         """Let the program come to its end: everything is stopped, and it is nearly there."""
@@ -167,7 +164,7 @@ def _perform(name: str, play: Play, folder: Path, ending: Ending, unbalanced: st
     except KeyboardInterrupt:
         ending.ignore_more()
         click.echo("interrupted; everything is stopped", err=True)
-        return ending.exit_code
+        return _BY_SIGNAL + ending.number
     except Exception as exc:  # noqa: BLE001  # whatever it was, it is told in one line
         _tell_failure(name, exc, folder)
         return FAILED
