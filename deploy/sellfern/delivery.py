@@ -236,15 +236,13 @@ class Deliverer:
         now = self._clock()
         delivery = Delivery(f"dlv_{uuid4().hex}", endpoint.id, event, event.encode(), kind, now)
         self._deliveries.begin(delivery)
-        # Whoever waited for room may get it by the end of everything.
-        if self._closed:
-            self._room.release()
-            self._deliveries.end(delivery, "abandoned")
-            return delivery
         task = asyncio.create_task(self._deliver(delivery, self._hold(kind)))
         # The loop itself holds its tasks weakly.
         self._tasks.add(task)
         task.add_done_callback(lambda ended: self._finish(ended, delivery))
+        # Whoever waited for room may get it by the end of everything.
+        if self._closed:
+            task.cancel()
         return delivery
 
     def _finish(self, task: asyncio.Task[None], delivery: Delivery) -> None:
