@@ -194,17 +194,8 @@ class Endpoints:
         if len(self.of(organization)) >= MOST:
             raise invalid("too many endpoints", ("", f"expected at most {MOST} endpoints"))
         self._check_url(organization, url, own_id="")
-        now = self._clock()
-        endpoint = Endpoint(
-            str(uuid4()),
-            organization,
-            url,
-            tuple(events),
-            enabled,
-            Secret(secret or f"whsec_{secrets.token_hex(24)}"),
-            now,
-            now,
-        )
+        own, now = Secret(secret or f"whsec_{secrets.token_hex(24)}"), self._clock()
+        endpoint = Endpoint(str(uuid4()), organization, url, events, enabled, own, now, now)
         self._endpoints[endpoint.id] = endpoint
         return endpoint
 
