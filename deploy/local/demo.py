@@ -28,21 +28,19 @@ _SETTINGS: Final = {
 }
 
 
-@click.command()
+@click.command(context_settings={"show_default": True})
 @click.option(
     "--events",
     type=click.IntRange(FEWEST_EVENTS, _MOST_EVENTS),
     default=2000,
-    show_default=True,
     help="How many events Sellfern has.",
 )
 @click.option("--seed", type=click.IntRange(0), help="Repeat an earlier run's plan; default: new.")
-@click.option("--workers", type=click.IntRange(1, 16), default=2, show_default=True)
+@click.option("--workers", type=click.IntRange(1, 16), default=2)
 @click.option(
     "--patience",
     type=click.FloatRange(1),
     default=30.0,
-    show_default=True,
     help="Seconds without any progress until it gives up.",
 )
 @click.option("--stay", is_flag=True, help="Keep everything running afterwards, to look around.")

@@ -43,27 +43,18 @@ _PATIENCE: Final = 60.0
 _MOST_KEPT: Final = 1_000_000
 
 
-@click.command()
+@click.command(context_settings={"show_default": True})
 @click.option(
-    "--seconds",
-    type=click.FloatRange(10, 600),
-    default=80.0,
-    show_default=True,
-    help="For the rise and the fall.",
+    "--seconds", type=click.FloatRange(10, 600), default=80.0, help="For the rise and the fall."
 )
 @click.option(
     "--peak",
     type=click.FloatRange(10, 1000),
     default=150.0,
-    show_default=True,
     help=f"Events a second; a {TIMES}th of it before and after.",
 )
 @click.option(
-    "--most",
-    type=click.IntRange(2, 20),
-    default=12,
-    show_default=True,
-    help="Workers that this machine bears.",
+    "--most", type=click.IntRange(2, 20), default=12, help="Workers that this machine bears."
 )
 @click.option(
     "--plot",
