@@ -82,8 +82,7 @@ def _develop(
     with contextlib.ExitStack() as stack:
         with doing("starting Redis, Sellfern, the ingress and the console"):
             ports = free_ports(PORTS | REDIS_PORT)
-            kept = kept_redis(folder, ports.pop("REDIS"), fresh=fresh)
-            redis = stack.enter_context(kept)
+            redis = stack.enter_context(kept_redis(folder, ports.pop("REDIS"), fresh=fresh))
             bench = prepare(
                 folder,
                 redis.url,
