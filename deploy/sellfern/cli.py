@@ -60,14 +60,13 @@ _share = click.FloatRange(0, 1)
 _duration_option: dict[str, Any] = {"metavar": "DURATION", "type": _parsing(_duration)}
 
 
-@click.command(epilog=f"DURATION is {durations.EXPECTED}.")
+@click.command(epilog=f"DURATION is {durations.EXPECTED}.", context_settings={"show_default": True})
 @click.version_option(package_name="sellfern-webhooks")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
     default=8090,
-    show_default=True,
     help="Port to listen on; 0 picks one and logs it.",
 )
 @click.option(
@@ -87,16 +86,13 @@ _duration_option: dict[str, Any] = {"metavar": "DURATION", "type": _parsing(_dur
 @click.option(
     "--ingress",
     default="http://127.0.0.1:8080",
-    show_default=True,
     help="Where the endpoints of --endpoints-file are.",
 )
-@click.option(
-    "--rate", type=click.FloatRange(0), default=0.0, help="Events a second; default none."
-)
-@click.option("--duplicates", type=_share, default=0.0, help="Part delivered twice, 0 to 1.")
-@click.option("--disorder", type=_share, default=0.0, help="Part held back for others to overtake.")
-@click.option("--bad-signatures", type=_share, default=0.0, help="Part with a forged copy beside.")
-@click.option("--latency", default="0", help="Of the management API.", **_duration_option)
+@click.option("--rate", type=click.FloatRange(0), help="Events a second; default none.")
+@click.option("--duplicates", type=_share, help="Part delivered twice, 0 to 1.")
+@click.option("--disorder", type=_share, help="Part held back for others to overtake.")
+@click.option("--bad-signatures", type=_share, help="Part with a forged copy beside.")
+@click.option("--latency", help="Of the management API.", **_duration_option)
 @click.option(
     "--fault",
     "faults",
@@ -113,20 +109,11 @@ _duration_option: dict[str, Any] = {"metavar": "DURATION", "type": _parsing(_dur
 @click.option("--same-url", is_flag=True, help="Let an organization register a URL twice.")
 @click.option("--require-idempotency-key", is_flag=True, help="Refuse a write without one.")
 @click.option("--rate-limit", type=click.IntRange(1), help="Requests a second for each API key.")
-@click.option(
-    "--attempts",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Until a delivery is given up.",
-)
-@click.option(
-    "--timeout", default="10s", show_default=True, help="Of an attempt.", **_duration_option
-)
+@click.option("--attempts", type=click.IntRange(1), default=5, help="Until a delivery is given up.")
+@click.option("--timeout", default="10s", help="Of an attempt.", **_duration_option)
 @click.option(
     "--backoff",
     default="1s",
-    show_default=True,
     help="Before the second attempt; doubled with each.",
     **_duration_option,
 )
@@ -152,7 +139,9 @@ def _command(
         keys = ApiKeys(api_keys)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--api-key") from None
-    sellfern = opened(keys, SimulatorSettings(**knobs), host, port)
+    # What isn't said is as the settings have it.
+    given = {name: value for name, value in knobs.items() if value is not None}
+    sellfern = opened(keys, SimulatorSettings(**given), host, port)
     known = EndpointsFile(endpoints_file, os.environ).load() if endpoints_file else {}
     places = {f"{ingress.rstrip('/')}/webhooks/{name}": each for name, each in known.items()}
     uvloop.run(_run(sellfern, places, seconds))
