@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from random import SystemRandom
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import uvloop
@@ -33,31 +33,22 @@ from shared.settings.config import LogFormat, LogLevel, Reader
 _log = get_logger()
 
 
-_Parsed = TypeVar("_Parsed")
-
-
-def _parsing(parse: Callable[[str], _Parsed]) -> Callable[[str], _Parsed]:
+def _parsing(parse: Callable[[str], object], message: str = "{}") -> Callable[[str], object]:
     """The same as an option's type: click would tell the text, and not what was expected."""
 
-    def parsed(text: str) -> _Parsed:
+    def parsed(text: str) -> object:
         try:
             return parse(text)
         except ValueError as exc:
-            raise click.BadParameter(str(exc)) from None
+            raise click.BadParameter(message.format(exc)) from None
 
     return parsed
 
 
-def _duration(text: str) -> float:
-    try:
-        return durations.parse_duration(text)
-    except ValueError as exc:
-        # The message of a duration is what was expected alone, as a wrong setting's line wants it.
-        raise ValueError(f"expected {exc}") from None
-
-
 _share = click.FloatRange(0, 1)
-_duration_option: dict[str, Any] = {"metavar": "DURATION", "type": _parsing(_duration)}
+# The message of a duration is what was expected alone, as a wrong setting's line wants it.
+_duration = _parsing(durations.parse_duration, "expected {}")
+_duration_option: dict[str, Any] = {"metavar": "DURATION", "type": _duration}
 
 
 @click.command(epilog=f"DURATION is {durations.EXPECTED}.", context_settings={"show_default": True})
