@@ -10,7 +10,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -50,7 +49,7 @@ class Ending:
             signal.signal(number, signal.SIG_IGN)
 
 
-@contextmanager
+@contextlib.contextmanager
 def ended_by_signals() -> Iterator[Ending]:
     """While the block runs, SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt.
 

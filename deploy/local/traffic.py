@@ -176,8 +176,6 @@ class _Author:
                 at -= timedelta(days=8)
             case Kind.EARLY:
                 at += timedelta(hours=1) + _SPAN
-            case _:
-                pass
         return self._draft(kind, organization, at, event_type, data, imitated=imitated)
 
     def _draft(

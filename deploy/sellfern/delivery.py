@@ -17,7 +17,6 @@ from deploy.sellfern.settings import SimulatorSettings
 from shared.observe.logs import get_logger
 from shared.sellfern import signature
 
-_USER_AGENT: Final = "sellfern-simulator"
 _log = get_logger()
 
 Kind = Literal["event", "duplicate", "test", "forged"]
@@ -329,7 +328,7 @@ class Deliverer:
         )
         return {
             "Content-Type": "application/json",
-            "User-Agent": _USER_AGENT,
+            "User-Agent": "sellfern-simulator",
             "X-Sellfern-Event": delivery.event.type,
             **signed,
         }
