@@ -192,7 +192,8 @@ class _Author:
         claimed = imitated.organization if imitated else organization.id
         body = Told(event_id, event_type, at.timestamp(), claimed, data).encode()
         if kind is Kind.RUBBISH:
-            body = self._rubbish(body)
+            # Signed all right, but no envelope: cut off, or a list.
+            body = self._random.choice([body[:-9], b"[" + body + b"]"])
         event = Event(
             id="" if kind is Kind.RUBBISH else event_id,
             organization=organization.id,
@@ -204,10 +205,6 @@ class _Author:
             job=job_id(organization.id, body),
         )
         return _Draft(event, body)
-
-    def _rubbish(self, body: bytes) -> bytes:
-        """Signed all right, but no envelope: cut off, or a list."""
-        return self._random.choice([body[:-9], b"[" + body + b"]"])
 
     def _victim(self, organization: Organization) -> Event:
         """A genuine event that nobody has imitated yet."""

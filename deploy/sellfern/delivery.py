@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final, Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
@@ -24,8 +24,6 @@ Kind = Literal["event", "duplicate", "test", "forged"]
 
 Status = Literal["pending", "delivered", "failed", "abandoned"]
 """``failed``: given up after its attempts; ``abandoned``: its endpoint or the simulator went."""
-
-_SUCCESS: Final = range(200, 300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class Attempt:
     @property
     def is_success(self) -> bool:
         """Whether the answer was 2xx."""
-        return self.response_status in _SUCCESS
+        return self.response_status in range(200, 300)
 
 
 @dataclass(slots=True, eq=False)

@@ -111,10 +111,6 @@ class _Order:
         self.spared = 0
         self.hits = 0
 
-    @property
-    def is_spent(self) -> bool:
-        return 0 < self.fault.times <= self.hits
-
 
 class Faults:
     """The faults that are to come.
@@ -146,7 +142,7 @@ class Faults:
         for order in self._orders:
             if order.fault.hits(method, operation) and self._strikes(order):
                 order.hits += 1
-                if order.is_spent:
+                if 0 < order.fault.times <= order.hits:
                     self._orders.remove(order)
                 return order.fault
         return None
