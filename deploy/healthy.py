@@ -4,6 +4,7 @@ Usage: healthy.py PORT [PATH]: the admin port, and what to ask of it (/readyz by
 """
 
 import sys
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
 
 SECONDS = 5.0
@@ -13,13 +14,10 @@ OK = 200
 def is_well(port: int, path: str = "/readyz") -> bool:
     """Whether the program's admin site answers 200."""
     connection = HTTPConnection("127.0.0.1", port, timeout=SECONDS)
-    try:
+    with suppress(OSError, HTTPException), closing(connection):
         connection.request("GET", path)
         return connection.getresponse().status == OK
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
+    return False
 
 
 if __name__ == "__main__":

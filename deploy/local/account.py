@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from deploy.local.demo_handlers import FAILURES
-from deploy.local.plan import ACCEPTED, DEAD, KNOWN, REFUSED, Event, Kind, Order, Plan
+from deploy.local.plan import ACCEPTED, DEAD, KNOWN, REFUSED, Event, Kind, Order, Plan, accepted
 from deploy.local.system import System
 
 Name = tuple[str, str]
@@ -58,12 +58,12 @@ class Evidence:
     @property
     def accepted(self) -> int:
         """Deliveries that the sender was told are accepted, new or known."""
-        return sum(answer in {ACCEPTED, KNOWN} for answer in self.answers.values())
+        return accepted(Counter(self.answers.values()))
 
     @property
     def stored(self) -> int:
         """Deliveries that Redis was given, new or known."""
-        return self.counters.get("accepted", 0) + self.counters.get("known", 0)
+        return accepted(self.counters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,6 @@ class Account:
 def evidence(
     plan: Plan,
     system: System,
-    *,
     answers: Mapping[int, str],
     unanswered: int,
     ingress: Mapping[str, int],
@@ -184,14 +183,14 @@ def account(plan: Plan, evidence: Evidence) -> Account:
 
 def _ingress_rows(plan: Plan, evidence: Evidence) -> Iterator[Row]:
     expected = Counter(_expected_answer(each.event) for each in plan.deliveries)
-    accepted = expected.pop(ACCEPTED)
+    to_accept = expected.pop(ACCEPTED)
     got = Counter(evidence.answers.values())
     refused = {code: got[code] for code in sorted({*expected, *got} - {ACCEPTED, KNOWN})}
     yield Row("sent", len(plan.deliveries), len(evidence.answers), "sender")
     yield Row("refused", expected.total(), sum(refused.values()), "sender, metrics")
     for code, number in refused.items():
         yield Row(code, expected[code], number, _kinds(REFUSED, code), is_part=True)
-    yield Row("accepted", accepted, evidence.accepted, "sender, metrics, worker status")
+    yield Row("accepted", to_accept, evidence.accepted, "sender, metrics, worker status")
 
 
 def _worker_rows(plan: Plan, evidence: Evidence) -> Iterator[Row]:
@@ -261,7 +260,7 @@ def _about_sources(evidence: Evidence) -> Iterator[str]:
     seen = Counter(evidence.answers.values())
     pairs = [
         ("accepted", "Redis", evidence.accepted, evidence.stored),
-        ("accepted", "the ingress", evidence.accepted, _accepted(evidence.ingress)),
+        ("accepted", "the ingress", evidence.accepted, accepted(evidence.ingress)),
         *(
             (code, "the ingress", number, evidence.ingress.get(code, 0))
             for code, number in sorted(seen.items())
@@ -282,10 +281,6 @@ def _about_sources(evidence: Evidence) -> Iterator[str]:
             f"Redis took {taken:,} new deliveries, but {ended:,} ended and "
             f"{evidence.waiting:,} wait"
         )
-
-
-def _accepted(outcomes: Mapping[str, int]) -> int:
-    return outcomes.get(ACCEPTED, 0) + outcomes.get(KNOWN, 0)
 
 
 def _about_applied(plan: Plan, evidence: Evidence) -> Iterator[str]:

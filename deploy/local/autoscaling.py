@@ -6,17 +6,17 @@ asks for a number of workers, the largest counts, and ``behavior`` says how fast
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal
+
+import msgspec
 
 DEPTH_QUERY: Final = 'max(sellfern_queue_depth{state="queued"})'
 OLDEST_QUERY: Final = (
     'max(sellfern_oldest_waiting_seconds) * (max(sellfern_queue_depth{state="queued"}) > bool 0)'
 )
 """The questions to Prometheus whose answers `Reading` gives."""
-
-Kind = Literal["Percent", "Pods"]
 
 # Without it, a number that is nearly right would change at every reading.
 TOLERANCE: Final = 0.1
@@ -48,8 +48,7 @@ class Reading:
         return self.oldest_seconds if self.queued > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """A bound on how fast the number may change.
 
     Attributes:
@@ -58,13 +57,12 @@ class Policy:
         seconds: within this time.
     """
 
-    kind: Kind
+    kind: Literal["Percent", "Pods"] = msgspec.field(name="type")
     value: int
-    seconds: float
+    seconds: float = msgspec.field(name="periodSeconds")
 
 
-@dataclass(frozen=True, slots=True)
-class Behaviour:
+class Behaviour(msgspec.Struct, frozen=True):
     """How fast the number follows in one direction.
 
     Attributes:
@@ -72,8 +70,8 @@ class Behaviour:
         policies: the one that allows the most counts.
     """
 
-    window: float
-    policies: Sequence[Policy]
+    window: float = msgspec.field(name="stabilizationWindowSeconds")
+    policies: tuple[Policy, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +124,9 @@ def read_rule(scaled_object: Mapping[str, Any]) -> Rule:
     """The rule of a ScaledObject.
 
     Raises:
-        ValueError: it has another trigger or kind of policy than those that are known here.
-        KeyError: something is missing.
+        ValueError: it has another trigger or kind of policy than those that are known here, or a
+            policy lacks something.
+        KeyError: something else is missing.
     """
     spec = scaled_object["spec"]
     triggers = {each["name"]: each for each in spec["triggers"]}
@@ -140,13 +139,17 @@ def read_rule(scaled_object: Mapping[str, Any]) -> Rule:
     if found != _EXPECTED_TRIGGERS:
         raise ValueError(f"expected the triggers {_EXPECTED_TRIGGERS}, got {found}")
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    try:
+        behaviours = msgspec.convert(behavior, dict[str, Behaviour])
+    except msgspec.ValidationError as exc:
+        raise ValueError(f"expected a policy of the type Percent or Pods: {exc}") from exc
     return Rule(
         fewest=spec["minReplicaCount"],
         most=spec["maxReplicaCount"],
         depth=float(triggers["depth"]["metadata"]["threshold"]),
         oldest=float(triggers["oldest"]["metadata"]["threshold"]),
-        up=_behaviour(behavior["scaleUp"]),
-        down=_behaviour(behavior["scaleDown"]),
+        up=behaviours["scaleUp"],
+        down=behaviours["scaleDown"],
     )
 
 
@@ -223,24 +226,8 @@ def _asked(ratio: float, current: int) -> int:
     return current if abs(ratio - 1) <= TOLERANCE else math.ceil(round(ratio * current, 9))
 
 
-def _behaviour(raw: Mapping[str, Any]) -> Behaviour:
-    return Behaviour(
-        window=float(raw["stabilizationWindowSeconds"]),
-        policies=tuple(
-            Policy(_kind(each["type"]), each["value"], float(each["periodSeconds"]))
-            for each in raw["policies"]
-        ),
-    )
-
-
-def _kind(name: str) -> Kind:
-    if name not in get_args(Kind):
-        raise ValueError(f"expected a policy of the type Percent or Pods, got {name!r}")
-    return cast("Kind", name)
-
-
 def _faster(behaviour: Behaviour, factor: float) -> Behaviour:
-    return Behaviour(
-        behaviour.window / factor,
-        tuple(replace(each, seconds=each.seconds / factor) for each in behaviour.policies),
+    policies = tuple(
+        Policy(each.kind, each.value, each.seconds / factor) for each in behaviour.policies
     )
+    return Behaviour(behaviour.window / factor, policies)

@@ -13,8 +13,8 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 from rich.console import Console
 
 from deploy.local.display import Figures, Show, progress
-from deploy.local.plan import ACCEPTED, KNOWN, REFUSED, Delivery, Plan
-from deploy.local.system import System, outcomes
+from deploy.local.plan import ACCEPTED, REFUSED, Delivery, Plan, accepted
+from deploy.local.system import System, outcomes, scraper
 
 _SIDE_BY_SIDE: Final = 64
 _ANSWER_SECONDS: Final = 15.0
@@ -51,8 +51,7 @@ class Sender:
     @property
     def accepted(self) -> int:
         """How many deliveries were accepted, new or known."""
-        counts = self.by_answer
-        return counts[ACCEPTED] + counts[KNOWN]
+        return accepted(self.by_answer)
 
     async def send(self, deliveries: Iterable[Delivery]) -> None:
         """Begin the deliveries in their order; returns when each has its answer."""
@@ -106,7 +105,6 @@ def _answer(status: int, text: str) -> str:
 
 
 _LOOK_SECONDS: Final = 0.2
-_SCRAPE_SECONDS: Final = 5.0
 
 
 async def deliver(
@@ -128,17 +126,10 @@ async def deliver(
         accepted=sum(each.event.kind not in REFUSED for each in script.deliveries),
         handled=sum(event.is_applied for event in script.events),
     )
-    async with ClientSession(timeout=ClientTimeout(total=_SCRAPE_SECONDS)) as session:
+    async with scraper() as session:
         with progress(Console(stderr=True), goals) as show:
             async with _sending(sender, script) as sending:
-                await _watch(
-                    system,
-                    sender,
-                    sending=sending,
-                    show=show,
-                    session=session,
-                    patience=patience,
-                )
+                await _watch(system, sender, sending, show, session, patience=patience)
         return sender, await outcomes(session, [system.ingress_admin], "sellfern_ingress_requests")
 
 
@@ -157,10 +148,10 @@ async def _sending(sender: Sender, script: Plan) -> AsyncIterator[asyncio.Task[N
 async def _watch(
     system: System,
     sender: Sender,
-    *,
     sending: asyncio.Task[None],
     show: Show,
     session: ClientSession,
+    *,
     patience: float,
 ) -> None:
     """Return when everything that was accepted has ended, or nothing has moved for too long."""
@@ -172,7 +163,7 @@ async def _watch(
             figures = await _figures(system, sender, session)
         show(figures)
         # Patience counts from the last progress, since nobody knows how fast this machine is.
-        if figures.moved != before.moved:
+        if figures != before:
             moved_at = time.monotonic()
         if sending.done():
             # A mistake in the sender would otherwise look like events that were never accepted.
@@ -183,14 +174,12 @@ async def _watch(
 
 
 async def _figures(system: System, sender: Sender, session: ClientSession) -> Figures:
-    answers = sender.by_answer
-    # Both are a 202: Sellfern doesn't ask which it was.
-    accepted = answers[ACCEPTED] + answers[KNOWN]
+    taken = sender.accepted
     ended = await outcomes(session, system.worker_admins, "sellfern_events")
     return Figures(
         sent=sender.sent,
-        accepted=accepted,
-        refused=answers.total() - accepted,
+        accepted=taken,
+        refused=len(sender.answers) - taken,
         handled=ended["handled"],
         duplicates=ended["duplicate"] + ended["held"],
         retried=ended["retried"],

@@ -1,6 +1,5 @@
 """The demo: Sellfern played, one ingress, two workers, and an account at the end."""
 
-import contextlib
 import random
 import time
 from datetime import UTC, datetime
@@ -14,12 +13,12 @@ from deploy.local import display
 from deploy.local.account import Evidence, account, evidence
 from deploy.local.delivery import deliver
 from deploy.local.plan import Plan
-from deploy.local.stage import doing, environment, perform, run_until_interrupted
+from deploy.local.stage import doing, keep_running, perform, run_until_interrupted
 from deploy.local.system import System, running_system
 from deploy.local.traffic import FEWEST_EVENTS, plan
 
 _MOST_EVENTS: Final = 200_000
-_STAY_SECONDS: Final = 0.5
+_PAUSE_SECONDS: Final = 0.5
 _SEEDS: Final = 100_000
 # What differs from the defaults: an event that failed comes back while somebody is looking.
 _SETTINGS: Final = {
@@ -29,21 +28,19 @@ _SETTINGS: Final = {
 }
 
 
-@click.command()
+@click.command(context_settings={"show_default": True})
 @click.option(
     "--events",
     type=click.IntRange(FEWEST_EVENTS, _MOST_EVENTS),
     default=2000,
-    show_default=True,
     help="How many events Sellfern has.",
 )
 @click.option("--seed", type=click.IntRange(0), help="Repeat an earlier run's plan; default: new.")
-@click.option("--workers", type=click.IntRange(1, 16), default=2, show_default=True)
+@click.option("--workers", type=click.IntRange(1, 16), default=2)
 @click.option(
     "--patience",
     type=click.FloatRange(1),
     default=30.0,
-    show_default=True,
     help="Seconds without any progress until it gives up.",
 )
 @click.option("--stay", is_flag=True, help="Keep everything running afterwards, to look around.")
@@ -70,10 +67,7 @@ def _play(
     display.show(console, display.opening(script))
     # Made up for this time, so that a demo never signs with anybody's secret.
     endpoints = [(each.endpoint, each.id, each.secret) for each in script.organizations]
-    environ = environment(folder, endpoints, _SETTINGS)
-    with contextlib.ExitStack() as stack:
-        with doing("starting Redis, the ingress and the workers"):
-            system = stack.enter_context(running_system(folder, environ, workers=workers))
+    with running_system(folder, endpoints, _SETTINGS, workers=workers) as system:
         display.show(console, display.places(system))
         found = _observe(script, system, patience)
         drawn_up = account(script, found)
@@ -83,7 +77,7 @@ def _play(
             for line in display.look_around(system, script):
                 # Each is to be copied as it is.
                 console.print(line, soft_wrap=True)
-            _stay(system)
+            keep_running(system.supervisor.check)
     hint = "." if stay else "; `make demo ARGS=--stay` keeps it running."
     click.echo(f"  Everything is stopped{hint}")
     return drawn_up.balances
@@ -93,27 +87,11 @@ def _observe(script: Plan, system: System, patience: float) -> Evidence:
     """Send everything, wait until it has ended, and ask what became of it."""
     sender, ingress = run_until_interrupted(deliver(script, system, patience=patience))
     deadline = time.monotonic() + patience
-    ask = partial(
-        evidence,
-        script,
-        system,
-        answers=sender.answers,
-        unanswered=sender.unanswered,
-        ingress=ingress,
-    )
-    with doing("asking the worker's commands"):
-        found = ask()
-    # Only where an answer was lost: then the sender doesn't know how many there are to wait for.
-    while found.waiting and sender.unanswered and time.monotonic() < deadline:
-        time.sleep(_STAY_SECONDS)
-        found = ask()
-    return found
-
-
-def _stay(system: System) -> None:
-    """Keep everything running until Ctrl-C, which is then no failure."""
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            # Whoever looks around is told when one of the programs has gone.
-            system.supervisor.check()
-            time.sleep(_STAY_SECONDS)
+    while True:
+        with doing("asking the worker's commands"):
+            found = evidence(script, system, sender.answers, sender.unanswered, ingress)
+        # Only where an answer was lost: then the sender doesn't know how many there are to wait
+        # for.
+        if not (found.waiting and sender.unanswered and time.monotonic() < deadline):
+            return found
+        time.sleep(_PAUSE_SECONDS)

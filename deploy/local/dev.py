@@ -2,7 +2,6 @@
 
 import contextlib
 import shlex
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from deploy.local.embedded_redis import kept_redis
 from deploy.local.services import begun, changes, watched
-from deploy.local.stage import doing, perform, python_as_typed
+from deploy.local.stage import doing, keep_running, perform, python_as_typed, short
 from deploy.local.workbench import PORTS, Workbench, free_ports, prepare
 
 FOLDER: Final = Path(".dev")
@@ -21,8 +20,6 @@ FOLDER: Final = Path(".dev")
 # Apart from the others, since `make redis` needs it alone.
 REDIS_PORT: Final = {"REDIS": 6379}
 """Where programs look for Redis that nobody has told where it is."""
-
-_LOOK_SECONDS: Final = 0.2
 
 _file = click.Path(path_type=Path, dir_okay=False)
 _folder = click.Path(path_type=Path, file_okay=False)
@@ -85,8 +82,7 @@ def _develop(
     with contextlib.ExitStack() as stack:
         with doing("starting Redis, Sellfern, the ingress and the console"):
             ports = free_ports(PORTS | REDIS_PORT)
-            kept = kept_redis(folder, ports.pop("REDIS"), fresh=fresh)
-            redis = stack.enter_context(kept)
+            redis = stack.enter_context(kept_redis(folder, ports.pop("REDIS"), fresh=fresh))
             bench = prepare(
                 folder,
                 redis.url,
@@ -127,10 +123,7 @@ def redis(*, port: int | None, folder: Path, fresh: bool) -> None:
         with kept_redis(folder, where, fresh=fresh) as server:
             click.echo(server.url)
             click.echo(f"Its data is in {folder / 'redis'}. Ctrl-C stops it.", err=True)
-            with contextlib.suppress(KeyboardInterrupt):
-                while True:
-                    server.check()
-                    time.sleep(_LOOK_SECONDS)
+            keep_running(server.check)
         return True
 
     raise SystemExit(perform("redis", play, kept=folder))
@@ -138,6 +131,7 @@ def redis(*, port: int | None, folder: Path, fresh: bool) -> None:
 
 def _opening(bench: Workbench, handlers: str, place: Path) -> Iterator[str]:
     """Where everything is, and how to send an event."""
+    here = Path.cwd()
     rows = {
         "Sellfern": f"{bench.sellfern}  its page sends events",
         "ingress": f"{bench.ingress}/webhooks/{bench.endpoint}",
@@ -146,22 +140,16 @@ def _opening(bench: Workbench, handlers: str, place: Path) -> Iterator[str]:
         "metrics": ", ".join(
             bench.at(name, "/metrics") for name in ("INGRESS_ADMIN", "WORKER_ADMIN")
         ),
-        "handlers": f"{handlers}, anew when a file in {_short(place)} changes",
-        "endpoints": _short(Path(bench.settings["ENDPOINTS_FILE"])),
+        "handlers": f"{handlers}, anew when a file in {short(place, here)} changes",
+        "endpoints": short(Path(bench.settings["ENDPOINTS_FILE"]), here),
     }
     width = max(map(len, rows))
     yield from (f"  {name:<{width}}  {what}" for name, what in rows.items())
     yield ""
     yield "Send an event, from another terminal (Ctrl-C here stops everything):"
-    file = shlex.quote(_short(bench.env_file))
+    file = shlex.quote(short(bench.env_file, here))
     yield (
         f"  {python_as_typed()} -m ingress send --env-file {file} {bench.endpoint} order.updated "
         """--data '{"order_id": "1", "status": "paid"}'"""
     )
     yield ""
-
-
-def _short(path: Path) -> str:
-    """A path as one would type it here."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

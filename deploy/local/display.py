@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from deploy.local.account import Account, Evidence, Row
@@ -48,11 +48,6 @@ class Figures:
     duplicates: int = 0
     retried: int = 0
     dead: int = 0
-
-    @property
-    def moved(self) -> int:
-        """A number that grows whenever anything happens."""
-        return self.sent + self.accepted + self.refused + self.ended + self.retried
 
     @property
     def ended(self) -> int:
@@ -193,12 +188,7 @@ def places(system: System) -> Iterator[RenderableType]:
 
 def account_table(account: Account) -> RenderableType:
     """The rows of the account."""
-    rows = table()
-    rows.add_column("account")
-    rows.add_column("expected", justify="right")
-    rows.add_column("got", justify="right")
-    rows.add_column("")
-    rows.add_column("told by", style="dim")
+    rows = table("account", right("expected"), right("got"), "", Column("told by", style="dim"))
     for row in account.rows:
         rows.add_row(*_cells(row))
     return rows
@@ -225,11 +215,7 @@ def projection(plan: Plan, evidence: Evidence) -> Iterator[RenderableType]:
     yield Text.assemble(
         f"  {order} of {organization}, as worker state knows it: ", (str(value["status"]), "bold")
     )
-    rows = table()
-    for name in ("happened", "event", "type", "status"):
-        rows.add_column(name)
-    rows.add_column("try", justify="right")
-    rows.add_column("sent as")
+    rows = table("happened", "event", "type", "status", right("try"), "sent as")
     latest = 0
     for entry in value["timeline"]:
         numbers = plan.numbers.get((organization, entry["event_id"]), [0])
@@ -289,9 +275,15 @@ def unbalanced(complaints: Iterable[str]) -> Iterator[RenderableType]:
         yield indented(f"- {escape_controls(complaint)}")
 
 
-def table() -> Table:
+def table(*columns: Column | str) -> Table:
     """A table whose head is underlined, without frames."""
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
+    look = box.SIMPLE_HEAD
+    return Table(*columns, box=look, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
+
+
+def right(name: str) -> Column:
+    """A column of numbers, which stand on its right."""
+    return Column(name, justify="right")
 
 
 def indented(text: str) -> RenderableType:

@@ -64,7 +64,6 @@ class EmbeddedRedis:
         replicaof: host and port of the server to be a replica of.
         arguments: further settings by name, as in ``{"min-replicas-to-write": "1"}``.
         program: the server to run; None finds one.
-        config: a configuration file, which all other settings add to.
     """
 
     def __init__(
@@ -77,11 +76,9 @@ class EmbeddedRedis:
         replicaof: tuple[str, int] | None = None,
         arguments: Mapping[str, str] | None = None,
         program: Path | None = None,
-        config: Path | None = None,
     ) -> None:
         self._program = program
         self._settings = _settings(appendfsync, maxmemory, replicaof, arguments or {})
-        self._config = [] if config is None else [str(config)]
         self.port = port
         """The TCP port that the server listens on, once it has started."""
         self._folder = folder
@@ -122,8 +119,7 @@ class EmbeddedRedis:
         try:
             self.start()
         except BaseException:
-            self.kill()
-            self._remove_folder()
+            self.__exit__()
             raise
         return self
 
@@ -139,14 +135,11 @@ class EmbeddedRedis:
         """
         program = self._program or find_redis_server()
         # A port that somebody knows can't be exchanged for another one when it is taken.
-        for tries_left in reversed(range(1 if self.port else _PORT_TRIES)):
-            try:
-                self._start_on(self.port or _free_port(), program)
-            except RedisServerError:
-                if not tries_left:
-                    raise
-            else:
-                break
+        for _ in range(0 if self.port else _PORT_TRIES - 1):
+            with contextlib.suppress(RedisServerError):
+                self._start_on(_free_port(), program)
+                return
+        self._start_on(self.port or _free_port(), program)
 
     def stop(self) -> None:
         """Ask the server to stop, as a shutdown of the machine would, and wait for it."""
@@ -198,7 +191,7 @@ class EmbeddedRedis:
 
     def _words(self, port: int) -> list[str]:
         """What stands behind the program on its command line."""
-        return [*self._config, "--port", str(port), *self._settings]
+        return ["--port", str(port), *self._settings]
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -277,32 +270,30 @@ def _settings(
     replicaof: tuple[str, int] | None,
     arguments: Mapping[str, str],
 ) -> list[str]:
-    named = {
+    named: dict[str, str | None] = {
         "bind": "127.0.0.1",
         # Snapshots would come at times that no test has chosen.
         "save": "",
         "appendonly": "yes" if appendfsync else "no",
+        "appendfsync": appendfsync,
         "logfile": "redis.log",
         # Evicted jobs would be lost in silence; the programs refuse any other policy.
         "maxmemory-policy": "noeviction",
+        "maxmemory": maxmemory,
         # By default a replica waits 5 s for others that might want the same copy.
         "repl-diskless-sync-delay": "0",
         # Tests fill it, and make it load its file, by DEBUG.
         "enable-debug-command": "local",
+        **arguments,
     }
-    if appendfsync:
-        named["appendfsync"] = appendfsync
-    if maxmemory:
-        named["maxmemory"] = maxmemory
-    named |= arguments
     # --replicaof takes two words, which no pair of name and value is.
-    flat = [part for name, value in named.items() for part in (f"--{name}", value)]
+    given = {name: value for name, value in named.items() if value is not None}
+    flat = [part for name, value in given.items() for part in (f"--{name}", value)]
     return flat + (["--replicaof", replicaof[0], str(replicaof[1])] if replicaof else [])
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 

@@ -1,7 +1,7 @@
 """The plan of a demo: what Sellfern sends, and what must become of each event."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -33,6 +33,12 @@ class Kind(StrEnum):
 ACCEPTED: Final = "accepted"
 KNOWN: Final = "known"
 """What the ingress answers to a delivery that it takes: the first of its bytes, and any other."""
+
+
+def accepted(counts: Mapping[str, int]) -> int:
+    """How many of the answers that were counted took the delivery in, new or known."""
+    return counts.get(ACCEPTED, 0) + counts.get(KNOWN, 0)
+
 
 REFUSED: Final[Mapping[Kind, str]] = {
     Kind.UNSIGNED: signature.MISSING,
@@ -208,7 +214,6 @@ class Plan:
         return late
 
 
-def _final(history: Iterable[Event]) -> Order:
-    history = list(history)
+def _final(history: Sequence[Event]) -> Order:
     statuses = [event.status for event in history if event.status is not None]
     return Order(statuses[-1] if statuses else None, tuple(event.id for event in history))

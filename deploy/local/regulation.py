@@ -53,9 +53,8 @@ class Fleet:
     """
 
     def __init__(self, system: System) -> None:
-        self._supervisor = system.supervisor
-        self._environ = system.environ
-        self._workers: list[Program] = list(system.workers)
+        self._system = system
+        self._workers = list(system.workers)
         self._begun = len(self._workers)
 
     @property
@@ -73,14 +72,14 @@ class Fleet:
 
     def _begin(self) -> None:
         self._begun += 1
-        name = f"worker {self._begun}"
-        self._workers.append(self._supervisor.start(name, "worker", environ=self._environ))
+        name, system = f"worker {self._begun}", self._system
+        self._workers.append(system.supervisor.start(name, "worker", environ=system.environ))
 
     def _dismiss(self, worker: Program) -> None:
         """Let one leave by SIGTERM, which it understands once it has started."""
         # Before that, SIGTERM would end it with an error, which `check` takes for one.
         worker.wait_for("worker_started")
-        self._supervisor.dismiss(worker)
+        self._system.supervisor.dismiss(worker)
 
 
 _DEPTH: Final = "sellfern_queue_depth"

@@ -9,16 +9,14 @@ from typing import Any, Final
 
 import click
 import yaml
-from aiohttp import ClientSession, ClientTimeout
 from rich.console import Console
 
 from deploy.local import display, scale_report
 from deploy.local.autoscaling import Rule, read_rule
 from deploy.local.regulation import TIMES, Course, Ramp, Regulation
-from deploy.local.scale_report import complaints, evidence, progress
-from deploy.local.stage import doing, environment, perform, run_until_interrupted
+from deploy.local.stage import doing, perform, run_until_interrupted
 from deploy.local.supervisor import ROOT
-from deploy.local.system import System, running_system
+from deploy.local.system import System, running_system, scraper
 from deploy.sellfern import Sellfern, simulator
 from shared.observe import logs
 from shared.sellfern.reference import load_default
@@ -42,31 +40,21 @@ _SETTINGS: Final = {
     "BODY_TIMEOUT": "1s",
 }
 _PATIENCE: Final = 60.0
-_SCRAPE_SECONDS: Final = 5.0
 _MOST_KEPT: Final = 1_000_000
 
 
-@click.command()
+@click.command(context_settings={"show_default": True})
 @click.option(
-    "--seconds",
-    type=click.FloatRange(10, 600),
-    default=80.0,
-    show_default=True,
-    help="For the rise and the fall.",
+    "--seconds", type=click.FloatRange(10, 600), default=80.0, help="For the rise and the fall."
 )
 @click.option(
     "--peak",
     type=click.FloatRange(10, 1000),
     default=150.0,
-    show_default=True,
     help=f"Events a second; a {TIMES}th of it before and after.",
 )
 @click.option(
-    "--most",
-    type=click.IntRange(2, 20),
-    default=12,
-    show_default=True,
-    help="Workers that this machine bears.",
+    "--most", type=click.IntRange(2, 20), default=12, help="Workers that this machine bears."
 )
 @click.option(
     "--plot",
@@ -91,14 +79,11 @@ def _play(folder: Path, *, seconds: float, peak: float, most: int, plot: Path | 
     console = display.console()
     display.show(console, scale_report.opening(rule, peak, seconds, speed, _SLOTS))
     endpoints = [(name, name, _secret(name)) for name in _ORGANIZATIONS]
-    environ = environment(folder, endpoints, _SETTINGS)
-    with contextlib.ExitStack() as stack:
-        with doing("starting Redis, the ingress and the workers"):
-            system = stack.enter_context(running_system(folder, environ, workers=rule.fewest))
+    with running_system(folder, endpoints, _SETTINGS, workers=rule.fewest) as system:
         course, sellfern = run_until_interrupted(_observe(system, rule, Ramp(peak, seconds)))
         with doing("asking the worker's commands"):
-            found = evidence(sellfern, system, _ORGANIZATIONS)
-    wrong = list(complaints(found))
+            found = scale_report.evidence(sellfern, system, _ORGANIZATIONS)
+    wrong = list(scale_report.complaints(found))
     path = _write_plot(scale_report.plot(course, rule), plot)
     console.print(scale_report.decisions(course))
     display.show(console, scale_report.verdict(found, wrong, course))
@@ -120,9 +105,8 @@ def local_rule(speed: float, most: int) -> Rule:
 async def _observe(system: System, rule: Rule, ramp: Ramp) -> tuple[Course, Sellfern]:
     """Play the load and the supervisor; how it went, and Sellfern as it knows it."""
     logs.configure(level="error", fmt="console")  # Sellfern's, which runs in this process
-    timeout = ClientTimeout(total=_SCRAPE_SECONDS)
-    async with _sellfern(system) as sellfern, ClientSession(timeout=timeout) as session:
-        with progress(Console(stderr=True)) as show:
+    async with _sellfern(system) as sellfern, scraper() as session:
+        with scale_report.progress(Console(stderr=True)) as show:
             regulation = Regulation(system, rule, sellfern=sellfern, session=session, show=show)
             await regulation.follow(ramp)
             await regulation.settle(_PATIENCE)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from deploy.local.account import Name, listed, under
 from deploy.local.autoscaling import Rule
-from deploy.local.display import indented, now_and_then, table, unbalanced
+from deploy.local.display import indented, now_and_then, right, table, unbalanced
 from deploy.local.regulation import TIMES, Course, Decision, Show
 from deploy.local.system import System
 from deploy.sellfern import Sellfern
@@ -55,10 +55,8 @@ def opening(
 
 def decisions(course: Course) -> RenderableType:
     """Each reading and what was done."""
-    rows = table()
-    for name in ("time", "events/s", "in line", "oldest", "asked for", "workers"):
-        rows.add_column(name, justify="right")
-    rows.add_column("")
+    names = ("time", "events/s", "in line", "oldest", "asked for", "workers")
+    rows = table(*map(right, names), "")
     for each in course.decisions:
         rows.add_row(
             f"{each.at:.0f} s",

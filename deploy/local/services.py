@@ -14,11 +14,13 @@ from watchfiles import PythonFilter, watch
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from deploy.local.log_view import LogView
+from deploy.local.stage import short
 from deploy.local.supervisor import STOP_SECONDS, Program, Supervisor
 from deploy.local.workbench import Workbench
 from shared.errors import SettingsError
 
 _LOOK_SECONDS: Final = 0.05
+_NEVER: Final = float("inf")
 _BEGUN: Final = {
     "sellfern": "simulator_listening",
     "ingress": "ingress_listening",
@@ -47,7 +49,6 @@ class ReloadedWorker:
         self._start = start
         self._view = view
         self._program: Program | None = None
-        self._is_due = True
         self._begin_at = 0.0
         self._kill_at = 0.0
 
@@ -72,35 +73,34 @@ class ReloadedWorker:
         # The old one may have handlers that won't end; the new files are what somebody waits for.
         elif program is not None and self._kill_at and time.monotonic() > self._kill_at:
             program.kill()
-        if self._program is None and self._is_due and time.monotonic() >= self._begin_at:
+        if self._program is None and time.monotonic() >= self._begin_at:
             self._begin()
 
     def stop(self) -> None:
         """Ask it to stop and wait until it has; it is killed where it takes too long."""
-        program, self._is_due = self._program, False
-        if program is None:
-            return
-        program.signal(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
-        while program.is_running and time.monotonic() < deadline:
+        self._begin_at = _NEVER
+        self._dismiss()
+        while self._program is not None:
+            self.look()
             self._view.show()
-            time.sleep(_LOOK_MILLISECONDS / 1000)
-        program.kill()
-        self._view.finish(program.name)
+            time.sleep(_LOOK_SECONDS)
 
     def _renew(self, changed: Collection[str]) -> None:
         first, *others = changed
         more = f" and {len(others)} more" if others else ""
         self._view.say("worker", f"{first}{more} changed: a new worker takes over")
-        self._is_due, self._begin_at = True, 0.0
-        # A second change while the old one leaves changes nothing: the new one isn't begun yet, and
-        # a second SIGTERM would hurry it.
+        self._begin_at = 0.0
+        # A second change while the old one leaves changes nothing: the new one isn't begun yet.
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        # Once: a second SIGTERM would hurry it.
         if self._program is not None and not self._kill_at:
             self._kill_at = time.monotonic() + STOP_SECONDS
             self._program.signal(signal.SIGTERM)
 
     def _begin(self) -> None:
-        self._is_due, self._kill_at = False, 0.0
+        self._begin_at, self._kill_at = _NEVER, 0.0
         self._program = self._start()
         self._view.follow(self._program)
 
@@ -115,7 +115,7 @@ class ReloadedWorker:
         then = "it starts anew" if had_begun else "the next change of a file starts it anew"
         how = str(program.ended_early()).partition(":")[0]  # why, it has said itself
         self._view.say("worker", f"{how}; {then}")
-        self._is_due, self._begin_at = had_begun, time.monotonic() + _PAUSE_SECONDS
+        self._begin_at = time.monotonic() + _PAUSE_SECONDS if had_begun else _NEVER
 
 
 class Services:
@@ -269,8 +269,4 @@ def changes(folder: Path, *, below: bool) -> Iterator[list[str]]:
         rust_timeout=_LOOK_MILLISECONDS,
         yield_on_timeout=True,
     ):
-        yield sorted({_named(Path(path), folder) for _, path in found})
-
-
-def _named(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder.parent)) if path.is_relative_to(folder.parent) else str(path)
+        yield sorted({short(Path(path), folder.parent) for _, path in found})

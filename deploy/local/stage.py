@@ -2,15 +2,14 @@
 
 import asyncio
 import contextlib
-import os
 import shlex
 import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,7 +17,7 @@ from typing import Any, Final, TypeVar
 import click
 from rich.console import Console
 
-from deploy.local.supervisor import ProgramError, bare_environment, last_lines
+from deploy.local.supervisor import ProgramError, last_lines
 from shared.display import USAGE_ERROR, escape_controls
 from shared.errors import SellfernError, SettingsError
 
@@ -29,7 +28,10 @@ Play = Callable[[Path], bool]
 """Plays the demo in a folder; whether its account balances."""
 
 Result = TypeVar("Result")
-_SHELLS_BASE: Final = 128
+_BY_SIGNAL: Final = 128
+"""What shells add to a signal's number for the exit code."""
+
+_LOOK_SECONDS: Final = 0.2
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -40,11 +42,6 @@ class Ending:
     number: int = signal.SIGINT
     is_over: bool = False
 
-    @property
-    def exit_code(self) -> int:
-        """The one that a shell gives a program that the signal ended."""
-        return _SHELLS_BASE + self.number
-
     def ignore_more(self) -> None:
         """Let the program come to its end: everything is stopped, and it is nearly there."""
         self.is_over = True
@@ -52,7 +49,7 @@ class Ending:
             signal.signal(number, signal.SIG_IGN)
 
 
-@contextmanager
+@contextlib.contextmanager
 def ended_by_signals() -> Iterator[Ending]:
     """While the block runs, SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt.
 
@@ -130,33 +127,27 @@ def perform(name: str, play: Play, *, unbalanced: str = "", kept: Path | None = 
     return code
 
 
-def environment(
-    folder: Path, endpoints: Iterable[tuple[str, str, str]], settings: Mapping[str, str]
-) -> dict[str, str]:
-    """The environment of a demo's programs, with its endpoints file in the folder.
-
-    Args:
-        folder: of the demo.
-        endpoints: id, organization and secret of each.
-        settings: what differs from the defaults.
-    """
-    path = folder / "endpoints.toml"
-    tables = (
-        f'[[endpoint]]\nid = "{name}"\norganization_id = "{organization}"\nsecrets = ["{secret}"]\n'
-        for name, organization, secret in endpoints
-    )
-    path.write_text("\n".join(tables), encoding="utf-8")
-    # A demo must go the same way on each machine, whatever its shell has set.
-    return bare_environment(os.environ, ENDPOINTS_FILE=str(path), **settings)
-
-
 def python_as_typed() -> str:
     """This interpreter as one would type it here."""
-    here = Path(sys.executable)
     # The virtual environment's own name, not where it leads to: behind that are other packages.
-    if here.is_relative_to(Path.cwd()):
-        here = here.relative_to(Path.cwd())
-    return shlex.quote(str(here))
+    return shlex.quote(short(Path(sys.executable), Path.cwd()))
+
+
+def short(path: Path, here: Path) -> str:
+    """A path as one would type it in a folder."""
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def keep_running(check: Callable[[], None]) -> None:
+    """Keep everything running until Ctrl-C, which is then no failure.
+
+    Args:
+        check: raises the error of whatever has ended by itself.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            check()
+            time.sleep(_LOOK_SECONDS)
 
 
 @contextlib.contextmanager
@@ -172,7 +163,7 @@ def _perform(name: str, play: Play, folder: Path, ending: Ending, unbalanced: st
     except KeyboardInterrupt:
         ending.ignore_more()
         click.echo("interrupted; everything is stopped", err=True)
-        return ending.exit_code
+        return _BY_SIGNAL + ending.number
     except Exception as exc:  # noqa: BLE001  # whatever it was, it is told in one line
         _tell_failure(name, exc, folder)
         return FAILED

@@ -36,6 +36,7 @@ STOP_SECONDS: Final = 15.0
 ANSWER_SECONDS: Final = 60.0
 """How long a command may take that is asked something."""
 
+_STAYED: Final = "didn't stop when asked, and was killed"
 _LOOK_SECONDS: Final = 0.02
 _READ_BYTES: Final = 64 * 1024
 _SHOWN_COLUMNS: Final = 300
@@ -219,18 +220,12 @@ class Supervisor:
         # One deadline for all of them, since they run side by side.
         deadline = time.monotonic() + ANSWER_SECONDS
         for program in asked:
-            self._await_end(program, deadline - time.monotonic())
+            problem = _problem(program, deadline, f"took longer than {ANSWER_SECONDS:g} s")
+            if not program.is_running:
+                self._programs.remove(program)
+            if problem:
+                raise problem
         return [program.output() for program in asked]
-
-    def _await_end(self, program: Program, seconds: float) -> None:
-        try:
-            code = program.wait(max(0.0, seconds))
-        except subprocess.TimeoutExpired:
-            message = f"{program.name} took longer than {ANSWER_SECONDS:g} s"
-            raise ProgramError(message, program.log) from None
-        self._programs.remove(program)
-        if code:
-            raise program.ended_early()
 
     def dismiss(self, program: Program) -> None:
         """Ask a program to stop, and don't wait; what goes wrong with that, `check` tells."""
@@ -252,7 +247,7 @@ class Supervisor:
         for program, deadline in list(self._leaving.items()):
             if program.is_running and time.monotonic() < deadline:
                 continue
-            if problem := _stopped(program, deadline):
+            if problem := _problem(program, deadline, _STAYED):
                 raise problem
             del self._leaving[program]
 
@@ -272,7 +267,7 @@ class Supervisor:
                 program.signal(signal.SIGCONT)
             deadline = time.monotonic() + self._stop_seconds
             # All of them are waited for before the first problem is raised: none may stay behind.
-            problems = [_stopped(program, deadline) for program in programs]
+            problems = [_problem(program, deadline, _STAYED) for program in programs]
         finally:  # also where an impatient second Ctrl-C ends the waiting
             for program in programs:
                 program.kill()
@@ -280,12 +275,12 @@ class Supervisor:
             raise problem
 
 
-def _stopped(program: Program, deadline: float) -> ProgramError | None:
-    """Wait for the end of a program that has been asked to stop; what is wrong with it."""
+def _problem(program: Program, deadline: float, late: str) -> ProgramError | None:
+    """Wait for the end of a program; what is wrong with it, such as being late."""
     try:
         code = program.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        return ProgramError(f"{program.name} didn't stop when asked, and was killed", program.log)
+        return ProgramError(f"{program.name} {late}", program.log)
     return program.ended_early() if code else None
 
 

@@ -1,21 +1,25 @@
 """One Redis, one ingress and some workers: where they run, what they tell."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import ClientSession
+from aiohttp import ClientSession, ClientTimeout
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from deploy.local.supervisor import Program, Supervisor
+from deploy.local.stage import doing
+from deploy.local.supervisor import Program, Supervisor, bare_environment
 
 _HOST: Final = "127.0.0.1"
+_SCRAPE_SECONDS: Final = 5.0
+_LISTENING: Final = ("INGRESS", "INGRESS_ADMIN", "WORKER_ADMIN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,18 @@ class System:
 
 @contextmanager
 def running_system(
-    folder: Path, environ: Mapping[str, str], *, workers: int = 2
+    folder: Path,
+    endpoints: Iterable[tuple[str, str, str]],
+    settings: Mapping[str, str],
+    *,
+    workers: int,
 ) -> Iterator[System]:
     """Start everything, and stop it all at the end of the block.
 
     Args:
-        folder: for the logs, and what Redis keeps.
-        environ: all of the environment but for ``REDIS_URL``, the hosts and the ports.
+        folder: for the logs, what Redis keeps, and the endpoints file.
+        endpoints: id, organization and secret of each.
+        settings: what differs from the defaults, but for where everything is.
         workers: how many.
 
     Raises:
@@ -69,27 +78,39 @@ def running_system(
     """
     redis_folder = folder / "redis"
     redis_folder.mkdir()
-    with (
-        # As durable as in production: a demo that loses nothing from memory proves nothing.
-        EmbeddedRedis(appendfsync="always", folder=redis_folder) as redis,
-        Supervisor(folder) as supervisor,
-    ):
-        environ = {**environ, **_places(redis.url)}
-        # All start at once and are waited for later: each needs a second, and none needs another.
-        ingress = supervisor.start("ingress", "ingress", environ=environ)
-        names = [f"worker {number}" for number in range(1, workers + 1)]
-        started = [supervisor.start(name, "worker", environ=environ) for name in names]
-        for worker in started:
-            worker.wait_for("worker_started")
-        yield System(
-            supervisor=supervisor,
-            environ=environ,
-            ingress=ingress,
-            workers=started,
-            ingress_port=_port(ingress, "ingress_listening"),
-            ingress_admin=_port(ingress, "admin_listening"),
-            worker_admins=[_port(worker, "admin_listening") for worker in started],
-        )
+    environ = {**_environment(folder, endpoints), **settings}
+    with ExitStack() as stack:
+        with doing("starting Redis, the ingress and the workers"):
+            # As durable as in production: a demo that loses nothing from memory proves nothing.
+            server = EmbeddedRedis(appendfsync="always", folder=redis_folder)
+            environ["REDIS_URL"] = stack.enter_context(server).url
+            supervisor = stack.enter_context(Supervisor(folder))
+            system = _started(supervisor, environ, workers)
+        yield system
+
+
+def _started(supervisor: Supervisor, environ: Mapping[str, str], workers: int) -> System:
+    """Start the programs, and wait until they are there."""
+    # All start at once and are waited for later: each needs a second, and none needs another.
+    ingress = supervisor.start("ingress", "ingress", environ=environ)
+    names = [f"worker {number}" for number in range(1, workers + 1)]
+    started = [supervisor.start(name, "worker", environ=environ) for name in names]
+    for worker in started:
+        worker.wait_for("worker_started")
+    return System(
+        supervisor=supervisor,
+        environ=environ,
+        ingress=ingress,
+        workers=started,
+        ingress_port=_port(ingress, "ingress_listening"),
+        ingress_admin=_port(ingress, "admin_listening"),
+        worker_admins=[_port(worker, "admin_listening") for worker in started],
+    )
+
+
+def scraper() -> ClientSession:
+    """What asks for metrics; it doesn't wait long for them."""
+    return ClientSession(timeout=ClientTimeout(total=_SCRAPE_SECONDS))
 
 
 async def outcomes(session: ClientSession, ports: Iterable[int], metric: str) -> Counter[str]:
@@ -123,19 +144,23 @@ def parse(metric: str, texts: Iterable[str]) -> Counter[str]:
     return counts
 
 
-def _places(redis_url: str) -> dict[str, str]:
-    """Everything on this machine alone, on ports that the system picks."""
-    return {
-        "REDIS_URL": redis_url,
-        "LOG_FORMAT": "json",
-        "INGRESS_HOST": _HOST,
-        # The system picks the ports; what they are, the programs log.
-        "INGRESS_PORT": "0",
-        "INGRESS_ADMIN_HOST": _HOST,
-        "INGRESS_ADMIN_PORT": "0",
-        "WORKER_ADMIN_HOST": _HOST,
-        "WORKER_ADMIN_PORT": "0",
-    }
+def _environment(folder: Path, endpoints: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """What all programs are told, with the endpoints file in the folder."""
+    path = folder / "endpoints.toml"
+    tables = (
+        f'[[endpoint]]\nid = "{name}"\norganization_id = "{organization}"\nsecrets = ["{secret}"]\n'
+        for name, organization, secret in endpoints
+    )
+    path.write_text("\n".join(tables), encoding="utf-8")
+    # A demo must go the same way on each machine, whatever its shell has set.
+    return bare_environment(
+        os.environ,
+        ENDPOINTS_FILE=str(path),
+        LOG_FORMAT="json",
+        # Everything on this machine alone, on ports that the system picks; which, the programs log.
+        **{f"{name}_HOST": _HOST for name in _LISTENING},
+        **{f"{name}_PORT": "0" for name in _LISTENING},
+    )
 
 
 def _port(program: Program, event: str) -> int:

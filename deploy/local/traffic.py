@@ -9,13 +9,8 @@ from random import Random
 from typing import Final
 
 from deploy.local.demo_handlers import FLAKY_PREFIX, STATUSES
-from deploy.local.plan import (
-    Delivery,
-    Event,
-    Kind,
-    Organization,
-    Plan,
-)
+from deploy.local.plan import Delivery, Event, Kind, Organization, Plan
+from deploy.sellfern import Event as Told
 from deploy.sellfern import shop
 from shared.queue.job import job_id
 from shared.sellfern import signature
@@ -103,10 +98,9 @@ def _kinds(events: int, random: Random) -> list[Kind]:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """An event with its fields as they are to be written."""
+    """An event with the body of its first delivery."""
 
     event: Event
-    fields: Mapping[str, object]
     body: bytes
 
 
@@ -162,18 +156,17 @@ class _Author:
 
     def _odd_event(self, kind: Kind, organization: Organization, at: datetime) -> _Draft:
         """An event that must change nothing, though it names an order that is there."""
-        claimed, event_id = organization.id, ""
+        imitated: Event | None = None
         order_id = self._random.choice(self._genuine[organization.id]).order_id
         data: dict[str, object] = {"order_id": order_id, "status": STATUSES[-1]}
         event_type = "order.status_changed"
         match kind:
             case Kind.IMPOSTOR:
                 others = [each for each in self._organizations if each is not organization]
-                target = self._victim(self._one_of(others))
+                imitated = self._victim(self._one_of(others))
                 # It bears the id of a genuine event: were it taken for that one's duplicate, or
                 # marked it, the genuine one would be lost.
-                claimed, event_id = target.organization, target.id
-                data["order_id"] = target.order_id
+                data["order_id"] = imitated.order_id
             case Kind.UNLISTED:
                 event_type, data = "ticket.created", {"ticket_id": f"tck_{self._hex(24)}"}
             case Kind.SHAPELESS:
@@ -184,11 +177,7 @@ class _Author:
                 at -= timedelta(days=8)
             case Kind.EARLY:
                 at += timedelta(hours=1) + _SPAN
-            case _:
-                pass
-        return self._draft(
-            kind, organization, at, event_type, data, claimed=claimed, event_id=event_id
-        )
+        return self._draft(kind, organization, at, event_type, data, imitated=imitated)
 
     def _draft(
         self,
@@ -198,21 +187,16 @@ class _Author:
         event_type: str,
         data: Mapping[str, object],
         *,
-        claimed: str = "",
-        event_id: str = "",
+        imitated: Event | None = None,
     ) -> _Draft:
-        fields = {
-            "id": event_id or f"evt_{self._hex(48)}",
-            "type": event_type,
-            "created_at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "organization_id": claimed or organization.id,
-            "data": data,
-        }
-        body = _json(fields)
+        event_id = imitated.id if imitated else f"evt_{self._hex(48)}"
+        claimed = imitated.organization if imitated else organization.id
+        body = Told(event_id, event_type, at.timestamp(), claimed, data).encode()
         if kind is Kind.RUBBISH:
-            body = self._rubbish(body)
+            # Signed all right, but no envelope: cut off, or a list.
+            body = self._random.choice([body[:-9], b"[" + body + b"]"])
         event = Event(
-            id="" if kind is Kind.RUBBISH else str(fields["id"]),
+            id="" if kind is Kind.RUBBISH else event_id,
             organization=organization.id,
             kind=kind,
             order_id=str(data.get("order_id", "")),
@@ -221,11 +205,7 @@ class _Author:
             status=None if data.get("status") is None else str(data["status"]),
             job=job_id(organization.id, body),
         )
-        return _Draft(event, fields, body)
-
-    def _rubbish(self, body: bytes) -> bytes:
-        """Signed all right, but no envelope: cut off, or a list."""
-        return self._random.choice([body[:-9], b"[" + body + b"]"])
+        return _Draft(event, body)
 
     def _victim(self, organization: Organization) -> Event:
         """A genuine event that nobody has imitated yet."""
@@ -285,7 +265,8 @@ def _written_otherwise(draft: _Draft) -> bytes:
     """The same event in other bytes; what is no envelope stays as it is."""
     if draft.event.kind is Kind.RUBBISH:
         return draft.body
-    return json.dumps(dict(reversed([*draft.fields.items()])), indent=1).encode()
+    fields = json.loads(draft.body)
+    return json.dumps(dict(reversed(fields.items())), indent=1).encode()
 
 
 def _sent(draft: _Draft, body: bytes) -> bytes:
@@ -304,7 +285,3 @@ def _headers(
         # A secret that is right elsewhere: who has one may not speak for another.
         signer = random.choice([each for each in organizations.values() if each is not signer])
     return unsigned | signature.sign(SELLFERN, body, signer.secret.encode(), now=0.0, message_id="")
-
-
-def _json(fields: Mapping[str, object]) -> bytes:
-    return json.dumps(fields, separators=(",", ":")).encode()

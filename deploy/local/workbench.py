@@ -3,7 +3,8 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -164,21 +165,15 @@ def prepare(
     )
 
 
-class _NotedEnvironment(Mapping[str, str]):
+class _NotedEnvironment(UserDict[str, str]):
     """An environment that notes which of its variables are asked for, in ``found``."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
+        super().__init__(environ)
         self.found: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> str:
-        return self.found.setdefault(name, self._environ[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._environ)
-
-    def __len__(self) -> int:
-        return len(self._environ)
+        return self.found.setdefault(name, super().__getitem__(name))
 
 
 def _made(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """The answers of the management API, in the shape that Sellfern documents."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from http import HTTPStatus
 from typing import Final
 from uuid import uuid4
@@ -20,6 +20,7 @@ REPLAYED: Final = "Idempotent-Replayed"
 _JSON: Final = "application/json"
 
 
+@dataclass(eq=False)
 class Refused(SellfernError):
     """A request is answered with an error.
 
@@ -31,21 +32,15 @@ class Refused(SellfernError):
         headers: more headers of the answer.
     """
 
-    def __init__(
-        self,
-        status: HTTPStatus,
-        code: str,
-        message: str,
-        *,
-        details: Mapping[str, object] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        self.status = status
-        self.code = code
-        self.message = message
-        self.details = details
-        self.headers = dict(headers or {})
-        super().__init__(f"{code}: {message}")
+    status: HTTPStatus
+    code: str
+    message: str
+    _: KW_ONLY
+    details: Mapping[str, object] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +66,17 @@ class Answer:
         return web.Response(status=self.status, body=self.body, headers=self.headers)
 
 
-def new_request_id() -> str:
-    """A fresh ``meta.request_id``."""
-    return f"req_{uuid4().hex}"
-
-
-def success(data: object, request_id: str, status: int = HTTPStatus.OK) -> Answer:
+def success(data: object, status: int = HTTPStatus.OK) -> Answer:
     """The answer to a request that did what it was to do."""
-    meta = {"request_id": request_id}
-    body = msgspec.json.encode({"success": True, "data": data, "meta": meta})
-    return Answer(status, body, _headers(request_id))
+    return _answer(status, {"success": True, "data": data}, {})
 
 
-def refused(exc: Refused, request_id: str) -> Answer:
+def refused(exc: Refused) -> Answer:
     """The answer to a request that did nothing."""
     error: dict[str, object] = {"code": exc.code, "message": exc.message}
     if exc.details is not None:
         error["details"] = exc.details
-    meta = {"request_id": request_id}
-    body = msgspec.json.encode({"success": False, "error": error, "meta": meta})
-    return Answer(exc.status, body, _headers(request_id) | exc.headers)
+    return _answer(exc.status, {"success": False, "error": error}, exc.headers)
 
 
 def not_found() -> Refused:
@@ -117,6 +103,9 @@ def rate_limited(seconds: int) -> Refused:
     return Refused(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message, headers=headers)
 
 
-def _headers(request_id: str) -> dict[str, str]:
+def _answer(status: int, content: Mapping[str, object], more: Mapping[str, str]) -> Answer:
+    request_id = f"req_{uuid4().hex}"
+    body = msgspec.json.encode({**content, "meta": {"request_id": request_id}})
     # An answer may hold a secret, which no cache may keep.
-    return {"Content-Type": _JSON, REQUEST_ID: request_id, "Cache-Control": "no-store"}
+    headers = {"Content-Type": _JSON, REQUEST_ID: request_id, "Cache-Control": "no-store"}
+    return Answer(status, body, {**headers, **more})

@@ -95,11 +95,10 @@ class ApiKeys:
     """
 
     def __init__(self, keys: Iterable[ApiKey]) -> None:
-        self._keys: dict[str, ApiKey] = {}
-        for key in keys:
-            if key.key.reveal() in self._keys:
-                raise ValueError("expected each key once, and so one organization for each")
-            self._keys[key.key.reveal()] = key
+        given = [*keys]
+        self._keys = {key.key.reveal(): key for key in given}
+        if len(self._keys) < len(given):
+            raise ValueError("expected each key once, and so one organization for each")
 
     @property
     def all(self) -> tuple[ApiKey, ...]:

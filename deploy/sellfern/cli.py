@@ -2,22 +2,20 @@
 
 import asyncio
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from random import SystemRandom
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import uvloop
 
+from deploy.sellfern import api_key, fault
 from deploy.sellfern.answer import Refused
-from deploy.sellfern.api_key import EXPECTED as API_KEY
-from deploy.sellfern.api_key import ApiKey, ApiKeys, parse_api_key
-from deploy.sellfern.fault import EXPECTED as FAULT
-from deploy.sellfern.fault import parse_fault
+from deploy.sellfern.api_key import ApiKey, ApiKeys
 from deploy.sellfern.server import opened
 from deploy.sellfern.settings import SimulatorSettings
 from deploy.sellfern.vendor import EVENTS, Sellfern
@@ -27,52 +25,40 @@ from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
 from shared.observe import logs
 from shared.observe.logs import get_logger
+from shared.program.stopping import stop_signal
 from shared.sellfern.scheme import SELLFERN
+from shared.settings import durations
 from shared.settings.config import LogFormat, LogLevel
-from shared.settings.durations import EXPECTED as DURATION
-from shared.settings.durations import parse_duration
 from shared.settings.reader import Reader
 
 _log = get_logger()
 
 
-_Parsed = TypeVar("_Parsed")
+def _parsing(parse: Callable[[str], object], message: str = "{}") -> Callable[[str], object]:
+    """The same as an option's type: click would tell the text, and not what was expected."""
 
-
-def _parsing(parse: Callable[[str], _Parsed]) -> Callable[..., Any]:
-    """A click callback that parses an option's text or texts."""
-
-    def callback(_context: click.Context, _option: click.Parameter, value: Any) -> Any:
+    def parsed(text: str) -> object:
         try:
-            if isinstance(value, tuple):
-                return tuple(parse(text) for text in value)
-            return None if value is None else parse(value)
+            return parse(text)
         except ValueError as exc:
-            raise click.BadParameter(str(exc)) from None
+            raise click.BadParameter(message.format(exc)) from None
 
-    return callback
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as exc:
-        # The message of a duration is what was expected alone, as a wrong setting's line wants it.
-        raise ValueError(f"expected {exc}") from None
+    return parsed
 
 
 _share = click.FloatRange(0, 1)
-_duration_option: dict[str, Any] = {"metavar": "DURATION", "callback": _parsing(_duration)}
+# The message of a duration is what was expected alone, as a wrong setting's line wants it.
+_duration = _parsing(durations.parse_duration, "expected {}")
+_duration_option: dict[str, Any] = {"metavar": "DURATION", "type": _duration}
 
 
-@click.command(epilog=f"DURATION is {DURATION}.")
+@click.command(epilog=f"DURATION is {durations.EXPECTED}.", context_settings={"show_default": True})
 @click.version_option(package_name="sellfern-webhooks")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
     default=8090,
-    show_default=True,
     help="Port to listen on; 0 picks one and logs it.",
 )
 @click.option(
@@ -80,9 +66,9 @@ _duration_option: dict[str, Any] = {"metavar": "DURATION", "callback": _parsing(
     "api_keys",
     multiple=True,
     required=True,
-    metavar=API_KEY.partition(" ")[0],
-    callback=_parsing(parse_api_key),
-    help=f"A key and whose it is: {API_KEY}. May be repeated.",
+    metavar=api_key.EXPECTED.partition(" ")[0],
+    type=_parsing(api_key.parse_api_key),
+    help=f"A key and whose it is: {api_key.EXPECTED}. May be repeated.",
 )
 @click.option(
     "--endpoints-file",
@@ -92,23 +78,21 @@ _duration_option: dict[str, Any] = {"metavar": "DURATION", "callback": _parsing(
 @click.option(
     "--ingress",
     default="http://127.0.0.1:8080",
-    show_default=True,
     help="Where the endpoints of --endpoints-file are.",
 )
-@click.option(
-    "--rate", type=click.FloatRange(0), default=0.0, help="Events a second; default none."
-)
-@click.option("--duplicates", type=_share, default=0.0, help="Part delivered twice, 0 to 1.")
-@click.option("--disorder", type=_share, default=0.0, help="Part held back for others to overtake.")
-@click.option("--bad-signatures", type=_share, default=0.0, help="Part with a forged copy beside.")
-@click.option("--latency", default="0", help="Of the management API.", **_duration_option)
+@click.option("--rate", type=click.FloatRange(0), help="Events a second; default none.")
+@click.option("--duplicates", type=_share, help="Part delivered twice, 0 to 1.")
+@click.option("--disorder", type=_share, help="Part held back for others to overtake.")
+@click.option("--bad-signatures", type=_share, help="Part with a forged copy beside.")
+@click.option("--latency", help="Of the management API.", **_duration_option)
 @click.option(
     "--fault",
     "faults",
     multiple=True,
     metavar="FAULT",
-    callback=_parsing(parse_fault),
-    help=f"Of the management API: {FAULT}. KIND is error, gateway, hang, cut or rate_limit.",
+    type=_parsing(fault.parse_fault),
+    help=f"Of the management API: {fault.EXPECTED}. "
+    "KIND is error, gateway, hang, cut or rate_limit.",
 )
 @click.option("--seed", type=int, help="Of everything that is drawn; default another each time.")
 @click.option("--events", type=click.IntRange(1), help="Stop after so many events.")
@@ -117,20 +101,11 @@ _duration_option: dict[str, Any] = {"metavar": "DURATION", "callback": _parsing(
 @click.option("--same-url", is_flag=True, help="Let an organization register a URL twice.")
 @click.option("--require-idempotency-key", is_flag=True, help="Refuse a write without one.")
 @click.option("--rate-limit", type=click.IntRange(1), help="Requests a second for each API key.")
-@click.option(
-    "--attempts",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Until a delivery is given up.",
-)
-@click.option(
-    "--timeout", default="10s", show_default=True, help="Of an attempt.", **_duration_option
-)
+@click.option("--attempts", type=click.IntRange(1), default=5, help="Until a delivery is given up.")
+@click.option("--timeout", default="10s", help="Of an attempt.", **_duration_option)
 @click.option(
     "--backoff",
     default="1s",
-    show_default=True,
     help="Before the second attempt; doubled with each.",
     **_duration_option,
 )
@@ -156,9 +131,12 @@ def _command(
         keys = ApiKeys(api_keys)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--api-key") from None
-    settings = SimulatorSettings(**knobs)
+    # What isn't said is as the settings have it.
+    given = {name: value for name, value in knobs.items() if value is not None}
+    sellfern = opened(keys, SimulatorSettings(**given), host, port)
     known = EndpointsFile(endpoints_file, os.environ).load() if endpoints_file else {}
-    uvloop.run(_run(keys, settings, known, host=host, port=port, ingress=ingress, seconds=seconds))
+    places = {f"{ingress.rstrip('/')}/webhooks/{name}": each for name, each in known.items()}
+    uvloop.run(_run(sellfern, places, seconds))
 
 
 def _configure_logs() -> None:
@@ -183,13 +161,8 @@ def main() -> None:
 
 
 async def _run(
-    keys: ApiKeys,
-    settings: SimulatorSettings,
+    opening: AbstractAsyncContextManager[Sellfern],
     known: Mapping[str, Endpoint],
-    *,
-    host: str,
-    port: int,
-    ingress: str,
     seconds: float | None,
 ) -> None:
     """Be there until SIGTERM or SIGINT, until ``seconds`` are over, or until the last event.
@@ -199,19 +172,16 @@ async def _run(
     Raises:
         SettingsError: host and port can't be listened on, or an endpoint can't be registered.
     """
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Before anything is open: a signal that comes meanwhile ends it in the same way.
-        loop.add_signal_handler(number, stop.set)
-    async with opened(keys, settings, host, port) as sellfern:
-        for endpoint in known.values():
-            _register(sellfern, endpoint, f"{ingress.rstrip('/')}/webhooks/{endpoint.id}")
+    # The signal before anything is open: one that comes meanwhile ends it in the same way.
+    async with stop_signal() as stop, opening as sellfern:
+        for url, endpoint in known.items():
+            _register(sellfern, endpoint, url)
         # Only now may somebody begin: what is asked for before would find no endpoint.
         _log.info(
             "simulator_listening",
             url=sellfern.url,
-            api_keys=[f"{key.masked}:{key.organization}" for key in keys.all],
-            seed=settings.seed,
+            api_keys=[f"{key.masked}:{key.organization}" for key in sellfern.api_keys.all],
+            seed=sellfern.settings.seed,
         )
         await _first(stop.wait(), _last_event(sellfern), seconds=seconds)
     counts = dict(sellfern.deliveries.counts)

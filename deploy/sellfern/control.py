@@ -11,8 +11,7 @@ import msgspec
 from aiohttp import web
 from jinja2 import ChainableUndefined, Environment
 
-from deploy.sellfern import answer
-from deploy.sellfern.answer import Refused, invalid
+from deploy.sellfern.answer import Refused, invalid, refused, success
 from deploy.sellfern.event import timestamp
 from deploy.sellfern.fault import read_faults
 from deploy.sellfern.vendor import EVENTS, Sellfern
@@ -156,11 +155,7 @@ class Control:
     async def _endpoints(self, _: web.Request) -> object:
         """All endpoints with their secrets, as the vendor's dashboard would show them."""
         return [
-            {
-                **each.shown(),
-                "organization_id": organization,
-                "secret": each.secret.reveal(),
-            }
+            {**each.shown(), "organization_id": organization, "secret": each.secret.reveal()}
             for organization in self._sellfern.api_keys.organizations
             for each in self._sellfern.endpoints.of(organization)
         ]
@@ -182,12 +177,11 @@ def _answering(handler: Handler) -> Callable[[web.Request], Awaitable[web.Respon
     """Give what a handler returns in the shape of all answers."""
 
     async def respond(request: web.Request) -> web.Response:
-        request_id = answer.new_request_id()
         try:
             _check_origin(request)
-            return answer.success(await handler(request), request_id).response()
+            return success(await handler(request)).response()
         except Refused as exc:
-            return answer.refused(exc, request_id).response()
+            return refused(exc).response()
 
     return respond
 

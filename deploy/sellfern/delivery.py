@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final, Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
@@ -18,7 +18,6 @@ from shared.observe.logs import get_logger
 from shared.sellfern import signature
 from shared.sellfern.scheme import SELLFERN
 
-_USER_AGENT: Final = "sellfern-simulator"
 _log = get_logger()
 
 Kind = Literal["event", "duplicate", "test", "forged"]
@@ -26,8 +25,6 @@ Kind = Literal["event", "duplicate", "test", "forged"]
 
 Status = Literal["pending", "delivered", "failed", "abandoned"]
 """``failed``: given up after its attempts; ``abandoned``: its endpoint or the simulator went."""
-
-_SUCCESS: Final = range(200, 300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ class Attempt:
     @property
     def is_success(self) -> bool:
         """Whether the answer was 2xx."""
-        return self.response_status in _SUCCESS
+        return self.response_status in range(200, 300)
 
 
 @dataclass(slots=True, eq=False)
@@ -237,15 +234,13 @@ class Deliverer:
         now = self._clock()
         delivery = Delivery(f"dlv_{uuid4().hex}", endpoint.id, event, event.encode(), kind, now)
         self._deliveries.begin(delivery)
-        # Whoever waited for room may get it by the end of everything.
-        if self._closed:
-            self._room.release()
-            self._deliveries.end(delivery, "abandoned")
-            return delivery
         task = asyncio.create_task(self._deliver(delivery, self._hold(kind)))
         # The loop itself holds its tasks weakly.
         self._tasks.add(task)
         task.add_done_callback(lambda ended: self._finish(ended, delivery))
+        # Whoever waited for room may get it by the end of everything.
+        if self._closed:
+            task.cancel()
         return delivery
 
     def _finish(self, task: asyncio.Task[None], delivery: Delivery) -> None:
@@ -332,7 +327,7 @@ class Deliverer:
         )
         return {
             "Content-Type": "application/json",
-            "User-Agent": _USER_AGENT,
+            "User-Agent": "sellfern-simulator",
             "X-Sellfern-Event": delivery.event.type,
             **signed,
         }

@@ -44,17 +44,18 @@ def read_draft(body: bytes, known: Collection[str], *, complete: bool) -> Draft:
         Refused: it is not as documented; the details name every place.
     """
     fields = _fields(body)
-    issues: Issues = [(name, "no such field") for name in fields if name not in _FIELDS]
     # All issues at once: who mends one at a time would ask as many times.
-    draft = Draft(
-        _url(fields["url"], issues) if "url" in fields else None,
-        _events(fields["events"], known, issues) if "events" in fields else None,
-        _enabled(fields["enabled"], issues) if "enabled" in fields else None,
-    )
+    issues: Issues = [(name, "no such field") for name in fields if name not in _FIELDS]
+    if "url" in fields and not _is_url(fields["url"]):
+        issues.append(("url", f"expected {_URL}"))
+    if "events" in fields:
+        issues += _about_events(fields["events"], known)
+    if "enabled" in fields and not isinstance(fields["enabled"], bool):
+        issues.append(("enabled", "expected true or false"))
     issues += _missing(fields, complete=complete)
     if issues:
         raise invalid("the endpoint is not as documented", *issues)
-    return draft
+    return msgspec.convert(fields, Draft)
 
 
 def _fields(body: bytes) -> dict[str, object]:
@@ -72,18 +73,13 @@ def _missing(fields: dict[str, object], *, complete: bool) -> Issues:
     return []
 
 
-def _url(value: object, issues: Issues) -> str:
-    if isinstance(value, str) and _is_url(value):
-        return value
-    issues.append(("url", f"expected {_URL}"))
-    return ""
-
-
-def _is_url(text: str) -> bool:
-    if len(text) > LONGEST_URL or not text.isascii() or not text.isprintable() or " " in text:
+def _is_url(value: object) -> bool:
+    if not isinstance(value, str) or len(value) > LONGEST_URL:
+        return False
+    if not value.isascii() or not value.isprintable() or " " in value:
         return False
     try:
-        parts = urlsplit(text)
+        parts = urlsplit(value)
         # It is parsed only when it is asked for, and raises then.
         _ = parts.port
     except ValueError:
@@ -92,25 +88,16 @@ def _is_url(text: str) -> bool:
     return parts.scheme in {"http", "https"} and bool(parts.hostname) and plain
 
 
-def _events(value: object, known: Collection[str], issues: Issues) -> tuple[str, ...]:
+def _about_events(value: object, known: Collection[str]) -> Issues:
     if not isinstance(value, list) or not 1 <= len(value) <= MOST_EVENTS:
-        issues.append(("events", f"expected {_EVENTS}"))
-        return ()
-    events: list[str] = []
+        return [("events", f"expected {_EVENTS}")]
+    issues: Issues = []
     for index, name in enumerate(value):
         if not isinstance(name, str) or name not in known:
             issues.append((f"events[{index}]", "no such event"))
-        elif name in events:
+        elif name in value[:index]:
             issues.append((f"events[{index}]", "there already"))
-        else:
-            events.append(name)
-    return tuple(events)
-
-
-def _enabled(value: object, issues: Issues) -> bool:
-    if not isinstance(value, bool):
-        issues.append(("enabled", "expected true or false"))
-    return bool(value)
+    return issues
 
 
 MOST: Final = 100
@@ -207,17 +194,8 @@ class Endpoints:
         if len(self.of(organization)) >= MOST:
             raise invalid("too many endpoints", ("", f"expected at most {MOST} endpoints"))
         self._check_url(organization, url, own_id="")
-        now = self._clock()
-        endpoint = Endpoint(
-            str(uuid4()),
-            organization,
-            url,
-            tuple(events),
-            enabled,
-            Secret(secret or f"whsec_{secrets.token_hex(24)}"),
-            now,
-            now,
-        )
+        own, now = Secret(secret or f"whsec_{secrets.token_hex(24)}"), self._clock()
+        endpoint = Endpoint(str(uuid4()), organization, url, events, enabled, own, now, now)
         self._endpoints[endpoint.id] = endpoint
         return endpoint
 

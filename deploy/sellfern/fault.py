@@ -9,8 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from aiohttp import web
 
-from deploy.sellfern import answer
-from deploy.sellfern.answer import Refused, rate_limited
+from deploy.sellfern.answer import Refused, rate_limited, refused
 from deploy.sellfern.openapi import OPERATIONS
 
 _LOOK_SECONDS: Final = 0.02  # how soon it is seen that the client has left
@@ -112,10 +111,6 @@ class _Order:
         self.spared = 0
         self.hits = 0
 
-    @property
-    def is_spent(self) -> bool:
-        return 0 < self.fault.times <= self.hits
-
 
 class Faults:
     """The faults that are to come.
@@ -147,7 +142,7 @@ class Faults:
         for order in self._orders:
             if order.fault.hits(method, operation) and self._strikes(order):
                 order.hits += 1
-                if order.is_spent:
+                if 0 < order.fault.times <= order.hits:
                     self._orders.remove(order)
                 return order.fault
         return None
@@ -169,12 +164,11 @@ async def suffer(fault: Fault, request: web.Request, closing: asyncio.Event) -> 
         request: that it hits.
         closing: ends a hang.
     """
-    request_id = answer.new_request_id()
     if fault.kind == "rate_limit":
-        return answer.refused(rate_limited(fault.retry_after), request_id).response()
+        return refused(rate_limited(fault.retry_after)).response()
     if fault.kind == "error":
         refusal = Refused(HTTPStatus(fault.status), "internal_error", "as ordered by a fault")
-        return answer.refused(refusal, request_id).response()
+        return refused(refusal).response()
     if fault.kind == "gateway":
         return _gateway(HTTPStatus(fault.status))
     if fault.kind == "hang":

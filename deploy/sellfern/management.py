@@ -2,29 +2,19 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
-from deploy.sellfern import answer, idempotency
+from deploy.sellfern import answer, idempotency, openapi
 from deploy.sellfern.answer import Answer, Refused, invalid
 from deploy.sellfern.api_key import MANAGE
-from deploy.sellfern.endpoint import read_draft
+from deploy.sellfern.endpoint import Endpoint, read_draft
 from deploy.sellfern.fault import suffer
-from deploy.sellfern.openapi import (
-    CHANGE,
-    CREATE,
-    DELIVERIES,
-    LIST,
-    OPERATIONS,
-    REMOVE,
-    TEST,
-    Operation,
-)
+from deploy.sellfern.openapi import OPERATIONS, Operation
 from deploy.sellfern.vendor import EVENTS, Seen, Sellfern
 
 MOST_LISTED: Final = 100
@@ -37,16 +27,6 @@ _MISFITS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A request that may be done: whose it is and what it says."""
-
-    organization: str
-    endpoint_id: str
-    query: dict[str, str]
-    body: bytes
-
-
 class Management:
     """Answers management requests.
 
@@ -56,21 +36,20 @@ class Management:
 
     def __init__(self, sellfern: Sellfern) -> None:
         self._sellfern = sellfern
-        self._does: dict[Operation, Callable[[_Call], Awaitable[object]]] = {
-            CREATE: self._create,
-            LIST: self._list,
-            CHANGE: self._change,
-            REMOVE: self._remove,
-            TEST: self._test,
-            DELIVERIES: self._deliveries,
+        self._does: dict[Operation, Callable[[str, web.Request], Awaitable[object]]] = {
+            openapi.CREATE: self._create,
+            openapi.LIST: self._list,
+            openapi.CHANGE: self._change,
+            openapi.REMOVE: self._remove,
+            openapi.TEST: self._test,
+            openapi.DELIVERIES: self._deliveries,
         }
 
-    def routes(self) -> list[web.RouteDef]:
-        """Every operation at its place."""
-        return [
-            web.route(each.method, each.path, partial(self._respond, each), **_no_head(each.method))
-            for each in OPERATIONS
-        ]
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Put every operation at its place."""
+        for each in OPERATIONS:
+            # Not by `web.get`: it would answer HEAD as well, which nothing documents.
+            router.add_route(each.method, each.path, partial(self._respond, each))
 
     async def _respond(self, operation: Operation, request: web.Request) -> web.StreamResponse:
         """Answer a request, unless a fault hits it."""
@@ -95,28 +74,27 @@ class Management:
         self._sellfern.requests.append(Seen(request.method, request.path_qs, key, outcome))
 
     async def _answer(self, operation: Operation, request: web.Request) -> Answer:
-        request_id = answer.new_request_id()
         try:
-            call = await self._admit(request)
+            organization = self._admit(request)
+            # Whatever it is for, one that is too large is refused; aiohttp keeps what it has read.
+            body = await request.read()
             key = self._idempotency_key(operation, request)
-            perform = partial(self._perform, operation, call, request_id)
+            perform = partial(self._perform, operation, organization, request)
             if key is None:
                 return await perform()
-            print_ = idempotency.fingerprint(request.method, request.path_qs, call.body)
-            return await self._sellfern.idempotency.once(call.organization, key, print_, perform)
+            print_ = idempotency.fingerprint(request.method, request.path_qs, body)
+            return await self._sellfern.idempotency.once(organization, key, print_, perform)
         except Refused as exc:
-            return answer.refused(exc, request_id)
+            return answer.refused(exc)
 
-    async def _admit(self, request: web.Request) -> _Call:
-        """Let a request in, if its key may do this and it doesn't come too often."""
+    def _admit(self, request: web.Request) -> str:
+        """The organization of a request, if its key may do this and it doesn't come too often."""
         sellfern = self._sellfern
         api_key = sellfern.api_keys.authenticate(request.headers)
         # Counted by key before its scope is looked at: a refused request has come all the same.
         sellfern.quota.take(api_key.key.reveal())
         api_key.require(MANAGE)
-        endpoint_id = request.match_info.get("id", "")
-        body = await request.read()
-        return _Call(api_key.organization, endpoint_id, dict(request.query), body)
+        return api_key.organization
 
     def _idempotency_key(self, operation: Operation, request: web.Request) -> str | None:
         if not operation.writes:
@@ -124,20 +102,22 @@ class Management:
         required = self._sellfern.settings.require_idempotency_key
         return idempotency.read_key(request.headers, required=required)
 
-    async def _perform(self, operation: Operation, call: _Call, request_id: str) -> Answer:
+    async def _perform(
+        self, operation: Operation, organization: str, request: web.Request
+    ) -> Answer:
         """Have the effect; a refusal is an answer too, and is the first one to its key."""
         # Inside of what an idempotency key holds together, so that two of one key do meet.
         await asyncio.sleep(self._sellfern.settings.latency)
         try:
-            data = await self._does[operation](call)
+            data = await self._does[operation](organization, request)
         except Refused as exc:
-            return answer.refused(exc, request_id)
-        return answer.success(data, request_id, operation.status)
+            return answer.refused(exc)
+        return answer.success(data, operation.status)
 
-    async def _create(self, call: _Call) -> object:
-        draft = read_draft(call.body, EVENTS, complete=True)
+    async def _create(self, organization: str, request: web.Request) -> object:
+        draft = read_draft(await request.read(), EVENTS, complete=True)
         endpoint = self._sellfern.endpoints.create(
-            call.organization,
+            organization,
             draft.url or "",
             draft.events or (),
             enabled=draft.enabled is not False,
@@ -146,39 +126,37 @@ class Management:
             return endpoint.shown()
         return endpoint.shown() | {"secret": endpoint.secret.reveal()}
 
-    async def _list(self, call: _Call) -> object:
-        return [each.shown() for each in self._sellfern.endpoints.of(call.organization)]
+    async def _list(self, organization: str, _: web.Request) -> object:
+        return [each.shown() for each in self._sellfern.endpoints.of(organization)]
 
-    async def _change(self, call: _Call) -> object:
-        endpoint = self._sellfern.endpoints.get(call.organization, call.endpoint_id)
-        draft = read_draft(call.body, EVENTS, complete=False)
+    async def _change(self, organization: str, request: web.Request) -> object:
+        endpoint = self._endpoint(organization, request)
+        draft = read_draft(await request.read(), EVENTS, complete=False)
         return self._sellfern.endpoints.change(endpoint, draft).shown()
 
-    async def _remove(self, call: _Call) -> object:
-        endpoint = self._sellfern.endpoints.get(call.organization, call.endpoint_id)
+    async def _remove(self, organization: str, request: web.Request) -> object:
+        endpoint = self._endpoint(organization, request)
         self._sellfern.endpoints.remove(endpoint)
         return {"id": endpoint.id, "deleted": True}
 
-    async def _test(self, call: _Call) -> object:
-        return (await self._sellfern.test(call.organization, call.endpoint_id)).shown()
+    async def _test(self, organization: str, request: web.Request) -> object:
+        return (await self._sellfern.test(organization, request.match_info["id"])).shown()
 
-    async def _deliveries(self, call: _Call) -> object:
-        endpoint = self._sellfern.endpoints.get(call.organization, call.endpoint_id)
-        most = _limit(call.query)
+    async def _deliveries(self, organization: str, request: web.Request) -> object:
+        endpoint = self._endpoint(organization, request)
+        most = _limit(request.query)
         return [each.shown() for each in self._sellfern.deliveries.to(endpoint.id)[:most]]
 
+    def _endpoint(self, organization: str, request: web.Request) -> Endpoint:
+        return self._sellfern.endpoints.get(organization, request.match_info["id"])
 
-def _limit(query: dict[str, str]) -> int:
+
+def _limit(query: Mapping[str, str]) -> int:
     text = query.get("limit", str(_LISTED))
     # By its digits: int() takes signs, spaces and other scripts' digits.
     if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= MOST_LISTED:
         raise invalid("limit is out of range", ("query limit", f"expected 1 to {MOST_LISTED}"))
     return int(text)
-
-
-def _no_head(method: str) -> dict[str, Any]:
-    """GET would be answered to HEAD as well, which nothing documents."""
-    return {"allow_head": False} if method == "GET" else {}
 
 
 @web.middleware
@@ -195,4 +173,4 @@ async def in_our_shape(
         code, message = _MISFITS.get(exc.status, ("bad_request", "this is not a valid request"))
         allowed = {"Allow": exc.headers["Allow"]} if "Allow" in exc.headers else {}
         refusal = Refused(HTTPStatus(exc.status), code, message, headers=allowed)
-        return answer.refused(refusal, answer.new_request_id()).response()
+        return answer.refused(refusal).response()

@@ -106,7 +106,7 @@ def _app(sellfern: Sellfern) -> web.Application:
         return web.Response(body=body, content_type="application/json")
 
     app = web.Application(middlewares=[in_our_shape], client_max_size=LARGEST_BODY)
-    app.add_routes(Management(sellfern).routes())
+    Management(sellfern).add_to(app.router)
     app.add_routes(Control(sellfern).routes())
     app.add_routes([web.get("/openapi.json", openapi)])
     return app

@@ -67,9 +67,9 @@ class SimulatorSettings:
         """
         # In one place, since knobs come from a command line, a test and a request.
         for each in fields(self):
-            expected = _expected(each.name, getattr(self, each.name))
-            if expected:
-                raise SettingsError(each.name, expected, repr(getattr(self, each.name)))
+            value = getattr(self, each.name)
+            if expected := _expected(each.name, value):
+                raise SettingsError(each.name, expected, repr(value))
 
 
 def _expected(name: str, value: object) -> str:
