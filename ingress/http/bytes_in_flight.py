@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from typing import Final, Protocol
 
-from ingress.http.answers import BYTES_IN_FLIGHT, Refused
 from shared.observe import metrics
 
 HEADS_BYTES: Final = 8 * 1024 * 1024
@@ -52,20 +51,18 @@ class BytesInFlight:
     Args:
         most: how many there may be.
         heads: how many of them of unfinished heads.
+
+    Attributes:
+        held: how many there are.
     """
 
     def __init__(self, most: int, heads: int = HEADS_BYTES) -> None:
-        self._most = most
+        self.most = most
         self.held = 0
         self.heads = Stage(heads)
         # The other half is for those that are complete, and wait for Redis.
         self.bodies = Stage(most // 2)
         metrics.INGRESS_BYTES_IN_FLIGHT.set_function(lambda: self.held)
-
-    def refuse_beyond(self, size: int) -> None:
-        """Raise Refused where ``size`` more bytes would be too many."""
-        if self.held + size > self._most:
-            raise Refused(BYTES_IN_FLIGHT)
 
     def make_room(self, now: float) -> None:
         """End unfinished heads, the oldest first, and bodies until the others have room."""

@@ -13,6 +13,7 @@ from multidict import istr
 from ingress.http.answers import (
     BAD_REQUEST,
     BODY_INCOMPLETE,
+    BYTES_IN_FLIGHT,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     PAYLOAD_TOO_LARGE,
@@ -194,7 +195,12 @@ def check_head(request: web.BaseRequest, limits: Limits, in_flight: BytesInFligh
         raise Refused(PAYLOAD_TOO_LARGE) from None
     if length > limits.body_bytes:
         raise Refused(PAYLOAD_TOO_LARGE)
-    in_flight.refuse_beyond(length - request.content.total_bytes)
+    _refuse_beyond(in_flight, length - request.content.total_bytes)
+
+
+def _refuse_beyond(in_flight: BytesInFlight, size: int) -> None:
+    if in_flight.held + size > in_flight.most:
+        raise Refused(BYTES_IN_FLIGHT)
 
 
 def _is_coded(values: list[str]) -> bool:
@@ -241,7 +247,7 @@ async def read_body(request: web.BaseRequest, limits: Limits, in_flight: BytesIn
         # aiohttp raises RuntimeError where the connection is gone before the first wait.
         raise Refused(BODY_INCOMPLETE) from exc
     _check_size(len(body), limits)
-    in_flight.refuse_beyond(0)
+    _refuse_beyond(in_flight, 0)
     return body
 
 

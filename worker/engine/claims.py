@@ -231,7 +231,11 @@ class Claims:
         """Sleep until somebody leaves a wake token, or a deferred job is due."""
         seconds = _LONGEST_SLEEP if next_due is None else min(_LONGEST_SLEEP, next_due)
         if seconds > 0:  # 0 is for ever to Redis
-            await self._asleep.execute_command("BLPOP", keys.WAKE, max(0.001, seconds))
+            (woken,) = await self._asleep.execute_commands(
+                ("BLPOP", keys.WAKE, max(0.001, seconds))
+            )
+            if isinstance(woken, Exception):
+                raise woken
 
     async def _is_drained(self) -> bool:
         await self.until_idle()

@@ -2,7 +2,6 @@
 
 import pytest
 
-from ingress.http.answers import Refused
 from ingress.http.bytes_in_flight import SMALL_BYTES, STALLED_SECONDS, BytesInFlight, Holding
 from shared.observe import metrics
 
@@ -61,14 +60,6 @@ def test_what_was_taken_is_held_until_it_is_given_back(senders: Senders) -> None
     one.keep(0)
     other.keep(0)
     assert metrics.REGISTRY.get_sample_value("sellfern_ingress_bytes_in_flight") == 0
-
-
-def test_more_than_there_may_be_is_refused(senders: Senders) -> None:
-    senders.sender("one").take(1990)
-    senders.in_flight.refuse_beyond(10)
-    with pytest.raises(Refused) as caught:
-        senders.in_flight.refuse_beyond(11)
-    assert caught.value.refusal.code == "bytes_in_flight"
 
 
 def test_the_oldest_of_the_unfinished_heads_ends_for_the_others(senders: Senders) -> None:
