@@ -44,7 +44,7 @@ from worker.pipeline.memory import MemoryBudget
 from worker.pipeline.pulse import Pulse
 from worker.pipeline.reports import Report
 from worker.pipeline.traced import Tracer
-from worker.pipeline.transitions import Transitions
+from worker.pipeline.transitions import Profile, Transitions
 from worker.pipeline.work import Work
 from worker.registry import Handlers
 from worker.settings import WorkerSettings
@@ -313,7 +313,12 @@ class _Program:
     def _profiles(self) -> Profiles:
         default = self.settings.organization_concurrency
         return [
-            (organization.id, organization.concurrency or default, organization.weight)
+            Profile(
+                organization.id,
+                organization.concurrency or default,
+                organization.weight,
+                organization.rate,
+            )
             for organization in self.endpoints.current.organizations.values()
         ]
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, Self
 
 import msgspec
 
@@ -80,6 +80,50 @@ class MissingSecret(msgspec.Struct, frozen=True, gc=False):
     until: datetime | None = None
 
 
+RATE_EXPECTED: Final = "starts in a second, a minute or an hour, such as 5/s, 300/m or 20/h"
+"""What an error message says was expected."""
+
+_RATE: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)/([smh])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+_SLOWEST, _FASTEST = 1 / 86_400, 10_000.0
+
+
+class Rate(msgspec.Struct, frozen=True, gc=False):
+    """How often an organization's handlers may start, over all workers.
+
+    Attributes:
+        text: as it is written: ``5/s``, ``300/m``.
+        interval: milliseconds between two starts.
+        burst: how many of the starts that were due and not taken may come at once.
+    """
+
+    text: str
+    interval: float
+    burst: int = 1
+
+    @classmethod
+    def parse(cls, text: str, burst: int = 1) -> Self:
+        """The rate in ``5/s``, ``300/m`` or ``20/h``.
+
+        Raises:
+            ValueError: it is anything else, below one a day or above 10,000/s; the message is what
+                was expected.
+        """
+        found = _RATE.fullmatch(text)
+        per_second = float(found[1]) / _SECONDS[found[2]] if found else 0.0
+        if not _SLOWEST <= per_second <= _FASTEST:
+            raise ValueError(RATE_EXPECTED)
+        return cls(text, 1000 / per_second, burst)
+
+    @property
+    def credit(self) -> float:
+        """Milliseconds for which a start that was due and not taken may be taken later.
+
+        Never less than a tenth of a second, or those of whoever wakes a little late would be lost.
+        """
+        return max((self.burst - 1) * self.interval, 100.0)
+
+
 class Endpoint(msgspec.Struct, frozen=True, gc=False):
     """One URL that Sellfern delivers to.
 
@@ -130,6 +174,7 @@ class OrganizationProfile(msgspec.Struct, frozen=True, gc=False):
         concurrency: how many of its handlers may run at once; None: the default.
         settings: handed to its handlers; read-only.
         max_bytes: how much of Redis it may hold; None: the default, 0: no limit.
+        rate: how often its handlers may start; None: as often as there is something to do.
     """
 
     id: str
@@ -137,6 +182,7 @@ class OrganizationProfile(msgspec.Struct, frozen=True, gc=False):
     concurrency: int | None
     settings: Mapping[str, object]
     max_bytes: int | None = None
+    rate: Rate | None = None
 
 
 class Endpoints(Mapping[str, Endpoint]):

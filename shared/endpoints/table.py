@@ -9,7 +9,7 @@ from typing import Any, Final, Never
 
 import msgspec
 
-from shared.endpoints.endpoint import ENDPOINT_PATTERN, NO_SETTINGS, nearest
+from shared.endpoints.endpoint import ENDPOINT_PATTERN, NO_SETTINGS, RATE_EXPECTED, Rate, nearest
 from shared.endpoints.place import Place, kind, shown
 from shared.endpoints.secret_source import SOURCES, SecretSource, SourceKind, usable_secret
 from shared.queue.keys import ORGANIZATION_PATTERN
@@ -26,7 +26,7 @@ MAX_SECRETS: Final = 16
 
 _KEYS: Final = (
     *("id", "organization_id", "secrets", "scheme"),
-    *("weight", "concurrency", "max_bytes", "settings"),
+    *("weight", "concurrency", "max_bytes", "rate", "burst", "settings"),
 )
 _SECRET_KEYS: Final = (*SOURCES, "until")
 _SCHEMES: Final = {
@@ -59,6 +59,7 @@ class EndpointDraft(msgspec.Struct, frozen=True, gc=False):
         weight: the organization's share; None where it isn't written.
         concurrency: of the organization's handlers; None where it isn't written.
         max_bytes: of the organization in Redis; None where it isn't written.
+        rate: of starts of the organization's handlers; None where it isn't written.
         settings: what this endpoint adds to its organization's settings.
     """
 
@@ -69,6 +70,7 @@ class EndpointDraft(msgspec.Struct, frozen=True, gc=False):
     weight: float | None
     concurrency: int | None
     max_bytes: int | None
+    rate: Rate | None
     settings: Mapping[str, object]
 
 
@@ -108,6 +110,7 @@ class _Table:
             weight=self._weight(),
             concurrency=self._whole_number("concurrency", 1),
             max_bytes=self._whole_number("max_bytes", 0),
+            rate=self._rate(),
             settings=self._settings(),
         )
 
@@ -207,6 +210,19 @@ class _Table:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             self.refuse(key, f"a whole number from {least}", shown(value))
         return value
+
+    def _rate(self) -> Rate | None:
+        value, burst = self._raw.get("rate"), self._whole_number("burst", 1)
+        if value is None:
+            if burst is not None:
+                self.refuse("burst", 'a rate beside it, such as rate = "5/s"', shown(burst))
+            return None
+        if not isinstance(value, str):
+            self.refuse("rate", RATE_EXPECTED, kind(value))
+        try:
+            return Rate.parse(value, burst or 1)
+        except ValueError:
+            self.refuse("rate", RATE_EXPECTED, shown(value))
 
     def _settings(self) -> Mapping[str, object]:
         value = self._raw.get("settings", {})

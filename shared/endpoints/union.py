@@ -45,7 +45,7 @@ class ProfileUnion:
         if draft.id in self._ids:
             raise place.wrong("id", "an id that no other endpoint has", repr(draft.id))
         self._ids.add(draft.id)
-        for key in ("weight", "concurrency", "max_bytes"):
+        for key in ("weight", "concurrency", "max_bytes", "rate"):
             self._join(key, getattr(draft, key), draft, place)
         self._join_secrets(draft, place)
         self._join_settings(draft, place)
@@ -58,6 +58,7 @@ class ProfileUnion:
                 weight=said.get("weight", DEFAULT_WEIGHT),
                 concurrency=said.get("concurrency"),
                 max_bytes=said.get("max_bytes"),
+                rate=said.get("rate"),
                 settings=self._joined_settings(organization),
             )
             for organization, said in self._said.items()

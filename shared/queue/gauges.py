@@ -64,7 +64,7 @@ async def read(redis: Redis, organizations: int) -> Reading:
     async with redis.pipeline(transaction=False) as pipe:
         depths.ask(pipe)
         pipe.zcard(keys.BREAKERS)
-        pipe.zcard(keys.DUE)
+        pipe.zrange(keys.DUE, 0, -1)
         pipe.zcard(keys.WORKERS_SEEN)
         pipe.get(keys.SLOTS)
         for name in (keys.WAITING, keys.BURIED, keys.BYTES):
@@ -72,7 +72,7 @@ async def read(redis: Redis, organizations: int) -> Reading:
         pipe.info("memory")
         answers = await pipe.execute()
     now = depths.told(answers[: depths.QUESTIONS])
-    breakers, holds, workers, slots, *hashes, held, memory = answers[depths.QUESTIONS :]
+    breakers, due, workers, slots, *hashes, held, memory = answers[depths.QUESTIONS :]
     waiting, buried = map(depths.numbers, hashes)
     held = held_bytes.by_organization(held)
     # Each named one is a series for good: ten thousand would be too many.
@@ -81,7 +81,7 @@ async def read(redis: Redis, organizations: int) -> Reading:
         depths=now,
         dead=sum(buried.values()),
         breakers=breakers,
-        holds=holds,
+        holds=sum(name.startswith(keys.HOLD.encode()) for name in due),
         workers=workers,
         slots=int(slots or 0),
         organizations={name: (waiting[name], now.running.get(name, 0)) for name in largest},

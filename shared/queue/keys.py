@@ -39,6 +39,8 @@ TURNS = "sellfern:turns"
 """What each job that is in a turn is in; MessagePack, as ``prelude/turns.lua`` has it."""
 IN_TURN = "sellfern:in-turn"
 """How many events of each organization wait for their turn."""
+RATES = "sellfern:rates"
+"""How often each organization's handlers may start; ``prelude/rates.lua`` tells the fields."""
 LATEST = "sellfern:latest"
 """The one that waits, of those of a handler and key of which only the newest runs."""
 LOOKED_UNTIL = "sellfern:looked-until"
@@ -67,6 +69,9 @@ BREAKER = "breaker:"
 HOLD = "hold:"
 """In front of an organization's id: the field of ``ORGANIZATIONS`` that says until when its events
 wait since a handler asked for it (epoch milliseconds), and behind a colon why."""
+
+RATE = "rate:"
+"""In front of an organization's id: the member of ``DUE`` that says when more of it may start."""
 
 DEFERRED_FROM = 1_000_000_000_000
 """Scores of the queue from here on are epoch milliseconds; those below are virtual times."""
@@ -113,6 +118,8 @@ _LUA_NAMES = {
     "pause": PAUSE,
     "breaker": BREAKER,
     "hold": HOLD,
+    "rate": RATE,
+    "rates": RATES,
 }
 
 _LUA_NAME = re.compile(r"\bkey\.(\w+)")

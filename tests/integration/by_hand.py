@@ -13,6 +13,7 @@ from worker.pipeline.transitions import (
     Mark,
     Marked,
     MarkRequest,
+    Profile,
     Settled,
     Settlement,
     Transitions,
@@ -36,7 +37,7 @@ class Hand:
 
     async def cap(self, most: int | None, organization: str = "org_a", weight: float = 1.0) -> None:
         """Let an organization hold so many slots."""
-        await self.transitions.publish([(organization, most, weight)])
+        await self.transitions.publish([Profile(organization, most, weight)])
 
     async def claim(self, most: int = 10, *, worker: str = "w1", holding: int = 0) -> list[Claim]:
         """Claim what is in line."""

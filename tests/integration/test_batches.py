@@ -88,7 +88,7 @@ async def test_one_claim_brings_in_line_and_looks_at_so_many_at_the_most(
         assert claimed.more is (parked[-1] < 700)
     assert parked == [256, 512, 700]
 
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(redis, "org_a", starts=1e6)
     assert len((await account(redis)).queued) == MOST
     await redis.zadd(keys.QUEUE, {f"org_b:{n}": keys.DEFERRED_FROM for n in range(300)})
     claimed = await hand.transitions.claim("w1", most=0, lease=30, holding=0)

@@ -14,7 +14,7 @@ from worker import Event, Handlers, Organization, Reject, Retry
 from worker.operate import organizations
 from worker.operate.overview import OrganizationOverview, read_overview
 from worker.pipeline.policy import Breaker
-from worker.pipeline.transitions import Settled
+from worker.pipeline.transitions import Profile, Settled
 
 IN_A_ROW = 3
 POLICY_OF_THREE = replace(
@@ -258,7 +258,7 @@ async def test_an_operator_may_close_it(shop: Shop, cooled: bool) -> None:  # no
 async def test_an_organization_in_order_retries_the_same_event_after_the_cool_off(
     redis: Redis, shop: Shop
 ) -> None:
-    await shop.place.transitions.publish([("org_a", 1, 1.0)])
+    await shop.place.transitions.publish([Profile("org_a", 1, 1.0)])
     first, *_ = await shop.place.accept(body("evt_1"), body("evt_2"))
     shop.instead = broken
     for _ in range(IN_A_ROW):

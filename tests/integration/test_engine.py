@@ -25,6 +25,7 @@ from worker.pipeline.transitions import (
     Claimed,
     Marked,
     MarkRequest,
+    Profile,
     Settled,
     Settlement,
     Transitions,
@@ -465,7 +466,7 @@ async def test_a_worker_that_leaves_takes_its_slots_along(redis: Redis, stage: S
 async def test_caps_of_the_endpoints_file_reach_redis_and_change_with_it(
     redis: Redis, stage: Stage
 ) -> None:
-    profiles: list[tuple[str, int | None, float]] = [("org_a", 2, 1.0)]
+    profiles = [Profile("org_a", 2)]
     await stage.place.accept(*(body() for _ in range(5)))
     worker = stage.place.worker(lease=0.3, profiles=lambda: list(profiles))
     async with working(worker):
@@ -473,7 +474,7 @@ async def test_caps_of_the_endpoints_file_reach_redis_and_change_with_it(
             await stage.start()
         await asleep(redis)
         assert stage.running == 2
-        profiles[0] = ("org_a", 4, 1.0)
+        profiles[0] = Profile("org_a", 4)
         for _ in range(2):
             await stage.start()
         stage.go.set()
@@ -591,7 +592,7 @@ async def test_a_renewal_that_fails_is_told_and_begun_anew(
 
 async def test_caps_that_redis_has_lost_are_told_it_again(redis: Redis, stage: Stage) -> None:
     """As after a flush, or where an empty primary has taken over."""
-    worker = stage.place.worker(lease=0.3, profiles=lambda: [("org_a", 2, 1.0)])
+    worker = stage.place.worker(lease=0.3, profiles=lambda: [Profile("org_a", 2)])
     async with working(worker):
         await asleep(redis)
         await redis.flushall()

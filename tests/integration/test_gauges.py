@@ -13,6 +13,7 @@ from tests.conftest import StartRedis
 from tests.integration.workplace import Lines, Workplace, body
 from worker import Event, Handlers, Organization
 from worker.outcomes import Reject, Retry
+from worker.pipeline.transitions import Profile
 
 UNLIKELY_LABELS = {"organization", "event_id", "endpoint", "job"}
 
@@ -58,7 +59,7 @@ async def test_every_unfinished_event_is_in_one_of_the_states(redis: Redis) -> N
     for claimed in await place.claim(2):
         await place.run(*claimed)
     await place.accept(*(body(organization="org_b") for _ in range(4)), organization="org_b")
-    await place.transitions.publish([("org_b", 1, 1.0)])
+    await place.transitions.publish([Profile("org_b", 1, 1.0)])
     await place.claim(4)  # one is leased, and the others are parked beside it
     await place.accept(*(body() for _ in range(3)))
     registry = await scraped(redis)

@@ -14,6 +14,7 @@ from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Retry
 from worker.engine.worker import Worker
+from worker.pipeline.transitions import Profile
 
 EVENTS = 40
 
@@ -69,7 +70,7 @@ class Floor:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[list[Worker]]:
         """Let both workers run as long as the block."""
-        profiles = [("org_a", self.cap, 1.0)]
+        profiles = [Profile("org_a", self.cap)]
         workers = [self.place.worker(profiles=lambda: list(profiles)) for _ in range(2)]
         tasks = [asyncio.create_task(worker.async_run()) for worker in workers]
         try:

@@ -438,7 +438,7 @@ async def test_a_conflict_runs_the_handler_again_until_its_reads_hold(redis: Red
     assert (await counters(redis))["state_conflicts"] == 1
 
 
-async def test_endless_conflicts_become_a_retry(redis: Redis) -> None:
+async def test_endless_conflicts_spend_no_attempt_and_keep_no_worker(redis: Redis) -> None:
     runs = 0
 
     async def never(_event: Event[Any], organization: Organization) -> None:
@@ -448,7 +448,7 @@ async def test_endless_conflicts_become_a_retry(redis: Redis) -> None:
         await redis.set(keys.state("org_a", "n"), b"%d" % runs)
 
     place = handling(redis, never)
-    assert await place.handle(body()) is Settled.RETRIED
+    assert await place.handle(body()) is Settled.RELEASED
     assert runs == 10
 
 

@@ -508,7 +508,7 @@ async def test_16_a_paused_flood_stands_in_nobodys_way(fresh_redis_server: Start
             await hand.finish([await hand.claim_only(job)])
 
         await hand.cap(100)
-        await organizations.resume(redis, "org_a")
+        await organizations.resume(redis, "org_a", starts=1e6)
         started: list[str] = []
         for _ in range(10):
             claims = await hand.claim(100)

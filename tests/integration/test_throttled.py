@@ -16,7 +16,7 @@ from tests.integration.workplace import body
 from worker import Throttled
 from worker.operate import organizations
 from worker.operate.console import lookup
-from worker.pipeline.transitions import Refused, Settled, Settlement
+from worker.pipeline.transitions import Profile, Refused, Settled, Settlement
 
 HOUR = 3600.0
 
@@ -166,7 +166,7 @@ async def test_a_pause_outlasts_a_hold_and_resume_ends_both(redis: Redis, shop: 
 
 
 async def test_one_at_a_time_it_keeps_its_place(redis: Redis, shop: Shop) -> None:
-    await shop.place.transitions.publish([("org_a", 1, 1.0)])
+    await shop.place.transitions.publish([Profile("org_a", 1, 1.0)])
     first = await throttled(shop)
     await shop.place.accept(body())
     await over(redis)
@@ -189,9 +189,9 @@ async def test_how_often_is_kept_with_the_job_until_it_ends(redis: Redis, shop: 
 async def test_what_a_later_version_has_end_is_left_to_it(redis: Redis, shop: Shop) -> None:
     await throttled(shop)
     await over(redis)
-    await redis.zadd(keys.DUE, {"rate:org_b": 0, "ramp:org_b": 9e15})
+    await redis.zadd(keys.DUE, {"later:org_b": 0, "ramp:org_b": 9e15})
     assert len(await claimed(shop)) == 1
-    assert await redis.zrange(keys.DUE, 0, -1) == [b"rate:org_b", b"ramp:org_b"]
+    assert await redis.zrange(keys.DUE, 0, -1) == [b"later:org_b", b"ramp:org_b"]
 
 
 async def test_no_hold_is_shorter_than_a_second(shop: Shop) -> None:

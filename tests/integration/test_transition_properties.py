@@ -33,6 +33,7 @@ from worker.pipeline.transitions import (
     Mark,
     Marked,
     MarkRequest,
+    Profile,
     Settled,
     Settlement,
     Transitions,
@@ -112,7 +113,7 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.run(self.redis.flushall())
-        self.run(self.transitions.publish([(IN_ORDER, 1, WEIGHT), ("org_a", 2, 1.0)]))
+        self.run(self.transitions.publish([Profile(IN_ORDER, 1, WEIGHT), Profile("org_a", 2)]))
 
     @rule(organization=organizations, event_id=event_ids, variant=st.integers(0, 1))
     def deliver(self, organization: str, event_id: str, variant: int) -> None:
@@ -433,7 +434,7 @@ class Machine(RuleBasedStateMachine):
         weight=st.sampled_from((0.5, 1.0, 4.0)),
     )
     def publish(self, organization: str, cap: int | None, weight: float) -> None:
-        self.run(self.transitions.publish([(organization, cap, weight)]))
+        self.run(self.transitions.publish([Profile(organization, cap, weight)]))
 
     @precondition(lambda self: keys.BREAKERS in self.books.values)
     @rule()
@@ -530,7 +531,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Once everything is let go on, all of it comes to an end."""
         for organization in ORGANIZATIONS:
-            self.run(resume(self.redis, organization))
+            self.run(resume(self.redis, organization, starts=1e6))
         self.hands.clear()
         self.lone.clear()
         for _ in range(200):

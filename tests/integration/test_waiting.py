@@ -9,7 +9,7 @@ from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, mark_of, record_of
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization
-from worker.pipeline.transitions import Settled
+from worker.pipeline.transitions import Profile, Settled
 
 
 def without_handler(redis: Redis, patience: float) -> Workplace:
@@ -95,7 +95,7 @@ async def test_in_order_nobody_waits_for_it(redis: Redis) -> None:
         seen.append(event.id)
 
     place = Workplace(redis, handlers, replace(POLICY, no_handler_patience=600))
-    await place.transitions.publish([("org_a", 1, 1.0)])
+    await place.transitions.publish([Profile("org_a", 1, 1.0)])
     (unknown,) = await place.accept(body("evt_1", type="order.created"))
     await place.accept(body("evt_2"))
     assert await place.handle_next() is Settled.WAITING

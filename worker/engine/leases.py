@@ -8,13 +8,12 @@ import msgspec
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
-from worker.pipeline.transitions import Claim, Transitions
+from worker.pipeline.transitions import Claim, Profile, Transitions
 
 # Claims of one call: Redis serves nobody else meanwhile.
 _BATCH = 256
 
-Profiles = list[tuple[str, int | None, float]]
-"""Of each organization: id, cap (``None``: the default one), weight."""
+Profiles = list[Profile]
 
 
 @dataclass(slots=True)
@@ -73,7 +72,7 @@ class Leases:
         self.renewed_at = time.monotonic()
 
     async def _publish(self, transitions: Transitions, *, anew: bool) -> None:
-        """Tell Redis the caps and weights when they change, and when it has lost them."""
+        """Tell Redis caps, weights and rates when they change, and when it has lost them."""
         if anew and self.renewed_at is not None:
             self.log.warning("redis_knew_nothing_of_this_worker", worker=self.worker)
         profiles = self.profiles()

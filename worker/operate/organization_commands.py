@@ -4,6 +4,8 @@ import click
 from redis.asyncio import Redis
 
 from shared import display
+from shared.endpoints.endpoint import Rate
+from shared.endpoints.place import shown
 from shared.program.commands import json_option
 from worker.operate import organizations
 from worker.operate.asking import anyway_option, ask, known_organization
@@ -39,13 +41,27 @@ def pause(organization: str, *, why: str, yes: bool) -> None:
         click.echo(f"{name} was paused already")
 
 
+def _starts(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    """The starts a second in an option's text."""
+    try:
+        return None if text is None else 1000 / Rate.parse(text).interval
+    except ValueError as exc:
+        raise click.BadParameter(f"expected {exc}, got {shown(text)}") from None
+
+
 @click.command()
 @click.argument("organization")
+@click.option(
+    "--rate",
+    callback=_starts,
+    metavar="N/s",
+    help="Start so many until none waits any more, not 10/s and twice as many each second.",
+)
 @anyway_option
-def resume(organization: str, *, yes: bool) -> None:
+def resume(organization: str, *, rate: float | None, yes: bool) -> None:
     """Let an organization's events go on that wait by a pause, a hold or its breaker, in order."""
     name = known_organization(organization, yes=yes)
-    if ask(lambda redis: organizations.resume(redis, name)):
+    if ask(lambda redis: organizations.resume(redis, name, rate)):
         click.echo(f"{name} goes on")
     else:
         click.echo(f"{name} was neither paused nor held")

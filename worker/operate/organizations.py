@@ -22,9 +22,16 @@ async def pause(redis: Redis, organization: str, why: str) -> bool:
     return bool(await _PAUSE(redis, organization, why))
 
 
-async def resume(redis: Redis, organization: str) -> bool:
-    """Let its events go on, in the order of their acceptance; whether it was paused."""
-    return bool(await _RESUME(redis, organization))
+async def resume(redis: Redis, organization: str, starts: float | None = None) -> bool:
+    """Let its events go on, in the order of their acceptance; whether it was paused.
+
+    Args:
+        redis: where they are.
+        organization: whose.
+        starts: how many of them may start a second until none waits any more; without it a few, and
+            twice as many each second.
+    """
+    return bool(await _RESUME(redis, organization, "" if starts is None else starts))
 
 
 async def stored_values(

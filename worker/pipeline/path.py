@@ -33,14 +33,13 @@ from worker.registry import Handlers, Registration
 from worker.state import State
 from worker.turns import Turn, UnreadableKeyError
 
-# Whose mark changes hands again and again must not keep a worker for ever. A round after a conflict
-# is none of these: each means that somebody else has committed, and there are turns for the rest.
+# Whose mark changes hands again and again must not keep a worker for ever, nor one whose handler
+# writes what it reads by a way of its own. Others conflict twice at the most: there are turns.
 _MOST_ROUNDS: Final = 10
 # Members of enums by names of their own: Python looks them up five times as fast, once an event.
 _OVERDUE: Final = Settled.OVERDUE
 _UNPROVABLE: Final = Mark.UNPROVABLE
-_AGAIN: Final = Settled.AGAIN
-_CONFLICT: Final = Settled.CONFLICT
+_ANOTHER_ROUND: Final = (Settled.AGAIN, Settled.CONFLICT)
 _FREE: Final = (Mark.FRESH, Mark.OWN, Mark.TAKEN_OVER, Mark.UNPROVABLE)
 _TAKEN: Final = (Mark.DUPLICATE, Mark.CONFLICTING)
 _HELD: Final = (Mark.HELD, Mark.HELD_CONFLICTING)
@@ -104,9 +103,8 @@ class Path:
 
     def walk(self, work: Work) -> Walk:
         """Take a job to its end; anew while its mark or a value that was read has changed."""
-        again = 0
-        while again < _MOST_ROUNDS:
-            work.rounds += 1
+        settled: Settled | Refused
+        for work.rounds in range(1, _MOST_ROUNDS + 1):
             opened = self._open(work)
             found: Registration | Handle | Outcome
             if type(opened) is Opened:
@@ -127,18 +125,17 @@ class Path:
                 found = opened
             outcome: Outcome = (yield found) if type(found) is Handle else found
             found = outcome  # and what was decoded goes
-            settled: Settled | Refused = yield Settle(outcome)
+            settled = yield Settle(outcome)
             # It can't be applied as it is, and it couldn't the next time: an attempt that has
             # failed.
             if type(settled) is Refused:
                 settled = yield Settle(Later(f"commit: {settled}"))
             if settled is _OVERDUE:
                 settled = yield Settle(_overdue(outcome))
-            if settled is _AGAIN:
-                again += 1
-            elif settled is not _CONFLICT:
+            if settled not in _ANOTHER_ROUND:
                 return settled
-        settled = yield Settle(Later("the event's mark kept changing hands before the commit"))
+        # Nothing is spent: neither is a failure of the handler.
+        settled = yield Settle(Released())
         return settled
 
     # The steps

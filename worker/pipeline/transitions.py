@@ -5,11 +5,12 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, NamedTuple, TypeVar, final
 
 import msgspec
 from redis.asyncio import Redis
 
+from shared.endpoints.endpoint import Rate
 from shared.errors import TransitionError
 from shared.observe import metrics
 from shared.queue import scripts
@@ -104,6 +105,22 @@ class Renewed:
 
     is_new: bool
     lost: list[Claim]
+
+
+class Profile(NamedTuple):
+    """What the scripts have to know of an organization.
+
+    Attributes:
+        organization: its id.
+        cap: of its handlers at once; ``None``: the default one.
+        weight: its share under contention.
+        rate: of starts of its handlers; ``None``: no limit.
+    """
+
+    organization: str
+    cap: int | None = None
+    weight: float = 1.0
+    rate: Rate | None = None
 
 
 class Mark(enum.Enum):
@@ -339,11 +356,12 @@ class Transitions:
         """Take a worker's slots out of the count."""
         await _LEAVE(self._redis, worker)
 
-    async def publish(self, profiles: Sequence[tuple[str, int | None, float]]) -> None:
-        """Tell the scripts each organization's cap (``None``: the default one) and weight."""
+    async def publish(self, profiles: Sequence["Profile"]) -> None:
+        """Tell the scripts what the endpoints file says of each organization."""
         arguments: list[str | float] = []
-        for organization, cap, weight in profiles:
+        for organization, cap, weight, rate in profiles:
             arguments += (organization, "" if cap is None else cap, weight)
+            arguments += ("", "") if rate is None else (rate.interval, rate.credit)
         await _PROFILE(self._redis, *arguments)
 
     async def mark(self, requests: Sequence[MarkRequest]) -> list[Marked | Exception]:

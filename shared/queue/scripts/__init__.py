@@ -18,6 +18,7 @@ _PRELUDE: Final = (
     "bytes",
     "claims",
     "suspects",
+    "rates",
     "organizations",
     "line",
     "turns",

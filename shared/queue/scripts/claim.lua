@@ -14,7 +14,7 @@
 --   holds nothing, since a suspect waits for it; `suspects`, since it has been given some. The
 --   patience is how often the time for which it should do so is doubled.
 -- Transitions: deferred and due → queued; expired lease → queued; queued → leased; queued →
---   parked (organization paused, held, its breaker open, or at its cap); queued → removed (no payload,
+--   parked (organization paused, held, its breaker open, at its cap, or over its rate); queued → removed (no payload,
 --   and never accepted);
 --   breaker open → trying, and parked → queued for the one event that it lets through; an
 --   organization's hold ends, and parked → queued.
@@ -73,16 +73,18 @@ while breaker[1] and tonumber(breaker[2]) <= now do
   unpark(breaker[1])
   breaker = redis.call('ZRANGE', key.breakers, 0, 0, 'WITHSCORES')
 end
--- So does an organization whose hold is over, with all that it has.
+-- So does an organization whose hold is over, or of which a start is due, with what may start then.
 -- What else stands there a later version has put there, which sees to it.
 for _, name in ipairs(redis.call('ZRANGE', key.due, 0, now, 'BYSCORE', 'LIMIT', 0, most_ends)) do
-  local held_one = string.match(name, '^' .. key.hold .. '(.*)$')
-  if held_one then
-    lift_hold(held_one)
-    unpark(held_one)
+  local kind, organization = string.match(name, '^(%a+:)(.*)$')
+  if kind == key.hold then
+    lift_hold(organization)
+    unpark(organization)
+  elseif kind == key.rate then
+    redis.call('ZREM', key.due, name)
+    unpark(organization)
   end
 end
-local ends = redis.call('ZRANGE', key.due, '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
 -- Slots that promotion freed count in this very claim. Whoever waits for one goes back in line now: a
 -- claim must not pass over an earlier event of an organization to a later one.
 write_tally(key.running, slots)
@@ -91,6 +93,15 @@ unpark_freed()
 freed = {}
 
 local running = {}
+
+-- Those of which something waits for the next start that is due.
+local over_their_rate = {}
+
+local function start_is_due(organization)
+  if starts_due(organization, now) > 0 then return true end
+  over_their_rate[organization] = true
+  return false
+end
 
 local function slot_is_free(organization)
   running[organization] = running[organization] or running_of(organization)
@@ -164,6 +175,7 @@ local function give(claim, virtual, payload, is_suspect)
     write_claim(claim)
   end
   running[claim.organization] = running[claim.organization] + 1
+  take_start(claim.organization, now)
   places[claim.job] = until_when
   if is_keyed and claim.event_id == '' then undecided[#undecided + 1] = claim.job end
   highest = math.max(highest, tonumber(virtual))
@@ -233,7 +245,7 @@ end
 local function look_at(page, place)
   local job, virtual = page[place], page[place + 1]
   local organization = organization_of(job)
-  if must_wait(organization) or not slot_is_free(organization) then
+  if must_wait(organization) or not slot_is_free(organization) or not start_is_due(organization) then
     park(job, organization, virtual)
     return true
   end
@@ -313,11 +325,13 @@ if was_alone and suspicion_of(was_alone).alone then
 end
 
 note_undecided()
+for organization in pairs(over_their_rate) do look_when_due(organization, 0, now) end
 raise_system_time(highest)
 local in_line = redis.call('ZCOUNT', key.queue, '-inf', '(' .. key.deferred_from)
 local more = in_line > skipped - left_to_others or full or #due == most_promoted
 if more then wake_one() end
 
+local ends = redis.call('ZRANGE', key.due, '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
 local next_due = redis.call('ZRANGE', key.queue, key.deferred_from, '+inf', 'BYSCORE', 'LIMIT', 0, 1,
   'WITHSCORES')
 local soonest = math.min(tonumber(next_due[2]) or math.huge, tonumber(breaker[2]) or math.huge,

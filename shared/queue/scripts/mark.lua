@@ -117,6 +117,7 @@ table.sort(asking, function(one, other) return one.order < other.order end)
 for _, each in ipairs(asking) do
   local at, wish, ids = each.place + 1, asked[each.place], {}
   results[at] = protected(ask, each.claim, wish, now, retention) or results[at]
+  if not is_its_own[results[at]] then give_back_start(each.claim.organization) end
   if results[at] == 'in_line' then
     ids = ended_waiting
   elseif is_its_own[results[at]] and wish and wish.handler ~= '' then

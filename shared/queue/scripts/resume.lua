@@ -1,8 +1,10 @@
 -- resume: an organization's events go on, in the order of their acceptance.
 --
--- Arguments: organization.
+-- Arguments: organization, and how many of its events may start a second until none waits ('': a few,
+--   and twice as many each second).
 -- Result: 1, or 0 when it was neither paused nor held, by its handlers or its breaker.
--- Transition: parked → queued, up to the free slots; each slot that is freed brings the next.
+-- Transition: parked → queued, up to the free slots and the starts that are due; each slot that is
+--   freed, and each start, brings the next.
 --   Breaker open or trying → closed: the operator knows that the cause is gone.
 
 -- First, since an operator's rights of an earlier version don't reach to holds. From here on what is
@@ -13,5 +15,10 @@ profile_of(ARGV[1]).paused = false
 if profile_of(ARGV[1]).breaker ~= 'closed' then
   close_breaker(ARGV[1])
   resumed = 1
+end
+if ARGV[2] and ARGV[2] ~= '' then
+  begin_slowly(ARGV[1], ARGV[2], '0')
+elseif resumed == 1 then
+  begin_slowly(ARGV[1])
 end
 return finish(resumed)

@@ -23,6 +23,7 @@
 --   'again'          its mark has changed hands: back to mark
 --   'overdue'        it has waited for long enough; it is still held: bury it
 --   'conflict'       a value that the handler read has changed: run the handler again
+--   'later'          the same, and it is put back in line for that, since its organization has a rate
 --   'in_line'        the same, and it waits for its turn to do so: it is held no more
 --   'refused:why'    an operation can't be applied; nothing was
 --   'lost'           somebody else holds the job
@@ -317,7 +318,7 @@ function settle.done(claim, details)
   end
   end_mark(name, 'done:' .. claim.job, retention)
   remove_record(claim.organization, claim.job)
-  if details[4] then handler_worked(claim) end
+  if details[4] then handler_worked(claim) else give_back_start(claim.organization) end
   remove_job(claim)
   count('handled')
   return 'done'
@@ -385,6 +386,7 @@ local function write_record(claim, details)
 end
 
 local function leave_as_duplicate(claim)
+  give_back_start(claim.organization)
   remove_record(claim.organization, claim.job)
   remove_job(claim)
   count('duplicate')
@@ -406,7 +408,11 @@ function settle.dead(claim, details)
     if lost and lost ~= claim.job then gone = lost end
     mark = name
   end
-  if details[6] then claim.attempts = claim.attempts + 1 end
+  if details[6] then
+    claim.attempts = claim.attempts + 1
+  else
+    give_back_start(claim.organization)
+  end
   write_record(claim, details) -- first: nothing after it can be refused
   if gone then remove_job(read_claim(gone)) end
   if mark then
@@ -433,6 +439,7 @@ function settle.hold(claim)
   local mark = read_mark(mark_name(claim.organization, claim.event_id))
   local record = standing_letter(claim, mark)
   if not record then return 'again' end
+  give_back_start(claim.organization)
   redis.call('HINCRBY', record, 'held', 1)
   redis.call('HSET', record, 'held_at', number(now_ms()))
   remove_job(claim)
@@ -448,6 +455,7 @@ local function put_back(claim)
 end
 
 function settle.release(claim)
+  give_back_start(claim.organization)
   uncount(claim)
   put_back(claim)
   count('released')
@@ -476,6 +484,7 @@ function settle.wait(claim, details)
     delay = math.min(delay, left)
   end
   redis.call('HSETNX', key.unhandled, claim.job, number(now))
+  give_back_start(claim.organization)
   uncount(claim)
   clear_token(claim)
   write_claim(claim)

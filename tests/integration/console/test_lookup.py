@@ -8,7 +8,7 @@ from tests.integration.console.site import Site
 from tests.integration.workplace import Workplace, body
 from worker.operate import organizations
 from worker.operate.console import lookup
-from worker.pipeline.transitions import Settlement
+from worker.pipeline.transitions import Profile, Settlement
 
 
 async def state_of(redis: Redis, job: str) -> str:
@@ -50,7 +50,7 @@ async def test_a_failed_event_waits_for_its_next_attempt(place: Workplace, redis
 async def test_an_event_that_retries_in_order_is_not_running(
     place: Workplace, redis: Redis
 ) -> None:
-    await place.transitions.publish([("org_a", 1, 1.0)])
+    await place.transitions.publish([Profile("org_a", 1, 1.0)])
     await place.handle(body("evt_1", data={"order_id": "bad"}))
     (found,) = await lookup.search(redis, "evt_1", ["org_a"])
     assert found.state == "deferred"
@@ -59,7 +59,7 @@ async def test_an_event_that_retries_in_order_is_not_running(
 async def test_an_event_that_has_blocked_a_worker_in_order_is_not_running(
     place: Workplace, redis: Redis
 ) -> None:
-    await place.transitions.publish([("org_a", 1, 1.0)])
+    await place.transitions.publish([Profile("org_a", 1, 1.0)])
     (job,) = await place.accept(body())
     ((claim, _),) = await place.claim()
     await place.transitions.settle([Settlement(claim, "retry", (60_000, None, True))])
@@ -100,7 +100,7 @@ async def test_one_id_in_two_organizations_is_two_events(
     site: Site, place: Workplace, redis: Redis
 ) -> None:
     for organization in ("org_a", "org_b"):
-        await place.transitions.publish([(organization, None, 1.0)])
+        await place.transitions.publish([Profile(organization)])
         await place.handle(body("evt_1", organization), organization=organization)
     answer = await site.get("/events?q=evt_1")
     assert "2 organizations have an event of this id" in answer.text

@@ -40,12 +40,21 @@ local function come_back(claim, turn, at)
   return 'later'
 end
 
+-- Another round starts the handler without a claim; where starts are counted, it takes one.
+local function run_again(claim, turn)
+  if not rate_of(claim.organization) then return 'conflict' end
+  let_go(claim, turn)
+  places[claim.job] = number(retry_time(claim.organization))
+  wake_one()
+  return 'later'
+end
+
 -- A value that an event has read has changed, or is about to: it gets in line for it. One turn of a
 -- value at a time, so that nobody waits while somebody waits for him.
 local function ask_for_state(claim, text)
   local job, name = claim.job, turn_name(claim.organization, text)
   local turn = turn_of(job)
-  if turn and turn.state == name then return 'conflict' end -- it has it: somebody wrote unread
+  if turn and turn.state == name then return run_again(claim, turn) end -- somebody wrote unread
   give_back_state_turn(job)
   turn = turn_of(job) or no_turn()
   turn.state = name
@@ -53,7 +62,7 @@ local function ask_for_state(claim, text)
   write_turn(job, turn)
   if is_taken(name, job, order) then return wait_in(name, claim, turn, order) end
   redis.call('ZADD', name, 0, job)
-  return 'conflict'
+  return run_again(claim, turn)
 end
 
 local most_named = 100 -- superseded events that a later one is told of

@@ -51,6 +51,7 @@ local function close_breaker(organization)
   local profile = profile_of(organization)
   profile.breaker, profile.breaker_rest = 'closed', ''
   redis.call('ZREM', key.breakers, organization)
+  begin_slowly(organization)
   freed[organization] = true
   return redis.call('HDEL', key.organizations, key.breaker .. organization)
 end
@@ -68,7 +69,9 @@ local function lift_hold(organization)
   profile_of(organization).held_until = nil
   redis.call('ZREM', key.due, key.hold .. organization)
   freed[organization] = true
-  return redis.call('HDEL', key.organizations, key.hold .. organization)
+  local is_there = redis.call('HDEL', key.organizations, key.hold .. organization)
+  if is_there == 1 then begin_slowly(organization) end
+  return is_there
 end
 
 -- An organization's events wait while it is paused or held, and while its breaker is open or watches
@@ -117,14 +120,22 @@ local function wake_one()
   if redis.call('LLEN', key.wake) == 0 then redis.call('LPUSH', key.wake, '1') end
 end
 
--- Up to the free slots of an organization's parked jobs go back in line, at their old places.
+-- Up to its free slots, and to the starts that are due, an organization's parked jobs go back in
+-- line, at their old places.
 local function unpark(organization)
   local parked = key.parked .. organization
-  if redis.call('EXISTS', parked) == 0 or must_wait(organization) then return end
-  local most = profile_of(organization).breaker == 'trying' and 1 or 256
-  local free = math.min(cap_of(organization) - running_of(organization), most)
-  if free <= 0 then return end
-  local popped = redis.call('ZPOPMIN', parked, free)
+  if redis.call('EXISTS', parked) == 0 then return end_ramp(organization) end
+  if must_wait(organization) then return end
+  local most, now = profile_of(organization).breaker == 'trying' and 1 or 256, now_ms()
+  local slots_free = math.min(cap_of(organization) - running_of(organization), most)
+  local starts = starts_due(organization, now)
+  local free = math.min(slots_free, starts)
+  local popped = free > 0 and redis.call('ZPOPMIN', parked, free) or {}
+  if #popped < 2 * free then
+    end_ramp(organization)
+  elseif starts <= slots_free then
+    look_when_due(organization, starts, now)
+  end
   if #popped == 0 then return end
   for i = 1, #popped, 2 do popped[i], popped[i + 1] = popped[i + 1], popped[i] end
   call_for_all('ZADD', key.queue, popped)
