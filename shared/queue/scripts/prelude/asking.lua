@@ -121,13 +121,16 @@ local function may_be_overtaking(claim, turn, order, now)
   return false
 end
 
+-- In front of a key: whatever one is made of, its turn is never that of a value.
+local key_turn = 'key:'
+
 -- Asks for the turn of the handler's key, and for that of a value for which it was woken. Answers nil
 -- where it may go on.
 --   asked  {text of the key, handler where only its newest runs or '', ms to gather these in}; or nil
 local function ask(claim, asked, now, retention)
   local job, organization = claim.job, claim.organization
   local turn = turn_of(job) or no_turn()
-  local name = asked and turn_name(organization, asked.text) or ''
+  local name = asked and turn_name(organization, key_turn .. asked.text) or ''
   if turn.waits then stop_waiting(job, turn) end -- somebody's hand has brought it back
   if turn.key ~= name then -- a deploy has another key, or none
     local before = turn.key
