@@ -1,5 +1,6 @@
 """Takes events through their turns by hand: each is called by its job's id."""
 
+import itertools
 from collections.abc import Sequence
 
 import msgspec
@@ -8,7 +9,7 @@ from redis.asyncio import Redis
 from shared.queue import keys
 from tests.integration.books import Books
 from tests.integration.by_hand import Hand
-from tests.integration.jobs import NOTHING, account, mark_of
+from tests.integration.jobs import NOTHING, account, delivery, enqueued, mark_of
 from worker.pipeline.transitions import Claim, Mark, Settled
 
 KEY = "order_id:5"
@@ -77,4 +78,31 @@ async def doubt_is_over(redis: Redis, job: str) -> None:
     """Let it be a second ago that the event asked first."""
     entry = msgspec.msgpack.decode(await redis.hget(keys.TURNS, job))
     entry[4] -= 1000
-    await redis.hset(keys.TURNS, job, msgspec.msgpack.encode(entry))
+    await redis.hset(keys.TURNS, mapping={job: msgspec.msgpack.encode(entry)})
+
+
+async def started(hand: Hand, *jobs: str, key: str | None = None) -> list[Claim]:
+    """Claim these, which are the next in line, and let their handlers start."""
+    claims = await hand.claim(len(jobs))
+    assert [each.job for each in claims] == list(jobs)
+    for claim in claims:
+        assert await ask(hand, claim, key) is Mark.FRESH
+    return claims
+
+
+_numbers = itertools.count()
+
+
+async def write(hand: Hand, *names: str) -> None:
+    """Let values be changed by an event that has read none."""
+    (job,) = await enqueued(hand.redis, delivery(b"writer %d" % next(_numbers)))
+    (claim,) = await started(hand, job)
+    assert await commit(hand, claim, writes=names) is Settled.DONE
+
+
+async def has_x(hand: Hand, claim: Claim) -> None:
+    """Let an event whose handler runs lose a commit over x."""
+    reads = await hand.read("x")
+    await write(hand, "x")
+    assert await commit(hand, claim, reads=reads, writes=["x"]) is Settled.CONFLICT
+    await whole(hand.redis)

@@ -3,8 +3,6 @@
 Q comes before J, J before P, in order of acceptance. x and y are values of the organization.
 """
 
-import itertools
-
 import pytest
 from redis.asyncio import Redis
 
@@ -19,7 +17,10 @@ from tests.integration.in_turns import (
     ask,
     commit,
     handle,
+    has_x,
+    started,
     whole,
+    write,
 )
 from tests.integration.jobs import account, counters, delivery, enqueued
 from worker.pipeline.transitions import Claim, Mark, Settled
@@ -31,33 +32,6 @@ W = delivery(b"W, who writes and reads nothing")
 @pytest.fixture
 def hand(redis: Redis) -> Hand:
     return Hand(redis, has_turns=True)
-
-
-async def started(hand: Hand, *jobs: str, key: str | None = None) -> list[Claim]:
-    """Claim these, which are the next in line, and let their handlers start."""
-    claims = await hand.claim(len(jobs))
-    assert [each.job for each in claims] == list(jobs)
-    for claim in claims:
-        assert await ask(hand, claim, key) is Mark.FRESH
-    return claims
-
-
-_numbers = itertools.count()
-
-
-async def write(hand: Hand, *names: str) -> None:
-    """Let values be changed by an event that has read none."""
-    (job,) = await enqueued(hand.redis, delivery(b"writer %d" % next(_numbers)))
-    (claim,) = await started(hand, job)
-    assert await commit(hand, claim, writes=names) is Settled.DONE
-
-
-async def has_x(hand: Hand, claim: Claim) -> None:
-    """Let an event whose handler runs lose a commit over x."""
-    reads = await hand.read("x")
-    await write(hand, "x")
-    assert await commit(hand, claim, reads=reads, writes=["x"]) is Settled.CONFLICT
-    await whole(hand.redis)
 
 
 async def again(hand: Hand, claim: Claim, key: str | None = None) -> None:
