@@ -128,7 +128,10 @@ async def test_t4_a_retrying_one_keeps_its_turn_and_holds_up_no_other_key(
 
     await hand.come_due(j)
     await handle(hand, j)
-    await handle(hand, p)
+    second = await hand.claim_only(p)
+    assert (second.attempts, second.claims) == (0, 0)
+    assert await ask(hand, second) is Mark.OWN
+    assert await commit(hand, second) is Settled.DONE
     await all_handled(redis, hand, j, p, x)
 
 
@@ -256,6 +259,8 @@ async def test_t10_a_replayed_event_goes_before_one_that_was_woken(
     redis: Redis, hand: Hand
 ) -> None:
     """J has the order that it had; P waits again, in one place."""
+    (x,) = await enqueued(redis, X)
+    await handle(hand, x, found=Mark.FRESH)
     j, p = await enqueued(redis, J, P)
     order = await redis.zscore(keys.ACCEPTED, j)
     first = await one_has_it(hand, p)
