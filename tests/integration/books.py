@@ -45,6 +45,9 @@ class Entry(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         return self.state or self.key
 
 
+_KEPT = 40
+"""Digits of the token of one that keeps its slot, in order, while it waits for its retry."""
+
 _entry = msgspec.msgpack.Decoder(Entry).decode
 
 
@@ -239,6 +242,8 @@ class Books:
                 assert name in {entry.key, entry.state}, (name, job)
                 assert order in {0, orders[job]}
                 assert order or not entry.waits or entry.line != name
+                if name == entry.state and not order:  # nobody has that of a value while it rests
+                    assert len(self.tokens[job]) not in {0, _KEPT}
             first = next(iter(members))
             assert not self.entries[first].waits or members[first] == 0, (name, first)
         for job, entry in self.entries.items():
@@ -276,6 +281,9 @@ class Books:
         profiles = self.values.get(keys.ORGANIZATIONS, {})
         holds = {name for name in profiles if name.startswith(keys.HOLD)}
         assert holds == self.values.get(keys.DUE, {}).keys()
+        for name, state in profiles.items():
+            if name.startswith(keys.BREAKER) and state.startswith("trying:org"):
+                assert self.tokens[state.removeprefix("trying:")]
         assert self.values.get(keys.THROTTLED, {}).keys() <= self.accepted
 
     def _check_counts(self) -> None:
