@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from redis.asyncio import Redis
 
 from shared.queue import keys
@@ -28,6 +29,28 @@ _CLAIM = re.compile(r"([0-9a-f]*):(\d+):(\d+):([^:]*):(.*)", re.DOTALL)
 _SUSPICION = re.compile(r"(\d+):(\d+):(\d+):(\d+):(\d+):([01])")
 
 
+class Entry(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What is known of a job that is in a turn, as ``prelude/turns.lua`` has it."""
+
+    key: str
+    state: str
+    kind: str
+    waits: bool
+    since: float
+    starts: bool
+
+    @property
+    def line(self) -> str:
+        """The turn in which it waits, if it does: that of a value comes after that of its key."""
+        return self.state or self.key
+
+
+_KEPT = 40
+"""Digits of the token of one that keeps its slot, in order, while it waits for its retry."""
+
+_entry = msgspec.msgpack.Decoder(Entry).decode
+
+
 @dataclass
 class Books:
     """Every key, by what it is for.
@@ -45,6 +68,9 @@ class Books:
         by_hand: the jobs whose dead letter somebody has replayed, and nobody has judged since.
         revivals: of each (organization, event id) how often redeliveries have revived it.
         applied: of each (organization, event id) how often it has changed the state.
+        turns: of each turn, by its full name, the order of each job that is in it; 0 has it.
+        entries: of each job that is in a turn what is known of it.
+        undecided: of each job that a worker with keys has claimed, and not marked yet, its order.
     """
 
     values: dict[str, Any]
@@ -60,6 +86,9 @@ class Books:
     by_hand: set[str] = field(default_factory=set)
     revivals: dict[tuple[str, str], int] = field(default_factory=dict)
     applied: dict[tuple[str, str], int] = field(default_factory=dict)
+    turns: dict[str, dict[str, float]] = field(default_factory=dict)
+    entries: dict[str, "Entry"] = field(default_factory=dict)
+    undecided: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     async def read(cls, redis: Redis) -> "Books":
@@ -94,8 +123,9 @@ class Books:
     def _file_event(self, name: str, value: Any) -> None:
         if name.startswith(keys.EVENT):
             self.marks[_event(name, keys.EVENT)] = value
-        elif name.startswith(f"{keys.STATE}"):
-            self.applied[_event(name.replace("applied/", ""), keys.STATE)] = int(value)
+        elif name.startswith(keys.STATE):
+            if "applied/" in name:
+                self.applied[_event(name.replace("applied/", ""), keys.STATE)] = int(value)
         elif name.startswith(keys.DEAD_LETTER):
             job = name.removeprefix(keys.DEAD_LETTER)
             self.records[job] = value["event_id"]
@@ -103,6 +133,18 @@ class Books:
                 self.by_hand.add(job)
         elif name.startswith(keys.REVIVALS):
             self.revivals[_event(name, keys.REVIVALS)] = int(value.partition(":")[0])
+        else:
+            self._file_turn(name, value)
+
+    def _file_turn(self, name: str, value: Any) -> None:
+        if name == keys.TURNS:
+            self.entries = {
+                job: _entry(raw.encode(errors="surrogateescape")) for job, raw in value.items()
+            }
+        elif name.startswith(keys.TURN):
+            self.turns[name] = value
+        elif name.startswith(keys.UNDECIDED):
+            self.undecided |= value
         else:
             assert name.startswith((keys.DEAD, *_SINGLE)), name
 
@@ -170,6 +212,8 @@ class Books:
         """
         self._check_places(robbed)
         self._check_counts()
+        self._check_turns()
+        self._check_latest()
         self._check_holds()
         self._check_bytes(robbed)
         self._check_marks(robbed)
@@ -177,8 +221,9 @@ class Books:
 
     def _check_places(self, robbed: set[str]) -> None:
         accepted = self.accepted
-        assert not self.queue.keys() & self.parked.keys()
-        assert self.queue.keys() | self.parked.keys() == accepted
+        places = [*self.queue, *self.parked, *self.waits]
+        assert len(places) == len(set(places))
+        assert set(places) == accepted
         assert self.payloads <= accepted
         assert accepted - self.payloads <= robbed
         assert self.tokens.keys() <= accepted
@@ -187,11 +232,58 @@ class Books:
         assert all(score > 0 for score in self.queue.values())
         assert len(self.values.get(keys.WAKE, [])) <= 1
 
+    def _check_turns(self) -> None:
+        """One has a turn, who waits does so for somebody, and nobody is in it who is gone."""
+        orders = self.values.get(keys.ACCEPTED, {})
+        for name, members in self.turns.items():
+            assert list(members.values()).count(0) <= 1, name
+            for job, order in members.items():
+                entry = self.entries[job]
+                assert name in {entry.key, entry.state}, (name, job)
+                assert order in {0, orders[job]}
+                assert order or not entry.waits or entry.line != name
+                if name == entry.state and not order:  # nobody has that of a value while it rests
+                    assert len(self.tokens[job]) not in {0, _KEPT}
+            first = next(iter(members))
+            assert not self.entries[first].waits or members[first] == 0, (name, first)
+        for job, entry in self.entries.items():
+            assert job in self.accepted
+            assert entry.key or entry.state
+            assert all(job in self.turns[name] for name in (entry.key, entry.state) if name)
+            if entry.waits:
+                assert self.tokens[job] == ""
+        for job, order in self.undecided.items():
+            assert self.tokens[job]
+            assert order == orders[job]
+
+    def _check_latest(self) -> None:
+        """Of a kind at most one waits for its key's turn, and that one is found by it."""
+        waiting = {
+            entry.kind: job
+            for job, entry in self.entries.items()
+            if entry.waits and entry.kind and not entry.state
+        }
+        assert self.values.get(keys.LATEST, {}) == waiting
+        standing_for = {
+            name.removeprefix(keys.SUPERSEDED)
+            for name in self.values
+            if name.startswith(keys.SUPERSEDED)
+        }
+        assert standing_for <= self.entries.keys()
+
+    @property
+    def waits(self) -> set[str]:
+        """The jobs that wait for their turn."""
+        return {job for job, entry in self.entries.items() if entry.waits}
+
     def _check_holds(self) -> None:
         """Each hold has its end, and only unfinished jobs have asked for one."""
         profiles = self.values.get(keys.ORGANIZATIONS, {})
         holds = {name for name in profiles if name.startswith(keys.HOLD)}
         assert holds == self.values.get(keys.DUE, {}).keys()
+        for name, state in profiles.items():
+            if name.startswith(keys.BREAKER) and state.startswith("trying:org"):
+                assert self.tokens[state.removeprefix("trying:")]
         assert self.values.get(keys.THROTTLED, {}).keys() <= self.accepted
 
     def _check_counts(self) -> None:
@@ -199,6 +291,7 @@ class Books:
         held = {job for job, token in self.tokens.items() if token}
         assert self._numbers(keys.RUNNING) == _tally(held)
         assert self._numbers(keys.BURIED) == _tally(self.records)
+        assert self._numbers(keys.IN_TURN) == _tally(self.waits)
         listed = {
             job
             for name, value in self.values.items()
@@ -295,6 +388,9 @@ _SINGLE = (
     keys.BREAKERS,
     keys.SUSPECTS,
     keys.UNREAD,
+    keys.IN_TURN,
+    keys.LATEST,
+    keys.SUPERSEDED,
 )
 
 

@@ -1,6 +1,7 @@
 """Takes jobs through the transitions by hand, one call at a time."""
 
 from collections.abc import Sequence
+from hashlib import sha1
 from typing import Any
 
 from redis.asyncio import Redis
@@ -18,6 +19,7 @@ from worker.pipeline.transitions import (
     Settlement,
     Transitions,
 )
+from worker.turns import Turn
 
 RETENTION = 3_600_000
 LATER = 3_600_000
@@ -29,11 +31,12 @@ class Hand:
 
     Args:
         redis: a real one.
+        has_turns: whether it knows handlers with a key.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, has_turns: bool = False) -> None:
         self.redis = redis
-        self.transitions = Transitions(redis)
+        self.transitions = Transitions(redis, has_turns=has_turns)
 
     async def cap(self, most: int | None, organization: str = "org_a", weight: float = 1.0) -> None:
         """Let an organization hold so many slots."""
@@ -59,16 +62,52 @@ class Hand:
         assert await self.redis.zscore(keys.QUEUE, job) >= keys.DEFERRED_FROM
         await self.redis.zadd(keys.QUEUE, {job: keys.DEFERRED_FROM})
 
-    async def mark(self, claim: Claim, event_id: str = "evt_1") -> Mark:
-        """Set, or find, the event's mark."""
-        (answer,) = await self.transitions.mark([MarkRequest(claim, event_id)])
-        assert isinstance(answer, Marked), answer
-        return answer.mark
+    async def mark(
+        self,
+        claim: Claim,
+        event_id: str = "evt_1",
+        *,
+        key: str | None = None,
+        latest: str = "",
+        quiet: int = 0,
+    ) -> Mark:
+        """Set, or find, the event's mark; with a key, ask for the turn of it."""
+        return (await self.marked(claim, event_id, key=key, latest=latest, quiet=quiet)).mark
 
-    async def done(self, claim: Claim, event_id: str = "evt_1") -> Settled:
-        """Commit, with a state that counts how often this event was applied."""
-        operation = ("increment", f"applied/{event_id}", -1, 1)
-        return await self._settle(claim, "done", (RETENTION, (), (operation,)))
+    async def marked(
+        self,
+        claim: Claim,
+        event_id: str,
+        *,
+        key: str | None = None,
+        latest: str = "",
+        quiet: int = 0,
+    ) -> Marked:
+        """The same, with all that is answered."""
+        turn = None if key is None else Turn(key, latest, quiet)
+        (answer,) = await self.transitions.mark([MarkRequest(claim, event_id, turn=turn)])
+        assert isinstance(answer, Marked), answer
+        return answer
+
+    async def read(self, *names: str, organization: str = "org_a") -> list[tuple[str, str]]:
+        """Read values of an organization's state, as a commit says what was read."""
+        raw = await self.redis.mget([keys.state(organization, name) for name in names])
+        # The digest names the value that was read; nothing is protected by it.
+        found = [sha1(each, usedforsecurity=False).hexdigest() if each else "" for each in raw]
+        return list(zip(names, found, strict=True))
+
+    async def done(
+        self,
+        claim: Claim,
+        event_id: str = "evt_1",
+        *,
+        reads: Sequence[tuple[str, str]] = (),
+        writes: Sequence[str] = (),
+    ) -> Settled:
+        """Commit, with a state that counts how often this event was applied, among others."""
+        counts = [f"applied/{event_id}", *writes]
+        operations = [("increment", each, -1, 1) for each in counts]
+        return await self._settle(claim, "done", (RETENTION, reads, operations))
 
     async def retry(self, claim: Claim) -> Settled:
         """Ask for another attempt, later."""

@@ -41,7 +41,11 @@ async def enqueued(redis: Redis, *deliveries: Delivery) -> list[str]:
 
 @dataclass(frozen=True)
 class Account:
-    """Everything that Redis holds about jobs, as a test compares it."""
+    """Everything that Redis holds about jobs, as a test compares it.
+
+    Of turns: in each one, by its name, who is in it, behind a ``*`` who has it; of whom anything is
+    known there; how many of an organization wait in one.
+    """
 
     payloads: set[str]
     queued: set[str]
@@ -51,6 +55,12 @@ class Account:
     waiting: dict[str, int]
     running: dict[str, int]
     parked: set[str] = field(default_factory=set)
+    turns: dict[str, list[str]] = field(default_factory=dict)
+    in_turns: set[str] = field(default_factory=set)
+    in_turn: dict[str, int] = field(default_factory=dict)
+    undecided: dict[str, list[str]] = field(default_factory=dict)
+    latest: dict[str, str] = field(default_factory=dict)
+    superseded: dict[str, list[str]] = field(default_factory=dict)
 
 
 async def account(redis: Redis) -> Account:
@@ -69,6 +79,25 @@ async def account(redis: Redis) -> Account:
         waiting=await _tally(redis, keys.WAITING, but=nobodys),
         running=await _tally(redis, keys.RUNNING, but=nobodys),
         parked=await _parked(redis),
+        turns={
+            name: [f"*{job}" if order == 0 else job for job, order in members]
+            for name, members in (await _sorted_sets(redis, keys.TURN)).items()
+        },
+        in_turns=_names(await redis.hkeys(keys.TURNS)),
+        in_turn=await _tally(redis, keys.IN_TURN),
+        undecided={
+            name: [job for job, _ in members]
+            for name, members in (await _sorted_sets(redis, keys.UNDECIDED)).items()
+        },
+        latest={
+            kind.decode(): job.decode() for kind, job in (await redis.hgetall(keys.LATEST)).items()
+        },
+        superseded={
+            name.decode().removeprefix(keys.SUPERSEDED): [
+                each.decode() for each in await redis.lrange(name, 0, -1)
+            ]
+            for name in await redis.keys(f"{keys.SUPERSEDED}*")
+        },
     )
 
 
@@ -113,6 +142,15 @@ async def _parked(redis: Redis) -> set[str]:
     ]
     assert len(places) == len(set(places))
     return _names(places)
+
+
+async def _sorted_sets(redis: Redis, prefix: str) -> dict[str, list[tuple[str, float]]]:
+    return {
+        name.decode().removeprefix(prefix): [
+            (job.decode(), score) for job, score in await redis.zrange(name, 0, -1, withscores=True)
+        ]
+        for name in await redis.keys(f"{prefix}*")
+    }
 
 
 async def _tally(redis: Redis, name: str, but: str = "") -> dict[str, int]:

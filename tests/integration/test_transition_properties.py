@@ -20,11 +20,12 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from shared.queue.job import job_id, organization_of
-from shared.queue.writer import Accepted
+from shared.queue.writer import Accepted, BacklogLimits, Queue
+from shared.redis.durability import Durability, Mode
 from tests.conftest import StartRedis
 from tests.integration.books import Books
 from tests.integration.by_hand import LATER, RETENTION
-from tests.integration.jobs import RECEIVED_AT, delivery, enqueue
+from tests.integration.jobs import RECEIVED_AT, delivery
 from worker.operate import revival
 from worker.operate.organizations import pause, resume
 from worker.pipeline.policy import Breaker
@@ -52,6 +53,8 @@ ORGANIZATIONS = ("org_a", "org_b", IN_ORDER)
 VERBS = ("done", "retry", "block", "dead", "duplicate", "hold", "release", "abandon", "throttle")
 """Those of the script; to block is to retry, too."""
 HOLDS = (Mark.HELD, Mark.HELD_CONFLICTING)
+HELD_NO_MORE = (Mark.LOST, Mark.IN_LINE, Mark.LATER, Mark.SUPERSEDED)
+GOES_ON = (Settled.AGAIN, Settled.CONFLICT)
 LEAVES_BY = {
     Mark.DUPLICATE: "duplicate",
     Mark.CONFLICTING: "duplicate",
@@ -75,11 +78,14 @@ class Machine(RuleBasedStateMachine):
         redis: a real one, of the machine alone.
     """
 
+    has_turns = False
+
     def __init__(self, runner: asyncio.Runner, redis: Redis, transitions: Transitions) -> None:
         super().__init__()
         self.runner = runner
         self.redis = redis
         self.transitions = transitions
+        self.queue = Queue(redis, Durability(Mode.MEMORY), BacklogLimits())  # it keeps a connection
         self.books = Books({})
         self.given: list[Claim] = []
         self.hands: dict[str, list[Claim]] = {}
@@ -121,7 +127,7 @@ class Machine(RuleBasedStateMachine):
         sent = delivery(f"{event_id} {variant}".encode(), organization, weight=weight)
         job = job_id(organization, sent.body)
         known = job in self.books.payloads
-        (answer,) = self.run(enqueue(self.redis, sent))
+        (answer,) = self.run(self.queue.enqueue([sent]))
         assert answer is (Accepted.KNOWN if known else Accepted.NEW)
         self.event_of[job] = event_id
         self.accepted_events.add(self.event(job))
@@ -287,13 +293,21 @@ class Machine(RuleBasedStateMachine):
 
     def marked(self, claim: Claim) -> Mark:
         held = self.books.is_held(claim.job, claim.token)
-        (answer,) = self.run(self.transitions.mark([MarkRequest(claim, self.event_of[claim.job])]))
+        (answer,) = self.run(self.transitions.mark([self.request(claim)]))
         assert isinstance(answer, Marked)
         assert (answer.mark is Mark.LOST) is not held
         self.unless_held(held)
         if answer.mark in HOLDS:
             self.is_one_too_many(claim.job)
+        self.answered(claim, answer)
         return answer.mark
+
+    def request(self, claim: Claim) -> MarkRequest:
+        """What is asked at its mark."""
+        return MarkRequest(claim, self.event_of[claim.job])
+
+    def answered(self, claim: Claim, answer: Marked) -> None:
+        """For machines that ask for more than the mark."""
 
     def is_one_too_many(self, job: str) -> None:
         """Its event's letter stands, nobody has replayed it, and it has been revived before."""
@@ -357,7 +371,7 @@ class Machine(RuleBasedStateMachine):
         self.over.update(
             claim.token
             for claim, answer in zip(claims, answers, strict=True)
-            if answer is not Settled.AGAIN
+            if answer not in GOES_ON
         )
 
     @precondition(lambda self: self.given)
@@ -369,9 +383,9 @@ class Machine(RuleBasedStateMachine):
     def finished(self, claim: Claim) -> None:
         for _ in range(3):
             mark = self.marked(claim)
-            if mark is Mark.LOST:
+            if mark in HELD_NO_MORE:
                 return
-            if self.settled(claim, LEAVES_BY.get(mark, "done"), failed=False) is not Settled.AGAIN:
+            if self.settled(claim, LEAVES_BY.get(mark, "done"), failed=False) not in GOES_ON:
                 return
         raise AssertionError("its mark keeps changing hands")
 
@@ -380,7 +394,7 @@ class Machine(RuleBasedStateMachine):
     def bury(self, place: int) -> None:
         """Give up an event, once its mark is known."""
         claim = self.pick(place)
-        if self.marked(claim) is not Mark.LOST:
+        if self.marked(claim) not in HELD_NO_MORE:
             self.settled(claim, "dead", failed=False)
 
     @rule(worker=workers, event_id=event_ids, variants=variants_in_turn)
@@ -389,7 +403,9 @@ class Machine(RuleBasedStateMachine):
         for variant in variants:
             for claim in self.hands.get(worker, []):
                 if self.event(claim.job) == ("org_b", event_id):
-                    self.settled(claim, LEAVES_BY.get(self.marked(claim), "dead"), failed=False)
+                    mark = self.marked(claim)
+                    if mark not in HELD_NO_MORE:
+                        self.settled(claim, LEAVES_BY.get(mark, "dead"), failed=False)
                     self.books = self.look()
             self.deliver("org_b", event_id, variant)
             self.books = self.look()
@@ -414,7 +430,7 @@ class Machine(RuleBasedStateMachine):
         assert isinstance(answer, Settled), answer
         assert (answer is Settled.LOST) is not held
         self.unless_held(held)
-        if answer is not Settled.AGAIN:
+        if answer not in GOES_ON:
             self.over.add(claim.token)
         return answer
 
@@ -547,24 +563,36 @@ class Machine(RuleBasedStateMachine):
             for claim in self.hands.pop("w1", []):
                 self.finished(claim)
         names = (keys.QUEUE, keys.CLAIMS, keys.ACCEPTED, keys.WAITING, keys.RUNNING)
-        assert not [name for name in names if name in self.books.values]
+        in_turns = (keys.TURNS, keys.IN_TURN, keys.LATEST)
+        assert not [name for name in names + in_turns if name in self.books.values]
         assert not self.books.payloads
+        assert not self.books.turns
+        assert not self.books.undecided
 
 
-def take_steps(url: str, *, examples: int, random: bool = False, shrink: bool = True) -> None:
+def take_steps(
+    url: str,
+    machine: type[Machine] = Machine,
+    *,
+    examples: int,
+    random: bool = False,
+    shrink: bool = True,
+) -> None:
     """Take random steps; raises what is wrong after the fewest of them.
 
     Args:
         url: of a Redis, which is emptied.
+        machine: which steps there are.
         examples: how many runs.
         random: whether they differ from those of the last time.
         shrink: whether to look for the fewest steps, which takes a minute.
     """
     with asyncio.Runner() as runner:
         redis = Redis.from_url(url)
-        transitions = Transitions(redis)  # one for all: each keeps some connections
+        # One for all: each keeps some connections.
+        transitions = Transitions(redis, has_turns=machine.has_turns)
 
-        class There(Machine):
+        class There(machine):  # type: ignore[valid-type]  # a class that is given
             def __init__(self) -> None:
                 super().__init__(runner, redis, transitions)
 

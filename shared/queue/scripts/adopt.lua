@@ -19,6 +19,7 @@ if tonumber(score) < key.deferred_from then
   claim.virtual = score
   raise_system_time(tonumber(score))
 end
+decide(claim.organization, { job }) -- its order is arq's
 set_token(claim, token)
 claim.claims = claim.claims + 1
 write_claim(claim)

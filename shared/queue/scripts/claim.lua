@@ -54,9 +54,7 @@ local function promote(job)
     clear_token(claim)
     write_claim(claim)
   end
-  -- In order, the job goes back to the place that it had.
-  local had_place = in_order(claim.organization) and tonumber(claim.virtual) > 0
-  places[job] = had_place and claim.virtual or number(retry_time(claim.organization))
+  put_back_in_line(claim)
 end
 
 local due = redis.call('ZRANGE', key.queue, key.deferred_from, now, 'BYSCORE', 'LIMIT', 0,
@@ -155,7 +153,7 @@ local function note_undecided()
   if #undecided == 0 then return end
   for i, order in ipairs(redis.call('ZMSCORE', key.accepted, unpack(undecided))) do
     local name = key.undecided .. organization_of(undecided[i])
-    if order then redis.call('ZADD', name, order, undecided[i]) end
+    if order then redis.pcall('ZADD', name, order, undecided[i]) end
   end
 end
 

@@ -106,7 +106,12 @@ for place, name in ipairs(names) do
     write_claim(claim)
     if is_keyed then decide(claim.organization, { claim.job }) end
     if is_its_own[result] and (asked[place] or turn_of(claim.job)) then
-      asking[#asking + 1] = { claim = claim, place = place, order = tonumber(order_of(claim.job)) }
+      asking[#asking + 1] = {
+        job = claim.job,
+        token = claim.token,
+        place = place,
+        order = tonumber(order_of(claim.job)),
+      }
     end
   end
   results[#results + 1] = result
@@ -116,12 +121,14 @@ end
 table.sort(asking, function(one, other) return one.order < other.order end)
 for _, each in ipairs(asking) do
   local at, wish, ids = each.place + 1, asked[each.place], {}
-  results[at] = protected(ask, each.claim, wish, now, retention) or results[at]
-  if not is_its_own[results[at]] then give_back_start(each.claim.organization) end
+  -- Another one of the batch may have taken its event over, or it is in it twice.
+  local claim = held_claim(each.job, each.token)
+  results[at] = claim and (protected(ask, claim, wish, now, retention) or results[at]) or 'lost'
+  if claim and not is_its_own[results[at]] then give_back_start(claim.organization) end
   if results[at] == 'in_line' then
     ids = ended_waiting
   elseif is_its_own[results[at]] and wish and wish.handler ~= '' then
-    ids = superseded_by(each.claim.job)
+    ids = superseded_by(each.job)
   end
   ended_waiting = {}
   if #ids > 0 then results[at] = { results[at], unpack(ids) } end

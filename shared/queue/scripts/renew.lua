@@ -39,13 +39,16 @@ for _, name in ipairs({ key.suspects, key.throttled }) do
 end
 
 -- Nor does an older version pass on a turn; and whoever waits in one that nobody has would do so for
--- ever, if somebody's hand has taken away the job before it.
-for _, job in ipairs(redis.call('HRANDFIELD', key.turns, 10)) do
+-- ever, if somebody's hand has taken away the job before it, or the turn itself.
+local function mend_turns(job)
   local turn = turn_of(job)
   if not turn then
     redis.call('HDEL', key.turns, job)
   elseif not redis.call('ZSCORE', key.accepted, job) then
     leave_turns(job)
+    count('turns_mended')
+  elseif turn.waits and not stands_in_line(job, turn) then
+    call_up(job, turn)
     count('turns_mended')
   else
     for _, name in ipairs({ turn.key, turn.state }) do
@@ -53,6 +56,8 @@ for _, job in ipairs(redis.call('HRANDFIELD', key.turns, 10)) do
     end
   end
 end
+
+for _, job in ipairs(redis.pcall('HRANDFIELD', key.turns, 10)) do mend_turns(job) end
 
 local jobs = {}
 for i = 5, #ARGV, 2 do jobs[#jobs + 1] = ARGV[i] end

@@ -241,8 +241,6 @@ local function breaker_counts(profile)
   return tonumber(row) or 0, tonumber(handled) or 0, tonumber(failed) or 0
 end
 
-local longest_sleep = 1000 -- ms: as worker/engine/worker.py has it
-
 local function handler_worked(claim)
   local organization = claim.organization
   local profile = profile_of(organization)
@@ -398,6 +396,7 @@ function settle.dead(claim, details)
   if details[1] == 'payload_lost' and payload_of(claim) ~= '' then return settle.release(claim) end
   local mark, gone
   if claim.event_id == '' then -- an earlier life of the job may have learned it
+    decide(claim.organization, { claim.job })
     claim.event_id = redis.call('HGET', key.dead_letter .. claim.job, 'event_id') or ''
   end
   if claim.event_id ~= '' then

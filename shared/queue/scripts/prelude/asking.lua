@@ -1,8 +1,9 @@
 -- Asking for turns: who goes on, who gets in line, and who ends since a newer one is there.
 
--- Accepted by nobody, it is the last one.
+-- Accepted by nobody, it is the last one. 0 is for who has the turn.
 local function order_of(job)
-  return redis.call('ZSCORE', key.accepted, job) or number(now_ms())
+  local order = redis.call('ZSCORE', key.accepted, job) or number(now_ms())
+  return tonumber(order) >= 1 and order or '1'
 end
 
 -- Whether somebody has the turn, or comes first.
@@ -12,31 +13,38 @@ local function is_taken(name, job, order)
 end
 
 -- In one step with what asked for it: were it a second one, whoever passes the turn on in between
--- would find nobody to wake. It costs neither an attempt nor a slot, nor the turns that it has.
+-- would find nobody to wake. It costs neither an attempt nor a slot, nor the turn of its key.
 local function let_go(claim, turn)
-  local state = turn.state
-  turn.state = '' -- or it would be given back with the token
   uncount(claim)
   clear_token(claim)
-  turn.state = state
   write_turn(claim.job, turn)
   write_claim(claim)
 end
 
+-- Who waits for a key's turn gives back that of a value: whoever has the key's may need it.
 local function wait_in(name, claim, turn, order)
   redis.call('ZADD', name, order, claim.job)
   turn.waits, turn.since = true, 0
-  let_go(claim, turn)
+  if name == turn.state then
+    turn.state = '' -- or it would be given back with the token
+    let_go(claim, turn)
+    turn.state = name
+    write_turn(claim.job, turn)
+  else
+    let_go(claim, turn)
+    if turn.kind ~= '' then redis.pcall('HSET', key.latest, turn.kind, claim.job) end
+  end
   places[claim.job] = false
   add(in_turn, claim.organization, 1)
-  if turn.kind ~= '' then redis.call('HSET', key.latest, turn.kind, claim.job) end
   count('in_line')
   return 'in_line'
 end
 
-local function come_back(claim, turn, at)
+local function come_back(claim, turn, after)
   let_go(claim, turn)
-  places[claim.job] = number(at)
+  places[claim.job] = number(now_ms() + after)
+  -- Whoever sleeps has not heard of it, and might look only after it is due.
+  if after < longest_sleep then wake_one() end
   return 'later'
 end
 
@@ -68,16 +76,24 @@ end
 local most_named = 100 -- superseded events that a later one is told of
 local ended_waiting = {} -- ids of those that end while they wait
 
+-- The ids of the events that it stands for.
+local function superseded_by(job)
+  return redis.pcall('LRANGE', key.superseded .. job, 0, -1)
+end
+
 -- The event is done, since a newer one of its kind stands for it.
 local function supersede(job, newer, retention)
   local claim = read_claim(job)
   local mark = mark_name(claim.organization, claim.event_id)
-  marks_taken[mark], marks_known[mark] = nil, nil
-  redis.call('SET', mark, 'done:' .. job, 'PX', retention)
-  local ids = redis.call('LRANGE', key.superseded .. job, 0, -1)
+  -- Somebody's hand may have deleted it: then another job may carry the event by now.
+  if read_mark(mark) == 'pending:' .. job then
+    marks_taken[mark], marks_known[mark] = nil, nil
+    redis.call('SET', mark, 'done:' .. job, 'PX', retention)
+  end
+  local ids = superseded_by(job)
   ids[#ids + 1] = claim.event_id
-  call_for_all('RPUSH', key.superseded .. newer, ids)
-  redis.call('LTRIM', key.superseded .. newer, -most_named, -1)
+  redis.pcall('RPUSH', key.superseded .. newer, unpack(ids))
+  redis.pcall('LTRIM', key.superseded .. newer, -most_named, -1)
   remove_record(claim.organization, job)
   remove_job(claim)
   count('superseded')
@@ -88,14 +104,14 @@ end
 local function is_superseded(claim, turn, order, retention)
   local job, name = claim.job, turn.key
   local first, first_order, first_turn = first_of(name)
-  local newer = redis.call('HGET', key.latest, turn.kind)
-  local newers_turn = newer and newer ~= job and turn_of(newer)
+  local newer = redis.pcall('HGET', key.latest, turn.kind)
+  local newers_turn = type(newer) == 'string' and newer ~= job and turn_of(newer)
   if newers_turn and newers_turn.waits and tonumber(order_of(newer)) > tonumber(order) then
-    local next_one = redis.call('ZRANGE', name, 0, 1)
+    local next_one = redis.pcall('ZRANGE', name, 0, 1)
     local is_next = not first or first == job and next_one[2] == newer or first == newer
     supersede(job, newer, retention)
     if is_next then
-      redis.call('ZADD', name, 0, newer)
+      redis.pcall('ZADD', name, 0, newer)
       if newers_turn.waits then call_up(newer, newers_turn) end
       newers_turn.starts = true
       write_turn(newer, newers_turn)
@@ -122,7 +138,7 @@ local look_again = 20 -- ms
 -- and decode at once.
 local function may_be_overtaking(claim, turn, order, now)
   local undecided = key.undecided .. claim.organization
-  local earliest = redis.call('ZRANGE', undecided, 0, 0, 'WITHSCORES')
+  local earliest = redis.pcall('ZRANGE', undecided, 0, 0, 'WITHSCORES')
   if not earliest[1] or tonumber(earliest[2]) >= tonumber(order) then return false end
   if turn.since == 0 or turn.since > now then turn.since = now end
   if now - turn.since < longest_doubt then return true end
@@ -130,13 +146,16 @@ local function may_be_overtaking(claim, turn, order, now)
   return false
 end
 
+-- In front of a key: whatever one is made of, its turn is never that of a value.
+local key_turn = 'key:'
+
 -- Asks for the turn of the handler's key, and for that of a value for which it was woken. Answers nil
 -- where it may go on.
 --   asked  {text of the key, handler where only its newest runs or '', ms to gather these in}; or nil
 local function ask(claim, asked, now, retention)
   local job, organization = claim.job, claim.organization
   local turn = turn_of(job) or no_turn()
-  local name = asked and turn_name(organization, asked.text) or ''
+  local name = asked and turn_name(organization, key_turn .. asked.text) or ''
   if turn.waits then stop_waiting(job, turn) end -- somebody's hand has brought it back
   if turn.key ~= name then -- a deploy has another key, or none
     local before = turn.key
@@ -149,18 +168,20 @@ local function ask(claim, asked, now, retention)
     turn.kind = asked.handler ~= '' and name .. '\n' .. asked.handler or ''
     if turn.starts then
       turn.starts = false
-    elseif turn.kind ~= '' and is_superseded(claim, turn, order, retention) then
+    -- Who asks for a value's turn has run: under a stream of newer ones none might ever commit.
+    elseif turn.kind ~= '' and turn.state == ''
+      and is_superseded(claim, turn, order, retention) then
       return 'superseded'
     end
     if is_taken(name, job, order) then return wait_in(name, claim, turn, order) end
     if redis.call('ZSCORE', name, job) ~= '0' then
       if may_be_overtaking(claim, turn, order, now) then
         redis.call('ZADD', name, order, job)
-        return come_back(claim, turn, now + look_again)
+        return come_back(claim, turn, look_again)
       end
       redis.call('ZADD', name, 0, job)
       turn.since = 0
-      if asked.quiet > 0 then return come_back(claim, turn, now + asked.quiet) end
+      if asked.quiet > 0 then return come_back(claim, turn, asked.quiet) end
     end
   end
   if turn.state ~= '' then
@@ -169,9 +190,4 @@ local function ask(claim, asked, now, retention)
   end
   write_turn(job, turn)
   return nil
-end
-
--- The ids of the events that it stands for.
-local function superseded_by(job)
-  return redis.call('LRANGE', key.superseded .. job, 0, -1)
 end

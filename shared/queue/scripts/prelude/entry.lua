@@ -1,9 +1,7 @@
 -- Entry: how a job gets a place in line, and whether it has one.
 
 local function has_place(job)
-  if places[job] ~= nil then return places[job] end
-  local place = redis.call('ZSCORE', key.queue, job)
-    or redis.call('ZSCORE', key.parked .. organization_of(job), job)
+  local place = place_of(job)
   if place then return place end
   local turn = turn_of(job)
   return turn and turn.waits and '0'

@@ -3,6 +3,12 @@
 -- A job's score in the queue; false: it has no place there, nor among parked jobs.
 local places = {}
 
+local function place_of(job)
+  if places[job] ~= nil then return places[job] end
+  return redis.call('ZSCORE', key.queue, job)
+    or redis.call('ZSCORE', key.parked .. organization_of(job), job)
+end
+
 local function write_places()
   local members, gone = as_arguments(places, true)
   places = {}
@@ -34,4 +40,10 @@ local function retry_time(organization)
   local virtual = math.max(system_time(), last) + 1 / profile_of(organization).weight
   redis.call('HSET', key.flows, field, number(virtual))
   return virtual
+end
+
+-- In order, the job goes back to the place that it had.
+local function put_back_in_line(claim)
+  local had_place = in_order(claim.organization) and tonumber(claim.virtual) > 0
+  places[claim.job] = had_place and claim.virtual or number(retry_time(claim.organization))
 end

@@ -116,6 +116,8 @@ local function running_of(organization)
   return tonumber(redis.call('HGET', key.running, organization)) or 0
 end
 
+local longest_sleep = 1000 -- ms: as worker/engine/claims.py has it
+
 local function wake_one()
   if redis.call('LLEN', key.wake) == 0 then redis.call('LPUSH', key.wake, '1') end
 end

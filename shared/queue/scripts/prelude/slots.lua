@@ -16,6 +16,7 @@ end
 -- token's; this one nobody holds, and it is longer than those that somebody does.
 local function keep_slot(claim)
   give_back_state_turn(claim.job)
+  if claim.event_id == '' then decide(claim.organization, { claim.job }) end
   claim.token = redis.sha1hex(claim.token)
 end
 

@@ -65,7 +65,12 @@ local function write_turns()
       turn.key, turn.state, turn.kind, turn.waits, turn.since, turn.starts,
     })
   end
-  write_fields(key.turns, packed)
+  pcall(write_fields, key.turns, packed) -- none gets lost by that: `restore` finds who waits
+end
+
+-- Whether who waits is where those are woken who do.
+local function stands_in_line(job, turn)
+  return type(redis.pcall('ZSCORE', turn.state ~= '' and turn.state or turn.key, job)) == 'string'
 end
 
 local function is_latest(job, turn)
@@ -84,7 +89,8 @@ end
 -- ahead of all other organizations.
 local function call_up(job, turn)
   stop_waiting(job, turn)
-  places[job] = number(retry_time(organization_of(job)))
+  -- An older version takes one that waits for one that has lost its place, and gives it one.
+  if not place_of(job) then put_back_in_line(read_claim(job)) end
   wake_one()
 end
 
