@@ -18,9 +18,19 @@ _redis = Redis.from_url(os.environ["REDIS_URL"])
 unkeyed, keyed, free, ordered, latest, gathered = (Handlers() for _ in range(6))
 
 
+STARTS = "bench:starts"
+"""A list: when each handler was started, in microseconds of Redis's clock."""
+
+_NOTE = """
+local time = redis.call('TIME')
+redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+redis.call('RPUSH', KEYS[2], time[1] * 1000000 + time[2])
+"""
+
+
 async def work(event: Event[Any]) -> None:
     """Take as long as a call of somebody's API, and be counted."""
-    await _redis.hincrby(RUNS, event.id, 1)
+    await _redis.eval(_NOTE, 2, RUNS, STARTS, event.id)
     await asyncio.sleep(_SECONDS)
 
 

@@ -30,6 +30,7 @@ from tests.bench.programs import PATIENCE, WORKER, Gate, Program, environment
 
 ORGANIZATION: Final = "org_turns"
 RUNS: Final = "bench:runs"
+STARTS: Final = "bench:starts"
 _BATCH: Final = 250
 
 
@@ -44,6 +45,7 @@ class Load:
         seconds: that a handler takes.
         workers: processes.
         settings: beside the defaults.
+        rate: of the organization, as the endpoints file has it; empty: none.
     """
 
     handlers: str
@@ -52,6 +54,7 @@ class Load:
     seconds: float
     workers: int
     settings: dict[str, str] = field(default_factory=dict)
+    rate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Ran:
         seconds: from the first claim to the last end.
         state: the organization's values.
         counters: of the scripts.
+        starts: of handlers, seconds by Redis's clock.
     """
 
     runs: dict[str, int]
@@ -73,6 +77,7 @@ class Ran:
     seconds: float
     state: dict[str, Any]
     counters: dict[str, int]
+    starts: list[float]
 
     @property
     def mean(self) -> float:
@@ -123,6 +128,8 @@ def run(load: Load, patience: float = PATIENCE) -> Ran:
         redis = client(server.url)
         asyncio.run(fill(server.url, load))
         endpoints = events.write_endpoints(folder, (ORGANIZATION,))
+        if load.rate:
+            endpoints.write_text(f'{endpoints.read_text()}rate = "{load.rate}"\n')
         gate = Gate(folder)
         environ = environment(
             server.url,
@@ -163,6 +170,7 @@ def _result(redis: Any, seconds: float) -> Ran:
             name.decode().rpartition(":")[2]: json.loads(value)
             for name, value in zip(names, values, strict=True)
         },
+        starts=sorted(int(start) / 1e6 for start in redis.lrange(STARTS, 0, -1)),
         counters={name.decode(): int(many) for name, many in redis.hgetall(keys.COUNTERS).items()},
     )
 
@@ -206,6 +214,21 @@ def latest(handlers: str) -> str:
     return f"{sum(ran.runs.values())} runs, the last state {state}; {_said(ran)}"
 
 
+def rate(orders: int) -> str:
+    """A backlog of a minute at 50/s, over eight workers."""
+    load = Load("ordered", 3000, orders, 0.005, 8, rate="50/s")
+    ran = run(load, 90)
+    # What came before everybody knew the rate is no part of it: the first beat tells it.
+    first = ran.starts[0] + 1
+    starts = [start for start in ran.starts if start >= first]
+    most = max(
+        sum(start <= other < start + 1 for other in starts[place : place + 200])
+        for place, start in enumerate(starts)
+    )
+    average = (len(starts) - 1) / (starts[-1] - starts[0])
+    return f"{average:.1f} starts a second, {most} at the most in one; {_said(ran)}"
+
+
 ROWS: Final[dict[str, Callable[[], str]]] = {
     "conflicts": lambda: conflicts("unkeyed"),
     "keyed": lambda: conflicts("keyed"),
@@ -213,6 +236,8 @@ ROWS: Final[dict[str, Callable[[], str]]] = {
     "throughput": throughput,
     "latest": lambda: latest("latest"),
     "quiet": lambda: latest("gathered"),
+    "rate": lambda: rate(3000),
+    "rate of one key": lambda: rate(1),
 }
 
 

@@ -372,6 +372,7 @@ _BYTES: tuple[tuple[str, str, Callable[[str, Any], int]], ...] = (
 _SINGLE = (
     keys.BYTES,
     keys.RECOUNT,
+    keys.RATES,
     keys.FLOWS,
     keys.RUNNING,
     keys.ORGANIZATIONS,
