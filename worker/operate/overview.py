@@ -11,6 +11,7 @@ from shared.queue import depths, held_bytes, keys
 from shared.queue.held_bytes import HeldBytes, RedisMemory
 
 _DEAD_PREFIX = "dead:"
+_SAID_RATE = "rate of "
 _HOLDING_MOST: Final = 10
 """Organizations that are named for what they hold in Redis alone."""
 
@@ -63,6 +64,8 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
         throttled: why its own system has its events wait; ``None`` while it doesn't.
         throttled_seconds: until they go on.
         in_turn: of those that wait, for their turn.
+        rate: how many of its handlers may start a second, by its rate; ``None`` without one.
+        is_slow: whether it begins slowly since its events have waited.
         cap: on its handlers at once, where one is set.
         weight: its share under contention.
         held: what it has in Redis, bytes by kind: ``waiting``, ``dead``, ``marks``, ``state``.
@@ -82,6 +85,8 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
     throttled: str | None = None
     throttled_seconds: float | None = None
     in_turn: int = 0
+    rate: float | None = None
+    is_slow: bool = False
 
     @property
     def bytes_held(self) -> int:
@@ -133,6 +138,7 @@ async def read_overview(redis: Redis) -> Overview:
     async with redis.pipeline(transaction=False) as pipe:
         depths.ask(pipe)
         pipe.hgetall(keys.ORGANIZATIONS)
+        pipe.hgetall(keys.RATES)
         pipe.zrange(keys.WORKERS_SEEN, 0, -1, withscores=True)
         pipe.hgetall(keys.WORKERS)
         for name in (keys.COUNTERS, keys.WAITING, keys.BURIED):
@@ -142,7 +148,7 @@ async def read_overview(redis: Redis) -> Overview:
         pipe.info("memory")
         answers = await pipe.execute()
     now = depths.told(answers[: depths.QUESTIONS])
-    profiles, seen, workers, *hashes, held, unhandled, memory = answers[depths.QUESTIONS :]
+    profiles, rates, seen, workers, *hashes, held, unhandled, memory = answers[depths.QUESTIONS :]
     counters, waits, buried = map(depths.numbers, hashes)
     return Overview(
         at=now.at,
@@ -160,13 +166,25 @@ async def read_overview(redis: Redis) -> Overview:
             if k.startswith(_DEAD_PREFIX)
         },
         organizations=_organizations(
-            profiles, waits, buried, held_bytes.by_organization(held), now
+            {**profiles, **_rates(rates)},
+            waits,
+            buried,
+            held_bytes.by_organization(held),
+            now,
         ),
         workers=_workers(seen, workers, now.at),
         unhandled=unhandled,
         in_turn=now.waiting_for_turn,
         memory=RedisMemory.of(memory),
     )
+
+
+def _rates(rates: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """What ``prelude/rates.lua`` has of organizations, under names that profiles don't have."""
+    return {
+        (_SAID_RATE.encode() + name if b":" not in name else name): raw
+        for name, raw in rates.items()
+    }
 
 
 def _organizations(
@@ -187,12 +205,15 @@ def _organizations(
         breaker = _Breaker.read(known.get(keys.BREAKER + name, ""), now.at)
         until, _, why = known.get(keys.HOLD + name, "").partition(":")
         cap, _, weight = known.get(name, "").partition(":")
+        interval = known.get(f"{_SAID_RATE}{name}", "").partition(":")[0]
         found.append(
             OrganizationOverview(
                 organization=name,
                 waiting=waits.get(name, 0),
                 running=now.running.get(name, 0),
                 in_turn=now.in_turn.get(name, 0),
+                rate=round(1000 / float(interval), 3) if interval else None,
+                is_slow=f"ramp:{name}" in known,
                 dead=buried.get(name, 0),
                 paused=known.get(keys.PAUSE + name),
                 breaker=breaker.state,

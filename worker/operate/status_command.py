@@ -134,12 +134,14 @@ def print_tables(overview: Overview) -> None:
         "Since the beginning",
     )
     is_any_throttled = any(each.throttled is not None for each in overview.organizations)
+    is_any_limited = any(each.rate is not None for each in overview.organizations)
     tables.draw(
         [
             {
                 **msgspec.to_builtins(organization),
                 "breaker": _breaker(organization),
                 "throttled": _throttled(organization),
+                "rate": None if organization.rate is None else f"{organization.rate:g}/s",
                 "redis": size(organization.bytes_held),
             }
             for organization in overview.organizations
@@ -148,6 +150,7 @@ def print_tables(overview: Overview) -> None:
             *("organization", "waiting", "running", "dead", "redis", "paused", "breaker"),
             # Seldom, and a terminal is narrow.
             *(["throttled"] if is_any_throttled else []),
+            *(["rate"] if is_any_limited else []),
         ],
         "Organizations",
     )
@@ -263,6 +266,10 @@ def _condition(each: OrganizationOverview) -> str:
     breaker = _breaker(each)
     if breaker:
         return f"breaker {breaker}"
+    if each.is_slow:
+        return "begins slowly"
+    if each.rate is not None:
+        return f"at most {each.rate:g}/s"
     return f"{each.failures:,} failures in a row" if each.failures else ""
 
 

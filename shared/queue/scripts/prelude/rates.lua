@@ -84,6 +84,9 @@ end
 -- Thousands of events that have waited would run at once, against a system that has only come back.
 local function begin_slowly(organization, starts, doubles)
   if redis.call('EXISTS', key.parked .. organization) == 0 then return end
+  local rate = rate_of(organization)
+  -- What an earlier beginning has used says nothing of this one.
+  if rate and not rate.is_said then redis.call('HDEL', key.rates, next_field .. organization) end
   rates_there, rates[organization] = true, nil
   redis.call('HSET', key.rates, ramp_field .. organization,
     number(now_ms()) .. ':' .. (starts or first_starts) .. ':' .. (doubles or '1'))

@@ -190,6 +190,30 @@ def test_endpoints_are_a_mapping_in_the_order_of_the_file() -> None:
         ),
         ("concurrency = 1.5", "line 5: expected concurrency to be a whole number from 1, got 1.5"),
         ("settings = 1", "line 5: expected settings to be a table, got a int"),
+        *(
+            (
+                f"rate = {rate}",
+                (
+                    "line 5: expected rate to be starts in a second, a minute or an hour, "
+                    f"such as 5/s, 300/m or 20/h, got {got}"
+                ),
+            )
+            for rate, got in {
+                '"5"': "'5'",
+                '"0/s"': "'0/s'",
+                '"5/d"': "'5/d'",
+                '"-1/s"': "'-1/s'",
+                '"10001/s"': "'10001/s'",
+                '"0.001/h"': "'0.001/h'",
+                "5": "a int",
+                "true": "a flag",
+            }.items()
+        ),
+        (
+            "burst = 3",
+            """line 5: expected burst to be a rate beside it, such as rate = "5/s", got 3""",
+        ),
+        ('rate = "5/s"\nburst = 0', "line 6: expected burst to be a whole number from 1, got 0"),
         (
             "scheme = 'selfern'",
             (
@@ -208,7 +232,8 @@ def test_endpoints_are_a_mapping_in_the_order_of_the_file() -> None:
             "wieght = 1",
             (
                 "line 5: expected one of the keys id, organization_id, secrets, scheme, weight, "
-                "concurrency, max_bytes, settings, got 'wieght'; did you mean 'weight'?"
+                "concurrency, max_bytes, rate, burst, settings, "
+                "got 'wieght'; did you mean 'weight'?"
             ),
         ),
         (
