@@ -8,7 +8,7 @@ from redis.asyncio.client import Pipeline
 
 from shared.queue import keys
 
-QUESTIONS: Final = 6
+QUESTIONS: Final = 7
 """Answers that `told` takes."""
 
 
@@ -22,6 +22,7 @@ class Depths(msgspec.Struct, frozen=True):
         running: of these, leased by a worker, by organization.
         deferred: of these, not due yet.
         parked: of these, held back by their organization's cap, pause, breaker or own system.
+        in_turn: of these, waiting for their turn, by organization.
         oldest_seconds: age of the oldest of them; ``None`` without one.
     """
 
@@ -32,6 +33,7 @@ class Depths(msgspec.Struct, frozen=True):
     deferred: int
     parked: int
     oldest_seconds: float | None
+    in_turn: dict[str, int] = {}
 
     @property
     def leased(self) -> int:
@@ -47,12 +49,13 @@ def ask(pipe: Pipeline) -> None:
     pipe.zcount(keys.QUEUE, "-inf", f"({keys.DEFERRED_FROM}")
     pipe.zcount(keys.QUEUE, keys.DEFERRED_FROM, "+inf")
     pipe.hgetall(keys.RUNNING)
+    pipe.hgetall(keys.IN_TURN)
 
 
 def told(answers: Sequence[Any]) -> Depths:
     """What the answers to them say."""
-    now, waiting, oldest, queued, scheduled, raw = answers
-    at, running = now[0] + now[1] / 1e6, numbers(raw)
+    now, waiting, oldest, queued, scheduled, *raw = answers
+    at, running, in_turn = now[0] + now[1] / 1e6, *map(numbers, raw)
     return Depths(
         at=at,
         waiting=waiting,
@@ -60,8 +63,9 @@ def told(answers: Sequence[Any]) -> Depths:
         running=running,
         # One round trip, but not one moment: a job may move between two of the answers.
         deferred=max(0, scheduled - sum(running.values())),
-        parked=max(0, waiting - queued - scheduled),
+        parked=max(0, waiting - queued - scheduled - sum(in_turn.values())),
         oldest_seconds=max(0.0, at - oldest[0][1] / 1000) if oldest else None,
+        in_turn=in_turn,
     )
 
 
