@@ -160,6 +160,7 @@ def _families(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[Gaug
     )
     for state in ("queued", "leased", "deferred", "parked"):
         depth.add_metric([state], getattr(reading.depths, state))
+    depth.add_metric(["in_turn"], sum(reading.depths.in_turn.values()))
     yield depth
     oldest = reading.depths.oldest_seconds or 0.0
     for name, about, value in (
