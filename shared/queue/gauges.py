@@ -158,8 +158,9 @@ def _families(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[Gaug
     depth = GaugeMetricFamily(
         "sellfern_queue_depth", "Unfinished events by where they are", labels=["state"]
     )
-    for state in ("queued", "leased", "deferred", "parked", "waiting_for_turn"):
+    for state in ("queued", "leased", "deferred", "parked"):
         depth.add_metric([state], getattr(reading.depths, state))
+    depth.add_metric(["in_turn"], reading.depths.waiting_for_turn)
     yield depth
     oldest = reading.depths.oldest_seconds or 0.0
     for name, about, value in (

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
@@ -23,6 +24,7 @@ from tests.deploy.deployed_redis import DeployedRedis
 from tests.deploy.traffic import handled, settled
 from tests.integration.jobs import delivery
 from tests.integration.workplace import body
+from worker.operate import revival
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -145,6 +147,25 @@ async def test_the_ingress_may_enqueue_whatever_the_jobs_state_is(server: Deploy
         await admin.zrem(keys.ACCEPTED, *jobs)
         refusals = await queue.enqueue([one, other])
         assert [str(each).partition(":")[0] for each in refusals] == ["name_taken"] * 2
+
+
+async def test_who_waits_for_its_turn_has_a_place_for_every_user(server: DeployedRedis) -> None:
+    """A redelivery, or a replay, would give it a second one."""
+    one = delivery(b"waits", "org_x")
+    job = job_id("org_x", one.body)
+    turn = msgspec.msgpack.encode(("sellfern:turn:org_x:key:1", "", "", True, 0, False))
+    letter = {"payload": "waits", "received_at": "1"}
+    async with server.client_of("ingress") as own, server.client_of() as admin:
+        queue = Queue(own, Durability())
+        assert await queue.enqueue([one]) == [Accepted.NEW]
+        await admin.zrem(keys.QUEUE, job)
+        await admin.hset(keys.TURNS, mapping={job: turn})
+        await admin.hset(keys.dead_letter(job), mapping=letter)
+        assert await queue.enqueue([one]) == [Accepted.KNOWN]
+        async with server.client_of("operator") as operator:
+            assert await revival.replay_one(operator, job) == "known"
+            assert await operator.hgetall(keys.IN_TURN) == {}
+        assert await admin.zscore(keys.QUEUE, job) is None
 
 
 async def refused(redis: Redis, *command: str) -> bool:

@@ -111,6 +111,35 @@ async def test_a_stock_worker_drains_our_queue_with_the_same_results(redis: Redi
     assert ours["state"][keys.state("org_a", "runs").encode()] == b"20"
 
 
+async def test_under_a_stock_worker_events_of_a_key_take_turns(redis: Redis) -> None:
+    """They wait in their turn and nowhere else, as under ours; arq leaves their keys alone."""
+    handlers = Handlers()
+    running: set[str] = set()
+    handled: dict[str, list[str]] = {"1": [], "2": []}
+
+    @handlers.on("order.updated", key="order_id")
+    async def one_at_a_time(event: Event[Any], organization: Organization) -> None:
+        order = event.data["order_id"]
+        assert order not in running
+        running.add(order)
+        total = await organization.state.get("total", 0)  # all of them lose commits over it
+        await asyncio.sleep(0.005)
+        await organization.state.put("total", total + 1)
+        running.discard(order)
+        if handled[order][-1:] != [event.id]:
+            handled[order].append(event.id)
+
+    place = Workplace(redis, handlers)
+    events = [(f"evt_{number}", str(number % 2 + 1)) for number in range(10)]
+    await place.accept(*(body(event_id, data={"order_id": order}) for event_id, order in events))
+    await drained(stock_worker(place, poll_delay=0.01), redis, len(events))
+    for order, ids in handled.items():
+        assert ids == [event_id for event_id, its_order in events if its_order == order]
+    assert await redis.get(keys.state("org_a", "total")) == b"10"
+    assert await account(redis) == NOTHING
+    assert await redis.keys("arq:retry:*") == []
+
+
 async def test_a_stock_worker_buries_what_it_cannot_decode(redis: Redis) -> None:
     place = Workplace(redis, deciding())
     (job,) = await place.accept(body())

@@ -30,7 +30,7 @@ async def scraped(redis: Redis, organizations: int = 20) -> CollectorRegistry:
 def depths(registry: CollectorRegistry) -> dict[str, float]:
     """The queue's depth by state."""
     found = {}
-    for state in ("queued", "leased", "deferred", "parked"):
+    for state in ("queued", "leased", "deferred", "parked", "in_turn"):
         value = registry.get_sample_value("sellfern_queue_depth", {"state": state})
         assert value is not None
         found[state] = value
@@ -50,28 +50,29 @@ def organization(registry: CollectorRegistry, name: str) -> tuple[float | None, 
 async def test_every_unfinished_event_is_in_one_of_the_states(redis: Redis) -> None:
     handlers = Handlers()
 
-    @handlers.on("order.updated")
+    @handlers.on("order.updated", key="order_id")
     async def act(event: Event[Any], _: Organization) -> None:
         raise Retry(60) if event.data["order_id"] == "1" else Reject("no")
 
     place = Workplace(redis, handlers)
-    await place.accept(body(), body(data={"order_id": "2"}))
-    for claimed in await place.claim(2):
+    await place.accept(body(), body(), body(data={"order_id": "2"}))
+    for claimed in await place.claim(3):
         await place.run(*claimed)
     await place.accept(*(body(organization="org_b") for _ in range(4)), organization="org_b")
     await place.transitions.publish([Profile("org_b", 1, 1.0)])
     await place.claim(4)  # one is leased, and the others are parked beside it
     await place.accept(*(body() for _ in range(3)))
     registry = await scraped(redis)
-    assert depths(registry) == {"queued": 3, "leased": 1, "deferred": 1, "parked": 3}
+    states = {"queued": 3, "leased": 1, "deferred": 1, "parked": 3, "in_turn": 1}
+    assert depths(registry) == states
     assert registry.get_sample_value("sellfern_dead_letters_kept") == 1
-    assert organization(registry, "org_a") == (4, 0)
+    assert organization(registry, "org_a") == (5, 0)
     assert organization(registry, "org_b") == (3, 1)
 
 
 async def test_an_empty_queue_is_all_zero(redis: Redis) -> None:
     registry = await scraped(redis)
-    assert depths(registry) == {"queued": 0, "leased": 0, "deferred": 0, "parked": 0}
+    assert set(depths(registry).values()) == {0}
     for name in ("oldest_waiting_seconds", "dead_letters_kept", "breakers_open", "workers"):
         assert registry.get_sample_value(f"sellfern_{name}") == 0
 

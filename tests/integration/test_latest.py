@@ -213,6 +213,19 @@ async def test_who_waits_for_a_value_is_not_the_newest_that_waits_for_its_key(
     await all_handled(redis, hand, c, j, r)
 
 
+async def test_the_newest_that_has_no_key_any_more_leaves_nothing_behind(
+    redis: Redis, hand: Hand
+) -> None:
+    """A deploy takes the key away while P, which stands for J, is on its way."""
+    c, j, p = await enqueued(redis, C, J, P)
+    first = await c_has_it(hand, c)
+    for job in (j, p):
+        assert await newest(hand, await next_one(hand, job)) is Mark.IN_LINE
+    assert await commit(hand, first) is Settled.DONE
+    await handle(hand, p, None)
+    await all_handled(redis, hand, c, p)
+
+
 async def test_a_superseded_event_whose_mark_has_changed_hands_is_not_said_to_be_done(
     redis: Redis, hand: Hand
 ) -> None:

@@ -259,7 +259,12 @@ class TurnMachine(Machine):
         return Settlement(claim, verb, (RETENTION, reads, operations, True))
 
     def settled(self, claim: Claim, verb: str, *, failed: bool) -> Settled:
+        spent = self.claims_before(claim.job)
         answer = super().settled(claim, verb, failed=failed)
+        if answer is Settled.IN_LINE:
+            after = self.look()
+            now_spent = after.claims[claim.job] + after.grouped.get(claim.job, 0)
+            assert now_spent == max(0, spent - 1)
         if answer is Settled.DONE and not self.has_a_value(claim.job):
             for name, _ in self.read.get(claim.token, []):
                 line = self.books.turns.get(self.turn_of_value(claim.job, name), {"": 1})

@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.writer import Accepted
 from tests.integration.books import Books
 from tests.integration.by_hand import Hand
 from tests.integration.in_turns import (
@@ -25,7 +26,7 @@ from tests.integration.in_turns import (
     started,
     whole,
 )
-from tests.integration.jobs import RECEIVED_AT, account, counters, delivery, enqueued
+from tests.integration.jobs import RECEIVED_AT, account, counters, delivery, enqueue, enqueued
 from worker.operate import upkeep
 from worker.pipeline.transitions import Claim, Mark, Marked, MarkRequest, Refused, Settled
 from worker.turns import Turn
@@ -190,6 +191,27 @@ async def test_who_waits_and_gets_a_place_from_an_older_version_has_one_in_the_e
         await whole(redis)
         assert await commit(hand, first) is Settled.DONE
         await handle(hand, p)
+    await all_handled(redis, hand, j, p)
+
+
+async def test_an_ingress_without_a_right_to_turns_accepts_all_the_same(
+    redis: Redis, hand: Hand
+) -> None:
+    """Its rights are of an earlier version; the second place that it gives to P is taken away."""
+    j, p = await enqueued(redis, J, P)
+    first, second = await hand.claim(2)
+    assert await in_one_call(hand, first, second) == [Mark.FRESH, Mark.IN_LINE]
+    names = ["queue", "accepted", "waiting", "flows", "bytes", "counters", "wake", "parked:*"]
+    rights = ["on", "nopass", "+@all", "~arq:*", *(f"~sellfern:{name}" for name in names)]
+    await redis.execute_command("ACL", "SETUSER", "earlier", "reset", *rights)
+    pool = redis.connection_pool.connection_kwargs
+    async with Redis(host=pool["host"], port=pool["port"], username="earlier", password="-") as own:
+        assert await enqueue(own, P) == [Accepted.NEW]
+    await redis.execute_command("ACL", "DELUSER", "earlier")
+    assert await ask(hand, await hand.claim_only(p)) is Mark.IN_LINE
+    await whole(redis)
+    assert await commit(hand, first) is Settled.DONE
+    await handle(hand, p)
     await all_handled(redis, hand, j, p)
 
 

@@ -103,7 +103,7 @@ class Workplace:
         self.redis = redis
         self.handlers = handlers or Handlers()
         self.lines = Lines()
-        self.transitions = Transitions(redis)
+        self.transitions = Transitions(redis, has_turns=self.handlers.has_turns)
         self.endpoints: CurrentEndpoints = SimpleNamespace(current=Endpoints({}, {}))
         self.left: list[Exit] = []
         self.left_at_once = False

@@ -162,6 +162,7 @@ local function ask(claim, asked, now, retention)
     turn.key, turn.since, turn.starts = name, 0, false
     write_turn(job, turn)
     if before ~= '' then leave_turn(job, before) end
+    if name == '' then redis.pcall('DEL', key.superseded .. job) end -- it is told of none without
   end
   local order = (asked or turn.state ~= '') and order_of(job)
   if asked then
