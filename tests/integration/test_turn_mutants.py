@@ -18,12 +18,18 @@ WHERE = {
     "enqueue": "shared.queue.writer._ENQUEUE",
     "replay": "worker.operate.revival._REPLAY",
 }
-LEAVES = ("  leave_turns(job)\n  clear_token(claim)", "  clear_token(claim)")
+LEAVES = ("  if any_turns() then leave_turns(job) end\n", "")
 HAS_PLACE = ("return turn and turn.waits and '0'", "return nil")
 FREES = ("freed[claim.organization] = true\n  let_another_try(claim)", "let_another_try(claim)")
-TRIES = ("let_another_try(claim)\n  give_back", "give_back")
-GIVES_BACK = ("let_another_try(claim)\n  give_back_state_turn(claim.job)", "let_another_try(claim)")
-BY_TOKEN = ("let_another_try(claim)\n  give_back_state_turn(claim.job)", "leave_turns(claim.job)")
+TRIES = ("let_another_try(claim)\n  if any_turns()", "if any_turns()")
+GIVES_BACK = (
+    "let_another_try(claim)\n  if any_turns() then give_back_state_turn(claim.job) end",
+    "let_another_try(claim)",
+)
+BY_TOKEN = (
+    "let_another_try(claim)\n  if any_turns() then give_back_state_turn(claim.job) end",
+    "if any_turns() then leave_turns(claim.job) end",
+)
 LETS_GO = "  clear_token(claim)\n  write_turn"
 UNCOUNTS = (f"  uncount(claim)\n{LETS_GO}", LETS_GO)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -18,9 +19,11 @@ _PRELUDE: Final = (
     "bytes",
     "claims",
     "suspects",
+    "limits",
     "rates",
     "organizations",
     "line",
+    "lines",
     "turns",
     "entry",
     "slots",
@@ -31,6 +34,9 @@ _PRELUDE: Final = (
     "finish",
 )
 """The files of ``prelude``, each using words of itself and of those before it."""
+
+_SELDOM: Final = frozenset({"rates", "turns", "asking"})
+"""Those whose functions most calls of a script don't need."""
 
 _COMMENT: Final = re.compile(r"--.*")
 _WORD: Final = re.compile(r"\w+")
@@ -56,25 +62,66 @@ def _words_for(body: str) -> Iterator[str]:
     """What of the prelude the script needs, in order.
 
     Each call of a script makes all its functions anew: a quarter of a microsecond each, of which a
-    batch of a few events would wait for the most part in vain.
+    batch of a few events would wait for the most part in vain. So those that only turns and rates
+    need are made by ``with_seldom()``, once there are any.
     """
-    used, kept = _words(body), []
-    for definition in reversed(_definitions()):
-        names = {
-            name for found in _DEFINED.findall(_code(definition)) for name in found.split(", ")
-        }
-        if names & used:
-            kept.append(definition)
-            used |= _words(definition)
-    return reversed(kept)
+    used = _words(body)
+    always = _needed(used, [each for each in _definitions() if not each.is_seldom])
+    seldom = _needed(set(used), [each for each in _definitions() if each not in always])
+    asked_for = sorted({name for each in seldom for name in each.names} & used)
+    yield f"local {', '.join(('with_seldom', *asked_for))}"
+    yield from (each.text for each in always)
+    yield _made_later(seldom, asked_for)
+
+
+def _needed(used: set[str], definitions: list["_Definition"]) -> list["_Definition"]:
+    """Those whose names are used, by others of them as well; what these use is added."""
+    needed: list[_Definition] = []
+    while found := [each for each in definitions if each not in needed and each.names & used]:
+        needed += found
+        used |= set().union(*(each.words for each in found))
+    return [each for each in definitions if each in needed]
+
+
+def _made_later(definitions: list["_Definition"], asked_for: list[str]) -> str:
+    """The function that makes them, and gives those to the script that it asks for."""
+    text = "\n\n".join(each.text for each in definitions)
+    for name in asked_for:
+        text = re.sub(rf"^local (function )?(?={name}\b)", r"\1", text, flags=re.MULTILINE)
+    once = "  if has_seldom then return end\n  has_seldom = true\n"
+    return f"local has_seldom\nfunction with_seldom()\n{once}\n{text}\nend"
+
+
+@dataclass(frozen=True, slots=True)
+class _Definition:
+    """A part of the prelude.
+
+    Attributes:
+        text: its Lua, with comments.
+        names: that it makes known.
+        words: that it holds.
+        is_seldom: whether only turns or rates need it.
+    """
+
+    text: str
+    names: frozenset[str]
+    words: frozenset[str]
+    is_seldom: bool
 
 
 @cache
-def _definitions() -> tuple[str, ...]:
-    """The prelude's, with their comments: each begins behind an empty line, without indentation."""
+def _definitions() -> tuple[_Definition, ...]:
+    """All, in order; each begins behind an empty line, without indentation."""
     prelude = files(__package__).joinpath("prelude")
-    texts = (prelude.joinpath(f"{name}.lua").read_text().strip() for name in _PRELUDE)
-    return tuple(part for text in texts for part in re.split(r"\n\n(?=\S)", text))
+    return tuple(
+        _Definition(part, frozenset(_defined(part)), frozenset(_words(part)), name in _SELDOM)
+        for name in _PRELUDE
+        for part in re.split(r"\n\n(?=\S)", prelude.joinpath(f"{name}.lua").read_text().strip())
+    )
+
+
+def _defined(part: str) -> set[str]:
+    return {name for found in _DEFINED.findall(_code(part)) for name in found.split(", ")}
 
 
 def _words(text: str) -> set[str]:

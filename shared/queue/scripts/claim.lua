@@ -95,6 +95,8 @@ local running = {}
 -- Those of which something waits for the next start that is due.
 local over_their_rate = {}
 
+local has_rates = any_rates()
+
 local function start_is_due(organization)
   if starts_due(organization, now) > 0 then return true end
   over_their_rate[organization] = true
@@ -173,7 +175,7 @@ local function give(claim, virtual, payload, is_suspect)
     write_claim(claim)
   end
   running[claim.organization] = running[claim.organization] + 1
-  take_start(claim.organization, now)
+  if has_rates then take_start(claim.organization, now) end
   places[claim.job] = until_when
   if is_keyed and claim.event_id == '' then undecided[#undecided + 1] = claim.job end
   highest = math.max(highest, tonumber(virtual))
@@ -243,7 +245,8 @@ end
 local function look_at(page, place)
   local job, virtual = page[place], page[place + 1]
   local organization = organization_of(job)
-  if must_wait(organization) or not slot_is_free(organization) or not start_is_due(organization) then
+  if must_wait(organization) or not slot_is_free(organization)
+    or has_rates and not start_is_due(organization) then
     park(job, organization, virtual)
     return true
   end

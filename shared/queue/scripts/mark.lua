@@ -96,7 +96,7 @@ fetch_marks(names)
 -- Whoever is told one of these goes on to a handler.
 local is_its_own = { fresh = true, own = true, ['taken-over'] = true, revived = true }
 
-local results, asking = { now }, {}
+local results, asking, has_turns = { now }, {}, any_turns()
 for place, name in ipairs(names) do
   local i = 4 * place - 1
   local claim = held_claim(ARGV[i], ARGV[i + 1])
@@ -105,7 +105,9 @@ for place, name in ipairs(names) do
     result = protected(mark, claim, name, ARGV[i + 2], tonumber(ARGV[i + 3]))
     write_claim(claim)
     if is_keyed then decide(claim.organization, { claim.job }) end
-    if is_its_own[result] and (asked[place] or turn_of(claim.job)) then
+    local may_ask = asked[place] or has_turns and turn_of(claim.job)
+    if may_ask and is_its_own[result] then
+      with_seldom()
       asking[#asking + 1] = {
         job = claim.job,
         token = claim.token,

@@ -10,6 +10,7 @@ for i = 1, #ARGV, 5 do
   redis.call('HSET', key.organizations, organization, ARGV[i + 1] .. ':' .. ARGV[i + 2])
   if interval ~= '' then
     rates_there = true
+    with_seldom()
     rates_changed[organization] = interval .. ':' .. ARGV[i + 4]
   elseif any_rates() then
     rates_changed[organization] = false

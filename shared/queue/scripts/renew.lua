@@ -57,7 +57,9 @@ local function mend_turns(job)
   end
 end
 
-for _, job in ipairs(redis.pcall('HRANDFIELD', key.turns, 10)) do mend_turns(job) end
+if any_turns() then
+  for _, job in ipairs(redis.pcall('HRANDFIELD', key.turns, 10)) do mend_turns(job) end
+end
 
 local jobs = {}
 for i = 5, #ARGV, 2 do jobs[#jobs + 1] = ARGV[i] end

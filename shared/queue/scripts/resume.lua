@@ -16,6 +16,7 @@ if profile_of(ARGV[1]).breaker ~= 'closed' then
   close_breaker(ARGV[1])
   resumed = 1
 end
+with_seldom()
 if ARGV[2] and ARGV[2] ~= '' then
   begin_slowly(ARGV[1], ARGV[2], '0')
 elseif resumed == 1 then

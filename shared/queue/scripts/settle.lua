@@ -196,7 +196,7 @@ end
 -- The key of a value that somebody has the turn of who is about to write it. A newcomer that committed
 -- first would make that one run again: so it gets in line, though what it has read is as it was.
 local function key_in_turn(claim, reads)
-  if #reads == 0 or not any_turns() then return nil end
+  if not any_turns() then return nil end
   local turn = turn_of(claim.job)
   if turn and turn.state ~= '' then return nil end
   local taken
@@ -304,10 +304,15 @@ function settle.done(claim, details)
   local prefix = key.state .. claim.organization .. ':'
   local name = mark_name(claim.organization, claim.event_id)
   if read_mark(name) ~= 'pending:' .. claim.job then return 'again' end
-  local changed = changed_key(prefix, details[2])
-  if changed then count('state_conflicts') end
-  changed = changed or key_in_turn(claim, details[2])
-  if changed then return ask_for_state(claim, state_turn .. changed) end
+  if #details[2] > 0 then
+    local changed = changed_key(prefix, details[2])
+    if changed then count('state_conflicts') end
+    changed = changed or key_in_turn(claim, details[2])
+    if changed then
+      with_seldom()
+      return ask_for_state(claim, state_turn .. changed)
+    end
+  end
   local retention = lifetime(details[1])
   if #details[3] > 0 then -- tables for none would cost more than all else here
     local event = { id = claim.event_id, received_at = details[5] or 0 }
@@ -377,7 +382,7 @@ local function write_record(claim, details)
   if redis.call('ZADD', key.dead .. claim.organization, number(now), claim.job) == 1 then
     add(buried, claim.organization, 1)
   end
-  if turn_of(claim.job) then
+  if any_turns() and turn_of(claim.job) then
     redis.call('HSET', record, 'order', redis.call('ZSCORE', key.accepted, claim.job) or now)
   end
   hold(claim.organization, 'dead', cost_of_record(bytes_of_record(record)) - before)

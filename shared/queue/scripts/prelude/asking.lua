@@ -50,7 +50,7 @@ end
 
 -- Another round starts the handler without a claim; where starts are counted, it takes one.
 local function run_again(claim, turn)
-  if not rate_of(claim.organization) then return 'conflict' end
+  if not any_rates() or not rate_of(claim.organization) then return 'conflict' end
   let_go(claim, turn)
   places[claim.job] = number(retry_time(claim.organization))
   wake_one()
@@ -74,7 +74,6 @@ local function ask_for_state(claim, text)
 end
 
 local most_named = 100 -- superseded events that a later one is told of
-local ended_waiting = {} -- ids of those that end while they wait
 
 -- The ids of the events that it stands for.
 local function superseded_by(job)

@@ -90,6 +90,7 @@ local function fetch_fields(name, known, jobs)
 end
 
 local function write_fields(name, changed)
+  if not next(changed) then return end
   local fields, gone = as_arguments(changed)
   call_for_all('HSET', name, fields)
   call_for_all('HDEL', name, gone)

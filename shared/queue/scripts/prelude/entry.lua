@@ -3,7 +3,7 @@
 local function has_place(job)
   local place = place_of(job)
   if place then return place end
-  local turn = turn_of(job)
+  local turn = any_turns() and turn_of(job)
   return turn and turn.waits and '0'
 end
 

@@ -12,7 +12,7 @@ end
 local function finish(result)
   write_fields(key.claims, claims_changed)
   write_fields(key.suspects, suspicions_changed)
-  write_turns()
+  if next(turns_changed) then write_turns() end
   write_fields(key.rates, rates_changed)
   write_places()
   write_removals()

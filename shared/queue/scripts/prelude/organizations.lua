@@ -51,6 +51,7 @@ local function close_breaker(organization)
   local profile = profile_of(organization)
   profile.breaker, profile.breaker_rest = 'closed', ''
   redis.call('ZREM', key.breakers, organization)
+  with_seldom()
   begin_slowly(organization)
   freed[organization] = true
   return redis.call('HDEL', key.organizations, key.breaker .. organization)
@@ -70,7 +71,10 @@ local function lift_hold(organization)
   redis.call('ZREM', key.due, key.hold .. organization)
   freed[organization] = true
   local is_there = redis.call('HDEL', key.organizations, key.hold .. organization)
-  if is_there == 1 then begin_slowly(organization) end
+  if is_there == 1 then
+    with_seldom()
+    begin_slowly(organization)
+  end
   return is_there
 end
 
@@ -112,6 +116,11 @@ local function in_order(organization)
   return profile_of(organization).cap == 1
 end
 
+-- A handler that has not begun needs no start.
+local function give_back_start(organization)
+  if any_rates() then return_start(organization) end
+end
+
 local function running_of(organization)
   return tonumber(redis.call('HGET', key.running, organization)) or 0
 end
@@ -126,14 +135,18 @@ end
 -- line, at their old places.
 local function unpark(organization)
   local parked = key.parked .. organization
-  if redis.call('EXISTS', parked) == 0 then return end_ramp(organization) end
+  local has_rates = any_rates()
+  if redis.call('EXISTS', parked) == 0 then
+    if has_rates then end_ramp(organization) end
+    return
+  end
   if must_wait(organization) then return end
   local most, now = profile_of(organization).breaker == 'trying' and 1 or 256, now_ms()
   local slots_free = math.min(cap_of(organization) - running_of(organization), most)
-  local starts = starts_due(organization, now)
+  local starts = has_rates and starts_due(organization, now) or math.huge
   local free = math.min(slots_free, starts)
   local popped = free > 0 and redis.call('ZPOPMIN', parked, free) or {}
-  if #popped < 2 * free then
+  if has_rates and #popped < 2 * free then
     end_ramp(organization)
   elseif starts <= slots_free then
     look_when_due(organization, starts, now)

@@ -1,18 +1,7 @@
--- Rates: how often an organization's handlers may start, over all workers together.
---
--- A claim takes a start, and whoever leaves before a handler has begun gives it back. The hash has, by
--- organization, what the endpoints file says, "ms between two starts:credit (ms)"; by
--- "next:{organization}" from when on (ms) the next start is due; and by "ramp:{organization}" a slow
--- beginning after its events have waited, "since (ms):starts a second:1 where these double each
--- second". What is due and not taken counts for no longer than the credit, so that it isn't hoarded.
-local rates_there
-local rates, rates_changed = {}, {}
-local next_field, ramp_field = 'next:', 'ramp:'
+-- What is done with rates, made where there are any; `limits` tells what they are.
 
-local function any_rates()
-  if rates_there == nil then rates_there = redis.call('EXISTS', key.rates) == 1 end
-  return rates_there
-end
+local rates = {}
+local next_field, ramp_field = 'next:', 'ramp:'
 
 -- Who asks again late, since idle workers' sleep is as long as Redis makes it, must not lose by it.
 local least_credit = 100 -- ms
@@ -67,7 +56,7 @@ local function take_start(organization, now)
   rates_changed[next_field .. organization] = number(rate.next_at)
 end
 
-local function give_back_start(organization)
+local function return_start(organization)
   local rate = rate_of(organization)
   if not rate then return end
   rate.next_at = rate.next_at - rate.interval

@@ -15,7 +15,7 @@ local function remove_job(claim)
   places[job] = false
   leaving[organization] = leaving[organization] or {}
   table.insert(leaving[organization], job)
-  leave_turns(job)
+  if any_turns() then leave_turns(job) end
   clear_token(claim)
   claims_changed[job] = false
   suspicions_changed[job] = nil -- `write_removals` has it go

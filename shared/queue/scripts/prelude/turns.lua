@@ -1,11 +1,4 @@
--- Turns: one at a time for each key of an organization, in order of acceptance.
---
--- A turn is a sorted set of jobs. Whoever has it has the score 0, all others have their order, which
--- is their score among the accepted ones. The holder is the job and not its token, so a crash or a
--- retry loses no turn; what keeps two from committing is still the token alone.
---
--- A job is in one place: one that has its turn, or has been woken to ask for it, is in the queue or
--- parked; one that waits is in the turn and nowhere else.
+-- What is done with turns, made where there are any; `lines` tells what they are.
 
 local longest_name = 128 -- bytes: keys come from outside
 
@@ -14,18 +7,7 @@ local function turn_name(organization, text)
   return key.turn .. organization .. ':' .. text
 end
 
--- What is known of the jobs that are in turns, MessagePack in a hash. Few jobs are, so a script asks
--- once whether there is any.
-local turns_there
-local turns_known, turns_changed = {}, {}
--- Jobs that begin to wait, or end it, by organization.
-local in_turn = {}
-
-local function any_turns()
-  -- An ingress's rights of an earlier version don't reach to them.
-  if turns_there == nil then turns_there = redis.pcall('EXISTS', key.turns) == 1 end
-  return turns_there
-end
+local turns_known = {}
 
 -- Of a job:
 --   key, state  the names of its turns, or '': the one that its handler asks for, and that of a value
@@ -137,10 +119,4 @@ local function leave_turns(job)
     if name ~= '' then leave_turn(job, name) end
   end
   redis.pcall('DEL', key.superseded .. job)
-end
-
--- Claimed, and not marked yet: whether an earlier event of the key is among these, nobody knows. Kept
--- only where a worker has a handler with a key.
-local function decide(organization, jobs)
-  for _, job in ipairs(jobs) do redis.pcall('ZREM', key.undecided .. organization, job) end
 end

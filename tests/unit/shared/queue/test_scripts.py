@@ -9,7 +9,7 @@ from shared.queue import scripts
 
 FOLDER = Path(scripts.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.lua"))
-FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
+FUNCTION = re.compile(r"^(?:local )?function (\w+)", re.MULTILINE)
 PRELUDE = [
     name for path in FOLDER.glob("prelude/*.lua") for name in FUNCTION.findall(path.read_text())
 ]
@@ -32,11 +32,19 @@ def test_no_function_of_the_prelude_is_there_for_nobody() -> None:
 def test_a_script_has_the_functions_that_it_calls_and_no_others(name: str) -> None:
     text = re.sub("--.*", "", scripts.load(name).text)
     for function in set(PRELUDE):
-        defined = len(re.findall(rf"^local function {function}\b", text, re.MULTILINE))
+        defined = len(re.findall(rf"^(?:local )?function {function}\b", text, re.MULTILINE))
         named = len(re.findall(rf"\b{function}\b", text))
         assert (defined, named > defined) in {(0, False), (1, True)}
 
 
 def test_what_adds_deliveries_knows_nothing_of_claims() -> None:
     assert "write_places" in functions("enqueue")
-    assert not functions("enqueue") & {"read_claim", "suspicion_of", "remove_job", "take_mark"}
+    assert not functions("enqueue") & {"held_claim", "remove_job", "take_mark", "ask"}
+
+
+def test_only_what_asks_for_turns_makes_their_functions() -> None:
+    text = scripts.load("settle").text
+    always, seldom = text.split("function with_seldom()")
+    assert "local function ask(" not in always
+    assert "function ask_for_state(" in seldom
+    assert always.startswith("#!lua flags=allow-oom\nlocal with_seldom, ask_for_state, ")
