@@ -1,6 +1,6 @@
 """Events to measure with: 300 bytes each, of a few organizations, signed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import time
@@ -73,13 +73,16 @@ def request(organization: str, content: bytes) -> bytes:
     return f"POST /webhooks/{organization} HTTP/1.1\r\n{head}\r\n".encode() + content
 
 
-def write_endpoints(folder: Path, organizations: Sequence[str] = ORGANIZATIONS) -> Path:
-    """An endpoints file with one endpoint for each organization."""
+def write_endpoints(
+    folder: Path, organizations: Sequence[str] = ORGANIZATIONS, rates: Mapping[str, str] = {}
+) -> Path:
+    """An endpoints file with one endpoint for each organization, and the rates of some."""
     path = folder / "endpoints.toml"
     path.write_text(
         "\n".join(
             f'[[endpoint]]\nid = "{name}"\norganization_id = "{name}"\n'
             f'secrets = ["{secret(name)}"]\n'
+            + (f'rate = "{rates[name]}"\n' if name in rates else "")
             for name in organizations
         )
     )

@@ -5,12 +5,13 @@ import os
 from typing import Any
 
 from tests.bench.peers import gate
-from worker import Event, Handlers, Organization
+from worker import Event, Handlers, Organization, Throttled
 
 LOUD = "org_loud"
 """The organization whose handlers hang in `hanging`."""
 
 idle = Handlers()
+throttled = Handlers()
 sleeping = Handlers()
 hanging = Handlers()
 
@@ -24,6 +25,13 @@ async def do_nothing(event: Event[Any], organization: Organization) -> None:
 async def sleep(event: Event[Any], organization: Organization) -> None:
     """Take as long as a call of somebody's API."""
     await asyncio.sleep(0.1)
+
+
+@throttled.on("*")
+async def refuse_or_not(event: Event[Any], organization: Organization) -> None:
+    """Find the loud organization's own system busy, for an hour."""
+    if organization.id == LOUD:
+        raise Throttled(3600)
 
 
 @hanging.on("*")

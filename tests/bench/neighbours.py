@@ -9,7 +9,7 @@ from typing import Any, Final
 import uvloop
 
 from shared.queue import keys
-from tests.bench import contenders
+from tests.bench import contenders, events
 from tests.bench.charts import Bars
 from tests.bench.draining import redis_server
 from tests.bench.effort import Effort
@@ -31,8 +31,10 @@ _METHOD: Final = f"""\
 The quiet organization gets {RATE} deliveries a second, timed as under latency, from their POST
 until they are handled. Once alone; once while another organization has so many events waiting, with
 a handler that does nothing; once while every handler of the other's hangs until its time-out of
-2 seconds and comes back for the next attempt. One ingress, one worker with its default settings, a
-Redis with `appendfsync always`. Milliseconds; medians, with the lowest and the highest round."""
+2 seconds and comes back for the next attempt; once while the other has a rate of 5/s, and once
+while its own system has asked for an hour's rest. One ingress, one worker with its default
+settings, a Redis with `appendfsync always`. Milliseconds; medians, with the lowest and the highest
+round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,13 @@ class Situation:
         name: in the table.
         handlers: the worker's registry.
         waiting: how many of its events wait at the start.
+        rate: of the other organization, as the endpoints file has it; empty: none.
     """
 
     name: str
     handlers: str
     waiting: int
+    rate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,18 @@ class Noted:
     left: int
 
 
-def _situations(effort: Effort) -> tuple[Situation, Situation, Situation]:
+def _situations(effort: Effort) -> tuple[Situation, ...]:
     idle = "tests.bench.handlers:idle"
     return (
         Situation("alone", idle, 0),
         Situation(f"beside {effort.waiting:,} waiting events", idle, effort.waiting),
         Situation("beside hanging handlers", "tests.bench.handlers:hanging", _HANGING_WAIT),
+        Situation(f"beside {effort.waiting:,} over their rate", idle, effort.waiting, "5/s"),
+        Situation(
+            f"beside {effort.waiting:,} that are held",
+            "tests.bench.handlers:throttled",
+            effort.waiting,
+        ),
     )
 
 
@@ -93,8 +103,13 @@ async def _note(situation: Situation, seconds: float) -> Noted:
         redis = contenders.client(server.url)
         if situation.waiting:
             await contenders.fill(server.url, situation.waiting, [LOUD])
-        changes = {"WORKER_HANDLERS": situation.handlers, "HANDLER_TIMEOUT": "2s"}
         both = (_QUIET, LOUD)
+        rates = {LOUD: situation.rate} if situation.rate else {}
+        changes = {
+            "WORKER_HANDLERS": situation.handlers,
+            "HANDLER_TIMEOUT": "2s",
+            "ENDPOINTS_FILE": str(_endpoints(folder, both, rates)),
+        }
         async with Place.opened(server.url, Path(folder), both, **changes) as place:
             if situation.waiting:
                 await _is_busy(redis)
@@ -102,15 +117,22 @@ async def _note(situation: Situation, seconds: float) -> Noted:
             return Noted(probed.handled, int(redis.hget(keys.WAITING, LOUD) or 0))
 
 
+def _endpoints(folder: str, both: tuple[str, str], rates: dict[str, str]) -> Path:
+    """Apart from those that the programs are started with otherwise."""
+    apart = Path(folder, "rates")
+    apart.mkdir()
+    return events.write_endpoints(apart, both, rates)
+
+
 async def _is_busy(redis: Any) -> None:
     """Wait until the worker has taken the other's events up."""
     async with asyncio.timeout(30):
-        while not redis.hget(keys.RUNNING, LOUD):
+        while not redis.hget(keys.RUNNING, LOUD) and not redis.exists(keys.parked(LOUD)):
             await asyncio.sleep(0.01)
 
 
 def _section(
-    situations: tuple[Situation, Situation, Situation],
+    situations: tuple[Situation, ...],
     rounds: dict[str, list[Noted]],
     missing: dict[str, str],
 ) -> Section:
@@ -149,9 +171,9 @@ def _section(
 
 def _figures(names: list[str], rounds: dict[str, list[Noted]]) -> dict[str, Figure]:
     p99 = {name: [percentile(noted.times, 0.99) for noted in rounds[name]] for name in names}
-    alone, backlog, hanging = (p99[name] for name in names)
+    alone, *others = (p99[name] for name in names)
     figures = {}
-    for kind, other in (("backlog", backlog), ("hanging", hanging)):
+    for kind, other in zip(("backlog", "hanging", "rate", "held"), others, strict=True):
         if len(other) == len(alone) > 0:
             figures[f"{kind} over alone"] = Figure.ratio(other, alone)
             less = [max(0.0, value - _ALLOWANCE) for value in other]

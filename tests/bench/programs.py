@@ -76,6 +76,11 @@ class Program:
         except subprocess.TimeoutExpired:
             raise CannotRunError(f"it does not end within {seconds:g} s") from None
 
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait()
+
     def cpu_seconds(self) -> float:
         """The processor time that it has used; 0 where that can't be read."""
         try:

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import random
 from typing import Any
 
 from redis.asyncio import Redis
 
 from tests.bench.peers import gate
-from worker import Event, Handlers, Organization
+from worker import Event, Handlers, Organization, Retry
 
 RUNS = "bench:runs"
 """A hash: how often the handler of each event was run."""
@@ -15,7 +16,7 @@ RUNS = "bench:runs"
 _SECONDS = float(os.environ.get("BENCH_SECONDS", "0.02"))
 _redis = Redis.from_url(os.environ["REDIS_URL"])
 
-unkeyed, keyed, free, ordered, latest, gathered = (Handlers() for _ in range(6))
+unkeyed, keyed, free, ordered, latest, gathered, failing = (Handlers() for _ in range(7))
 
 
 STARTS = "bench:starts"
@@ -56,6 +57,17 @@ async def keep(event: Event[Any], organization: Organization) -> None:
     """Keep the last number of an order."""
     await work(event)
     await organization.state.put(event.data["order_id"], event.data["number"])
+
+
+@failing.on("*", key="order_id")
+async def note_the_order(event: Event[Any], organization: Organization) -> None:
+    """Note which of an order's events have been committed, in this order; fail now and then."""
+    await work(event)
+    if random.random() < 0.1:  # nothing is protected by it
+        raise Retry(after=0.05)
+    order = event.data["order_id"]
+    numbers = await organization.state.get(order, [])
+    await organization.state.put(order, [*numbers, event.data["number"]])
 
 
 # As in `handlers`: held until all workers are ready.

@@ -5,12 +5,14 @@ Each row is a queue of its own with real workers; what a row counts is how often
 
 import asyncio
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -115,21 +117,21 @@ async def fill(url: str, load: Load) -> None:
             await queue.enqueue(batch)
 
 
-def run(load: Load, patience: float = PATIENCE) -> Ran:
+def run(load: Load, patience: float = PATIENCE, *, kill_every: float = 0.0) -> Ran:
     """Handle a load, or as much of it as is handled in time.
 
     Args:
         load: what there is to do.
         patience: seconds.
+        kill_every: seconds after which another worker is killed, and one started; 0: none is.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="sellfern-bench-")))
         server = stack.enter_context(EmbeddedRedis(appendfsync=None))
         redis = client(server.url)
         asyncio.run(fill(server.url, load))
-        endpoints = events.write_endpoints(folder, (ORGANIZATION,))
-        if load.rate:
-            endpoints.write_text(f'{endpoints.read_text()}rate = "{load.rate}"\n')
+        rates = {ORGANIZATION: load.rate} if load.rate else {}
+        endpoints = events.write_endpoints(folder, (ORGANIZATION,), rates)
         gate = Gate(folder)
         environ = environment(
             server.url,
@@ -146,16 +148,18 @@ def run(load: Load, patience: float = PATIENCE) -> Ran:
         gate.await_ready(programs)
         gate.open()
         started = time.monotonic()
-        _wait(redis, programs, started + patience)
+        kill_at = started + kill_every if kill_every else math.inf
+        while redis.zcard(keys.ACCEPTED) and time.monotonic() < started + patience:
+            if time.monotonic() >= kill_at:
+                programs.pop(0).kill()
+                log = folder / f"{kill_at}.log"
+                programs.append(stack.enter_context(Program.started(WORKER, environ, log)))
+                kill_at += kill_every
+            for program in programs:
+                program.check()
+            time.sleep(0.01)
         seconds = time.monotonic() - started
         return _result(redis, seconds)
-
-
-def _wait(redis: Any, programs: list[Program], deadline: float) -> None:
-    while redis.zcard(keys.ACCEPTED) and time.monotonic() < deadline:
-        for program in programs:
-            program.check()
-        time.sleep(0.01)
 
 
 def _result(redis: Any, seconds: float) -> Ran:
@@ -214,6 +218,29 @@ def latest(handlers: str) -> str:
     return f"{sum(ran.runs.values())} runs, the last state {state}; {_said(ran)}"
 
 
+def in_chaos(number: int) -> Ran:
+    """Events of few orders with retries, while one worker after the other is killed."""
+    settings = {"LEASE_SECONDS": "1s", "WORKER_CONCURRENCY": "20", "HANDLER_TIMEOUT": "10s"}
+    load = Load("failing", number, number // 20, 0.005, 4, settings)
+    return run(load, 300, kill_every=0.5)
+
+
+def inversions(ran: Ran) -> int:
+    """How often an event was committed behind a later one of its order."""
+    return sum(one > other for numbers in ran.state.values() for one, other in pairwise(numbers))
+
+
+def chaos() -> str:
+    """10,000 events: the order of commits by key."""
+    ran = in_chaos(10_000)
+    committed = sum(map(len, ran.state.values()))
+    overtaken, expired = (ran.counters.get(name, 0) for name in ("overtaken", "lease_expired"))
+    return (
+        f"{inversions(ran)} inversions in {committed} commits, {overtaken} overtaken, "
+        f"{expired} leases over; {_said(ran)}"
+    )
+
+
 def rate(orders: int) -> str:
     """A backlog of a minute at 50/s, over eight workers."""
     load = Load("ordered", 3000, orders, 0.005, 8, rate="50/s")
@@ -236,6 +263,7 @@ ROWS: Final[dict[str, Callable[[], str]]] = {
     "throughput": throughput,
     "latest": lambda: latest("latest"),
     "quiet": lambda: latest("gathered"),
+    "chaos": chaos,
     "rate": lambda: rate(3000),
     "rate of one key": lambda: rate(1),
 }
