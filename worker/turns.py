@@ -151,11 +151,10 @@ def _checked_function(key: object, handler: str) -> Callable[[Event[Any]], objec
 
 def _milliseconds(quiet: object, handler: str) -> int:
     try:
-        if isinstance(quiet, str):
-            quiet = parse_duration(quiet)
+        said = parse_duration(quiet) if isinstance(quiet, str) else quiet
     except ValueError as exc:
         raise HandlerError(f"{handler}: quiet: expected {exc}, got {quiet!r:.80}") from None
-    seconds = quiet.total_seconds() if isinstance(quiet, timedelta) else quiet
+    seconds = said.total_seconds() if isinstance(said, timedelta) else said
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not is_number or not 0 < seconds <= _LONGEST_QUIET:  # type: ignore[operator]  # a number
         raise HandlerError(

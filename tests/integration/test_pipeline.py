@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from shared.endpoints.endpoint import Endpoints, OrganizationProfile
 from shared.errors import StateError
+from shared.observe import metrics
 from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.group_commit import Tell
@@ -450,6 +451,67 @@ async def test_endless_conflicts_spend_no_attempt_and_keep_no_worker(redis: Redi
     place = handling(redis, never)
     assert await place.handle(body()) is Settled.RELEASED
     assert runs == 10
+
+
+async def test_who_waits_for_a_turn_is_handled_after_whoever_has_it(redis: Redis) -> None:
+    handlers, seen = Handlers(), []
+
+    @handlers.on("*", key="order_id")
+    async def note(event: Event[Any], _organization: Organization) -> None:
+        seen.append(event.id)
+        if event.attempt == 1 and event.id == "evt_1":
+            raise Retry(after=3600)
+
+    place = Workplace(redis, handlers)
+    first, second = body("evt_1"), body("evt_2")
+    assert await place.handle(first) is Settled.RETRIED
+    assert await place.handle(second) is Settled.IN_LINE
+    await redis.zadd(keys.QUEUE, {job_id("org_a", first): keys.DEFERRED_FROM})
+    assert await place.handle_next() is Settled.DONE
+    assert await place.handle_next() is Settled.DONE
+    assert seen == ["evt_1", "evt_1", "evt_2"]
+    assert await account(redis) == NOTHING
+
+
+async def test_the_newest_is_told_for_which_it_stands(redis: Redis) -> None:
+    handlers, seen = Handlers(), []
+
+    @handlers.on("*", key="order_id", latest=True)
+    async def note(event: Event[Any], _organization: Organization) -> None:
+        seen.append((event.id, event.superseded))
+        if event.attempt == 1 and event.id == "evt_1":
+            raise Retry(after=3600)
+
+    place = Workplace(redis, handlers)
+    first = body("evt_1")
+    assert await place.handle(first) is Settled.RETRIED
+    assert await place.handle(body("evt_2")) is Settled.IN_LINE
+    assert await place.handle(body("evt_3")) is Settled.IN_LINE
+    await redis.zadd(keys.QUEUE, {job_id("org_a", first): keys.DEFERRED_FROM})
+    assert await place.handle_next() is Settled.SUPERSEDED
+    assert await place.handle_next() is Settled.DONE
+    assert seen == [("evt_1", ()), ("evt_3", ("evt_2", "evt_1"))]
+    told = [(line.get("event_id"), line.get("by")) for line in place.lines.of("event_superseded")]
+    assert told == [("evt_2", "evt_3"), ("evt_1", None)]
+    assert await account(redis) == NOTHING
+
+
+@pytest.mark.parametrize("key", ["customer.id", lambda event: event.data["none"]])
+async def test_an_event_whose_key_can_not_be_read_is_handled_and_counted(
+    redis: Redis, key: Any
+) -> None:
+    handlers = Handlers()
+
+    @handlers.on("*", key=key)
+    async def nothing(_event: Event[Any], _organization: Organization) -> None:
+        pass
+
+    place = Workplace(redis, handlers)
+    before = metrics.REGISTRY.get_sample_value("sellfern_keys_unread_total") or 0
+    assert await place.handle(body("evt_1")) is Settled.DONE
+    assert metrics.REGISTRY.get_sample_value("sellfern_keys_unread_total") == before + 1
+    (line,) = place.lines.of("event_key_unread")
+    assert line["event_id"] == "evt_1"
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
