@@ -18,6 +18,7 @@ import msgspec
 from arq.cron import CronJob
 from redis.asyncio import Redis
 
+from shared.endpoints.endpoint import Endpoints
 from shared.endpoints.file import EndpointsFile
 from shared.errors import Problem
 from shared.observe import logs, metrics
@@ -99,6 +100,7 @@ class _Program:
     deadline: Deadline = field(init=False)
     _worker: Worker | None = None
     _awaited: AwaitedRedis | None = None
+    _profiled: tuple[Endpoints, Profiles] | None = None
     _own: Context = field(default_factory=own_context)
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _listen: Callable[[], None] = field(init=False)
@@ -311,16 +313,15 @@ class _Program:
         return arq_functions.Context(pipeline, transitions, self.settings.lease, self.log)
 
     def _profiles(self) -> Profiles:
-        default = self.settings.organization_concurrency
-        return [
-            Profile(
-                organization.id,
-                organization.concurrency or default,
-                organization.weight,
-                organization.rate,
-            )
-            for organization in self.endpoints.current.organizations.values()
-        ]
+        current, default = self.endpoints.current, self.settings.organization_concurrency
+        # It is asked for every two seconds, and there may be ten thousand.
+        if self._profiled is None or self._profiled[0] is not current:
+            profiles = [
+                Profile(each.id, each.concurrency or default, each.weight, each.rate)
+                for each in current.organizations.values()
+            ]
+            self._profiled = current, profiles
+        return self._profiled[1]
 
     def _upkeep(self, redis: Redis) -> CronJob:
         settings = self.settings

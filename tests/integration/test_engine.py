@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from shared.endpoints.endpoint import Rate
 from shared.errors import Unavailable
 from shared.observe import metrics
 from shared.queue import keys
@@ -480,6 +481,19 @@ async def test_caps_of_the_endpoints_file_reach_redis_and_change_with_it(
         stage.go.set()
         await drained(redis)
     assert stage.most == 4
+
+
+async def test_a_changed_rate_reaches_redis_within_seconds_however_long_a_lease_is(
+    redis: Redis, stage: Stage
+) -> None:
+    profiles = [Profile("org_a")]
+    worker = stage.place.worker(lease=3600, profiles=lambda: list(profiles))
+    async with working(worker):
+        await asleep(redis)
+        profiles[0] = Profile("org_a", rate=Rate.parse("5/s"))
+        async with asyncio.timeout(5):
+            while await redis.hget(keys.RATES, "org_a") != b"200.0:100.0":
+                await asyncio.sleep(0.01)
 
 
 async def test_a_cancellation_that_gets_lost_does_not_keep_a_worker_from_stopping(

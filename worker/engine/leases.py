@@ -71,6 +71,10 @@ class Leases:
         # Last: where anything above failed, Redis hasn't heard of all that is held.
         self.renewed_at = time.monotonic()
 
+    async def tell_changes(self, transitions: Transitions) -> None:
+        """Tell Redis what the endpoints file says, if that isn't what it said before."""
+        await self._publish(transitions, anew=False)
+
     async def _publish(self, transitions: Transitions, *, anew: bool) -> None:
         """Tell Redis caps, weights and rates when they change, and when it has lost them."""
         if anew and self.renewed_at is not None:

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from time import monotonic
@@ -31,6 +31,9 @@ from worker.pipeline.work import Work
 _BATCH: Final = 40
 _STILL_HELD: Final = (Settled.AGAIN, Settled.CONFLICT, Settled.OVERDUE)
 _MOST_FRAMES: Final = 12
+
+_FILE_SECONDS: Final = 2.0
+"""How soon Redis hears of caps, weights and rates that the endpoints file has changed."""
 
 _CLOSING: Final = 2.0
 """Seconds that giving back may take: the loop stands still, and Redis may have gone, too."""
@@ -110,7 +113,16 @@ class Watchdog:
             else:
                 outage.over()
                 self.announced()
-                await asyncio.sleep(self.leases.lease / 3)
+                await self._sleep(self.leases.lease / 3, transitions)
+
+    async def _sleep(self, seconds: float, transitions: Transitions) -> None:
+        """Sleep until the next sign of life; tell meanwhile what the endpoints file says now."""
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > 0:
+            await asyncio.sleep(min(left, _FILE_SECONDS))
+            if left > _FILE_SECONDS:
+                with suppress(*REDIS_ERRORS):  # the next sign of life says so
+                    await self.leases.tell_changes(transitions)
 
     async def _watch_forever(self, transitions: Transitions) -> None:
         step = self.pulse.limit / 4
