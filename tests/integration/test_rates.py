@@ -310,3 +310,16 @@ async def test_where_nothing_waits_there_is_no_slow_beginning(redis: Redis, hand
     assert len(claims) == 40
     await hand.finish(claims)
     assert await account(redis) == NOTHING
+
+
+async def test_a_breaker_that_was_never_open_begins_nothing_slowly(
+    redis: Redis, hand: Hand
+) -> None:
+    """A failure that is forgotten, since so much has gone well, held nobody up."""
+    await hand.cap(1)
+    await accepted(redis, 3)
+    (claim,) = await hand.claim()
+    await hand.mark(claim)
+    await redis.hset(keys.ORGANIZATIONS, f"{keys.BREAKER}org_a", "closed:0:99:1")
+    assert await settle(hand, claim, "done", (RETENTION, (), (), True, 0)) is Settled.DONE
+    assert await redis.hgetall(keys.RATES) == {}

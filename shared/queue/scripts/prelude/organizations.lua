@@ -49,10 +49,13 @@ end
 
 local function close_breaker(organization)
   local profile = profile_of(organization)
+  local was_closed = profile.breaker == 'closed' -- and only forgets its failures: nobody waited for it
   profile.breaker, profile.breaker_rest = 'closed', ''
   redis.call('ZREM', key.breakers, organization)
-  with_seldom()
-  begin_slowly(organization)
+  if not was_closed then
+    with_seldom()
+    begin_slowly(organization)
+  end
   freed[organization] = true
   return redis.call('HDEL', key.organizations, key.breaker .. organization)
 end
