@@ -323,3 +323,65 @@ async def test_a_breaker_that_was_never_open_begins_nothing_slowly(
     await redis.hset(keys.ORGANIZATIONS, f"{keys.BREAKER}org_a", "closed:0:99:1")
     assert await settle(hand, claim, "done", (RETENTION, (), (), True, 0)) is Settled.DONE
     assert await redis.hgetall(keys.RATES) == {}
+
+
+async def test_a_slow_beginning_ends_once_redis_has_another_clock(redis: Redis, hand: Hand) -> None:
+    await held_up(redis, hand, 40)
+    await organizations.resume(redis, "org_a")
+    later, *rest = (await redis.hget(keys.RATES, "ramp:org_a") or b"").decode().split(":")
+    await redis.hset(keys.RATES, "ramp:org_a", ":".join((str(int(later) + 3 * MINUTE), *rest)))
+    await redis.zadd(keys.DUE, {"rate:org_a": 1}, xx=True)
+    assert len(await hand.claim(100)) == 40
+
+
+async def test_a_rate_holds_however_its_numbers_are_written(redis: Redis, hand: Hand) -> None:
+    """The slowest one a second, and the credit of many, have exponents."""
+    await held_up(redis, hand, 5)
+    await organizations.resume(redis, "org_a", starts=1 / 86_400)
+    assert len(await hand.claim()) == 1
+    await accepted(redis, 1, "org_b")
+    await hand.transitions.publish([Profile("org_b", rate=Rate.parse("1/h", 10**12))])
+    assert len(await hand.claim()) == 1
+    assert await redis.hexists(keys.RATES, "next:org_b")
+
+
+async def test_a_slow_beginning_ends_with_the_last_that_waits(redis: Redis, hand: Hand) -> None:
+    """Whoever comes after it is slowed by nothing, and nothing is left of it."""
+    await held_up(redis, hand, 1)
+    await organizations.resume(redis, "org_a", starts=1 / 60)
+    assert len(await hand.claim()) == 1
+    assert await redis.hgetall(keys.RATES) == {}
+
+
+async def test_a_slow_beginning_that_time_has_ended_leaves_nothing(
+    redis: Redis, hand: Hand
+) -> None:
+    await held_up(redis, hand, 40)
+    await organizations.resume(redis, "org_a")
+    assert len(await hand.claim(100)) == 10
+    for _ in range(12):
+        await a_second_passes(redis)
+    assert len(await hand.claim(100)) == 30
+    assert await redis.hgetall(keys.RATES) == {}
+
+
+async def test_nothing_is_left_of_a_rate_that_is_gone(redis: Redis, hand: Hand) -> None:
+    """Or every claim would look for rates for ever."""
+    await at_a_rate(hand)
+    await accepted(redis, 1)
+    await hand.claim()
+    await at_a_rate(hand, "")
+    assert await redis.hgetall(keys.RATES) == {}
+
+
+async def test_who_is_held_up_again_in_a_slow_beginning_begins_slowly_again(
+    redis: Redis, hand: Hand
+) -> None:
+    await held_up(redis, hand, 40)
+    await organizations.resume(redis, "org_a")
+    await organizations.pause(redis, "org_a", "a test")
+    assert await hand.claim(100) == []
+    for _ in range(12):
+        await a_second_passes(redis)
+    await organizations.resume(redis, "org_a")
+    assert len(await hand.claim(100)) == 10

@@ -149,7 +149,7 @@ local function unpark(organization)
   local starts = has_rates and starts_due(organization, now) or math.huge
   local free = math.min(slots_free, starts)
   local popped = free > 0 and redis.call('ZPOPMIN', parked, free) or {}
-  if has_rates and #popped < 2 * free then
+  if has_rates and redis.call('EXISTS', parked) == 0 then
     end_ramp(organization)
   elseif starts <= slots_free then
     look_when_due(organization, starts, now)
