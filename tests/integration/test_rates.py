@@ -12,7 +12,15 @@ from tests.integration.by_hand import LATER, RETENTION, Hand
 from tests.integration.jobs import NOTHING, account, bodies, delivery, enqueue, enqueued
 from worker.operate import organizations
 from worker.pipeline.policy import Breaker
-from worker.pipeline.transitions import Claim, Mark, Profile, Settled, Settlement
+from worker.pipeline.transitions import (
+    Claim,
+    Mark,
+    MarkRequest,
+    Profile,
+    Refused,
+    Settled,
+    Settlement,
+)
 
 MINUTE = 60_000
 """Milliseconds between two starts: no test lasts so long."""
@@ -136,6 +144,13 @@ async def be_ignored(hand: Hand, claim: Claim) -> None:
     assert await settle(hand, claim, "done", (RETENTION, (), (), False)) is Settled.DONE
 
 
+async def be_refused_at_its_mark(hand: Hand, claim: Claim) -> None:
+    await hand.redis.lpush(keys.event("org_a", "evt_1"), "somebody's")
+    (refused,) = await hand.transitions.mark([MarkRequest(claim, "evt_1")])
+    assert isinstance(refused, Refused)
+    assert await hand.retry(claim) is Settled.RETRIED
+
+
 async def settle(hand: Hand, claim: Claim, verb: str, details: tuple[object, ...]) -> object:
     (settled,) = await hand.transitions.settle([Settlement(claim, verb, details)])
     return settled
@@ -151,6 +166,7 @@ async def settle(hand: Hand, claim: Claim, verb: str, details: tuple[object, ...
         die_before_a_handler,
         wait_for_another_version,
         be_ignored,
+        be_refused_at_its_mark,
     ],
 )
 async def test_who_leaves_before_a_handler_has_begun_gives_its_start_back(
@@ -180,13 +196,43 @@ async def handle(hand: Hand, claim: Claim) -> None:
     assert await settle(hand, claim, "done", (RETENTION, (), (), True, 0)) is Settled.DONE
 
 
+async def be_cut_off(hand: Hand, claim: Claim) -> None:
+    """A deploy ends a handler that has begun."""
+    assert await settle(hand, claim, "release", (True,)) is Settled.RELEASED
+    await hand.redis.zadd(keys.QUEUE, {claim.job: 2_000_000_000_000})  # out of the way
+
+
+async def leave_it_to_another(hand: Hand, claim: Claim) -> None:
+    """Its mark has changed hands while its handler ran."""
+    await hand.mark(claim)
+    await hand.redis.set(keys.event("org_a", "evt_1"), "done:org_a:other")
+    assert await settle(hand, claim, "duplicate", (True,)) is Settled.DUPLICATE
+
+
+async def fail_as_a_duplicate(hand: Hand, claim: Claim) -> None:
+    await hand.mark(claim)
+    await hand.redis.set(keys.event("org_a", "evt_1"), "done:org_a:other")
+    assert await hand.dead(claim) is Settled.DUPLICATE
+
+
 async def lose_the_lease(hand: Hand, claim: Claim) -> None:
     """T25: the handler may well have begun."""
     await hand.come_due(claim.job)
     await hand.promote()
 
 
-@pytest.mark.parametrize("leave", [retry, reject, handle, lose_the_lease])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        retry,
+        reject,
+        handle,
+        be_cut_off,
+        leave_it_to_another,
+        fail_as_a_duplicate,
+        lose_the_lease,
+    ],
+)
 async def test_a_handler_that_has_begun_has_used_its_start(
     redis: Redis, hand: Hand, leave: Leave
 ) -> None:
@@ -385,3 +431,16 @@ async def test_who_is_held_up_again_in_a_slow_beginning_begins_slowly_again(
         await a_second_passes(redis)
     await organizations.resume(redis, "org_a")
     assert len(await hand.claim(100)) == 10
+
+
+async def test_a_stock_arq_worker_takes_the_starts_that_it_gives_back(
+    redis: Redis, hand: Hand
+) -> None:
+    await at_a_rate(hand)
+    (job, *_) = await accepted(redis, 3)
+    claim = await hand.transitions.adopt(job, lease=30)
+    assert claim is not None
+    assert await hand.claim() == []
+    assert await hand.release(claim) is Settled.RELEASED
+    assert [each.job for each in await hand.claim()] == [job]
+    assert await hand.claim() == []
