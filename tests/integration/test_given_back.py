@@ -1,4 +1,4 @@
-"""What a worker that stops gives back: an event with its turn, and no start that was used."""
+"""What a worker gives back of an event: its turn stays, a start that was used is none."""
 
 import asyncio
 from dataclasses import replace
@@ -7,6 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from shared.endpoints.endpoint import Rate
+from shared.observe import metrics
 from shared.queue import job as jobs
 from shared.queue import keys
 from tests.integration.workplace import Workplace, body
@@ -38,6 +39,21 @@ async def test_a_handler_that_a_deploy_cuts_off_has_used_its_start(redis: Redis)
     work.cancel()
     assert await asyncio.wait_for(end, 10) is Settled.RELEASED
     assert await redis.hget(keys.RATES, "next:org_a") == used
+
+
+async def test_a_conflict_at_a_rate_is_counted_like_any_other(redis: Redis) -> None:
+    handlers = Handlers()
+
+    @handlers.on("order.updated")
+    async def is_too_late(_event: Event[Any], organization: Organization) -> None:
+        await organization.state.get("n")
+        await redis.set(keys.state("org_a", "n"), b"1")
+
+    place = Workplace(redis, handlers)
+    await place.transitions.publish([Profile("org_a", rate=Rate.parse("1/h"))])
+    before = metrics.STATE_CONFLICTS.labels().total
+    assert await place.handle(body()) is Settled.LATER
+    assert metrics.STATE_CONFLICTS.labels().total == before + 1
 
 
 async def test_who_is_cancelled_while_its_key_waits_for_memory_keeps_its_turn(
