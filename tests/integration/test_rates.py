@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from shared.endpoints.endpoint import Rate
 from shared.queue import keys
@@ -444,3 +445,29 @@ async def test_a_stock_arq_worker_takes_the_starts_that_it_gives_back(
     assert await hand.release(claim) is Settled.RELEASED
     assert [each.job for each in await hand.claim()] == [job]
     assert await hand.claim() == []
+
+
+async def test_a_rate_for_what_goes_on_already_is_said_to_hold(redis: Redis, hand: Hand) -> None:
+    await held_up(redis, hand, 40)
+    assert await organizations.resume(redis, "org_a")
+    assert not await organizations.resume(redis, "org_a")
+    assert await organizations.resume(redis, "org_a", starts=50)
+
+
+async def test_an_operator_without_a_right_to_rates_resumes_nothing_by_half(
+    redis: Redis, hand: Hand
+) -> None:
+    """Its rights are of an earlier version."""
+    await held_up(redis, hand, 3)
+    names = (keys.ORGANIZATIONS, keys.DUE, keys.BREAKERS, f"{keys.PARKED}*")
+    rights = ("on", "nopass", "+@all", *(f"~{name}" for name in names))
+    await redis.execute_command("ACL", "SETUSER", "earlier", *rights)
+    where = redis.connection_pool.connection_kwargs
+    try:
+        async with Redis(host=where["host"], port=where["port"], username="earlier") as earlier:
+            with pytest.raises(ResponseError, match="sellfern:rates|permissions|NOPERM"):
+                await organizations.resume(earlier, "org_a")
+    finally:
+        await redis.execute_command("ACL", "DELUSER", "earlier")
+    assert await organizations.resume(redis, "org_a")
+    assert len(await hand.claim()) == 3

@@ -77,8 +77,9 @@ local function look_when_due(organization, after, now)
 end
 
 -- Thousands of events that have waited would run at once, against a system that has only come back.
+-- Answers whether any have.
 local function begin_slowly(organization, starts, doubles)
-  if redis.call('EXISTS', key.parked .. organization) == 0 then return end
+  if redis.call('EXISTS', key.parked .. organization) == 0 then return false end
   local rate = rate_of(organization)
   -- What an earlier beginning has used says nothing of this one.
   if rate and not rate.is_said then redis.call('HDEL', key.rates, next_field .. organization) end
@@ -86,6 +87,7 @@ local function begin_slowly(organization, starts, doubles)
   rates_there, rates[organization] = true, nil
   redis.call('HSET', key.rates, ramp_field .. organization,
     number(now_ms()) .. ':' .. (starts or first_starts) .. ':' .. (doubles or '1'))
+  return true
 end
 
 local function end_ramp(organization)
