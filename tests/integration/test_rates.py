@@ -465,9 +465,29 @@ async def test_an_operator_without_a_right_to_rates_resumes_nothing_by_half(
     where = redis.connection_pool.connection_kwargs
     try:
         async with Redis(host=where["host"], port=where["port"], username="earlier") as earlier:
-            with pytest.raises(ResponseError, match="sellfern:rates|permissions|NOPERM"):
+            with pytest.raises(ResponseError, match="permission"):
                 await organizations.resume(earlier, "org_a")
     finally:
         await redis.execute_command("ACL", "DELUSER", "earlier")
     assert await organizations.resume(redis, "org_a")
     assert len(await hand.claim()) == 3
+
+
+async def test_where_many_starts_are_due_at_once_a_worker_looks_again_at_once(
+    redis: Redis, hand: Hand
+) -> None:
+    """A claim sees to so many organizations, and others are due by now."""
+    names = [f"org_{number}" for number in range(70)]
+    await hand.transitions.publish([Profile(name, rate=Rate.parse("1/h")) for name in names])
+    for name in names:
+        await accepted(redis, 2, name)
+    assert len(await hand.claim(200)) == len(names)
+    assert await hand.claim(200) == []
+    await redis.hset(keys.RATES, mapping={f"next:{name}": "0" for name in names})
+    await redis.zadd(keys.DUE, {f"rate:{name}": 1 for name in names})
+    first, rest = [
+        await hand.transitions.claim("w1", most=200, lease=30, holding=0) for _ in range(2)
+    ]
+    assert (len(first.jobs), first.next_due) == (64, 0)
+    assert len(rest.jobs) == len(names) - 64
+    assert rest.next_due != 0
