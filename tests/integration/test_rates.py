@@ -491,3 +491,24 @@ async def test_where_many_starts_are_due_at_once_a_worker_looks_again_at_once(
     assert (len(first.jobs), first.next_due) == (64, 0)
     assert len(rest.jobs) == len(names) - 64
     assert rest.next_due != 0
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_clock_that_was_set_back_puts_nobody_off_for_hours(
+    redis: Redis, hand: Hand, *, held: bool
+) -> None:
+    """What was noted by another Redis's clock is looked at with each sign of life."""
+    await hand.transitions.renew("w1", [], description=b"{}", slots=10, lease=30)
+    await at_a_rate(hand)
+    await accepted(redis, 3)
+    (claim,) = await hand.claim()
+    if held:
+        assert await settle(hand, claim, "throttle", (LATER, "429")) is Settled.THROTTLED
+        await redis.hset(keys.ORGANIZATIONS, "hold:org_a", "9000000000000:429")
+    assert await hand.claim() == []
+    await redis.hset(keys.RATES, "next:org_a", "0")
+    name = "hold:org_a" if held else "rate:org_a"
+    await redis.zadd(keys.DUE, {name: 9e12}, xx=True)
+    assert await hand.claim() == []
+    await hand.transitions.renew("w1", [], description=b"{}", slots=10, lease=30)
+    assert len(await hand.claim()) == 1
