@@ -106,7 +106,9 @@ class TurnRule:
         try:
             key = function(event)
             text = None if key is None else identifier.text(key)
-        except Exception as exc:  # an author's code, which must not cost more than the order
+            if text is not None:
+                text.encode()  # half of a surrogate would fail all marks of its batch
+        except BaseException as exc:  # an author's code, which must not cost more than the order
             raise UnreadableKeyError(text_of(exc)) from exc
         return None if text is None else Turn(text, self.latest, self.quiet)
 

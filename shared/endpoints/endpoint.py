@@ -86,6 +86,7 @@ RATE_EXPECTED: Final = "starts in a second, a minute or an hour, such as 5/s, 30
 _RATE: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)/([smh])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 _SLOWEST, _FASTEST = 1 / 86_400, 10_000.0
+_MOST_BURST: Final = 10**9  # more come at once nowhere, and a float holds it
 
 
 class Rate(msgspec.Struct, frozen=True, gc=False):
@@ -121,7 +122,7 @@ class Rate(msgspec.Struct, frozen=True, gc=False):
 
         Never less than a tenth of a second, or those of whoever wakes a little late would be lost.
         """
-        return max((self.burst - 1) * self.interval, 100.0)
+        return max((min(self.burst, _MOST_BURST) - 1) * self.interval, 100.0)
 
 
 class Endpoint(msgspec.Struct, frozen=True, gc=False):

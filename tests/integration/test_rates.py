@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from shared.endpoints.endpoint import Rate
 from shared.queue import keys
@@ -12,7 +13,15 @@ from tests.integration.by_hand import LATER, RETENTION, Hand
 from tests.integration.jobs import NOTHING, account, bodies, delivery, enqueue, enqueued
 from worker.operate import organizations
 from worker.pipeline.policy import Breaker
-from worker.pipeline.transitions import Claim, Mark, Profile, Settled, Settlement
+from worker.pipeline.transitions import (
+    Claim,
+    Mark,
+    MarkRequest,
+    Profile,
+    Refused,
+    Settled,
+    Settlement,
+)
 
 MINUTE = 60_000
 """Milliseconds between two starts: no test lasts so long."""
@@ -136,6 +145,13 @@ async def be_ignored(hand: Hand, claim: Claim) -> None:
     assert await settle(hand, claim, "done", (RETENTION, (), (), False)) is Settled.DONE
 
 
+async def be_refused_at_its_mark(hand: Hand, claim: Claim) -> None:
+    await hand.redis.lpush(keys.event("org_a", "evt_1"), "somebody's")
+    (refused,) = await hand.transitions.mark([MarkRequest(claim, "evt_1")])
+    assert isinstance(refused, Refused)
+    assert await hand.retry(claim) is Settled.RETRIED
+
+
 async def settle(hand: Hand, claim: Claim, verb: str, details: tuple[object, ...]) -> object:
     (settled,) = await hand.transitions.settle([Settlement(claim, verb, details)])
     return settled
@@ -151,6 +167,7 @@ async def settle(hand: Hand, claim: Claim, verb: str, details: tuple[object, ...
         die_before_a_handler,
         wait_for_another_version,
         be_ignored,
+        be_refused_at_its_mark,
     ],
 )
 async def test_who_leaves_before_a_handler_has_begun_gives_its_start_back(
@@ -180,13 +197,43 @@ async def handle(hand: Hand, claim: Claim) -> None:
     assert await settle(hand, claim, "done", (RETENTION, (), (), True, 0)) is Settled.DONE
 
 
+async def be_cut_off(hand: Hand, claim: Claim) -> None:
+    """A deploy ends a handler that has begun."""
+    assert await settle(hand, claim, "release", (True,)) is Settled.RELEASED
+    await hand.redis.zadd(keys.QUEUE, {claim.job: 2_000_000_000_000})  # out of the way
+
+
+async def leave_it_to_another(hand: Hand, claim: Claim) -> None:
+    """Its mark has changed hands while its handler ran."""
+    await hand.mark(claim)
+    await hand.redis.set(keys.event("org_a", "evt_1"), "done:org_a:other")
+    assert await settle(hand, claim, "duplicate", (True,)) is Settled.DUPLICATE
+
+
+async def fail_as_a_duplicate(hand: Hand, claim: Claim) -> None:
+    await hand.mark(claim)
+    await hand.redis.set(keys.event("org_a", "evt_1"), "done:org_a:other")
+    assert await hand.dead(claim) is Settled.DUPLICATE
+
+
 async def lose_the_lease(hand: Hand, claim: Claim) -> None:
     """T25: the handler may well have begun."""
     await hand.come_due(claim.job)
     await hand.promote()
 
 
-@pytest.mark.parametrize("leave", [retry, reject, handle, lose_the_lease])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        retry,
+        reject,
+        handle,
+        be_cut_off,
+        leave_it_to_another,
+        fail_as_a_duplicate,
+        lose_the_lease,
+    ],
+)
 async def test_a_handler_that_has_begun_has_used_its_start(
     redis: Redis, hand: Hand, leave: Leave
 ) -> None:
@@ -310,3 +357,158 @@ async def test_where_nothing_waits_there_is_no_slow_beginning(redis: Redis, hand
     assert len(claims) == 40
     await hand.finish(claims)
     assert await account(redis) == NOTHING
+
+
+async def test_a_breaker_that_was_never_open_begins_nothing_slowly(
+    redis: Redis, hand: Hand
+) -> None:
+    """A failure that is forgotten, since so much has gone well, held nobody up."""
+    await hand.cap(1)
+    await accepted(redis, 3)
+    (claim,) = await hand.claim()
+    await hand.mark(claim)
+    await redis.hset(keys.ORGANIZATIONS, f"{keys.BREAKER}org_a", "closed:0:99:1")
+    assert await settle(hand, claim, "done", (RETENTION, (), (), True, 0)) is Settled.DONE
+    assert await redis.hgetall(keys.RATES) == {}
+
+
+async def test_a_slow_beginning_ends_once_redis_has_another_clock(redis: Redis, hand: Hand) -> None:
+    await held_up(redis, hand, 40)
+    await organizations.resume(redis, "org_a")
+    later, *rest = (await redis.hget(keys.RATES, "ramp:org_a") or b"").decode().split(":")
+    await redis.hset(keys.RATES, "ramp:org_a", ":".join((str(int(later) + 3 * MINUTE), *rest)))
+    await redis.zadd(keys.DUE, {"rate:org_a": 1}, xx=True)
+    assert len(await hand.claim(100)) == 40
+
+
+async def test_a_rate_holds_however_its_numbers_are_written(redis: Redis, hand: Hand) -> None:
+    """The slowest one a second, and the credit of many, have exponents."""
+    await held_up(redis, hand, 5)
+    await organizations.resume(redis, "org_a", starts=1 / 86_400)
+    assert len(await hand.claim()) == 1
+    await accepted(redis, 1, "org_b")
+    await hand.transitions.publish([Profile("org_b", rate=Rate.parse("1/h", 10**12))])
+    assert len(await hand.claim()) == 1
+    assert await redis.hexists(keys.RATES, "next:org_b")
+
+
+async def test_a_slow_beginning_ends_with_the_last_that_waits(redis: Redis, hand: Hand) -> None:
+    """Whoever comes after it is slowed by nothing, and nothing is left of it."""
+    await held_up(redis, hand, 1)
+    await organizations.resume(redis, "org_a", starts=1 / 60)
+    assert len(await hand.claim()) == 1
+    assert await redis.hgetall(keys.RATES) == {}
+
+
+async def test_a_slow_beginning_that_time_has_ended_leaves_nothing(
+    redis: Redis, hand: Hand
+) -> None:
+    await held_up(redis, hand, 40)
+    await organizations.resume(redis, "org_a")
+    assert len(await hand.claim(100)) == 10
+    for _ in range(12):
+        await a_second_passes(redis)
+    assert len(await hand.claim(100)) == 30
+    assert await redis.hgetall(keys.RATES) == {}
+
+
+async def test_nothing_is_left_of_a_rate_that_is_gone(redis: Redis, hand: Hand) -> None:
+    """Or every claim would look for rates for ever."""
+    await at_a_rate(hand)
+    await accepted(redis, 1)
+    await hand.claim()
+    await at_a_rate(hand, "")
+    assert await redis.hgetall(keys.RATES) == {}
+
+
+async def test_who_is_held_up_again_in_a_slow_beginning_begins_slowly_again(
+    redis: Redis, hand: Hand
+) -> None:
+    await held_up(redis, hand, 40)
+    await organizations.resume(redis, "org_a")
+    await organizations.pause(redis, "org_a", "a test")
+    assert await hand.claim(100) == []
+    for _ in range(12):
+        await a_second_passes(redis)
+    await organizations.resume(redis, "org_a")
+    assert len(await hand.claim(100)) == 10
+
+
+async def test_a_stock_arq_worker_takes_the_starts_that_it_gives_back(
+    redis: Redis, hand: Hand
+) -> None:
+    await at_a_rate(hand)
+    (job, *_) = await accepted(redis, 3)
+    claim = await hand.transitions.adopt(job, lease=30)
+    assert claim is not None
+    assert await hand.claim() == []
+    assert await hand.release(claim) is Settled.RELEASED
+    assert [each.job for each in await hand.claim()] == [job]
+    assert await hand.claim() == []
+
+
+async def test_a_rate_for_what_goes_on_already_is_said_to_hold(redis: Redis, hand: Hand) -> None:
+    await held_up(redis, hand, 40)
+    assert await organizations.resume(redis, "org_a")
+    assert not await organizations.resume(redis, "org_a")
+    assert await organizations.resume(redis, "org_a", starts=50)
+
+
+async def test_an_operator_without_a_right_to_rates_resumes_nothing_by_half(
+    redis: Redis, hand: Hand
+) -> None:
+    """Its rights are of an earlier version."""
+    await held_up(redis, hand, 3)
+    names = (keys.ORGANIZATIONS, keys.DUE, keys.BREAKERS, f"{keys.PARKED}*")
+    rights = ("on", "nopass", "+@all", *(f"~{name}" for name in names))
+    await redis.execute_command("ACL", "SETUSER", "earlier", *rights)
+    where = redis.connection_pool.connection_kwargs
+    try:
+        async with Redis(host=where["host"], port=where["port"], username="earlier") as earlier:
+            with pytest.raises(ResponseError, match="permission"):
+                await organizations.resume(earlier, "org_a")
+    finally:
+        await redis.execute_command("ACL", "DELUSER", "earlier")
+    assert await organizations.resume(redis, "org_a")
+    assert len(await hand.claim()) == 3
+
+
+async def test_where_many_starts_are_due_at_once_a_worker_looks_again_at_once(
+    redis: Redis, hand: Hand
+) -> None:
+    """A claim sees to so many organizations, and others are due by now."""
+    names = [f"org_{number}" for number in range(70)]
+    await hand.transitions.publish([Profile(name, rate=Rate.parse("1/h")) for name in names])
+    for name in names:
+        await accepted(redis, 2, name)
+    assert len(await hand.claim(200)) == len(names)
+    assert await hand.claim(200) == []
+    await redis.hset(keys.RATES, mapping={f"next:{name}": "0" for name in names})
+    await redis.zadd(keys.DUE, {f"rate:{name}": 1 for name in names})
+    first, rest = [
+        await hand.transitions.claim("w1", most=200, lease=30, holding=0) for _ in range(2)
+    ]
+    assert (len(first.jobs), first.next_due) == (64, 0)
+    assert len(rest.jobs) == len(names) - 64
+    assert rest.next_due != 0
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_clock_that_was_set_back_puts_nobody_off_for_hours(
+    redis: Redis, hand: Hand, *, held: bool
+) -> None:
+    """What was noted by another Redis's clock is looked at with each sign of life."""
+    await hand.transitions.renew("w1", [], description=b"{}", slots=10, lease=30)
+    await at_a_rate(hand)
+    await accepted(redis, 3)
+    (claim,) = await hand.claim()
+    if held:
+        assert await settle(hand, claim, "throttle", (LATER, "429")) is Settled.THROTTLED
+        await redis.hset(keys.ORGANIZATIONS, "hold:org_a", "9000000000000:429")
+    assert await hand.claim() == []
+    await redis.hset(keys.RATES, "next:org_a", "0")
+    name = "hold:org_a" if held else "rate:org_a"
+    await redis.zadd(keys.DUE, {name: 9e12}, xx=True)
+    assert await hand.claim() == []
+    await hand.transitions.renew("w1", [], description=b"{}", slots=10, lease=30)
+    assert len(await hand.claim()) == 1

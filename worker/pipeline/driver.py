@@ -291,9 +291,9 @@ class Pipeline:
             case Waiting(reason=reason, patience=patience):
                 return "wait", (reason, None if patience is None else round(patience * 1000))
             case Duplicate() | Held():
-                return ("hold" if type(outcome) is Held else "duplicate"), ()
+                return ("hold" if type(outcome) is Held else "duplicate"), _begun(work)
             case Released(in_doubt=in_doubt):
-                return "abandon" if in_doubt else "release", ()
+                return ("abandon", ()) if in_doubt else ("release", _begun(work))
 
     def _commit(self, state: State | None) -> tuple[Any, ...]:
         retention = round(self.policy.limits.dedupe_retention * 1000)
@@ -324,6 +324,11 @@ def _leave_slot(work: Work) -> None:
     if work.slots is not None:
         work.slots.leave()
         work.slots = None
+
+
+def _begun(work: Work) -> tuple[bool, ...]:
+    """Whether a handler has begun, in whichever round; nothing unless it has."""
+    return (True,) if work.handler else ()
 
 
 def _burial(work: Work, dead: Dead) -> tuple[Any, ...]:

@@ -105,10 +105,13 @@ class Path:
         """Take a job to its end; anew while its mark or a value that was read has changed."""
         settled: Settled | Refused
         for work.rounds in range(1, _MOST_ROUNDS + 1):
-            opened = self._open(work)
+            opened, turn = self._open(work), None
+            if self.handlers.has_turns and type(opened) is Opened:
+                turn = yield from self._turn(work, opened)
+                # Cancelled meanwhile, it keeps the turn that it has: it asks for none without.
+                opened = self._admit(work) or opened
             found: Registration | Handle | Outcome
             if type(opened) is Opened:
-                turn = (yield from self._turn(work, opened)) if self.handlers.has_turns else None
                 event_id, until = opened.envelope.id, opened.provable_until
                 marked = yield MarkRequest(work.claim, event_id, until, turn)
                 work.is_marking = False

@@ -94,7 +94,7 @@ class Report:
         if settled is _DONE:
             self._handled(work, outcome, now)
             return
-        if settled in {Settled.CONFLICT, Settled.IN_LINE}:
+        if settled in {Settled.CONFLICT, Settled.IN_LINE, Settled.LATER}:
             metrics.STATE_CONFLICTS.inc()
         if settled in _ON_ITS_WAY:
             return

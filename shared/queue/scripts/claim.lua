@@ -73,8 +73,10 @@ while breaker[1] and tonumber(breaker[2]) <= now do
 end
 -- So does an organization whose hold is over, or of which a start is due, with what may start then.
 -- What else stands there a later version has put there, which sees to it.
+local ended = 0
 for _, name in ipairs(redis.call('ZRANGE', key.due, 0, now, 'BYSCORE', 'LIMIT', 0, most_ends)) do
   local kind, organization = string.match(name, '^(%a+:)(.*)$')
+  if kind == key.hold or kind == key.rate then ended = ended + 1 end
   if kind == key.hold then
     lift_hold(organization)
     unpark(organization)
@@ -337,6 +339,7 @@ local next_due = redis.call('ZRANGE', key.queue, key.deferred_from, '+inf', 'BYS
   'WITHSCORES')
 local soonest = math.min(tonumber(next_due[2]) or math.huge, tonumber(breaker[2]) or math.huge,
   tonumber(ends[2]) or math.huge)
+if ended == most_ends then soonest = now end -- there may be more of them
 local wait = soonest < math.huge and math.max(0, math.ceil(soonest - now)) or -1
 local word = #group > 0 and 'suspects' or quiet and 'quiet' or more and 'more' or ''
 local result = { now, word, wait, patience }

@@ -104,6 +104,8 @@ for place, name in ipairs(names) do
   if claim then
     result = protected(mark, claim, name, ARGV[i + 2], tonumber(ARGV[i + 3]))
     write_claim(claim)
+    -- It spends an attempt, but no handler begins.
+    if string.sub(result, 1, 8) == 'refused:' then give_back_start(claim.organization) end
     if is_keyed then decide(claim.organization, { claim.job }) end
     local may_ask = asked[place] or has_turns and turn_of(claim.job)
     if may_ask and is_its_own[result] then

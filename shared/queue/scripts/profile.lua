@@ -13,7 +13,7 @@ for i = 1, #ARGV, 5 do
     with_seldom()
     rates_changed[organization] = interval .. ':' .. ARGV[i + 4]
   elseif any_rates() then
-    rates_changed[organization] = false
+    rates_changed[organization], rates_changed[next_field .. organization] = false, false
   end
   freed[organization] = true
 end

@@ -5,7 +5,8 @@
 -- Result: {1 if the worker was not known, else 0, then the places (from 1) of the jobs that somebody
 --   else holds by now}. A worker that is unknown though it has been here before: Redis has lost what
 --   it knew (a flush, an empty primary), the caps and weights of organizations among it.
--- Transition: leased → leased, for another lease; parked → queued where more slots raise a cap.
+-- Transition: leased → leased, for another lease; parked → queued where more slots raise a cap, and
+--   where a clock that was set back has put off a start or the end of a hold.
 --   Beside that, what is still said of suspects that are gone goes, a few a call.
 
 local worker, description, own_slots, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -59,6 +60,16 @@ end
 
 if any_turns() then
   for _, job in ipairs(redis.pcall('HRANDFIELD', key.turns, 10)) do mend_turns(job) end
+end
+
+-- After a fail-over, the clock of another Redis may be hours behind what says when to look again.
+for _, name in ipairs(redis.call('ZRANDMEMBER', key.due, 10)) do
+  local kind, organization = string.match(name, '^(%a+:)(.*)$')
+  if kind == key.rate then
+    freed[organization] = true
+  elseif kind == key.hold and not profile_of(organization).held_until then
+    lift_hold(organization)
+  end
 end
 
 local jobs = {}

@@ -6,9 +6,9 @@
 --              received-at ms (0, or none: not known)}
 --   retry      {delay ms, breaker, whether the handler blocked its worker's loop (or left out)}
 --   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made, breaker}
---   duplicate  {}
---   hold       {}: a redelivery of a dead event, one of too many; the dead letter stays
---   release    {}: its claim doesn't count
+--   duplicate  {whether a handler has begun (or left out)}
+--   hold       {the same}: a redelivery of a dead event, one of too many; the dead letter stays
+--   release    {the same}: its claim doesn't count
 --   abandon    {}: its claim counts, since it may be why its worker ends
 --   wait       {why, patience ms or nil (for ever)}: this worker can't handle it, another may
 --   throttle   {after ms, why, whether a stock arq worker has it (or left out)}: its organization
@@ -388,8 +388,8 @@ local function write_record(claim, details)
   hold(claim.organization, 'dead', cost_of_record(bytes_of_record(record)) - before)
 end
 
-local function leave_as_duplicate(claim)
-  give_back_start(claim.organization)
+local function leave_as_duplicate(claim, has_begun)
+  if not has_begun then give_back_start(claim.organization) end
   remove_record(claim.organization, claim.job)
   remove_job(claim)
   count('duplicate')
@@ -398,7 +398,7 @@ end
 
 function settle.dead(claim, details)
   -- A redelivery has brought it back meanwhile.
-  if details[1] == 'payload_lost' and payload_of(claim) ~= '' then return settle.release(claim) end
+  if details[1] == 'payload_lost' and payload_of(claim) ~= '' then return settle.release(claim, {}) end
   local mark, gone
   if claim.event_id == '' then -- an earlier life of the job may have learned it
     decide(claim.organization, { claim.job })
@@ -408,7 +408,7 @@ function settle.dead(claim, details)
     local name = mark_name(claim.organization, claim.event_id)
     local raw = read_mark(name)
     local lost = raw and lost_carrier(raw)
-    if raw and not lost and not is_own(claim, raw) then return leave_as_duplicate(claim) end
+    if raw and not lost and not is_own(claim, raw) then return leave_as_duplicate(claim, details[6]) end
     if lost and lost ~= claim.job then gone = lost end
     mark = name
   end
@@ -430,20 +430,20 @@ function settle.dead(claim, details)
   return 'dead'
 end
 
-function settle.duplicate(claim)
+function settle.duplicate(claim, details)
   local raw = read_mark(mark_name(claim.organization, claim.event_id))
   if not raw or is_own(claim, raw) or string.sub(raw, 1, 5) == 'dead:' or lost_carrier(raw) then
     return 'again'
   end
-  return leave_as_duplicate(claim)
+  return leave_as_duplicate(claim, details[1])
 end
 
 -- Unlike a duplicate it leaves the record, which may stand under the very same job.
-function settle.hold(claim)
+function settle.hold(claim, details)
   local mark = read_mark(mark_name(claim.organization, claim.event_id))
   local record = standing_letter(claim, mark)
   if not record then return 'again' end
-  give_back_start(claim.organization)
+  if not details[1] then give_back_start(claim.organization) end
   redis.call('HINCRBY', record, 'held', 1)
   redis.call('HSET', record, 'held_at', number(now_ms()))
   remove_job(claim)
@@ -458,8 +458,8 @@ local function put_back(claim)
   wake_one()
 end
 
-function settle.release(claim)
-  give_back_start(claim.organization)
+function settle.release(claim, details)
+  if not details[1] then give_back_start(claim.organization) end
   uncount(claim)
   put_back(claim)
   count('released')

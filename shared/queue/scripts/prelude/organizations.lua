@@ -49,10 +49,13 @@ end
 
 local function close_breaker(organization)
   local profile = profile_of(organization)
+  local was_closed = profile.breaker == 'closed' -- and only forgets its failures: nobody waited for it
   profile.breaker, profile.breaker_rest = 'closed', ''
   redis.call('ZREM', key.breakers, organization)
-  with_seldom()
-  begin_slowly(organization)
+  if not was_closed then
+    with_seldom()
+    begin_slowly(organization)
+  end
   freed[organization] = true
   return redis.call('HDEL', key.organizations, key.breaker .. organization)
 end
@@ -146,7 +149,7 @@ local function unpark(organization)
   local starts = has_rates and starts_due(organization, now) or math.huge
   local free = math.min(slots_free, starts)
   local popped = free > 0 and redis.call('ZPOPMIN', parked, free) or {}
-  if has_rates and #popped < 2 * free then
+  if has_rates and redis.call('EXISTS', parked) == 0 then
     end_ramp(organization)
   elseif starts <= slots_free then
     look_when_due(organization, starts, now)

@@ -1,7 +1,8 @@
 -- What is done with rates, made where there are any; `limits` tells what they are.
 
 local rates = {}
-local next_field, ramp_field = 'next:', 'ramp:'
+local next_field = 'next:'
+local ramp_field = 'ramp:'
 
 -- Who asks again late, since idle workers' sleep is as long as Redis makes it, must not lose by it.
 local least_credit = 100 -- ms
@@ -9,10 +10,11 @@ local least_credit = 100 -- ms
 local first_starts, fastest = 10, 10000 -- starts a second: of a slow beginning, and at its end
 
 local function ramp_of(raw, now)
-  local since, starts, doubles = string.match(raw or '', '^(%d+):([%d.]+):([01])$')
+  local since, starts, doubles = string.match(raw or '', '^(%d+):([^:]+):([01])$')
   since, starts = tonumber(since), tonumber(starts)
-  if not since or starts <= 0 then return nil end
-  local seconds = math.floor(math.max(now - since, 0) / 1000)
+  if not since or not starts or starts <= 0 then return nil end
+  -- After a fail-over, the clock of another Redis may be hours behind: it would last for so long.
+  local seconds = math.floor(math.abs(now - since) / 1000)
   if doubles == '0' then return { interval = 1000 / starts, credit = least_credit } end
   if starts * 2 ^ seconds >= fastest then return nil end
   local interval = 1000 / (starts * 2 ^ seconds)
@@ -26,11 +28,15 @@ local function rate_of(organization)
   if rates[organization] ~= nil then return rates[organization] or nil end
   local said, next_at, ramp = unpack(redis.call('HMGET', key.rates, organization,
     next_field .. organization, ramp_field .. organization))
-  local interval, credit = string.match(said or '', '^([%d.]+):([%d.]+)$')
-  local rate = tonumber(interval) and { interval = tonumber(interval), credit = tonumber(credit) }
-  local slow = ramp and ramp_of(ramp, now_ms())
+  local interval, credit = string.match(said or '', '^([^:]+):([^:]+)$')
+  interval, credit = tonumber(interval), tonumber(credit)
+  local rate = interval and credit and { interval = interval, credit = credit }
+  local slow = ramp_of(ramp, now_ms())
   if slow and (not rate or slow.interval > rate.interval) then rate = slow end
-  if ramp and not ramp_of(ramp, now_ms()) then rates_changed[ramp_field .. organization] = false end
+  if ramp and not slow then
+    rates_changed[ramp_field .. organization] = false
+    if not said then rates_changed[next_field .. organization] = false end
+  end
   if rate then
     rate.next_at, rate.is_ramp, rate.is_said = tonumber(next_at) or 0, ramp and true, said and true
   end
@@ -71,20 +77,26 @@ local function look_when_due(organization, after, now)
 end
 
 -- Thousands of events that have waited would run at once, against a system that has only come back.
+-- Answers whether any have.
 local function begin_slowly(organization, starts, doubles)
-  if redis.call('EXISTS', key.parked .. organization) == 0 then return end
+  if redis.call('EXISTS', key.parked .. organization) == 0 then return false end
   local rate = rate_of(organization)
   -- What an earlier beginning has used says nothing of this one.
   if rate and not rate.is_said then redis.call('HDEL', key.rates, next_field .. organization) end
+  rates_changed[ramp_field .. organization] = nil -- that one's end is not this one's
   rates_there, rates[organization] = true, nil
   redis.call('HSET', key.rates, ramp_field .. organization,
     number(now_ms()) .. ':' .. (starts or first_starts) .. ':' .. (doubles or '1'))
+  return true
 end
 
 local function end_ramp(organization)
   local rate = rate_of(organization)
   if not rate or not rate.is_ramp then return end
   redis.call('HDEL', key.rates, ramp_field .. organization)
-  if not rate.is_said then rates_changed[next_field .. organization] = false end
+  if not rate.is_said then
+    redis.call('HDEL', key.rates, next_field .. organization) -- all else may be written already
+    rates_changed[next_field .. organization] = nil
+  end
   rates[organization] = nil
 end

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from shared.endpoints.endpoint import Endpoints
+from shared.endpoints.endpoint import Endpoints, Rate
 from shared.endpoints.union import parse_endpoints
 from shared.errors import SettingsError
 from shared.sellfern import signature
@@ -477,3 +477,8 @@ def test_any_text_is_endpoints_or_a_settings_error(text: str) -> None:
         parse(ACME + text)
     except SettingsError as exc:
         assert SECRET not in str(exc)  # noqa: PT017  # only some texts raise
+
+
+def test_a_burst_may_be_any_number() -> None:
+    assert Rate.parse("60/m", 3).credit == 2000
+    assert Rate.parse("60/m", 10**400).credit > 1e11
