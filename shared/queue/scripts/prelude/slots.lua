@@ -9,14 +9,14 @@ local function clear_token(claim)
   freed[claim.organization] = true
   let_another_try(claim)
   if any_turns() then give_back_state_turn(claim.job) end
-  if claim.event_id == '' then decide(claim.organization, { claim.job }) end
+  if claim.event_id == '' then leave_undecided(claim) end
 end
 
 -- In order, who retries keeps the organization's only slot until it is due. The slot is the
 -- token's; this one nobody holds, and it is longer than those that somebody does.
 local function keep_slot(claim)
   if any_turns() then give_back_state_turn(claim.job) end
-  if claim.event_id == '' then decide(claim.organization, { claim.job }) end
+  if claim.event_id == '' then leave_undecided(claim) end
   claim.token = redis.sha1hex(claim.token)
 end
 
