@@ -42,9 +42,8 @@ def test_whoever_is_killed_and_whatever_fails_the_order_of_a_key_is_kept() -> No
 
 
 def test_a_rate_holds_over_all_workers() -> None:
-    load = Load("free", 150, 150, 0.005, 4, rate="50/s")
-    starts = run(load).starts
-    first = starts[0] + 1  # the first beat tells Redis the rate
-    starts = [start for start in starts if start >= first]
-    # By the handlers' own clocks, which are some milliseconds behind the claims.
-    assert max(sum(one <= other < one + 0.98 for other in starts) for one in starts) <= 55
+    starts = run(Load("free", 150, 150, 0.005, 4, rate="50/s")).starts
+    # By the handlers' own clocks: one that is slow to begin makes those after it look early.
+    slow, credit = 0.3, 6
+    for number, start in enumerate(starts):
+        assert start - starts[0] >= (number - credit) / 50 - slow
