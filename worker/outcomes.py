@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Self, final
 
 from shared.errors import SellfernError
-from shared.settings.durations import retry_after
+from shared.settings.durations import retry_after, seconds_in
 
 LONGEST_HOLD: Final = 3600.0
 SHORTEST_HOLD: Final = 1.0
@@ -88,13 +88,12 @@ class Throttled(SellfernError):
 
 
 def _seconds(after: object, asked_by: str = "Retry") -> float:
-    seconds = after.total_seconds() if isinstance(after, timedelta) else after
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not is_number or not 0 <= seconds <= LONGEST_DELAY:  # type: ignore[operator]  # a number
+    seconds = seconds_in(after)
+    if seconds is None or not 0 <= seconds <= LONGEST_DELAY:
         raise ValueError(
             f"{asked_by}(after=…): expected 0 to {LONGEST_DELAY:.0f} seconds, got {after!r:.80}"
         )
-    return float(seconds)  # type: ignore[arg-type]  # as above
+    return float(seconds)
 
 
 @final

@@ -11,7 +11,7 @@ import msgspec
 from shared.errors import HandlerError, SellfernError
 from shared.sellfern import identifier
 from shared.sellfern.envelope import mended
-from shared.settings.durations import parse_duration
+from shared.settings.durations import parse_duration, seconds_in
 from worker.events import Event
 from worker.outcomes import text_of
 
@@ -156,11 +156,10 @@ def _milliseconds(quiet: object, handler: str) -> int:
         said = parse_duration(quiet) if isinstance(quiet, str) else quiet
     except ValueError as exc:
         raise HandlerError(f"{handler}: quiet: expected {exc}, got {quiet!r:.80}") from None
-    seconds = said.total_seconds() if isinstance(said, timedelta) else said
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not is_number or not 0 < seconds <= _LONGEST_QUIET:  # type: ignore[operator]  # a number
+    seconds = seconds_in(said)
+    if seconds is None or not 0 < seconds <= _LONGEST_QUIET:
         raise HandlerError(
             f"{handler}: quiet: expected more than 0 s and at most {_LONGEST_QUIET:g} s, "
             f"got {quiet!r:.80}"
         )
-    return max(1, round(seconds * 1000))  # type: ignore[operator]  # as above
+    return max(1, round(seconds * 1000))

@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from shared.errors import StateError
+from shared.settings.durations import seconds_in
 
 LARGEST_INTEGER: Final = 2**53 - 1
 """Redis's Lua counts in doubles: beyond this a whole number loses digits."""
@@ -252,12 +253,8 @@ def milliseconds(expire: object) -> int:
     Raises:
         StateError: it is no number of seconds that Redis takes.
     """
-    seconds = expire.total_seconds() if isinstance(expire, timedelta) else expire
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, _NUMBERS)
-        or not 0 < seconds <= LONGEST_EXPIRE  # which NaN isn't, either
-    ):
+    seconds = seconds_in(expire)
+    if seconds is None or not 0 < seconds <= LONGEST_EXPIRE:  # which NaN isn't, either
         raise StateError(
             f"expire: expected seconds, more than 0 and at most {LONGEST_EXPIRE}, "
             f"got {shown(expire)}"

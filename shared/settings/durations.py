@@ -1,7 +1,7 @@
-"""Durations as they are written: ``200ms`` to ``7d`` by operators, ``Retry-After`` by servers."""
+"""Durations as they are given: ``200ms`` by operators, numbers by code, a ``Retry-After``."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -44,6 +44,13 @@ def format_duration(seconds: float) -> str:
         if rest == 0:
             return f"{whole}{unit}"
     raise AssertionError("every whole number of milliseconds is one of ms")  # pragma: no cover
+
+
+def seconds_in(value: object) -> float | None:
+    """The seconds in a number or a ``timedelta``; None: it is neither, as a flag isn't."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    return seconds if is_number else None  # type: ignore[return-value]  # a number
 
 
 def retry_after(text: str, now: datetime) -> float | None:
