@@ -11,7 +11,7 @@ import msgspec
 from shared.errors import HandlerError
 from shared.observe import metrics
 from shared.sellfern import identifier
-from shared.sellfern.envelope import mended
+from shared.sellfern.envelope import decoded
 from worker.events import Event, Organization
 from worker.outcomes import Reject, Retry, Throttled
 from worker.turns import Key, TurnRule
@@ -40,16 +40,9 @@ class DataDecoder:
             msgspec.DecodeError: it is not of the type, or no JSON.
             RecursionError: it is nested too deeply.
         """
-        try:
-            return self.strictly(raw)
-        except msgspec.ValidationError:
-            raise  # it is readable
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            text = mended(bytes(raw))
-            if text == bytes(raw):
-                raise
-        data = self.strictly(text)
-        metrics.MENDED.labels("data").inc()
+        data, was_mended = decoded(self.strictly, raw)
+        if was_mended:
+            metrics.MENDED.labels("data").inc()
         return data
 
 

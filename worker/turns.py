@@ -10,7 +10,7 @@ import msgspec
 
 from shared.errors import HandlerError, SellfernError
 from shared.sellfern import identifier
-from shared.sellfern.envelope import mended
+from shared.sellfern.envelope import UNREADABLE, decoded
 from shared.settings.durations import parse_duration, seconds_in
 from worker.events import Event
 from worker.outcomes import text_of
@@ -90,8 +90,8 @@ class TurnRule:
             UnreadableKeyError: the field isn't there, or is neither text nor a whole number.
         """
         try:
-            found = self._found(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            found, _ = decoded(self._decode, raw)
+        except UNREADABLE as exc:
             raise UnreadableKeyError(str(exc)) from None
         for part in self.field.split("."):
             found = getattr(found, _attribute(part))
@@ -111,14 +111,6 @@ class TurnRule:
         except BaseException as exc:  # an author's code, which must not cost more than the order
             raise UnreadableKeyError(text_of(exc)) from exc
         return None if text is None else Turn(text, self.latest, self.quiet)
-
-    def _found(self, raw: bytes | msgspec.Raw) -> Any:
-        try:
-            return self._decode(raw)
-        except msgspec.ValidationError:
-            raise  # it is readable
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return self._decode(mended(bytes(raw)))  # as the handler gets it
 
 
 def _decoder(field: str, handler: str) -> Callable[[bytes | msgspec.Raw], Any]:

@@ -5,6 +5,7 @@ Python, Ruby and JavaScript write and read that; a strict reader refuses the who
 """
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -32,9 +33,33 @@ _ESCAPES: Final = re.compile(
 _NO_TEXT: Final = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of a byte
 
 
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What is raised for a body, or a part of one, that can't be read."""
+
+
 def mended(raw: bytes) -> bytes:
     """The JSON with `LOST` where half a pair or a byte that is no UTF-8 stood; else the same."""
     return _whole(raw.decode("utf-8", "replace"), LOST)
+
+
+def decoded(
+    decode: Callable[[bytes | msgspec.Raw], Any], raw: bytes | msgspec.Raw
+) -> tuple[Any, bool]:
+    """The JSON by a decoder, and whether it had to be mended: only where it can't be read as it is.
+
+    Raises:
+        msgspec.DecodeError: it is not of the decoder's type, or no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        return decode(raw), False
+    except msgspec.ValidationError:
+        raise  # it is readable
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        text = mended(bytes(raw))
+        if text == bytes(raw):
+            raise
+    return decode(text), True
 
 
 def mended_otherwise(raw: bytes) -> bytes:
@@ -88,7 +113,6 @@ class _Numbered(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(Envelope)
 _numbered_decoder = msgspec.json.Decoder(_Numbered, dec_hook=identifier.decoded)
 
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _IDENTIFYING: Final = ("id", "type", "organization_id")
 _WHITE_SPACE: Final = b" \t\r\n"
 
@@ -105,7 +129,7 @@ def decode(body: bytes) -> Envelope:
     """
     try:
         envelope = _decoder.decode(body)
-    except _UNREADABLE:
+    except UNREADABLE:
         envelope = _read_with_care(body.removeprefix(BYTE_ORDER_MARK))
     if bytes(envelope.data).lstrip(_WHITE_SPACE)[:1] != b"{":
         raise EnvelopeError("Expected `object` - at `$.data`")
@@ -130,7 +154,7 @@ def _read_mended(body: bytes, why: Exception) -> Envelope:
         raise EnvelopeError(f"not JSON: {why}") from why
     try:
         envelope, other = _numbered(text), _numbered(mended_otherwise(body))
-    except _UNREADABLE as exc:
+    except UNREADABLE as exc:
         raise EnvelopeError(f"not JSON: {_plain(why)}; once mended: {_plain(exc)}") from exc
     _refuse_mended_ids(envelope, other)
     metrics.MENDED.labels("envelope").inc()

@@ -12,7 +12,7 @@ from shared.errors import EnvelopeError
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.job import Delivery, bears_digest, is_job_of, organization_of
 from shared.sellfern import envelope as envelopes
-from shared.sellfern.envelope import Envelope
+from shared.sellfern.envelope import UNREADABLE, Envelope
 from worker.events import Event, Organization
 from worker.outcomes import (
     Dead,
@@ -45,8 +45,6 @@ _TAKEN: Final = (Mark.DUPLICATE, Mark.CONFLICTING)
 _HELD: Final = (Mark.HELD, Mark.HELD_CONFLICTING)
 _NOT_ITS_TURN: Final = (Mark.IN_LINE, Mark.LATER, Mark.SUPERSEDED)
 _OTHER_BYTES: Final = (Mark.CONFLICTING, Mark.HELD_CONFLICTING)
-
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 ReadState: TypeAlias = Callable[[str, str], Awaitable[bytes | None]]
 """Reads an organization's raw value by its key; to be awaited."""
@@ -207,7 +205,7 @@ class Path:
             data = _data(found, envelope.data)
             event = _event(opened, data, work.claim.attempts + 1)
             return rule.of_event(rule.function, event)
-        except (UnreadableKeyError, *_UNREADABLE) as exc:
+        except (UnreadableKeyError, *UNREADABLE) as exc:
             self.report.key_unread(work, str(exc))
             return None
 
@@ -285,7 +283,7 @@ class Path:
         envelope, delivery = opened.envelope, opened.delivery
         try:
             data = _data(registration, envelope.data)
-        except _UNREADABLE as exc:
+        except UNREADABLE as exc:
             return Dead("malformed", f"data: {exc}")
         work.handler = registration.name
         event = _event(opened, data, work.claim.attempts + 1)
