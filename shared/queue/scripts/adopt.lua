@@ -19,9 +19,9 @@ if tonumber(score) < key.deferred_from then
   claim.virtual = score
   raise_system_time(tonumber(score))
 end
-decide(claim.organization, { job }) -- its order is arq's
+decide(claim) -- its order is arq's
 set_token(claim, token)
-if any_rates() then take_start(claim.organization, now) end -- arq asks for none, but each is given back
+if any_rates() then take_start(claim.organization) end -- arq asks for none, but each is given back
 claim.claims = claim.claims + 1
 write_claim(claim)
 redis.call('ZREM', key.parked .. claim.organization, job) -- where a claim was faster to look at it

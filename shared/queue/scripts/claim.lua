@@ -100,7 +100,7 @@ local over_their_rate = {}
 local has_rates = any_rates()
 
 local function start_is_due(organization)
-  if starts_due(organization, now) > 0 then return true end
+  if starts_due(organization) > 0 then return true end
   over_their_rate[organization] = true
   return false
 end
@@ -177,7 +177,7 @@ local function give(claim, virtual, payload, is_suspect)
     write_claim(claim)
   end
   running[claim.organization] = running[claim.organization] + 1
-  if has_rates then take_start(claim.organization, now) end
+  if has_rates then take_start(claim.organization) end
   places[claim.job] = until_when
   if is_keyed and claim.event_id == '' then undecided[#undecided + 1] = claim.job end
   highest = math.max(highest, tonumber(virtual))
@@ -328,7 +328,7 @@ if was_alone and suspicion_of(was_alone).alone then
 end
 
 note_undecided()
-for organization in pairs(over_their_rate) do look_when_due(organization, 0, now) end
+for organization in pairs(over_their_rate) do look_when_due(organization, 0) end
 raise_system_time(highest)
 local in_line = redis.call('ZCOUNT', key.queue, '-inf', '(' .. key.deferred_from)
 local more = in_line > skipped - left_to_others or full or #due == most_promoted

@@ -106,7 +106,7 @@ for place, name in ipairs(names) do
     write_claim(claim)
     -- It spends an attempt, but no handler begins.
     if string.sub(result, 1, 8) == 'refused:' then give_back_start(claim.organization) end
-    if is_keyed then decide(claim.organization, { claim.job }) end
+    if is_keyed then decide(claim) end
     local may_ask = asked[place] or has_turns and turn_of(claim.job)
     if may_ask and is_its_own[result] then
       with_seldom()

@@ -401,7 +401,7 @@ function settle.dead(claim, details)
   if details[1] == 'payload_lost' and payload_of(claim) ~= '' then return settle.release(claim, {}) end
   local mark, gone
   if claim.event_id == '' then -- an earlier life of the job may have learned it
-    decide(claim.organization, { claim.job })
+    decide(claim)
     claim.event_id = redis.call('HGET', key.dead_letter .. claim.job, 'event_id') or ''
   end
   if claim.event_id ~= '' then

@@ -42,9 +42,15 @@ local function add(tally, organization, by)
   tally[organization] = (tally[organization] or 0) + by
 end
 
+-- A script is one moment.
+local this_moment
+
 local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  if not this_moment then
+    local time = redis.call('TIME')
+    this_moment = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return this_moment
 end
 
 -- Whole numbers and fractions alike, without loss; most are whole, and quicker to write as such.

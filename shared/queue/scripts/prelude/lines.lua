@@ -25,17 +25,12 @@ local function any_turns()
 end
 
 -- Claimed, and not marked yet: whether an earlier event of the key is among these, nobody knows. Kept
--- only where a worker has a handler with a key.
-local function decide(organization, jobs)
-  local left = 0
-  for _, job in ipairs(jobs) do
-    if redis.pcall('ZREM', key.undecided .. organization, job) == 1 then left = left + 1 end
-  end
-  return left
+-- only where a worker has a handler with a key. Answers whether it was.
+local function decide(claim)
+  return redis.pcall('ZREM', key.undecided .. claim.organization, claim.job) == 1
 end
 
 -- Its worker has died, or has given it back, before it was known: later ones of its key may go first.
 local function leave_undecided(claim)
-  local left = decide(claim.organization, { claim.job })
-  if left > 0 then count('undecided', left) end
+  if decide(claim) then count('undecided') end
 end

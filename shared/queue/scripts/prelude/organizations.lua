@@ -144,15 +144,15 @@ local function unpark(organization)
     return
   end
   if must_wait(organization) then return end
-  local most, now = profile_of(organization).breaker == 'trying' and 1 or 256, now_ms()
+  local most = profile_of(organization).breaker == 'trying' and 1 or 256
   local slots_free = math.min(cap_of(organization) - running_of(organization), most)
-  local starts = has_rates and starts_due(organization, now) or math.huge
+  local starts = has_rates and starts_due(organization) or math.huge
   local free = math.min(slots_free, starts)
   local popped = free > 0 and redis.call('ZPOPMIN', parked, free) or {}
   if has_rates and redis.call('EXISTS', parked) == 0 then
     end_ramp(organization)
   elseif starts <= slots_free then
-    look_when_due(organization, starts, now)
+    look_when_due(organization, starts)
   end
   if #popped == 0 then return end
   for i = 1, #popped, 2 do popped[i], popped[i + 1] = popped[i + 1], popped[i] end

@@ -9,12 +9,12 @@ local least_credit = 100 -- ms
 
 local first_starts, fastest = 10, 10000 -- starts a second: of a slow beginning, and at its end
 
-local function ramp_of(raw, now)
+local function ramp_of(raw)
   local since, starts, doubles = string.match(raw or '', '^(%d+):([^:]+):([01])$')
   since, starts = tonumber(since), tonumber(starts)
   if not since or not starts or starts <= 0 then return nil end
   -- After a fail-over, the clock of another Redis may be hours behind: it would last for so long.
-  local seconds = math.floor(math.abs(now - since) / 1000)
+  local seconds = math.floor(math.abs(now_ms() - since) / 1000)
   if doubles == '0' then return { interval = 1000 / starts, credit = least_credit } end
   if starts * 2 ^ seconds >= fastest then return nil end
   local interval = 1000 / (starts * 2 ^ seconds)
@@ -31,7 +31,7 @@ local function rate_of(organization)
   local interval, credit = string.match(said or '', '^([^:]+):([^:]+)$')
   interval, credit = tonumber(interval), tonumber(credit)
   local rate = interval and credit and { interval = interval, credit = credit }
-  local slow = ramp_of(ramp, now_ms())
+  local slow = ramp_of(ramp)
   if slow and (not rate or slow.interval > rate.interval) then rate = slow end
   if ramp and not slow then
     rates_changed[ramp_field .. organization] = false
@@ -45,20 +45,21 @@ local function rate_of(organization)
 end
 
 -- From when on a start is due. After a fail-over, the clock of another Redis may be hours behind.
-local function due_from(rate, now)
+local function due_from(rate)
+  local now = now_ms()
   return math.max(math.min(rate.next_at, now + rate.interval), now - rate.credit)
 end
 
-local function starts_due(organization, now)
+local function starts_due(organization)
   local rate = rate_of(organization)
   if not rate then return math.huge end
-  return math.max(0, math.floor((now - due_from(rate, now)) / rate.interval) + 1)
+  return math.max(0, math.floor((now_ms() - due_from(rate)) / rate.interval) + 1)
 end
 
-local function take_start(organization, now)
+local function take_start(organization)
   local rate = rate_of(organization)
   if not rate then return end
-  rate.next_at = due_from(rate, now) + rate.interval
+  rate.next_at = due_from(rate) + rate.interval
   rates_changed[next_field .. organization] = number(rate.next_at)
 end
 
@@ -70,10 +71,10 @@ local function return_start(organization)
 end
 
 -- A claim looks again when so many more starts are due.
-local function look_when_due(organization, after, now)
+local function look_when_due(organization, after)
   local rate = rate_of(organization)
-  local at = math.ceil(due_from(rate, now) + after * rate.interval)
-  redis.call('ZADD', key.due, math.max(at, now + 1), key.rate .. organization)
+  local at = math.ceil(due_from(rate) + after * rate.interval)
+  redis.call('ZADD', key.due, math.max(at, now_ms() + 1), key.rate .. organization)
 end
 
 -- Thousands of events that have waited would run at once, against a system that has only come back.

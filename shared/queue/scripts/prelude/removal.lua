@@ -16,7 +16,7 @@ local function remove_job(claim)
   leaving[organization] = leaving[organization] or {}
   table.insert(leaving[organization], job)
   if any_turns() then leave_turns(job) end
-  if claim.event_id == '' then decide(organization, { job }) end -- nobody waits for it any more
+  if claim.event_id == '' then decide(claim) end -- nobody waits for it any more
   clear_token(claim)
   claims_changed[job] = false
   suspicions_changed[job] = nil -- `write_removals` has it go
