@@ -19,11 +19,9 @@ _PRELUDE: Final = (
     "bytes",
     "claims",
     "suspects",
-    "limits",
     "rates",
     "organizations",
     "line",
-    "lines",
     "turns",
     "entry",
     "slots",
@@ -35,8 +33,8 @@ _PRELUDE: Final = (
 )
 """The files of ``prelude``, each using words of itself and of those before it."""
 
-_SELDOM: Final = frozenset({"rates", "turns", "asking"})
-"""Those whose functions most calls of a script don't need."""
+_SELDOM: Final = "-- Seldom: "
+"""What a file says before the functions that most calls of a script don't need."""
 
 _COMMENT: Final = re.compile(r"--.*")
 _WORD: Final = re.compile(r"\w+")
@@ -114,10 +112,18 @@ def _definitions() -> tuple[_Definition, ...]:
     """All, in order; each begins behind an empty line, without indentation."""
     prelude = files(__package__).joinpath("prelude")
     return tuple(
-        _Definition(part, frozenset(_defined(part)), frozenset(_words(part)), name in _SELDOM)
+        _Definition(part, frozenset(_defined(part)), frozenset(_words(part)), is_seldom)
         for name in _PRELUDE
-        for part in re.split(r"\n\n(?=\S)", prelude.joinpath(f"{name}.lua").read_text().strip())
+        for part, is_seldom in _parts(prelude.joinpath(f"{name}.lua").read_text().strip())
     )
+
+
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """A file's parts, each with whether it stands behind the words that say seldom."""
+    is_seldom = False
+    for part in re.split(r"\n\n(?=\S)", text):
+        is_seldom = is_seldom or part.startswith(_SELDOM)
+        yield part, is_seldom
 
 
 def _defined(part: str) -> set[str]:

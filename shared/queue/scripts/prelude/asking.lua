@@ -1,5 +1,7 @@
 -- Asking for turns: who goes on, who gets in line, and who ends since a newer one is there.
 
+-- Seldom: made only where somebody asks.
+
 -- Accepted by nobody, it is the last one. 0 is for who has the turn.
 local function order_of(job)
   local order = redis.call('ZSCORE', key.accepted, job) or number(now_ms())
