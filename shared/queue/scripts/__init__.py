@@ -90,9 +90,9 @@ def _made_later(definitions: list["_Definition"], asked_for: list[str]) -> str:
     return f"local has_seldom\nfunction with_seldom()\n{once}\n{text}\nend"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Definition:
-    """A part of the prelude.
+    """A part of the prelude, equal to itself alone: lists of hundreds are searched for one.
 
     Attributes:
         text: its Lua, with comments.
