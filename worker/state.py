@@ -91,6 +91,7 @@ class State:
         self._calls: list[Any] = []
         self._room = _ROOM
         self._closed = ""
+        self._is_checked = True
         self.received_at = received_at if 0 <= received_at <= LARGEST_INTEGER else 0
         self.reads: dict[str, str] = {}
         self.operations: list[Operation] = []
@@ -108,6 +109,24 @@ class State:
             if self._calls:
                 self.unawaited = _first_unawaited(self._calls)
                 self._calls.clear()
+
+    def commit_elsewhere(self) -> None:
+        """Leave the attempt's commit to another database: two commits can't be one.
+
+        From now on nothing can be written here, and what was read, or will be, isn't checked at
+        the commit: so no change of it has the handler run again.
+
+        Raises:
+            StateError: something is written here already, or the attempt has ended.
+        """
+        self._check_open()
+        if self.operations:
+            raise StateError(
+                "the organization's state is written to already, and a database can't be committed "
+                "in one step with it: expected the one or the other in one attempt"
+            )
+        self._is_checked = False
+        self.reads.clear()
 
     @_noted
     async def get(self, key: str, default: Any = None) -> Any:
@@ -213,6 +232,11 @@ class State:
         return checked_key(key)
 
     def _add(self, name: str, key: str, expire: int, *rest: Any) -> None:
+        if not self._is_checked:
+            raise StateError(
+                f"{name}({shown(key)}): a database has this attempt's commit, which can't be one "
+                "step with that of the organization's state"
+            )
         total = self._bytes + size(key)
         if isinstance(rest[0], str):
             total += size(rest[0])
@@ -245,9 +269,10 @@ class State:
             # and that all see: a later one might hold a neighbour's commit in between. To share
             # one read would save a little, and have to care for whoever's task is cancelled.
             if key not in self._base:
-                # The digest names the value that was read; nothing is protected by it.
-                digest = "" if raw is None else sha1(raw, usedforsecurity=False).hexdigest()
-                self.reads[key] = digest
+                if self._is_checked:
+                    # The digest names the value that was read; nothing is protected by it.
+                    digest = "" if raw is None else sha1(raw, usedforsecurity=False).hexdigest()
+                    self.reads[key] = digest
                 self._base[key] = Value.parse(raw)
         return self._base[key]
 

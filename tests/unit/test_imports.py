@@ -32,6 +32,7 @@ KNOWS = {
     "ingress.management": ("shared", "ingress.http"),
     "worker": ("shared",),
     "worker.pipeline": ("shared", "worker"),
+    "worker.sql": ("shared", "worker"),
     "worker.engine": ("shared", "worker", "worker.pipeline"),
     "worker.operate": ("shared", "worker", "worker.settings"),
 }
@@ -109,4 +110,4 @@ def test_a_start_loads_nothing_that_only_commands_need(program: str) -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", asked], check=True, capture_output=True, text=True
     ).stdout.split()
-    assert not set(loaded) & {"yaml", "tomlkit", "rich", "jinja2", f"{program}.check"}
+    assert not set(loaded) & {"yaml", "tomlkit", "rich", "jinja2", "sqlalchemy", f"{program}.check"}

@@ -437,3 +437,37 @@ async def test_a_call_that_nobody_awaits_is_pythons_own_coroutine() -> None:
         del call
         gc.collect()
     assert "was never awaited" in str(caught[0].message)
+
+
+async def test_what_was_read_is_not_checked_once_a_database_has_the_commit() -> None:
+    async def one(_: str) -> bytes:
+        return b"1"
+
+    mine = state(one)
+    assert await mine.get("before") == 1
+    assert mine.reads
+    mine.commit_elsewhere()
+    assert mine.reads == {}
+    assert await mine.get("before") == await mine.get("after") == 1
+    assert mine.reads == {}
+
+
+async def test_a_database_and_the_state_can_not_both_be_written() -> None:
+    mine = state()
+    await mine.put("k", 1)
+    with pytest.raises(StateError, match="written to already"):
+        mine.commit_elsewhere()
+    assert len(mine.operations) == 1
+    other = state()
+    other.commit_elsewhere()
+    other.commit_elsewhere()
+    with pytest.raises(StateError, match=r"put\('k'\): a database has this attempt's commit"):
+        await other.put("k", 1)
+    assert other.operations == []
+
+
+async def test_a_database_gets_no_commit_of_an_attempt_that_is_over() -> None:
+    mine = state()
+    mine.close("the handler has ended")
+    with pytest.raises(StateError, match="the handler has ended"):
+        mine.commit_elsewhere()

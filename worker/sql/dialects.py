@@ -1,0 +1,188 @@
+"""What differs between the databases: how a transaction begins, and which errors pass."""
+
+import sqlite3
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, Final, Protocol
+
+from sqlalchemy import Connection, Engine, event, make_url, text
+from sqlalchemy.engine import URL, ExceptionContext
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.util import await_only
+
+from shared.errors import SettingsError
+from worker.sql.inbox import Entry
+
+READS: Final = "sellfern_reads"
+"""The execution option of a transaction that only reads."""
+
+_SETTING: Final = "sellfern.organization"
+"""What row-level security policies ask for."""
+
+_PASSING_STATES: Final = {"40001", "40P01"}
+"""A serialization failure, a deadlock."""
+_PASSING_CODES: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+_NEEDED: Final = "postgresql+asyncpg://…, postgresql+psycopg://… or sqlite+aiosqlite:///…"
+
+
+class Kind(Protocol):
+    """One of the databases."""
+
+    connections: int
+    """Kept where nobody says how many."""
+
+    def prepare(self, engine: Engine) -> None:
+        """Have its connections do as is needed here."""
+
+    def options(self, *, reads: bool, isolation: str | None) -> Mapping[str, Any]:
+        """Execution options of a transaction."""
+
+    def enter(self, connection: Connection, entry: Entry) -> bool:
+        """Write the row of the inbox; whether it was new. It is the transaction's first word."""
+
+    def see(self, connection: Connection, organization: str) -> None:
+        """Let a transaction that only reads see this organization's rows."""
+
+    def is_passing(self, error: DBAPIError) -> bool:
+        """Whether the same may work a moment later."""
+
+
+class PostgreSQL:
+    """PostgreSQL, by asyncpg or psycopg.
+
+    Args:
+        paramstyle: the driver's.
+    """
+
+    connections = 20
+
+    def __init__(self, paramstyle: str) -> None:
+        one, two, three = ("$1", "$2", "$3") if paramstyle == "numeric_dollar" else ("%s",) * 3
+        # Row and organization in one round trip: a statement of its own for the setting would cost
+        # as much as all of this. The setting is gone with the transaction.
+        self._enter = (  # only its own words are put in
+            "INSERT INTO sellfern_inbox (organization, event_id, part) "  # noqa: S608
+            f"VALUES (set_config('{_SETTING}', {one}, true), {two}, {three}) "
+            "ON CONFLICT DO NOTHING"
+        )
+
+    def prepare(self, engine: Engine) -> None:
+        """Nothing is needed."""
+
+    def options(self, *, reads: bool, isolation: str | None) -> Mapping[str, Any]:
+        """Read-only is the server's own word."""
+        options: dict[str, Any] = {"postgresql_readonly": True} if reads else {}
+        return options if isolation is None else {**options, "isolation_level": isolation}
+
+    def enter(self, connection: Connection, entry: Entry) -> bool:
+        """One row or none; whoever else writes it just now is waited for."""
+        return connection.exec_driver_sql(self._enter, tuple(entry)).rowcount == 1
+
+    def see(self, connection: Connection, organization: str) -> None:
+        """Until the transaction's end."""
+        connection.execute(_SEE, {"organization": organization})
+
+    def is_passing(self, error: DBAPIError) -> bool:
+        """By SQLSTATE, which both drivers tell."""
+        return getattr(error.orig, "sqlstate", None) in _PASSING_STATES
+
+
+_SEE = text(f"SELECT set_config('{_SETTING}', :organization, true)")
+
+
+class SQLite:
+    """SQLite, by aiosqlite. It has no row-level security, and one writer at a time."""
+
+    connections = 1  # more of them would wait for one another in their threads, in no order
+
+    def prepare(self, engine: Engine) -> None:
+        """Begin transactions by our own word: Python's driver does so before the first write."""
+        event.listen(engine, "connect", _leave_transactions_to_us)
+        event.listen(engine, "begin", _begin)
+        event.listen(engine, "handle_error", _interrupt)
+
+    def options(self, *, reads: bool, isolation: str | None) -> Mapping[str, Any]:  # noqa: ARG002
+        """Told to `_begin`; all of its transactions are serializable."""
+        return {READS: reads}
+
+    def enter(self, connection: Connection, entry: Entry) -> bool:
+        """One row or none."""
+        insert = (
+            "INSERT OR IGNORE INTO sellfern_inbox (organization, event_id, part) VALUES (?,?,?)"
+        )
+        return connection.exec_driver_sql(insert, tuple(entry)).rowcount == 1
+
+    def see(self, connection: Connection, organization: str) -> None:
+        """There is nothing to set."""
+
+    def is_passing(self, error: DBAPIError) -> bool:
+        """By the primary code, the lower byte."""
+        code = getattr(error.orig, "sqlite_errorcode", 0)
+        return code & 0xFF in _PASSING_CODES
+
+
+def _leave_transactions_to_us(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
+
+
+def _interrupt(failure: ExceptionContext) -> None:
+    """Break a statement off whose caller was cancelled: its thread would go on, with its lock."""
+    connection = failure.connection
+    if isinstance(failure.original_exception, Exception) or connection is None:
+        return
+    driver: Any = connection.connection.driver_connection
+    await_only(driver.interrupt())
+    # To close isn't enough: SQLite keeps the transaction for as long as anybody knows the cursor.
+    await_only(driver.rollback())
+
+
+def _begin(connection: Connection) -> None:
+    reads = connection.get_execution_options().get(READS, False)
+    if connection.info.get(READS, False) is not reads:
+        connection.exec_driver_sql(f"PRAGMA query_only = {int(reads)}")
+        connection.info[READS] = reads
+    # A lock that is taken at the first write can't be waited for: two that have read would wait for
+    # each other.
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def read_url(url: str | URL) -> URL:
+    """A URL with a driver that is there.
+
+    Raises:
+        SettingsError: it is none, of another database, or the driver isn't installed. It shows
+            nothing of what could be a password.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise SettingsError("database URL", _NEEDED, "a text that is no URL") from None
+    backend, _, named = parsed.drivername.partition("+")
+    if backend == "postgres":  # as many hosts write it
+        backend = "postgresql"
+    drivers = _DRIVERS.get(backend, ())
+    if not drivers or named not in ("", *drivers):
+        raise SettingsError("database URL", _NEEDED, f"{parsed.drivername}://…")
+    wanted = [each for each in drivers if each == (named or each)]
+    driver = next((each for each in wanted if find_spec(each)), None)
+    if driver is None:
+        names = " or ".join(wanted)
+        raise SettingsError("database URL", f"{names} to be installed", "no such package")
+    return _for_driver(parsed.set(drivername=f"{backend}+{driver}"), driver)
+
+
+_DRIVERS: Final = {"postgresql": ("asyncpg", "psycopg"), "sqlite": ("aiosqlite",)}
+
+
+def _for_driver(url: URL, driver: str) -> URL:
+    """With libpq's name of what asyncpg calls ``ssl``: hosts give their URLs out with it."""
+    mode = url.query.get("sslmode")
+    if driver != "asyncpg" or mode is None:
+        return url
+    return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+
+
+def kind_of(url: URL, paramstyle: str) -> Kind:
+    """The database that a URL leads to."""
+    return SQLite() if url.get_backend_name() == "sqlite" else PostgreSQL(paramstyle)
