@@ -346,11 +346,12 @@ class _Program:
         return self._profiled[1]
 
     def _upkeep(self, redis: Redis) -> CronJob:
-        settings = self.settings
+        settings, retention = self.settings, self.settings.policy.limits.dedupe_retention
         return upkeep.cron_job(
             partial(upkeep.expire, redis, retention=settings.dead_letter_retention, log=self.log),
             partial(upkeep.restore, redis, lease=settings.lease, log=self.log),
-            partial(upkeep.recount, redis, retention=settings.policy.limits.dedupe_retention),
+            partial(upkeep.recount, redis, retention=retention),
+            partial(upkeep.prune, redis, self._lifespans.opened, retention=retention, log=self.log),
         )
 
     def _description(self) -> bytes:

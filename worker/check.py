@@ -112,7 +112,8 @@ async def _of_lifespans(handlers: Handlers, environ: Mapping[str, str]) -> list[
     bell = asyncio.get_running_loop().call_later(_PATIENCE, stop.set)
     try:
         if await lifespans.begin(stop):
-            return [Finding("ok", "lifespan", "usable", f"{names}: can begin")]
+            found = [Finding("ok", "lifespan", "usable", f"{names}: can begin")]
+            return found + [each for it in lifespans.opened for each in await it.check()]
         (problem,) = lifespans.problems
         return [Finding("error", "lifespan", problem.code, problem.message)]
     except SettingsError as exc:

@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "dead-letters": "worker.operate.dead_letter_commands:dead_letters",
     "pause": "worker.operate.organization_commands:pause",
     "resume": "worker.operate.organization_commands:resume",
+    "sql": "worker.operate.sql_command:sql",
     "state": "worker.operate.organization_commands:state",
     "status": "worker.operate.status_command:status",
 }

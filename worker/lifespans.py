@@ -12,6 +12,7 @@ from typing import Any, Final, Union, final, get_args, get_origin, get_type_hint
 
 from shared.errors import HandlerError, Problem, SettingsError
 from shared.observe.structlog_alone import FilteringBoundLogger
+from worker.opened import OPENED, Kept
 from worker.outcomes import text_of
 
 FIRST_PAUSE: Final = 0.1
@@ -134,12 +135,14 @@ class Lifespans:
         settings: what each is given.
         log: told of waiting and of failures.
         problems: what is waited for; any thread may read it.
+        opened: what they have open that wants to be looked after.
     """
 
     lifespans: Sequence[Lifespan]
     settings: Settings
     log: FilteringBoundLogger
     problems: list[Problem] = field(default_factory=list)
+    opened: list[Kept] = field(default_factory=list)
     _given: dict[Lifespan | None, Any] = field(default_factory=dict)
     _begun: list[tuple[Lifespan, AbstractAsyncContextManager[Any]]] = field(default_factory=list)
 
@@ -160,6 +163,7 @@ class Lifespans:
             SettingsError: one has failed otherwise, or a setting is missing; its traceback has
                 been logged.
         """
+        OPENED.set(self.opened)
         for lifespan in self.lifespans:
             if not await self._begin(lifespan, stop):
                 return False

@@ -34,7 +34,7 @@ KNOWS = {
     "worker.pipeline": ("shared", "worker"),
     "worker.sql": ("shared", "worker"),
     "worker.engine": ("shared", "worker", "worker.pipeline"),
-    "worker.operate": ("shared", "worker", "worker.settings"),
+    "worker.operate": ("shared", "worker", "worker.settings", "worker.sql"),
 }
 """What each room may import beside itself; of the other package than its own, all of its rooms."""
 

@@ -1,7 +1,7 @@
 """What one of all workers does every few minutes, whatever comes in."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue import scripts
+from shared.queue import keys, scripts
+from worker.opened import Kept, Known
 from worker.operate import dead_letters, revival
 
 _RECOUNT = scripts.load("recount")
@@ -127,3 +128,24 @@ async def recount(redis: Redis, *, retention: float) -> None:
     while goes_on:
         goes_on = await _RECOUNT(redis, _COUNTED_AT_ONCE, *good_for) == b"goes on"
         await asyncio.sleep(_PAUSE)
+
+
+# Rows of handlers' inboxes whose events can't come again
+
+
+async def prune(
+    redis: Redis, databases: Sequence[Kept], *, retention: float, log: FilteringBoundLogger
+) -> None:
+    """Remove those that are older than a mark is kept, and whose events aren't left to be run.
+
+    A row that goes while its event is dead, or is tried still, would let a replay write twice.
+    """
+
+    async def are_over(events: Sequence[Known]) -> list[bool]:
+        marks = await redis.mget([keys.event(*each) for each in events])
+        # Without a mark such an old event is `unprovable`: it isn't run.
+        return [mark is None or mark.startswith(b"done:") for mark in marks]
+
+    for database in databases:
+        if gone := await database.prune(are_over, older_than=retention):
+            log.info("inbox_pruned", number=gone)

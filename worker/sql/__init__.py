@@ -2,12 +2,13 @@
 
 from importlib.util import find_spec
 
-from shared.errors import HandlerError
+from shared.errors import SettingsError
 
 if find_spec("sqlalchemy") is None:
-    raise HandlerError(
-        "worker.sql needs SQLAlchemy: pip install 'sellfern-webhooks[sql]', "
-        "and asyncpg, psycopg or aiosqlite"
+    raise SettingsError(
+        "worker.sql",
+        "SQLAlchemy (pip install 'sellfern-webhooks[sql]', with asyncpg, psycopg or aiosqlite)",
+        "no such package",
     )
 
 # After what makes sure of it.

@@ -3,19 +3,22 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Literal, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from shared.errors import HandlerError, SellfernError
+from shared.errors import HandlerError, SellfernError, SettingsError
+from shared.program.findings import Finding
 from worker.events import Event, Organization
+from worker.opened import OPENED, Known
+from worker.sql.checking import check
 from worker.sql.dialects import Kind, kind_of, read_url
-from worker.sql.inbox import METADATA, Entry
+from worker.sql.inbox import METADATA, TABLE, Entry, Pruning, is_there
 from worker.sql.transaction import OwnedSession, enter, finish, give_up, see, watch
 from worker.state import State
 
@@ -45,6 +48,7 @@ class Database:
     def __init__(self, engine: AsyncEngine, kind: Kind) -> None:
         self._engine = engine
         self._kind = kind
+        self._pruning = Pruning(engine, kind)
         # By the state, which is the attempt's own, and goes with it.
         self._parts: WeakKeyDictionary[State, set[str]] = WeakKeyDictionary()
 
@@ -62,7 +66,8 @@ class Database:
             options: of SQLAlchemy's ``create_async_engine``.
 
         Raises:
-            SettingsError: the URL is none, or its driver isn't installed.
+            SettingsError: the URL is none, its driver isn't installed, or the inbox's table is
+                missing.
             DatabaseUnavailable: nobody answers there, or not yet.
         """
         parsed = read_url(url)
@@ -72,9 +77,11 @@ class Database:
         kind = kind_of(parsed, engine.dialect.paramstyle)
         kind.prepare(engine.sync_engine)
         watch(engine.sync_engine)
+        database = cls(engine, kind)
         try:
-            await _reach(engine)
-            yield cls(engine, kind)
+            await database._reach()
+            with _noted(database):
+                yield database
         finally:
             await asyncio.shield(engine.dispose())
 
@@ -140,6 +147,38 @@ class Database:
                 yield session
             finally:
                 await _given_up(session)
+
+    # By whoever looks after it
+
+    async def check(self) -> list[Finding]:
+        """What of it isn't as it has to be, for ``worker check``."""
+        return await check(self._engine)
+
+    async def prune(
+        self,
+        are_over: Callable[[Sequence[Known]], Awaitable[Sequence[bool]]],
+        *,
+        older_than: float,
+    ) -> int:
+        """Remove rows of the inbox, a bounded number of them; how many.
+
+        Args:
+            are_over: tells of events, by organization and id, whether they can't run again.
+            older_than: seconds; younger rows stay whatever it tells.
+        """
+        return await self._pruning.run(are_over, older_than)
+
+    async def _reach(self) -> None:
+        try:
+            async with self._engine.connect() as connection:
+                is_ready = await connection.run_sync(is_there)
+        except (OSError, DBAPIError) as exc:
+            if self._kind.is_unreachable(exc):
+                raise DatabaseUnavailable(f"{self._engine.url!r}: {exc}") from exc
+            raise
+        if not is_ready:
+            expected = f"the table {TABLE.name} (`python -m worker sql create` makes it)"
+            raise SettingsError(f"{self._engine.url!r}", expected, "none")
 
     # One run
 
@@ -254,9 +293,15 @@ def _pool(url: URL, connections: int | None) -> dict[str, Any]:
     return {"pool_size": size, "max_overflow": 0, "pool_timeout": None}
 
 
-async def _reach(engine: AsyncEngine) -> None:
+@contextlib.contextmanager
+def _noted(database: Database) -> Iterator[None]:
+    """Have the worker know of it while it is open."""
+    opened = OPENED.get()
+    if opened is None:
+        yield
+        return
+    opened.append(database)
     try:
-        async with engine.connect():
-            pass
-    except (OSError, OperationalError) as exc:
-        raise DatabaseUnavailable(f"{engine.url!r}: {exc}") from exc
+        yield
+    finally:
+        opened.remove(database)

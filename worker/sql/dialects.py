@@ -2,16 +2,16 @@
 
 import sqlite3
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from importlib.util import find_spec
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, Engine, event, make_url, text
+from sqlalchemy import ColumnElement, Connection, Engine, event, func, literal, make_url, text
 from sqlalchemy.engine import URL, ExceptionContext
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.util import await_only
 
 from shared.errors import SettingsError
-from worker.sql.inbox import Entry
 
 READS: Final = "sellfern_reads"
 """The execution option of a transaction that only reads."""
@@ -21,6 +21,7 @@ _SETTING: Final = "sellfern.organization"
 
 _PASSING_STATES: Final = {"40001", "40P01"}
 """A serialization failure, a deadlock."""
+_AWAY_STATES: Final = ("08", "53", "57P")
 _PASSING_CODES: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 _NEEDED: Final = "postgresql+asyncpg://…, postgresql+psycopg://… or sqlite+aiosqlite:///…"
@@ -38,14 +39,20 @@ class Kind(Protocol):
     def options(self, *, reads: bool, isolation: str | None) -> Mapping[str, Any]:
         """Execution options of a transaction."""
 
-    def enter(self, connection: Connection, entry: Entry) -> bool:
+    def enter(self, connection: Connection, row: tuple[str, str, str]) -> bool:
         """Write the row of the inbox; whether it was new. It is the transaction's first word."""
 
     def see(self, connection: Connection, organization: str) -> None:
         """Let a transaction that only reads see this organization's rows."""
 
+    def before(self, seconds: float) -> ColumnElement[datetime]:
+        """So long ago, by the database's own clock."""
+
     def is_passing(self, error: DBAPIError) -> bool:
         """Whether the same may work a moment later."""
+
+    def is_unreachable(self, error: BaseException) -> bool:
+        """Whether it is away, which may mend itself."""
 
 
 class PostgreSQL:
@@ -75,17 +82,30 @@ class PostgreSQL:
         options: dict[str, Any] = {"postgresql_readonly": True} if reads else {}
         return options if isolation is None else {**options, "isolation_level": isolation}
 
-    def enter(self, connection: Connection, entry: Entry) -> bool:
+    def enter(self, connection: Connection, row: tuple[str, str, str]) -> bool:
         """One row or none; whoever else writes it just now is waited for."""
-        return connection.exec_driver_sql(self._enter, tuple(entry)).rowcount == 1
+        return connection.exec_driver_sql(self._enter, tuple(row)).rowcount == 1
 
     def see(self, connection: Connection, organization: str) -> None:
         """Until the transaction's end."""
         connection.execute(_SEE, {"organization": organization})
 
+    def before(self, seconds: float) -> ColumnElement[datetime]:
+        """By the time at which the transaction began."""
+        return func.now() - literal(timedelta(seconds=seconds))
+
     def is_passing(self, error: DBAPIError) -> bool:
         """By SQLSTATE, which both drivers tell."""
         return getattr(error.orig, "sqlstate", None) in _PASSING_STATES
+
+    def is_unreachable(self, error: BaseException) -> bool:
+        """Nobody listens; or it starts, stops or is full."""
+        if not isinstance(error, DBAPIError):
+            return isinstance(error, OSError)
+        state = getattr(error.orig, "sqlstate", None)
+        # psycopg knows no state of a connection that it didn't get.
+        unknown = state is None and isinstance(error, OperationalError)
+        return unknown or str(state).startswith(_AWAY_STATES)
 
 
 _SEE = text(f"SELECT set_config('{_SETTING}', :organization, true)")
@@ -106,15 +126,23 @@ class SQLite:
         """Told to `_begin`; all of its transactions are serializable."""
         return {READS: reads}
 
-    def enter(self, connection: Connection, entry: Entry) -> bool:
+    def enter(self, connection: Connection, row: tuple[str, str, str]) -> bool:
         """One row or none."""
         insert = (
             "INSERT OR IGNORE INTO sellfern_inbox (organization, event_id, part) VALUES (?,?,?)"
         )
-        return connection.exec_driver_sql(insert, tuple(entry)).rowcount == 1
+        return connection.exec_driver_sql(insert, tuple(row)).rowcount == 1
 
     def see(self, connection: Connection, organization: str) -> None:
         """There is nothing to set."""
+
+    def before(self, seconds: float) -> ColumnElement[datetime]:
+        """As the default of the column writes it."""
+        return func.datetime("now", f"-{seconds:.0f} seconds")
+
+    def is_unreachable(self, error: BaseException) -> bool:  # noqa: ARG002
+        """A file is there or isn't."""
+        return False
 
     def is_passing(self, error: DBAPIError) -> bool:
         """By the primary code, the lower byte."""
