@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.program.findings import Finding
+from worker.sql.dialects import Kind, reading
 from worker.sql.inbox import TABLE, is_there
 
 _ROLE = text("SELECT rolname, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
@@ -22,11 +23,11 @@ _RIGHTS = text(
 )
 
 
-async def check(engine: AsyncEngine) -> list[Finding]:
+async def check(engine: AsyncEngine, kind: Kind) -> list[Finding]:
     """Everything found; one that is fine where nothing is."""
     where = engine.url.render_as_string(hide_password=True)
     try:
-        async with engine.connect() as connection:
+        async with reading(engine, kind) as connection:
             problems = await connection.run_sync(lambda it: list(_problems(it)))
     except (OSError, DBAPIError) as exc:
         problems = [("database_unreachable", f"{exc}".splitlines()[0])]

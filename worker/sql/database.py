@@ -17,7 +17,7 @@ from shared.program.findings import Finding
 from worker.events import Event, Organization
 from worker.opened import OPENED, Known
 from worker.sql.checking import check
-from worker.sql.dialects import Kind, kind_of, read_url
+from worker.sql.dialects import Kind, kind_of, read_url, reading
 from worker.sql.inbox import METADATA, TABLE, Entry, Pruning, is_there
 from worker.sql.transaction import OwnedSession, enter, finish, give_up, see, watch
 from worker.state import State
@@ -152,7 +152,7 @@ class Database:
 
     async def check(self) -> list[Finding]:
         """What of it isn't as it has to be, for ``worker check``."""
-        return await check(self._engine)
+        return await check(self._engine, self._kind)
 
     async def prune(
         self,
@@ -170,7 +170,7 @@ class Database:
 
     async def _reach(self) -> None:
         try:
-            async with self._engine.connect() as connection:
+            async with reading(self._engine, self._kind) as connection:
                 is_ready = await connection.run_sync(is_there)
         except (OSError, DBAPIError) as exc:
             if self._kind.is_unreachable(exc):

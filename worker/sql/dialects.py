@@ -1,7 +1,8 @@
 """What differs between the databases: how a transaction begins, and which errors pass."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 from typing import Any, Final, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Final, Protocol
 from sqlalchemy import ColumnElement, Connection, Engine, event, func, literal, make_url, text
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.util import await_only
 
 from shared.errors import SettingsError
@@ -140,9 +142,9 @@ class SQLite:
         """As the default of the column writes it."""
         return func.datetime("now", f"-{seconds:.0f} seconds")
 
-    def is_unreachable(self, error: BaseException) -> bool:  # noqa: ARG002
-        """A file is there or isn't."""
-        return False
+    def is_unreachable(self, error: BaseException) -> bool:
+        """A file is there or isn't; but somebody may be busy with it."""
+        return isinstance(error, DBAPIError) and self.is_passing(error)
 
     def is_passing(self, error: DBAPIError) -> bool:
         """By the primary code, the lower byte."""
@@ -214,3 +216,11 @@ def _for_driver(url: URL, driver: str) -> URL:
 def kind_of(url: URL, paramstyle: str) -> Kind:
     """The database that a URL leads to."""
     return SQLite() if url.get_backend_name() == "sqlite" else PostgreSQL(paramstyle)
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine, kind: Kind) -> AsyncIterator[AsyncConnection]:
+    """A connection that only reads: on SQLite it waits for no writer."""
+    async with engine.connect() as connection:
+        await connection.execution_options(**kind.options(reads=True, isolation=None))
+        yield connection

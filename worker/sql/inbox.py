@@ -25,7 +25,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from shared.errors import SettingsError
 from worker.opened import Known
-from worker.sql.dialects import Kind, read_url
+from worker.sql.dialects import Kind, read_url, reading
 
 METADATA: Final = MetaData()
 
@@ -153,9 +153,7 @@ class Pruning:
     async def _oldest(self, older_than: float) -> list[tuple[str, str, str]]:
         old = TABLE.c.committed_at < self._kind.before(older_than)
         found = select(*_ROW).where(old).order_by(TABLE.c.committed_at, *_ROW)
-        options = self._kind.options(reads=True, isolation=None)
-        async with self._engine.connect() as connection:
-            await connection.execution_options(**options)
+        async with reading(self._engine, self._kind) as connection:
             rows = await connection.execute(found.offset(self._kept).limit(_AT_ONCE))
             return [(organization, event, part) for organization, event, part in rows]
 
