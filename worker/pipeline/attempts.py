@@ -196,7 +196,8 @@ class Attempts:
         self._log = log
         self._context = own_context()
         self._running: dict[Attempt, float] = {}  # in the order of their ends
-        self._is_set = False
+        # Whose timer is set. It is another loop's where each test has one of its own, say.
+        self._timed_by: asyncio.AbstractEventLoop | None = None
 
     def start(self, work: Work, handle: Handle, tell: Callable[[Outcome], None]) -> None:
         """Run a handler from the loop's next turn on.
@@ -213,15 +214,22 @@ class Attempts:
         task = attempt.task = Task(attempt.run(), loop=loop, context=context)
         task.origin = work
         end = loop.time() + self.seconds
-        self._running[attempt] = end
-        if not self._is_set:
-            self._is_set = True
+        if self._timed_by is not loop:
+            self._forget_ended_loops()
+            self._timed_by = loop
             loop.call_at(end, self._look, context=self._context)
+        self._running[attempt] = end
 
     def forget(self, attempt: Attempt) -> None:
         """It is over."""
         self._running.pop(attempt, None)
         attempt.work.attempt = None
+
+    def _forget_ended_loops(self) -> None:
+        """What a loop has left undone when it was closed neither goes on nor can be cancelled."""
+        for attempt in list(self._running):
+            if attempt.task is not None and attempt.task.get_loop().is_closed():
+                self.forget(attempt)
 
     def excuse(self, seconds: float, *, but: Work | None) -> None:
         """Give handlers back the time in which the loop stood still: it was none of their doing.
@@ -284,6 +292,8 @@ class Attempts:
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
+        if self._timed_by is not loop:
+            return  # another one's has taken over
         now = loop.time()
         while self._running:
             attempt, end = next(iter(self._running.items()))
@@ -292,7 +302,7 @@ class Attempts:
                 return
             del self._running[attempt]
             attempt.cancel(Cause.LIMIT)
-        self._is_set = False
+        self._timed_by = None
 
 
 # Which event a task was made under, and who may cancel it
