@@ -298,9 +298,10 @@ class _Program:
             retention=self.settings.policy.limits.dedupe_retention,
             has_turns=self.handlers.has_turns,
         )
-        patience = self.settings.lease
+        lease = self.settings.lease
+        batcher = Batcher(transitions, patience=lease, log=self.log, pulse=self.pulse)
         pipeline = Pipeline(
-            batcher=Batcher(transitions, patience=patience, log=self.log, pulse=self.pulse),
+            ledger=batcher,
             handlers=self.handlers,
             reference=load_reference(self.settings.common),
             policy=self.settings.policy,
@@ -310,7 +311,7 @@ class _Program:
             memory=MemoryBudget(self.settings.decoded_bytes, slots=self.settings.concurrency),
             observer=None if self.tracing is None else Tracer(self.tracing),
         )
-        return arq_functions.Context(pipeline, transitions, self.settings.lease, self.log)
+        return arq_functions.Context(pipeline, batcher, transitions, lease, self.log)
 
     def _profiles(self) -> Profiles:
         current, default = self.endpoints.current, self.settings.organization_concurrency

@@ -161,7 +161,7 @@ class Worker(arq.Worker):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING):
                 await self._claims.until_idle()
-                await self._context.pipeline.batcher.drain()
+                await self._context.batcher.drain()
         with contextlib.suppress(*REDIS_ERRORS):
             async with asyncio.timeout(_CLOSING):
                 await self._claims.disown()
@@ -284,7 +284,7 @@ class Worker(arq.Worker):
             settlement = Settlement(claim, "retry", (max(0, incr_score - timestamp_ms()),))
         else:
             settlement = Settlement(claim, "release")
-        await self._context.pipeline.batcher.settle(settlement)
+        await self._context.batcher.settle(settlement)
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
         """Do what arq does with a job that can't be run."""

@@ -13,24 +13,47 @@ from typing import Any, Final, Protocol
 from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import TransitionError, Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue.group_commit import resolve
+from shared.queue.group_commit import Tell, resolve
 from shared.queue.job import Delivery, organization_of
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
 from worker.outcomes import Busy, Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
 from worker.pipeline.attempts import Attempts
-from worker.pipeline.batcher import Batcher
 from worker.pipeline.memory import MemoryBudget, estimate
 from worker.pipeline.path import Path, walk_after_failure
 from worker.pipeline.policy import Policy
-from worker.pipeline.reports import Report
-from worker.pipeline.transitions import Claim, MarkRequest, Refused, Settled, Settlement, pack
+from worker.pipeline.reports import Reporter
+from worker.pipeline.transitions import (
+    Claim,
+    Marked,
+    MarkRequest,
+    Refused,
+    Settled,
+    Settlement,
+    pack,
+)
 from worker.pipeline.work import Ask, Handle, Room, Settle, Work
 from worker.registry import Handlers
 from worker.state import State
 
 AWAY: Final = (Unavailable, TransitionError, *REDIS_ERRORS)
 """What Redis answers when there is nobody to settle with: the lease brings the event back."""
+
+
+class Ledger(Protocol):
+    """Keeps the marks of events and the state of organizations: Redis, in batches, or its like.
+
+    Whoever asks is told an answer, or the error for which there is none: at once or later, once.
+    """
+
+    def post_mark(self, request: MarkRequest, tell: Tell[Marked]) -> None:
+        """Set, or find, the mark of an event id."""
+
+    def post_settlement(self, settlement: Settlement, tell: Tell[Settled]) -> None:
+        """Make a job what its settlement says, and commit what its handler did to the state."""
+
+    async def read_state(self, organization: str, key: str) -> bytes | None:
+        """A raw value of an organization's state."""
 
 
 class Observer(Protocol):
@@ -75,7 +98,7 @@ class Pipeline:
     path can skip its end: `Work.ended` is told once, whatever happens.
 
     Attributes:
-        batcher: Redis, in batches.
+        ledger: keeps marks and state.
         handlers: the registry.
         reference: the events that Sellfern's API Reference lists.
         policy: the rules.
@@ -87,13 +110,13 @@ class Pipeline:
         observer: follows each work, if anybody does.
     """
 
-    batcher: Batcher
+    ledger: Ledger
     handlers: Handlers
     reference: Reference
     policy: Policy
     endpoints: CurrentEndpoints
     log: FilteringBoundLogger
-    report: Report
+    report: Reporter
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     random: Callable[[], float] = field(default=random.random)
     observer: Observer | None = None
@@ -110,7 +133,7 @@ class Pipeline:
             endpoints=self.endpoints,
             log=self.log,
             report=self.report,
-            read_state=self.batcher.read_state,
+            read_state=self.ledger.read_state,
             most_uncounted=self.memory.most_uncounted,
         )
         # Frozen for everybody else: with another part, it is made anew, and so are these.
@@ -217,14 +240,14 @@ class Pipeline:
         # By the exact type, the frequent ones first: `match` would cost more, three times an event.
         if type(asked) is MarkRequest:
             work.is_marking = True
-            self.batcher.post_mark(asked, tell)
+            self.ledger.post_mark(asked, tell)
         elif type(asked) is Settle:
             outcome = self.final(work, asked.outcome)
             settlement = self.settle(work, outcome)
             work.settling = (outcome, settlement)
             # Before the commit: slots are for handlers, and Redis works for others meanwhile.
             _leave_slot(work)
-            self.batcher.post_settlement(settlement, tell)
+            self.ledger.post_settlement(settlement, tell)
         elif type(asked) is Handle:
             self.attempts.start(work, asked, tell)
         elif type(asked) is Room:

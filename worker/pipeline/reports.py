@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from shared.observe import metrics
 from shared.observe.logs import FixedLine, get_logger
@@ -37,6 +37,23 @@ _FIELDS = ("job", "event_id", "type", "attempt", "seconds")
 
 # msgspec quotes the value that is none of an enum's or a union's, and a field that it doesn't know.
 _QUOTED = re.compile(r"'.*'|(?<=unknown field )`.*`", re.DOTALL)
+
+
+class Reporter(Protocol):
+    """Is told how each event ended, and what was odd about it on its way."""
+
+    def conflicting(self, claim: Claim, envelope: Envelope) -> None:
+        """An event id has come with other bytes than before."""
+
+    def key_unread(self, work: Work, error: str) -> None:
+        """An event goes without the turn that its handler asks for."""
+
+    def not_its_turn(self, work: Work, marked: Marked) -> Settled:
+        """A job has left its worker at its mark; what has become of it."""
+        ...
+
+    def settled(self, work: Work, outcome: Outcome, settled: Settled, *, now: float) -> None:
+        """A job was settled, or was to be."""
 
 
 @dataclass(frozen=True, slots=True)
