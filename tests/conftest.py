@@ -25,6 +25,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# A project of its own, whose tests `tests/acceptance/test_wheel.py` runs where it is installed.
+collect_ignore = ["examples"]
+
+
 class StartRedis(Protocol):
     """Starts a server for one test alone, with the arguments of `EmbeddedRedis`."""
 

@@ -139,7 +139,7 @@ assert_type(await_me := right, int)  # line 27: the decorator gives back what it
 
 def test_handlers_are_checked_against_it_by_mypy(python: Path, project: Path) -> None:
     code, said = checked(python, project)
-    assert (code, said) == (0, "Success: no issues found in 3 source files\n")
+    assert (code, said) == (0, "Success: no issues found in 5 source files\n")
     (project / "shop" / "wrong.py").write_text(WRONG)
     code, said = checked(python, project)
     found = dict(re.findall(r"^shop/wrong\.py:(\d+): error: .*\[([a-z-]+)\]$", said, re.MULTILINE))
@@ -151,6 +151,20 @@ def test_handlers_are_checked_against_it_by_mypy(python: Path, project: Path) ->
         "24": "arg-type",
         "27": "assert-type",
     }, said
+
+
+def test_its_tests_are_green_there(python: Path, project: Path) -> None:
+    """By `worker.testing`, without Redis, and without a setting."""
+    ended = subprocess.run(
+        [python, "-m", "pytest", "-q"],
+        cwd=project,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert re.search(r"^\d+ passed in ", ended.stdout, re.MULTILINE), ended.stdout
 
 
 ORDER: Final = {"order_id": 7, "status": "paid", "items": [{"sku": "SKU-1", "quantity": 2}]}

@@ -34,6 +34,7 @@ KNOWS = {
     "worker.pipeline": ("shared", "worker"),
     "worker.engine": ("shared", "worker", "worker.pipeline"),
     "worker.operate": ("shared", "worker", "worker.settings"),
+    "worker.testing": ("shared", "worker", "worker.pipeline"),
 }
 """What each room may import beside itself; of the other package than its own, all of its rooms."""
 

@@ -1,0 +1,67 @@
+"""Facts about the page for authors of handlers: what each of its sections has one write works."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from redis import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from tests.acceptance.pages import Program, Terminal, blocks, environment_of, programs
+
+PAGE: Final = "worker/README.md"
+PROGRAMS: Final = programs(PAGE)
+MOST_LINES: Final = 15
+"""Of a first test, with the command that runs it."""
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, redis_server: EmbeddedRedis) -> Iterator[Terminal]:
+    """A shell in a project that has the handlers and the endpoints of the README, and nothing."""
+    project = tmp_path / "project"
+    for language, name in (("python", "shop/hooks.py"), ("toml", "endpoints.toml")):
+        (text,) = blocks("README.md", language)
+        write(project / name, text)
+    with Redis.from_url(redis_server.url) as redis:
+        redis.flushall()
+    environ = environment_of(tmp_path / "home") | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "REDIS_URL": redis_server.url,
+        "ENDPOINTS_FILE": "endpoints.toml",
+        "ACME_SECRET": "whsec_of_the_page",
+        "WORKER_HANDLERS": "shop.hooks:handlers",
+        "WORKER_ADMIN_PORT": "0",
+    }
+    with Terminal(project, environ, tmp_path) as opened:
+        yield opened
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=[each.title for each in PROGRAMS])
+def test_a_section_does_what_it_says(program: Program, terminal: Terminal) -> None:
+    assert program.typed, "nobody is told how to run it"
+    for name, text in program.files.items():
+        write(terminal.folder / name, text)
+    terminal.type_all(program.typed)
+
+
+def test_what_a_section_says_is_looked_for(terminal: Terminal) -> None:
+    (tests,) = [each for each in PROGRAMS if each.title == "Tests"]
+    first, *_ = tests.files
+    broken = tests.files[first].replace('"status": "paid"}}', '"status": "open"}}')
+    write(terminal.folder / first, broken)
+    with pytest.raises(AssertionError, match="1 failed in"):
+        terminal.type_all(tests.typed[:1])
+
+
+def test_a_first_test_is_short() -> None:
+    (tests,) = [each for each in PROGRAMS if each.title == "Tests"]
+    first, *_ = tests.files.values()
+    assert len(first.splitlines()) + 1 <= MOST_LINES
