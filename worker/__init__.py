@@ -14,6 +14,7 @@ from shared.errors import HandlerError, StateError
 from shared.sellfern.identifier import Id
 from shared.settings.secret import Secret
 from worker.events import Event, Organization
+from worker.lifespans import Settings
 from worker.outcomes import Reject, Retry, Throttled
 from worker.registry import Handlers
 from worker.state import State
@@ -27,6 +28,7 @@ __all__ = [
     "Reject",
     "Retry",
     "Secret",
+    "Settings",
     "State",
     "StateError",
     "Throttled",

@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from worker.engine.aside import Aside
 from worker.engine.leases import Profiles
 from worker.engine.process import Deadline, Exit, Signals
 from worker.engine.worker import Worker
+from worker.lifespans import Lifespans, Settings
 from worker.operate import upkeep
 from worker.outcomes import text_of
 from worker.pipeline.attempts import own_context
@@ -59,6 +61,8 @@ _SETTLE_SECONDS: Final = 30.0
 _CLOSING_SECONDS: Final = 4.0
 """What the end may take beyond DRAIN_SECONDS, come what may; a last line and its flush come on top,
 and 5 s is what is promised."""
+_LAST_WORDS: Final = 0.5
+"""What is kept of that for what comes after the authors' lifespans."""
 _MOST_NAMED: Final = 10
 _LAST_SECONDS: Final = 1.0
 """What the process may live on after its last line."""
@@ -101,6 +105,7 @@ class _Program:
     _worker: Worker | None = None
     _awaited: AwaitedRedis | None = None
     _profiled: tuple[Endpoints, Profiles] | None = None
+    _lifespans: Lifespans = field(init=False)
     _own: Context = field(default_factory=own_context)
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _listen: Callable[[], None] = field(init=False)
@@ -109,10 +114,15 @@ class _Program:
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.settings.blocked_after, own_context())
         self.deadline = Deadline(self._last_words)
+        settings, lifespans = Settings(os.environ), tuple(self.handlers.lifespans())
+        self._lifespans = Lifespans(lifespans, settings, self.log)
 
     async def main(self) -> None:
         """Run until stopped."""
         forking.guard()
+        # A slot a thread, or handlers that use `asyncio.to_thread` would wait for each other.
+        threads = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="handlers")
+        asyncio.get_running_loop().set_default_executor(threads)
         url = self.settings.common.redis_url
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
@@ -126,7 +136,11 @@ class _Program:
             self._awaited = AwaitedRedis(
                 lambda: check_server(redis), url=url, expected="a Redis that can be worked with"
             )
-            if await self._awaited.found(self._stopped):
+            if not await self._awaited.found(self._stopped):
+                return
+            # Before anything is claimed; and left once the worker has settled all that it could.
+            stack.push_async_callback(self._end_lifespans)
+            if await self._lifespans.begin(self._stopped):
                 await self._work(await enter(self._opened_worker(redis, aside)))
 
     async def _work(self, worker: Worker) -> None:
@@ -176,6 +190,12 @@ class _Program:
                 self._note_left(held)
 
     # Ending
+
+    async def _end_lifespans(self) -> None:
+        """Let the authors' lifespans end, in what is left of the time for that."""
+        left = self.deadline.left()
+        seconds = self.settings.drain if left is None else left - _LAST_WORDS
+        await self._lifespans.end(max(_LAST_WORDS, seconds))
 
     def _listen_to_signals(self, stack: AsyncExitStack) -> None:
         """Drain on the first signal, leave on the second."""
@@ -269,6 +289,7 @@ class _Program:
             return [Problem("draining", "the worker is stopping")]
         if self._worker is None:
             awaited = [] if self._awaited is None else self._awaited.problems
+            awaited = awaited or self._lifespans.problems
             return awaited or [Problem("starting", "the worker has not started yet")]
         missing = self._missing()
         heard = self._worker.last_renewed()
@@ -310,6 +331,7 @@ class _Program:
             report=Report.of_many(),
             memory=MemoryBudget(self.settings.decoded_bytes, slots=self.settings.concurrency),
             observer=None if self.tracing is None else Tracer(self.tracing),
+            resources=self._lifespans.resources,
         )
         return arq_functions.Context(pipeline, batcher, transitions, lease, self.log)
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from traceback import extract_tb
 
-from shared.errors import HandlerError, SettingsError
+from shared.errors import HandlerError, SettingsError, SettingsErrors
 from shared.shadowing import hidden
-from worker.registry import Handlers
+from worker.registry import Handlers, gathered
 
 _SETTING = "WORKER_HANDLERS"
 _STANDARD_LIBRARY = str(Path(os.__file__).parent)
@@ -28,14 +28,18 @@ def load_handlers(path: str) -> Handlers:
     if here not in sys.path:
         # `python -m` has it there; a program that was installed has not.
         sys.path.insert(0, here)
+    problems: list[HandlerError] = []
     try:
-        found: object = importlib.import_module(module_name)
-    except HandlerError as exc:
-        raise SettingsError(_SETTING, f"handlers in {module_name}", f"{exc}") from exc
+        with gathered(problems):
+            found: object = importlib.import_module(module_name)
+    except HandlerError as exc:  # the rest of the module is not known
+        raise _all([*problems, exc], module_name) from exc
     except (Exception, SystemExit) as exc:  # a module of the user's may fail in any way
         name = getattr(exc, "name", None) or module_name  # of what could not be imported
         got = f"{type(exc).__name__}: {exc}{_place(exc)}{_hidden(name)}"
         raise SettingsError(_SETTING, f"a module to import in {path!r}", got) from exc
+    if problems:
+        raise _all(problems, module_name)
     for part in attribute.split("."):
         if not hasattr(found, part):
             got = f"no {part!r} in it{_hidden(module_name)}"
@@ -47,7 +51,16 @@ def load_handlers(path: str) -> Handlers:
         )
     if not len(found):
         raise SettingsError(_SETTING, "at least one handler", f"an empty registry at {path!r}")
+    if problems := list(found.without_resources()):
+        raise _all(problems, module_name)
     return found
+
+
+def _all(problems: list[HandlerError], module: str) -> SettingsErrors:
+    """Each thing that is wrong with handlers, rather than the first."""
+    return SettingsErrors(
+        [SettingsError(_SETTING, f"handlers in {module}", str(each)) for each in problems]
+    )
 
 
 def _place(error: BaseException) -> str:

@@ -144,7 +144,7 @@ def test_handlers_are_checked_against_it_by_mypy(python: Path, project: Path) ->
     code, said = checked(python, project)
     found = dict(re.findall(r"^shop/wrong\.py:(\d+): error: .*\[([a-z-]+)\]$", said, re.MULTILINE))
     assert found == {
-        "9": "type-var",
+        "9": "arg-type",
         "13": "type-var",
         "22": "unused-coroutine",
         "23": "arg-type",

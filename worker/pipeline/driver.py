@@ -17,6 +17,7 @@ from shared.queue.group_commit import Tell, resolve
 from shared.queue.job import Delivery, organization_of
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
+from worker.lifespans import Lifespan
 from worker.outcomes import Busy, Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
 from worker.pipeline.attempts import Attempts
 from worker.pipeline.memory import MemoryBudget, estimate
@@ -108,6 +109,7 @@ class Pipeline:
         memory: bounds what decoded bodies take.
         random: draws evenly from 0 to 1.
         observer: follows each work, if anybody does.
+        resources: what a lifespan has given.
     """
 
     ledger: Ledger
@@ -120,6 +122,7 @@ class Pipeline:
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     random: Callable[[], float] = field(default=random.random)
     observer: Observer | None = None
+    resources: Callable[[Lifespan | None], Any] = field(default=lambda _: None)
     attempts: Attempts = field(init=False, repr=False)
     path: Path = field(init=False, repr=False)
 
@@ -135,6 +138,7 @@ class Pipeline:
             report=self.report,
             read_state=self.ledger.read_state,
             most_uncounted=self.memory.most_uncounted,
+            resources=self.resources,
         )
         # Frozen for everybody else: with another part, it is made anew, and so are these.
         object.__setattr__(self, "attempts", Attempts(limit, grace=grace, log=self.log))

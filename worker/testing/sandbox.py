@@ -50,6 +50,9 @@ from worker.testing.results import (
 ORGANIZATION: Final = "org_123"
 """Whose events these are, where a test doesn't say."""
 
+_NONE_GIVEN: Final = object()
+"""``None`` may be what somebody's lifespan gives."""
+
 _DAY: Final = 86_400.0
 _LIMITS: Final = Limits(max_event_age=6 * _DAY, dedupe_retention=7 * _DAY, clock_skew=300.0)
 """As a worker has them where nobody says otherwise."""
@@ -188,6 +191,8 @@ class Sandbox:
     Args:
         handlers: the registry.
         settings: what `Organization.settings` holds, of every organization.
+        resources: what handlers take as their third argument, in the place of what a lifespan
+            gives.
         available: events that your Sellfern's API Reference lists, and this project's doesn't.
         handler_timeout: seconds, as the setting ``HANDLER_TIMEOUT``.
         max_attempts: as the setting ``MAX_ATTEMPTS``.
@@ -195,15 +200,17 @@ class Sandbox:
 
     def __init__(
         self,
-        handlers: Handlers,
+        handlers: Handlers[Any],
         *,
         settings: Mapping[str, object] | None = None,
+        resources: object = _NONE_GIVEN,
         available: Collection[str] = (),
         handler_timeout: float = 60.0,
         max_attempts: int = 12,
     ) -> None:
         self._handlers = handlers
         self._settings = dict(settings or {})
+        self._resources = resources
         self._reference = _reference(available)
         self._policy = Policy(
             limits=_LIMITS,
@@ -258,7 +265,8 @@ class Sandbox:
 
         Raises:
             ValueError: a time isn't aware, the attempt isn't from 1, the organization isn't an id.
-            TypeError: the data is nothing that JSON can say.
+            TypeError: the data is nothing that JSON can say, or the handler takes resources and
+                there are none.
         """
         received, created, event_id = self._times(event_id, created_at, received_at)
         named = identifier.text(organization)
@@ -268,10 +276,16 @@ class Sandbox:
             raise ValueError(f"organization: expected an id such as org_123, got {named!r:.80}")
         if attempt is not None and attempt < 1:
             raise ValueError(f"attempt: expected 1 or more, got {attempt}")
+        self._check_resources(event_type, named)
         self._clock = max(self._clock, received)
         delivery = Delivery("test", named, _milliseconds(received), {}, body)
         async with self._running.setdefault(job, asyncio.Lock()):
             return await self._run(job, self._ledger.accept(job, delivery), attempt)
+
+    def _check_resources(self, event_type: str, organization: str) -> None:
+        found = self._handlers.find(event_type, organization)
+        if found is not None and found.lender is not None and self._resources is _NONE_GIVEN:
+            raise TypeError(f"resources: expected what {found.name} takes, got nothing")
 
     async def _run(self, job: str, delivery: Delivery, attempt: int | None) -> Result:
         witness = _Witness()
@@ -297,6 +311,7 @@ class Sandbox:
             log=witness.log,
             report=witness,
             observer=witness,
+            resources=lambda _: self._resources,
         )
 
     def _times(
@@ -330,7 +345,7 @@ def _reference(available: Collection[str]) -> Reference:
 
 
 async def deliver(
-    handlers: Handlers,
+    handlers: Handlers[Any],
     event_type: str,
     data: object,
     *,
@@ -338,6 +353,7 @@ async def deliver(
     attempt: int = 1,
     state: Mapping[str, Any] | None = None,
     settings: Mapping[str, object] | None = None,
+    resources: object = _NONE_GIVEN,
     event_id: str = "evt_1",
     created_at: datetime | None = None,
     received_at: datetime | None = None,
@@ -355,6 +371,8 @@ async def deliver(
         attempt: which one it is, from 1.
         state: the organization's values before.
         settings: what `Organization.settings` holds.
+        resources: what the handler takes as its third argument, in the place of what a lifespan
+            gives.
         event_id: Sellfern's id of it.
         created_at: when it happened, aware; now, or when it was received.
         received_at: when the ingress took it, aware; when it was created.
@@ -364,12 +382,14 @@ async def deliver(
 
     Raises:
         ValueError: a time isn't aware, the attempt isn't from 1, the organization isn't an id.
-        TypeError: the data is nothing that JSON can say.
+        TypeError: the data is nothing that JSON can say, or the handler takes resources and there
+            are none.
         StateError: a value of the state can't be kept.
     """
     sandbox = Sandbox(
         handlers,
         settings=settings,
+        resources=resources,
         available=available,
         handler_timeout=handler_timeout,
         max_attempts=max_attempts,

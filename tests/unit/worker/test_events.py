@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import assert_type
 
 import msgspec
+import pydantic
 import pytest
 
 from shared.sellfern import envelope
@@ -47,12 +48,11 @@ def test_its_raw_bytes_are_an_envelope() -> None:
 
 
 def test_an_object_of_pydantics_is_what_it_dumps() -> None:
-    class Model:
-        def model_dump(self, *, mode: str) -> dict[str, str]:
-            return {"mode": mode}
+    class Model(pydantic.BaseModel):
+        at: datetime
 
-    event = Event.example("order.updated", {"inner": Model()})
-    assert bytes(envelope.decode(event.raw).data) == b'{"inner":{"mode":"json"}}'
+    event = Event.example("order.updated", {"inner": Model(at=datetime(2026, 1, 2, tzinfo=UTC))})
+    assert bytes(envelope.decode(event.raw).data) == b'{"inner":{"at":"2026-01-02T00:00:00Z"}}'
 
 
 def test_data_that_json_cannot_say_is_refused() -> None:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import pydantic
 import pytest
 
 import worker
@@ -24,6 +26,7 @@ from worker import (
     Reject,
     Retry,
     Secret,
+    Settings,
     StateError,
 )
 from worker.testing import (
@@ -159,6 +162,48 @@ async def test_a_handler_starts_in_the_context_of_its_test() -> None:
     said.set("by the test")
     await deliver(handlers_of(look), UPDATED, {})
     assert (found, said.get()) == (["by the test"], "by the test")
+
+
+async def test_data_may_be_an_object_of_the_handlers_own_type() -> None:
+    class Model(pydantic.BaseModel):
+        order_id: int
+
+    seen = list[object]()
+
+    async def see(event: Event[Model], _organization: Organization) -> None:
+        seen.append(event.data)
+
+    handlers = Handlers()
+    handlers.on("*")(see)
+    assert (await deliver(handlers, UPDATED, Model(order_id=7))).outcome == Handled()
+    assert seen == [Model(order_id=7)]
+    assert (await deliver(handlers, UPDATED, {"order_id": "x"})).outcome == Dead("malformed")
+
+
+async def test_a_handler_takes_resources_of_the_test() -> None:
+    """No lifespan begins: what it would open is what a test puts in its place."""
+    handlers, begun, taken = Handlers[list[str]](), list[str](), list[list[str]]()
+
+    @handlers.lifespan
+    async def opened(_settings: Settings) -> AsyncIterator[list[str]]:
+        begun.append("the lifespan")
+        yield begun
+
+    @handlers.on("order.*")
+    async def handle(_event: Event[Any], _scope: Organization, resources: list[str]) -> None:
+        taken.append(resources)
+
+    whole = Handlers()
+    whole.include(handlers)
+    for each in (handlers, whole):
+        result = await deliver(each, UPDATED, {}, resources=["of the test"])
+        assert result.outcome == Handled()
+        with pytest.raises(
+            TypeError, match=r"resources: expected what .*handle takes, got nothing"
+        ):
+            await deliver(each, UPDATED, {})
+    assert taken == [["of the test"]] * 2
+    assert begun == []
 
 
 # How it ends
