@@ -62,6 +62,34 @@ def test_what_a_section_says_is_looked_for(terminal: Terminal) -> None:
         terminal.type_all(tests.typed[:1])
 
 
+FAILING: Final = """
+import pytest
+from worker import Handlers
+from worker.testing import Handled, deliver
+
+handlers = Handlers()
+
+
+@handlers.on("*")
+async def order_updated(event, organization):
+    return event.data["sku"]  # where it fails
+
+
+@pytest.mark.asyncio
+async def test_it():
+    result = await deliver(handlers, "order.updated", {})
+    assert result.outcome == Handled()
+"""
+
+
+def test_a_test_that_fails_shows_where_its_handler_did(terminal: Terminal) -> None:
+    write(terminal.folder / "test_it.py", FAILING)
+    shown = r"""assert Failed\(.*KeyError\('sku'\)(?s:.*)Captured log call(?s:.*)in order_updated
+    return event.data\["sku"\]  # where it fails"""
+    with pytest.raises(AssertionError, match=shown):
+        terminal.type_all([Typed("python -m pytest -q test_it.py", "")])
+
+
 def test_a_first_test_is_short() -> None:
     (tests,) = [each for each in PROGRAMS if each.title == "Tests"]
     first, *_ = tests.files.values()

@@ -1,7 +1,7 @@
 """Keeps marks and state in memory, by the same rules as the scripts: a second implementation.
 
-`tests/integration/test_memory_ledger.py` drives both alike. It has no turns, rates or leases:
-whoever delivers an event has it until the event is settled.
+`tests/integration/test_memory_ledger.py` drives both alike. It has no turns, rates or leases,
+and nobody harms a payload: whoever delivers an event has it until the event is settled.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -4,6 +4,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -142,6 +143,8 @@ class _Witness:
         return logger
 
     def _keep(self, _logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
+        if fields.get("exc_info") is True:
+            fields["exc_info"] = sys.exc_info()[1]
         self.lines.append({"event": fields.pop("event"), "level": level, **fields})
         raise structlog.DropEvent
 
