@@ -392,6 +392,7 @@ _SINGLE = (
     keys.IN_TURN,
     keys.LATEST,
     keys.SUPERSEDED,
+    keys.UNHANDLED,
 )
 
 

@@ -153,24 +153,39 @@ class Both(RuleBasedStateMachine):
         assert abs(found.now - expected.now) < 60_000
         return found.mark
 
-    @precondition(lambda self: self.claims)
     @rule(
-        place=_places,
+        place=st.none() | _places,
+        event=st.tuples(_organizations, _event_ids, _variants),
+        is_marked=st.booleans(),
         verb=st.sampled_from(VERBS),
-        flag=st.booleans(),
         reason=_reasons,
+        attempted=st.booleans(),
         patience=st.sampled_from((None, 0, LIFE)),
     )
     def settle(
-        self, place: int, verb: str, reason: str, patience: int | None, *, flag: bool
+        self,
+        place: int | None,
+        event: tuple[str, str, int],
+        is_marked: bool,  # noqa: FBT001  # drawn
+        verb: str,
+        reason: str,
+        attempted: bool,  # noqa: FBT001  # same
+        patience: int | None,
     ) -> None:
+        """One of those that were claimed before, or one that is claimed now."""
+        if place is None or not self.claims:
+            claims = self.claimed(self.delivered(*event))
+        else:
+            claims = self.pick(place)
+        if is_marked:
+            self.marked(*claims)
         details: dict[str, tuple[Any, ...]] = {
             "retry": (LIFE, None),
             "throttle": (LIFE, "429"),
             "wait": ("no_handler", patience),
-            "dead": (reason, "why", "t", "acme", RECEIVED_AT, flag, None),
+            "dead": (reason, "why", "t", "acme", RECEIVED_AT, attempted, None),
         }
-        self.settled(*self.pick(place), verb, details.get(verb, ()))
+        self.settled(*claims, verb, details.get(verb, ()))
 
     @rule(
         organization=_organizations,
@@ -381,12 +396,18 @@ def _forever(_ledger: MemoryLedger, before: Any, operation: tuple[Any, ...]) -> 
     return before.until if operation[2] < 0 else None
 
 
+def _patient(_ledger: MemoryLedger, _name: str, job: Any, _details: tuple[Any, ...]) -> Settled:
+    job.token = ""
+    return Settled.WAITING
+
+
 MUTANTS: Final[dict[str, tuple[object, str, object]]] = {
     "redeliveries revive at once": (ledgers, "_SHORTEST_PAUSE", 0),
     "redeliveries revive for ever": (ledgers, "_MOST_REVIVALS", 10**9),
     "a dead event is never held": (MemoryLedger, "_must_hold", _never),
     "harmed letters are held, too": (ledgers, "_HARMED", ()),
     "what was read isn't checked": (ledgers, "_digest", lambda _: ""),
+    "whoever waits does so for ever": (MemoryLedger, "_wait", _patient),
     "nothing expires": (MemoryLedger, "_until", _forever),
     "what has expired is there": (MemoryLedger, "_is_over", _never),
     "tokens aren't asked for": (
