@@ -14,12 +14,14 @@ from shared.errors import HandlerError, StateError
 from shared.sellfern.identifier import Id
 from shared.settings.secret import Secret
 from worker.events import Event, Organization
+from worker.failures import Failure
 from worker.outcomes import Reject, Retry, Throttled
 from worker.registry import Handlers
 from worker.state import State
 
 __all__ = [
     "Event",
+    "Failure",
     "HandlerError",
     "Handlers",
     "Id",

@@ -36,6 +36,7 @@ from worker.engine.aside import Aside
 from worker.engine.leases import Profiles
 from worker.engine.process import Deadline, Exit, Signals
 from worker.engine.worker import Worker
+from worker.masking import Masks
 from worker.operate import upkeep
 from worker.outcomes import text_of
 from worker.pipeline.attempts import own_context
@@ -59,6 +60,8 @@ _SETTLE_SECONDS: Final = 30.0
 _CLOSING_SECONDS: Final = 4.0
 """What the end may take beyond DRAIN_SECONDS, come what may; a last line and its flush come on top,
 and 5 s is what is promised."""
+_HOOKS_BEFORE: Final = 1.5
+"""Seconds before the end until which hooks may be told of the last failures."""
 _MOST_NAMED: Final = 10
 _LAST_SECONDS: Final = 1.0
 """What the process may live on after its last line."""
@@ -98,6 +101,8 @@ class _Program:
     name: str = field(default_factory=lambda: f"{socket.gethostname()}-{secrets.token_hex(3)}")
     pulse: Pulse = field(init=False)
     deadline: Deadline = field(init=False)
+    masks: Masks = field(default_factory=Masks)
+    _until: float = 0.0
     _worker: Worker | None = None
     _awaited: AwaitedRedis | None = None
     _profiled: tuple[Endpoints, Profiles] | None = None
@@ -170,6 +175,7 @@ class _Program:
             yield worker
         finally:
             await worker.close()
+            await context.pipeline.hooks.drain(self._until - monotonic() - _HOOKS_BEFORE)
             await pool.aclose()
             # Where Redis has stayed away, nothing could be given back.
             if held := worker.held():
@@ -203,10 +209,14 @@ class _Program:
     def _stop(self, seconds: float) -> None:
         """Stop the worker; the process ends soon after so many seconds, come what may."""
         self.stopping = True
-        self.deadline.set(seconds + _CLOSING_SECONDS)
+        self._end_within(seconds + _CLOSING_SECONDS)
         self._stopped.set()
         if self._worker is not None:
             self._worker.stop()
+
+    def _end_within(self, seconds: float) -> None:
+        self._until = monotonic() + seconds
+        self.deadline.set(seconds)
 
     def leave(self, code: Exit, *, at_once: bool) -> None:
         """End the process for a reason of the worker's own; at once in any thread."""
@@ -222,9 +232,10 @@ class _Program:
         """A task or callback that a handler left has ended the loop: give back what is held."""
         self.exit = Exit.BROKEN
         named = work.naming() if work is not None else {"handler": None}
-        self.log.error("worker_broken", error=text_of(error), **named)
+        said = self.masks.own.hide(text_of(error))
+        self.log.error("worker_broken", error=said, **named)
         self.stopping = True
-        self.deadline.set(_CLOSING_SECONDS)
+        self._end_within(_CLOSING_SECONDS)
         self._stopped.set()
         if self._worker is not None:
             self._worker.break_off(error, work)
@@ -308,6 +319,7 @@ class _Program:
             log=self.log,
             report=Report.of_many(),
             memory=MemoryBudget(self.settings.decoded_bytes, slots=self.settings.concurrency),
+            masks=self.masks,
             observer=None if self.tracing is None else Tracer(self.tracing),
         )
         return arq_functions.Context(pipeline, transitions, self.settings.lease, self.log)

@@ -13,6 +13,7 @@ from shared.observe import metrics
 from shared.sellfern import identifier
 from shared.sellfern.envelope import decoded
 from worker.events import Event, Organization
+from worker.failures import Hook, check_hook
 from worker.outcomes import Reject, Retry, Throttled
 from worker.turns import Key, TurnRule
 
@@ -48,6 +49,7 @@ class DataDecoder:
 
 HandlerFunction = Callable[[Event[Any], Organization], Awaitable[Retry | Reject | Throttled | None]]
 AnyHandler = TypeVar("AnyHandler", bound=HandlerFunction)
+AnyHook = TypeVar("AnyHook", bound=Hook)
 
 _MOST_FOUND = 10_000
 """Look-ups remembered; event types come from outside, so not all of them are."""
@@ -98,10 +100,14 @@ class Handlers:
     Attributes:
         found: what `find` has found lately, by type and organization.
         has_turns: whether any handler has a key.
+        on_error_hooks: told of each failed attempt.
+        on_dead_hooks: told of each dead letter.
     """
 
     def __init__(self) -> None:
         self.has_turns = False
+        self.on_error_hooks: list[Hook] = []
+        self.on_dead_hooks: list[Hook] = []
         self._registrations: list[Registration] = []
         self.found: dict[tuple[str, str], Registration | None] = {}
 
@@ -145,6 +151,25 @@ class Handlers:
     def ignore(self, pattern: str, *, organization: str | int | None = None) -> None:
         """Drop the event types that match, on purpose: they count as handled."""
         self._add(Registration(pattern, _organization(organization), None, DataDecoder()))
+
+    def on_error(self, function: AnyHook) -> AnyHook:
+        """Have a function told of each failed attempt, once Redis has taken note of it.
+
+        Raises:
+            HandlerError: it is not ``async def``, or doesn't take a `Failure` alone.
+        """
+        check_hook(function)
+        self.on_error_hooks.append(function)
+        return function
+
+    def on_dead(self, function: AnyHook) -> AnyHook:
+        """Have a function told of each dead letter that this worker buries, once it is there.
+
+        Raises: as ``on_error`` does.
+        """
+        check_hook(function)
+        self.on_dead_hooks.append(function)
+        return function
 
     def find(self, event_type: str, organization: str) -> Registration | None:
         """The most specific registration for an event, or ``None``."""
