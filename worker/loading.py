@@ -4,11 +4,14 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from traceback import extract_tb
+from traceback import FrameSummary, extract_tb
 
 from shared.errors import HandlerError, SettingsError
 from shared.shadowing import hidden
+from worker.masking import Masks
+from worker.outcomes import text_of
 from worker.registry import Handlers
+from worker.tracebacks import traceback_of
 
 _SETTING = "WORKER_HANDLERS"
 _STANDARD_LIBRARY = str(Path(os.__file__).parent)
@@ -31,11 +34,11 @@ def load_handlers(path: str) -> Handlers:
     try:
         found: object = importlib.import_module(module_name)
     except HandlerError as exc:
-        raise SettingsError(_SETTING, f"handlers in {module_name}", f"{exc}") from exc
+        raise _refused(f"handlers in {module_name}", f"{exc}", exc) from exc
     except (Exception, SystemExit) as exc:  # a module of the user's may fail in any way
         name = getattr(exc, "name", None) or module_name  # of what could not be imported
-        got = f"{type(exc).__name__}: {exc}{_place(exc)}{_hidden(name)}"
-        raise SettingsError(_SETTING, f"a module to import in {path!r}", got) from exc
+        got = f"{text_of(exc)}{_place(exc)}{_hidden(name)}"
+        raise _refused(f"a module to import in {path!r}", got, exc) from exc
     for part in attribute.split("."):
         if not hasattr(found, part):
             got = f"no {part!r} in it{_hidden(module_name)}"
@@ -50,9 +53,21 @@ def load_handlers(path: str) -> Handlers:
     return found
 
 
+def _refused(expected: str, got: str, error: BaseException) -> SettingsError:
+    hide = Masks().own.hide
+    # Where no line of the user's has run, there is nothing to show but the error once more.
+    detail = traceback_of(error, hide) if _places(error) else ""
+    return SettingsError(_SETTING, expected, hide(got), detail=detail)
+
+
+def _places(error: BaseException) -> list[FrameSummary]:
+    """The lines of the user's own modules that ran, the last one last."""
+    return [each for each in extract_tb(error.__traceback__) if _is_users(each.filename)]
+
+
 def _place(error: BaseException) -> str:
     """The last line that ran of the user's own modules; what those call is seldom to be mended."""
-    places = [each for each in extract_tb(error.__traceback__) if _is_users(each.filename)]
+    places = _places(error)
     return f" ({places[-1].filename}, line {places[-1].lineno})" if places else ""
 
 

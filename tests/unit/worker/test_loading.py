@@ -32,3 +32,68 @@ def test_a_module_that_is_not_there_has_no_place() -> None:
     with pytest.raises(SettingsError) as caught:
         load_handlers("nowhere_at_all:handlers")
     assert str(caught.value).endswith("No module named 'nowhere_at_all'")
+
+
+FAILS = """\
+import json, os
+from worker import Handlers
+
+handlers = Handlers()
+
+
+def load():
+    return json.loads(os.environ["ACME_TOKEN"])
+
+
+load()
+"""
+SYNC = """\
+from worker import Handlers
+
+handlers = Handlers()
+
+
+@handlers.on_error
+def report(failure):
+    ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "places", "said"),
+    [
+        ("failing", FAILS, [("<module>", 11), ("load", 8)], "JSONDecodeError: Expecting value"),
+        ("sync_hook", SYNC, [("<module>", 6)], "HandlerError: report: expected an async def"),
+    ],
+)
+def test_the_traceback_stands_below_without_what_led_to_the_module(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    text: str,
+    places: list[tuple[str, int]],
+    said: str,
+) -> None:
+    path = tmp_path / f"{name}.py"
+    path.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("ACME_TOKEN", "no-json-at-all")
+    with pytest.raises(SettingsError) as caught:
+        load_handlers(f"{name}:handlers")
+    lines = caught.value.detail.split("\n")
+    assert lines[0] == "Traceback (most recent call last):"
+    for (function, line), shown in zip(places, lines[1::2], strict=False):
+        assert shown == f'  File "{path}", line {line}, in {function}'
+    assert lines[-1].startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_secret_in_the_error_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'import os\nraise ValueError(os.environ["ACME_TOKEN"])\n'
+    (tmp_path / "telling.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("ACME_TOKEN", "hunter2hunter2")
+    with pytest.raises(SettingsError) as caught:
+        load_handlers("telling:handlers")
+    assert "hunter2" not in f"{caught.value}{caught.value.detail}"
+    assert "ValueError: ***" in str(caught.value)
