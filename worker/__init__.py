@@ -15,6 +15,7 @@ from shared.sellfern.identifier import Id
 from shared.settings.secret import Secret
 from worker.events import Event, Organization
 from worker.failures import Failure
+from worker.lifespans import Settings
 from worker.outcomes import Reject, Retry, Throttled
 from worker.registry import Handlers
 from worker.state import State
@@ -29,6 +30,7 @@ __all__ = [
     "Reject",
     "Retry",
     "Secret",
+    "Settings",
     "State",
     "StateError",
     "Throttled",

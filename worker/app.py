@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from worker.engine.aside import Aside
 from worker.engine.leases import Profiles
 from worker.engine.process import Deadline, Exit, Signals
 from worker.engine.worker import Worker
+from worker.lifespans import Lifespans, Settings
 from worker.masking import Masks
 from worker.operate import upkeep
 from worker.outcomes import text_of
@@ -60,8 +62,10 @@ _SETTLE_SECONDS: Final = 30.0
 _CLOSING_SECONDS: Final = 4.0
 """What the end may take beyond DRAIN_SECONDS, come what may; a last line and its flush come on top,
 and 5 s is what is promised."""
-_HOOKS_BEFORE: Final = 1.5
-"""Seconds before the end until which hooks may be told of the last failures."""
+_HOOKS_BEFORE: Final = 2.0
+"""What is kept of that for what comes after the hooks that are told of the last failures."""
+_LAST_WORDS: Final = 0.5
+"""What is kept of that for what comes after the authors' lifespans."""
 _MOST_NAMED: Final = 10
 _LAST_SECONDS: Final = 1.0
 """What the process may live on after its last line."""
@@ -102,10 +106,10 @@ class _Program:
     pulse: Pulse = field(init=False)
     deadline: Deadline = field(init=False)
     masks: Masks = field(default_factory=Masks)
-    _until: float = 0.0
     _worker: Worker | None = None
     _awaited: AwaitedRedis | None = None
     _profiled: tuple[Endpoints, Profiles] | None = None
+    _lifespans: Lifespans = field(init=False)
     _own: Context = field(default_factory=own_context)
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _listen: Callable[[], None] = field(init=False)
@@ -114,10 +118,15 @@ class _Program:
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.settings.blocked_after, own_context())
         self.deadline = Deadline(self._last_words)
+        settings, lifespans = Settings(os.environ), tuple(self.handlers.lifespans())
+        self._lifespans = Lifespans(lifespans, settings, self.log)
 
     async def main(self) -> None:
         """Run until stopped."""
         forking.guard()
+        # A slot a thread, or handlers that use `asyncio.to_thread` would wait for each other.
+        threads = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="handlers")
+        asyncio.get_running_loop().set_default_executor(threads)
         url = self.settings.common.redis_url
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
@@ -131,7 +140,11 @@ class _Program:
             self._awaited = AwaitedRedis(
                 lambda: check_server(redis), url=url, expected="a Redis that can be worked with"
             )
-            if await self._awaited.found(self._stopped):
+            if not await self._awaited.found(self._stopped):
+                return
+            # Before anything is claimed; and left once the worker has settled all that it could.
+            stack.push_async_callback(self._end_lifespans)
+            if await self._lifespans.begin(self._stopped):
                 await self._work(await enter(self._opened_worker(redis, aside)))
 
     async def _work(self, worker: Worker) -> None:
@@ -175,13 +188,20 @@ class _Program:
             yield worker
         finally:
             await worker.close()
-            await context.pipeline.hooks.drain(self._until - monotonic() - _HOOKS_BEFORE)
+            left = self.deadline.left() or 0.0
+            await context.pipeline.hooks.drain(left - _HOOKS_BEFORE)
             await pool.aclose()
             # Where Redis has stayed away, nothing could be given back.
             if held := worker.held():
                 self._note_left(held)
 
     # Ending
+
+    async def _end_lifespans(self) -> None:
+        """Let the authors' lifespans end, in what is left of the time for that."""
+        left = self.deadline.left()
+        seconds = self.settings.drain if left is None else left - _LAST_WORDS
+        await self._lifespans.end(max(_LAST_WORDS, seconds))
 
     def _listen_to_signals(self, stack: AsyncExitStack) -> None:
         """Drain on the first signal, leave on the second."""
@@ -209,14 +229,10 @@ class _Program:
     def _stop(self, seconds: float) -> None:
         """Stop the worker; the process ends soon after so many seconds, come what may."""
         self.stopping = True
-        self._end_within(seconds + _CLOSING_SECONDS)
+        self.deadline.set(seconds + _CLOSING_SECONDS)
         self._stopped.set()
         if self._worker is not None:
             self._worker.stop()
-
-    def _end_within(self, seconds: float) -> None:
-        self._until = monotonic() + seconds
-        self.deadline.set(seconds)
 
     def leave(self, code: Exit, *, at_once: bool) -> None:
         """End the process for a reason of the worker's own; at once in any thread."""
@@ -235,7 +251,7 @@ class _Program:
         said = self.masks.own.hide(text_of(error))
         self.log.error("worker_broken", error=said, **named)
         self.stopping = True
-        self._end_within(_CLOSING_SECONDS)
+        self.deadline.set(_CLOSING_SECONDS)
         self._stopped.set()
         if self._worker is not None:
             self._worker.break_off(error, work)
@@ -280,6 +296,7 @@ class _Program:
             return [Problem("draining", "the worker is stopping")]
         if self._worker is None:
             awaited = [] if self._awaited is None else self._awaited.problems
+            awaited = awaited or self._lifespans.problems
             return awaited or [Problem("starting", "the worker has not started yet")]
         missing = self._missing()
         heard = self._worker.last_renewed()
@@ -321,6 +338,7 @@ class _Program:
             memory=MemoryBudget(self.settings.decoded_bytes, slots=self.settings.concurrency),
             masks=self.masks,
             observer=None if self.tracing is None else Tracer(self.tracing),
+            resources=self._lifespans.resources,
         )
         return arq_functions.Context(pipeline, transitions, self.settings.lease, self.log)
 

@@ -3,12 +3,14 @@
 import asyncio
 import os
 from collections.abc import Mapping
+from typing import Final
 
 import click
 
 from shared import display
 from shared.endpoints.file import EndpointsFile
 from shared.errors import SettingsError
+from shared.observe.logs import get_logger
 from shared.observe.tracing import open_tracing
 from shared.program.commands import json_option
 from shared.program.findings import Finding, counted, look, missing_secrets, shadows, show
@@ -19,9 +21,14 @@ from shared.redis.durability import check_server
 from shared.sellfern.reference_file import load_reference
 from shared.settings.redis_url import RedisUrl
 from worker.doubts import Parts, doubts
+from worker.lifespans import Lifespans, Settings
 from worker.loading import load_handlers
 from worker.operate.console.settings import ConsoleSettings
+from worker.registry import Handlers
 from worker.settings import WorkerSettings
+
+_PATIENCE: Final = 5.0
+"""Seconds that the authors' lifespans get to begin, and to end."""
 
 
 async def findings(environ: Mapping[str, str]) -> list[Finding]:
@@ -38,8 +45,10 @@ async def findings(environ: Mapping[str, str]) -> list[Finding]:
     )
     if settings is not None:
         _look_at_tracing(found, settings)
-        _look_at_parts(found, settings, environ)
+        handlers = _look_at_parts(found, settings, environ)
         found += await _of_redis(settings.common.redis_url)
+        if handlers is not None:
+            found += await _of_lifespans(handlers, environ)
     return found
 
 
@@ -56,7 +65,7 @@ def _look_at_tracing(found: list[Finding], settings: WorkerSettings) -> None:
 
 def _look_at_parts(
     found: list[Finding], settings: WorkerSettings, environ: Mapping[str, str]
-) -> None:
+) -> Handlers | None:
     endpoints = look(
         found,
         "endpoints",
@@ -79,6 +88,7 @@ def _look_at_parts(
     )
     if endpoints is not None and reference is not None and handlers is not None:
         found += doubts(Parts(handlers, reference, endpoints))
+    return handlers
 
 
 async def _of_redis(url: RedisUrl) -> list[Finding]:
@@ -90,6 +100,26 @@ async def _of_redis(url: RedisUrl) -> list[Finding]:
     if not problems:
         return [Finding("ok", "redis", "usable", f"{url}: can be worked with")]
     return [Finding("error", "redis", each.code, f"{url}: {each.message}") for each in problems]
+
+
+async def _of_lifespans(handlers: Handlers, environ: Mapping[str, str]) -> list[Finding]:
+    """Begin and end what handlers share, as a start would; what that waits for is an error here."""
+    lifespans = Lifespans(tuple(handlers.lifespans()), Settings(environ), get_logger().bind())
+    if not lifespans.lifespans:
+        return []
+    names = ", ".join(each.name for each in lifespans.lifespans)
+    stop = asyncio.Event()
+    bell = asyncio.get_running_loop().call_later(_PATIENCE, stop.set)
+    try:
+        if await lifespans.begin(stop):
+            return [Finding("ok", "lifespan", "usable", f"{names}: can begin")]
+        (problem,) = lifespans.problems
+        return [Finding("error", "lifespan", problem.code, problem.message)]
+    except SettingsError as exc:
+        return [Finding("error", "lifespan", "settings_invalid", str(exc))]
+    finally:
+        bell.cancel()
+        await lifespans.end(_PATIENCE)
 
 
 @click.command()

@@ -6,14 +6,15 @@ import sys
 from pathlib import Path
 from traceback import FrameSummary, extract_tb
 
-from shared.errors import HandlerError, SettingsError
+from shared.errors import HandlerError, SettingsError, SettingsErrors
 from shared.shadowing import hidden
 from worker.masking import Masks
 from worker.outcomes import text_of
-from worker.registry import Handlers
+from worker.registry import Handlers, gathered
 from worker.tracebacks import traceback_of
 
 _SETTING = "WORKER_HANDLERS"
+_OURS = f"{Path(__file__).parent}/"
 _STANDARD_LIBRARY = str(Path(os.__file__).parent)
 
 
@@ -31,14 +32,18 @@ def load_handlers(path: str) -> Handlers:
     if here not in sys.path:
         # `python -m` has it there; a program that was installed has not.
         sys.path.insert(0, here)
+    problems: list[HandlerError] = []
     try:
-        found: object = importlib.import_module(module_name)
-    except HandlerError as exc:
-        raise _refused(f"handlers in {module_name}", f"{exc}", exc) from exc
+        with gathered(problems):
+            found: object = importlib.import_module(module_name)
+    except HandlerError as exc:  # the rest of the module is not known
+        raise _all([*problems, exc], module_name) from exc
     except (Exception, SystemExit) as exc:  # a module of the user's may fail in any way
         name = getattr(exc, "name", None) or module_name  # of what could not be imported
         got = f"{text_of(exc)}{_place(exc)}{_hidden(name)}"
         raise _refused(f"a module to import in {path!r}", got, exc) from exc
+    if problems:
+        raise _all(problems, module_name)
     for part in attribute.split("."):
         if not hasattr(found, part):
             got = f"no {part!r} in it{_hidden(module_name)}"
@@ -50,7 +55,14 @@ def load_handlers(path: str) -> Handlers:
         )
     if not len(found):
         raise SettingsError(_SETTING, "at least one handler", f"an empty registry at {path!r}")
+    if problems := list(found.without_resources()):
+        raise _all(problems, module_name)
     return found
+
+
+def _all(problems: list[HandlerError], module: str) -> SettingsErrors:
+    """Each thing that is wrong with handlers, rather than the first."""
+    return SettingsErrors([_refused(f"handlers in {module}", str(e), e) for e in problems])
 
 
 def _refused(expected: str, got: str, error: BaseException) -> SettingsError:
@@ -73,7 +85,8 @@ def _place(error: BaseException) -> str:
 
 def _is_users(file: str) -> bool:
     is_pythons = file.startswith(("<frozen ", _STANDARD_LIBRARY)) or "site-packages" in file
-    return file != __file__ and not is_pythons
+    is_ours = file.startswith(_OURS) and not file.startswith(f"{_OURS}handlers/")
+    return not is_ours and not is_pythons
 
 
 def _hidden(name: str) -> str:

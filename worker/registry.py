@@ -1,58 +1,90 @@
 """Which handler gets which event, with its data decoded to what type."""
 
+import contextlib
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, TypeVar, final, get_args, get_origin, get_type_hints
-
-import msgspec
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Protocol,
+    TypeVar,
+    cast,
+    final,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 from shared.errors import HandlerError
-from shared.observe import metrics
 from shared.sellfern import identifier
-from shared.sellfern.envelope import decoded
+from worker.decoding import DataDecoder
 from worker.events import Event, Organization
 from worker.failures import Hook, check_hook
+from worker.lifespans import Lifespan, Settings
 from worker.outcomes import Reject, Retry, Throttled
 from worker.turns import Key, TurnRule
 
+if TYPE_CHECKING:
+    # A default for a type variable is Python 3.13's; type checkers know it from here.
+    import typing_extensions
 
-class DataDecoder:
-    """Decodes to one type, in which `Id` takes text and whole numbers.
+    Resources = typing_extensions.TypeVar("Resources", default=Any)
+else:
+    Resources = TypeVar("Resources")
 
-    Args:
-        data_type: what the handler's annotation says.
-
-    Attributes:
-        strictly: the data in JSON that is as it should be; nothing of Python's is in between.
-
-    Raises:
-        TypeError: it can't be decoded from JSON.
-    """
-
-    def __init__(self, data_type: Any = Any) -> None:
-        self.strictly = msgspec.json.Decoder(data_type, dec_hook=identifier.decoded).decode
-
-    def decode(self, raw: bytes | msgspec.Raw) -> Any:
-        """The data in JSON; broken text in it is mended, but only where it can't be read as it is.
-
-        Raises:
-            msgspec.DecodeError: it is not of the type, or no JSON.
-            RecursionError: it is nested too deeply.
-        """
-        data, was_mended = decoded(self.strictly, raw)
-        if was_mended:
-            metrics.MENDED.labels("data").inc()
-        return data
-
+Answer = TypeVar("Answer", bound=Awaitable[Retry | Reject | Throttled | None])
+Data = TypeVar("Data")
 
 HandlerFunction = Callable[[Event[Any], Organization], Awaitable[Retry | Reject | Throttled | None]]
-AnyHandler = TypeVar("AnyHandler", bound=HandlerFunction)
 AnyHook = TypeVar("AnyHook", bound=Hook)
+
+
+class Register(Protocol[Resources]):
+    """Takes a handler, and gives it back as it is."""
+
+    @overload
+    def __call__(
+        self, function: Callable[[Event[Data], Organization], Answer], /
+    ) -> Callable[[Event[Data], Organization], Answer]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[[Event[Data], Organization, Resources], Answer], /
+    ) -> Callable[[Event[Data], Organization, Resources], Answer]: ...
+
 
 _MOST_FOUND = 10_000
 """Look-ups remembered; event types come from outside, so not all of them are."""
+
+
+_gathering: ContextVar[list[HandlerError] | None] = ContextVar("gathering", default=None)
+
+
+@contextlib.contextmanager
+def gathered(problems: list[HandlerError]) -> Iterator[None]:
+    """Gather what is wrong with registrations in the block, which goes on without these."""
+    token = _gathering.set(problems)
+    try:
+        yield
+    finally:
+        _gathering.reset(token)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Raise a ``HandlerError`` of the block, unless somebody gathers them."""
+    try:
+        yield
+    except HandlerError as exc:
+        problems = _gathering.get()
+        if problems is None:
+            raise
+        problems.append(exc)
 
 
 @final
@@ -63,9 +95,13 @@ class Registration:
     Attributes:
         pattern: a type, a prefix that ends in ``.*``, or ``*``.
         organization: the one organization that it is for, or ``None`` for any.
-        function: the handler; ``None`` ignores the event on purpose.
+        function: the handler; ``None`` ignores the event on purpose. With a `lender`, it takes
+            resources as well.
         data: decodes the event's data to the type that the handler's annotation names.
         turn: which of its events run one at a time; ``None`` where that doesn't matter.
+        lender: the registry whose lifespan gives the handler's resources; ``None`` where it takes
+            none.
+        resources: the type that it takes them for.
         name: the handler's, for people: module and function.
     """
 
@@ -74,6 +110,8 @@ class Registration:
     function: HandlerFunction | None
     data: DataDecoder
     turn: TurnRule | None = None
+    lender: "Handlers[Any] | None" = None
+    resources: Any = Any
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,22 +131,43 @@ class Registration:
         """How specific it is: an organization's own first, an exact type, the longer prefix."""
         return (self.organization is not None, not self.pattern.endswith("*"), len(self.pattern))
 
+    @property
+    def lifespan(self) -> Lifespan | None:
+        """What gives its resources."""
+        return None if self.lender is None else self.lender.own_lifespan
 
-class Handlers:
+    def taking(self, resources: Any) -> HandlerFunction:
+        """Its handler, with what its lifespan has given."""
+        function: Any = self.function
+
+        def call(event: Event[Any], organization: Organization) -> Any:
+            return function(event, organization, resources)
+
+        return call
+
+
+class Handlers(Generic[Resources]):
     """A registry of handlers; ``WORKER_HANDLERS`` names the one that the worker uses.
+
+    ``Handlers[Resources]()`` has type checkers compare what the lifespan yields with what handlers
+    take; without that it is compared where they are registered.
 
     Attributes:
         found: what `find` has found lately, by type and organization.
         has_turns: whether any handler has a key.
         on_error_hooks: told of each failed attempt.
         on_dead_hooks: told of each dead letter.
+        own_lifespan: gives what its handlers take as a third argument.
     """
 
     def __init__(self) -> None:
         self.has_turns = False
         self.on_error_hooks: list[Hook] = []
         self.on_dead_hooks: list[Hook] = []
+        self.own_lifespan: Lifespan | None = None
         self._registrations: list[Registration] = []
+        self._included: list[Handlers[Any]] = []
+        self._is_included = False
         self.found: dict[tuple[str, str], Registration | None] = {}
 
     def on(
@@ -119,8 +178,11 @@ class Handlers:
         key: Key | None = None,
         latest: bool = False,
         quiet: str | float | timedelta | None = None,
-    ) -> Callable[[AnyHandler], AnyHandler]:
+    ) -> Register[Resources]:
         """Register a handler for the event types that match.
+
+        A handler takes the event and its organization; where it takes a third argument, that is
+        what the registry's lifespan has given.
 
         Args:
             pattern: a type (``order.updated``), a prefix (``order.*``) or ``*``. The most
@@ -136,21 +198,89 @@ class Handlers:
         Raises:
             HandlerError: the organization or the key is neither, the function is not
                 ``async def``, doesn't take an event and an organization, its annotation can't be
-                decoded, or the pattern is taken.
+                decoded, the lifespan gives something else than it takes, or the pattern is taken.
         """
         only = _organization(organization)
 
-        def register(function: AnyHandler) -> AnyHandler:
-            _check_signature(function)
-            turn = TurnRule.of(key, handler=_name(function), latest=latest, quiet=quiet)
-            self._add(Registration(pattern, only, function, _data_decoder(function), turn))
+        def register(function: Any) -> Any:
+            with _refusing():
+                takes = _third_parameter(function)
+                turn = TurnRule.of(key, handler=_name(function), latest=latest, quiet=quiet)
+                decoder = _data_decoder(function)
+                lender = self if takes is not None else None
+                resources = Any if takes is None else _annotation(function, takes)
+                made = Registration(pattern, only, function, decoder, turn, lender, resources)
+                self._check_resources(made)
+                self._add(made)
             return function
 
-        return register
+        return cast("Register[Resources]", register)
 
     def ignore(self, pattern: str, *, organization: str | int | None = None) -> None:
-        """Drop the event types that match, on purpose: they count as handled."""
-        self._add(Registration(pattern, _organization(organization), None, DataDecoder()))
+        """Drop the event types that match, on purpose: they count as handled.
+
+        Raises:
+            HandlerError: the organization is none, or the pattern is none or taken.
+        """
+        with _refusing():
+            self._add(Registration(pattern, _organization(organization), None, DataDecoder()))
+
+    def lifespan(
+        self, function: Callable[[Settings], AsyncIterator[Resources]]
+    ) -> Callable[[Settings], AsyncIterator[Resources]]:
+        """Register what gives handlers their third argument: an async generator that yields once.
+
+        It begins before the worker claims anything, and goes on behind its ``yield`` once all is
+        settled. It is given the worker's environment. What can't be reached (``ConnectionError``,
+        ``TimeoutError`` and what has them for a cause) is waited for; any other failure is the
+        end of the start.
+
+        Raises:
+            HandlerError: it is no such function, there is one already, or a handler takes
+                something else than it gives.
+        """
+        with _refusing():
+            lifespan = Lifespan.of(function)
+            if self.own_lifespan is not None:
+                raise HandlerError(
+                    f"{lifespan.name}: expected one lifespan a registry, "
+                    f"got {self.own_lifespan.name} before"
+                )
+            self._check_open(lifespan.name)
+            self.own_lifespan = lifespan
+            for each in self._registrations:
+                self._check_resources(each)
+        return function
+
+    def include(self, other: "Handlers[Any]") -> None:
+        """Take in the handlers of another registry, with the functions that watch over them.
+
+        Those that take resources are given what their own registry's lifespan gives; where it has
+        none, what this one's does.
+
+        Raises:
+            HandlerError: it is this one, it is included somewhere already, or both have a handler
+                for one pattern.
+        """
+        with _refusing():
+            if other is self or other._is_included:  # noqa: SLF001  # one of its kind
+                raise HandlerError("include: expected a registry that is not included yet")
+            for each in other:
+                lends = each.lender is not None and each.lender.own_lifespan is None
+                mine = replace(each, lender=self) if lends else each
+                self._check_resources(mine)
+                self._add(mine)
+            self.on_error_hooks += other.on_error_hooks
+            self.on_dead_hooks += other.on_dead_hooks
+            other._is_included = True  # noqa: SLF001
+            self._included.append(other)
+
+    def lifespans(self) -> Iterator[Lifespan]:
+        """Its own, and those of what it includes, in the order in which they begin."""
+        if self.own_lifespan is not None:
+            yield self.own_lifespan
+        for each in self._included:
+            yield from each.lifespans()
 
     def on_error(self, function: AnyHook) -> AnyHook:
         """Have a function told of each failed attempt, once Redis has taken note of it.
@@ -158,8 +288,7 @@ class Handlers:
         Raises:
             HandlerError: it is not ``async def``, or doesn't take a `Failure` alone.
         """
-        check_hook(function)
-        self.on_error_hooks.append(function)
+        self._watch(function, self.on_error_hooks)
         return function
 
     def on_dead(self, function: AnyHook) -> AnyHook:
@@ -167,8 +296,7 @@ class Handlers:
 
         Raises: as ``on_error`` does.
         """
-        check_hook(function)
-        self.on_dead_hooks.append(function)
+        self._watch(function, self.on_dead_hooks)
         return function
 
     def find(self, event_type: str, organization: str) -> Registration | None:
@@ -182,14 +310,44 @@ class Handlers:
             self.found[key] = max(matching, key=lambda r: r.rank, default=None)
         return self.found[key]
 
+    def without_resources(self) -> Iterator[HandlerError]:
+        """An error for each handler that takes resources which no lifespan gives."""
+        for each in self._registrations:
+            if each.lender is not None and each.lifespan is None:
+                yield HandlerError(
+                    f"{each.name}: expected a lifespan that gives its third argument, got none"
+                )
+
     def __iter__(self) -> Iterator[Registration]:
         return iter(self._registrations)
 
     def __len__(self) -> int:
         return len(self._registrations)
 
+    def _check_resources(self, registration: Registration) -> None:
+        lifespan = registration.lifespan
+        if lifespan is not None and not lifespan.fits(registration.resources):
+            raise HandlerError(
+                f"{registration.name}: expected to take what {lifespan.name} gives "
+                f"({_shown(lifespan.gives)}), got {_shown(registration.resources)}"
+            )
+
+    def _check_open(self, name: str) -> None:
+        if self._is_included:  # whoever has included it would not see this one
+            raise HandlerError(
+                f"{name}: expected to be registered before its registry is included in another "
+                "one, got it afterwards"
+            )
+
+    def _watch(self, function: Hook, hooks: list[Hook]) -> None:
+        with _refusing():
+            check_hook(function)
+            self._check_open(_name(function))
+            hooks.append(function)
+
     def _add(self, registration: Registration) -> None:
         _check_pattern(registration.pattern)
+        self._check_open(registration.name or repr(registration.pattern))
         for other in self._registrations:
             if (other.pattern, other.organization) == (
                 registration.pattern,
@@ -224,29 +382,41 @@ def _check_pattern(pattern: str) -> None:
         )
 
 
-def _check_signature(function: Callable[..., Any]) -> None:
+def _third_parameter(function: Callable[..., Any]) -> str | None:
+    """The name of the parameter that takes resources; one that has a default is none."""
     name = getattr(function, "__qualname__", repr(function))
     if not inspect.iscoroutinefunction(function):
         raise HandlerError(f"{name}: expected an async def function, got {type(function).__name__}")
+    signature = inspect.signature(function)
+    for arguments in ((None, None), (None, None, None)):
+        with contextlib.suppress(TypeError):
+            taken = list(signature.bind(*arguments).arguments)
+            return next(iter(taken[2:]), None)
+    raise HandlerError(
+        f"{name}: expected the parameters (event, organization) or "
+        f"(event, organization, resources), got {signature}"
+    )
+
+
+def _annotation(function: Callable[..., Any], parameter: str, otherwise: Any = Any) -> Any:
     try:
-        inspect.signature(function).bind(None, None)
-    except TypeError:
+        return get_type_hints(function).get(parameter, otherwise)
+    except NameError as exc:
+        name = getattr(function, "__qualname__", repr(function))
         raise HandlerError(
-            f"{name}: expected the parameters (event, organization), "
-            f"got {inspect.signature(function)}"
-        ) from None
+            f"{name}: the annotation of {parameter!r} names an unknown type: {exc}"
+        ) from exc
+
+
+def _shown(annotation: Any) -> str:
+    return getattr(annotation, "__name__", None) or repr(annotation)
 
 
 def _data_decoder(function: Callable[..., Any]) -> DataDecoder:
     """Built where the handler is registered, so that a wrong annotation shows at start."""
     name = getattr(function, "__qualname__", repr(function))
     first = next(iter(inspect.signature(function).parameters))
-    try:
-        annotation = get_type_hints(function).get(first, Event)
-    except NameError as exc:
-        raise HandlerError(
-            f"{name}: the annotation of {first!r} names an unknown type: {exc}"
-        ) from exc
+    annotation = _annotation(function, first, Event)
     if annotation is not Event and get_origin(annotation) is not Event:
         raise HandlerError(f"{name}: expected {first!r} to be an Event, got {annotation!r}")
     (data_type,) = get_args(annotation) or (Any,)

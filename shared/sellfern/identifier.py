@@ -29,6 +29,13 @@ else:
             """Make a text of a value."""
             return text(value)
 
+        @classmethod
+        def __get_pydantic_core_schema__(cls, *_: object) -> Any:
+            """The same in a model of pydantic's, which asks for this."""
+            from pydantic_core import core_schema  # noqa: PLC0415  # whoever asks has it
+
+            return core_schema.no_info_plain_validator_function(text)
+
 
 def text(value: object) -> str:
     """The id as text: ``123`` and ``"123"`` are the same one.

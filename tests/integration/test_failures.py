@@ -348,3 +348,14 @@ def _count(outcome: str) -> float:
         "sellfern_failure_hooks_total", {"hook": "on_error", "outcome": outcome}
     )
     return value or 0.0
+
+
+async def test_hooks_of_a_registry_that_is_included_are_told_as_well(redis: Redis) -> None:
+    inner, outer = Shop(redis).watched(), Handlers()
+    outer.include(inner.handlers)
+    with pytest.raises(HandlerError, match="before its registry is included"):
+        inner.watched()
+    place = Workplace(redis, outer)
+    assert await place.handle(body("evt_1")) is Settled.RETRIED
+    await place.pipeline.hooks.drain(5)
+    assert [kind for kind, _ in inner.told] == ["on_error"]

@@ -202,6 +202,10 @@ class Deadline:
             self._at = at if self._at is None else min(self._at, at)
             self._changed.notify()
 
+    def left(self) -> float | None:
+        """Seconds until then; ``None`` where no time has been set."""
+        return None if self._at is None else self._at - monotonic()
+
     def _wait(self) -> None:
         with self._changed:
             while self._at is not None and (left := self._at - monotonic()) > 0:

@@ -17,6 +17,7 @@ from shared.queue.group_commit import resolve
 from shared.queue.job import Delivery, organization_of
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
+from worker.lifespans import Lifespan
 from worker.masking import Masks
 from worker.outcomes import Busy, Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
 from worker.pipeline.attempts import Attempts
@@ -92,6 +93,7 @@ class Pipeline:
         observer: follows each work, if anybody does.
         masks: hide secrets in what is said of failures.
         hooks: tell of failures whoever has asked for it.
+        resources: what a lifespan has given.
     """
 
     batcher: Batcher
@@ -106,6 +108,7 @@ class Pipeline:
     observer: Observer | None = None
     masks: Masks = field(default_factory=Masks, repr=False)
     hooks: Hooks = field(init=False, repr=False)
+    resources: Callable[[Lifespan | None], Any] = field(default=lambda _: None)
     attempts: Attempts = field(init=False, repr=False)
     path: Path = field(init=False, repr=False)
 
@@ -121,6 +124,7 @@ class Pipeline:
             report=self.report,
             read_state=self.batcher.read_state,
             most_uncounted=self.memory.most_uncounted,
+            resources=self.resources,
         )
         # Frozen for everybody else: with another part, it is made anew, and so are these.
         hooks = Hooks(self.handlers, self.endpoints, self.masks, self.log)

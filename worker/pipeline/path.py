@@ -14,6 +14,7 @@ from shared.queue.job import Delivery, bears_digest, is_job_of, organization_of
 from shared.sellfern import envelope as envelopes
 from shared.sellfern.envelope import UNREADABLE, Envelope
 from worker.events import Event, Organization
+from worker.lifespans import Lifespan
 from worker.outcomes import (
     Dead,
     Done,
@@ -88,6 +89,7 @@ class Path:
         report: told of conflicting events.
         read_state: reads a value of an organization's state.
         most_uncounted: bytes of a body up to which nobody asks what it takes once it is decoded.
+        resources: what a lifespan has given.
     """
 
     handlers: Handlers
@@ -98,6 +100,7 @@ class Path:
     report: Report
     read_state: ReadState
     most_uncounted: int
+    resources: Callable[[Lifespan | None], Any]
 
     def walk(self, work: Work) -> Walk:
         """Take a job to its end; anew while its mark or a value that was read has changed."""
@@ -288,7 +291,10 @@ class Path:
         work.handler = registration.name
         event = _event(opened, data, work.claim.attempts + 1)
         organization = self._organization(event, work, delivery)
-        return Handle(registration.function, event, organization)
+        function = registration.function
+        if registration.lender is not None:
+            function = registration.taking(self.resources(registration.lifespan))
+        return Handle(function, event, organization)
 
     def _organization(self, event: Event[Any], work: Work, delivery: Delivery) -> Organization:
         organization = event.organization_id

@@ -16,7 +16,7 @@ from shared.sellfern.envelope import decode
 from tests.ingress_support import Client, Known, RecordingWriter, Reply, chunked
 from tests.integration.ingress.public_port import public_port
 from worker import Id
-from worker.registry import DataDecoder
+from worker.decoding import DataDecoder
 
 CORPUS: Final = Path(__file__).parents[2] / "corpus"
 NOW: Final = 1_795_000_000

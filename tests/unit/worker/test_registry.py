@@ -7,7 +7,7 @@ import pytest
 
 from shared.observe import metrics
 from worker import Event, HandlerError, Handlers, Id, Organization
-from worker.registry import DataDecoder
+from worker.decoding import DataDecoder
 
 
 class Data(msgspec.Struct):

@@ -1,6 +1,9 @@
 """The shop's ERP, in the place of a client that would talk to it over the network."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 
 class BusyError(Exception):
@@ -16,12 +19,20 @@ class Erp:
     """Books orders; the same idempotency key books once, however often it comes.
 
     Attributes:
+        url: where it is.
         booked: the order that each idempotency key booked.
         refusals: how many more bookings it has no time for.
     """
 
+    url: str = ""
     booked: dict[str, str] = field(default_factory=dict)
     refusals: int = 1
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, url: str) -> AsyncGenerator[Self, None]:
+        """Connect to it for a while."""
+        yield cls(url)
 
     async def book(self, order_id: str, skus: list[str], *, token: str, key: str) -> str:
         """Book an order; the number of the booking.

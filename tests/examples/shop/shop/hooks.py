@@ -1,14 +1,14 @@
 """What the shop does with its events."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import msgspec
 
 from shop.erp import BusyError, Erp, UnknownSkuError
-from worker import Event, Handlers, Id, Organization, Reject, Retry, Secret
+from worker import Event, Handlers, Id, Organization, Reject, Retry, Secret, Settings
 
-handlers = Handlers()
-erp = Erp()
+handlers = Handlers[Erp]()
 
 KEPT = timedelta(days=90)
 
@@ -28,6 +28,13 @@ class Order(msgspec.Struct):
     items: list[Item] = []
 
 
+@handlers.lifespan
+async def connected(settings: Settings) -> AsyncIterator[Erp]:
+    """Connect to the ERP once for all handlers."""
+    async with Erp.connected(settings.get("ERP_URL", "erp.test")) as erp:
+        yield erp
+
+
 @handlers.on("order.*")
 async def order_changed(event: Event[Order], organization: Organization) -> None:
     """Keep the latest status of each order, in whatever order the events come."""
@@ -41,7 +48,9 @@ async def order_changed(event: Event[Order], organization: Organization) -> None
 
 
 @handlers.on("order.created")
-async def order_created(event: Event[Order], organization: Organization) -> Retry | Reject | None:
+async def order_created(
+    event: Event[Order], organization: Organization, erp: Erp
+) -> Retry | Reject | None:
     """Book a new order in the ERP, and count it."""
     order = event.data
     token = organization.settings["erp_token"]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.observe import metrics
+from worker.decoding import DataDecoder
 from worker.pipeline.memory import DEFAULT, MemoryBudget, Share, estimate
-from worker.registry import DataDecoder
 
 KIB: Final = 1024
 JSON: Final = st.recursive(

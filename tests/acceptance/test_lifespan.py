@@ -1,0 +1,191 @@
+"""Facts about what handlers share, from before the first claim to after the last settlement."""
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from shared.queue import keys
+from tests.acceptance.process import Program, environment, run, until
+from tests.acceptance.worker_process import running
+from tests.integration.jobs import account, counters
+from tests.integration.workplace import Workplace, body
+from tests.ports import free_port
+
+NAME = "tests.acceptance.resourceful.resources"
+SLOTS = 16
+"""More than Python's own pool has threads on two processors."""
+
+
+@contextlib.asynccontextmanager
+async def database(port: int, greeting: str = "welcome") -> AsyncIterator[None]:
+    """A server that greets whoever connects; where it has nothing to say it hangs up."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        if greeting:
+            writer.write(f"{greeting}\n".encode())
+            await writer.drain()
+        else:
+            writer.close()
+
+    try:
+        async with await asyncio.start_server(greet, "127.0.0.1", port):
+            yield
+    finally:
+        for writer in writers:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def environ(redis_server: EmbeddedRedis, tmp_path: Path, port: int) -> dict[str, str]:
+    notes = tmp_path / "notes"
+    notes.touch()
+    return environment(
+        redis_server.url,
+        tmp_path,
+        WORKER_HANDLERS="tests.acceptance.resourceful:handlers",
+        WORKER_CONCURRENCY=str(SLOTS),
+        ORGANIZATION_CONCURRENCY=str(SLOTS),
+        DATABASE_PORT=str(port),
+        NOTES=str(notes),
+    )
+
+
+async def handled(redis: Redis, number: int) -> None:
+    async def enough() -> bool:
+        return (await counters(redis)).get("handled", 0) >= number
+
+    await until(enough)
+
+
+async def test_what_can_not_be_reached_yet_is_waited_for(
+    redis: Redis, environ: dict[str, str], port: int
+) -> None:
+    await Workplace(redis).accept(body("evt_1", "org_a"))
+    worker = await Program.begin("worker", environ)
+    try:
+        await worker.logged("resources_awaited")
+        reply = await worker.admin("/readyz")
+        assert reply.status == 503
+        (problem,) = json.loads(reply.body)["problems"]
+        assert problem["code"] == "resources_awaited"
+        assert (
+            "tests.acceptance.resourceful.resources: ConnectionRefusedError" in problem["message"]
+        )
+        assert (await worker.admin("/livez")).status == 200
+        async with database(port, greeting=""):
+            await worker.logged(
+                "resources_awaited", error="ConnectionResetError: the database isn't ready"
+            )
+        assert len((await account(redis)).queued) == 1
+        async with database(port):
+            await worker.logged("resources_found")
+            await handled(redis, 1)
+        assert await redis.get(keys.state("org_a", "greeting")) is not None
+
+        async def ready() -> bool:
+            return (await worker.admin("/readyz")).status == 200
+
+        await until(ready)  # the answer is kept for a moment
+    finally:
+        await worker.stop()
+
+
+async def test_it_is_left_once_all_is_settled(
+    redis: Redis, environ: dict[str, str], port: int, tmp_path: Path
+) -> None:
+    await Workplace(redis).accept(body("evt_1", "org_a", type="order.status_changed"))
+    async with database(port), running(environ) as (worker,):
+        await worker.logged("lasting")
+        worker.send(signal.SIGTERM)
+        assert await worker.ended() == 0
+    assert (tmp_path / "notes").read_text() == "handled\nleft\n"
+    assert (await counters(redis)).get("handled") == 1
+
+
+async def test_what_hangs_at_its_end_is_cut_short(environ: dict[str, str], port: int) -> None:
+    environ |= {"FAILS": "at the end", "DRAIN_SECONDS": "1s"}
+    async with database(port), running(environ) as (worker,):
+        worker.send(signal.SIGTERM)
+        began = asyncio.get_running_loop().time()
+        assert await worker.ended() == 0
+        assert asyncio.get_running_loop().time() - began < 6
+        (line,) = worker.events("lifespan_cut_short", level="error")
+        assert "resourceful.py" in line["exception"]
+
+
+async def test_a_stop_ends_the_waiting(environ: dict[str, str]) -> None:
+    worker = await Program.begin("worker", environ)
+    try:
+        await worker.logged("resources_awaited")
+        worker.send(signal.SIGTERM)
+        assert await worker.ended() == 0
+    finally:
+        await worker.stop()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"FAILS": "at the start"},
+            (
+                f"error: WORKER_HANDLERS: expected a lifespan that begins: {NAME}, "
+                f"got ValueError: a bad start\n"
+            ),
+        ),
+        (
+            {"DATABASE_PORT": ""},
+            (
+                "error: DATABASE_PORT: expected a value, which the handlers' lifespan asks for, "
+                "got nothing\n"
+            ),
+        ),
+    ],
+)
+async def test_any_other_failure_is_one_error_and_the_end(
+    environ: dict[str, str], changes: dict[str, str], said: str
+) -> None:
+    ended = await run("worker", environ={**environ, **changes})
+    assert ended.code == 2
+    written = ended.stdout + ended.stderr
+    assert written.endswith(said)
+    lines = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
+    failed = [line for line in lines if line["event"] == "lifespan_failed"]
+    assert len(failed) == ("FAILS" in changes)
+    assert all('raise ValueError("a bad start")' in line["exception"] for line in failed)
+    checked = await run("worker", "check", environ={**environ, **changes})
+    assert checked.code == 2
+    assert said.removeprefix("error: ").strip() in checked.stdout
+
+
+async def test_a_check_begins_and_ends_it(environ: dict[str, str], port: int) -> None:
+    async with database(port):
+        checked = await run("worker", "check", environ=environ)
+    assert (checked.code, checked.stderr) == (0, "")
+    assert "tests.acceptance.resourceful.resources: can begin" in checked.stdout
+    assert Path(environ["NOTES"]).read_text() == "left\n"  # noqa: ASYNC240
+
+
+async def test_there_is_a_thread_for_each_slot(
+    redis: Redis, environ: dict[str, str], port: int
+) -> None:
+    events = [body(f"evt_{n}", "org_a", type="order.created") for n in range(SLOTS)]
+    await Workplace(redis).accept(*events)
+    async with database(port), running(environ):
+        await handled(redis, SLOTS)  # each waits in its thread for all the others
