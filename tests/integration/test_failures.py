@@ -19,6 +19,7 @@ from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Failure, Handlers, Organization, Reject, Retry
 from worker.operate import dead_letters
 from worker.operate.console import lookup
+from worker.pipeline.attempts import CURRENT
 from worker.pipeline.policy import Breaker
 from worker.pipeline.transitions import Settled
 
@@ -329,6 +330,26 @@ async def test_a_drain_gives_hooks_the_time_that_is_left(shop: Shop) -> None:
     go_on.set()
     await shop.drained()
     assert len(ended) == 8
+
+
+async def test_what_a_hook_starts_is_known_to_be_of_its_event(shop: Shop) -> None:
+    under = []
+
+    @shop.handlers.on_error
+    async def starts(failure: Failure) -> None:
+        async def left() -> None:
+            under.append(CURRENT.get())
+
+        await asyncio.create_task(left())
+
+    (job,) = await shop.place.accept(body("evt_1"))
+    assert await shop.place.handle_next() is Settled.RETRIED
+    await shop.drained()
+    (work,) = under
+    assert work is not None
+    assert work.claim.job == job
+    assert work.handler.startswith("on_error: ")
+    assert CURRENT.get() is None
 
 
 def test_what_is_no_hook_is_refused_where_it_is_registered() -> None:
