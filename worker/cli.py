@@ -23,6 +23,7 @@ from worker.settings import WorkerSettings
 _COMMANDS: Final = {
     "check": "worker.check:check",
     "console": "worker.operate.console.app:console",
+    "handlers": "worker.listing:handlers",
     "dead-letters": "worker.operate.dead_letter_commands:dead_letters",
     "pause": "worker.operate.organization_commands:pause",
     "resume": "worker.operate.organization_commands:resume",

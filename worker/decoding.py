@@ -1,6 +1,6 @@
 """Decodes an event's data to the type that a handler names."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, get_args
 
 import msgspec
@@ -55,6 +55,20 @@ class DataDecoder:
         if was_mended:
             metrics.MENDED.labels("data").inc()
         return data
+
+    def fields(self) -> Collection[str] | None:
+        """The names in JSON of what the type has; ``None`` where that isn't known."""
+        model: Any = self.type
+        if _is_model(model) and hasattr(model, "model_fields"):
+            return frozenset(each.alias or name for name, each in model.model_fields.items())
+        match None if _is_model(model) else inspect.type_info(self.type):
+            case (
+                inspect.StructType(fields=fields)
+                | inspect.DataclassType(fields=fields)
+                | inspect.TypedDictType(fields=fields)
+            ):
+                return frozenset(each.encode_name for each in fields)
+        return None
 
 
 def _taken(kind: type, value: Any) -> Any:

@@ -64,10 +64,40 @@ def _organizations_without_endpoint(parts: Parts) -> Iterator[Finding]:
             yield _doubt("organization_without_endpoint", registration, why, organization, known)
 
 
+def _events_without_handler(parts: Parts) -> Iterator[Finding]:
+    lacking = [each for each in parts.reference.available_events() if not _is_handled(each, parts)]
+    if lacking:
+        message = (
+            f"{', '.join(lacking)}: no handler is registered, so these events wait for "
+            f"NO_HANDLER_PATIENCE, and are dead letters then; ignore({lacking[0]!r}) drops them"
+        )
+        yield Finding("warning", "handlers", "event_without_handler", message)
+
+
+def _is_handled(event: str, parts: Parts) -> bool:
+    """Whether a registration takes it of every organization that has an endpoint."""
+    takers = {r.organization for r in parts.handlers if r.matches(event, r.organization or "")}
+    return None in takers or takers.issuperset(parts.endpoints.organizations)
+
+
+def _keys_that_data_lacks(parts: Parts) -> Iterator[Finding]:
+    for registration in parts.handlers:
+        known = registration.data.fields()
+        turn = registration.turn
+        if turn is None or not turn.field or known is None:
+            continue
+        name = turn.field.partition(".")[0]
+        if name not in known:
+            why = f"the data that the handler names has no {name!r}, so its events may have no key"
+            yield _doubt("key_not_in_data", registration, why, name, known)
+
+
 LOOKS: Final[tuple[Callable[[Parts], Iterator[Finding]], ...]] = (
     _unlisted_events,
     _patterns_without_event,
     _organizations_without_endpoint,
+    _events_without_handler,
+    _keys_that_data_lacks,
 )
 """All that is looked at, one thing each; a new one goes here."""
 

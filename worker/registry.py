@@ -329,7 +329,7 @@ class Handlers(Generic[Resources]):
         if lifespan is not None and not lifespan.fits(registration.resources):
             raise HandlerError(
                 f"{registration.name}: expected to take what {lifespan.name} gives "
-                f"({_shown(lifespan.gives)}), got {_shown(registration.resources)}"
+                f"({shown(lifespan.gives)}), got {shown(registration.resources)}"
             )
 
     def _check_open(self, name: str) -> None:
@@ -408,7 +408,8 @@ def _annotation(function: Callable[..., Any], parameter: str, otherwise: Any = A
         ) from exc
 
 
-def _shown(annotation: Any) -> str:
+def shown(annotation: Any) -> str:
+    """A type as a person would write it."""
     return getattr(annotation, "__name__", None) or repr(annotation)
 
 

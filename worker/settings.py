@@ -71,12 +71,7 @@ class WorkerSettings:
         common = CommonSettings.from_reader(reader)
         return cls(
             common=common,
-            handlers=reader.text(
-                "WORKER_HANDLERS",
-                "worker.handlers:handlers",
-                pattern=r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*",
-                expected="package.module:name",
-            ),
+            handlers=read_handlers(reader),
             concurrency=reader.integer("WORKER_CONCURRENCY", 100, minimum=1, maximum=10_000),
             organization_concurrency=reader.integer(
                 "ORGANIZATION_CONCURRENCY", 0, minimum=0, maximum=100_000
@@ -94,6 +89,16 @@ class WorkerSettings:
             ),
             policy=_policy(reader),
         )
+
+
+def read_handlers(reader: Reader) -> str:
+    """Where the registry is: ``package.module:name``."""
+    return reader.text(
+        "WORKER_HANDLERS",
+        "worker.handlers:handlers",
+        pattern=r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*",
+        expected="package.module:name",
+    )
 
 
 def _policy(reader: Reader) -> Policy:

@@ -7,6 +7,9 @@ from worker import Event, Handlers, Organization
 handlers = Handlers()
 
 
+handlers.ignore("order.created")
+
+
 @handlers.on("order.paid")
 @handlers.on("orders.*")
 @handlers.on("order.updated", organization="org_c")

@@ -69,7 +69,12 @@ async def test_the_ingress_takes_deliveries_on_every_host_of_its_list(
         assert (await program.admin("/livez")).status == 200
 
 
-DOUBTS = ["handler_for_unlisted_event", "pattern_without_event", "organization_without_endpoint"]
+DOUBTS = [
+    "handler_for_unlisted_event",
+    "pattern_without_event",
+    "organization_without_endpoint",
+    "event_without_handler",
+]
 
 
 async def test_a_worker_says_what_would_not_go_as_it_is_meant_in_check_and_at_its_start(
@@ -83,7 +88,7 @@ async def test_a_worker_says_what_would_not_go_as_it_is_meant_in_check_and_at_it
     )
     assert (shown.code, shown.stderr) == (0, "")
     levels = [line.split()[0] for line in shown.stdout.splitlines()]
-    assert levels == ["ok"] * 4 + ["warning"] * 3 + ["ok"]
+    assert levels == ["ok"] * 4 + ["warning"] * 4 + ["ok"]
     warnings = [each for each in as_json.json if each["level"] == "warning"]
     assert [each["code"] for each in warnings] == DOUBTS
     assert "on('order.paid'): the API Reference doesn't list this event" in shown.stdout
@@ -91,6 +96,79 @@ async def test_a_worker_says_what_would_not_go_as_it_is_meant_in_check_and_at_it
         for each in warnings:
             (line,) = worker.events(each["code"])
             assert (line["level"], line["message"]) == ("warning", each["message"])
+
+
+async def test_what_runs_for_what_is_listed(tmp_path: Path) -> None:
+    environ = {"WORKER_HANDLERS": "tests.acceptance.doubtful:handlers"}
+    listed, chosen, missing = await asyncio.gather(
+        run("worker", "handlers", environ=environ),
+        run("worker", "handlers", "order.updated", "--json", environ=environ),
+        run("worker", "handlers", "order.status_changed", environ=environ),
+    )
+    assert (listed.code, listed.stderr) == (0, "")
+    rows = [line.split() for line in listed.stdout.splitlines()[4:] if line.strip()]
+    handle = "tests.acceptance.doubtful.handle"
+    assert rows == [
+        ["order.created", "(ignored)"],
+        ["order.updated", handle, "Any"],
+        ["order.updated", "org_c", handle, "Any"],
+        ["orders.*", handle, "Any"],
+        ["order.paid", handle, "Any"],
+    ]
+    assert [each["organization"] for each in chosen.json] == ["org_c", None]
+    assert (missing.code, missing.stdout) == (1, "handlers for order.status_changed: none\n")
+    one = await run(
+        "worker", "handlers", "order.updated", "--organization", "org_a", "--json", environ=environ
+    )
+    assert [each["organization"] for each in one.json] == [None]
+
+
+WRONG = """
+from worker import Event, Handlers, Organization
+
+handlers = Handlers()
+
+
+@handlers.on("order.*")
+def not_async(event: Event, organization: Organization) -> None: ...
+
+
+@handlers.on("order.**")
+async def no_pattern(event: Event, organization: Organization) -> None: ...
+
+
+@handlers.on("order.created", quiet="soon")
+async def no_latest(event: Event, organization: Organization) -> None: ...
+
+
+@handlers.on("order.updated")
+async def undecodable(event: Event[list[int]], organization: Organization) -> None: ...
+"""
+LENDS_NOTHING = """
+from worker import Event, Handlers, Organization
+
+handlers = Handlers()
+
+
+@handlers.on("ticket.*")
+async def nobody_gives(event: Event, organization: Organization, pool: object) -> None: ...
+"""
+
+
+async def test_all_that_is_wrong_with_handlers_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text(WRONG)
+    environ = {"WORKER_HANDLERS": "wrong:handlers", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    ended = await run("worker", "handlers", environ=environ)
+    assert (ended.code, ended.stdout) == (2, "")
+    lines = ended.stderr.splitlines()
+    named = ["not_async: ", "'order.**'", "no_latest: ", "undecodable: "]
+    assert len(lines) == len(named)
+    for line, name in zip(lines, named, strict=True):
+        assert line.startswith("error: WORKER_HANDLERS: expected handlers in wrong, got ")
+        assert name in line
+    (tmp_path / "wrong.py").write_text(LENDS_NOTHING)
+    ended = await run("worker", "handlers", environ=environ)
+    assert "nobody_gives: expected a lifespan that gives its third argument" in ended.stderr
 
 
 async def test_a_check_tells_of_all_that_a_start_would_refuse(tmp_path: Path) -> None:
