@@ -38,6 +38,7 @@ from worker.engine.leases import Profiles
 from worker.engine.process import Deadline, Exit, Signals
 from worker.engine.worker import Worker
 from worker.lifespans import Lifespans, Settings
+from worker.masking import Masks
 from worker.operate import upkeep
 from worker.outcomes import text_of
 from worker.pipeline.attempts import own_context
@@ -61,6 +62,8 @@ _SETTLE_SECONDS: Final = 30.0
 _CLOSING_SECONDS: Final = 4.0
 """What the end may take beyond DRAIN_SECONDS, come what may; a last line and its flush come on top,
 and 5 s is what is promised."""
+_HOOKS_BEFORE: Final = 2.0
+"""What is kept of that for what comes after the hooks that are told of the last failures."""
 _LAST_WORDS: Final = 0.5
 """What is kept of that for what comes after the authors' lifespans."""
 _MOST_NAMED: Final = 10
@@ -102,6 +105,7 @@ class _Program:
     name: str = field(default_factory=lambda: f"{socket.gethostname()}-{secrets.token_hex(3)}")
     pulse: Pulse = field(init=False)
     deadline: Deadline = field(init=False)
+    masks: Masks = field(default_factory=Masks)
     _worker: Worker | None = None
     _awaited: AwaitedRedis | None = None
     _profiled: tuple[Endpoints, Profiles] | None = None
@@ -184,6 +188,8 @@ class _Program:
             yield worker
         finally:
             await worker.close()
+            left = self.deadline.left() or 0.0
+            await context.pipeline.hooks.drain(left - _HOOKS_BEFORE)
             await pool.aclose()
             # Where Redis has stayed away, nothing could be given back.
             if held := worker.held():
@@ -242,7 +248,8 @@ class _Program:
         """A task or callback that a handler left has ended the loop: give back what is held."""
         self.exit = Exit.BROKEN
         named = work.naming() if work is not None else {"handler": None}
-        self.log.error("worker_broken", error=text_of(error), **named)
+        said = self.masks.own.hide(text_of(error))
+        self.log.error("worker_broken", error=said, **named)
         self.stopping = True
         self.deadline.set(_CLOSING_SECONDS)
         self._stopped.set()
@@ -330,6 +337,7 @@ class _Program:
             log=self.log,
             report=Report.of_many(),
             memory=MemoryBudget(self.settings.decoded_bytes, slots=self.settings.concurrency),
+            masks=self.masks,
             observer=None if self.tracing is None else Tracer(self.tracing),
             resources=self._lifespans.resources,
         )

@@ -12,7 +12,9 @@ from typing import Any, Final, Union, final, get_args, get_origin, get_type_hint
 
 from shared.errors import HandlerError, Problem, SettingsError
 from shared.observe.structlog_alone import FilteringBoundLogger
-from worker.outcomes import text_of
+from worker.masking import Masks
+from worker.outcomes import MOST_ERROR_CHARACTERS, text_of
+from worker.tracebacks import traceback_of
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
@@ -157,8 +159,7 @@ class Lifespans:
         What can't be reached is waited for, as Redis is.
 
         Raises:
-            SettingsError: one has failed otherwise, or a setting is missing; its traceback has
-                been logged.
+            SettingsError: one has failed otherwise, or a setting is missing.
         """
         for lifespan in self.lifespans:
             if not await self._begin(lifespan, stop):
@@ -213,13 +214,17 @@ class Lifespans:
         return False
 
     def _note_failure(self, lifespan: Lifespan, error: BaseException) -> None:
-        said = text_of(error)
+        said, traceback = self._told(error)
         if not is_unreachable(error):
-            self.log.error("lifespan_failed", lifespan=lifespan.name, exc_info=error)
             expected = f"a lifespan that begins: {lifespan.name}"
-            raise SettingsError(_SETTING, expected, said) from error
+            raise SettingsError(_SETTING, expected, said, detail=traceback) from error
         if self._await(lifespan, said):
             self.log.warning("resources_awaited", lifespan=lifespan.name, error=said)
+
+    def _told(self, error: BaseException) -> tuple[str, str]:
+        """What an error says, and its traceback, without secrets."""
+        hide = Masks().own.hide
+        return hide(text_of(error, whole=True))[:MOST_ERROR_CHARACTERS], traceback_of(error, hide)
 
     def _await(self, lifespan: Lifespan, why: str) -> bool:
         """Note what is waited for; whether that is news."""

@@ -5,7 +5,7 @@ import contextlib
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import time
 from typing import Any, Final, Protocol
@@ -18,8 +18,10 @@ from shared.queue.job import Delivery, organization_of
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
 from worker.lifespans import Lifespan
+from worker.masking import Masks
 from worker.outcomes import Busy, Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
 from worker.pipeline.attempts import Attempts
+from worker.pipeline.hooks import Hooks
 from worker.pipeline.memory import MemoryBudget, estimate
 from worker.pipeline.path import Path, walk_after_failure
 from worker.pipeline.policy import Policy
@@ -39,6 +41,9 @@ from worker.state import State
 
 AWAY: Final = (Unavailable, TransitionError, *REDIS_ERRORS)
 """What Redis answers when there is nobody to settle with: the lease brings the event back."""
+
+
+_DONE: Final = Settled.DONE
 
 
 class Ledger(Protocol):
@@ -109,6 +114,8 @@ class Pipeline:
         memory: bounds what decoded bodies take.
         random: draws evenly from 0 to 1.
         observer: follows each work, if anybody does.
+        masks: hide secrets in what is said of failures.
+        hooks: tell of failures whoever has asked for it.
         resources: what a lifespan has given.
     """
 
@@ -122,6 +129,8 @@ class Pipeline:
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     random: Callable[[], float] = field(default=random.random)
     observer: Observer | None = None
+    masks: Masks = field(default_factory=Masks, repr=False)
+    hooks: Hooks = field(init=False, repr=False)
     resources: Callable[[Lifespan | None], Any] = field(default=lambda _: None)
     attempts: Attempts = field(init=False, repr=False)
     path: Path = field(init=False, repr=False)
@@ -141,7 +150,12 @@ class Pipeline:
             resources=self.resources,
         )
         # Frozen for everybody else: with another part, it is made anew, and so are these.
-        object.__setattr__(self, "attempts", Attempts(limit, grace=grace, log=self.log))
+        hooks = Hooks(self.handlers, self.endpoints, self.masks, self.log)
+        attempts = Attempts(
+            limit, grace=grace, log=self.log, masks=self.masks, keeps_faults=hooks.are_any
+        )
+        object.__setattr__(self, "hooks", hooks)
+        object.__setattr__(self, "attempts", attempts)
         object.__setattr__(self, "path", path)
 
     async def run(
@@ -266,6 +280,8 @@ class Pipeline:
         if settling is not None and type(answer) is Settled:
             try:
                 self.report.settled(work, settling[0], answer, now=time())
+                if answer is not _DONE and isinstance(settling[0], Later | Dead):
+                    self.hooks.tell(work, settling[0], answer)
             except Exception:  # what is settled can't be undone, nor be settled again
                 self.log.exception("event_report_failed", job=work.claim.job)
         self._step(work, answer)
@@ -298,9 +314,12 @@ class Pipeline:
         if type(outcome) is not Later:
             return outcome
         if outcome.blocked and work.claim.blocked:
-            return Dead("blocked", outcome.error, attempted=True, failed=outcome.failed)
+            return _given_up("blocked", outcome)
         if work.claim.attempts + 1 >= self.policy.max_attempts:
-            return Dead("exhausted", outcome.error, attempted=True, failed=outcome.failed)
+            return _given_up("exhausted", outcome)
+        if outcome.after is None:
+            after = self.policy.backoff.delay(work.claim.attempts + 1, self.random)
+            return replace(outcome, after=after)
         return outcome
 
     def _verb(self, work: Work, outcome: Outcome) -> tuple[str, tuple[Any, ...]]:  # noqa: PLR0911
@@ -308,9 +327,10 @@ class Pipeline:
             case Done():
                 return "done", self._commit(work.state)
             case Later():
-                return "retry", self._retry(work, outcome)
+                return "retry", self._retry(outcome)
             case Dead():
-                return "dead", (*_burial(work, outcome), self._breaker(outcome))
+                traceback = _printable(outcome.fault.traceback)
+                return "dead", (*_burial(work, outcome), self._breaker(outcome), traceback)
             case Busy(error=error, after=after):
                 details = (math.ceil(after * 1000), _printable(error))
                 # What a stock arq worker has is its by adoption, without a look at the payload.
@@ -331,12 +351,10 @@ class Pipeline:
         reads, operations = tuple(state.reads.items()), tuple(state.operations)
         return (retention, reads, operations, True, received_at)
 
-    def _retry(self, work: Work, outcome: Later) -> tuple[Any, ...]:
-        after = outcome.after
-        if after is None:
-            after = self.policy.backoff.delay(work.claim.attempts + 1, self.random)
-        details = (round(after * 1000), self._breaker(outcome))
-        return (*details, True) if outcome.blocked else details
+    def _retry(self, outcome: Later) -> tuple[Any, ...]:
+        told = (_printable(outcome.error), _printable(outcome.fault.traceback))
+        after = round((outcome.after or 0.0) * 1000)
+        return (after, self._breaker(outcome), outcome.blocked, told)
 
     def _breaker(self, outcome: Later | Dead) -> tuple[Any, ...] | None:
         """What the script needs to judge the organization by; nothing unless a handler failed."""
@@ -356,6 +374,11 @@ def _leave_slot(work: Work) -> None:
 def _begun(work: Work) -> tuple[bool, ...]:
     """Whether a handler has begun, in whichever round; nothing unless it has."""
     return (True,) if work.handler else ()
+
+
+def _given_up(reason: str, outcome: Later) -> Dead:
+    failed, fault = outcome.failed, outcome.fault
+    return Dead(reason, outcome.error, attempted=True, failed=failed, fault=fault)
 
 
 def _burial(work: Work, dead: Dead) -> tuple[Any, ...]:

@@ -25,6 +25,7 @@ from shared.sellfern.reference import Entry, Reference, load_default
 from worker import outcomes
 from worker.events import body_of
 from worker.outcomes import Busy, Done, Later, took_too_long
+from worker.pipeline import hooks
 from worker.pipeline.driver import Pipeline
 from worker.pipeline.policy import Backoff, Breaker, Limits, Policy
 from worker.pipeline.transitions import Claim, Marked, Refused, Settled
@@ -293,7 +294,9 @@ class Sandbox:
     async def _run(self, job: str, delivery: Delivery, attempt: int | None) -> Result:
         witness = _Witness()
         claim = self._ledger.claim(job, None if attempt is None else attempt - 1)
-        await self._pipeline(witness, delivery.organization).run(claim, delivery)
+        pipeline = self._pipeline(witness, delivery.organization)
+        await pipeline.run(claim, delivery)
+        await pipeline.hooks.drain(hooks.SECONDS)  # a test may be of what they do
         outcome = witness.outcome(self._policy.handler_timeout)
         result = Result(outcome, self._ledger.values(delivery.organization), witness.lines)
         if result.exception is not None:
