@@ -20,6 +20,7 @@ import pytest
 import worker
 from worker import (
     Event,
+    Failure,
     Handlers,
     Id,
     Organization,
@@ -555,3 +556,19 @@ def test_it_needs_no_environment_and_says_nothing(tmp_path: Path) -> None:
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == [program]
+
+
+async def test_who_is_told_of_failures_is_told_before_a_delivery_ends() -> None:
+    handlers, told = Handlers(), []
+
+    @handlers.on("order.updated")
+    async def fails(event: Event[Any], organization: Organization) -> None:
+        raise ValueError("no")
+
+    @handlers.on_error
+    async def report(failure: Failure) -> None:
+        await asyncio.sleep(0)
+        told.append(failure.error)
+
+    await deliver(handlers, "order.updated", {})
+    assert told == ["ValueError: no"]
