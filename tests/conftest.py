@@ -5,7 +5,7 @@ import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from tests.measuring import is_measured, unmeasured
 
 # Where tests run in several processes, these tell the width of the terminal that pytest has; what a
 # test starts has a terminal of its own, or none.
@@ -31,6 +32,13 @@ class StartRedis(Protocol):
     def __call__(self, **options: Any) -> EmbeddedRedis:  # passed through
         """Start it; it ends with the test."""
         ...
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _measured(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Measure the tests of a file, or don't."""
+    with nullcontext() if is_measured(request.path) else unmeasured():
+        yield
 
 
 @pytest.fixture(scope="session")
