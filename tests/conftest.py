@@ -2,12 +2,13 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import pytest
 from redis.asyncio import Redis
@@ -26,12 +27,30 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Where Linux has files in memory; a container may have given it 64 MiB.
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # only the parent of a folder of one's own
+_MEMORY_BYTES: Final = 1024**3
+
+
 class StartRedis(Protocol):
     """Starts a server for one test alone, with the arguments of `EmbeddedRedis`."""
 
     def __call__(self, **options: Any) -> EmbeddedRedis:  # passed through
         """Start it; it ends with the test."""
         ...
+
+
+def _in_memory(stack: ExitStack, **options: Any) -> EmbeddedRedis:  # passed through
+    """A server whose files are in memory where there is room, and leave it with the stack.
+
+    A server that is killed finds them again all the same. A disk may take a thousand times as long
+    for a write, and longer where others write, for which tests that watch the clock have no time.
+    """
+    is_roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES
+    folder = tempfile.TemporaryDirectory(
+        prefix="sellfern-redis-", dir=_MEMORY if is_roomy else None, ignore_cleanup_errors=True
+    )
+    return EmbeddedRedis(**{"folder": Path(stack.enter_context(folder)), **options})
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -44,8 +63,8 @@ def _measured(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[EmbeddedRedis]:
     """Give the server that all tests share, every write on disk before it answers."""
-    with EmbeddedRedis(appendfsync="always") as server:
-        yield server
+    with ExitStack() as stack:
+        yield stack.enter_context(_in_memory(stack, appendfsync="always"))
 
 
 @pytest.fixture
@@ -62,7 +81,7 @@ def fresh_redis_server() -> Iterator[StartRedis]:
     with ExitStack() as servers:
 
         def start(**options: Any) -> EmbeddedRedis:  # passed through
-            return servers.enter_context(EmbeddedRedis(**options))
+            return servers.enter_context(_in_memory(servers, **options))
 
         yield start
 

@@ -39,7 +39,7 @@ def begun(hold: Hold) -> Callable[..., AsyncIterator[Outcomes]]:
         free: asyncio.Queue[EmbeddedRedis] = asyncio.Queue()
         with contextlib.ExitStack() as servers:
             for _ in range(LANES):
-                free.put_nowait(servers.enter_context(EmbeddedRedis(appendfsync="always")))
+                free.put_nowait(servers.enter_context(EmbeddedRedis(appendfsync=None)))
             outcomes = {
                 test.nodeid: asyncio.create_task(
                     _lane(free, _row(test), tmp_path_factory.mktemp("lane"), hold)
