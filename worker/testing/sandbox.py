@@ -29,7 +29,7 @@ from worker.pipeline import hooks
 from worker.pipeline.driver import Pipeline
 from worker.pipeline.policy import Backoff, Breaker, Limits, Policy
 from worker.pipeline.transitions import Claim, Marked, Refused, Settled
-from worker.pipeline.work import Ask, Handle, Work
+from worker.pipeline.work import Ask, Handle, Settle, Work
 from worker.registry import Handlers
 from worker.testing.ledger import MemoryLedger
 from worker.testing.results import (
@@ -75,6 +75,7 @@ class _Witness:
         refused: why what it wrote can't be committed.
         end: what the ledger was asked last, and what it made of it.
         handler: its name, where one ran.
+        after: seconds that it asked for, before the backoff decides.
     """
 
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -82,6 +83,7 @@ class _Witness:
     refused: Refused | None = None
     end: tuple[outcomes.Outcome, Settled] | None = None
     handler: str = ""
+    after: float | None = None
 
     # The observer
 
@@ -91,6 +93,8 @@ class _Witness:
         if isinstance(asked, Handle):
             self.raised, self.handler = None, work.handler
             asked.function = self._watched(asked.function)
+        elif isinstance(asked, Settle) and isinstance(asked.outcome, Later):
+            self.after = asked.outcome.after
 
     def is_told(self, work: Work, asked: Ask, answer: object) -> None:
         if isinstance(answer, Refused):
@@ -158,7 +162,7 @@ class _Witness:
                 return Handled() if self.handler else Ignored()
             case Settled.RETRIED, Later():
                 if not asked.failed and self.refused is None:
-                    return Retried(asked.after, asked.error)
+                    return Retried(self.after, asked.error)
                 return Failed(self._error(asked.error, limit), asked.error)
             case Settled.DEAD, outcomes.Dead(reason="rejected"):
                 return Rejected(asked.error)
