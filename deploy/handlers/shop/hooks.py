@@ -1,0 +1,43 @@
+"""What the shop does with its events."""
+
+import os
+
+import httpx
+import msgspec
+
+from worker import Event, Handlers, Id, Organization, Throttled
+
+handlers = Handlers()
+erp = httpx.AsyncClient(
+    base_url=os.environ["ERP_URL"],
+    headers={"Authorization": f"Bearer {os.environ['ERP_TOKEN']}"},
+    timeout=10,
+)
+
+
+class Order(msgspec.Struct):
+    """An order, as far as the shop reads it."""
+
+    order_id: Id
+    status: str | None = None
+
+
+@handlers.on("order.created")
+async def order_created(event: Event[Order], organization: Organization) -> None:
+    """Book a new order: at least once, so the ERP gets a key to know a second time by."""
+    answer = await erp.post(
+        "/orders",
+        json={"order": event.data.order_id, "organization": organization.id},
+        headers={"Idempotency-Key": event.idempotency_key},
+    )
+    if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        raise Throttled.from_response(answer.headers)
+    answer.raise_for_status()
+
+
+@handlers.on("order.updated")
+async def order_updated(event: Event[Order], organization: Organization) -> None:
+    """Keep the latest status of each order, in whatever order the events come."""
+    await organization.state.put_if_newer(
+        f"orders/{event.data.order_id}", {"status": event.data.status}, version=event.created_at
+    )
