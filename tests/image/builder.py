@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tests.tools import missing, tool
 
-_PACKAGES: Final = "python3-venv,coreutils,dash,base-files"
+_PACKAGES: Final = "python3-venv,coreutils,findutils,dash,base-files"
 """What the base has of Debian: Python, and what an image of Python's has at the least."""
 
 _SUITE: Final = "bookworm"
@@ -42,7 +42,7 @@ class Builder:
     """Images, and containers of them that are there to be run.
 
     Args:
-        folder: an empty one, for all that it keeps; `close` leaves nothing of it.
+        folder: an empty one, for all that it keeps; to be removed after `close`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,13 +59,12 @@ class Builder:
         )
 
     def close(self) -> None:
-        """Leave nothing: neither mounts nor files."""
+        """Leave nothing in the folder that keeps it from being removed."""
         for words in (("umount", "--all"), ("rm", "--all"), ("rmi", "--all", "--force")):
             self._run(self._driver, *words)
         for mount in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             if (where := mount.split()[4]).startswith(f"{self._folder}/"):
                 subprocess.run([tool("umount"), where], check=False)
-        shutil.rmtree(self._folder)
 
     def make_base(self, name: str) -> None:
         """Make an image of nothing but Debian's Python.
