@@ -10,7 +10,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo scale-demo dev redis sellfern test check format bench chaos siege lock clean
+.PHONY: help setup demo scale-demo dev redis sellfern test image check format bench chaos siege lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ test: $(READY) ## run the tests with their coverage
 	@$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report $(if $(strip $(ARGS)),--fail-under=0)
 
+# It has to be root, and downloads: so it is no part of the tests.
+image: $(READY) ## build the container images, and run them as strictly as Kubernetes would
+	@CI=1 $(BIN)/python -m pytest tests/image/facts.py $(ARGS)
+
 check: $(READY) ## check format, lint and types
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
@@ -75,6 +79,7 @@ lock: $(READY) ## resolve the pinned locks anew (needs uv)
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet -c requirements-dev.lock - --output-file requirements-build.lock
 	uv pip compile --universal --generate-hashes --no-header --upgrade --python-version 3.11 --quiet --extra deploy -c requirements-dev.lock pyproject.toml --output-file requirements-deploy.lock
+	cd deploy/handlers && uv pip compile --universal --generate-hashes --no-header --no-annotate --upgrade --python-version 3.11 --quiet -c ../../requirements.lock requirements.in --output-file requirements.txt
 
 clean: ## remove what make has made
 	rm -rf $(VENV) .bench .dev build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -32,7 +32,7 @@ from shared.program.awaiting import AwaitedRedis
 from shared.redis.connection import connection_pool, open_redis
 from shared.redis.durability import check_server
 from shared.sellfern.reference_file import load_reference
-from worker.engine import arq_functions, process
+from worker.engine import arq_functions, burst, process
 from worker.engine.aside import Aside
 from worker.engine.leases import Profiles
 from worker.engine.process import Deadline, Exit, Signals
@@ -71,14 +71,27 @@ _LAST_SECONDS: Final = 1.0
 """What the process may live on after its last line."""
 
 
-def run(settings: WorkerSettings, endpoints: EndpointsFile, handlers: Handlers) -> Exit:
+def run(
+    settings: WorkerSettings,
+    endpoints: EndpointsFile,
+    handlers: Handlers,
+    *,
+    is_burst: bool = False,
+) -> Exit:
     """Run a worker until SIGTERM or SIGINT; a second one ends it at once.
+
+    Args:
+        settings: its own.
+        endpoints: what is served.
+        handlers: what runs.
+        is_burst: whether it ends once nothing can be handled now. It has no admin site then: no
+            worker beside it loses its port to it, and nobody asks who is gone in a moment.
 
     Raises:
         SettingsError: Redis can't be worked with, or the admin port is taken. Where Redis only
-            can't be reached yet, that is waited for.
+            can't be reached yet, that is waited for, but in a burst.
     """
-    program = _Program(settings, endpoints, handlers, get_logger().bind())
+    program = _Program(settings, endpoints, handlers, get_logger().bind(), is_burst=is_burst)
     with open_tracing(settings.common.tracing, "sellfern-worker") as program.tracing:
         has_ended = process.run(
             program.main, broken=program.break_off, stopped=program.note_stopped_loop
@@ -98,6 +111,7 @@ class _Program:
     endpoints: EndpointsFile
     handlers: Handlers
     log: FilteringBoundLogger
+    is_burst: bool = False
     tracing: Tracing | None = None
     stopping: bool = False
     has_stopped: bool = False
@@ -119,7 +133,9 @@ class _Program:
         self.pulse = Pulse(self.settings.blocked_after, own_context())
         self.deadline = Deadline(self._last_words)
         settings, lifespans = Settings(os.environ), tuple(self.handlers.lifespans())
-        self._lifespans = Lifespans(lifespans, settings, self.log)
+        self._lifespans = Lifespans(
+            lifespans, settings, self.log, is_patient=not self.is_burst
+        )
 
     async def main(self) -> None:
         """Run until stopped."""
@@ -134,11 +150,15 @@ class _Program:
             self._listen_to_signals(stack)
             aside = await enter(Aside())
             looking = await enter(aside.within(open_redis(url, connections=_ASIDE_CONNECTIONS)))
-            await enter(aside.within(self._admin_site(looking)))
+            if not self.is_burst:
+                await enter(aside.within(self._admin_site(looking)))
             redis = await enter(open_redis(url, connections=_CONNECTIONS))
             await enter(self.endpoints.watching())
             self._awaited = AwaitedRedis(
-                lambda: check_server(redis), url=url, expected="a Redis that can be worked with"
+                lambda: check_server(redis),
+                url=url,
+                expected="a Redis that can be worked with",
+                is_patient=not self.is_burst,
             )
             if not await self._awaited.found(self._stopped):
                 return
@@ -146,6 +166,8 @@ class _Program:
             stack.push_async_callback(self._end_lifespans)
             if await self._lifespans.begin(self._stopped):
                 await self._work(await enter(self._opened_worker(redis, aside)))
+                if self.is_burst:
+                    await burst.tell(redis, self.log)
 
     async def _work(self, worker: Worker) -> None:
         # Now that all is loaded: it never has to be looked through again.
@@ -175,6 +197,7 @@ class _Program:
             aside=aside,
             leave=self.leave,
             tick=self._listen,
+            is_burst=self.is_burst,
             cron_jobs=[self._upkeep(redis)],
             **arq_functions.worker_options(
                 context,

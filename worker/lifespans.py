@@ -135,12 +135,14 @@ class Lifespans:
         lifespans: them.
         settings: what each is given.
         log: told of waiting and of failures.
+        is_patient: whether what can't be reached is waited for; else that is a failure, too.
         problems: what is waited for; any thread may read it.
     """
 
     lifespans: Sequence[Lifespan]
     settings: Settings
     log: FilteringBoundLogger
+    is_patient: bool = True
     problems: list[Problem] = field(default_factory=list)
     _given: dict[Lifespan | None, Any] = field(default_factory=dict)
     _begun: list[tuple[Lifespan, AbstractAsyncContextManager[Any]]] = field(default_factory=list)
@@ -215,7 +217,7 @@ class Lifespans:
 
     def _note_failure(self, lifespan: Lifespan, error: BaseException) -> None:
         said, traceback = self._told(error)
-        if not is_unreachable(error):
+        if not (self.is_patient and is_unreachable(error)):
             expected = f"a lifespan that begins: {lifespan.name}"
             raise SettingsError(_SETTING, expected, said, detail=traceback) from error
         if self._await(lifespan, said):

@@ -90,6 +90,7 @@ NOT_TYPED: Final = {
     "make test": "would type this, too",
     "make setup": "downloads; .ci/run types it, and leaves what the others are typed in here",
     "make check": ".ci/run types it",
+    "make image": "downloads, and has to be root; .ci/run types it",
     ".ci/run": "runs this test",
     f"{PYTHON} -m ingress endpoints register acme --url https://your-host/webhooks/acme": (
         "asks, and is about a host of somebody's own; test_management.py has one"
