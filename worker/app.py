@@ -133,9 +133,7 @@ class _Program:
         self.pulse = Pulse(self.settings.blocked_after, own_context())
         self.deadline = Deadline(self._last_words)
         settings, lifespans = Settings(os.environ), tuple(self.handlers.lifespans())
-        self._lifespans = Lifespans(
-            lifespans, settings, self.log, is_patient=not self.is_burst
-        )
+        self._lifespans = Lifespans(lifespans, settings, self.log, is_patient=not self.is_burst)
 
     async def main(self) -> None:
         """Run until stopped."""
