@@ -105,7 +105,16 @@ def refuse(error: SettingsError) -> NoReturn:
     Raises:
         SystemExit: always.
     """
-    fail(*map(str, error.errors))
+    for each in error.errors:
+        click.echo(f"error: {escape_controls(str(each))}", err=True)
+        show_below(each.detail, err=True)
+    raise SystemExit(USAGE_ERROR)
+
+
+def show_below(detail: str, *, err: bool = False) -> None:
+    """Print lines that belong to the line before them: indented."""
+    for line in filter(None, detail.split("\n")):
+        click.echo(f"  {escape_controls(line)}", err=err)
 
 
 def _as_escape(match: re.Match[str]) -> str:

@@ -16,13 +16,17 @@ class SettingsError(SellfernError):
         expected: what would have been right.
         got: what was there, already masked where it could hold a secret.
         line: the line of the file at fault, from 1, where a file is at fault.
+        detail: lines to show below: where the author's code has failed.
     """
 
-    def __init__(self, setting: str, expected: str, got: str, *, line: int | None = None) -> None:
+    def __init__(
+        self, setting: str, expected: str, got: str, *, line: int | None = None, detail: str = ""
+    ) -> None:
         self.setting = setting
         self.expected = expected
         self.got = got
         self.line = line
+        self.detail = detail
         where = setting if line is None else f"{setting} line {line}"
         super().__init__(f"{where}: expected {expected}, got {got}")
 

@@ -2,17 +2,19 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from tests.measuring import is_measured, unmeasured
 
 # Where tests run in several processes, these tell the width of the terminal that pytest has; what a
 # test starts has a terminal of its own, or none.
@@ -25,6 +27,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# A project of its own, whose tests `tests/acceptance/test_wheel.py` runs where it is installed.
+collect_ignore = ["examples"]
+
+# Where Linux has files in memory; a container may have given it 64 MiB.
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # only the parent of a folder of one's own
+_MEMORY_BYTES: Final = 1024**3
+
+
 class StartRedis(Protocol):
     """Starts a server for one test alone, with the arguments of `EmbeddedRedis`."""
 
@@ -33,11 +43,31 @@ class StartRedis(Protocol):
         ...
 
 
+def _in_memory(stack: ExitStack, **options: Any) -> EmbeddedRedis:  # passed through
+    """A server whose files are in memory where there is room, and leave it with the stack.
+
+    A server that is killed finds them again all the same. A disk may take a thousand times as long
+    for a write, and longer where others write, for which tests that watch the clock have no time.
+    """
+    is_roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES
+    folder = tempfile.TemporaryDirectory(
+        prefix="sellfern-redis-", dir=_MEMORY if is_roomy else None, ignore_cleanup_errors=True
+    )
+    return EmbeddedRedis(**{"folder": Path(stack.enter_context(folder)), **options})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _measured(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Measure the tests of a file, or don't."""
+    with nullcontext() if is_measured(request.path) else unmeasured():
+        yield
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[EmbeddedRedis]:
     """Give the server that all tests share, every write on disk before it answers."""
-    with EmbeddedRedis(appendfsync="always") as server:
-        yield server
+    with ExitStack() as stack:
+        yield stack.enter_context(_in_memory(stack, appendfsync="always"))
 
 
 @pytest.fixture
@@ -54,7 +84,7 @@ def fresh_redis_server() -> Iterator[StartRedis]:
     with ExitStack() as servers:
 
         def start(**options: Any) -> EmbeddedRedis:  # passed through
-            return servers.enter_context(EmbeddedRedis(**options))
+            return servers.enter_context(_in_memory(servers, **options))
 
         yield start
 

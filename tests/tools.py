@@ -20,6 +20,8 @@ _INSTALLED_BY = {
     "haproxy": "the Debian package haproxy",
     "nginx": "the Debian package nginx-light",
     "java": "the Debian package default-jre-headless",
+    "buildah": "the Debian package buildah",
+    "mmdebstrap": "the Debian package mmdebstrap",
 }
 
 

@@ -14,6 +14,7 @@ from shared.errors import HandlerError, StateError
 from shared.sellfern.identifier import Id
 from shared.settings.secret import Secret
 from worker.events import Event, Organization
+from worker.failures import Failure
 from worker.lifespans import Settings
 from worker.outcomes import Reject, Retry, Throttled
 from worker.registry import Handlers
@@ -21,6 +22,7 @@ from worker.state import State
 
 __all__ = [
     "Event",
+    "Failure",
     "HandlerError",
     "Handlers",
     "Id",

@@ -32,12 +32,13 @@ from shared.program.awaiting import AwaitedRedis
 from shared.redis.connection import connection_pool, open_redis
 from shared.redis.durability import check_server
 from shared.sellfern.reference_file import load_reference
-from worker.engine import arq_functions, process
+from worker.engine import arq_functions, burst, process
 from worker.engine.aside import Aside
 from worker.engine.leases import Profiles
 from worker.engine.process import Deadline, Exit, Signals
 from worker.engine.worker import Worker
 from worker.lifespans import Lifespans, Settings
+from worker.masking import Masks
 from worker.operate import upkeep
 from worker.outcomes import text_of
 from worker.pipeline.attempts import own_context
@@ -61,6 +62,8 @@ _SETTLE_SECONDS: Final = 30.0
 _CLOSING_SECONDS: Final = 4.0
 """What the end may take beyond DRAIN_SECONDS, come what may; a last line and its flush come on top,
 and 5 s is what is promised."""
+_HOOKS_BEFORE: Final = 2.0
+"""What is kept of that for what comes after the hooks that are told of the last failures."""
 _LAST_WORDS: Final = 0.5
 """What is kept of that for what comes after the authors' lifespans."""
 _MOST_NAMED: Final = 10
@@ -68,14 +71,27 @@ _LAST_SECONDS: Final = 1.0
 """What the process may live on after its last line."""
 
 
-def run(settings: WorkerSettings, endpoints: EndpointsFile, handlers: Handlers) -> Exit:
+def run(
+    settings: WorkerSettings,
+    endpoints: EndpointsFile,
+    handlers: Handlers,
+    *,
+    is_burst: bool = False,
+) -> Exit:
     """Run a worker until SIGTERM or SIGINT; a second one ends it at once.
+
+    Args:
+        settings: its own.
+        endpoints: what is served.
+        handlers: what runs.
+        is_burst: whether it ends once nothing can be handled now. It has no admin site then: no
+            worker beside it loses its port to it, and nobody asks who is gone in a moment.
 
     Raises:
         SettingsError: Redis can't be worked with, or the admin port is taken. Where Redis only
-            can't be reached yet, that is waited for.
+            can't be reached yet, that is waited for, but in a burst.
     """
-    program = _Program(settings, endpoints, handlers, get_logger().bind())
+    program = _Program(settings, endpoints, handlers, get_logger().bind(), is_burst=is_burst)
     with open_tracing(settings.common.tracing, "sellfern-worker") as program.tracing:
         has_ended = process.run(
             program.main, broken=program.break_off, stopped=program.note_stopped_loop
@@ -95,6 +111,7 @@ class _Program:
     endpoints: EndpointsFile
     handlers: Handlers
     log: FilteringBoundLogger
+    is_burst: bool = False
     tracing: Tracing | None = None
     stopping: bool = False
     has_stopped: bool = False
@@ -102,6 +119,7 @@ class _Program:
     name: str = field(default_factory=lambda: f"{socket.gethostname()}-{secrets.token_hex(3)}")
     pulse: Pulse = field(init=False)
     deadline: Deadline = field(init=False)
+    masks: Masks = field(default_factory=Masks)
     _worker: Worker | None = None
     _awaited: AwaitedRedis | None = None
     _profiled: tuple[Endpoints, Profiles] | None = None
@@ -115,7 +133,7 @@ class _Program:
         self.pulse = Pulse(self.settings.blocked_after, own_context())
         self.deadline = Deadline(self._last_words)
         settings, lifespans = Settings(os.environ), tuple(self.handlers.lifespans())
-        self._lifespans = Lifespans(lifespans, settings, self.log)
+        self._lifespans = Lifespans(lifespans, settings, self.log, is_patient=not self.is_burst)
 
     async def main(self) -> None:
         """Run until stopped."""
@@ -130,11 +148,15 @@ class _Program:
             self._listen_to_signals(stack)
             aside = await enter(Aside())
             looking = await enter(aside.within(open_redis(url, connections=_ASIDE_CONNECTIONS)))
-            await enter(aside.within(self._admin_site(looking)))
+            if not self.is_burst:
+                await enter(aside.within(self._admin_site(looking)))
             redis = await enter(open_redis(url, connections=_CONNECTIONS))
             await enter(self.endpoints.watching())
             self._awaited = AwaitedRedis(
-                lambda: check_server(redis), url=url, expected="a Redis that can be worked with"
+                lambda: check_server(redis),
+                url=url,
+                expected="a Redis that can be worked with",
+                is_patient=not self.is_burst,
             )
             if not await self._awaited.found(self._stopped):
                 return
@@ -142,6 +164,8 @@ class _Program:
             stack.push_async_callback(self._end_lifespans)
             if await self._lifespans.begin(self._stopped):
                 await self._work(await enter(self._opened_worker(redis, aside)))
+                if self.is_burst:
+                    await burst.tell(redis, self.log)
 
     async def _work(self, worker: Worker) -> None:
         # Now that all is loaded: it never has to be looked through again.
@@ -171,6 +195,7 @@ class _Program:
             aside=aside,
             leave=self.leave,
             tick=self._listen,
+            is_burst=self.is_burst,
             cron_jobs=[self._upkeep(redis)],
             **arq_functions.worker_options(
                 context,
@@ -184,6 +209,8 @@ class _Program:
             yield worker
         finally:
             await worker.close()
+            left = self.deadline.left() or 0.0
+            await context.pipeline.hooks.drain(left - _HOOKS_BEFORE)
             await pool.aclose()
             # Where Redis has stayed away, nothing could be given back.
             if held := worker.held():
@@ -242,7 +269,8 @@ class _Program:
         """A task or callback that a handler left has ended the loop: give back what is held."""
         self.exit = Exit.BROKEN
         named = work.naming() if work is not None else {"handler": None}
-        self.log.error("worker_broken", error=text_of(error), **named)
+        said = self.masks.own.hide(text_of(error))
+        self.log.error("worker_broken", error=said, **named)
         self.stopping = True
         self.deadline.set(_CLOSING_SECONDS)
         self._stopped.set()
@@ -319,9 +347,10 @@ class _Program:
             retention=self.settings.policy.limits.dedupe_retention,
             has_turns=self.handlers.has_turns,
         )
-        patience = self.settings.lease
+        lease = self.settings.lease
+        batcher = Batcher(transitions, patience=lease, log=self.log, pulse=self.pulse)
         pipeline = Pipeline(
-            batcher=Batcher(transitions, patience=patience, log=self.log, pulse=self.pulse),
+            ledger=batcher,
             handlers=self.handlers,
             reference=load_reference(self.settings.common),
             policy=self.settings.policy,
@@ -329,10 +358,11 @@ class _Program:
             log=self.log,
             report=Report.of_many(),
             memory=MemoryBudget(self.settings.decoded_bytes, slots=self.settings.concurrency),
+            masks=self.masks,
             observer=None if self.tracing is None else Tracer(self.tracing),
             resources=self._lifespans.resources,
         )
-        return arq_functions.Context(pipeline, transitions, self.settings.lease, self.log)
+        return arq_functions.Context(pipeline, batcher, transitions, lease, self.log)
 
     def _profiles(self) -> Profiles:
         current, default = self.endpoints.current, self.settings.organization_concurrency

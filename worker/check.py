@@ -117,7 +117,7 @@ async def _of_lifespans(handlers: Handlers, environ: Mapping[str, str]) -> list[
         (problem,) = lifespans.problems
         return [Finding("error", "lifespan", problem.code, problem.message)]
     except SettingsError as exc:
-        return [Finding("error", "lifespan", "settings_invalid", str(exc))]
+        return [Finding("error", "lifespan", "settings_invalid", str(exc), exc.detail)]
     finally:
         bell.cancel()
         await lifespans.end(_PATIENCE)

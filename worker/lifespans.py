@@ -12,8 +12,10 @@ from typing import Any, Final, Union, final, get_args, get_origin, get_type_hint
 
 from shared.errors import HandlerError, Problem, SettingsError
 from shared.observe.structlog_alone import FilteringBoundLogger
+from worker.masking import Masks
 from worker.opened import OPENED, Kept
-from worker.outcomes import text_of
+from worker.outcomes import MOST_ERROR_CHARACTERS, text_of
+from worker.tracebacks import traceback_of
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
@@ -134,6 +136,7 @@ class Lifespans:
         lifespans: them.
         settings: what each is given.
         log: told of waiting and of failures.
+        is_patient: whether what can't be reached is waited for; else that is a failure, too.
         problems: what is waited for; any thread may read it.
         opened: what they have open that wants to be looked after.
     """
@@ -141,6 +144,7 @@ class Lifespans:
     lifespans: Sequence[Lifespan]
     settings: Settings
     log: FilteringBoundLogger
+    is_patient: bool = True
     problems: list[Problem] = field(default_factory=list)
     opened: list[Kept] = field(default_factory=list)
     _given: dict[Lifespan | None, Any] = field(default_factory=dict)
@@ -160,8 +164,7 @@ class Lifespans:
         What can't be reached is waited for, as Redis is.
 
         Raises:
-            SettingsError: one has failed otherwise, or a setting is missing; its traceback has
-                been logged.
+            SettingsError: one has failed otherwise, or a setting is missing.
         """
         OPENED.set(self.opened)
         for lifespan in self.lifespans:
@@ -217,13 +220,17 @@ class Lifespans:
         return False
 
     def _note_failure(self, lifespan: Lifespan, error: BaseException) -> None:
-        said = text_of(error)
-        if not is_unreachable(error):
-            self.log.error("lifespan_failed", lifespan=lifespan.name, exc_info=error)
+        said, traceback = self._told(error)
+        if not (self.is_patient and is_unreachable(error)):
             expected = f"a lifespan that begins: {lifespan.name}"
-            raise SettingsError(_SETTING, expected, said) from error
+            raise SettingsError(_SETTING, expected, said, detail=traceback) from error
         if self._await(lifespan, said):
             self.log.warning("resources_awaited", lifespan=lifespan.name, error=said)
+
+    def _told(self, error: BaseException) -> tuple[str, str]:
+        """What an error says, and its traceback, without secrets."""
+        hide = Masks().own.hide
+        return hide(text_of(error, whole=True))[:MOST_ERROR_CHARACTERS], traceback_of(error, hide)
 
     def _await(self, lifespan: Lifespan, why: str) -> bool:
         """Note what is waited for; whether that is news."""

@@ -4,13 +4,17 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from traceback import extract_tb
+from traceback import FrameSummary, extract_tb
 
 from shared.errors import HandlerError, SettingsError, SettingsErrors
 from shared.shadowing import hidden
+from worker.masking import Masks
+from worker.outcomes import text_of
 from worker.registry import Handlers, gathered
+from worker.tracebacks import traceback_of
 
 _SETTING = "WORKER_HANDLERS"
+_OURS = f"{Path(__file__).parent}/"
 _STANDARD_LIBRARY = str(Path(os.__file__).parent)
 
 
@@ -36,8 +40,8 @@ def load_handlers(path: str) -> Handlers:
         raise _all([*problems, exc], module_name) from exc
     except (Exception, SystemExit) as exc:  # a module of the user's may fail in any way
         name = getattr(exc, "name", None) or module_name  # of what could not be imported
-        got = f"{type(exc).__name__}: {exc}{_place(exc)}{_hidden(name)}"
-        raise SettingsError(_SETTING, f"a module to import in {path!r}", got) from exc
+        got = f"{text_of(exc)}{_place(exc)}{_hidden(name)}"
+        raise _refused(f"a module to import in {path!r}", got, exc) from exc
     if problems:
         raise _all(problems, module_name)
     for part in attribute.split("."):
@@ -58,20 +62,31 @@ def load_handlers(path: str) -> Handlers:
 
 def _all(problems: list[HandlerError], module: str) -> SettingsErrors:
     """Each thing that is wrong with handlers, rather than the first."""
-    return SettingsErrors(
-        [SettingsError(_SETTING, f"handlers in {module}", str(each)) for each in problems]
-    )
+    return SettingsErrors([_refused(f"handlers in {module}", str(e), e) for e in problems])
+
+
+def _refused(expected: str, got: str, error: BaseException) -> SettingsError:
+    hide = Masks().own.hide
+    # Where no line of the user's has run, there is nothing to show but the error once more.
+    detail = traceback_of(error, hide) if _places(error) else ""
+    return SettingsError(_SETTING, expected, hide(got), detail=detail)
+
+
+def _places(error: BaseException) -> list[FrameSummary]:
+    """The lines of the user's own modules that ran, the last one last."""
+    return [each for each in extract_tb(error.__traceback__) if _is_users(each.filename)]
 
 
 def _place(error: BaseException) -> str:
     """The last line that ran of the user's own modules; what those call is seldom to be mended."""
-    places = [each for each in extract_tb(error.__traceback__) if _is_users(each.filename)]
+    places = _places(error)
     return f" ({places[-1].filename}, line {places[-1].lineno})" if places else ""
 
 
 def _is_users(file: str) -> bool:
     is_pythons = file.startswith(("<frozen ", _STANDARD_LIBRARY)) or "site-packages" in file
-    return file != __file__ and not is_pythons
+    is_ours = file.startswith(_OURS) and not file.startswith(f"{_OURS}handlers/")
+    return not is_ours and not is_pythons
 
 
 def _hidden(name: str) -> str:

@@ -4,12 +4,15 @@ import asyncio
 import enum
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, Self, final
+from typing import TYPE_CHECKING, Any, Final, Self, final
 
 from shared.errors import SellfernError
 from shared.settings.durations import retry_after, seconds_in
+
+if TYPE_CHECKING:  # events know their organization's state, which is more than an end needs
+    from worker.events import Event
 
 LONGEST_HOLD: Final = 3600.0
 SHORTEST_HOLD: Final = 1.0
@@ -19,7 +22,10 @@ LONGEST_DELAY: Final = 365 * 86_400.0
 """Seconds that a handler may ask for. Beyond a year it is a slip: a date taken for a delay."""
 
 # It stays in Redis for as long as the dead letter does.
-_MOST_ERROR_CHARACTERS: Final = 2000
+MOST_ERROR_CHARACTERS: Final = 2000
+
+_MOST_ASKED_FOR: Final = 3 * MOST_ERROR_CHARACTERS
+"""Secrets are masked before the text is cut, so that no half of one is left at its end."""
 
 
 class Retry(SellfernError):
@@ -126,6 +132,26 @@ class Held:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """What else is known of an attempt without success.
+
+    Attributes:
+        traceback: of what the handler raised, without secrets; empty where it only said so.
+        event: that it had; ``None`` unless somebody is to be told of it.
+        exception: that it raised; the same.
+    """
+
+    traceback: str = ""
+    event: "Event[Any] | None" = None
+    exception: BaseException | None = None
+
+
+NO_FAULT: Final = Fault()
+"""Where no handler was at work."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Later:
     """The attempt failed; the event comes back.
 
@@ -134,12 +160,14 @@ class Later:
         after: seconds, if the handler named them.
         failed: whether the handler failed, rather than asked for it.
         blocked: whether it kept its worker's loop from doing anything else.
+        fault: what is known of it besides.
     """
 
     error: str
     after: float | None = None
     failed: bool = False
     blocked: bool = False
+    fault: Fault = field(default=NO_FAULT, compare=False)
 
 
 @final
@@ -182,12 +210,14 @@ class Dead:
         error: what went wrong, for people.
         attempted: whether a handler had its try in this attempt.
         failed: whether it failed, rather than decided.
+        fault: what is known of it besides.
     """
 
     reason: str
     error: str
     attempted: bool = False
     failed: bool = False
+    fault: Fault = field(default=NO_FAULT, compare=False)
 
 
 @final
@@ -217,7 +247,8 @@ class Cause(enum.Enum):
 def outcome_of(result: object, cause: Cause, seconds: float) -> Outcome:
     """What becomes of an event, from whatever its handler returned or raised.
 
-    Total: there is an outcome for every object, however it behaves when it is looked at.
+    Total: there is an outcome for every object, however it behaves when it is looked at. Its error
+    is to be masked, and then cut to `MOST_ERROR_CHARACTERS`.
 
     Args:
         result: what was returned, or the exception that was raised.
@@ -229,7 +260,8 @@ def outcome_of(result: object, cause: Cause, seconds: float) -> Outcome:
     try:
         return _outcome_of(result, cause, seconds)
     except BaseException as exc:  # noqa: BLE001  an attribute of an author's class may do anything
-        return Later(f"what the handler left can't be read: {text_of(exc)}", failed=True)
+        said = text_of(exc, whole=True)
+        return Later(f"what the handler left can't be read: {said}", failed=True)
 
 
 def _outcome_of(result: object, cause: Cause, seconds: float) -> Outcome:
@@ -256,7 +288,7 @@ def _outcome_of_error(error: BaseException, cause: Cause, seconds: float) -> Out
         return Released()
     if cause is Cause.LIMIT and isinstance(error, asyncio.CancelledError | TimeoutError):
         return Later(took_too_long(seconds), failed=True)
-    return Later(text_of(error), failed=True)
+    return Later(text_of(error, whole=True), failed=True)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -294,14 +326,20 @@ def took_too_long(seconds: float) -> str:
     return f"the handler took longer than {seconds:g} s"
 
 
-def text_of(error: BaseException) -> str:
-    """What an exception says, whatever it does when it is asked."""
-    return _said(lambda: f"{type(error).__name__}: {error}", f"{_kind(error)}: (can't be printed)")
+def text_of(error: BaseException, *, whole: bool = False) -> str:
+    """What an exception says, whatever it does when it is asked.
+
+    Args:
+        error: to be asked.
+        whole: whether to give some more than may be kept, since secrets are to be masked in it.
+    """
+    said = _said(lambda: f"{type(error).__name__}: {error}", f"{_kind(error)}: (can't be printed)")
+    return said if whole else said[:MOST_ERROR_CHARACTERS]
 
 
 def _said(say: Callable[[], str], otherwise: str = "(can't be printed)") -> str:
     try:
-        return say()[:_MOST_ERROR_CHARACTERS]
+        return say()[:_MOST_ASKED_FOR]
     except BaseException:  # noqa: BLE001  as in `outcome_of`
         return otherwise
 

@@ -24,6 +24,7 @@ from shared.errors import HandlerError
 from shared.sellfern import identifier
 from worker.decoding import DataDecoder
 from worker.events import Event, Organization
+from worker.failures import Hook, check_hook
 from worker.lifespans import Lifespan, Settings
 from worker.outcomes import Reject, Retry, Throttled
 from worker.turns import Key, TurnRule
@@ -40,6 +41,7 @@ Answer = TypeVar("Answer", bound=Awaitable[Retry | Reject | Throttled | None])
 Data = TypeVar("Data")
 
 HandlerFunction = Callable[[Event[Any], Organization], Awaitable[Retry | Reject | Throttled | None]]
+AnyHook = TypeVar("AnyHook", bound=Hook)
 
 
 class Register(Protocol[Resources]):
@@ -153,11 +155,15 @@ class Handlers(Generic[Resources]):
     Attributes:
         found: what `find` has found lately, by type and organization.
         has_turns: whether any handler has a key.
+        on_error_hooks: told of each failed attempt.
+        on_dead_hooks: told of each dead letter.
         own_lifespan: gives what its handlers take as a third argument.
     """
 
     def __init__(self) -> None:
         self.has_turns = False
+        self.on_error_hooks: list[Hook] = []
+        self.on_dead_hooks: list[Hook] = []
         self.own_lifespan: Lifespan | None = None
         self._registrations: list[Registration] = []
         self._included: list[Handlers[Any]] = []
@@ -247,7 +253,7 @@ class Handlers(Generic[Resources]):
         return function
 
     def include(self, other: "Handlers[Any]") -> None:
-        """Take in the handlers of another registry.
+        """Take in the handlers of another registry, with the functions that watch over them.
 
         Those that take resources are given what their own registry's lifespan gives; where it has
         none, what this one's does.
@@ -264,6 +270,8 @@ class Handlers(Generic[Resources]):
                 mine = replace(each, lender=self) if lends else each
                 self._check_resources(mine)
                 self._add(mine)
+            self.on_error_hooks += other.on_error_hooks
+            self.on_dead_hooks += other.on_dead_hooks
             other._is_included = True  # noqa: SLF001
             self._included.append(other)
 
@@ -273,6 +281,23 @@ class Handlers(Generic[Resources]):
             yield self.own_lifespan
         for each in self._included:
             yield from each.lifespans()
+
+    def on_error(self, function: AnyHook) -> AnyHook:
+        """Have a function told of each failed attempt, once Redis has taken note of it.
+
+        Raises:
+            HandlerError: it is not ``async def``, or doesn't take a `Failure` alone.
+        """
+        self._watch(function, self.on_error_hooks)
+        return function
+
+    def on_dead(self, function: AnyHook) -> AnyHook:
+        """Have a function told of each dead letter that this worker buries, once it is there.
+
+        Raises: as ``on_error`` does.
+        """
+        self._watch(function, self.on_dead_hooks)
+        return function
 
     def find(self, event_type: str, organization: str) -> Registration | None:
         """The most specific registration for an event, or ``None``."""
@@ -313,6 +338,12 @@ class Handlers(Generic[Resources]):
                 f"{name}: expected to be registered before its registry is included in another "
                 "one, got it afterwards"
             )
+
+    def _watch(self, function: Hook, hooks: list[Hook]) -> None:
+        with _refusing():
+            check_hook(function)
+            self._check_open(_name(function))
+            hooks.append(function)
 
     def _add(self, registration: Registration) -> None:
         _check_pattern(registration.pattern)

@@ -97,7 +97,8 @@ class ConsoleRenderer:
         """
         fields = _plain_fields(fields)
         event = escape_controls(str(fields.pop("event", None)))
-        exception = fields.pop("exception", None)
+        # Of the author's code, and of ours: what has lines is shown as such.
+        below = [fields.pop(name, None) for name in ("traceback", "exception")]
         head = (
             self._paint(_DIM, timestamp[11:-1]),
             self._paint(_COLOURS.get(level, ""), f"{level:<8}"),
@@ -105,8 +106,8 @@ class ConsoleRenderer:
         )
         shown = (f"{_quoted(name)}={_quoted(str(value))}" for name, value in fields.items())
         lines = [" ".join((*head, *shown))]
-        if exception is not None:
-            lines += ["  " + escape_controls(line) for line in str(exception).split("\n") if line]
+        for text in below:
+            lines += ["  " + escape_controls(line) for line in str(text or "").split("\n") if line]
         return ("\n".join(lines) + "\n").encode()
 
     def _paint(self, colour: str, text: str) -> str:

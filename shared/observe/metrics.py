@@ -124,6 +124,12 @@ HANDLERS_STUCK_TOTAL: Final = _counter(
     "Handlers that did not end when they were cancelled, by event type",
     ["type"],
 )
+FAILURE_HOOKS: Final = _counter(
+    "sellfern_failure_hooks",
+    "Failures told to the handlers' author, by hook (on_error, on_dead) and outcome: done, failed, "
+    "overdue, or lost since too many waited",
+    ["hook", "outcome"],
+)
 LOOP_BLOCKED: Final = _counter(
     "sellfern_loop_blocked_seconds",
     "Seconds that a worker's loop stood still, by the type of the event whose handler kept it",

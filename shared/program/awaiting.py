@@ -57,13 +57,17 @@ class AwaitedRedis:
         check: finds what is wrong with it.
         url: where it is.
         expected: what kind of Redis that is, for the error of a start that can't succeed.
+        is_patient: whether to wait for what mends itself; else that is an error, too.
 
     Attributes:
         problems: what is wrong with it; empty once it has been found. Any thread may read it.
     """
 
-    def __init__(self, check: Check, *, url: RedisUrl, expected: str) -> None:
+    def __init__(
+        self, check: Check, *, url: RedisUrl, expected: str, is_patient: bool = True
+    ) -> None:
         self._check = check
+        self._is_patient = is_patient
         self._url = url
         self._expected = expected
         self._begun = monotonic()
@@ -84,7 +88,7 @@ class AwaitedRedis:
         """Wait until it is there, or for the stop; whether it is there.
 
         Raises:
-            SettingsError: something is wrong that won't mend itself.
+            SettingsError: something is wrong that isn't waited for.
         """
         pause = FIRST_PAUSE
         while self.problems and not stop.is_set():
@@ -98,7 +102,7 @@ class AwaitedRedis:
         """Look once, which a stop cuts short; whether it is there.
 
         Raises:
-            SettingsError: something is wrong that won't mend itself.
+            SettingsError: something is wrong that isn't waited for.
         """
         looking = asyncio.ensure_future(self._check())
         stopping = asyncio.ensure_future(stop.wait())
@@ -115,7 +119,9 @@ class AwaitedRedis:
 
     def _note(self, problems: list[Problem]) -> None:
         message = "; ".join(problem.message for problem in problems)
-        if any(not MENDS_ITSELF.get(problem.code, False) for problem in problems):
+        if any(
+            not (self._is_patient and MENDS_ITSELF.get(problem.code, False)) for problem in problems
+        ):
             raise SettingsError("REDIS_URL", self._expected, f"{self._url}: {message}")
         if problems and problems != self.problems:
             _log.warning(

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 import click
 import msgspec
 
-from shared.display import escape_controls, json_line
+from shared.display import escape_controls, json_line, show_below
 from shared.endpoints.endpoint import Endpoints
 from shared.errors import SettingsError
 from shared.observe.logs import get_logger
@@ -30,12 +30,14 @@ class Finding:
         subject: what was looked at, such as ``settings``, ``endpoints`` or ``redis``.
         code: a stable name of what was found.
         message: a sentence.
+        detail: lines to show below it.
     """
 
     level: Level
     subject: str
     code: str
     message: str
+    detail: str = ""
 
 
 def look(
@@ -56,7 +58,8 @@ def look(
         loaded = load()
     except SettingsError as exc:
         # A line for each: what is wrong is told at once, not one thing a try.
-        found += [Finding("error", subject, f"{subject}_invalid", str(e)) for e in exc.errors]
+        code = f"{subject}_invalid"
+        found += [Finding("error", subject, code, str(e), e.detail) for e in exc.errors]
         return None
     found.append(Finding("ok", subject, f"{subject}_valid", tell(loaded)))
     return loaded
@@ -80,10 +83,12 @@ def shadows() -> Iterator[Finding]:
 def show(finding: Finding, *, as_json: bool) -> None:
     """Print it to stdout: a row of a table, or a JSON line."""
     if as_json:
-        click.echo(json_line(msgspec.to_builtins(finding)))
+        row = msgspec.to_builtins(finding)
+        click.echo(json_line(row if finding.detail else {n: row[n] for n in row if n != "detail"}))
         return
     about = escape_controls(f"{finding.code}: {finding.message}")
     click.echo(f"{finding.level:<8}{finding.subject:<10} {about}")
+    show_below(finding.detail)
 
 
 def log_warnings(findings: Iterable[Finding]) -> None:

@@ -28,6 +28,8 @@ DUE = "sellfern:due"
 """What ends by itself, as ``hold:{organization}``, by its end (epoch milliseconds)."""
 THROTTLED = "sellfern:throttled"
 """Jobs whose handlers have asked that their organization waits, with how often."""
+FAILURES = "sellfern:failures"
+"""What is known of the last attempt of jobs that come back: ``settle.lua`` tells the form."""
 UNHANDLED = "sellfern:unhandled"
 """Jobs that no worker could handle yet, with the moment of the first look (epoch milliseconds)."""
 SUSPECTS = "sellfern:suspects"
@@ -95,6 +97,7 @@ _LUA_NAMES = {
     "breakers": BREAKERS,
     "due": DUE,
     "throttled": THROTTLED,
+    "failures": FAILURES,
     "unhandled": UNHANDLED,
     "suspects": SUSPECTS,
     "bytes": BYTES,

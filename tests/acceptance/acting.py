@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from worker import Event, Handlers, Organization, Reject
+from worker import Event, Handlers, Organization, Reject, Retry
 
 handlers = Handlers()
 
@@ -60,6 +60,8 @@ async def act(event: Event[Script], organization: Organization) -> Any:
     match event.data.then or event.data.act:
         case "fail" if event.attempt <= event.data.times:
             raise KeyError("as told")
+        case "later" if event.attempt <= event.data.times:
+            return Retry(after=3600)
         case "garble":
             raise ValueError("\ud800")
         case "reject":

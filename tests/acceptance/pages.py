@@ -20,6 +20,9 @@ from tests.tools import tool
 
 _BLOCK: Final = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _COMMENT: Final = re.compile(r"\s+# .*$", re.MULTILINE)
+_HEADING: Final = re.compile(r"^## (.+)$", re.MULTILINE)
+_FILE: Final = re.compile(r"# (\w[\w./-]*\.\w+)\n")
+_COMMAND: Final = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _LONGEST: Final = 120.0
 """Seconds that a command may take whose end is waited for, on a busy machine."""
 
@@ -27,15 +30,62 @@ _LONGEST: Final = 120.0
 def blocks(page: str, language: str) -> list[str]:
     """The blocks of code of a language on a page, by its path below the root."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    return [dedent(code) for _, name, code in _BLOCK.findall(text) if name == language]
+    return [code for name, code in _blocks_of(text) if name == language]
 
 
 def commands(page: str) -> list[str]:
     """What a page shows behind a ``$``, in order, each with the lines that go on with it."""
-    shown = "".join(blocks(page, "console"))
-    return [
-        _COMMENT.sub("", each).strip() for each in re.split(r"^\$ ", shown, flags=re.MULTILINE)[1:]
-    ]
+    return [command for command, _ in _commands_in("".join(blocks(page, "console")))]
+
+
+def _blocks_of(text: str) -> list[tuple[str, str]]:
+    return [(name, dedent(code)) for _, name, code in _BLOCK.findall(text)]
+
+
+def _commands_in(shown: str) -> list[tuple[str, str]]:
+    """Each command, and what is shown below it."""
+    return [(_COMMENT.sub("", each).strip(), below) for each, below in _COMMAND.findall(shown)]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a section of a page has its reader write and type.
+
+    A block that begins with a comment of a file's name is that file; what stands below a command
+    is what it answers, line by line, where ``…`` stands for anything.
+
+    Attributes:
+        title: of the section.
+        files: by their names.
+        typed: the commands, in order.
+    """
+
+    title: str
+    files: dict[str, str]
+    typed: list["Typed"]
+
+
+def programs(page: str) -> list[Program]:
+    """The programs of a page: of each section that names a file."""
+    _, *parts = _HEADING.split((ROOT / page).read_text(encoding="utf-8"))
+    found = [_program(title, text) for title, text in zip(parts[::2], parts[1::2], strict=True)]
+    return [each for each in found if each.files]
+
+
+def _program(title: str, text: str) -> Program:
+    files, typed = dict[str, str](), list[Typed]()
+    for language, code in _blocks_of(text):
+        if language == "console":
+            typed += [Typed(command, _pattern(below)) for command, below in _commands_in(code)]
+        elif named := _FILE.match(code):
+            files[named[1]] = code
+    return Program(title, files, typed)
+
+
+def _pattern(shown: str) -> str:
+    """What an output has in it that is shown so."""
+    lines = [re.escape(line).replace("…", ".*") for line in shown.splitlines() if line.strip()]
+    return r"(?:.*\n)*?".join(lines)
 
 
 def pages() -> list[str]:

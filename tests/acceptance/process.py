@@ -72,13 +72,12 @@ class Program:
     Attributes:
         process: it.
         lines: its log.
-        text: all that it has written, log or not.
     """
 
     def __init__(self, process: Process) -> None:
         self.process = process
         self.lines: list[dict[str, Any]] = []
-        self.text = ""
+        self._written: list[str] = []  # one string that grows is copied with each of many lines
         self._silent = False
         self._changed = asyncio.Condition()
         self._reading = asyncio.create_task(self._read())
@@ -101,12 +100,17 @@ class Program:
         assert stream is not None
         async for line in stream:
             async with self._changed:
-                self.text += line.decode()
+                self._written.append(line.decode())
                 # Python's own complaints come in pieces, which a line may follow on the same one.
                 _, start, rest = line.rpartition(b'{"timestamp":')
                 with contextlib.suppress(ValueError):
                     self.lines.append(json.loads(start + rest))
                 self._changed.notify_all()
+
+    @property
+    def text(self) -> str:
+        """All that it has written so far, log or not."""
+        return "".join(self._written)
 
     async def logged(self, event: str, times: int = 1, **fields: object) -> list[dict[str, Any]]:
         """Wait until an event, with these fields, has been logged so often."""

@@ -168,7 +168,7 @@ async def calls(event: Event[dict[str, str]], organization: Organization, erp: E
 
 COMPLAINTS: Final = {
     "mypy": (
-        "Success: no issues found in 3 source files",
+        "Success: no issues found in 5 source files",
         r"^shop/wrong\.py:(\d+): error: ",
     ),
     "basedpyright": (
@@ -188,6 +188,20 @@ def test_handlers_are_checked_against_it(python: Path, project: Path, checker: s
     wrong = {n for n, line in enumerate(WRONG.splitlines(), start=1) if "# wrong" in line}
     code, said = checked(python, project, checker)
     assert set(map(int, re.findall(complaint, said, re.MULTILINE))) == wrong, said
+
+
+def test_its_tests_are_green_there(python: Path, project: Path) -> None:
+    """By `worker.testing`, without Redis, and without a setting."""
+    ended = subprocess.run(
+        [python, "-m", "pytest", "-q"],
+        cwd=project,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert re.search(r"^\d+ passed in ", ended.stdout, re.MULTILINE), ended.stdout
 
 
 ORDER: Final = {"order_id": 7, "status": "paid", "items": [{"sku": "SKU-1", "quantity": 2}]}

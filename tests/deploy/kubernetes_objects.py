@@ -13,8 +13,8 @@ from tests.tools import tool
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 
 
-def built(folder: Path) -> Path:
-    """Build the example in a folder; the file of its objects."""
+def built(folder: Path, overlay: str = "example") -> Path:
+    """Build the example, or what stands on it, in a folder; the file of its objects."""
     copy = folder / "deploy"
     shutil.copytree(
         DEPLOY, copy, ignore=shutil.ignore_patterns("secrets", ".env", "pinned", "__pycache__")
@@ -23,8 +23,14 @@ def built(folder: Path) -> Path:
     assert ended.returncode == 0, ended.stderr
     example = copy / "kubernetes" / "example"
     subprocess.run([tool("sh"), example / "example.sh"], check=True, capture_output=True)
+    shop = copy / "kubernetes" / "handlers" / "secrets"
+    shop.mkdir()
+    (shop / "shop.env").write_text("ERP_TOKEN=a token of the ERP\n")
     ended = subprocess.run(
-        [tool("kubectl"), "kustomize", example], check=False, capture_output=True, text=True
+        [tool("kubectl"), "kustomize", example.with_name(overlay)],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert ended.returncode == 0, ended.stderr
     assert "Warning" not in ended.stderr

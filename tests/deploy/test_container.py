@@ -27,9 +27,10 @@ OFFLINE: Final = ("--no-index", "--no-deps", "--no-build-isolation")
 HEALTHY: Final = str(DEPLOY / "healthy.py")
 
 
-def test_the_linter_has_nothing_to_say() -> None:
+@pytest.mark.parametrize("name", ["Dockerfile", "handlers/Dockerfile"])
+def test_the_linter_has_nothing_to_say(name: str) -> None:
     ended = subprocess.run(
-        [tool("hadolint"), DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False
+        [tool("hadolint"), DEPLOY / name], capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stdout) == (0, "")
 
@@ -49,6 +50,20 @@ def test_nothing_is_installed_that_no_hash_vouches_for() -> None:
     names = locked[2::2]
     assert names == ["requirements.lock", "requirements-build.lock"]
     assert own == [*OFFLINE, "."]
+
+
+def test_an_image_of_handlers_installs_what_a_hash_vouches_for_and_is_nobody_at_the_end() -> None:
+    """Built and run it is by `make image`."""
+    text = (DEPLOY / "handlers/Dockerfile").read_text()
+    (command,) = re.findall(r"^RUN pip install (.+)$", text, re.MULTILINE)
+    assert "--require-hashes" in command
+    assert re.findall(r"^USER (\S+)$", text, re.MULTILINE) == ["0", "10001:10001"]
+    assert f'"/app/healthy.py", "{WorkerSettings.from_mapping({}).admin.port}"' in text
+    pins = (DEPLOY / "handlers/requirements.txt").read_text()
+    locked = (ROOT / "requirements.lock").read_text()
+    for pin in re.findall(r"^[\w-]+==[\w.]+", pins, re.MULTILINE):
+        ours = re.search(rf"^{pin.partition('==')[0]}==\S+", locked, re.MULTILINE)
+        assert ours is None or ours[0] == pin, "the image would refuse it"
 
 
 def test_what_builds_the_package_is_what_the_tests_build_it_with() -> None:

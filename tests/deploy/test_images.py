@@ -22,7 +22,8 @@ def test_no_file_names_an_image_of_anothers_but_the_list() -> None:
     for path in [DEPLOY / "compose.yaml", *DEPLOY.glob("**/*.yaml"), DEPLOY / "Dockerfile"]:
         named |= set(re.findall(r"^\s*(?:image:|FROM) (\S+)", path.read_text(), re.MULTILINE))
     variables = {f'"${{{name}:?run' for name in IMAGES if name != "PYTHON_IMAGE"}
-    assert named == {"sellfern-webhooks", "redis:unpinned", "${PYTHON_IMAGE}"} | variables
+    ours = {"sellfern-webhooks", "shop-handlers"}
+    assert named == ours | {"redis:unpinned", "${PYTHON_IMAGE}"} | variables
 
 
 def test_the_dockerfile_has_no_image_unless_it_is_told_one() -> None:

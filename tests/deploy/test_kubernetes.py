@@ -9,7 +9,7 @@ import pytest
 
 from ingress.settings import IngressSettings
 from shared.settings.durations import parse_duration
-from tests.deploy.kubernetes_objects import Objects, built
+from tests.deploy.kubernetes_objects import DEPLOY, Objects, built
 from tests.deploy.metric_names import unknown_metrics
 from tests.tools import tool
 from worker.settings import WorkerSettings
@@ -18,9 +18,16 @@ POD = "10.1.2.3"
 PROGRAMS = ("sellfern-ingress", "sellfern-worker", "sellfern-console")
 
 
+@pytest.fixture(scope="module", params=["example", "handlers"])
+def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Objects:
+    """Build the example, and the one with a team's own handlers: all is to hold for both."""
+    return Objects(built(tmp_path_factory.mktemp("kubernetes"), request.param))
+
+
 @pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
-    return Objects(built(tmp_path_factory.mktemp("kubernetes")))
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Objects:
+    """Build the one with a team's own handlers."""
+    return Objects(built(tmp_path_factory.mktemp("shop"), "handlers"))
 
 
 @pytest.mark.parametrize("version", ["1.29.0", "1.33.0", "1.37.0"])
@@ -40,7 +47,7 @@ def test_every_object_is_valid_by_its_schema(objects: Objects, version: str) -> 
 def environ(objects: Objects, name: str) -> dict[str, str]:
     """The variables of a container, with something in the place of secrets and addresses."""
     container = objects.container(name)
-    settings = next(each for each in objects.names("ConfigMap") if "settings" in each)
+    settings = next(each for each in objects.names("ConfigMap") if "sellfern-settings" in each)
     found = dict(objects.one("ConfigMap", settings)["data"])
     for variable in container.get("env", []):
         source = variable.get("valueFrom", {})
@@ -191,6 +198,9 @@ def test_every_secret_and_configuration_that_a_pod_names_is_there(objects: Objec
                 if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
                     secret = objects.one("Secret", reference["name"])
                     assert reference["key"] in secret["data"]
+            for source in container.get("envFrom", []):
+                ((kind, reference),) = source.items()
+                assert reference["name"] in there[kind.removesuffix("Ref")]
 
 
 def test_the_ingress_alone_has_what_sellfern_signs_with(objects: Objects) -> None:
@@ -200,6 +210,25 @@ def test_the_ingress_alone_has_what_sellfern_signs_with(objects: Objects) -> Non
             if volume.get("secret", {}).get("secretName") == "sellfern-endpoints":
                 items = volume["secret"].get("items", [{"key": "acme"}])
                 assert ("acme" in [item["key"] for item in items]) == (name == "sellfern-ingress")
+
+
+def test_workers_alone_have_a_teams_handlers_and_what_these_are_told(shop: Objects) -> None:
+    """And in the image's own words: what its handlers read, and what the worker is to run."""
+    folder = DEPLOY / "handlers"
+    read = set(re.findall(r"os\.environ\[.(\w+).\]", (folder / "shop/hooks.py").read_text()))
+    told: set[str] = set()
+    for name in shop.names("ConfigMap") | shop.names("Secret"):
+        if name.startswith("shop-"):
+            kind = "Secret" if "secrets" in name else "ConfigMap"
+            told |= shop.one(kind, name)["data"].keys()
+    assert read == told == {"ERP_URL", "ERP_TOKEN"}
+    for name in PROGRAMS:
+        container = shop.container(name)
+        sources = [next(iter(each.values()))["name"] for each in container["envFrom"]]
+        ours = [each for each in sources if each.startswith("shop-")]
+        assert len(ours) == (2 if name == "sellfern-worker" else 0), name
+        image = "shop-handlers" if name == "sellfern-worker" else "sellfern-webhooks"
+        assert container["image"].startswith(f"{image}:"), name
 
 
 def test_workers_follow_what_waits_and_ingresses_their_load(objects: Objects) -> None:

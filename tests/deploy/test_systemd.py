@@ -1,6 +1,8 @@
 """The systemd units: verified by systemd, confined, and true to the programs."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Final
 import pytest
 
 from ingress.settings import IngressSettings
+from tests.acceptance.process import ROOT, run_command
 from tests.deploy.kubernetes_objects import DEPLOY
 from tests.tools import tool
 from worker.settings import WorkerSettings
@@ -51,6 +54,44 @@ def test_a_unit_is_confined(unit: Path) -> None:
 def test_no_unit_leaves_its_memory_on_the_disk(unit: Path) -> None:
     """Systemd takes the last value of a limit."""
     assert re.findall(r"^LimitCORE=(.*)$", unit.read_text(), re.MULTILINE) == ["0"]
+
+
+DROP_IN: Final = DEPLOY / "systemd" / "sellfern-worker@.service.d"
+
+
+def dropped_in(unit: Path) -> dict[str, list[str]]:
+    """What stands in the drop-in for handlers of one's own, by setting, beside a worker's unit."""
+    folder = shutil.copytree(DROP_IN, unit.parent / DROP_IN.name)
+    found: dict[str, list[str]] = {}
+    for line in (folder / "handlers.conf").read_text().splitlines():
+        name, _, value = line.partition("=")
+        if not line.startswith(("#", "[")) and value:
+            found.setdefault(name, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("unit", [DEPLOY / "systemd/sellfern-worker@.service"], indirect=True)
+def test_systemd_reads_the_drop_in_for_handlers(unit: Path) -> None:
+    told = dropped_in(unit)
+    assert analyze("verify", unit) == ""
+    with (unit.parent / DROP_IN.name / "handlers.conf").open("a") as file:
+        file.write("Nothing=such\n")
+    assert "Unknown key 'Nothing' in section [Service]" in analyze("verify", unit)
+    # A file of the endpoints is found from anywhere.
+    assert re.search(r"^Environment=ENDPOINTS_FILE=/", unit.read_text(), re.MULTILINE)
+    assert told.keys() == {"WorkingDirectory", "Environment", "EnvironmentFile"}
+
+
+@pytest.mark.parametrize("unit", [DEPLOY / "systemd/sellfern-worker@.service"], indirect=True)
+async def test_a_worker_finds_its_handlers_from_there(unit: Path, tmp_path: Path) -> None:
+    told = dropped_in(unit)
+    project = ROOT / "tests" / "examples" / "shop"
+    environ = {"ENDPOINTS_FILE": str(project / "endpoints.toml"), "PATH": os.environ["PATH"]}
+    environ |= dict(each.split("=", 1) for each in told["Environment"][0].split())
+    words = (sys.executable, "-m", "worker", "check")
+    for folder, level in ((project, "ok"), (tmp_path, "error")):
+        ended = await run_command(*words, environ=environ, folder=folder)
+        assert re.search(rf"^{level} +handlers ", ended.stdout, re.MULTILINE), ended
 
 
 def test_each_program_has_a_unit_that_outlasts_its_drain() -> None:

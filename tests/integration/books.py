@@ -284,7 +284,8 @@ class Books:
         for name, state in profiles.items():
             if name.startswith(keys.BREAKER) and state.startswith("trying:org"):
                 assert self.tokens[state.removeprefix("trying:")]
-        assert self.values.get(keys.THROTTLED, {}).keys() <= self.accepted
+        for name in (keys.THROTTLED, keys.FAILURES):
+            assert self.values.get(name, {}).keys() <= self.accepted
 
     def _check_counts(self) -> None:
         assert self._numbers(keys.WAITING) == _tally(self.accepted)
@@ -358,7 +359,8 @@ def _size(text: str) -> int:
 
 
 def _record_cost(_: str, record: Any) -> int:
-    return cost(_size(record["payload"]) + _size(record["error"]), 5)
+    texts = (record["payload"], record["error"], record.get("traceback", ""))
+    return cost(sum(map(_size, texts)), 5)
 
 
 _BYTES: tuple[tuple[str, str, Callable[[str, Any], int]], ...] = (
@@ -386,12 +388,14 @@ _SINGLE = (
     keys.WAKE,
     keys.DUE,
     keys.THROTTLED,
+    keys.FAILURES,
     keys.BREAKERS,
     keys.SUSPECTS,
     keys.UNREAD,
     keys.IN_TURN,
     keys.LATEST,
     keys.SUPERSEDED,
+    keys.UNHANDLED,
 )
 
 

@@ -295,6 +295,31 @@ def test_what_a_dead_letter_does_not_have_is_shown_as_a_dash(desk: Desk) -> None
     assert "None" not in shown
 
 
+def test_the_traceback_is_shown_and_exported(desk: Desk) -> None:
+    handlers = Handlers()
+
+    @handlers.on("*")
+    async def fails(event: Event[Any], organization: Organization) -> None:
+        raise KeyError("as told")
+
+    async def work(redis: Redis) -> None:
+        place = Workplace(redis, handlers)
+        await place.accept(body("evt_1"))
+        while await place.handle_next() is not Settled.DEAD:
+            pass
+
+    desk.do(work)
+    job = desk.job("evt_1")
+    shown = desk.run("show", job).stdout
+    assert "   traceback  Traceback (most recent call last):\n                File " in shown
+    assert shown.endswith(
+        "                  raise KeyError(\"as told\")\n              KeyError: 'as told'\n"
+    )
+    (exported,) = lines(desk.run("export"))
+    assert lines(desk.run("show", job, "--json"))[0]["traceback"] == exported["traceback"]
+    assert exported["traceback"].endswith("KeyError: 'as told'")
+
+
 def test_discard_asks_and_a_late_redelivery_does_not_bring_it_back(desk: Desk) -> None:
     desk.bury("evt_1", "evt_2")
     done = desk.run("discard", desk.job("evt_1"), answers="y\n")

@@ -196,7 +196,7 @@ async def test_a_slot_is_free_once_its_handler_has_ended(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, stage: Stage
 ) -> None:
     """While Redis commits, the next one runs; there is an end to how many are held that way."""
-    batcher = stage.place.pipeline.batcher
+    batcher = stage.place.batcher
     held = Held(monkeypatch, batcher)
     await stage.accept_one_each(10)
     worker = stage.place.worker(slots=3)
@@ -221,7 +221,7 @@ async def test_a_slot_is_free_once_its_handler_has_ended(
 async def test_what_redis_did_not_settle_is_left_to_its_lease_and_blocks_nobody(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, stage: Stage, error: Exception
 ) -> None:
-    batcher = stage.place.pipeline.batcher
+    batcher = stage.place.batcher
     real, failed = batcher.post_mark, list[Tell[Marked]]()
 
     def post_mark(request: MarkRequest, tell: Tell[Marked]) -> None:
@@ -541,7 +541,7 @@ async def test_a_lost_lease_that_has_just_been_settled_is_no_loss(
 ) -> None:
     """The renewal is on its way while the settlement lands: Redis knows the claim no more."""
     lost_before = metrics.LEASES_LOST.labels().total
-    held = Held(monkeypatch, stage.place.pipeline.batcher)
+    held = Held(monkeypatch, stage.place.batcher)
     stage.go.set()
     await stage.accept_one_each(1)
     worker = stage.place.worker()
@@ -551,7 +551,7 @@ async def test_a_lost_lease_that_has_just_been_settled_is_no_loss(
         while not held.number:
             await asyncio.sleep(0.002)
         worker._claims.lose(claim)
-        held.let_go(stage.place.pipeline.batcher, monkeypatch)
+        held.let_go(stage.place.batcher, monkeypatch)
         await drained(redis)
         worker._claims.lose(claim)
     assert metrics.LEASES_LOST.labels().total == lost_before
@@ -562,7 +562,7 @@ async def test_a_lost_lease_shows_in_the_settlement_that_was_on_its_way(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, stage: Stage
 ) -> None:
     lost_before = metrics.LEASES_LOST.labels().total
-    held = Held(monkeypatch, stage.place.pipeline.batcher)
+    held = Held(monkeypatch, stage.place.batcher)
     stage.go.set()
     await stage.accept_one_each(1)
     worker = stage.place.worker()
@@ -573,7 +573,7 @@ async def test_a_lost_lease_shows_in_the_settlement_that_was_on_its_way(
             await asyncio.sleep(0.002)
         await redis.hset(keys.CLAIMS, claim.job, "ff:0:1:1:evt_1")  # somebody else has it
         worker._claims.lose(claim)
-        held.let_go(stage.place.pipeline.batcher, monkeypatch)
+        held.let_go(stage.place.batcher, monkeypatch)
         while "lease_lost" not in stage.place.lines.events():
             await asyncio.sleep(0.002)
     assert metrics.LEASES_LOST.labels().total == lost_before + 1

@@ -132,8 +132,8 @@ async def test_who_would_begin_to_wait_once_the_worker_stops_is_given_back_at_on
         return await mark(requests)
 
     monkeypatch.setattr(place.transitions, "mark", hang)
-    batcher = Batcher(place.transitions, patience=1, log=place.lines.log)
-    place.pipeline = replace(place.pipeline, batcher=batcher)
+    place.batcher = Batcher(place.transitions, patience=1, log=place.lines.log)
+    place.pipeline = replace(place.pipeline, ledger=place.batcher)
     await place.accept(large("evt_1"))
     async with working(place) as worker:
         await until(lambda: crowd.now == {"evt_1"})

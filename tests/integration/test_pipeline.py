@@ -342,7 +342,7 @@ async def test_what_is_cancelled_while_its_mark_is_on_its_way_is_given_back(
 async def test_what_is_cancelled_before_its_handler_begins_is_given_back(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace, seen: Seen
 ) -> None:
-    started, real = await claimed(place), place.pipeline.batcher.post_mark
+    started, real = await claimed(place), place.batcher.post_mark
 
     def post_mark(request: MarkRequest, tell: Tell[Marked]) -> None:
         def then(marked: Marked | Exception) -> None:
@@ -351,7 +351,7 @@ async def test_what_is_cancelled_before_its_handler_begins_is_given_back(
 
         real(request, then)
 
-    monkeypatch.setattr(place.pipeline.batcher, "post_mark", post_mark)
+    monkeypatch.setattr(place.batcher, "post_mark", post_mark)
     started.start()
     assert await started.ended() is Settled.RELEASED
     assert seen.events == []
@@ -361,13 +361,13 @@ async def test_what_is_cancelled_before_its_handler_begins_is_given_back(
 async def test_what_is_cancelled_while_its_end_is_on_its_way_has_ended(
     monkeypatch: pytest.MonkeyPatch, redis: Redis, place: Workplace
 ) -> None:
-    started, real = await claimed(place), place.pipeline.batcher.post_settlement
+    started, real = await claimed(place), place.batcher.post_settlement
 
     def post_settlement(settlement: Settlement, tell: Tell[Settled]) -> None:
         real(settlement, tell)
         started.work.cancel()
 
-    monkeypatch.setattr(place.pipeline.batcher, "post_settlement", post_settlement)
+    monkeypatch.setattr(place.batcher, "post_settlement", post_settlement)
     started.start()
     assert await started.ended() is Settled.DONE
     assert place.lines.events() == ["event_handled"]

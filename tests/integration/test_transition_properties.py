@@ -50,6 +50,7 @@ IN_ORDER = "org_one"
 """Its cap is 1 from the beginning to the end, and its weight makes for fractions."""
 WEIGHT = 4.0
 ORGANIZATIONS = ("org_a", "org_b", IN_ORDER)
+TRACEBACK = "Traceback (most recent call last):\nKeyError: 'as told'"
 VERBS = ("done", "retry", "block", "dead", "duplicate", "hold", "release", "abandon", "throttle")
 """Those of the script; to block is to retry, too."""
 HOLDS = (Mark.HELD, Mark.HELD_CONFLICTING)
@@ -417,10 +418,10 @@ class Machine(RuleBasedStateMachine):
         operation = ("increment", f"applied/{self.event_of[claim.job]}", -1, 1)
         details = {
             "done": (RETENTION, (), (operation,), True),
-            "retry": (LATER, breaker),
+            "retry": (LATER, breaker, False, ("KeyError: 'as told'", TRACEBACK)),
             "block": (LATER, breaker, True),
             "throttle": (LATER, "429"),
-            "dead": ("rejected", "why", "t", "acme", RECEIVED_AT, failed, breaker),
+            "dead": ("rejected", "why", "t", "acme", RECEIVED_AT, failed, breaker, TRACEBACK),
         }
         return Settlement(claim, verb.replace("block", "retry"), details.get(verb, ()))
 

@@ -169,7 +169,7 @@ async def test_one_that_is_stuck_and_blocks_is_settled_for_the_loop_which_may_ne
     (waits,) = await place.accept(body("evt_wait"))
     async with working(worker):
         await holds(worker, 1)
-        place.pipeline.batcher.post_settlement = lambda *_: None  # type: ignore[method-assign]  # never
+        place.batcher.post_settlement = lambda *_: None  # type: ignore[method-assign]  # never
         (job,) = await place.accept(body("evt_stuck"))
         try:
             await left(place)
@@ -229,7 +229,7 @@ async def test_one_that_blocks_only_once_it_is_stuck_is_charged_if_nothing_is_se
     worker = place.worker()
     pulse_of(worker)
     async with working(worker):
-        place.pipeline.batcher.post_settlement = lambda *_: None  # type: ignore[method-assign]  # never
+        place.batcher.post_settlement = lambda *_: None  # type: ignore[method-assign]  # never
         (job,) = await place.accept(body("evt_stuck"))
         try:
             await left(place)

@@ -107,8 +107,9 @@ class Workplace:
         self.endpoints: CurrentEndpoints = SimpleNamespace(current=Endpoints({}, {}))
         self.left: list[Exit] = []
         self.left_at_once = False
+        self.batcher = Batcher(self.transitions, patience=1, log=self.lines.log)
         self.pipeline = Pipeline(
-            batcher=Batcher(self.transitions, patience=1, log=self.lines.log),
+            ledger=self.batcher,
             handlers=self.handlers,
             reference=load_default(),
             policy=policy,
@@ -119,7 +120,8 @@ class Workplace:
 
     def context(self, lease: float = 30) -> arq_functions.Context:
         """What arq's functions need."""
-        return arq_functions.Context(self.pipeline, self.transitions, lease, self.lines.log)
+        parts = (self.pipeline, self.batcher, self.transitions)
+        return arq_functions.Context(*parts, lease, self.lines.log)
 
     async def accept(
         self, *bodies: bytes, organization: str = "org_a", **changes: Any

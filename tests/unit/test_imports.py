@@ -35,10 +35,11 @@ KNOWS = {
     "worker.sql": ("shared", "worker"),
     "worker.engine": ("shared", "worker", "worker.pipeline"),
     "worker.operate": ("shared", "worker", "worker.settings", "worker.sql"),
+    "worker.testing": ("shared", "worker", "worker.pipeline"),
 }
 """What each room may import beside itself; of the other package than its own, all of its rooms."""
 
-PROGRAM = {"app", "check", "cli", "send", "settings", "doubts", "__main__"}
+PROGRAM = {"app", "check", "cli", "send", "settings", "doubts", "listing", "__main__"}
 """Modules of a program's own, which put the rooms together: they may know all of them."""
 
 

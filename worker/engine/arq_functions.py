@@ -19,6 +19,7 @@ from shared.errors import TransitionError, Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import job, keys
 from shared.redis.connection import REDIS_ERRORS, translate
+from worker.pipeline.batcher import Batcher
 from worker.pipeline.driver import Pipeline, Slots
 from worker.pipeline.transitions import Claim, Transitions
 
@@ -35,6 +36,7 @@ class Context:
 
     Attributes:
         pipeline: handles a claimed job.
+        batcher: what the pipeline asks; arq's own jobs are settled by it, too.
         transitions: adopts a job that arq picked.
         lease: seconds for which a job is adopted.
         log: told when Redis goes away.
@@ -42,6 +44,7 @@ class Context:
     """
 
     pipeline: Pipeline
+    batcher: Batcher
     transitions: Transitions
     lease: float
     log: FilteringBoundLogger

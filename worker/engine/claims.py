@@ -17,6 +17,7 @@ from shared.queue import job as jobs
 from shared.queue import keys
 from shared.redis.connection import REDIS_ERRORS
 from shared.redis.wire import Wire
+from worker.engine import burst
 from worker.engine.arq_functions import Call, Context
 from worker.engine.process import Exit, Leave
 from worker.outcomes import Released
@@ -62,6 +63,7 @@ class Claims:
         leave: ends the process for a reason.
         call: runs a job by arq's functions: one that is no delivery, or every one where arq's hooks
             are to see it.
+        is_burst: whether to end once nothing can be handled now.
 
     Attributes:
         running: what it holds, by token.
@@ -81,6 +83,7 @@ class Claims:
         pulse: Pulse,
         leave: Leave,
         call: Callable[[Claim, bytes, Ended, Slots], Call],
+        is_burst: bool = False,
     ) -> None:
         self._arq = worker
         self._pipeline = context.pipeline
@@ -96,6 +99,7 @@ class Claims:
         self._pulse = pulse
         self._leave = leave
         self._call = call
+        self._is_burst = is_burst
         self._has_hooks = bool(worker.on_job_start or worker.on_job_end or worker.after_job_end)
         policy = context.pipeline.policy
         self._suspect_from = min(SUSPECT_FROM, policy.max_claims)
@@ -132,12 +136,15 @@ class Claims:
             if self.free() <= 0:
                 await self._until_something_ends()
                 continue
+            was_idle = not self.running  # else the end of one may bring others in line
             try:
                 claimed = await self._claim()
                 if outage.is_on:
                     outage.over()
                 self._start_all(claimed)
                 if self._arq.burst and await self._is_drained():
+                    break
+                if self._is_burst and was_idle and burst.finds_nothing(claimed):
                     break
                 await self._rest(claimed)
             except REDIS_ERRORS as exc:
@@ -224,6 +231,8 @@ class Claims:
         """Wait as long as there is a reason to: a suspect, or nothing to do."""
         if claimed.quiet or claimed.suspects:
             await self._duty.wait(claimed, self.until_idle)
+        elif self._is_burst and not claimed.more and self.running:
+            await self._until_something_ends()
         elif not claimed.more:
             await self._sleep(claimed.next_due)
 

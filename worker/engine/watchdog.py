@@ -21,12 +21,13 @@ from worker.engine.leases import Leases
 from worker.engine.process import Exit, Leave
 from worker.engine.supervision import Supervisor
 from worker.outcomes import Dead, Later, Outcome, Released
-from worker.pipeline.attempts import origin_of, place
+from worker.pipeline.attempts import origin_of
 from worker.pipeline.batcher import Outage
 from worker.pipeline.driver import Pipeline
 from worker.pipeline.pulse import Pulse
 from worker.pipeline.transitions import Settled, Settlement, Transitions
 from worker.pipeline.work import Work
+from worker.tracebacks import place
 
 _BATCH: Final = 40
 _STILL_HELD: Final = (Settled.AGAIN, Settled.CONFLICT, Settled.OVERDUE)

@@ -58,6 +58,8 @@ class Worker(arq.Worker):
         aside: the thread of the watchdog; without it the worker has one of its own.
         leave: ends the process for a reason, at once or once it has drained.
         tick: called a few times a second, in this worker's loop.
+        is_burst: whether to end once nothing can be handled now; arq's own `burst` waits for what
+            is deferred as well.
         options: those of ``arq.Worker``.
     """
 
@@ -74,6 +76,7 @@ class Worker(arq.Worker):
         aside: Aside | None = None,
         leave: Leave,
         tick: Callable[[], None] | None = None,
+        is_burst: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -98,6 +101,7 @@ class Worker(arq.Worker):
             pulse=pulse,
             leave=leave,
             call=self._call,
+            is_burst=is_burst,
         )
         # What arq counts in its health record.
         self.tasks = cast("dict[str, asyncio.Task[Any]]", self._claims.running)
@@ -161,7 +165,7 @@ class Worker(arq.Worker):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING):
                 await self._claims.until_idle()
-                await self._context.pipeline.batcher.drain()
+                await self._context.batcher.drain()
         with contextlib.suppress(*REDIS_ERRORS):
             async with asyncio.timeout(_CLOSING):
                 await self._claims.disown()
@@ -284,7 +288,7 @@ class Worker(arq.Worker):
             settlement = Settlement(claim, "retry", (max(0, incr_score - timestamp_ms()),))
         else:
             settlement = Settlement(claim, "release")
-        await self._context.pipeline.batcher.settle(settlement)
+        await self._context.batcher.settle(settlement)
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
         """Do what arq does with a job that can't be run."""

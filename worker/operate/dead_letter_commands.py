@@ -125,11 +125,13 @@ def show(job: str, *, as_json: bool) -> None:
         display.fail(f"JOB: expected the job of a dead letter (see: dead-letters list), got {job}")
     row = {**_summary(letter), "body": letter.body.decode(errors="backslashreplace")}
     if as_json:
-        click.echo(display.json_line(row))
+        click.echo(display.json_line({**row, "traceback": letter.traceback}))
         return
     for name, value in row.items():
         text = "-" if value in {None, ""} else display.escape_controls(str(value))
         click.echo(f"{name.replace('_', ' '):>12}  {text}")
+    for number, line in enumerate(letter.traceback.split("\n") if letter.traceback else []):
+        click.echo(f"{'' if number else 'traceback':>12}  {display.escape_controls(line)}")
 
 
 @dead_letters.command()
@@ -144,7 +146,8 @@ def export(*, yes: bool, **wanted: Any) -> None:
         async for letter in records.select(redis, chosen):
             # It may be any bytes, for which JSON has no place.
             payload = base64.b64encode(letter.payload).decode()
-            click.echo(display.json_line({**_summary(letter), "payload": payload}))
+            more = {"traceback": letter.traceback, "payload": payload}
+            click.echo(display.json_line({**_summary(letter), **more}))
             number += 1
         return number
 

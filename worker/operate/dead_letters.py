@@ -52,6 +52,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
         received_at: epoch milliseconds; 0 where that can't be told.
         died_at: epoch milliseconds.
         payload: arq's payload record as it was.
+        traceback: of what the handler raised last, without secrets; empty where it raised nothing.
         held: redeliveries since then that were too many to revive it.
         held_at: the last of them, epoch milliseconds; 0 without one.
         by_hand: whether it is replayed by hand, and waits to be judged anew.
@@ -71,6 +72,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     held: int = 0
     held_at: int = 0
     by_hand: bool = False
+    traceback: str = ""
 
     @property
     def body(self) -> bytes:
@@ -182,9 +184,9 @@ async def read(redis: Redis, jobs: Sequence[str], *, with_payload: bool = True) 
     Args:
         redis: where they are.
         jobs: their ids.
-        with_payload: else each has an empty one: bodies may be large.
+        with_payload: else each has an empty one, and no traceback: these may be large.
     """
-    fields = [*TEXTS, *_NUMBERS, "by_hand", *(["payload"] if with_payload else [])]
+    fields = [*TEXTS, *_NUMBERS, "by_hand", *(["payload", "traceback"] if with_payload else [])]
     async with redis.pipeline(transaction=False) as pipe:
         for job in jobs:
             name = keys.dead_letter(job).encode(errors="surrogateescape")
@@ -241,7 +243,7 @@ def _pairs(found: list[Any]) -> list[tuple[bytes, bytes]]:
 
 def _parse(job: str, raw: Mapping[str, bytes]) -> DeadLetter:
     fields: dict[str, Any] = {
-        **{name: raw.get(name, b"").decode(errors="replace") for name in TEXTS},
+        **{n: raw.get(n, b"").decode(errors="replace") for n in (*TEXTS, "traceback")},
         **{name: int(float(raw.get(name, b"0"))) for name in _NUMBERS},
     }
     payload, by_hand = raw.get("payload", b""), "by_hand" in raw

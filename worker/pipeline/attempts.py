@@ -11,8 +11,8 @@ import contextlib
 import inspect
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import replace
 from time import perf_counter
-from types import CodeType, FrameType
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -21,9 +21,13 @@ from shared.errors import StateError
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.program import forking
+from worker.failures import explained
+from worker.masking import Masks
 from worker.outcomes import (
     DONE,
+    Busy,
     Cause,
+    Dead,
     Done,
     Later,
     Outcome,
@@ -33,11 +37,10 @@ from worker.outcomes import (
     took_too_long,
 )
 from worker.pipeline.work import Handle, Work
+from worker.tracebacks import stack_of
 
 _ASKED_AGAIN: Final = 4
 """Times that a handler is cancelled within the grace: the first leaves it half of the grace."""
-
-_MOST_FRAMES: Final = 20
 
 Result = TypeVar("Result")
 
@@ -108,17 +111,23 @@ class Attempt(msgspec.Struct, eq=False):
             self.attempts.ended_late(self)
             return
         outcome = DONE if result is None else outcome_of(result, self.cause, self.attempts.seconds)
-        self.give_up(outcome, "the handler has ended")
+        self.give_up(outcome, "the handler has ended", result)
         if result is not None and inspect.iscoroutine(result):
             with contextlib.suppress(BaseException):  # where it had begun, it may do anything
                 result.close()  # it would complain once more, at a time that nobody can tell
 
-    def give_up(self, outcome: Outcome, why: str = "the attempt at its event is over") -> None:
+    def give_up(
+        self,
+        outcome: Outcome,
+        why: str = "the attempt at its event is over",
+        raised: object = None,
+    ) -> None:
         """It has this outcome, whatever the handler still does.
 
         Args:
             outcome: of the event.
             why: what the state says to whoever still uses it.
+            raised: by the handler, or returned, where that is why.
         """
         if self.is_over:
             return
@@ -130,7 +139,20 @@ class Attempt(msgspec.Struct, eq=False):
         if state.unawaited and type(outcome) is Done:  # it would be committed without that
             said = f"state.{state.unawaited} was not awaited before the handler ended"
             outcome = Later(text_of(StateError(said)), failed=True)
+        if outcome is not DONE and isinstance(outcome, Later | Dead | Busy):
+            outcome = self._explained(outcome, raised)
         self.tell(outcome)
+
+    def _explained(self, outcome: Later | Dead | Busy, raised: object) -> Outcome:
+        organization = self.handle.organization
+        try:
+            mask = self.attempts.masks.of(organization.id, organization.settings)
+            # An exception keeps its frames, and they the decoded data: beyond the slot, that of
+            # large bodies would be memory that nobody counts.
+            is_kept = self.attempts.keeps_faults() and self.work.share is None
+            return explained(outcome, raised, mask.hide, self.handle.event if is_kept else None)
+        except BaseException:  # noqa: BLE001  as everywhere: it must be told, whatever is raised
+            return replace(outcome, error="what went wrong can't be told")
 
     # Cancelling: asked, asked again, and in the end no longer waited for
 
@@ -187,16 +209,29 @@ class Attempts:
         seconds: that a handler may take.
         grace: seconds that it may go on after it was cancelled; then it is stuck.
         log: told of stuck ones.
+        masks: hide secrets in what is said of failures.
+        keeps_faults: whether somebody is to be given what handlers raise.
     """
 
-    def __init__(self, seconds: float, *, grace: float, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        grace: float,
+        log: FilteringBoundLogger,
+        masks: Masks | None = None,
+        keeps_faults: Callable[[], bool] = bool,
+    ) -> None:
         self.seconds = seconds
         self.grace = grace
+        self.masks = masks or Masks()
+        self.keeps_faults = keeps_faults
         self.stuck: set[Attempt] = set()
         self._log = log
         self._context = own_context()
         self._running: dict[Attempt, float] = {}  # in the order of their ends
-        self._is_set = False
+        # Whose timer is set. It is another loop's where each test has one of its own, say.
+        self._timed_by: asyncio.AbstractEventLoop | None = None
 
     def start(self, work: Work, handle: Handle, tell: Callable[[Outcome], None]) -> None:
         """Run a handler from the loop's next turn on.
@@ -213,15 +248,22 @@ class Attempts:
         task = attempt.task = Task(attempt.run(), loop=loop, context=context)
         task.origin = work
         end = loop.time() + self.seconds
-        self._running[attempt] = end
-        if not self._is_set:
-            self._is_set = True
+        if self._timed_by is not loop:
+            self._forget_ended_loops()
+            self._timed_by = loop
             loop.call_at(end, self._look, context=self._context)
+        self._running[attempt] = end
 
     def forget(self, attempt: Attempt) -> None:
         """It is over."""
         self._running.pop(attempt, None)
         attempt.work.attempt = None
+
+    def _forget_ended_loops(self) -> None:
+        """What a loop has left undone when it was closed neither goes on nor can be cancelled."""
+        for attempt in list(self._running):
+            if attempt.task is not None and attempt.task.get_loop().is_closed():
+                self.forget(attempt)
 
     def excuse(self, seconds: float, *, but: Work | None) -> None:
         """Give handlers back the time in which the loop stood still: it was none of their doing.
@@ -284,6 +326,8 @@ class Attempts:
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
+        if self._timed_by is not loop:
+            return  # another one's has taken over
         now = loop.time()
         while self._running:
             attempt, end = next(iter(self._running.items()))
@@ -292,7 +336,7 @@ class Attempts:
                 return
             del self._running[attempt]
             attempt.cancel(Cause.LIMIT)
-        self._is_set = False
+        self._timed_by = None
 
 
 # Which event a task was made under, and who may cancel it
@@ -381,26 +425,3 @@ def raised_by(error: BaseException) -> Work | None:
     tasks = [*_ended_the_loop, *_left]
     _ended_the_loop.clear()
     return next((task.origin for task in tasks if _error_of(task) is error), None)
-
-
-# Where code stands, for log lines
-
-
-def stack_of(task: "asyncio.Task[Any] | None") -> str:
-    """Where a task that waits has come to, the innermost call last; empty where that is unknown."""
-    places: list[str] = []
-    awaited: Any = task.get_coro() if task is not None else None
-    while awaited is not None and len(places) < _MOST_FRAMES:
-        frame: FrameType | None = getattr(awaited, "cr_frame", None) or getattr(
-            awaited, "gi_frame", None
-        )
-        if frame is None:
-            break
-        places.append(place(frame.f_code, frame.f_lineno))
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
-    return " > ".join(places)
-
-
-def place(code: CodeType, line: int) -> str:
-    """A place in the code, for a log line."""
-    return f"{code.co_filename}:{line} in {code.co_name}"

@@ -5,7 +5,7 @@ import contextlib
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import time
 from typing import Any, Final, Protocol
@@ -13,25 +13,53 @@ from typing import Any, Final, Protocol
 from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import TransitionError, Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue.group_commit import resolve
+from shared.queue.group_commit import Tell, resolve
 from shared.queue.job import Delivery, organization_of
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
 from worker.lifespans import Lifespan
+from worker.masking import Masks
 from worker.outcomes import Busy, Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
 from worker.pipeline.attempts import Attempts
-from worker.pipeline.batcher import Batcher
+from worker.pipeline.hooks import Hooks
 from worker.pipeline.memory import MemoryBudget, estimate
 from worker.pipeline.path import Path, walk_after_failure
 from worker.pipeline.policy import Policy
-from worker.pipeline.reports import Report
-from worker.pipeline.transitions import Claim, MarkRequest, Refused, Settled, Settlement, pack
+from worker.pipeline.reports import Reporter
+from worker.pipeline.transitions import (
+    Claim,
+    Marked,
+    MarkRequest,
+    Refused,
+    Settled,
+    Settlement,
+    pack,
+)
 from worker.pipeline.work import Ask, Handle, Room, Settle, Work
 from worker.registry import Handlers
 from worker.state import State
 
 AWAY: Final = (Unavailable, TransitionError, *REDIS_ERRORS)
 """What Redis answers when there is nobody to settle with: the lease brings the event back."""
+
+
+_DONE: Final = Settled.DONE
+
+
+class Ledger(Protocol):
+    """Keeps the marks of events and the state of organizations: Redis, in batches, or its like.
+
+    Whoever asks is told an answer, or the error for which there is none: at once or later, once.
+    """
+
+    def post_mark(self, request: MarkRequest, tell: Tell[Marked]) -> None:
+        """Set, or find, the mark of an event id."""
+
+    def post_settlement(self, settlement: Settlement, tell: Tell[Settled]) -> None:
+        """Make a job what its settlement says, and commit what its handler did to the state."""
+
+    async def read_state(self, organization: str, key: str) -> bytes | None:
+        """A raw value of an organization's state."""
 
 
 class Observer(Protocol):
@@ -76,7 +104,7 @@ class Pipeline:
     path can skip its end: `Work.ended` is told once, whatever happens.
 
     Attributes:
-        batcher: Redis, in batches.
+        ledger: keeps marks and state.
         handlers: the registry.
         reference: the events that Sellfern's API Reference lists.
         policy: the rules.
@@ -86,19 +114,23 @@ class Pipeline:
         memory: bounds what decoded bodies take.
         random: draws evenly from 0 to 1.
         observer: follows each work, if anybody does.
+        masks: hide secrets in what is said of failures.
+        hooks: tell of failures whoever has asked for it.
         resources: what a lifespan has given.
     """
 
-    batcher: Batcher
+    ledger: Ledger
     handlers: Handlers
     reference: Reference
     policy: Policy
     endpoints: CurrentEndpoints
     log: FilteringBoundLogger
-    report: Report
+    report: Reporter
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     random: Callable[[], float] = field(default=random.random)
     observer: Observer | None = None
+    masks: Masks = field(default_factory=Masks, repr=False)
+    hooks: Hooks = field(init=False, repr=False)
     resources: Callable[[Lifespan | None], Any] = field(default=lambda _: None)
     attempts: Attempts = field(init=False, repr=False)
     path: Path = field(init=False, repr=False)
@@ -113,12 +145,17 @@ class Pipeline:
             endpoints=self.endpoints,
             log=self.log,
             report=self.report,
-            read_state=self.batcher.read_state,
+            read_state=self.ledger.read_state,
             most_uncounted=self.memory.most_uncounted,
             resources=self.resources,
         )
         # Frozen for everybody else: with another part, it is made anew, and so are these.
-        object.__setattr__(self, "attempts", Attempts(limit, grace=grace, log=self.log))
+        hooks = Hooks(self.handlers, self.endpoints, self.masks, self.log)
+        attempts = Attempts(
+            limit, grace=grace, log=self.log, masks=self.masks, keeps_faults=hooks.are_any
+        )
+        object.__setattr__(self, "hooks", hooks)
+        object.__setattr__(self, "attempts", attempts)
         object.__setattr__(self, "path", path)
 
     async def run(
@@ -221,14 +258,14 @@ class Pipeline:
         # By the exact type, the frequent ones first: `match` would cost more, three times an event.
         if type(asked) is MarkRequest:
             work.is_marking = True
-            self.batcher.post_mark(asked, tell)
+            self.ledger.post_mark(asked, tell)
         elif type(asked) is Settle:
             outcome = self.final(work, asked.outcome)
             settlement = self.settle(work, outcome)
             work.settling = (outcome, settlement)
             # Before the commit: slots are for handlers, and Redis works for others meanwhile.
             _leave_slot(work)
-            self.batcher.post_settlement(settlement, tell)
+            self.ledger.post_settlement(settlement, tell)
         elif type(asked) is Handle:
             self.attempts.start(work, asked, tell)
         elif type(asked) is Room:
@@ -243,6 +280,8 @@ class Pipeline:
         if settling is not None and type(answer) is Settled:
             try:
                 self.report.settled(work, settling[0], answer, now=time())
+                if answer is not _DONE and isinstance(settling[0], Later | Dead):
+                    self.hooks.tell(work, settling[0], answer)
             except Exception:  # what is settled can't be undone, nor be settled again
                 self.log.exception("event_report_failed", job=work.claim.job)
         self._step(work, answer)
@@ -275,9 +314,12 @@ class Pipeline:
         if type(outcome) is not Later:
             return outcome
         if outcome.blocked and work.claim.blocked:
-            return Dead("blocked", outcome.error, attempted=True, failed=outcome.failed)
+            return _given_up("blocked", outcome)
         if work.claim.attempts + 1 >= self.policy.max_attempts:
-            return Dead("exhausted", outcome.error, attempted=True, failed=outcome.failed)
+            return _given_up("exhausted", outcome)
+        if outcome.after is None:
+            after = self.policy.backoff.delay(work.claim.attempts + 1, self.random)
+            return replace(outcome, after=after)
         return outcome
 
     def _verb(self, work: Work, outcome: Outcome) -> tuple[str, tuple[Any, ...]]:  # noqa: PLR0911
@@ -285,9 +327,10 @@ class Pipeline:
             case Done():
                 return "done", self._commit(work.state)
             case Later():
-                return "retry", self._retry(work, outcome)
+                return "retry", self._retry(outcome)
             case Dead():
-                return "dead", (*_burial(work, outcome), self._breaker(outcome))
+                traceback = _printable(outcome.fault.traceback)
+                return "dead", (*_burial(work, outcome), self._breaker(outcome), traceback)
             case Busy(error=error, after=after):
                 details = (math.ceil(after * 1000), _printable(error))
                 # What a stock arq worker has is its by adoption, without a look at the payload.
@@ -308,12 +351,10 @@ class Pipeline:
         reads, operations = tuple(state.reads.items()), tuple(state.operations)
         return (retention, reads, operations, True, received_at)
 
-    def _retry(self, work: Work, outcome: Later) -> tuple[Any, ...]:
-        after = outcome.after
-        if after is None:
-            after = self.policy.backoff.delay(work.claim.attempts + 1, self.random)
-        details = (round(after * 1000), self._breaker(outcome))
-        return (*details, True) if outcome.blocked else details
+    def _retry(self, outcome: Later) -> tuple[Any, ...]:
+        told = (_printable(outcome.error), _printable(outcome.fault.traceback))
+        after = round((outcome.after or 0.0) * 1000)
+        return (after, self._breaker(outcome), outcome.blocked, told)
 
     def _breaker(self, outcome: Later | Dead) -> tuple[Any, ...] | None:
         """What the script needs to judge the organization by; nothing unless a handler failed."""
@@ -333,6 +374,11 @@ def _leave_slot(work: Work) -> None:
 def _begun(work: Work) -> tuple[bool, ...]:
     """Whether a handler has begun, in whichever round; nothing unless it has."""
     return (True,) if work.handler else ()
+
+
+def _given_up(reason: str, outcome: Later) -> Dead:
+    failed, fault = outcome.failed, outcome.fault
+    return Dead(reason, outcome.error, attempted=True, failed=failed, fault=fault)
 
 
 def _burial(work: Work, dead: Dead) -> tuple[Any, ...]:

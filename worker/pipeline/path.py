@@ -27,7 +27,7 @@ from worker.outcomes import (
     text_of,
 )
 from worker.pipeline.policy import Limits, Policy
-from worker.pipeline.reports import Report
+from worker.pipeline.reports import Reporter
 from worker.pipeline.transitions import Claim, Mark, Marked, MarkRequest, Refused, Settled
 from worker.pipeline.work import Ask, Handle, Room, Settle, Work
 from worker.registry import Handlers, Registration
@@ -97,7 +97,7 @@ class Path:
     policy: Policy
     endpoints: CurrentEndpoints
     log: FilteringBoundLogger
-    report: Report
+    report: Reporter
     read_state: ReadState
     most_uncounted: int
     resources: Callable[[Lifespan | None], Any]

@@ -2,13 +2,13 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from shared.observe import metrics
 from shared.observe.logs import FixedLine, get_logger
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.sellfern.envelope import Envelope
-from worker.outcomes import Busy, Dead, Done, Later, Outcome, Waiting
+from worker.outcomes import Busy, Dead, Done, Fault, Later, Outcome, Waiting
 from worker.pipeline.transitions import Claim, Mark, Marked, Settled
 from worker.pipeline.work import Work
 
@@ -37,6 +37,23 @@ _FIELDS = ("job", "event_id", "type", "attempt", "seconds")
 
 # msgspec quotes the value that is none of an enum's or a union's, and a field that it doesn't know.
 _QUOTED = re.compile(r"'.*'|(?<=unknown field )`.*`", re.DOTALL)
+
+
+class Reporter(Protocol):
+    """Is told how each event ended, and what was odd about it on its way."""
+
+    def conflicting(self, claim: Claim, envelope: Envelope) -> None:
+        """An event id has come with other bytes than before."""
+
+    def key_unread(self, work: Work, error: str) -> None:
+        """An event goes without the turn that its handler asks for."""
+
+    def not_its_turn(self, work: Work, marked: Marked) -> Settled:
+        """A job has left its worker at its mark; what has become of it."""
+        ...
+
+    def settled(self, work: Work, outcome: Outcome, settled: Settled, *, now: float) -> None:
+        """A job was settled, or was to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +124,7 @@ class Report:
                 asked = {"error": outcome.error, "after": outcome.after}
                 self._line("warning", "event_throttled", work, **asked)
             case Settled.RETRIED if isinstance(outcome, Later):
-                self._line("warning", "event_retried", work, error=outcome.error)
+                self._line("warning", "event_retried", work, **_told(outcome.error, outcome.fault))
             case Settled.DEAD if isinstance(outcome, Dead):
                 self._buried(work, outcome)
             case Settled.LOST | Settled.HELD:
@@ -138,7 +155,8 @@ class Report:
         if outcome.reason == "organization_mismatch":
             metrics.ORGANIZATION_MISMATCHES.inc()
             self._line("warning", "organization_mismatch", work)
-        self._line("error", "event_dead", work, reason=outcome.reason, error=_loggable(outcome))
+        told = _told(_loggable(outcome), outcome.fault)
+        self._line("error", "event_dead", work, reason=outcome.reason, **told)
 
     def _line(self, level: str, event: str, work: Work, **fields: object) -> None:
         known = dict(zip(_FIELDS, _values(work), strict=True))
@@ -155,6 +173,11 @@ def _values(work: Work) -> tuple[str, str | None, str | None, int, float]:
     claim, envelope = work.claim, work.envelope
     event_id, event_type = (envelope.id, envelope.type) if envelope else (None, None)
     return claim.job, event_id, event_type, claim.attempts + 1, round(work.seconds, 6)
+
+
+def _told(error: str, fault: Fault) -> dict[str, object]:
+    """What a line says of a failure."""
+    return {"error": error, "traceback": fault.traceback} if fault.traceback else {"error": error}
 
 
 def _loggable(dead: Dead) -> str:

@@ -30,7 +30,7 @@ end
 if duty() == worker then redis.call('PEXPIRE', key.duty, lease) end
 
 -- The scripts of an older version end a job and leave here what was known of it beside its claim.
-for _, name in ipairs({ key.suspects, key.throttled }) do
+for _, name in ipairs({ key.suspects, key.throttled, key.failures }) do
   local some = redis.call('HRANDFIELD', name, 10)
   if #some > 0 then
     for i, accepted in ipairs(redis.call('ZMSCORE', key.accepted, unpack(some))) do

@@ -4,8 +4,10 @@
 --   details (MessagePack).
 --   done       {retention ms, {{key, sha1 or ''}…} read, {operation…}, a handler worked,
 --              received-at ms (0, or none: not known)}
---   retry      {delay ms, breaker, whether the handler blocked its worker's loop (or left out)}
---   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made, breaker}
+--   retry      {delay ms, breaker, whether the handler blocked its worker's loop (or left out),
+--              {error, traceback or ''} of the attempt (or left out)}
+--   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made, breaker,
+--              traceback or '' (or left out)}
 --   duplicate  {whether a handler has begun (or left out)}
 --   hold       {the same}: a redelivery of a dead event, one of too many; the dead letter stays
 --   release    {the same}: its claim doesn't count
@@ -327,12 +329,25 @@ function settle.done(claim, details)
   return 'done'
 end
 
+-- For whoever looks at an event that comes back; nothing is decided by it. Where very many fail, it is
+-- kept of the first: the log has all of them.
+local most_failures = 2000
+
+local function note_failure(claim, failure)
+  local kept = redis.pcall('HLEN', key.failures)
+  if type(kept) ~= 'number' then return end -- somebody's hand
+  if kept >= most_failures and redis.call('HEXISTS', key.failures, claim.job) == 0 then return end
+  local said = cmsgpack.pack({ claim.attempts, now_ms(), failure[1], failure[2] })
+  redis.call('HSET', key.failures, claim.job, said)
+end
+
 function settle.retry(claim, details)
   -- A score that is none would fail the whole batch where the places are written.
   local due = now_ms() + details[1]
   if not (due <= largest) then error('retry: expected a delay in ms, got ' .. details[1], 0) end
   handler_failed(claim, details[2])
   count_outcome(claim, details[3])
+  if details[4] then note_failure(claim, details[4]) end
   if in_order(claim.organization) then
     keep_slot(claim)
   else
@@ -370,7 +385,7 @@ local function write_record(claim, details)
   local before = 0
   if not no_records then
     before = redis.call('EXISTS', record) * cost_of_record(bytes_of_record(record))
-    redis.call('HDEL', record, 'by_hand', 'held', 'held_at')
+    redis.call('HDEL', record, 'by_hand', 'held', 'held_at', 'traceback')
   end
   if not keeps_payload(claim, details[1], record) then
     redis.call('HSET', record, 'endpoint', details[4], 'type', details[3],
@@ -379,6 +394,7 @@ local function write_record(claim, details)
   redis.call('HSET', record, 'organization', claim.organization, 'event_id', claim.event_id,
     'reason', details[1], 'error', details[2],
     'attempts', claim.attempts, 'claims', claims_of(claim), 'died_at', number(now))
+  if (details[8] or '') ~= '' then redis.call('HSET', record, 'traceback', details[8]) end
   if redis.call('ZADD', key.dead .. claim.organization, number(now), claim.job) == 1 then
     add(buried, claim.organization, 1)
   end

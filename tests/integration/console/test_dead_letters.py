@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from redis.asyncio import Redis
@@ -13,6 +13,7 @@ from tests.integration.console.site import Answer, Site, told
 from tests.integration.workplace import Workplace, body
 from tests.log_support import captured_log
 from worker.operate import dead_letters
+from worker.operate.console.wording import to_reference
 from worker.pipeline.transitions import Settled
 
 CONFIRM = "/dead-letters/confirm"
@@ -44,6 +45,19 @@ async def test_a_dead_letter_is_listed_and_opened(site: Site, place: Workplace) 
     opened = await site.get(link)
     for text in (job, "evt_1", "unavailable_event", "Replay", "Discard"):
         assert text in opened.text
+
+
+async def test_the_last_failure_is_shown_line_by_line_dead_or_not(
+    site: Site, place: Workplace
+) -> None:
+    signed = body("evt_1", data={"order_id": "bad"})
+    (job,) = await place.accept(signed)
+    for settled, title in ((Settled.RETRIED, "Last attempt"), (Settled.DEAD, "Dead letter")):
+        while await place.handle_next() is not settled:
+            pass
+        shown = (await site.get(f"/event?{urlencode({'job': to_reference(job)})}")).text
+        assert f"<h2>{title}</h2>" in shown
+        assert "    raise KeyError(&#34;as told&#34;)\nKeyError: &#39;as told&#39;\n" in shown
 
 
 async def test_a_dead_letter_is_replayed_once_somebody_has_said_yes(

@@ -71,6 +71,23 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class LastAttempt:
+    """How the last attempt of an event that comes back has ended.
+
+    Attributes:
+        number: from 1.
+        at: seconds since the epoch.
+        error: what went wrong, for people.
+        traceback: of what the handler raised; empty where it raised nothing.
+    """
+
+    number: int
+    at: float
+    error: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
 class FoundEvent:
     """All that is known of one event.
 
@@ -84,6 +101,7 @@ class FoundEvent:
         claim: its attempts.
         turn: what it waits for, where it waits for its turn: a key or a value, by its name.
         throttled: how often its handler said so of its organization's own system.
+        last: how its last attempt has ended, where that is kept.
         mark: of the event; ``None`` where there is none, or the event's id isn't known.
         event_id: Sellfern's; empty where it isn't known.
         type: the same.
@@ -101,6 +119,7 @@ class FoundEvent:
     claim: Claim = Claim()
     turn: str = ""
     throttled: int = 0
+    last: LastAttempt | None = None
     mark: Mark | None = None
     event_id: str = ""
     type: str = ""
@@ -157,13 +176,14 @@ async def find(redis: Redis, job: str) -> FoundEvent | None:
         pipe.execute_command("HGET", keys.CLAIMS, name)
         pipe.execute_command("HGET", keys.THROTTLED, name)
         pipe.execute_command("HGET", keys.TURNS, name)
+        pipe.execute_command("HGET", keys.FAILURES, name)
         pipe.zscore(keys.QUEUE, name)
         pipe.zrank(keys.QUEUE, name)
         pipe.zscore(keys.parked(organization), name)
         pipe.zscore(keys.ACCEPTED, name)
         # A key of another kind under one of our names is that question's error, not the page's.
         answers = await pipe.execute(raise_on_error=False)
-    payload, raw_claim, throttled, raw_turn, score, rank, parked, accepted = answers
+    payload, raw_claim, throttled, raw_turn, raw_last, score, rank, parked, accepted = answers
     letter = await dead_letters.find(redis, job)
     payload = payload if isinstance(payload, bytes) else None
     if payload is None and letter is None and accepted is None:
@@ -182,6 +202,7 @@ async def find(redis: Redis, job: str) -> FoundEvent | None:
         claim=claim,
         turn=turn,
         throttled=int(throttled) if isinstance(throttled, bytes) else 0,
+        last=_last_attempt(raw_last),
         mark=await _mark(redis, organization, event_id) if event_id else None,
         event_id=event_id,
         type=kind,
@@ -261,6 +282,15 @@ def _turn(raw: Any, organization: str) -> str:
     # It has its key's turn already where it waits for a value's.
     name = (state or key) if waits else ""
     return str(name).removeprefix(f"{keys.TURN}{organization}:")
+
+
+def _last_attempt(raw: Any) -> LastAttempt | None:
+    """How it ended; ``settle.lua`` tells the form of what is read."""
+    try:
+        number, at, error, traceback = msgspec.msgpack.decode(raw)
+        return LastAttempt(int(number), at / 1000, str(error), str(traceback))
+    except (msgspec.DecodeError, TypeError, ValueError):
+        return None  # there is none, or somebody's hand wrote it
 
 
 def _state(  # noqa: PLR0917  # what is known of a job, in no order

@@ -37,6 +37,7 @@ end
 -- What changes in it later is small, so that it goes as what it came as.
 local function bytes_of_record(record)
   return length_of('HSTRLEN', record, 'payload') + length_of('HSTRLEN', record, 'error')
+    + length_of('HSTRLEN', record, 'traceback')
 end
 
 local function remove_record(organization, job)

@@ -26,9 +26,11 @@ local function write_removals()
   if #names_to_delete == 0 then return end
   redis.call('DEL', unpack(names_to_delete))
   -- Most jobs stand in none of these.
-  for _, name in ipairs({ key.unhandled, key.throttled }) do
-    if redis.call('EXISTS', name) == 1 then
-      for _, jobs in pairs(leaving) do call_for_all('HDEL', name, jobs) end
+  if redis.call('EXISTS', key.unhandled, key.throttled, key.failures) > 0 then
+    for _, name in ipairs({ key.unhandled, key.throttled, key.failures }) do
+      if redis.call('EXISTS', name) == 1 then
+        for _, jobs in pairs(leaving) do call_for_all('HDEL', name, jobs) end
+      end
     end
   end
   for organization, jobs in pairs(leaving) do

@@ -92,6 +92,29 @@ def _nested(depth: int) -> ExceptionGroup[Exception]:
     return group
 
 
+def _circle() -> ValueError:
+    one, other = ValueError("one"), ValueError("other")
+    one.__cause__, other.__cause__ = other, one
+    return one
+
+
+def _caused(times: int) -> ValueError:
+    error = ValueError("0")
+    for n in range(1, times):
+        following = ValueError(str(n))
+        following.__cause__ = error
+        error = following
+    return error
+
+
+class _HidesItsPlace(Exception):
+    @property
+    def __traceback__(self) -> NoReturn:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+    __cause__ = __context__ = __notes__ = __traceback__
+
+
 for _name, _make, _error in (
     ("an_exception", lambda: ValueError("as told"), "ValueError: as told"),
     ("a_panic", lambda: Panic("as told"), "Panic: as told"),
@@ -123,6 +146,10 @@ for _name, _make, _error in (
     ("something_without_a_class", _Classless, ""),
     ("something_uncomparable", _Uncomparable, "_Uncomparable"),
     ("a_group", lambda: ExceptionGroup("many", [ValueError("one")]), "ExceptionGroup: many"),
+    ("a_group_of_ten_thousand", lambda: ExceptionGroup("many", [ValueError("")] * 10_000), "many"),
+    ("causes_in_a_circle", _circle, "ValueError: one"),
+    ("a_hundred_thousand_causes", lambda: _caused(100_000), "ValueError: 99999"),
+    ("something_that_hides_its_place", _HidesItsPlace, "_HidesItsPlace"),
     ("a_group_500_deep", lambda: _nested(500), "ExceptionGroup: deep"),
     (
         "a_group_with_an_interrupt",
@@ -163,3 +190,20 @@ async def raises_what_is_its_own_cause(event: Event[Order], organization: Organi
     error.__cause__ = error
     error.add_note("a\udcff" * 1000)
     raise error
+
+
+@family.row(failed("ZeroDivisionError"))
+async def raises_in_code_whose_source_never_ends(
+    event: Event[Order], organization: Organization
+) -> None:
+    exec(compile("1 / 0", "/dev/zero", "exec"))  # noqa: S102
+
+
+@family.row(failed("ValueError: bottom"))
+async def raises_a_thousand_calls_deep(event: Event[Order], organization: Organization) -> None:
+    def down(left: int) -> None:
+        if not left:
+            raise ValueError("bottom")
+        down(left - 1)
+
+    down(900)

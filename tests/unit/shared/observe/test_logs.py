@@ -275,6 +275,13 @@ def test_an_exception_may_be_given_in_every_form() -> None:
         assert "exception" not in logged("x", exc_info=none).first
 
 
+def test_a_traceback_that_is_a_text_is_shown_as_lines_to_people_alone() -> None:
+    fields: dict[str, Any] = {"error": "what", "traceback": "first\n  second\x1b"}
+    assert logged("x", **fields).first["traceback"] == fields["traceback"]
+    shown = logged("x", fmt="console", **fields).text
+    assert shown.endswith("error=what\n  first\n    second\\x1b\n")
+
+
 def test_of_a_long_traceback_the_end_is_shown() -> None:
     text = logged("x", exc_info=ValueError("a" * 20_000 + "end")).first["exception"]
     assert len(text) == 8_001

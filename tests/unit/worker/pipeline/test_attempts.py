@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -462,3 +462,57 @@ async def test_who_blocks_unseen_gets_no_more_than_as_much_time_again() -> None:
         stand.attempts.excuse(0.05, but=None)
     await stand.ended()
     assert 0.2 <= loop.time() - began < 2
+
+
+# A second event loop: each test has one of its own, say
+
+
+async def run_out(limited: Attempts) -> Outcome:
+    """What a handler comes to that hangs."""
+    told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    work = Work(Claim("org_a:1", "aa"), None, lambda _: None)
+    limited.start(work, handle(hang, organization()), told.set_result)
+    async with asyncio.timeout(10):
+        return await told
+
+
+async def return_at_once(limited: Attempts) -> None:
+    """Have the limit's timer set, and leave it behind."""
+
+    async def returns() -> None: ...
+
+    told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    work = Work(Claim("org_a:2", "bb"), None, lambda _: None)
+    limited.start(work, handle(returns, organization()), told.set_result)
+    assert await told == Done()
+
+
+async def leave_one_behind(limited: Attempts) -> None:
+    work = Work(Claim("org_a:3", "cc"), None, lambda _: None)
+    limited.start(work, handle(hang, organization()), lambda _: None)
+
+
+@pytest.mark.parametrize("before", [run_out, return_at_once, leave_one_behind])
+def test_a_time_limit_holds_in_a_second_event_loop(
+    before: Callable[[Attempts], Coroutine[Any, Any, object]],
+) -> None:
+    limited = Attempts(0.02, grace=0.2, log=Lines().log)
+    for coroutine in (before(limited), leave_one_behind(limited)):
+        asyncio.run(coroutine)
+    assert asyncio.run(run_out(limited)) == Later(
+        "the handler took longer than 0.02 s", failed=True
+    )
+    assert not limited._running
+
+
+def test_what_a_closed_loop_left_undone_is_forgotten() -> None:
+    """Its loop was closed without a word to its tasks, so nothing can be done about it."""
+    limited, first = Attempts(0.02, grace=0.2, log=Lines().log), asyncio.new_event_loop()
+    first.run_until_complete(leave_one_behind(limited))
+    (left,) = [attempt.task for attempt in limited._running]
+    first.close()
+    assert asyncio.run(run_out(limited)) == Later(
+        "the handler took longer than 0.02 s", failed=True
+    )
+    assert not limited._running
+    left._log_destroy_pending = False  # type: ignore[union-attr]  # asyncio would complain of it

@@ -1,0 +1,1 @@
+"""A shop that tells its ERP of new orders."""

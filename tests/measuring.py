@@ -1,0 +1,64 @@
+"""Which tests `make test` measures the coverage of."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_STARTED_WITH: Final = "COVERAGE_PROCESS_CONFIG"
+"""Makes coverage begin in a Python that is started."""
+
+_TESTS: Final = Path(__file__).parent
+UNMEASURED: Final = (
+    "acceptance/hostile",
+    "acceptance/test_captured.py",
+    "acceptance/test_chaos.py",
+    "acceptance/test_console.py",
+    "acceptance/test_crossing.py",
+    "acceptance/test_demo.py",
+    "acceptance/test_dev.py",
+    "acceptance/test_forking.py",
+    "acceptance/test_garbage.py",
+    "acceptance/test_log_reader.py",
+    "acceptance/test_management.py",
+    "acceptance/test_organization_bytes.py",
+    "acceptance/test_pages.py",
+    "acceptance/test_recovery.py",
+    "acceptance/test_redis_outage.py",
+    "acceptance/test_rolling_deploy.py",
+    "acceptance/test_scale_demo.py",
+    "acceptance/test_shadowing.py",
+    "acceptance/test_simulator_process.py",
+    "acceptance/test_turns.py",
+    "acceptance/test_typed.py",
+    "acceptance/test_wheel.py",
+    "deploy",
+    "integration/test_state_property.py",
+    "integration/test_transition_properties.py",
+    "integration/test_turn_properties.py",
+    "siege",
+)
+"""Folders and files of tests that run the lines which others cover, only for longer.
+
+Tracing doubles what Python takes, and a program's start. What only these run counts as uncovered.
+"""
+
+
+def is_measured(test: Path) -> bool:
+    """Whether the tests of a file are."""
+    return not any(test.is_relative_to(_TESTS / each) for each in UNMEASURED)
+
+
+@contextlib.contextmanager
+def unmeasured() -> Iterator[None]:
+    """Trace neither this process nor what it starts."""
+    trace, started_with = sys.gettrace(), os.environ.pop(_STARTED_WITH, None)
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(trace)
+        if started_with is not None:
+            os.environ[_STARTED_WITH] = started_with

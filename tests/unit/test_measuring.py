@@ -1,0 +1,34 @@
+"""Facts about which tests are traced."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import measuring
+from tests.measuring import UNMEASURED, is_measured, unmeasured
+
+TESTS = Path(measuring.__file__).parent
+
+
+def test_all_that_is_not_traced_is_there() -> None:
+    """Or else a file that got another name would be traced again."""
+    assert [each for each in UNMEASURED if not (TESTS / each).exists()] == []
+
+
+def test_a_folder_is_all_that_is_in_it() -> None:
+    assert not is_measured(TESTS / "siege" / "test_siege.py")
+    assert is_measured(Path(__file__))
+
+
+def test_neither_this_process_nor_what_it_starts_is_traced_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COVERAGE_PROCESS_CONFIG", "as coverage has it")
+    before = sys.gettrace()
+    with unmeasured():
+        assert sys.gettrace() is None
+        assert "COVERAGE_PROCESS_CONFIG" not in os.environ
+    assert sys.gettrace() is before
+    assert os.environ["COVERAGE_PROCESS_CONFIG"] == "as coverage has it"

@@ -1,0 +1,84 @@
+"""Facts about what is hidden in what is told of failures, and what is left to be read."""
+
+from typing import Any, Final
+
+import pytest
+
+from shared.settings.secret import Secret
+from worker.masking import Mask, Masks
+
+TOKEN: Final = "t0ken-of-acme-42"
+
+
+def hidden(text: str, environ: dict[str, str] | None = None, **settings: Any) -> str:
+    return Masks(environ or {}).of("org_a", settings).hide(text)
+
+
+@pytest.mark.parametrize(
+    ("settings", "secret"),
+    [
+        ({"anything": Secret("hunter2")}, "hunter2"),
+        ({"api_key": "hunter22"}, "hunter22"),
+        ({"erp": {"password": "hunter22"}}, "hunter22"),
+        ({"erp": [{"token": "hunter22"}]}, "hunter22"),
+        ({"login": "a1b2c3d4e5f6a7b8"}, "a1b2c3d4e5f6a7b8"),
+        ({"url": "https://acme:hunter22@erp.example/x"}, "hunter22"),
+    ],
+)
+def test_a_secret_of_the_settings_is_hidden(settings: dict[str, Any], secret: str) -> None:
+    assert hidden(f"refused: {secret}", **settings) == "refused: ***"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "secret"),
+    [
+        ("ACME_TOKEN", TOKEN, TOKEN),
+        ("DB_PASSWORD", "long enough", "long enough"),
+        ("SENTRY_DSN", "https://public@sentry.example/1", "https://public@sentry.example/1"),
+        ("DATABASE_URL", "postgresql://shop:hunter2@db/shop", "hunter2"),
+        ("DATABASE_URL", "postgresql://shop:a%2Fbcdefgh@db/shop", "a/bcdefgh"),
+        ("ACME_WEBHOOK", "whsec_MTIzNDU2Nzg5MDEyMzQ1Ng==", "whsec_MTIzNDU2Nzg5MDEyMzQ1Ng=="),
+    ],
+)
+def test_a_secret_of_the_environment_is_hidden(name: str, text: str, secret: str) -> None:
+    assert hidden(f"<{secret}>", {name: text}) == "<***>"
+
+
+@pytest.mark.parametrize(
+    ("environ", "settings", "text"),
+    [
+        ({}, {"url": "https://erp.example/api"}, "no connection to https://erp.example/api"),
+        ({}, {"region": "eu-central"}, "no host in eu-central"),
+        ({"ACME_TOKEN": "abc"}, {}, "abc"),
+        ({"HOME": "/home/handlers"}, {}, "/home/handlers/hooks.py"),
+        ({"API_KEY_FILE": "/run/secrets/api"}, {}, "/run/secrets/api is missing"),
+        ({"DATABASE_URL": "postgresql://shop:test@db/shop"}, {}, "tests/latest.py, contest"),
+        ({"DATABASE_URL": "postgresql://[/"}, {}, "no address"),
+    ],
+)
+def test_what_is_no_secret_stays(
+    environ: dict[str, str], settings: dict[str, Any], text: str
+) -> None:
+    assert hidden(text, environ, **settings) == text
+
+
+def test_a_secret_is_hidden_in_the_forms_in_which_it_is_told() -> None:
+    mask = Mask(["a/b c'd\"e+f", "line of a key 1\nline of a key 2\n"])
+    for said in ("a%2Fb%20c%27d%22e%2Bf", repr("a/b c'd\"e+f"), "line of a key 2"):
+        assert mask.hide(f"<{said.strip(chr(39))}>") == "<***>"
+
+
+def test_settings_that_have_changed_are_hidden_from_then_on() -> None:
+    masks = Masks({})
+    before, now = {"token": "before-12345"}, {"token": "now-12345678"}
+    text = "before-12345 now-12345678"
+    assert masks.of("org_a", before).hide(text) == "*** now-12345678"
+    assert masks.of("org_a", now).hide(text) == "before-12345 ***"
+    assert masks.of("org_b", before).hide(text) == "*** now-12345678"
+
+
+def test_of_many_organizations_not_all_are_remembered() -> None:
+    masks = Masks({})
+    for n in range(2500):
+        assert masks.of(f"org_{n}", {"token": f"secret-{n:08}"}).hide(f"secret-{n:08}") == "***"
+    assert len(masks._known) <= 1000

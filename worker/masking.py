@@ -1,0 +1,155 @@
+"""Hides secrets in what is told of failures."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+from urllib.parse import quote, unquote, urlsplit
+
+from shared.settings.secret import VENDOR_PREFIX, Secret
+
+MASK: Final = "***"
+
+LONGEST: Final = 4096
+"""Characters of a secret that is found in one piece; of a longer one, each line is."""
+
+_SECRET_NAME: Final = re.compile(
+    r"SECRET|TOKEN|PASSW|PASSPHRASE|PWD|KEY|CREDENTIAL|DSN|AUTH(?!OR)|PRIVATE|COOKIE", re.IGNORECASE
+)
+_RANDOM: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[!-~]{16,}")
+_URL: Final = re.compile(r"[A-Za-z][\w.+-]*://")
+_SHORTEST: Final = 4
+_SHORTEST_BY_NAME: Final = 8
+_ANYWHERE: Final = 12
+_MOST_ORGANIZATIONS: Final = 1000
+
+Named = Iterator[tuple[str, str | Secret]]
+
+
+class Mask:
+    """Hides some texts wherever they stand.
+
+    Of each also the forms in which it stands in a URL and in a Python text. One below twelve
+    characters is hidden only where it stands by itself, or a password ``test`` would shred
+    ``latest.py``.
+
+    Args:
+        secrets: to hide; those below four characters are left out.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        found: set[str] = set()
+        for secret in secrets:
+            # A key of several lines is seldom told with its line breaks as they are.
+            for part in (secret[:LONGEST], *_lines_of(secret)):
+                found |= {part, quote(part, safe=""), repr(part)[1:-1]}
+        kept = sorted((each for each in found if len(each) >= _SHORTEST), key=len, reverse=True)
+        self._hidden = [(each, _alone(each)) for each in kept]
+
+    def hide(self, text: str) -> str:
+        """The text with ``***`` in their place."""
+        for secret, alone in self._hidden:
+            if secret in text:
+                text = text.replace(secret, MASK) if alone is None else alone.sub(MASK, text)
+        return text
+
+
+def _lines_of(secret: str) -> list[str]:
+    lines = [line.strip() for line in secret.splitlines()]
+    return [line for line in lines if len(line) >= _ANYWHERE]
+
+
+def _alone(secret: str) -> re.Pattern[str] | None:
+    if len(secret) >= _ANYWHERE:
+        return None
+    return re.compile(rf"(?<!\w){re.escape(secret)}(?!\w)")
+
+
+class Masks:
+    """What has to be hidden in what is told of an event.
+
+    Hidden are, of an organization's settings: a text that the endpoints file names by ``env`` or
+    ``file``; one of eight characters or more whose name says that it is secret (``api_key``,
+    ``password``, ``token``, …); one of sixteen or more that looks random: letters and digits
+    without a blank. Of the environment: a variable of eight characters or more whose name says so,
+    and whatever begins as Sellfern's secrets do. Of both: the password in a URL. All else stays,
+    since a host or a region that is masked would hide what went wrong.
+
+    Args:
+        environ: as it is now.
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._environment = list(_of_environment(environ))
+        self._known: dict[str, tuple[Mapping[str, object], Mask]] = {}
+        self.own = Mask(self._environment)
+        """Hides what the environment holds."""
+
+    def of(self, organization: str, settings: Mapping[str, object]) -> Mask:
+        """What hides the environment's and one organization's secrets.
+
+        Args:
+            organization: its id.
+            settings: as its handlers have them; changed ones are another mapping.
+        """
+        if not settings:
+            return self.own
+        known = self._known.get(organization)
+        if known is not None and known[0] is settings:
+            return known[1]
+        if len(self._known) >= _MOST_ORGANIZATIONS:
+            self._known.clear()
+        mask = Mask([*self._environment, *_of_settings(settings)])
+        self._known[organization] = (settings, mask)
+        return mask
+
+
+def _of_environment(environ: Mapping[str, str]) -> Iterator[str]:
+    for name, text in environ.items():
+        yield from _passwords(text)
+        is_long = len(text) >= _SHORTEST_BY_NAME
+        if is_long and (text.startswith(VENDOR_PREFIX) or _is_secret(name, text)):
+            yield text
+
+
+def _of_settings(settings: Mapping[str, object]) -> Iterator[str]:
+    for name, text in _texts("", settings):
+        if isinstance(text, Secret):
+            yield text.reveal()
+            continue
+        yield from _passwords(text)
+        if len(text) >= _SHORTEST_BY_NAME and (_is_secret(name, text) or _looks_random(text)):
+            yield text
+
+
+def _texts(name: str, value: object) -> Named:
+    """Every text in settings, each with the name that it stands under, however deep."""
+    if isinstance(value, str | Secret):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _texts(f"{key}", each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(name, each)
+
+
+def _is_secret(name: str, text: str) -> bool:
+    # `…_FILE` names where one is; a bare path is told often, and gives nothing away.
+    is_place = name.upper().endswith(("_FILE", "_PATH", "_URL")) or text.startswith("/")
+    return not is_place and _SECRET_NAME.search(name) is not None
+
+
+def _looks_random(text: str) -> bool:
+    return _URL.match(text) is None and _RANDOM.fullmatch(text) is not None
+
+
+def _passwords(text: str) -> Iterable[str]:
+    """The password of a URL, as it stands there and as it is meant."""
+    if _URL.match(text) is None:
+        return ()
+    try:
+        password = urlsplit(text).password
+    except ValueError:  # no URL after all
+        return ()
+    return (password, unquote(password)) if password else ()
