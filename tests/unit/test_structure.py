@@ -10,7 +10,7 @@ from tests.bench.structure import Structure, measure
 
 MOST_CODE_LINES = 24_000
 MOST_SMALL_MODULES = 4
-MOST_WITH_ONE_IMPORTER = 40  # one of them puts a room together: `worker.sql.database`
+MOST_WITH_ONE_IMPORTER = 41  # some put a room together, as `worker.sql.database` does
 FEWEST_COMMENTS = 4.4
 """A hundred lines of code."""
 
