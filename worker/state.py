@@ -46,9 +46,7 @@ def _noted(
 
     def call(self: "State", *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         coroutine = method(self, *args, **kwargs)
-        self._calls.append(coroutine)
-        if len(self._calls) > self._room:
-            self._make_room()
+        self.note(coroutine)
         return coroutine
 
     return cast("Callable[Concatenate[State, P], Coroutine[Any, Any, T]]", wraps(method)(call))
@@ -72,7 +70,8 @@ class State:
         reads: the digest of each raw value that was read, by its key; empty for an absent one.
         operations: what is to be committed, in this order.
         received_at: as given; 0 where that is no number that Lua counts exactly.
-        unawaited: once closed, the first call that nobody has awaited, such as ``put('k')``.
+        unawaited: once closed, the first call that nobody has awaited, such as
+            ``state.put('k')``.
     """
 
     def __init__(
@@ -127,6 +126,17 @@ class State:
             )
         self._is_checked = False
         self.reads.clear()
+
+    def note(self, call: Coroutine[Any, Any, Any]) -> None:
+        """Have it noticed where nobody awaits this call, of whatever is the attempt's own.
+
+        Args:
+            call: named, with its first argument, as it is to be told: ``Database.once`` is told
+                as ``database.once('part')``.
+        """
+        self._calls.append(call)
+        if len(self._calls) > self._room:
+            self._make_room()
 
     @_noted
     async def get(self, key: str, default: Any = None) -> Any:
@@ -282,10 +292,11 @@ def _until(expire: float | timedelta | None) -> int:
 
 
 def _first_unawaited(calls: Sequence[Any]) -> str:
-    """The first that has not begun, such as ``put('k')``; empty where each has."""
+    """The first that has not begun, such as ``state.put('k')``; empty where each has."""
     for call in calls:
         if call.cr_frame is not None and getcoroutinestate(call) == CORO_CREATED:
             given = getcoroutinelocals(call)
             first = next((value for name, value in given.items() if name != "self"), None)
-            return f"{call.__name__}({shown(first)})"
+            owner, _, name = call.__qualname__.rpartition(".")
+            return f"{owner.lower()}.{name}({shown(first)})"
     return ""

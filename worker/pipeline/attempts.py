@@ -137,7 +137,7 @@ class Attempt(msgspec.Struct, eq=False):
         state = self.handle.organization.state
         state.close(why)
         if state.unawaited and type(outcome) is Done:  # it would be committed without that
-            said = f"state.{state.unawaited} was not awaited before the handler ended"
+            said = f"{state.unawaited} was not awaited before the handler ended"
             outcome = Later(text_of(StateError(said)), failed=True)
         if outcome is not DONE and isinstance(outcome, Later | Dead | Busy):
             outcome = self._explained(outcome, raised)

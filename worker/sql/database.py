@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL
@@ -85,7 +85,7 @@ class Database:
         finally:
             await asyncio.shield(engine.dispose())
 
-    async def once(
+    def once(
         self,
         event: Event[Data],
         organization: Organization,
@@ -93,7 +93,7 @@ class Database:
         *,
         part: str = "",
         isolation: Isolation | None = None,
-    ) -> bool:
+    ) -> Coroutine[Any, Any, bool]:
         """Do an event's work in one transaction with its row of the inbox, so exactly once.
 
         The handler goes on either way: whatever follows is at-least-once, since a worker may die
@@ -120,18 +120,19 @@ class Database:
             Exception: what ``save`` raised, and whatever the database did: nothing is written
                 then, unless the answer to the commit was lost, and the next attempt finds out.
         """
-        if event.organization_id != organization.id:
-            raise HandlerError(f"once: expected an event of {organization.id}, got {event.id}")
-        entry = Entry(organization.id, event.id, part)
-        with self._as_first(organization.state, part), self._holding("once"):
-            for pause in _pauses():
-                try:
-                    return await self._run(entry, event, save, isolation)
-                except DBAPIError as exc:
-                    if pause is None or not self._kind.is_passing(exc):
-                        raise
-                await asyncio.sleep(pause)
-        raise AssertionError  # the last of them has returned or raised
+
+        async def once(part: str) -> bool:
+            if event.organization_id != organization.id:
+                raise HandlerError(f"once: expected an event of {organization.id}, got {event.id}")
+            entry = Entry(organization.id, event.id, part)
+            with self._as_first(organization.state, part), self._holding("once"):
+                return await self._run_again(lambda: self._run(entry, event, save, isolation))
+
+        call: Any = once(part)
+        # Nothing would be written, and nobody told, where the `await` is missing.
+        call.__qualname__ = "Database.once"
+        organization.state.note(call)
+        return cast("Coroutine[Any, Any, bool]", call)
 
     @contextlib.asynccontextmanager
     async def session(self, organization: Organization) -> AsyncIterator[AsyncSession]:
@@ -181,6 +182,17 @@ class Database:
             raise SettingsError(f"{self._engine.url!r}", expected, "none")
 
     # One run
+
+    async def _run_again(self, run: Callable[[], Awaitable[bool]]) -> bool:
+        """Run it until nobody stands in its way, or has too often."""
+        for pause in _pauses():
+            try:
+                return await run()
+            except DBAPIError as exc:
+                if pause is None or not self._kind.is_passing(exc):
+                    raise
+            await asyncio.sleep(pause)
+        raise AssertionError  # the last of them has returned or raised
 
     async def _run(
         self,

@@ -247,3 +247,12 @@ async def test_what_goes_on_after_its_attempt_writes_nothing(shop: Shop) -> None
     with pytest.raises(StateError, match="the handler has ended"):
         await shop.database.once(event(), ours, save)
     assert await shop.lines() == 0
+
+
+async def test_a_call_that_nobody_awaits_is_told(shop: Shop) -> None:
+    ours = organization()
+    call = shop.database.once(event(), ours, save, part="invoice")
+    ours.state.close("the handler has ended")
+    assert ours.state.unawaited == "database.once('invoice')"
+    call.close()
+    assert await shop.lines() == 0

@@ -133,7 +133,7 @@ async def test_the_first_call_that_nobody_awaited_is_named() -> None:
     mine.put("b", 1)  # type: ignore[unused-coroutine]
     mine.get("c")  # type: ignore[unused-coroutine]
     mine.close("the handler has ended")
-    assert mine.unawaited == "put('b')"
+    assert mine.unawaited == "state.put('b')"
     assert [operation[1] for operation in mine.operations] == ["a"]
     gc.collect()
 
@@ -143,7 +143,7 @@ async def test_a_task_that_has_not_begun_is_named_and_raises_when_it_begins() ->
     mine = state()
     late = asyncio.create_task(mine.increment("n"))
     mine.close("the handler has ended")
-    assert mine.unawaited == "increment('n')"
+    assert mine.unawaited == "state.increment('n')"
     with pytest.raises(StateError, match="closed"):
         await late
 
