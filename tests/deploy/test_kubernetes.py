@@ -215,7 +215,7 @@ def test_the_ingress_alone_has_what_sellfern_signs_with(objects: Objects) -> Non
 def test_workers_alone_have_a_teams_handlers_and_what_these_are_told(shop: Objects) -> None:
     """And in the image's own words: what its handlers read, and what the worker is to run."""
     folder = DEPLOY / "handlers"
-    read = set(re.findall(r"os\.environ\[.(\w+).\]", (folder / "shop/hooks.py").read_text()))
+    read = set(re.findall(r"settings\[.(\w+).\]", (folder / "shop/hooks.py").read_text()))
     told: set[str] = set()
     for name in shop.names("ConfigMap") | shop.names("Secret"):
         if name.startswith("shop-"):
