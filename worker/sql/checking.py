@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.program.findings import Finding
@@ -29,7 +28,7 @@ async def check(engine: AsyncEngine, kind: Kind) -> list[Finding]:
     try:
         async with reading(engine, kind) as connection:
             problems = await connection.run_sync(lambda it: list(_problems(it)))
-    except (OSError, DBAPIError) as exc:
+    except Exception as exc:  # noqa: BLE001  of the driver, the system or SQLAlchemy
         problems = [("database_unreachable", f"{exc}".splitlines()[0])]
     if not problems:
         return [Finding("ok", "database", "database_usable", f"{where}: can be worked with")]

@@ -173,7 +173,7 @@ class Database:
         try:
             async with reading(self._engine, self._kind) as connection:
                 is_ready = await connection.run_sync(is_there)
-        except (OSError, DBAPIError) as exc:
+        except Exception as exc:
             if self._kind.is_unreachable(exc):
                 raise DatabaseUnavailable(f"{self._engine.url!r}: {exc}") from exc
             raise

@@ -102,12 +102,11 @@ class PostgreSQL:
 
     def is_unreachable(self, error: BaseException) -> bool:
         """Nobody listens; or it starts, stops or is full."""
-        if not isinstance(error, DBAPIError):
-            return isinstance(error, OSError)
-        state = getattr(error.orig, "sqlstate", None)
+        # SQLAlchemy 2.0 passes the driver's own errors on where no connection was made.
+        state = getattr(getattr(error, "orig", error), "sqlstate", None)
         # psycopg knows no state of a connection that it didn't get.
         unknown = state is None and isinstance(error, OperationalError)
-        return unknown or str(state).startswith(_AWAY_STATES)
+        return isinstance(error, OSError) or unknown or str(state).startswith(_AWAY_STATES)
 
 
 _SEE = text(f"SELECT set_config('{_SETTING}', :organization, true)")

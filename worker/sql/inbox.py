@@ -18,7 +18,6 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
@@ -103,7 +102,7 @@ async def create(url: str) -> bool:
                 return False
             await connection.run_sync(METADATA.create_all)
             return True
-    except (OSError, DBAPIError) as exc:
+    except Exception as exc:  # of the driver, the system or SQLAlchemy
         where = engine.url.render_as_string(hide_password=True)
         raise SettingsError("database", f"to make a table in {where}", f"{exc}"[:300]) from exc
     finally:

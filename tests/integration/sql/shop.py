@@ -13,6 +13,7 @@ from structlog import get_logger
 
 from worker import Event, Organization, State
 from worker.sql import Database
+from worker.sql.dialects import read_url
 from worker.sql.inbox import TABLE
 
 
@@ -119,7 +120,7 @@ class Shop:
 @contextlib.asynccontextmanager
 async def opened_shop(url: str, **options: Any) -> AsyncIterator[Shop]:
     """A shop, with its tables made where they are missing."""
-    engine = create_async_engine(url, poolclass=NullPool)
+    engine = create_async_engine(read_url(url), poolclass=NullPool)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
         await connection.run_sync(Database.metadata.create_all)
