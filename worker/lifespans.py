@@ -186,13 +186,11 @@ class Lifespans:
                 async with bound:
                     await context.__aexit__(None, None, None)
             except BaseException as exc:  # an author's code, and the others are to end as well
-                if bound.expired():
-                    # Where it was then is of use; that it was cancelled isn't.
-                    self.log.exception("lifespan_cut_short", lifespan=lifespan.name)
-                else:
-                    self.log.exception(
-                        "lifespan_failed", lifespan=lifespan.name, error=text_of(exc)
-                    )
+                # Of what is cut short, where it was then is of use.
+                event = "lifespan_cut_short" if bound.expired() else "lifespan_failed"
+                said, traceback = self._told(exc)
+                fields = {"lifespan": lifespan.name, "error": said, "traceback": traceback}
+                self.log.error(event, **fields)  # noqa: TRY400  # its traceback is masked
 
     async def _begin(self, lifespan: Lifespan, stop: asyncio.Event) -> bool:
         pause, began = FIRST_PAUSE, monotonic()
