@@ -185,7 +185,7 @@ class Lifespans:
             try:
                 async with bound:
                     await context.__aexit__(None, None, None)
-            except BaseException as exc:  # an author's code, and the others are to end as well
+            except BaseException as exc:  # noqa: BLE001  an author's code; the others end as well
                 # Of what is cut short, where it was then is of use.
                 event = "lifespan_cut_short" if bound.expired() else "lifespan_failed"
                 said, traceback = self._told(exc)
