@@ -41,7 +41,10 @@ class Event(msgspec.Struct, Generic[Data], frozen=True):
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt and redelivery: for calls to other services.
+        """The same for every attempt and redelivery, whichever handler runs: for calls elsewhere.
+
+        ``organization:event``. A ``#`` and a name behind it are reserved: for several handlers of
+        one event, each of which has to have a key of its own.
 
         What a handler does outside this Redis may happen more than once; a service that takes
         an idempotency key can tell.
