@@ -124,6 +124,7 @@ local function write_parked()
   call_for_all('ZREM', key.queue, parked_here)
   for organization, places_and_jobs in pairs(parked_by) do
     call_for_all('ZADD', key.parked .. organization, places_and_jobs)
+    redis.call('SADD', key.held_back, organization)
   end
   parked_here, parked_by = {}, {}
 end
