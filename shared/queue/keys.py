@@ -52,6 +52,8 @@ LOOKED_UNTIL = "sellfern:looked-until"
 JOB = "arq:job:"
 ARQ_RETRY = "arq:retry:"
 PARKED = "sellfern:parked:"
+HELD_BACK = "sellfern:held-back"
+"""The organizations that may have parked jobs: a set."""
 TURN = "sellfern:turn:"
 UNDECIDED = "sellfern:undecided:"
 SUPERSEDED = "sellfern:superseded:"
@@ -109,6 +111,7 @@ _LUA_NAMES = {
     "job": JOB,
     "arq_retry": ARQ_RETRY,
     "parked": PARKED,
+    "held_back": HELD_BACK,
     "turn": TURN,
     "undecided": UNDECIDED,
     "superseded": SUPERSEDED,

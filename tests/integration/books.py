@@ -19,6 +19,9 @@ for _, name in ipairs(redis.call('KEYS', '*')) do
   local value
   if kind == 'string' then value = redis.call('GET', name)
   elseif kind == 'hash' then value = redis.call('HGETALL', name)
+  elseif kind == 'set' then
+    value = redis.call('SMEMBERS', name)
+    table.sort(value)
   elseif kind == 'zset' then value = redis.call('ZRANGE', name, 0, -1, 'WITHSCORES')
   else value = redis.call('LRANGE', name, 0, -1) end
   dump[#dump + 1] = { name, kind, value }
@@ -98,6 +101,8 @@ class Books:
         for name, value in books.values.items():
             books._file(name, value)
         books._suspect(books.values.get(keys.SUSPECTS, {}))
+        # Or more slots would not reach them.
+        assert set(books.parked.values()) <= set(books.values.get(keys.HELD_BACK, ()))
         return books
 
     def _file(self, name: str, value: Any) -> None:
@@ -387,6 +392,7 @@ _SINGLE = (
     keys.DUTY,
     keys.WAKE,
     keys.DUE,
+    keys.HELD_BACK,
     keys.THROTTLED,
     keys.FAILURES,
     keys.BREAKERS,
@@ -408,7 +414,7 @@ def _value(kind: bytes, value: Any) -> Any:
     if kind == b"string":
         return value.decode(errors="surrogateescape")
     texts = [each.decode(errors="surrogateescape") for each in value]
-    if kind == b"list":
+    if kind in {b"list", b"set"}:
         return texts
     pairs = zip(texts[::2], texts[1::2], strict=True)
     return {name: float(score) for name, score in pairs} if kind == b"zset" else dict(pairs)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from arq.connections import ArqRedis
 from redis.asyncio import Redis
@@ -502,3 +503,50 @@ async def test_who_lost_the_lease_renews_nothing(redis: Redis, hand: Hand) -> No
     renewed = await hand.transitions.renew("w1", [late], description=b"{}", slots=1, lease=30)
     assert renewed.lost == [late]
     assert await places(redis, job) == ["queued"]
+
+
+# Large payloads
+
+
+async def payloads_read(redis: Redis, hand: Hand, most_bytes: int) -> tuple[int, int]:
+    """How many payloads a claim gives, and how many Redis reads for it."""
+    async with redis.monitor() as monitor:
+        given = len(
+            (
+                await hand.transitions.claim(
+                    "w1", most=25, lease=30, holding=0, most_bytes=most_bytes
+                )
+            ).jobs
+        )
+        await redis.echo("end")
+        read = 0
+        while (command := (await monitor.next_command())["command"]) != "ECHO end":
+            read += command.count(keys.JOB) if command.startswith("MGET") else 0
+    return given, read
+
+
+LARGE, SMALL = 100_000, 300
+
+
+@pytest.mark.parametrize(
+    ("sizes", "given", "most_read"),
+    [
+        ([LARGE] * 25, 3, 3),
+        ([LARGE * 5] * 25, 1, 1),  # one that has no room comes alone
+        ([SMALL] * 25, 25, 25),
+        ([SMALL, *[LARGE] * 24], 4, 4),
+        ([*[SMALL] * 3, *[LARGE] * 22], 6, 7),  # four are read before any is known to be large
+        ([*[SMALL, LARGE] * 12], 7, 7),
+    ],
+)
+async def test_few_payloads_are_read_that_are_not_given(
+    redis: Redis, hand: Hand, sizes: list[int], given: int, most_read: int
+) -> None:
+    await hand.cap(100)
+    await enqueued(
+        redis,
+        *(delivery(msgspec.json.encode({"n": n}).ljust(size)) for n, size in enumerate(sizes)),
+    )
+    found, read = await payloads_read(redis, hand, most_bytes=3 * LARGE + 10_000)
+    assert found == given
+    assert given <= read <= most_read

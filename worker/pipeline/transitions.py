@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar, final
 
 import msgspec
@@ -13,7 +14,7 @@ from redis.asyncio import Redis
 from shared.endpoints.endpoint import Rate
 from shared.errors import TransitionError
 from shared.observe import metrics
-from shared.queue import scripts
+from shared.queue import keys, scripts
 from shared.redis.wire import Wire
 from worker.turns import Turn
 
@@ -31,6 +32,9 @@ SUSPECT_FROM: Final = 2
 
 _REMEMBERED: Final = 10
 """Leases for which Redis knows that nobody reads the answer to a claim. It may come late itself."""
+
+_PUBLISHED_AT_ONCE: Final = 500
+"""Organizations of one call, since Redis serves nobody else meanwhile."""
 
 LANES: Final = 2
 """Calls of ``mark``, and as many of ``settle``, that may be on their way at once."""
@@ -121,6 +125,14 @@ class Profile(NamedTuple):
     cap: int | None = None
     weight: float = 1.0
     rate: Rate | None = None
+
+    def packed(self) -> bytes:
+        """Its cap and weight, as ``profile.lua`` keeps them."""
+        return f"{'' if self.cap is None else self.cap}:{self.weight}".encode()
+
+    def packed_rate(self) -> bytes | None:
+        """Its rate, the same."""
+        return None if self.rate is None else f"{self.rate.interval}:{self.rate.credit}".encode()
 
 
 class Mark(enum.Enum):
@@ -357,12 +369,19 @@ class Transitions:
         await _LEAVE(self._redis, worker)
 
     async def publish(self, profiles: Sequence["Profile"]) -> None:
-        """Tell the scripts what the endpoints file says of each organization."""
-        arguments: list[str | float] = []
-        for organization, cap, weight, rate in profiles:
-            arguments += (organization, "" if cap is None else cap, weight)
-            arguments += ("", "") if rate is None else (rate.interval, rate.credit)
-        await _PROFILE(self._redis, *arguments)
+        """Tell the scripts what the endpoints file says of organizations, where that is news."""
+        for start in range(0, len(profiles), _PUBLISHED_AT_ONCE):
+            some = profiles[start : start + _PUBLISHED_AT_ONCE]
+            names = [profile.organization for profile in some]
+            known = await self._redis.execute_command("HMGET", keys.ORGANIZATIONS, *names)
+            rates = await self._redis.execute_command("HMGET", keys.RATES, *names)
+            news = [
+                profile
+                for profile, *there in zip(some, known, rates, strict=True)
+                if there != [profile.packed(), profile.packed_rate()]
+            ]
+            if news:
+                await _PROFILE(self._redis, *chain.from_iterable(map(_told, news)))
 
     async def mark(self, requests: Sequence[MarkRequest]) -> list[Marked | Exception]:
         """Set, or find, the mark of each event id, and ask for the turn of each that needs one."""
@@ -393,6 +412,12 @@ class Transitions:
         """Raw values by their full names."""
         # No script: what is read is checked at the commit, and changes nothing before it.
         return list(await self._reads.execute_command("MGET", *names))
+
+
+def _told(profile: Profile) -> tuple[str, ...]:
+    """A profile as the script's arguments: the texts that are compared with what it has kept."""
+    rate = (profile.packed_rate() or b":").decode()
+    return (profile.organization, *profile.packed().decode().split(":"), *rate.split(":"))
 
 
 def _given(  # noqa: PLR0917  # in the order of the script's answer

@@ -124,24 +124,9 @@ local function write_parked()
   call_for_all('ZREM', key.queue, parked_here)
   for organization, places_and_jobs in pairs(parked_by) do
     call_for_all('ZADD', key.parked .. organization, places_and_jobs)
+    redis.call('SADD', key.held_back, organization)
   end
   parked_here, parked_by = {}, {}
-end
-
--- Payloads are read some at a time: they may be large, and the last ones read may not be given.
-local payloads, payloads_at_once = {}, 16
-
-local function payload_of(page, place)
-  local job = page[place]
-  if payloads[job] == nil then
-    local names, members = {}, {}
-    for i = place, math.min(place + 2 * (payloads_at_once - 1), #page), 2 do
-      members[#members + 1] = page[i]
-      names[#names + 1] = key.job .. page[i]
-    end
-    for i, payload in ipairs(redis.call('MGET', unpack(names))) do payloads[members[i]] = payload end
-  end
-  return payloads[job]
 end
 
 local jobs, bytes, highest, skipped, looks = {}, 0, 0, 0, 0
@@ -152,6 +137,40 @@ local group, group_size, left_to_others = {}, math.huge, 0
 local until_when = number(now + lease)
 -- Whose key nobody knows yet.
 local undecided = {}
+
+-- Payloads are read some at a time: twice as many as the last time, while all have been small. Once
+-- one was large, only those for which there is room: Redis serves nobody while it reads megabytes
+-- that are not given. To ask for every length would cost small ones more than all that saves.
+local payloads, at_once, large, is_large = {}, 1, 16384, false
+
+local function fits(more)
+  return #jobs == 0 or bytes + more <= most_bytes
+end
+
+local function read_payloads(page, place)
+  local names, members, sum = {}, {}, 0
+  for i = place, math.min(place + 2 * (at_once - 1), #page), 2 do
+    local name = key.job .. page[i]
+    sum = sum + (is_large and length_of('STRLEN', name) or 0)
+    if #names > 0 and bytes + sum > most_bytes then break end
+    members[#members + 1] = page[i]
+    names[#names + 1] = name
+  end
+  for i, payload in ipairs(redis.call('MGET', unpack(names))) do
+    payloads[members[i]] = payload
+    is_large = is_large or payload and #payload > large
+  end
+  at_once = math.min(2 * at_once, 16)
+end
+
+local function payload_of(page, place)
+  local job = page[place]
+  if payloads[job] == nil then
+    if is_large and not fits(length_of('STRLEN', key.job .. job)) then return nil end
+    read_payloads(page, place)
+  end
+  return payloads[job]
+end
 
 local function note_undecided()
   if #undecided == 0 then return end
@@ -261,6 +280,10 @@ local function look_at(page, place)
     return false
   end
   local payload = payload_of(page, place)
+  if payload == nil or payload and not fits(#payload) then
+    full = true
+    return false
+  end
   if not payload and redis.call('ZSCORE', key.accepted, job) then
     payload = '' -- gone, or a foreign value that is no string: somebody has to tell of it
   elseif not payload then -- nobody has ever accepted it
@@ -268,10 +291,6 @@ local function look_at(page, place)
     freed[organization] = true -- it may have been brought back in line for a slot
     count('dropped')
     return true
-  end
-  if #jobs > 0 and bytes + #payload > most_bytes then
-    full = true
-    return false
   end
   if is_suspect then group_size = math.min(group_size, size_of(claim)) end
   give(claim, virtual, payload, is_suspect)

@@ -22,10 +22,19 @@ local all = 0
 for _, raw in ipairs(redis.call('HVALS', key.workers)) do
   all = all + (tonumber(string.match(raw, '^(%d+):')) or 0)
 end
--- Other slots are another default cap, so perhaps a higher one.
+-- Other slots are another default cap, so perhaps a higher one. Whom that doesn't reach at once is
+-- looked at by and by, or when the next of its jobs ends.
+local looked_at = 10
 if all ~= tonumber(redis.call('GET', key.slots)) then
   redis.call('SET', key.slots, all)
-  for _, organization in ipairs(redis.call('HKEYS', key.waiting)) do freed[organization] = true end
+  looked_at = 500
+end
+for _, organization in ipairs(redis.call('SRANDMEMBER', key.held_back, looked_at)) do
+  if redis.call('EXISTS', key.parked .. organization) == 1 then
+    freed[organization] = true
+  else
+    redis.call('SREM', key.held_back, organization)
+  end
 end
 if duty() == worker then redis.call('PEXPIRE', key.duty, lease) end
 
