@@ -167,7 +167,7 @@ class Lifespans:
             if not await self._begin(lifespan, stop):
                 return False
         self.problems = []
-        return True
+        return not stop.is_set()  # one may have begun in spite of it
 
     async def end(self, seconds: float) -> None:
         """End those that have begun, all within so many seconds.
@@ -181,14 +181,8 @@ class Lifespans:
             try:
                 async with bound:
                     await context.__aexit__(None, None, None)
-            except BaseException as exc:  # an author's code, and the others are to end as well
-                if bound.expired():
-                    # Where it was then is of use; that it was cancelled isn't.
-                    self.log.exception("lifespan_cut_short", lifespan=lifespan.name)
-                else:
-                    self.log.exception(
-                        "lifespan_failed", lifespan=lifespan.name, error=text_of(exc)
-                    )
+            except BaseException as exc:  # noqa: BLE001  an author's, and the others are to end, too
+                self._note_end(lifespan, exc, is_cut_short=bound.expired())
 
     async def _begin(self, lifespan: Lifespan, stop: asyncio.Event) -> bool:
         pause, began = FIRST_PAUSE, monotonic()
@@ -222,6 +216,14 @@ class Lifespans:
             raise SettingsError(_SETTING, expected, said, detail=traceback) from error
         if self._await(lifespan, said):
             self.log.warning("resources_awaited", lifespan=lifespan.name, error=said)
+
+    def _note_end(self, lifespan: Lifespan, error: BaseException, *, is_cut_short: bool) -> None:
+        said, traceback = self._told(error)
+        told = {"lifespan": lifespan.name, "traceback": traceback}
+        if is_cut_short:  # where it was then is of use; that it was cancelled isn't
+            self.log.error("lifespan_cut_short", **told)
+        else:
+            self.log.error("lifespan_failed", error=said, **told)
 
     def _told(self, error: BaseException) -> tuple[str, str]:
         """What an error says, and its traceback, without secrets."""

@@ -265,6 +265,7 @@ class Handlers(Generic[Resources]):
         with _refusing():
             if other is self or other._is_included:  # noqa: SLF001  # one of its kind
                 raise HandlerError("include: expected a registry that is not included yet")
+            self._check_open("include")
             for each in other:
                 lends = each.lender is not None and each.lender.own_lifespan is None
                 mine = replace(each, lender=self) if lends else each
@@ -426,5 +427,5 @@ def _data_decoder(function: Callable[..., Any]) -> DataDecoder:
         data_type = Any
     try:
         return DataDecoder(data_type)
-    except TypeError as exc:
+    except (TypeError, NameError) as exc:
         raise HandlerError(f"{name}: {data_type!r} can't be decoded from JSON: {exc}") from exc

@@ -1,6 +1,7 @@
 """Says where code stands, or where it raised, within bounds, whatever it does when it is asked."""
 
 import asyncio
+import contextlib
 import importlib
 import linecache
 import os
@@ -34,6 +35,8 @@ _OWN_HANDLERS: Final = f"{_HERE}/handlers/"
 _BEFORE_THE_AUTHORS: Final = (
     f"{_HERE}/pipeline/",
     f"{_HERE}/loading.py",
+    f"{_HERE}/lifespans.py",
+    str(contextlib.__file__),
     "<frozen importlib",
     str(importlib.__file__),
 )

@@ -17,6 +17,7 @@ from tests.acceptance.worker_process import running
 from tests.integration.jobs import account, counters
 from tests.integration.workplace import Workplace, body
 from tests.ports import free_port
+from worker.engine.process import Exit
 
 NAME = "tests.acceptance.resourceful.resources"
 SLOTS = 16
@@ -127,6 +128,22 @@ async def test_what_hangs_at_its_end_is_cut_short(environ: dict[str, str], port:
         assert asyncio.get_running_loop().time() - began < 6
         (line,) = worker.events("lifespan_cut_short", level="error")
         assert "resourceful.py" in line["traceback"]
+
+
+async def test_a_task_of_it_that_fails_ends_the_worker_in_order(
+    redis: Redis, environ: dict[str, str], port: int
+) -> None:
+    """A task group around the ``yield`` cancels the task that began it: the worker's own."""
+    await Workplace(redis).accept(body("evt_1", "org_a", type="order.status_changed"))
+    environ |= {"FAILS": "meanwhile", "DATABASE_PASSWORD": "hunter2-hunter2"}
+    async with database(port), running(environ) as (worker,):
+        assert await worker.ended() == Exit.BROKEN
+        (failed,) = worker.events("lifespan_failed", level="error")
+        assert "ValueError: ***" in failed["traceback"]
+        assert len(worker.events("worker_broken", level="error")) == 1
+        assert worker.lines[-1]["event"] == "worker_stopped"
+        assert "hunter2" not in worker.text
+    assert len((await account(redis)).queued) == 1
 
 
 async def test_a_stop_ends_the_waiting(environ: dict[str, str]) -> None:

@@ -185,6 +185,16 @@ def test_what_would_be_lost_or_doubled_by_including_is_refused() -> None:
         outer.include(other)
 
 
+def test_nor_is_what_has_no_handler_lost() -> None:
+    """Hooks and lifespans would be: whoever has included the one never sees the other's."""
+    inner, outer, late = Handlers[Any](), Handlers[Any](), Handlers[Any]()
+    outer.include(inner)
+    with pytest.raises(HandlerError, match="include: expected to be registered before"):
+        inner.include(late)
+    with pytest.raises(HandlerError, match="include: expected to be registered before"):
+        inner.include(outer)
+
+
 def test_all_that_is_wrong_is_gathered() -> None:
     handlers = Handlers[Any]()
     problems: list[HandlerError] = []
@@ -268,6 +278,25 @@ async def test_a_stop_ends_the_waiting_and_what_has_begun() -> None:
         assert not await lifespans.begin(stop)
         await lifespans.end(1)
         assert ended[-1] == "first"
+
+
+async def test_one_that_begins_in_spite_of_a_stop_begins_no_work() -> None:
+    stop, is_waiting, has_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def stubborn(settings: Settings) -> AsyncIterator[int]:
+        with contextlib.suppress(asyncio.CancelledError):
+            is_waiting.set()
+            await asyncio.Event().wait()
+        yield 1
+        has_ended.set()
+
+    lifespans = begun(stubborn)
+    beginning = asyncio.create_task(lifespans.begin(stop))
+    await is_waiting.wait()
+    stop.set()
+    assert not await beginning
+    await lifespans.end(1)
+    assert has_ended.is_set()
 
 
 async def fails(settings: Settings) -> AsyncIterator[int]:
