@@ -1,7 +1,9 @@
 """Facts about what is told of a failure: in the log, in Redis, and to the author's hooks."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -22,6 +24,7 @@ from worker.operate.console import lookup
 from worker.pipeline.attempts import CURRENT
 from worker.pipeline.policy import Breaker
 from worker.pipeline.transitions import Settled
+from worker.pipeline.work import Work
 
 TOKEN: Final = "t0ken-of-acme"
 SETTINGS: Final = {"erp_token": Secret(TOKEN)}
@@ -380,3 +383,20 @@ async def test_hooks_of_a_registry_that_is_included_are_told_as_well(redis: Redi
     assert await place.handle(body("evt_1")) is Settled.RETRIED
     await place.pipeline.hooks.drain(5)
     assert [kind for kind, _ in inner.told] == ["on_error"]
+
+
+async def test_what_was_told_is_not_kept(shop: Shop) -> None:
+    """Of fast hooks and failures, ten seconds of them would be more than a hundred."""
+    told: list[weakref.ref[Work]] = []
+
+    @shop.handlers.on_error
+    async def sees(failure: Failure) -> None:
+        work = CURRENT.get()
+        assert work is not None
+        told.append(weakref.ref(work))
+
+    assert await shop.place.handle(body("evt_1")) is Settled.RETRIED
+    await shop.drained()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [each() for each in told] == [None]
