@@ -80,7 +80,7 @@ class Lifespan:
             HandlerError: it is none that can be a lifespan.
         """
         name = getattr(function, "__qualname__", repr(function))
-        if not inspect.isasyncgenfunction(function):
+        if not (inspect.isasyncgenfunction(function) and hasattr(function, "__qualname__")):
             raise HandlerError(f"{name}: expected {_EXPECTED}, got {_kind(function)}")
         try:
             inspect.signature(function).bind(None)
@@ -166,8 +166,10 @@ class Lifespans:
         for lifespan in self.lifespans:
             if not await self._begin(lifespan, stop):
                 return False
+        if stop.is_set():  # one has begun in spite of it
+            return False
         self.problems = []
-        return not stop.is_set()  # one may have begun in spite of it
+        return True
 
     async def end(self, seconds: float) -> None:
         """End those that have begun, all within so many seconds.

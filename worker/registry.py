@@ -386,7 +386,8 @@ def _check_pattern(pattern: str) -> None:
 def _third_parameter(function: Callable[..., Any]) -> str | None:
     """The name of the parameter that takes resources; one that has a default is none."""
     name = getattr(function, "__qualname__", repr(function))
-    if not inspect.iscoroutinefunction(function):
+    # A `partial` is one as well, and has no name to tell of it.
+    if not (inspect.iscoroutinefunction(function) and hasattr(function, "__qualname__")):
         raise HandlerError(f"{name}: expected an async def function, got {type(function).__name__}")
     signature = inspect.signature(function)
     for arguments in ((None, None), (None, None, None)):

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -359,6 +360,8 @@ def test_what_is_no_hook_is_refused_where_it_is_registered() -> None:
     handlers = Handlers()
     with pytest.raises(HandlerError, match="expected an async def function, got builtin"):
         handlers.on_error(print)  # type: ignore[type-var]
+    with pytest.raises(HandlerError, match="expected an async def function, got partial"):
+        handlers.on_error(partial(asyncio.sleep, 1))
     with pytest.raises(HandlerError, match="expected the parameter"):
 
         @handlers.on_dead  # type: ignore[type-var]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -116,6 +117,7 @@ async def unknown_name(settings: Settings) -> "AsyncIterator[Nowhere]":  # type:
         (without_settings, r"without_settings: expected the parameters \(settings\)"),
         (unknown_name, "unknown_name: its annotation names an unknown type"),
         (Pool, "Pool: expected an async generator function .*, got type"),
+        (partial(pool), "expected an async generator function .*, got partial"),
     ],
 )
 def test_what_is_no_lifespan_is_refused(function: Any, message: str) -> None:

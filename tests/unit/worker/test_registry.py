@@ -1,5 +1,6 @@
 """Facts about registering handlers and finding the one for an event."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -155,6 +156,7 @@ async def not_json(event: Event[Handlers | Data], organization: Organization) ->
     ("function", "message"),
     [
         (plain_function, "plain_function: expected an async def function"),
+        (partial(four, extra=2), "expected an async def function, got partial"),
         (too_few, r"too_few: expected the parameters \(event, organization\)"),
         (unknown_name, "unknown_name: the annotation of 'event' names an unknown type"),
         (not_an_event, "not_an_event: expected 'event' to be an Event"),
