@@ -115,6 +115,8 @@ def _yielded(function: Callable[..., Any]) -> Any:
 def _fits(given: Any, asked: Any) -> bool:
     if asked is Any or given is Any or given == asked:
         return True
+    if get_origin(given) in {Union, types.UnionType}:
+        return all(_fits(each, asked) for each in get_args(given))
     if get_origin(asked) in {Union, types.UnionType}:
         return any(_fits(given, each) for each in get_args(asked))
     # Of `list[int]` and the like only the class; a type checker knows the rest.
@@ -124,7 +126,7 @@ def _fits(given: Any, asked: Any) -> bool:
             return issubclass(given, asked)
         except TypeError:  # a protocol of which nobody can ask that
             return True
-    return not (isinstance(given, type) or isinstance(asked, type))
+    return True
 
 
 @dataclass(slots=True)

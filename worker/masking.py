@@ -160,7 +160,8 @@ def _texts(name: str, value: object) -> Named:
 
 def _is_secret(name: str, text: str) -> bool:
     # `…_FILE` names where one is; a bare path is told often, and gives nothing away.
-    is_place = name.upper().endswith(("_FILE", "_PATH", "_URL")) or text.startswith("/")
+    is_place = name.upper().endswith(("_FILE", "_PATH", "_URL"))
+    is_place = is_place or (text.startswith("/") and not _looks_random(text))
     return not is_place and _SECRET_NAME.search(name) is not None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import (
     TYPE_CHECKING,
+    Annotated,
     Any,
     Generic,
     Protocol,
@@ -400,9 +401,12 @@ def _third_parameter(function: Callable[..., Any]) -> str | None:
     )
 
 
-def _annotation(function: Callable[..., Any], parameter: str, otherwise: Any = Any) -> Any:
+def _annotation(
+    function: Callable[..., Any], parameter: str, otherwise: Any = Any, *, whole: bool = False
+) -> Any:
+    """What a parameter is annotated with; as a whole, with what `Annotated` says besides."""
     try:
-        return get_type_hints(function).get(parameter, otherwise)
+        return get_type_hints(function, include_extras=whole).get(parameter, otherwise)
     except NameError as exc:
         name = getattr(function, "__qualname__", repr(function))
         raise HandlerError(
@@ -419,7 +423,10 @@ def _data_decoder(function: Callable[..., Any]) -> DataDecoder:
     """Built where the handler is registered, so that a wrong annotation shows at start."""
     name = getattr(function, "__qualname__", repr(function))
     first = next(iter(inspect.signature(function).parameters))
-    annotation = _annotation(function, first, Event)
+    # A union's discriminator, or a bound, may be said besides.
+    annotation = _annotation(function, first, Event, whole=True)
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     if annotation is not Event and get_origin(annotation) is not Event:
         raise HandlerError(f"{name}: expected {first!r} to be an Event, got {annotation!r}")
     (data_type,) = get_args(annotation) or (Any,)

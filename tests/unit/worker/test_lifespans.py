@@ -5,7 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -76,6 +76,26 @@ def test_a_handler_may_take_what_fits(handler: Any) -> None:
     found = handlers.find("order.updated", "org_a")
     assert found is not None
     assert found.lifespan is handlers.own_lifespan is not None
+
+
+async def either(settings: Settings) -> AsyncIterator[Special | str]:
+    yield ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "fits"),
+    [
+        (Special | str, True),
+        (str | Pool, True),
+        (Special | str | int, True),
+        (object, True),
+        (TypeVar("Given"), True),
+        (Pool, False),
+        (Special | int, False),
+    ],
+)
+def test_each_that_may_be_given_has_to_fit(asked: Any, fits: bool) -> None:  # noqa: FBT001
+    assert Lifespan.of(either).fits(asked) == fits
 
 
 @pytest.mark.parametrize("handler", [takes_none, has_default])

@@ -39,6 +39,7 @@ def test_a_secret_of_the_settings_is_hidden(settings: dict[str, Any], secret: st
     [
         ("ACME_TOKEN", TOKEN, TOKEN),
         ("DB_PASSWORD", "long enough", "long enough"),
+        ("AWS_SECRET_ACCESS_KEY", "/bPxRfiCYEXAMPLE7MDENG", "/bPxRfiCYEXAMPLE7MDENG"),
         ("SENTRY_DSN", "https://public@sentry.example/1", "https://public@sentry.example/1"),
         ("DATABASE_URL", "postgresql://shop:hunter2@db/shop", "hunter2"),
         ("DATABASE_URL", "postgresql://shop:a%2Fbcdefgh@db/shop", "a/bcdefgh"),
@@ -56,6 +57,7 @@ def test_a_secret_of_the_environment_is_hidden(name: str, text: str, secret: str
         ({}, {"region": "eu-central"}, "no host in eu-central"),
         ({"ACME_TOKEN": "abc"}, {}, "abc"),
         ({"HOME": "/home/handlers"}, {}, "/home/handlers/hooks.py"),
+        ({"SSL_KEY": "/etc/ssl/private.pem"}, {}, "/etc/ssl/private.pem is missing"),
         ({"API_KEY_FILE": "/run/secrets/api"}, {}, "/run/secrets/api is missing"),
         ({"DATABASE_URL": "postgresql://shop:test@db/shop"}, {}, "tests/latest.py, contest"),
         ({"DATABASE_URL": "postgresql://[/"}, {}, "no address"),
