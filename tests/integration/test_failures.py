@@ -230,9 +230,17 @@ async def test_what_was_never_handled_is_told_as_dead_alone(shop: Shop) -> None:
 
 async def test_a_large_event_is_told_without_what_its_memory_is_counted_for(redis: Redis) -> None:
     shop = Shop(redis).watched()
+    under: list[Work | None] = []
+
+    @shop.handlers.on_error
+    async def sees(failure: Failure) -> None:
+        under.append(CURRENT.get())
+
     size = shop.place.pipeline.memory.most_uncounted
     assert await shop.place.handle(body("evt_1", data={"text": "x" * size})) is Settled.RETRIED
     await shop.drained()
+    assert under[0] is not None
+    assert "xxx" not in repr(under)
     ((_, failure),) = shop.told
     assert (failure.event, failure.exception) == (None, None)
     assert failure.traceback.endswith("ValueError: refused: ***")

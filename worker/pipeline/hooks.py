@@ -7,6 +7,8 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from shared.endpoints.endpoint import CurrentEndpoints
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
@@ -226,8 +228,13 @@ class Hooks:
 
 
 def _standing_for(work: Work, handler: str) -> Work:
-    """A work of the same event for a hook, in which nothing is held any more."""
-    return Work(work.claim, work.delivery, _nobody, envelope=work.envelope, handler=handler)
+    """A work of the same event for a hook, in which nothing is held any more, nor its body."""
+    delivery, envelope = work.delivery, work.envelope
+    if delivery is not None:
+        delivery = msgspec.structs.replace(delivery, body=b"")
+    if envelope is not None:  # whose data is a view of the body
+        envelope = msgspec.structs.replace(envelope, data=msgspec.Raw())
+    return Work(work.claim, delivery, _nobody, envelope=envelope, handler=handler)
 
 
 def _nobody(_: object) -> None:
