@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
-from tests.acceptance.process import Program, environment, run, until
+from tests.acceptance.process import ROOT, Program, environment, run, until
 from tests.acceptance.worker_process import running
 from tests.integration.jobs import account, counters
 from tests.integration.workplace import Workplace, body
@@ -202,3 +202,21 @@ async def test_there_is_a_thread_for_each_slot(
     await Workplace(redis).accept(*events)
     async with database(port), running(environ):
         await handled(redis, SLOTS)  # each waits in its thread for all the others
+
+
+async def test_sigterm_ends_a_worker_whose_handlers_hang_as_they_are_imported(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """As the first process of a container it would not end by itself."""
+    begun = tmp_path / "begun"
+    text = f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(600)\n"
+    (tmp_path / "hanging.py").write_text(text)
+    environ |= {"WORKER_HANDLERS": "hanging:handlers", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    program = await Program.begin("worker", environ)
+
+    async def is_begun() -> bool:
+        return begun.exists()
+
+    await until(is_begun)
+    program.send(signal.SIGTERM)
+    assert await program.ended() == 128 + signal.SIGTERM
