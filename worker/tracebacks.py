@@ -149,9 +149,11 @@ class _Writer:
 
 
 def _frames_of(error: BaseException) -> Iterator[TracebackType]:
-    tb: TracebackType | None = _frames(error)
+    first: TracebackType | None = _frames(error)
+    tb = first
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_BEFORE_THE_AUTHORS):
         tb = tb.tb_next
+    tb = tb or first  # where there is none of his, it is ours to mend
     while tb is not None:
         if not tb.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
             yield tb
