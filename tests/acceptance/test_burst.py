@@ -85,6 +85,21 @@ async def test_a_retry_that_is_due_in_a_moment_is_waited_for_and_a_later_one_is_
     assert (told["left"], told["deferred"]) == (1, 1)
 
 
+async def test_what_is_due_is_handled_though_another_handler_goes_on(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    await Workplace(redis).accept(
+        scripted("evt_lasts", "wait", path=str(gate)), scripted("evt_fails", "fail", times=2)
+    )
+    async with begun(environment(redis_server.url, tmp_path)) as program:
+        await program.logged("event_handled", event_id="evt_fails")
+        gate.touch()
+        assert await program.ended() == 0
+    (told,) = program.events("burst_ended")
+    assert (told["handled"], told["retried"], told["left"]) == (2, 2, 0)
+
+
 async def test_what_is_paused_is_left(
     redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
