@@ -137,6 +137,12 @@ class _Program:
 
     async def main(self) -> None:
         """Run until stopped."""
+        try:
+            await self._main()
+        except asyncio.CancelledError:
+            self._note_cancelled()
+
+    async def _main(self) -> None:
         forking.guard()
         # A slot a thread, or handlers that use `asyncio.to_thread` would wait for each other.
         threads = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="handlers")
@@ -208,6 +214,7 @@ class _Program:
         try:
             yield worker
         finally:
+            self._hurry()  # a burst ends without a signal
             await worker.close()
             left = self.deadline.left() or 0.0
             await context.pipeline.hooks.drain(left - _HOOKS_BEFORE)
@@ -220,9 +227,9 @@ class _Program:
 
     async def _end_lifespans(self) -> None:
         """Let the authors' lifespans end, in what is left of the time for that."""
-        left = self.deadline.left()
-        seconds = self.settings.drain if left is None else left - _LAST_WORDS
-        await self._lifespans.end(max(_LAST_WORDS, seconds))
+        self._hurry()  # a start that fails, too, has no other bound than this
+        left = self.deadline.left() or 0.0
+        await self._lifespans.end(max(_LAST_WORDS, left - _LAST_WORDS))
 
     def _listen_to_signals(self, stack: AsyncExitStack) -> None:
         """Drain on the first signal, leave on the second."""
@@ -276,6 +283,13 @@ class _Program:
         self._stopped.set()
         if self._worker is not None:
             self._worker.break_off(error, work)
+
+    def _note_cancelled(self) -> None:
+        """A task group or a time limit around a lifespan's ``yield`` has ended what began it."""
+        if self.exit is Exit.DRAINED:
+            self.exit = Exit.BROKEN
+        said = "what a lifespan has begun has cancelled the worker"
+        self.log.error("worker_broken", error=said, handler=None)
 
     def note_stopped_loop(self) -> None:
         """A handler has stopped the loop, which goes on."""

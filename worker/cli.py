@@ -58,11 +58,11 @@ def run(*, burst: bool = False) -> None:
         settings = WorkerSettings.from_reader(reader)
         logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
         endpoints = EndpointsFile(settings.common.endpoints_file, os.environ, verifies=False)
-        # Reading may hang, and the first process of a container ends on no SIGTERM by itself.
+        # Either may hang, and the first process of a container ends on no SIGTERM by itself.
         with ending_at_once():
             reader.note(lambda: endpoints.load(is_told=True))
-        reader.note(lambda: load_reference(settings.common))
-        handlers = load_handlers(settings.handlers)
+            reader.note(lambda: load_reference(settings.common))
+            handlers = load_handlers(settings.handlers)
     parts = Parts(handlers, load_reference(settings.common), endpoints.current)
     log_warnings([*shadows(), *near_misses(os.environ), *doubts(parts)])
     try:

@@ -1,7 +1,7 @@
 """Decodes an event's data to the type that a handler names."""
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 
 import msgspec
 from msgspec import inspect
@@ -38,7 +38,8 @@ class DataDecoder:
     def __init__(self, data_type: Any = Any) -> None:
         self.type = data_type
         self.strictly: Callable[[bytes | msgspec.Raw], Any]
-        if any(map(_is_model, _parts(data_type))):
+        self._is_pydantics = any(map(_is_model, _parts(data_type)))
+        if self._is_pydantics:
             self.strictly = _by_pydantic(data_type)
             return
         self.strictly = msgspec.json.Decoder(data_type, dec_hook=_taken).decode
@@ -58,10 +59,9 @@ class DataDecoder:
 
     def fields(self) -> Collection[str] | None:
         """The names in JSON of what the type has; ``None`` where that isn't known."""
-        model: Any = self.type
-        if _is_model(model) and hasattr(model, "model_fields"):
-            return frozenset(each.alias or name for name, each in model.model_fields.items())
-        match None if _is_model(model) else inspect.type_info(self.type):
+        if self._is_pydantics:
+            return _fields_of_model(self.type)
+        match inspect.type_info(self.type):
             case (
                 inspect.StructType(fields=fields)
                 | inspect.DataclassType(fields=fields)
@@ -78,7 +78,8 @@ def _taken(kind: type, value: Any) -> Any:
     import pydantic  # noqa: PLC0415  # no dependency: who names a model has it
 
     try:
-        return pydantic.TypeAdapter(kind).validate_python(value)
+        # As JSON, in which a strict model takes a text for a time.
+        return pydantic.TypeAdapter(kind).validate_json(msgspec.json.encode(value))
     except pydantic.ValidationError as exc:
         raise ValueError(_first_of(exc)) from None
 
@@ -91,9 +92,23 @@ def _is_model(kind: object) -> bool:
     return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__")
 
 
+def _fields_of_model(model: Any) -> Collection[str] | None:
+    """The names in JSON of a model's fields, where each has one alone."""
+    if not (_is_model(model) and hasattr(model, "model_fields")) or model.__pydantic_root_model__:
+        return None
+    fields, config = model.model_fields, model.model_config
+    if config.get("populate_by_name") or config.get("validate_by_name"):
+        return None
+    names = [each.validation_alias or name for name, each in fields.items()]
+    return frozenset(names) if all(type(name) is str for name in names) else None
+
+
 def _parts(data_type: Any) -> Iterator[Any]:
     """A type, and those of which it is put together by `Union`, `list` and the like."""
     yield data_type
+    origin = get_origin(data_type)
+    if isinstance(origin, type) and issubclass(origin, msgspec.Struct):
+        return  # which pydantic doesn't know
     for part in get_args(data_type):
         yield from _parts(part)
 

@@ -112,7 +112,7 @@ def _plain(value: Any) -> object:
     """What an object is in JSON that has a word for it, as one of pydantic's has."""
     if not hasattr(value, "model_dump"):
         raise TypeError(f"data: expected what JSON can say, got {type(value).__name__}")
-    return value.model_dump(mode="json")
+    return value.model_dump(mode="json", by_alias=True)
 
 
 class Organization(msgspec.Struct, frozen=True):

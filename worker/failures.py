@@ -61,7 +61,8 @@ def check_hook(function: Callable[..., Any]) -> None:
         HandlerError: it isn't ``async def``, or doesn't take a failure alone.
     """
     name = getattr(function, "__qualname__", repr(function))
-    if not inspect.iscoroutinefunction(function):
+    # A `partial` is one as well, and has no name to tell of it.
+    if not (inspect.iscoroutinefunction(function) and hasattr(function, "__qualname__")):
         raise HandlerError(f"{name}: expected an async def function, got {type(function).__name__}")
     try:
         inspect.signature(function).bind(None)

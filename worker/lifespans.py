@@ -81,7 +81,7 @@ class Lifespan:
             HandlerError: it is none that can be a lifespan.
         """
         name = getattr(function, "__qualname__", repr(function))
-        if not inspect.isasyncgenfunction(function):
+        if not (inspect.isasyncgenfunction(function) and hasattr(function, "__qualname__")):
             raise HandlerError(f"{name}: expected {_EXPECTED}, got {_kind(function)}")
         try:
             inspect.signature(function).bind(None)
@@ -116,6 +116,8 @@ def _yielded(function: Callable[..., Any]) -> Any:
 def _fits(given: Any, asked: Any) -> bool:
     if asked is Any or given is Any or given == asked:
         return True
+    if get_origin(given) in {Union, types.UnionType}:
+        return all(_fits(each, asked) for each in get_args(given))
     if get_origin(asked) in {Union, types.UnionType}:
         return any(_fits(given, each) for each in get_args(asked))
     # Of `list[int]` and the like only the class; a type checker knows the rest.
@@ -125,7 +127,7 @@ def _fits(given: Any, asked: Any) -> bool:
             return issubclass(given, asked)
         except TypeError:  # a protocol of which nobody can ask that
             return True
-    return not (isinstance(given, type) or isinstance(asked, type))
+    return True
 
 
 @dataclass(slots=True)
@@ -170,6 +172,8 @@ class Lifespans:
         for lifespan in self.lifespans:
             if not await self._begin(lifespan, stop):
                 return False
+        if stop.is_set():  # one has begun in spite of it
+            return False
         self.problems = []
         return True
 
@@ -185,12 +189,8 @@ class Lifespans:
             try:
                 async with bound:
                     await context.__aexit__(None, None, None)
-            except BaseException as exc:  # noqa: BLE001  an author's code; the others end as well
-                # Of what is cut short, where it was then is of use.
-                event = "lifespan_cut_short" if bound.expired() else "lifespan_failed"
-                said, traceback = self._told(exc)
-                fields = {"lifespan": lifespan.name, "error": said, "traceback": traceback}
-                self.log.error(event, **fields)  # noqa: TRY400  # its traceback is masked
+            except BaseException as exc:  # noqa: BLE001  an author's, and the others are to end, too
+                self._note_end(lifespan, exc, is_cut_short=bound.expired())
 
     async def _begin(self, lifespan: Lifespan, stop: asyncio.Event) -> bool:
         pause, began = FIRST_PAUSE, monotonic()
@@ -224,6 +224,14 @@ class Lifespans:
             raise SettingsError(_SETTING, expected, said, detail=traceback) from error
         if self._await(lifespan, said):
             self.log.warning("resources_awaited", lifespan=lifespan.name, error=said)
+
+    def _note_end(self, lifespan: Lifespan, error: BaseException, *, is_cut_short: bool) -> None:
+        said, traceback = self._told(error)
+        told = {"lifespan": lifespan.name, "traceback": traceback}
+        if is_cut_short:  # where it was then is of use; that it was cancelled isn't
+            self.log.error("lifespan_cut_short", **told)
+        else:
+            self.log.error("lifespan_failed", error=said, **told)
 
     def _told(self, error: BaseException) -> tuple[str, str]:
         """What an error says, and its traceback, without secrets."""

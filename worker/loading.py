@@ -7,6 +7,7 @@ from pathlib import Path
 from traceback import FrameSummary, extract_tb
 
 from shared.errors import HandlerError, SettingsError, SettingsErrors
+from shared.program.stopping import Stopped
 from shared.shadowing import hidden
 from worker.masking import Masks
 from worker.outcomes import text_of
@@ -32,18 +33,7 @@ def load_handlers(path: str) -> Handlers:
     if here not in sys.path:
         # `python -m` has it there; a program that was installed has not.
         sys.path.insert(0, here)
-    problems: list[HandlerError] = []
-    try:
-        with gathered(problems):
-            found: object = importlib.import_module(module_name)
-    except HandlerError as exc:  # the rest of the module is not known
-        raise _all([*problems, exc], module_name) from exc
-    except (Exception, SystemExit) as exc:  # a module of the user's may fail in any way
-        name = getattr(exc, "name", None) or module_name  # of what could not be imported
-        got = f"{text_of(exc)}{_place(exc)}{_hidden(name)}"
-        raise _refused(f"a module to import in {path!r}", got, exc) from exc
-    if problems:
-        raise _all(problems, module_name)
+    found = _imported(module_name, path)
     for part in attribute.split("."):
         if not hasattr(found, part):
             got = f"no {part!r} in it{_hidden(module_name)}"
@@ -56,6 +46,25 @@ def load_handlers(path: str) -> Handlers:
     if not len(found):
         raise SettingsError(_SETTING, "at least one handler", f"an empty registry at {path!r}")
     if problems := list(found.without_resources()):
+        raise _all(problems, module_name)
+    return found
+
+
+def _imported(module_name: str, path: str) -> object:
+    """The module that a path names, where nothing is wrong with it nor with its handlers."""
+    problems: list[HandlerError] = []
+    try:
+        with gathered(problems):
+            found = importlib.import_module(module_name)
+    except HandlerError as exc:  # the rest of the module is not known
+        raise _all([*problems, exc], module_name) from exc
+    except Stopped:
+        raise
+    except (Exception, SystemExit) as exc:  # a module of the user's may fail in any way
+        name = getattr(exc, "name", None) or module_name  # of what could not be imported
+        got = f"{text_of(exc)}{_place(exc)}{_hidden(name)}"
+        raise _refused(f"a module to import in {path!r}", got, exc) from exc
+    if problems:
         raise _all(problems, module_name)
     return found
 

@@ -1,10 +1,11 @@
 """Hides secrets in what is told of failures."""
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from shared.settings.secret import VENDOR_PREFIX, Secret
 
@@ -18,6 +19,10 @@ _SECRET_NAME: Final = re.compile(
 )
 _RANDOM: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[!-~]{16,}")
 _URL: Final = re.compile(r"[A-Za-z][\w.+-]*://")
+_ESCAPED: Final = re.compile(r"[^A-Za-z0-9_.~-]")
+"""What somebody may write in another form: in a URL all but these."""
+_PIECES: Final = re.compile(r"\\+|[^\\]", re.DOTALL)
+_NO_WORD_BEFORE: Final = r"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
 _SHORTEST: Final = 4
 _SHORTEST_BY_NAME: Final = 8
 _ANYWHERE: Final = 12
@@ -29,28 +34,31 @@ Named = Iterator[tuple[str, str | Secret]]
 class Mask:
     """Hides some texts wherever they stand.
 
-    Of each also the forms in which it stands in a URL and in a Python text. One below twelve
-    characters is hidden only where it stands by itself, or a password ``test`` would shred
-    ``latest.py``.
+    Of each also the forms in which URLs, JSON and Python write it, or a part of its characters. One
+    below twelve characters is hidden only where it stands by itself, or a password ``test`` would
+    shred ``latest.py``.
 
     Args:
         secrets: to hide; those below four characters are left out.
+        beside: what hides others, which are to be hidden as well.
+
+    Attributes:
+        hidden: each, the longest first, with the longest part of it that nobody escapes.
     """
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        found: set[str] = set()
-        for secret in secrets:
-            # A key of several lines is seldom told with its line breaks as they are.
-            for part in (secret[:LONGEST], *_lines_of(secret)):
-                found |= {part, quote(part, safe=""), repr(part)[1:-1]}
+    def __init__(self, secrets: Iterable[str], beside: "Mask | None" = None) -> None:
+        # A key of several lines is seldom told with its line breaks as they are.
+        found = {part for each in secrets for part in (each[:LONGEST], *_lines_of(each))}
+        found.update(beside.hidden if beside is not None else ())
         kept = sorted((each for each in found if len(each) >= _SHORTEST), key=len, reverse=True)
-        self._hidden = [(each, _alone(each)) for each in kept]
+        self.hidden: dict[str, str] = {each: max(_ESCAPED.split(each), key=len) for each in kept}
 
     def hide(self, text: str) -> str:
         """The text with ``***`` in their place."""
-        for secret, alone in self._hidden:
-            if secret in text:
-                text = text.replace(secret, MASK) if alone is None else alone.sub(MASK, text)
+        for secret, unescaped in self.hidden.items():
+            # Most are nowhere, and a pattern would cost more.
+            if unescaped in text:
+                text = re.sub(_pattern(secret), MASK, text)
         return text
 
 
@@ -59,10 +67,27 @@ def _lines_of(secret: str) -> list[str]:
     return [line for line in lines if len(line) >= _ANYWHERE]
 
 
-def _alone(secret: str) -> re.Pattern[str] | None:
-    if len(secret) >= _ANYWHERE:
-        return None
-    return re.compile(rf"(?<!\w){re.escape(secret)}(?!\w)")
+def _pattern(secret: str) -> str:
+    """Finds it in any form."""
+    anywhere = "".join(map(_written, _PIECES.findall(secret)))
+    return anywhere if len(secret) >= _ANYWHERE else rf"{_NO_WORD_BEFORE}{anywhere}(?!\w)"
+
+
+def _written(piece: str) -> str:
+    """A character, or some backslashes, as they are, or as one of those writes them."""
+    if _ESCAPED.match(piece) is None:
+        return re.escape(piece)
+    raw = piece.encode(errors="surrogatepass")
+    in_url = "".join(f"%{byte:02x}" for byte in raw)
+    if piece.startswith("\\"):
+        # Possessively, or a text of many would take for ever.
+        return rf"(?i:\\{{{len(piece)},}}+|{in_url})"
+    escapes = {json.dumps(piece), ascii(piece), repr(piece), repr(raw)[1:]}
+    forms = {re.escape(each[1:-1]) for each in escapes} | {re.escape(f"\\{piece}")}
+    # A text within a text has more than one before it.
+    forms = {each.replace(r"\\", r"\\++") for each in forms} | {re.escape(piece), in_url}
+    forms |= {r"\+"} if piece == " " else set()
+    return f"(?i:{'|'.join(sorted(forms, key=len, reverse=True))})"
 
 
 class Masks:
@@ -80,9 +105,8 @@ class Masks:
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
-        self._environment = list(_of_environment(environ))
         self._known: dict[str, tuple[Mapping[str, object], Mask]] = {}
-        self.own = Mask(self._environment)
+        self.own = Mask(_of_environment(environ))
         """Hides what the environment holds."""
 
     def of(self, organization: str, settings: Mapping[str, object]) -> Mask:
@@ -99,7 +123,7 @@ class Masks:
             return known[1]
         if len(self._known) >= _MOST_ORGANIZATIONS:
             self._known.clear()
-        mask = Mask([*self._environment, *_of_settings(settings)])
+        mask = Mask(_of_settings(settings), self.own)
         self._known[organization] = (settings, mask)
         return mask
 
@@ -136,7 +160,8 @@ def _texts(name: str, value: object) -> Named:
 
 def _is_secret(name: str, text: str) -> bool:
     # `…_FILE` names where one is; a bare path is told often, and gives nothing away.
-    is_place = name.upper().endswith(("_FILE", "_PATH", "_URL")) or text.startswith("/")
+    is_place = name.upper().endswith(("_FILE", "_PATH", "_URL"))
+    is_place = is_place or (text.startswith("/") and not _looks_random(text))
     return not is_place and _SECRET_NAME.search(name) is not None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import (
     TYPE_CHECKING,
+    Annotated,
     Any,
     Generic,
     Protocol,
@@ -265,6 +266,7 @@ class Handlers(Generic[Resources]):
         with _refusing():
             if other is self or other._is_included:  # noqa: SLF001  # one of its kind
                 raise HandlerError("include: expected a registry that is not included yet")
+            self._check_open("include")
             for each in other:
                 lends = each.lender is not None and each.lender.own_lifespan is None
                 mine = replace(each, lender=self) if lends else each
@@ -385,7 +387,8 @@ def _check_pattern(pattern: str) -> None:
 def _third_parameter(function: Callable[..., Any]) -> str | None:
     """The name of the parameter that takes resources; one that has a default is none."""
     name = getattr(function, "__qualname__", repr(function))
-    if not inspect.iscoroutinefunction(function):
+    # A `partial` is one as well, and has no name to tell of it.
+    if not (inspect.iscoroutinefunction(function) and hasattr(function, "__qualname__")):
         raise HandlerError(f"{name}: expected an async def function, got {type(function).__name__}")
     signature = inspect.signature(function)
     for arguments in ((None, None), (None, None, None)):
@@ -398,9 +401,12 @@ def _third_parameter(function: Callable[..., Any]) -> str | None:
     )
 
 
-def _annotation(function: Callable[..., Any], parameter: str, otherwise: Any = Any) -> Any:
+def _annotation(
+    function: Callable[..., Any], parameter: str, otherwise: Any = Any, *, whole: bool = False
+) -> Any:
+    """What a parameter is annotated with; as a whole, with what `Annotated` says besides."""
     try:
-        return get_type_hints(function).get(parameter, otherwise)
+        return get_type_hints(function, include_extras=whole).get(parameter, otherwise)
     except NameError as exc:
         name = getattr(function, "__qualname__", repr(function))
         raise HandlerError(
@@ -417,7 +423,10 @@ def _data_decoder(function: Callable[..., Any]) -> DataDecoder:
     """Built where the handler is registered, so that a wrong annotation shows at start."""
     name = getattr(function, "__qualname__", repr(function))
     first = next(iter(inspect.signature(function).parameters))
-    annotation = _annotation(function, first, Event)
+    # A union's discriminator, or a bound, may be said besides.
+    annotation = _annotation(function, first, Event, whole=True)
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     if annotation is not Event and get_origin(annotation) is not Event:
         raise HandlerError(f"{name}: expected {first!r} to be an Event, got {annotation!r}")
     (data_type,) = get_args(annotation) or (Any,)
@@ -426,5 +435,5 @@ def _data_decoder(function: Callable[..., Any]) -> DataDecoder:
         data_type = Any
     try:
         return DataDecoder(data_type)
-    except TypeError as exc:
+    except (TypeError, NameError) as exc:
         raise HandlerError(f"{name}: {data_type!r} can't be decoded from JSON: {exc}") from exc

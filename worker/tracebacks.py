@@ -1,6 +1,7 @@
 """Says where code stands, or where it raised, within bounds, whatever it does when it is asked."""
 
 import asyncio
+import contextlib
 import importlib
 import linecache
 import os
@@ -34,6 +35,8 @@ _OWN_HANDLERS: Final = f"{_HERE}/handlers/"
 _BEFORE_THE_AUTHORS: Final = (
     f"{_HERE}/pipeline/",
     f"{_HERE}/loading.py",
+    f"{_HERE}/lifespans.py",
+    str(contextlib.__file__),
     "<frozen importlib",
     str(importlib.__file__),
 )
@@ -146,9 +149,11 @@ class _Writer:
 
 
 def _frames_of(error: BaseException) -> Iterator[TracebackType]:
-    tb: TracebackType | None = _frames(error)
+    first: TracebackType | None = _frames(error)
+    tb = first
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_BEFORE_THE_AUTHORS):
         tb = tb.tb_next
+    tb = tb or first  # where there is none of his, it is ours to mend
     while tb is not None:
         if not tb.tb_frame.f_code.co_filename.startswith("<frozen importlib"):
             yield tb

@@ -12,6 +12,10 @@ _BY_SIGNAL: Final = 128
 """What shells add to a signal's number for the exit code."""
 
 
+class Stopped(SystemExit):
+    """A signal has ended the process, which nobody is to take for an error of what ran."""
+
+
 @contextlib.contextmanager
 def ending_at_once() -> Iterator[None]:
     """End the process on SIGTERM while the block runs.
@@ -23,7 +27,7 @@ def ending_at_once() -> Iterator[None]:
         return
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(_BY_SIGNAL + number)
+        raise Stopped(_BY_SIGNAL + number)
 
     before = signal.signal(signal.SIGTERM, end)
     try:

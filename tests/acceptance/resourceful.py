@@ -1,8 +1,10 @@
 """Handlers that share something: for tests of a worker's lifespan."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,13 @@ class Resources:
         greeting: what the database said.
         together: met by as many threads as there are slots.
         notes: what has happened, in order.
+        lasting: set once a handler goes on for a while.
     """
 
     greeting: str
     together: threading.Barrier
     notes: Path
+    lasting: asyncio.Event
 
 
 handlers = Handlers[Resources]()
@@ -39,12 +43,25 @@ async def resources(settings: Settings) -> AsyncIterator[Resources]:
         raise ConnectionResetError("the database isn't ready")
     slots = int(settings["WORKER_CONCURRENCY"])
     notes = Path(settings["NOTES"])
-    yield Resources(greeting, threading.Barrier(slots, timeout=30), notes)
+    lasting = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        if settings.get("FAILS") == "meanwhile":
+            group.create_task(fails(lasting))
+        yield Resources(greeting, threading.Barrier(slots, timeout=30), notes, lasting)
     if settings.get("FAILS") == "at the end":
         await asyncio.Event().wait()
+    while settings.get("FAILS") == "to end":
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
     with notes.open("a") as file:  # noqa: ASYNC230  # a local file
         file.write("left\n")
     writer.close()
+
+
+async def fails(lasting: asyncio.Event) -> None:
+    """Fail while a handler runs, with a secret."""
+    await lasting.wait()
+    raise ValueError(os.environ["DATABASE_PASSWORD"])
 
 
 @handlers.on("order.updated")
@@ -63,6 +80,7 @@ async def meets(event: Event[Any], organization: Organization, resources: Resour
 async def lasts(event: Event[Any], organization: Organization, resources: Resources) -> None:
     """Go on for a while after the worker was told to stop."""
     organization.log.info("lasting")
+    resources.lasting.set()
     await asyncio.sleep(0.5)
     with resources.notes.open("a") as notes:  # a local file
         notes.write("handled\n")

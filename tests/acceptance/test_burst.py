@@ -14,11 +14,13 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
 from tests.acceptance.process import ROOT, Program, environment, run
+from tests.acceptance.test_lifespan import database
 from tests.acceptance.worker_process import running
 from tests.conftest import StartRedis
 from tests.integration.jobs import NOTHING, account
 from tests.integration.workplace import Workplace, body
 from tests.ports import free_port
+from worker.engine.process import Exit
 
 
 def scripted(event_id: str, act: str, organization: str = "org_a", **more: object) -> bytes:
@@ -81,6 +83,21 @@ async def test_a_retry_that_is_due_in_a_moment_is_waited_for_and_a_later_one_is_
     told = await burst(environment(redis_server.url, tmp_path))
     assert (told["handled"], told["retried"], told["dead"]) == (1, 3, 1)
     assert (told["left"], told["deferred"]) == (1, 1)
+
+
+async def test_what_is_due_is_handled_though_another_handler_goes_on(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    await Workplace(redis).accept(
+        scripted("evt_lasts", "wait", path=str(gate)), scripted("evt_fails", "fail", times=2)
+    )
+    async with begun(environment(redis_server.url, tmp_path)) as program:
+        await program.logged("event_handled", event_id="evt_fails")
+        gate.touch()
+        assert await program.ended() == 0
+    (told,) = program.events("burst_ended")
+    assert (told["handled"], told["retried"], told["left"]) == (2, 2, 0)
 
 
 async def test_what_is_paused_is_left(
@@ -152,6 +169,35 @@ async def test_sigterm_drains_it_as_any_worker(
     (told,) = program.events("burst_ended")
     assert (told["handled"], told["left"]) == (1, 1)
     assert len((await account(redis)).queued) == 1
+
+
+async def test_hooks_are_told_of_its_last_failures(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    await Workplace(redis).accept(body("evt_1", data={"hook": "wait", "path": str(told)}))
+    handlers = {"WORKER_HANDLERS": "tests.acceptance.watched:handlers", "MAX_ATTEMPTS": "1"}
+    assert (await burst(environment(redis_server.url, tmp_path, **handlers)))["dead"] == 1
+    assert told.exists()
+
+
+async def test_a_lifespan_that_goes_on_for_ever_does_not_keep_it(
+    redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    port = free_port()
+    environ = environment(
+        redis_server.url,
+        tmp_path,
+        WORKER_HANDLERS="tests.acceptance.resourceful:handlers",
+        WORKER_CONCURRENCY="2",
+        DATABASE_PORT=str(port),
+        NOTES=str(tmp_path / "notes"),
+        FAILS="to end",
+        DRAIN_SECONDS="1s",
+    )
+    async with database(port), begun(environ) as program:
+        assert await program.ended() == Exit.LEFT
+        await program.logged("ended_at_the_deadline")
 
 
 async def test_a_redis_that_is_away_at_the_start_is_an_error(tmp_path: Path) -> None:

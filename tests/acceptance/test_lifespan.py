@@ -12,11 +12,12 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
-from tests.acceptance.process import Program, environment, run, until
+from tests.acceptance.process import ROOT, Program, environment, run, until
 from tests.acceptance.worker_process import running
 from tests.integration.jobs import account, counters
 from tests.integration.workplace import Workplace, body
 from tests.ports import free_port
+from worker.engine.process import Exit
 
 NAME = "tests.acceptance.resourceful.resources"
 SLOTS = 16
@@ -129,6 +130,22 @@ async def test_what_hangs_at_its_end_is_cut_short(environ: dict[str, str], port:
         assert "resourceful.py" in line["traceback"]
 
 
+async def test_a_task_of_it_that_fails_ends_the_worker_in_order(
+    redis: Redis, environ: dict[str, str], port: int
+) -> None:
+    """A task group around the ``yield`` cancels the task that began it: the worker's own."""
+    await Workplace(redis).accept(body("evt_1", "org_a", type="order.status_changed"))
+    environ |= {"FAILS": "meanwhile", "DATABASE_PASSWORD": "hunter2-hunter2"}
+    async with database(port), running(environ) as (worker,):
+        assert await worker.ended() == Exit.BROKEN
+        (failed,) = worker.events("lifespan_failed", level="error")
+        assert "ValueError: ***" in failed["traceback"]
+        assert len(worker.events("worker_broken", level="error")) == 1
+        assert worker.lines[-1]["event"] == "worker_stopped"
+        assert "hunter2" not in worker.text
+    assert len((await account(redis)).queued) == 1
+
+
 async def test_a_stop_ends_the_waiting(environ: dict[str, str]) -> None:
     worker = await Program.begin("worker", environ)
     try:
@@ -185,3 +202,21 @@ async def test_there_is_a_thread_for_each_slot(
     await Workplace(redis).accept(*events)
     async with database(port), running(environ):
         await handled(redis, SLOTS)  # each waits in its thread for all the others
+
+
+async def test_sigterm_ends_a_worker_whose_handlers_hang_as_they_are_imported(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """As the first process of a container it would not end by itself."""
+    begun = tmp_path / "begun"
+    text = f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(600)\n"
+    (tmp_path / "hanging.py").write_text(text)
+    environ |= {"WORKER_HANDLERS": "hanging:handlers", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    program = await Program.begin("worker", environ)
+
+    async def is_begun() -> bool:
+        return begun.exists()
+
+    await until(is_begun)
+    program.send(signal.SIGTERM)
+    assert await program.ended() == 128 + signal.SIGTERM

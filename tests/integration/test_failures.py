@@ -1,9 +1,12 @@
 """Facts about what is told of a failure: in the log, in Redis, and to the author's hooks."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -22,6 +25,7 @@ from worker.operate.console import lookup
 from worker.pipeline.attempts import CURRENT
 from worker.pipeline.policy import Breaker
 from worker.pipeline.transitions import Settled
+from worker.pipeline.work import Work
 
 TOKEN: Final = "t0ken-of-acme"
 SETTINGS: Final = {"erp_token": Secret(TOKEN)}
@@ -226,9 +230,17 @@ async def test_what_was_never_handled_is_told_as_dead_alone(shop: Shop) -> None:
 
 async def test_a_large_event_is_told_without_what_its_memory_is_counted_for(redis: Redis) -> None:
     shop = Shop(redis).watched()
+    under: list[Work | None] = []
+
+    @shop.handlers.on_error
+    async def sees(failure: Failure) -> None:
+        under.append(CURRENT.get())
+
     size = shop.place.pipeline.memory.most_uncounted
     assert await shop.place.handle(body("evt_1", data={"text": "x" * size})) is Settled.RETRIED
     await shop.drained()
+    assert under[0] is not None
+    assert "xxx" not in repr(under)
     ((_, failure),) = shop.told
     assert (failure.event, failure.exception) == (None, None)
     assert failure.traceback.endswith("ValueError: refused: ***")
@@ -356,6 +368,8 @@ def test_what_is_no_hook_is_refused_where_it_is_registered() -> None:
     handlers = Handlers()
     with pytest.raises(HandlerError, match="expected an async def function, got builtin"):
         handlers.on_error(print)  # type: ignore[type-var]
+    with pytest.raises(HandlerError, match="expected an async def function, got partial"):
+        handlers.on_error(partial(asyncio.sleep, 1))
     with pytest.raises(HandlerError, match="expected the parameter"):
 
         @handlers.on_dead  # type: ignore[type-var]
@@ -380,3 +394,20 @@ async def test_hooks_of_a_registry_that_is_included_are_told_as_well(redis: Redi
     assert await place.handle(body("evt_1")) is Settled.RETRIED
     await place.pipeline.hooks.drain(5)
     assert [kind for kind, _ in inner.told] == ["on_error"]
+
+
+async def test_what_was_told_is_not_kept(shop: Shop) -> None:
+    """Of fast hooks and failures, ten seconds of them would be more than a hundred."""
+    told: list[weakref.ref[Work]] = []
+
+    @shop.handlers.on_error
+    async def sees(failure: Failure) -> None:
+        work = CURRENT.get()
+        assert work is not None
+        told.append(weakref.ref(work))
+
+    assert await shop.place.handle(body("evt_1")) is Settled.RETRIED
+    await shop.drained()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [each() for each in told] == [None]

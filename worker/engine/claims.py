@@ -232,13 +232,16 @@ class Claims:
         if claimed.quiet or claimed.suspects:
             await self._duty.wait(claimed, self.until_idle)
         elif self._is_burst and not claimed.more and self.running:
-            await self._until_something_ends()
+            # Not by a wake token: it is to end as soon as the last of its events does.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_until_due(claimed.next_due)):
+                    await self._until_something_ends()
         elif not claimed.more:
             await self._sleep(claimed.next_due)
 
     async def _sleep(self, next_due: float | None) -> None:
         """Sleep until somebody leaves a wake token, or a deferred job is due."""
-        seconds = _LONGEST_SLEEP if next_due is None else min(_LONGEST_SLEEP, next_due)
+        seconds = _until_due(next_due)
         if seconds > 0:  # 0 is for ever to Redis
             (woken,) = await self._asleep.execute_commands(
                 ("BLPOP", keys.WAKE, max(0.001, seconds))
@@ -409,3 +412,8 @@ class Duty:
     def bound(self, patience: int) -> float:
         """Seconds of the while, after so many that were too short."""
         return min(self.first * 2.0 ** min(patience, 64), self.longest)
+
+
+def _until_due(next_due: float | None) -> float:
+    """Seconds that an idle worker may sleep."""
+    return _LONGEST_SLEEP if next_due is None else min(_LONGEST_SLEEP, next_due)

@@ -38,6 +38,7 @@ from worker.pipeline.transitions import (
 from worker.pipeline.work import Ask, Handle, Room, Settle, Work
 from worker.registry import Handlers
 from worker.state import State
+from worker.tracebacks import traceback_of
 
 AWAY: Final = (Unavailable, TransitionError, *REDIS_ERRORS)
 """What Redis answers when there is nobody to settle with: the lease brings the event back."""
@@ -237,7 +238,9 @@ class Pipeline:
             self._end(work, error if isinstance(error, Exception) else RuntimeError(repr(error)))
             return
         work.is_failed = True
-        self.log.error("event_step_failed", job=work.claim.job, exc_info=error)
+        hide = self.masks.own.hide  # a type of the author's may have raised it
+        traceback = traceback_of(error, hide)
+        self.log.error("event_step_failed", job=work.claim.job, traceback=traceback)
         work.path = walk_after_failure(error)
         self._step(work, None)
 
@@ -260,7 +263,7 @@ class Pipeline:
             work.is_marking = True
             self.ledger.post_mark(asked, tell)
         elif type(asked) is Settle:
-            outcome = self.final(work, asked.outcome)
+            outcome = self.final(work, self._masked(asked.outcome))
             settlement = self.settle(work, outcome)
             work.settling = (outcome, settlement)
             # Before the commit: slots are for handlers, and Redis works for others meanwhile.
@@ -306,6 +309,12 @@ class Pipeline:
         settlement = Settlement(work.claim, *self._verb(work, outcome))
         settlement.packed = pack(settlement.details)  # here, since batches are bounded by bytes
         return settlement
+
+    def _masked(self, outcome: Outcome) -> Outcome:
+        """Without the environment's secrets: types of the author's say why data isn't theirs."""
+        if type(outcome) is Later or type(outcome) is Dead:
+            return replace(outcome, error=self.masks.own.hide(outcome.error))
+        return outcome
 
     def final(self, work: Work, outcome: Outcome) -> Outcome:
         """The outcome that counts: a last attempt, or a second one that blocked, buries it."""

@@ -7,6 +7,8 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from shared.endpoints.endpoint import CurrentEndpoints
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
@@ -83,6 +85,7 @@ class Hooks:
         self._context: Context = own_context()
         self._waiting: deque[Telling] = deque()
         self._running: dict[asyncio.Task[None], Telling] = {}
+        self._limits: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
         self._overdue: set[asyncio.Task[None]] = set()
         self._lost = 0
         self._said_at = -_SAID_EVERY
@@ -164,7 +167,8 @@ class Hooks:
         task: Task[None] = Task(self._call(telling), loop=loop, context=context)
         task.origin = telling.work
         self._running[task] = telling
-        loop.call_later(self._seconds, self._cut_short, task, context=self._context)
+        limit = loop.call_later(self._seconds, self._cut_short, task, context=self._context)
+        self._limits[task] = limit
         task.add_done_callback(self._ended, context=self._context)
 
     async def _call(self, telling: Telling) -> None:
@@ -181,9 +185,7 @@ class Hooks:
             self._note("failed", telling, error)
 
     def _cut_short(self, task: "asyncio.Task[None]") -> None:
-        telling = self._running.get(task)
-        if telling is None:
-            return
+        telling = self._running[task]
         self._overdue.add(task)
         telling.count("overdue")
         said = f"it took longer than {self._seconds:g} s"
@@ -204,6 +206,7 @@ class Hooks:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         telling = self._running.pop(task)
+        self._limits.pop(task).cancel()  # it would keep the event for as long as hooks may take
         if task.cancelled() and task not in self._overdue:  # before its first step
             telling.count("failed")
         self._overdue.discard(task)
@@ -225,8 +228,13 @@ class Hooks:
 
 
 def _standing_for(work: Work, handler: str) -> Work:
-    """A work of the same event for a hook, in which nothing is held any more."""
-    return Work(work.claim, work.delivery, _nobody, envelope=work.envelope, handler=handler)
+    """A work of the same event for a hook, in which nothing is held any more, nor its body."""
+    delivery, envelope = work.delivery, work.envelope
+    if delivery is not None:
+        delivery = msgspec.structs.replace(delivery, body=b"")
+    if envelope is not None:  # whose data is a view of the body
+        envelope = msgspec.structs.replace(envelope, data=msgspec.Raw())
+    return Work(work.claim, delivery, _nobody, envelope=envelope, handler=handler)
 
 
 def _nobody(_: object) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
 import msgspec
 import pydantic
@@ -12,6 +12,8 @@ import pytest
 
 from worker import Id
 from worker.decoding import DataDecoder
+
+Part = TypeVar("Part")
 
 
 class Item(pydantic.BaseModel):
@@ -49,6 +51,29 @@ class Plain:
 
 class Typed(TypedDict):
     order_id: Id
+
+
+class Cat(pydantic.BaseModel):
+    kind: Literal["cat"]
+
+
+class Dog(pydantic.BaseModel):
+    kind: Literal["dog"]
+
+
+Pet = Annotated[Cat | Dog, pydantic.Field(discriminator="kind")]
+
+
+class Page(msgspec.Struct, Generic[Part]):
+    part: Part
+
+
+class Aliased(pydantic.BaseModel):
+    order_id: str = pydantic.Field(validation_alias="orderId")
+
+
+class AliasedTwice(pydantic.BaseModel):
+    order_id: str = pydantic.Field(validation_alias=pydantic.AliasChoices("orderId", "id"))
 
 
 class Client:
@@ -179,3 +204,27 @@ def test_so_is_a_model_that_names_what_nobody_has_defined() -> None:
 
     with pytest.raises(TypeError, match="Nowhere"):
         DataDecoder(Undefined)
+
+
+@pytest.mark.parametrize(
+    ("data_type", "names"),
+    [
+        (Order, {"order_id", "at", "items"}),
+        (Aliased, {"orderId"}),
+        (AliasedTwice, None),
+        (pydantic.RootModel[dict[str, int]], None),
+        (Positive, None),
+        (Cat | Dog, None),
+        (Pet, None),
+        (Annotated[Cat, "a pet"], None),
+        (Page[Cat], {"part"}),
+    ],
+)
+def test_the_names_of_the_data_are_known_or_not(data_type: Any, names: set[str] | None) -> None:
+    assert DataDecoder(data_type).fields() == names
+
+
+def test_a_struct_of_a_strict_model_takes_what_the_model_itself_takes() -> None:
+    raw = b'{"order_id":1,"at":"2026-01-02T03:04:05Z"}'
+    order = DataDecoder(Order).decode(raw)
+    assert DataDecoder(Page[Order]).decode(b'{"part":' + raw + b"}").part == order

@@ -58,3 +58,11 @@ def test_an_object_of_pydantics_is_what_it_dumps() -> None:
 def test_data_that_json_cannot_say_is_refused() -> None:
     with pytest.raises(TypeError, match="data: expected what JSON can say, got complex"):
         Event.example("order.updated", {"n": 1j})
+
+
+def test_an_object_of_pydantics_goes_by_the_names_that_sellfern_would_send() -> None:
+    class Model(pydantic.BaseModel):
+        order_id: str = pydantic.Field(alias="orderId")
+
+    event = Event.example("order.updated", Model(orderId="1"))
+    assert msgspec.json.decode(event.raw)["data"] == {"orderId": "1"}

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import pytest
 
@@ -77,6 +78,26 @@ def test_a_handler_may_take_what_fits(handler: Any) -> None:
     assert found.lifespan is handlers.own_lifespan is not None
 
 
+async def either(settings: Settings) -> AsyncIterator[Special | str]:
+    yield ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "fits"),
+    [
+        (Special | str, True),
+        (str | Pool, True),
+        (Special | str | int, True),
+        (object, True),
+        (TypeVar("Given"), True),
+        (Pool, False),
+        (Special | int, False),
+    ],
+)
+def test_each_that_may_be_given_has_to_fit(asked: Any, fits: bool) -> None:  # noqa: FBT001
+    assert Lifespan.of(either).fits(asked) == fits
+
+
 @pytest.mark.parametrize("handler", [takes_none, has_default])
 def test_a_handler_of_two_arguments_takes_nothing(handler: Any) -> None:
     handlers = Handlers[Any]()
@@ -116,6 +137,7 @@ async def unknown_name(settings: Settings) -> "AsyncIterator[Nowhere]":  # type:
         (without_settings, r"without_settings: expected the parameters \(settings\)"),
         (unknown_name, "unknown_name: its annotation names an unknown type"),
         (Pool, "Pool: expected an async generator function .*, got type"),
+        (partial(pool), "expected an async generator function .*, got partial"),
     ],
 )
 def test_what_is_no_lifespan_is_refused(function: Any, message: str) -> None:
@@ -183,6 +205,16 @@ def test_what_would_be_lost_or_doubled_by_including_is_refused() -> None:
         each.on("order.*")(takes_none)
     with pytest.raises(HandlerError, match="registered already"):
         outer.include(other)
+
+
+def test_nor_is_what_has_no_handler_lost() -> None:
+    """Hooks and lifespans would be: whoever has included the one never sees the other's."""
+    inner, outer, late = Handlers[Any](), Handlers[Any](), Handlers[Any]()
+    outer.include(inner)
+    with pytest.raises(HandlerError, match="include: expected to be registered before"):
+        inner.include(late)
+    with pytest.raises(HandlerError, match="include: expected to be registered before"):
+        inner.include(outer)
 
 
 def test_all_that_is_wrong_is_gathered() -> None:
@@ -268,6 +300,25 @@ async def test_a_stop_ends_the_waiting_and_what_has_begun() -> None:
         assert not await lifespans.begin(stop)
         await lifespans.end(1)
         assert ended[-1] == "first"
+
+
+async def test_one_that_begins_in_spite_of_a_stop_begins_no_work() -> None:
+    stop, is_waiting, has_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def stubborn(settings: Settings) -> AsyncIterator[int]:
+        with contextlib.suppress(asyncio.CancelledError):
+            is_waiting.set()
+            await asyncio.Event().wait()
+        yield 1
+        has_ended.set()
+
+    lifespans = begun(stubborn)
+    beginning = asyncio.create_task(lifespans.begin(stop))
+    await is_waiting.wait()
+    stop.set()
+    assert not await beginning
+    await lifespans.end(1)
+    assert has_ended.is_set()
 
 
 async def fails(settings: Settings) -> AsyncIterator[int]:

@@ -1,11 +1,16 @@
 """Facts about what is hidden in what is told of failures, and what is left to be read."""
 
+import json
+import time
+from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
 import pytest
+from yarl import URL
 
 from shared.settings.secret import Secret
-from worker.masking import Mask, Masks
+from worker.masking import MASK, Mask, Masks
 
 TOKEN: Final = "t0ken-of-acme-42"
 
@@ -34,6 +39,7 @@ def test_a_secret_of_the_settings_is_hidden(settings: dict[str, Any], secret: st
     [
         ("ACME_TOKEN", TOKEN, TOKEN),
         ("DB_PASSWORD", "long enough", "long enough"),
+        ("AWS_SECRET_ACCESS_KEY", "/bPxRfiCYEXAMPLE7MDENG", "/bPxRfiCYEXAMPLE7MDENG"),
         ("SENTRY_DSN", "https://public@sentry.example/1", "https://public@sentry.example/1"),
         ("DATABASE_URL", "postgresql://shop:hunter2@db/shop", "hunter2"),
         ("DATABASE_URL", "postgresql://shop:a%2Fbcdefgh@db/shop", "a/bcdefgh"),
@@ -51,6 +57,7 @@ def test_a_secret_of_the_environment_is_hidden(name: str, text: str, secret: str
         ({}, {"region": "eu-central"}, "no host in eu-central"),
         ({"ACME_TOKEN": "abc"}, {}, "abc"),
         ({"HOME": "/home/handlers"}, {}, "/home/handlers/hooks.py"),
+        ({"SSL_KEY": "/etc/ssl/private.pem"}, {}, "/etc/ssl/private.pem is missing"),
         ({"API_KEY_FILE": "/run/secrets/api"}, {}, "/run/secrets/api is missing"),
         ({"DATABASE_URL": "postgresql://shop:test@db/shop"}, {}, "tests/latest.py, contest"),
         ({"DATABASE_URL": "postgresql://[/"}, {}, "no address"),
@@ -66,6 +73,35 @@ def test_a_secret_is_hidden_in_the_forms_in_which_it_is_told() -> None:
     mask = Mask(["a/b c'd\"e+f", "line of a key 1\nline of a key 2\n"])
     for said in ("a%2Fb%20c%27d%22e%2Bf", repr("a/b c'd\"e+f"), "line of a key 2"):
         assert mask.hide(f"<{said.strip(chr(39))}>") == "<***>"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        json.dumps,
+        lambda secret: json.dumps(secret, ensure_ascii=False),
+        lambda secret: json.dumps(json.dumps(secret))[2:-2],
+        lambda secret: repr(json.dumps(secret)),
+        lambda secret: repr(secret.encode()),
+        quote,
+        lambda secret: quote(secret, safe="").lower(),
+        quote_plus,
+        lambda secret: str(URL("//erp").with_query(key=secret)),
+        lambda secret: str(URL.build(scheme="https", host="erp", user="a", password=secret)),
+    ],
+)
+@pytest.mark.parametrize("secret", ["p\"s\\w\xf6rd+12/34=ab c'", "w\xf6rd+1/=", "line 1\nline 2"])
+def test_in_whichever_form_it_is_told(told: Callable[[str], str], secret: str) -> None:
+    said = Mask([secret]).hide(told(secret))
+    assert said.count(MASK) == 1
+    assert "rd" not in said
+    assert "line" not in said
+
+
+def test_a_text_of_many_backslashes_takes_no_time() -> None:
+    mask, began = Mask(["\\" * 30 + "x", '\\"' * 10]), time.perf_counter()
+    assert MASK not in mask.hide("x" + "\\" * 6000)
+    assert time.perf_counter() - began < 1
 
 
 def test_settings_that_have_changed_are_hidden_from_then_on() -> None:

@@ -1,6 +1,7 @@
 """Facts about registering handlers and finding the one for an event."""
 
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -155,6 +156,7 @@ async def not_json(event: Event[Handlers | Data], organization: Organization) ->
     ("function", "message"),
     [
         (plain_function, "plain_function: expected an async def function"),
+        (partial(four, extra=2), "expected an async def function, got partial"),
         (too_few, r"too_few: expected the parameters \(event, organization\)"),
         (unknown_name, "unknown_name: the annotation of 'event' names an unknown type"),
         (not_an_event, "not_an_event: expected 'event' to be an Event"),
@@ -172,6 +174,21 @@ def test_a_function_that_cannot_be_a_handler_is_refused_where_it_is_registered(
 def test_a_pattern_that_matches_nothing_sensible_is_refused(pattern: str) -> None:
     with pytest.raises(HandlerError, match="expected an event type"):
         Handlers().on(pattern)(one)
+
+
+def test_what_an_annotation_says_besides_a_type_counts() -> None:
+    handlers = Handlers()
+
+    @handlers.on("order.updated")
+    async def bounded(
+        event: Annotated[Event[dict[str, Annotated[int, msgspec.Meta(gt=0)]]], "an event"],
+        organization: Organization,
+    ) -> None: ...
+
+    (registration,) = handlers
+    assert registration.data.decode(b'{"number":1}') == {"number": 1}
+    with pytest.raises(msgspec.ValidationError):
+        registration.data.decode(b'{"number":0}')
 
 
 def test_a_pattern_is_taken_once() -> None:
