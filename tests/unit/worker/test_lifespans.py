@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -400,6 +401,9 @@ def raised(error: BaseException, *, by: BaseException | None = None) -> BaseExce
         (PermissionError(13, "Permission denied", "ca.pem"), False),
         (raised(RuntimeError("client"), by=ConnectionRefusedError()), True),
         (RuntimeError("client"), False),
+        (ssl.SSLCertVerificationError(1, "certificate verify failed"), False),
+        (raised(OSError("client"), by=ssl.SSLCertVerificationError(1, "no")), False),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), True),
         (ExceptionGroup("both", [ConnectionError(), TimeoutError()]), True),
         (ExceptionGroup("both", [ConnectionError(), ValueError()]), False),
         (asyncio.CancelledError(), False),
