@@ -20,7 +20,7 @@ PAGE = (ROOT / "deploy" / "state-machine.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)` \| `(\w+)` \|", re.MULTILINE)
 ROWS = ROW.findall(PAGE)
 
-CLOCK = {"forget", "unlist"}
+CLOCK = {"forget", "unlist", "renumber"}
 
 TURNS = (f"{keys.TURN}org_a:key:k", f"{keys.TURN}org_a:state:v")
 """For which J waits: that of a key, and that of a value."""

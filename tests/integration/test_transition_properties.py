@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from shared.queue import keys
+from shared.queue import keys, scripts
 from shared.queue.job import job_id, organization_of
 from shared.queue.writer import Accepted, BacklogLimits, Queue
 from shared.redis.durability import Durability, Mode
@@ -64,7 +64,10 @@ LEAVES_BY = {
 }
 BREAKER = Breaker(failures=3, cool_off=LATER)
 FAR = 2**62
+SMALLEST = 1e-200
+"""Below the system's time, places shrink each time: hundreds of times are no matter of years."""
 ROSTER = b'{"organizations":"it alone"}'
+RENUMBER = scripts.load("renumber")
 
 organizations = st.sampled_from(ORGANIZATIONS)
 workers = st.sampled_from(("w1", "w2", "w3"))
@@ -479,6 +482,25 @@ class Machine(RuleBasedStateMachine):
             is_state = bool(kind) and not raw.startswith("closed")
             if organization in {IN_ORDER, *busy} or is_state or self.books.must_wait(organization):
                 assert after[name] == raw
+
+    @precondition(lambda self: min(self.books.queue.values(), default=1) > SMALLEST)
+    @rule()
+    def renumber(self) -> None:
+        """Virtual times begin anew; everybody keeps the place among the others."""
+        before = self.books
+        assert self.run(RENUMBER(self.redis, 0, FAR)) == b"renumbered"
+        self.books = self.look()
+        assert self.books.in_line == before.in_line
+        for name, parked in before.values.items():
+            if name.startswith(keys.PARKED):
+                assert list(self.books.values[name]) == list(parked)
+        system = self.books.virtual_times.get("*", 0)
+        assert system <= 2
+        for job, score in self.books.queue.items():
+            old = before.queue[job] - before.virtual_times.get("*", 0)
+            if score < keys.DEFERRED_FROM and old > 1:
+                assert math.isclose(score - system, old)
+        self.books.check(self.robbed)
 
     @precondition(lambda self: keys.BREAKERS in self.books.values)
     @rule()

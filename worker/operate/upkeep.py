@@ -17,6 +17,7 @@ from worker.operate import dead_letters, revival
 
 _FORGET = scripts.load("forget")
 _RECOUNT = scripts.load("recount")
+_RENUMBER = scripts.load("renumber")
 _RESTORE = scripts.load("restore")
 _UNLIST = scripts.load("unlist")
 
@@ -40,6 +41,11 @@ _LISTED_AT_ONCE: Final = 200
 _ORDER_KEPT: Final = 3_600.0
 """Seconds for which the order of acceptance of an organization without events is kept: the clocks
 of ingresses are never as far apart."""
+
+_ROOM: Final = (1e11, 5_000, 5e11, 50_000, 9e11, 1 << 53)
+"""From which virtual times on these are renumbered, and with how many jobs and fields of flows at
+the most: ten milliseconds, a tenth of a second, and however long it takes. From one to the next it
+takes a year at the least, at ten thousand events a second of weight 1."""
 
 _MOST_NAMED: Final = 10
 
@@ -193,3 +199,12 @@ async def _fields(redis: Redis, *names: str) -> AsyncIterator[list[str]]:
             cursor, found = await redis.hscan(name, max(cursor, 0), count=_LISTED_AT_ONCE)
             yield [field.decode(errors="replace") for field in found]
             await asyncio.sleep(_PAUSE)
+
+
+# Virtual times, which have an end
+
+
+async def renumber(redis: Redis, *, log: FilteringBoundLogger) -> None:
+    """Let virtual times begin anew, once they have come far and little waits."""
+    if await _RENUMBER(redis, *_ROOM) == b"renumbered":
+        log.info("virtual_times_renumbered")
