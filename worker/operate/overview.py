@@ -1,6 +1,6 @@
 """What is in the system right now, read without scanning anything."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
 import msgspec
@@ -113,6 +113,7 @@ class Overview(msgspec.Struct, frozen=True):
         organizations: each one's share.
         workers: those alive.
         memory: of Redis.
+        more_organizations: how many have a share that isn't among these.
     """
 
     at: float
@@ -130,6 +131,21 @@ class Overview(msgspec.Struct, frozen=True):
     unhandled: int = 0
     in_turn: int = 0
     memory: RedisMemory = RedisMemory()
+    more_organizations: int = 0
+
+    def of_the_worst(self, most: int) -> Self:
+        """The same with no more organizations than so many, those with most waiting first."""
+        worst = worst_first(self.organizations)
+        left_out = self.more_organizations + len(worst[most:])
+        return structs.replace(self, organizations=worst[:most], more_organizations=left_out)
+
+
+def worst_first(organizations: Iterable[OrganizationOverview]) -> list[OrganizationOverview]:
+    """By how much waits, then by how much is dead, then by what they hold in Redis."""
+    return sorted(
+        organizations,
+        key=lambda each: (-each.waiting, -each.dead, -each.bytes_held, each.organization),
+    )
 
 
 async def read_overview(redis: Redis) -> Overview:
