@@ -14,6 +14,12 @@ _DEAD_PREFIX = "dead:"
 _SAID_RATE = "rate of "
 _HOLDING_MOST: Final = 10
 """Organizations that are named for what they hold in Redis alone."""
+_HASHES: Final = (
+    *(keys.ORGANIZATIONS, keys.RATES, keys.BYTES),
+    *(keys.COUNTERS, keys.WAITING, keys.BURIED),
+)
+_AT_ONCE: Final = 2_000
+"""Fields of one call."""
 
 
 class WorkerOverview(msgspec.Struct, frozen=True):
@@ -149,22 +155,22 @@ def worst_first(organizations: Iterable[OrganizationOverview]) -> list[Organizat
 
 
 async def read_overview(redis: Redis) -> Overview:
-    """Read it in one round trip."""
+    """Read it in one round trip; a hash of thousands some at a time, for others need Redis too."""
     # No transaction, for which all others would wait: a picture may be a moment old.
     async with redis.pipeline(transaction=False) as pipe:
         depths.ask(pipe)
-        pipe.hgetall(keys.ORGANIZATIONS)
-        pipe.hgetall(keys.RATES)
+        for name in _HASHES:
+            pipe.hscan(name, 0, count=_AT_ONCE)
         pipe.zrange(keys.WORKERS_SEEN, 0, -1, withscores=True)
         pipe.hgetall(keys.WORKERS)
-        for name in (keys.COUNTERS, keys.WAITING, keys.BURIED):
-            pipe.hgetall(name)
-        pipe.hgetall(keys.BYTES)
         pipe.hlen(keys.UNHANDLED)
         pipe.info("memory")
         answers = await pipe.execute()
     now = depths.told(answers[: depths.QUESTIONS])
-    profiles, rates, seen, workers, *hashes, held, unhandled, memory = answers[depths.QUESTIONS :]
+    *begun, seen, workers, unhandled, memory = answers[depths.QUESTIONS :]
+    profiles, rates, held, *hashes = [
+        await _whole(redis, name, *first) for name, first in zip(_HASHES, begun, strict=True)
+    ]
     counters, waits, buried = map(depths.numbers, hashes)
     return Overview(
         at=now.at,
@@ -193,6 +199,16 @@ async def read_overview(redis: Redis) -> Overview:
         in_turn=now.waiting_for_turn,
         memory=RedisMemory.of(memory),
     )
+
+
+async def _whole(
+    redis: Redis, name: str, cursor: int, fields: dict[bytes, bytes]
+) -> dict[bytes, bytes]:
+    """A hash of which that much is read already."""
+    while cursor:
+        cursor, more = await redis.hscan(name, cursor, count=_AT_ONCE)
+        fields |= more
+    return fields
 
 
 def _rates(rates: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
