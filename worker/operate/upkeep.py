@@ -42,10 +42,11 @@ _ORDER_KEPT: Final = 3_600.0
 """Seconds for which the order of acceptance of an organization without events is kept: the clocks
 of ingresses are never as far apart."""
 
-_ROOM: Final = (1e11, 5_000, 5e11, 50_000, 9e11, 1 << 53)
+_ROOM: Final = (1e11, 3_000, 5e11, 20_000, 9e11, 1 << 53)
 """From which virtual times on these are renumbered, and with how many jobs and fields of flows at
-the most: ten milliseconds, a tenth of a second, and however long it takes. From one to the next it
-takes a year at the least, at ten thousand events a second of weight 1."""
+the most: ten milliseconds, a tenth of a second, and whatever it takes. From one to the next it
+takes a year at the least, at ten thousand events a second of weight 1. A hundred thousand jobs take
+half a second."""
 
 _MOST_NAMED: Final = 10
 
