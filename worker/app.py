@@ -387,8 +387,8 @@ class _Program:
         settings = self.settings
         return upkeep.cron_job(
             partial(upkeep.expire, redis, retention=settings.dead_letter_retention, log=self.log),
+            partial(upkeep.forget, redis),  # first: the fewer there are, the shorter the next
             partial(upkeep.renumber, redis, log=self.log),
-            partial(upkeep.forget, redis),
             partial(upkeep.unlist, redis, self._listed, log=self.log),
             partial(upkeep.restore, redis, lease=settings.lease, log=self.log),
             partial(upkeep.recount, redis, retention=settings.policy.limits.dedupe_retention),
