@@ -220,6 +220,7 @@ def test_an_organization_of_the_file_or_in_redis_is_known(
         (keys.parked("org_x"), "zset"),
         (keys.WAITING, "org_x"),
         (keys.FLOWS, "org_x"),
+        (keys.BYTES, "org_x:marks"),
         (keys.ORGANIZATIONS, "pause:org_x"),
         (keys.ORGANIZATIONS, "breaker:org_x"),
     ],
