@@ -34,7 +34,7 @@ from shared.redis.durability import check_server
 from shared.sellfern.reference_file import load_reference
 from worker.engine import arq_functions, burst, process
 from worker.engine.aside import Aside
-from worker.engine.leases import Profiles
+from worker.engine.leases import Profiles, roster
 from worker.engine.process import Deadline, Exit, Signals
 from worker.engine.worker import Worker
 from worker.lifespans import Lifespans, Settings
@@ -123,6 +123,7 @@ class _Program:
     _worker: Worker | None = None
     _awaited: AwaitedRedis | None = None
     _profiled: tuple[Endpoints, Profiles] | None = None
+    _rostered: tuple[Endpoints, upkeep.Listed] | None = None
     _lifespans: Lifespans = field(init=False)
     _own: Context = field(default_factory=own_context)
     _loop: asyncio.AbstractEventLoop = field(init=False)
@@ -389,10 +390,20 @@ class _Program:
             self._profiled = current, profiles
         return self._profiled[1]
 
+    def _listed(self) -> upkeep.Listed:
+        current = self.endpoints.current
+        if self._rostered is None or self._rostered[0] is not current:
+            organizations = current.organizations.keys()
+            self._rostered = current, upkeep.Listed(organizations, roster(organizations))
+        return self._rostered[1]
+
     def _upkeep(self, redis: Redis) -> CronJob:
         settings, retention = self.settings, self.settings.policy.limits.dedupe_retention
         return upkeep.cron_job(
             partial(upkeep.expire, redis, retention=settings.dead_letter_retention, log=self.log),
+            partial(upkeep.forget, redis),  # first: the fewer there are, the shorter the next
+            partial(upkeep.renumber, redis, log=self.log),
+            partial(upkeep.unlist, redis, self._listed, log=self.log),
             partial(upkeep.restore, redis, lease=settings.lease, log=self.log),
             partial(upkeep.recount, redis, retention=retention),
             partial(upkeep.prune, redis, self._lifespans.opened, retention=retention, log=self.log),

@@ -10,6 +10,7 @@ from shared.endpoints.endpoint import Rate
 from shared.queue import keys
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import account, delivery, enqueued
+from worker.operate.overview import read_overview
 from worker.pipeline.transitions import Profile
 
 MANY = 2_000
@@ -98,6 +99,29 @@ async def test_who_has_nothing_parked_any_more_is_forgotten(redis: Redis, hand: 
     for _ in range(30):
         await renew(hand, "w1", slots=5)
     assert await redis.exists(keys.HELD_BACK) == 0
+
+
+@pytest.mark.usefixtures("noted")
+async def test_an_overview_holds_nobody_up(redis: Redis) -> None:
+    many = {f"org_{n}": n + 1 for n in range(10 * MANY)}
+    await redis.hset(keys.ORGANIZATIONS, mapping=dict.fromkeys(many, "2:1.0"))
+    await redis.hset(keys.ORGANIZATIONS, f"pause:org_{MANY}", "why")
+    await redis.hset(keys.RATES, mapping=dict.fromkeys(many, "200.0:100.0"))
+    await redis.hset(keys.WAITING, mapping={name: str(n) for name, n in many.items()})
+    await redis.hset(keys.BYTES, mapping={f"{name}:dead": "7" for name in many})
+    await redis.slowlog_reset()
+    overview = await read_overview(redis)
+    assert {each.organization: each.waiting for each in overview.organizations} == many
+    assert all(
+        (each.cap, each.rate, each.bytes_held) == (2, 5, 7) for each in overview.organizations
+    )
+    (paused,) = [each for each in overview.organizations if each.paused]
+    assert paused.organization == f"org_{MANY}"
+    commands = [each["command"].split() for each in await redis.slowlog_get(10_000)]
+    whole = {words[1].decode() for words in commands if words[0].upper() == b"HGETALL"}
+    assert whole == {keys.RUNNING, keys.IN_TURN, keys.WORKERS}
+    scans = [words for words in commands if words[0].upper() == b"HSCAN"]
+    assert 4 * 10 <= len(scans) <= 4 * 25
 
 
 async def renew(hand: Hand, worker: str, *, slots: int) -> None:

@@ -20,6 +20,8 @@ PAGE = (ROOT / "deploy" / "state-machine.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)` \| `(\w+)` \|", re.MULTILINE)
 ROWS = ROW.findall(PAGE)
 
+CLOCK = {"forget", "unlist", "renumber"}
+
 TURNS = (f"{keys.TURN}org_a:key:k", f"{keys.TURN}org_a:state:v")
 """For which J waits: that of a key, and that of a value."""
 
@@ -365,7 +367,7 @@ async def test_a_row_of_the_page_happens(redis: Redis, row: tuple[str, str, str]
 
 def test_every_script_is_on_the_page() -> None:
     scripts = {path.stem for path in (ROOT / "shared" / "queue" / "scripts").glob("*.lua")}
-    named = {script for _, _, script in ROWS} | {"pause", "leave", "disown", "recount"}
+    named = {script for _, _, script in ROWS} | {"pause", "leave", "disown", "recount", *CLOCK}
     assert scripts == named
     assert all(f"`{script}`" in PAGE for script in scripts)
 

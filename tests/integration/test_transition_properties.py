@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from shared.queue import keys
+from shared.queue import keys, scripts
 from shared.queue.job import job_id, organization_of
 from shared.queue.writer import Accepted, BacklogLimits, Queue
 from shared.redis.durability import Durability, Mode
@@ -26,7 +26,8 @@ from tests.conftest import StartRedis
 from tests.integration.books import Books
 from tests.integration.by_hand import LATER, RETENTION
 from tests.integration.jobs import RECEIVED_AT, delivery
-from worker.operate import revival
+from tests.integration.workplace import Lines
+from worker.operate import revival, upkeep
 from worker.operate.organizations import pause, resume
 from worker.pipeline.policy import Breaker
 from worker.pipeline.transitions import (
@@ -63,6 +64,10 @@ LEAVES_BY = {
 }
 BREAKER = Breaker(failures=3, cool_off=LATER)
 FAR = 2**62
+SMALLEST = 1e-200
+"""Below the system's time, places shrink each time: hundreds of times are no matter of years."""
+ROSTER = b'{"organizations":"it alone"}'
+RENUMBER = scripts.load("renumber")
 
 organizations = st.sampled_from(ORGANIZATIONS)
 workers = st.sampled_from(("w1", "w2", "w3"))
@@ -274,7 +279,7 @@ class Machine(RuleBasedStateMachine):
 
     def renewed(self, worker: str, claims: list[Claim], slots: int) -> list[Claim]:
         lost = self.run(
-            self.transitions.renew(worker, claims, description=b"{}", slots=slots, lease=3600)
+            self.transitions.renew(worker, claims, description=ROSTER, slots=slots, lease=3600)
         ).lost
         assert lost == [each for each in claims if not self.books.is_held(each.job, each.token)]
         return lost
@@ -453,6 +458,50 @@ class Machine(RuleBasedStateMachine):
     def publish(self, organization: str, cap: int | None, weight: float) -> None:
         self.run(self.transitions.publish([Profile(organization, cap, weight)]))
 
+    # What upkeep does
+
+    @rule()
+    def forget(self) -> None:
+        self.run(upkeep.forget(self.redis))
+        flows = self.look().virtual_times
+        gone = self.books.virtual_times.keys() - flows.keys()
+        waiting = set(map(organization_of, self.books.accepted))
+        assert waiting.isdisjoint(name.rpartition(":")[2] for name in gone)
+        assert "*" not in gone
+
+    @rule()
+    def leave_the_file(self) -> None:
+        """All but one are in no endpoints file any more."""
+        before = self.books.values.get(keys.ORGANIZATIONS, {})
+        listed = upkeep.Listed({IN_ORDER}, "it alone")
+        self.run(upkeep.unlist(self.redis, lambda: listed, log=Lines().log))
+        after = self.look().values.get(keys.ORGANIZATIONS, {})
+        busy = set(map(organization_of, self.books.accepted | self.books.records.keys()))
+        for name, raw in before.items():
+            kind, _, organization = name.rpartition(":")
+            is_state = bool(kind) and not raw.startswith("closed")
+            if organization in {IN_ORDER, *busy} or is_state or self.books.must_wait(organization):
+                assert after[name] == raw
+
+    @precondition(lambda self: min(self.books.queue.values(), default=1) > SMALLEST)
+    @rule()
+    def renumber(self) -> None:
+        """Virtual times begin anew; everybody keeps the place among the others."""
+        before = self.books
+        assert self.run(RENUMBER(self.redis, 0, FAR)) == b"renumbered"
+        self.books = self.look()
+        assert self.books.in_line == before.in_line
+        for name, parked in before.values.items():
+            if name.startswith(keys.PARKED):
+                assert list(self.books.values[name]) == list(parked)
+        system = self.books.virtual_times.get("*", 0)
+        assert system <= 2
+        for job, score in self.books.queue.items():
+            old = before.queue[job] - before.virtual_times.get("*", 0)
+            if score < keys.DEFERRED_FROM and old > 1:
+                assert math.isclose(score - system, old)
+        self.books.check(self.robbed)
+
     @precondition(lambda self: keys.BREAKERS in self.books.values)
     @rule()
     def cool_off(self) -> None:
@@ -527,10 +576,22 @@ class Machine(RuleBasedStateMachine):
     def whatever_happened(self) -> None:
         before, self.books = self.books, self.look()
         self.books.check(self.robbed)
+        system = self.books.virtual_times.get("*", 0)
         for name, virtual in before.virtual_times.items():
-            assert self.books.virtual_times[name] >= virtual
+            # One that is gone says what the system's says; of an order, that nobody is there.
+            if not name.startswith("order:"):
+                assert self.books.virtual_times.get(name, system) >= virtual
+        self.orders_rise()
         self.nothing_is_gone()
         self.who_is_alone_is_alone()
+
+    def orders_rise(self) -> None:
+        """Strictly, by acceptance, of those of one organization; a replay has no part in that."""
+        orders = self.books.values.get(keys.ACCEPTED, {})
+        last: dict[str, float] = {}
+        for job in sorted(orders.keys() & self.order.keys(), key=self.order.__getitem__):
+            assert orders[job] > last.get(organization_of(job), 0)
+            last[organization_of(job)] = orders[job]
 
     def who_is_alone_is_alone(self) -> None:
         """Nothing runs beside a job of which Redis says so."""

@@ -79,6 +79,27 @@ def test_status_shows_what_waits_runs_and_died(redis_server: EmbeddedRedis) -> N
         assert text in shown
 
 
+def test_a_status_is_as_long_as_a_screen_unless_all_are_asked_for(
+    redis_server: EmbeddedRedis,
+) -> None:
+    async def many(place: Workplace) -> None:
+        numbers: Any = {f"org_{n}": n + 1 for n in range(300)}
+        await place.redis.hset(keys.WAITING, mapping=numbers)
+
+    seeded(redis_server, many)
+    (status,) = lines(run(redis_server, "status", "--json"))
+    assert [each["waiting"] for each in status["organizations"]] == list(range(300, 280, -1))
+    assert status["more_organizations"] == 280
+    (everything,) = lines(run(redis_server, "status", "--json", "--all"))
+    assert len(everything["organizations"]) == 300
+    assert everything["more_organizations"] == 0
+    short, long = (run(redis_server, "status", *words).stdout for words in ([], ["--all"]))
+    assert "… and 280 more organizations (--all)\n" in short
+    assert len(short.splitlines()) < 50
+    assert long.count("org_") == 300
+    assert "more organizations" not in long
+
+
 def test_an_empty_system_has_a_status_too(redis_server: EmbeddedRedis) -> None:
     seeded(redis_server, nothing)
     (status,) = lines(run(redis_server, "status", "--json"))
@@ -199,6 +220,7 @@ def test_an_organization_of_the_file_or_in_redis_is_known(
         (keys.parked("org_x"), "zset"),
         (keys.WAITING, "org_x"),
         (keys.FLOWS, "org_x"),
+        (keys.BYTES, "org_x:marks"),
         (keys.ORGANIZATIONS, "pause:org_x"),
         (keys.ORGANIZATIONS, "breaker:org_x"),
     ],

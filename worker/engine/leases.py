@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import msgspec
 
@@ -44,14 +45,19 @@ class Leases:
     log: FilteringBoundLogger
     renewed_at: float | None = None
     _published: Profiles | None = None
+    _roster: tuple[Profiles, str] | None = None
     _started: float = field(default_factory=time.time)
 
     async def beat(self, transitions: Transitions) -> None:
         """One sign of life, for the worker and all that it holds."""
-        held = self.held()
+        held, profiles = self.held(), self.profiles()
         running = min(len(held), self.slots)  # the rest has been handled, and is being committed
         description = with_load(
-            self.description, running=running, started=self._started, stuck=self.stuck()
+            self.description,
+            running=running,
+            started=self._started,
+            stuck=self.stuck(),
+            organizations=self._roster_of(profiles),
         )
         is_new = False
         for batch in _batches(held):
@@ -67,22 +73,37 @@ class Leases:
             metrics.LEASES_RENEWED.inc(len(batch) - len(renewed.lost))
             for claim in renewed.lost:
                 self.lost(claim)
-        await self._publish(transitions, anew=is_new)
+        # Behind the roster: what another has unlisted before that is news, and from then on nobody
+        # unlists what this file has.
+        await self._publish(transitions, profiles, anew=is_new)
         # Last: where anything above failed, Redis hasn't heard of all that is held.
         self.renewed_at = time.monotonic()
 
     async def tell_changes(self, transitions: Transitions) -> None:
-        """Tell Redis what the endpoints file says, if that isn't what it said before."""
-        await self._publish(transitions, anew=False)
-
-    async def _publish(self, transitions: Transitions, *, anew: bool) -> None:
-        """Tell Redis caps, weights and rates when they change, and when it has lost them."""
-        if anew and self.renewed_at is not None:
-            self.log.warning("redis_knew_nothing_of_this_worker", worker=self.worker)
+        """Give a sign of life at once, if the endpoints file doesn't say what it said before."""
         profiles = self.profiles()
-        if profiles and (anew or profiles != self._published):
+        if profiles and profiles != self._published:
+            await self.beat(transitions)
+
+    async def _publish(self, transitions: Transitions, profiles: Profiles, *, anew: bool) -> None:
+        """Tell Redis caps, weights and rates when they change, and when it has lost them."""
+        if anew:
+            self._published = None  # though this fail
+            if self.renewed_at is not None:
+                self.log.warning("redis_knew_nothing_of_this_worker", worker=self.worker)
+        if profiles and profiles != self._published:
             await transitions.publish(profiles)
         self._published = profiles
+
+    def _roster_of(self, profiles: Profiles) -> str:
+        if self._roster is None or self._roster[0] is not profiles:
+            self._roster = profiles, roster(profile.organization for profile in profiles)
+        return self._roster[1]
+
+
+def roster(organizations: Iterable[str]) -> str:
+    """What stands for these, whatever their order; two workers that say the same know the same."""
+    return blake2b("\n".join(sorted(organizations)).encode(), digest_size=8).hexdigest()
 
 
 def _batches(claims: Iterable[Claim]) -> list[list[Claim]]:
@@ -91,7 +112,14 @@ def _batches(claims: Iterable[Claim]) -> list[list[Claim]]:
     return [everything[start : start + _BATCH] for start in range(0, len(everything) or 1, _BATCH)]
 
 
-def with_load(description: bytes, *, running: int, started: float, stuck: int = 0) -> bytes:
+def with_load(
+    description: bytes,
+    *,
+    running: int,
+    started: float,
+    stuck: int = 0,
+    organizations: str = "",
+) -> bytes:
     """The description with what changes from one sign of life to the next.
 
     How long events took is told as counts by upper bound, since counts of several workers can be
@@ -102,6 +130,7 @@ def with_load(description: bytes, *, running: int, started: float, stuck: int = 
         running: how many events the worker holds.
         started: when it began, seconds since the epoch.
         stuck: how many handlers go on in it though their events are settled.
+        organizations: what stands for those of its endpoints file.
     """
     latency = dict(_latency())
     return msgspec.json.encode(
@@ -112,6 +141,7 @@ def with_load(description: bytes, *, running: int, started: float, stuck: int = 
             "stuck": stuck,
             "handled": sum(latency.values()),
             "latency": latency,
+            "organizations": organizations,
         }
     )
 

@@ -103,6 +103,8 @@ async def has_footprint(redis: Redis, organization: str) -> bool:
     async with redis.pipeline(transaction=False) as asked:
         for name, prefix in _FIELDS:
             asked.hexists(name, prefix + organization)
+        for kind in ("marks", "state"):  # its flow is forgotten once nothing waits
+            asked.hexists(keys.BYTES, f"{organization}:{kind}")
         asked.exists(keys.dead(organization), keys.parked(organization))
         if any(await asked.execute()):
             return True

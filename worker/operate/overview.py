@@ -1,6 +1,6 @@
 """What is in the system right now, read without scanning anything."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
 import msgspec
@@ -14,6 +14,12 @@ _DEAD_PREFIX = "dead:"
 _SAID_RATE = "rate of "
 _HOLDING_MOST: Final = 10
 """Organizations that are named for what they hold in Redis alone."""
+_HASHES: Final = (
+    *(keys.ORGANIZATIONS, keys.RATES, keys.BYTES),
+    *(keys.COUNTERS, keys.WAITING, keys.BURIED),
+)
+_AT_ONCE: Final = 2_000
+"""Fields of one call."""
 
 
 class WorkerOverview(msgspec.Struct, frozen=True):
@@ -113,6 +119,7 @@ class Overview(msgspec.Struct, frozen=True):
         organizations: each one's share.
         workers: those alive.
         memory: of Redis.
+        more_organizations: how many have a share that isn't among these.
     """
 
     at: float
@@ -130,25 +137,40 @@ class Overview(msgspec.Struct, frozen=True):
     unhandled: int = 0
     in_turn: int = 0
     memory: RedisMemory = RedisMemory()
+    more_organizations: int = 0
+
+    def of_the_worst(self, most: int) -> Self:
+        """The same with no more organizations than so many, those with most waiting first."""
+        worst = worst_first(self.organizations)
+        left_out = self.more_organizations + len(worst[most:])
+        return structs.replace(self, organizations=worst[:most], more_organizations=left_out)
+
+
+def worst_first(organizations: Iterable[OrganizationOverview]) -> list[OrganizationOverview]:
+    """By how much waits, then by how much is dead, then by what they hold in Redis."""
+    return sorted(
+        organizations,
+        key=lambda each: (-each.waiting, -each.dead, -each.bytes_held, each.organization),
+    )
 
 
 async def read_overview(redis: Redis) -> Overview:
-    """Read it in one round trip."""
+    """Read it in one round trip; a hash of thousands some at a time, for others need Redis too."""
     # No transaction, for which all others would wait: a picture may be a moment old.
     async with redis.pipeline(transaction=False) as pipe:
         depths.ask(pipe)
-        pipe.hgetall(keys.ORGANIZATIONS)
-        pipe.hgetall(keys.RATES)
+        for name in _HASHES:
+            pipe.hscan(name, 0, count=_AT_ONCE)
         pipe.zrange(keys.WORKERS_SEEN, 0, -1, withscores=True)
         pipe.hgetall(keys.WORKERS)
-        for name in (keys.COUNTERS, keys.WAITING, keys.BURIED):
-            pipe.hgetall(name)
-        pipe.hgetall(keys.BYTES)
         pipe.hlen(keys.UNHANDLED)
         pipe.info("memory")
         answers = await pipe.execute()
     now = depths.told(answers[: depths.QUESTIONS])
-    profiles, rates, seen, workers, *hashes, held, unhandled, memory = answers[depths.QUESTIONS :]
+    *begun, seen, workers, unhandled, memory = answers[depths.QUESTIONS :]
+    profiles, rates, held, *hashes = [
+        await _whole(redis, name, *first) for name, first in zip(_HASHES, begun, strict=True)
+    ]
     counters, waits, buried = map(depths.numbers, hashes)
     return Overview(
         at=now.at,
@@ -177,6 +199,16 @@ async def read_overview(redis: Redis) -> Overview:
         in_turn=now.waiting_for_turn,
         memory=RedisMemory.of(memory),
     )
+
+
+async def _whole(
+    redis: Redis, name: str, cursor: int, fields: dict[bytes, bytes]
+) -> dict[bytes, bytes]:
+    """A hash of which that much is read already."""
+    while cursor:
+        cursor, more = await redis.hscan(name, cursor, count=_AT_ONCE)
+        fields |= more
+    return fields
 
 
 def _rates(rates: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

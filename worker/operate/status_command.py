@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Final
 
 import click
@@ -27,12 +28,20 @@ from shared.settings.config import CommonSettings
 from shared.settings.durations import parse_duration
 from worker.operate.asking import ask
 from worker.operate.history import History
-from worker.operate.overview import OrganizationOverview, Overview, read_overview
+from worker.operate.overview import (
+    OrganizationOverview,
+    Overview,
+    read_overview,
+    worst_first,
+)
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _SPARK: Final = 40
-_FRAME_LINES: Final = 16
-"""Lines of the screen that are not organizations."""
+_FRAME_LINES: Final = 21
+"""Lines of the screen that are not organizations: what wouldn't fit is cut off at the end, where
+the others are told."""
+_MOST: Final = 20
+"""Organizations that are shown where nobody asks for all: with the rest of it, a screen full."""
 
 
 # More often, and Redis would be busy with being looked at.
@@ -52,28 +61,36 @@ def _interval(_: click.Context, __: click.Parameter, text: str) -> float:
 @click.command()
 @click.option("--watch", is_flag=True, help="Go on, until Ctrl-C.")
 @click.option(
+    "--all",
+    "is_all",
+    is_flag=True,
+    help=f"All organizations, not only the {_MOST} with most waiting.",
+)
+@click.option(
     "--interval", callback=_interval, default="2s", show_default=True, help="Between two looks."
 )
 @json_option
-def status(*, watch: bool, interval: float, as_json: bool) -> None:
+def status(*, watch: bool, is_all: bool, interval: float, as_json: bool) -> None:
     """Show what waits, what runs, what died, and whose it is."""
+    most = sys.maxsize if is_all else _MOST
     if watch:
-        _watch(interval, as_json=as_json)
+        _watch(interval, most, as_json=as_json)
         return
     overview = ask(read_overview)
     if as_json:
-        click.echo(display.json_line(overview))
+        click.echo(display.json_line(overview.of_the_worst(most)))
     else:
-        print_tables(overview)
+        print_tables(overview, most)
 
 
-def _watch(interval: float, *, as_json: bool) -> None:
+def _watch(interval: float, most: int, *, as_json: bool) -> None:
     """Look again and again; Ctrl-C is how that ends, so it is no failure."""
     # What is drawn again and again makes no sense in a file.
     if not as_json and not sys.stdout.isatty():
         display.fail("--watch: expected a terminal, or --json for one line a look, got neither")
     settings = CommonSettings.from_environ(os.environ)
-    asyncio.run(_go_on(settings, interval, nullcontext(_print_line) if as_json else _draw()))
+    showing = nullcontext(partial(_print_line, most)) if as_json else _draw()
+    asyncio.run(_go_on(settings, interval, showing))
 
 
 _Show = Callable[[History, str], None]
@@ -94,12 +111,12 @@ async def _go_on(
                     await asyncio.wait_for(stopped.wait(), interval)
 
 
-def _print_line(history: History, problem: str) -> None:
+def _print_line(most: int, history: History, problem: str) -> None:
     """A line for each look that worked."""
     if problem:
         click.echo(problem, err=True)
-    else:
-        click.echo(display.json_line(history.latest))
+    elif history.latest is not None:
+        click.echo(display.json_line(history.latest.of_the_worst(most)))
 
 
 @contextmanager
@@ -123,8 +140,8 @@ async def _look(redis: Redis, history: History) -> str:
     return ""
 
 
-def print_tables(overview: Overview) -> None:
-    """Print an overview."""
+def print_tables(overview: Overview, most: int) -> None:
+    """Print an overview, with no more organizations than so many."""
     now = {**_now(overview), "redis": _memory(overview)}
     tables.draw([now], list(now), "Events now")
     dead = {f"dead: {reason}": number for reason, number in overview.dead_by_reason.items()}
@@ -133,8 +150,10 @@ def print_tables(overview: Overview) -> None:
         ["outcome", "events"],
         "Since the beginning",
     )
-    is_any_throttled = any(each.throttled is not None for each in overview.organizations)
-    is_any_limited = any(each.rate is not None for each in overview.organizations)
+    organizations = worst_first(overview.organizations)
+    shown, left_out = organizations[:most], organizations[most:]
+    is_any_throttled = any(each.throttled is not None for each in shown)
+    is_any_limited = any(each.rate is not None for each in shown)
     tables.draw(
         [
             {
@@ -144,7 +163,7 @@ def print_tables(overview: Overview) -> None:
                 "rate": None if organization.rate is None else f"{organization.rate:g}/s",
                 "redis": size(organization.bytes_held),
             }
-            for organization in overview.organizations
+            for organization in shown
         ],
         [
             *("organization", "waiting", "running", "dead", "redis", "paused", "breaker"),
@@ -154,6 +173,8 @@ def print_tables(overview: Overview) -> None:
         ],
         "Organizations",
     )
+    if left_out:
+        click.echo(f"{_more(left_out)} (--all)\n")
     tables.draw(
         [msgspec.to_builtins(worker) for worker in overview.workers],
         ["worker", "host", "version", "slots", "running", "stuck", "handled"],
@@ -178,7 +199,7 @@ def screen(history: History, problem: str, height: int) -> RenderableType:
         _figures(overview, history),
         _rates(history),
         _workers(overview),
-        _organizations(overview, max(3, height - _FRAME_LINES)),
+        *_organizations(overview, max(3, height - _FRAME_LINES)),
         Text("Ctrl-C ends", style="dim"),
     )
 
@@ -235,8 +256,8 @@ def _workers(overview: Overview) -> Text:
     )
 
 
-def _organizations(overview: Overview, most: int) -> Table:
-    largest = sorted(overview.organizations, key=lambda each: (-each.waiting, each.organization))
+def _organizations(overview: Overview, most: int) -> Iterator[RenderableType]:
+    largest = worst_first(overview.organizations)
     rows = [
         [
             escape_controls(each.organization),
@@ -248,9 +269,25 @@ def _organizations(overview: Overview, most: int) -> Table:
         ]
         for each in largest[:most]
     ]
+    yield _table(["organization", "waiting", "running", "dead", "redis", "condition"], rows)
     if len(largest) > most:
-        rows.append([f"and {len(largest) - most:,} more", "", "", "", "", ""])
-    return _table(["organization", "waiting", "running", "dead", "redis", "condition"], rows)
+        yield Text(_more(largest[most:]), no_wrap=True, overflow="ellipsis")
+
+
+def _more(left_out: Sequence[OrganizationOverview]) -> str:
+    """What there is to say of those that aren't shown: who is held mustn't go unseen."""
+    conditions = _conditions(left_out)
+    of_these = f", of these {conditions}" if conditions else ""
+    return f"… and {len(left_out):,} more organizations{of_these}"
+
+
+def _conditions(organizations: Sequence[OrganizationOverview]) -> str:
+    numbers = {
+        "paused": sum(each.paused is not None for each in organizations),
+        "throttled": sum(each.throttled is not None for each in organizations),
+        "held by a breaker": sum(bool(each.breaker) for each in organizations),
+    }
+    return ", ".join(f"{number:,} {what}" for what, number in numbers.items() if number)
 
 
 def _memory(overview: Overview) -> str:

@@ -1,7 +1,15 @@
 """What one of all workers does every few minutes, whatever comes in."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Sequence,
+)
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,8 +23,11 @@ from shared.queue import keys, scripts
 from worker.opened import Kept, Known
 from worker.operate import dead_letters, revival
 
+_FORGET = scripts.load("forget")
 _RECOUNT = scripts.load("recount")
+_RENUMBER = scripts.load("renumber")
 _RESTORE = scripts.load("restore")
+_UNLIST = scripts.load("unlist")
 
 EVERY: Final = timedelta(minutes=5)
 """How often one of all workers does it."""
@@ -32,6 +43,18 @@ minute, counting 20 million keys four minutes."""
 _GOOD_SECONDS: Final = 86_400.0
 _GOOD_WHILE_REFUSED: Final = 600.0
 """Seconds for which a count is good where an organization was refused since: it may hold less."""
+
+_LOOKED_AT_ONCE: Final = 500
+_LISTED_AT_ONCE: Final = 200
+_ORDER_KEPT: Final = 3_600.0
+"""Seconds for which the order of acceptance of an organization without events is kept: the clocks
+of ingresses are never as far apart."""
+
+_ROOM: Final = (1e11, 3_000, 5e11, 20_000, 9e11, 1 << 53)
+"""From which virtual times on these are renumbered, and with how many jobs and fields of flows at
+the most: ten milliseconds, a tenth of a second, and whatever it takes. From one to the next it
+takes a year at the least, at ten thousand events a second of weight 1. A hundred thousand jobs take
+half a second."""
 
 _MOST_NAMED: Final = 10
 
@@ -149,3 +172,69 @@ async def prune(
     for database in databases:
         if gone := await database.prune(are_over, older_than=retention):
             log.info("inbox_pruned", number=gone)
+
+
+# Organizations that have nothing, of which thousands come and go
+
+
+async def forget(redis: Redis) -> None:
+    """Remove the flows of those that have nothing, where they say no more than none would."""
+    cursor = b"0"
+    while True:
+        cursor = await _FORGET(redis, cursor, _LOOKED_AT_ONCE, round(_ORDER_KEPT * 1000))
+        if cursor == b"0":
+            return
+        await asyncio.sleep(_PAUSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The organizations of the endpoints file.
+
+    Attributes:
+        organizations: their ids.
+        roster: what stands for all of them in the signs of life of workers.
+    """
+
+    organizations: Collection[str]
+    roster: str
+
+
+async def unlist(redis: Redis, listed: Callable[[], Listed], *, log: FilteringBoundLogger) -> None:
+    """Remove what the endpoints file said of those that have left it, and have nothing.
+
+    Where it has none at all, nothing goes: somebody has emptied it by mistake.
+
+    Args:
+        redis: where it stands.
+        listed: what the file has now. While that of any live worker has others, all stay.
+        log: told how many are gone.
+    """
+    gone = 0
+    async for fields in _fields(redis, keys.ORGANIZATIONS, keys.RATES):
+        now = listed()
+        owners = {field.rpartition(":")[2] for field in fields}
+        left = [each for each in owners if each not in now.organizations]
+        if left and now.organizations:
+            gone += await _UNLIST(redis, now.roster, *left)
+    if gone:
+        log.info("organizations_unlisted", number=gone)
+
+
+async def _fields(redis: Redis, *names: str) -> AsyncIterator[list[str]]:
+    """The fields of hashes, some at a time."""
+    for name in names:
+        cursor = -1
+        while cursor:
+            cursor, found = await redis.hscan(name, max(cursor, 0), count=_LISTED_AT_ONCE)
+            yield [field.decode(errors="replace") for field in found]
+            await asyncio.sleep(_PAUSE)
+
+
+# Virtual times, which have an end
+
+
+async def renumber(redis: Redis, *, log: FilteringBoundLogger) -> None:
+    """Let virtual times begin anew, once they have come far and little waits."""
+    if await _RENUMBER(redis, *_ROOM) == b"renumbered":
+        log.info("virtual_times_renumbered")

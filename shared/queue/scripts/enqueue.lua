@@ -66,7 +66,7 @@ end
 -- Start-time fair queueing: behind its own flow, never behind another's, never in the past.
 local function next_virtual_time(organization, cost)
   fetch_flow(organization)
-  last[organization] = math.max(system, last[organization]) + cost
+  last[organization] = math.min(math.max(system, last[organization]) + cost, last_time)
   return last[organization]
 end
 

@@ -27,6 +27,9 @@ local function system_time()
   return as_virtual_time(redis.call('HGET', key.flows, '*'))
 end
 
+-- One beyond would be taken for a moment, and never come up. Long before, `renumber` begins anew.
+local last_time = key.deferred_from - 1
+
 -- The system's virtual time only rises.
 local function raise_system_time(virtual)
   if virtual > system_time() then redis.call('HSET', key.flows, '*', number(virtual)) end
@@ -38,6 +41,7 @@ local function retry_time(organization)
   local field = 'retry:' .. organization
   local last = as_virtual_time(redis.call('HGET', key.flows, field))
   local virtual = math.max(system_time(), last) + 1 / profile_of(organization).weight
+  virtual = math.min(virtual, last_time)
   redis.call('HSET', key.flows, field, number(virtual))
   return virtual
 end

@@ -1,11 +1,12 @@
 """Facts about the status that a terminal shows."""
 
+import pytest
 from rich.console import Console
 
 from shared.display import roughly
 from worker.operate.history import History
 from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview
-from worker.operate.status_command import screen, sparkline
+from worker.operate.status_command import print_tables, screen, sparkline
 
 
 def organization(name: str, waiting: int = 0, **changes: object) -> OrganizationOverview:
@@ -76,10 +77,62 @@ def test_what_came_from_outside_does_not_move_the_cursor() -> None:
 def test_only_as_many_organizations_are_shown_as_there_is_room_for() -> None:
     history = History()
     history.add(overview(100, [organization(f"org_{number}", number) for number in range(30)]))
-    text = shown(history, height=20)
-    assert "and 26 more" in text
+    text = shown(history, "Redis does not answer", height=25)
+    assert "… and 26 more" in text
+    assert len(text.splitlines()) <= 25
     assert "org_29" in text
     assert "org_9 " not in text
+
+
+def many(number: int) -> list[OrganizationOverview]:
+    """The later ones have more waiting, and each tenth is paused, or has its breaker open."""
+    return [
+        organization(
+            f"org_{n}",
+            n,
+            paused="why" if n % 10 == 0 else None,
+            breaker="open" if n % 10 == 1 else None,
+        )
+        for n in range(number)
+    ]
+
+
+def test_of_ten_thousand_the_worst_are_printed_and_the_others_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_tables(overview(100, many(10_000)), 20)
+    text = capsys.readouterr().out
+    assert text.count("org_") == 20
+    assert text.index("org_9999 ") < text.index("org_9980 ")
+    assert (
+        "… and 9,980 more organizations, of these 998 paused, "
+        "998 held by a breaker (--all)\n" in text
+    )
+    assert len(text.splitlines()) < 60
+    print_tables(overview(100, many(20)), 20)
+    assert "more organizations" not in capsys.readouterr().out
+
+
+def test_a_screen_says_what_is_held_of_those_that_it_has_no_room_for() -> None:
+    history = History()
+    history.add(overview(100, many(10_000)))
+    text = shown(history)
+    said = "… and 9,981 more organizations, of these 999 paused, 998 held by a breaker\n"
+    assert said in text
+    assert "9,981 " in text  # nothing is squeezed for it
+
+
+def test_those_with_nothing_waiting_go_by_what_is_dead_and_what_they_hold() -> None:
+    few = [
+        organization("org_a"),
+        organization("org_b", held={"dead": 5}),
+        organization("org_c", dead=1),
+        organization("org_d", 1),
+    ]
+    worst = overview(100, few).of_the_worst(3)
+    assert [each.organization for each in worst.organizations] == ["org_d", "org_c", "org_b"]
+    assert worst.more_organizations == 1
+    assert worst.of_the_worst(1).more_organizations == 3
 
 
 def test_a_screen_says_what_is_wrong() -> None:
