@@ -326,7 +326,7 @@ def test_a_wrong_url_is_one_line(redis_server: EmbeddedRedis) -> None:
     assert result.stderr.startswith("error: REDIS_URL: expected redis://")
 
 
-def test_a_module_that_fails_to_import_is_one_line(
+def test_a_module_that_fails_to_import_is_one_line_and_its_traceback(
     redis_server: EmbeddedRedis, tmp_path: Path, endpoints_file: Callable[[str], Path]
 ) -> None:
     (tmp_path / "broken_handlers.py").write_text(
@@ -347,4 +347,10 @@ def test_a_module_that_fails_to_import_is_one_line(
             result = run(redis_server, ENDPOINTS_FILE=str(path), WORKER_HANDLERS=handlers)
             assert result.exit_code == 2
             assert message in result.stderr
-            assert len(result.stderr.splitlines()) == 1
+            line, *below = result.stderr.splitlines()
+            assert message in line
+            # Where a line of theirs has run, that is shown; no line of ours.
+            assert all(each.startswith("  ") for each in below)
+            assert (
+                ("sys.exit(0)" in result.stderr) == bool(below) == (handlers == "script:handlers")
+            )
