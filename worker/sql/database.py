@@ -207,7 +207,7 @@ class Database:
             if not await session.run_sync(enter, self._kind, entry, isolation):
                 return False
             await _saved(save, session, event)
-            await session.run_sync(finish, entry)
+            await session.run_sync(finish, self._kind, entry)
             is_finished = True
         finally:
             if not is_finished:
@@ -215,8 +215,14 @@ class Database:
         return True
 
     def _new_session(self) -> AsyncSession:
-        # What was read or written stays readable after the commit: a lazy load would need a loop.
-        return AsyncSession(self._engine, sync_session_class=OwnedSession, expire_on_commit=False)
+        return AsyncSession(
+            self._engine,
+            sync_session_class=OwnedSession,
+            # What was read or written stays readable after the commit: a lazy load needs a loop.
+            expire_on_commit=False,
+            # Or a task that has outlived `save` would begin a transaction that nobody ends.
+            close_resets_only=False,
+        )
 
     # What can't be
 

@@ -12,6 +12,8 @@ from worker.sql.inbox import Entry, stands
 
 _FAILED: Final = "sellfern_failed"
 """Of a connection: a statement has failed since the transaction, or a savepoint, began."""
+_BEGUN: Final = "sellfern_begun"
+"""Of a session: its transaction, in which the inbox's row is."""
 
 
 class OwnedSession(Session):
@@ -29,7 +31,9 @@ class OwnedSession(Session):
 def enter(session: Session, kind: Kind, entry: Entry, isolation: str | None) -> bool:
     """Begin, and write the inbox's row; whether it was new."""
     options = kind.options(reads=False, isolation=isolation)
-    return kind.enter(session.connection(execution_options=options), entry)
+    connection = session.connection(execution_options=options)
+    session.info[_BEGUN] = session.get_transaction()
+    return kind.enter(connection, entry)
 
 
 def see(session: Session, kind: Kind, organization: str) -> None:
@@ -39,19 +43,28 @@ def see(session: Session, kind: Kind, organization: str) -> None:
     )
 
 
-def finish(session: Session, entry: Entry) -> None:
+def finish(session: Session, kind: Kind, entry: Entry) -> None:
     """Commit, with the row.
 
     Raises:
         HandlerError: the row wouldn't be committed.
     """
     session.flush()
-    # PostgreSQL answers the commit of a transaction that has failed as if all were well, and SQLite
-    # may have rolled back by itself: nothing would be there, and nobody told.
-    if session.connection().info.get(_FAILED) and not stands(session, entry):
+    if not _is_whole(session, kind, entry):
         raise HandlerError("once: the transaction had ended before `save` returned")
     Session.commit(session)
     Session.close(session)
+
+
+def _is_whole(session: Session, kind: Kind, entry: Entry) -> bool:
+    """Whether what would be committed is what `enter` began: nobody would be told otherwise."""
+    if session.get_transaction() is not session.info[_BEGUN]:
+        return False
+    connection = session.connection()
+    # PostgreSQL answers the commit of a transaction that has failed as if all were well.
+    if connection.info.get(_FAILED) and not stands(session, entry):
+        return False
+    return kind.is_begun(connection)
 
 
 def give_up(session: Session) -> None:

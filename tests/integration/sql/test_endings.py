@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.pool import QueuePool
 
@@ -214,6 +214,29 @@ async def test_a_task_that_outlives_the_block_may_have_a_connection(narrow: Shop
         task = asyncio.create_task(later())
     is_over.set()
     assert await task is True
+
+
+async def test_a_task_that_outlives_its_save_writes_nothing_and_takes_no_connection(
+    narrow: Shop,
+) -> None:
+    """Its transaction would have no row of the inbox, and nobody would end it."""
+    is_over = asyncio.Event()
+    tasks = list[asyncio.Task[None]]()
+
+    async def leave_behind(session: AsyncSession, event: Event[Any]) -> None:
+        async def later() -> None:
+            await is_over.wait()
+            await save(session, event)
+            await session.flush()
+
+        await save(session, event)
+        tasks.append(asyncio.create_task(later()))
+
+    assert await narrow.once(do=leave_behind) is True
+    is_over.set()
+    with pytest.raises(InvalidRequestError, match="permanently closed"):
+        await tasks[0]
+    assert (taken(narrow), await narrow.lines()) == (0, 1)
 
 
 async def test_two_databases_at_once_are_no_ones_trouble(narrow: Shop) -> None:
