@@ -5,7 +5,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, Final, Literal, Self, TypeVar, cast
+from typing import Any, Final, Literal, Self, TypeVar, cast, get_args
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL
@@ -19,6 +19,7 @@ from worker.opened import OPENED, Known
 from worker.sql.checking import check
 from worker.sql.dialects import Kind, kind_of, read_url, reading
 from worker.sql.inbox import METADATA, TABLE, Entry, Pruning, is_there
+from worker.sql.telling import where, why
 from worker.sql.transaction import OwnedSession, enter, finish, give_up, see, watch
 from worker.state import State
 
@@ -71,8 +72,6 @@ class Database:
             DatabaseUnavailable: nobody answers there, or not yet.
         """
         parsed = read_url(url)
-        if "AUTOCOMMIT" in str(options.get("isolation_level", "")).upper():
-            raise HandlerError("Database.open: expected an isolation level of transactions")
         engine = create_async_engine(parsed, **{**_pool(parsed, connections), **options})
         kind = kind_of(parsed, engine.dialect.paramstyle)
         kind.prepare(engine.sync_engine)
@@ -122,6 +121,9 @@ class Database:
         """
 
         async def once(part: str) -> bool:
+            if isolation is not None and isolation not in get_args(Isolation):
+                levels = ", ".join(get_args(Isolation))
+                raise HandlerError(f"once: expected an isolation level of {levels}")
             if event.organization_id != organization.id:
                 raise HandlerError(f"once: expected an event of {organization.id}, got {event.id}")
             entry = Entry(organization.id, event.id, part)
@@ -173,13 +175,16 @@ class Database:
         try:
             async with reading(self._engine, self._kind) as connection:
                 is_ready = await connection.run_sync(is_there)
+                has_begun = await connection.run_sync(self._kind.is_begun)
         except Exception as exc:
             if self._kind.is_unreachable(exc):
-                raise DatabaseUnavailable(f"{self._engine.url!r}: {exc}") from exc
+                raise DatabaseUnavailable(f"{where(self._engine.url)}: {why(exc)}") from exc
             raise
+        if not has_begun:  # the inbox's row would be committed before the work
+            raise HandlerError("Database.open: expected connections with transactions")
         if not is_ready:
             expected = f"the table {TABLE.name} (`python -m worker sql create` makes it)"
-            raise SettingsError(f"{self._engine.url!r}", expected, "none")
+            raise SettingsError(where(self._engine.url), expected, "none")
 
     # One run
 
