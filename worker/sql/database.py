@@ -75,7 +75,7 @@ class Database:
         engine = create_async_engine(parsed, **{**_pool(parsed, connections), **options})
         kind = kind_of(parsed, engine.dialect.paramstyle)
         kind.prepare(engine.sync_engine)
-        watch(engine.sync_engine)
+        watch(engine.sync_engine, kind)
         database = cls(engine, kind)
         try:
             await database._reach()
@@ -175,7 +175,8 @@ class Database:
         try:
             async with reading(self._engine, self._kind) as connection:
                 is_ready = await connection.run_sync(is_there)
-                has_begun = await connection.run_sync(self._kind.is_begun)
+                driver = (await connection.get_raw_connection()).driver_connection
+                has_begun = self._kind.is_begun(driver)
         except Exception as exc:
             if self._kind.is_unreachable(exc):
                 raise DatabaseUnavailable(f"{where(self._engine.url)}: {why(exc)}") from exc

@@ -47,8 +47,8 @@ class Kind(Protocol):
     def see(self, connection: Connection, organization: str) -> None:
         """Let a transaction that only reads see this organization's rows."""
 
-    def is_begun(self, connection: Connection) -> bool:
-        """Whether it is within a transaction still, as far as the driver knows unasked."""
+    def is_begun(self, driver: Any) -> bool:
+        """Whether a driver's connection is within a transaction, as far as it knows unasked."""
 
     def before(self, seconds: float) -> ColumnElement[datetime]:
         """So long ago, by the database's own clock."""
@@ -96,9 +96,8 @@ class PostgreSQL:
         """Until the transaction's end."""
         connection.execute(_SEE, {"organization": organization})
 
-    def is_begun(self, connection: Connection) -> bool:
+    def is_begun(self, driver: Any) -> bool:
         """By what the server's last answer said; asyncpg doesn't tell of one that has failed."""
-        driver: Any = connection.connection.driver_connection
         if self._is_asyncpg:
             return bool(driver.is_in_transaction())
         return str(driver.info.transaction_status.name) == "INTRANS"
@@ -148,9 +147,8 @@ class SQLite:
     def see(self, connection: Connection, organization: str) -> None:
         """There is nothing to set."""
 
-    def is_begun(self, connection: Connection) -> bool:
+    def is_begun(self, driver: Any) -> bool:
         """It may have rolled back by itself."""
-        driver: Any = connection.connection.driver_connection
         return bool(driver.in_transaction)
 
     def before(self, seconds: float) -> ColumnElement[datetime]:

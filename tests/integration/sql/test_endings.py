@@ -239,6 +239,45 @@ async def test_a_task_that_outlives_its_save_writes_nothing_and_takes_no_connect
     assert (taken(narrow), await narrow.lines()) == (0, 1)
 
 
+@pytest.mark.parametrize("how", ["save fails", "save returns", "session"])
+async def test_a_statement_under_way_at_the_end_keeps_no_connection_and_no_lock(
+    narrow: Shop, how: str
+) -> None:
+    tasks = list[asyncio.Task[Any]]()
+    slow = text(_SLOW_IN_SQLITE if narrow.is_sqlite else "SELECT pg_sleep(0.5)")
+
+    async def leave_behind(session: AsyncSession) -> None:
+        tasks.append(asyncio.create_task(session.execute(slow)))
+        await asyncio.sleep(0.05)
+        if how != "save returns":
+            raise ValueError(how)
+
+    async def leave_behind_a_row(session: AsyncSession, event: Event[Any]) -> None:
+        await save(session, event)
+        await session.flush()
+        await leave_behind(session)
+
+    async def look() -> None:
+        async with narrow.database.session(organization()) as session:
+            await leave_behind(session)
+
+    ending = look() if how == "session" else narrow.once(do=leave_behind_a_row)
+    if how == "save returns":  # by SQLite one statement waits for the other
+        with contextlib.suppress(DBAPIError, HandlerError):
+            await ending
+    else:
+        with pytest.raises(ValueError, match=how):
+            await ending
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for number in range(2):
+        await asyncio.wait_for(narrow.once(), 5)
+        assert await narrow.once(f"evt_{number}_more") is True
+    assert (taken(narrow), await narrow.lines()) == (0, 1)
+
+
+_SLOW_IN_SQLITE = _LONG_IN_SQLITE.replace("200000000", "1000000")
+
+
 async def test_two_databases_at_once_are_no_ones_trouble(narrow: Shop) -> None:
     async with (
         opened_shop(narrow.url) as other,
