@@ -62,7 +62,8 @@ class Database:
 
         Args:
             url: such as ``postgresql://user:password@host/name`` or ``sqlite:///path``; a driver
-                may be named (``postgresql+psycopg://``).
+                may be named (``postgresql+psycopg://``). One in memory has no inbox: nobody else
+                can make it there.
             connections: kept at the most; 20 for PostgreSQL, 1 for SQLite. Handlers wait for one.
             options: of SQLAlchemy's ``create_async_engine``.
 
@@ -310,8 +311,6 @@ def _pauses() -> Iterator[float | None]:
 
 
 def _pool(url: URL, connections: int | None) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        return {}  # one connection is the database
     size = connections or kind_of(url, "").connections
     # Whoever waits for one is bounded by HANDLER_TIMEOUT.
     return {"pool_size": size, "max_overflow": 0, "pool_timeout": None}
