@@ -318,3 +318,23 @@ async def test_a_call_that_nobody_awaits_is_told(shop: Shop) -> None:
     assert ours.state.unawaited == "database.once('invoice')"
     call.close()
     assert await shop.lines() == 0
+
+
+async def test_a_call_that_is_under_way_at_the_handlers_end_is_told(shop: Shop) -> None:
+    """Begun by a task that nobody awaits: what becomes of it, nobody would learn."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slowly(session: AsyncSession, event: Event[Any]) -> None:
+        begun.set()
+        await may_end.wait()
+
+    ours, ended = organization(), organization()
+    assert await shop.database.once(event("evt_2"), ended, save) is True
+    ended.state.close("the handler has ended")
+    assert ended.state.unawaited == ""
+    task = asyncio.create_task(shop.database.once(event(), ours, slowly, part="invoice"))
+    await begun.wait()
+    ours.state.close("the handler has ended")
+    assert ours.state.unawaited == "database.once('invoice')"
+    may_end.set()
+    assert await task is True
