@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from shared.settings.secret import VENDOR_PREFIX, Secret
 
@@ -174,7 +174,13 @@ def _passwords(text: str) -> Iterable[str]:
     if _URL.match(text) is None:
         return ()
     try:
-        password = urlsplit(text).password
+        parts = urlsplit(text)
+        named = [value for name, value in parse_qsl(parts.query) if _is_password(name)]
+        password = parts.password
     except ValueError:  # no URL after all
         return ()
-    return (password, unquote(password)) if password else ()
+    return (*named, password, unquote(password)) if password else named
+
+
+def _is_password(name: str) -> bool:
+    return name.lower().endswith(("password", "secret"))  # as libpq calls them

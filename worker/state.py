@@ -70,8 +70,8 @@ class State:
         reads: the digest of each raw value that was read, by its key; empty for an absent one.
         operations: what is to be committed, in this order.
         received_at: as given; 0 where that is no number that Lua counts exactly.
-        unawaited: once closed, the first call that nobody has awaited, such as
-            ``state.put('k')``.
+        unawaited: once closed, the first call that nobody has awaited to its end, such as
+            ``state.put('k')``; empty where there is none.
     """
 
     def __init__(
@@ -292,9 +292,12 @@ def _until(expire: float | timedelta | None) -> int:
 
 
 def _first_unawaited(calls: Sequence[Any]) -> str:
-    """The first that has not begun, such as ``state.put('k')``; empty where each has."""
+    """The first such as ``state.put('k')`` that has not begun, or not ended writing."""
     for call in calls:
-        if call.cr_frame is not None and getcoroutinestate(call) == CORO_CREATED:
+        if call.cr_frame is not None and (
+            # A read that is under way is of no use to anybody any more, and of no harm.
+            getcoroutinestate(call) == CORO_CREATED or call.__qualname__ != "State.get"
+        ):
             given = getcoroutinelocals(call)
             first = next((value for name, value in given.items() if name != "self"), None)
             owner, _, name = call.__qualname__.rpartition(".")

@@ -7,10 +7,12 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
+    Iterable,
     Sequence,
 )
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import arq
@@ -63,19 +65,23 @@ def cron_job(*tasks: Callable[[], Awaitable[None]]) -> CronJob:
     """These, one after the other, as one arq cron job; one that fails keeps none from its turn."""
 
     async def do_all(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:  # noqa: ARG001  # arq's
-        failures = []
-        for task in tasks:
-            try:
-                await task()
-            except Exception as exc:  # noqa: BLE001  raised below
-                failures.append(exc)
-        if failures:
-            raise ExceptionGroup("upkeep", failures)
+        await _each("upkeep", tasks)
 
     minutes = set(range(0, 60, round(EVERY.total_seconds() / 60)))
     # The name of the first thing that was ever done so: arq puts the job into the queue that all
     # share, and a worker of an earlier version would bury one whose name it doesn't know.
     return arq.cron(do_all, name="cron:expire_dead_letters", minute=minutes, timeout=_LONGEST)
+
+
+async def _each(name: str, tasks: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    failures = []
+    for task in tasks:
+        try:
+            await task()
+        except Exception as exc:  # noqa: BLE001  raised below
+            failures.append(exc)
+    if failures:
+        raise ExceptionGroup(name, failures)
 
 
 # Dead letters that nobody acted on in time
@@ -169,9 +175,11 @@ async def prune(
         # Without a mark such an old event is `unprovable`: it isn't run.
         return [mark is None or mark.startswith(b"done:") for mark in marks]
 
-    for database in databases:
+    async def prune_one(database: Kept) -> None:
         if gone := await database.prune(are_over, older_than=retention):
             log.info("inbox_pruned", number=gone)
+
+    await _each("prune", [partial(prune_one, database) for database in databases])
 
 
 # Organizations that have nothing, of which thousands come and go

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.program.findings import Finding
 from worker.sql.dialects import Kind, reading
 from worker.sql.inbox import TABLE, is_there
+from worker.sql.telling import where, why
 
 _ROLE = text("SELECT rolname, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
 
@@ -24,15 +25,15 @@ _RIGHTS = text(
 
 async def check(engine: AsyncEngine, kind: Kind) -> list[Finding]:
     """Everything found; one that is fine where nothing is."""
-    where = engine.url.render_as_string(hide_password=True)
+    database = where(engine.url)
     try:
         async with reading(engine, kind) as connection:
             problems = await connection.run_sync(lambda it: list(_problems(it)))
     except Exception as exc:  # noqa: BLE001  of the driver, the system or SQLAlchemy
-        problems = [("database_unreachable", f"{exc}".splitlines()[0])]
+        problems = [("database_unreachable", why(exc))]
     if not problems:
-        return [Finding("ok", "database", "database_usable", f"{where}: can be worked with")]
-    return [Finding("error", "database", code, f"{where}: {why}") for code, why in problems]
+        return [Finding("ok", "database", "database_usable", f"{database}: can be worked with")]
+    return [Finding("error", "database", code, f"{database}: {what}") for code, what in problems]
 
 
 def _problems(connection: Connection) -> Iterator[tuple[str, str]]:
@@ -47,12 +48,12 @@ def _problems(connection: Connection) -> Iterator[tuple[str, str]]:
             yield "inbox_not_granted", f"the role may not {', '.join(missing)} on {TABLE.name}"
     yield from _passes_by(*connection.execute(_ROLE).one())
     for table in connection.execute(_UNFORCED).scalars():
-        why = f"the role owns {table}, whose policies hold for others only"
-        yield "row_security_not_forced", f"{why}: ALTER TABLE {table} FORCE ROW LEVEL SECURITY"
+        what = f"the role owns {table}, whose policies hold for others only"
+        yield "row_security_not_forced", f"{what}: ALTER TABLE {table} FORCE ROW LEVEL SECURITY"
 
 
 def _passes_by(name: str, is_superuser: object, bypasses: object) -> Iterator[tuple[str, str]]:
     if is_superuser or bypasses:
-        what = "a superuser" if is_superuser else "a role with BYPASSRLS"
-        why = f"{name} is {what}, for whom row-level security doesn't hold"
-        yield "row_security_bypassed", f"{why}: expected a role that is neither"
+        kind = "a superuser" if is_superuser else "a role with BYPASSRLS"
+        what = f"{name} is {kind}, for whom row-level security doesn't hold"
+        yield "row_security_bypassed", f"{what}: expected a role that is neither"

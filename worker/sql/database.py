@@ -5,7 +5,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, Final, Literal, Self, TypeVar, cast
+from typing import Any, Final, Literal, Self, TypeVar, cast, get_args
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL
@@ -19,6 +19,7 @@ from worker.opened import OPENED, Known
 from worker.sql.checking import check
 from worker.sql.dialects import Kind, kind_of, read_url, reading
 from worker.sql.inbox import METADATA, TABLE, Entry, Pruning, is_there
+from worker.sql.telling import where, why
 from worker.sql.transaction import OwnedSession, enter, finish, give_up, see, watch
 from worker.state import State
 
@@ -61,7 +62,8 @@ class Database:
 
         Args:
             url: such as ``postgresql://user:password@host/name`` or ``sqlite:///path``; a driver
-                may be named (``postgresql+psycopg://``).
+                may be named (``postgresql+psycopg://``). One in memory has no inbox: nobody else
+                can make it there.
             connections: kept at the most; 20 for PostgreSQL, 1 for SQLite. Handlers wait for one.
             options: of SQLAlchemy's ``create_async_engine``.
 
@@ -71,12 +73,10 @@ class Database:
             DatabaseUnavailable: nobody answers there, or not yet.
         """
         parsed = read_url(url)
-        if "AUTOCOMMIT" in str(options.get("isolation_level", "")).upper():
-            raise HandlerError("Database.open: expected an isolation level of transactions")
         engine = create_async_engine(parsed, **{**_pool(parsed, connections), **options})
         kind = kind_of(parsed, engine.dialect.paramstyle)
         kind.prepare(engine.sync_engine)
-        watch(engine.sync_engine)
+        watch(engine.sync_engine, kind)
         database = cls(engine, kind)
         try:
             await database._reach()
@@ -122,6 +122,9 @@ class Database:
         """
 
         async def once(part: str) -> bool:
+            if isolation is not None and isolation not in get_args(Isolation):
+                levels = ", ".join(get_args(Isolation))
+                raise HandlerError(f"once: expected an isolation level of {levels}")
             if event.organization_id != organization.id:
                 raise HandlerError(f"once: expected an event of {organization.id}, got {event.id}")
             entry = Entry(organization.id, event.id, part)
@@ -173,13 +176,17 @@ class Database:
         try:
             async with reading(self._engine, self._kind) as connection:
                 is_ready = await connection.run_sync(is_there)
+                driver = (await connection.get_raw_connection()).driver_connection
+                has_begun = self._kind.is_begun(driver)
         except Exception as exc:
             if self._kind.is_unreachable(exc):
-                raise DatabaseUnavailable(f"{self._engine.url!r}: {exc}") from exc
+                raise DatabaseUnavailable(f"{where(self._engine.url)}: {why(exc)}") from exc
             raise
+        if not has_begun:  # the inbox's row would be committed before the work
+            raise HandlerError("Database.open: expected connections with transactions")
         if not is_ready:
             expected = f"the table {TABLE.name} (`python -m worker sql create` makes it)"
-            raise SettingsError(f"{self._engine.url!r}", expected, "none")
+            raise SettingsError(where(self._engine.url), expected, "none")
 
     # One run
 
@@ -207,7 +214,7 @@ class Database:
             if not await session.run_sync(enter, self._kind, entry, isolation):
                 return False
             await _saved(save, session, event)
-            await session.run_sync(finish, entry)
+            await session.run_sync(finish, self._kind, entry)
             is_finished = True
         finally:
             if not is_finished:
@@ -215,8 +222,14 @@ class Database:
         return True
 
     def _new_session(self) -> AsyncSession:
-        # What was read or written stays readable after the commit: a lazy load would need a loop.
-        return AsyncSession(self._engine, sync_session_class=OwnedSession, expire_on_commit=False)
+        return AsyncSession(
+            self._engine,
+            sync_session_class=OwnedSession,
+            # What was read or written stays readable after the commit: a lazy load needs a loop.
+            expire_on_commit=False,
+            # Or a task that has outlived `save` would begin a transaction that nobody ends.
+            close_resets_only=False,
+        )
 
     # What can't be
 
@@ -298,8 +311,6 @@ def _pauses() -> Iterator[float | None]:
 
 
 def _pool(url: URL, connections: int | None) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        return {}  # one connection is the database
     size = connections or kind_of(url, "").connections
     # Whoever waits for one is bounded by HANDLER_TIMEOUT.
     return {"pool_size": size, "max_overflow": 0, "pool_timeout": None}

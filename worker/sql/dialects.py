@@ -47,6 +47,9 @@ class Kind(Protocol):
     def see(self, connection: Connection, organization: str) -> None:
         """Let a transaction that only reads see this organization's rows."""
 
+    def is_begun(self, driver: Any) -> bool:
+        """Whether a driver's connection is within a transaction, as far as it knows unasked."""
+
     def before(self, seconds: float) -> ColumnElement[datetime]:
         """So long ago, by the database's own clock."""
 
@@ -67,7 +70,8 @@ class PostgreSQL:
     connections = 20
 
     def __init__(self, paramstyle: str) -> None:
-        one, two, three = ("$1", "$2", "$3") if paramstyle == "numeric_dollar" else ("%s",) * 3
+        self._is_asyncpg = paramstyle == "numeric_dollar"
+        one, two, three = ("$1", "$2", "$3") if self._is_asyncpg else ("%s",) * 3
         # Row and organization in one round trip: a statement of its own for the setting would cost
         # as much as all of this. The setting is gone with the transaction.
         self._enter = (  # only its own words are put in
@@ -91,6 +95,12 @@ class PostgreSQL:
     def see(self, connection: Connection, organization: str) -> None:
         """Until the transaction's end."""
         connection.execute(_SEE, {"organization": organization})
+
+    def is_begun(self, driver: Any) -> bool:
+        """By what the server's last answer said; asyncpg doesn't tell of one that has failed."""
+        if self._is_asyncpg:
+            return bool(driver.is_in_transaction())
+        return str(driver.info.transaction_status.name) == "INTRANS"
 
     def before(self, seconds: float) -> ColumnElement[datetime]:
         """By the time at which the transaction began."""
@@ -136,6 +146,10 @@ class SQLite:
 
     def see(self, connection: Connection, organization: str) -> None:
         """There is nothing to set."""
+
+    def is_begun(self, driver: Any) -> bool:
+        """It may have rolled back by itself."""
+        return bool(driver.in_transaction)
 
     def before(self, seconds: float) -> ColumnElement[datetime]:
         """As the default of the column writes it."""

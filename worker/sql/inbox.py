@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from sqlalchemy import (
@@ -18,13 +19,15 @@ from sqlalchemy import (
     select,
     tuple_,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from shared.errors import SettingsError
 from worker.opened import Known
-from worker.sql.dialects import Kind, read_url, reading
+from worker.sql.dialects import Kind, kind_of, read_url, reading
+from worker.sql.telling import where, why
 
 METADATA: Final = MetaData()
 
@@ -96,17 +99,25 @@ async def create(url: str) -> bool:
         SettingsError: the URL is none, or the database didn't let it.
     """
     engine = create_async_engine(read_url(url))
+    # On SQLite, too, the table and its index are one transaction then.
+    kind_of(engine.url, engine.dialect.paramstyle).prepare(engine.sync_engine)
     try:
-        async with engine.begin() as connection:
-            if await connection.run_sync(is_there):
-                return False
-            await connection.run_sync(METADATA.create_all)
-            return True
+        with suppress(DBAPIError):  # somebody else may make it just now
+            return await _made(engine)
+        return await _made(engine)
     except Exception as exc:  # of the driver, the system or SQLAlchemy
-        where = engine.url.render_as_string(hide_password=True)
-        raise SettingsError("database", f"to make a table in {where}", f"{exc}"[:300]) from exc
+        expected = f"to make a table in {where(engine.url)}"
+        raise SettingsError("database", expected, why(exc)[:300]) from exc
     finally:
         await engine.dispose()
+
+
+async def _made(engine: AsyncEngine) -> bool:
+    async with engine.begin() as connection:
+        if await connection.run_sync(is_there):
+            return False
+        await connection.run_sync(METADATA.create_all, checkfirst=False)
+        return True
 
 
 # Pruned

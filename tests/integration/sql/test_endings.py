@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.pool import QueuePool
 
@@ -216,6 +216,68 @@ async def test_a_task_that_outlives_the_block_may_have_a_connection(narrow: Shop
     assert await task is True
 
 
+async def test_a_task_that_outlives_its_save_writes_nothing_and_takes_no_connection(
+    narrow: Shop,
+) -> None:
+    """Its transaction would have no row of the inbox, and nobody would end it."""
+    is_over = asyncio.Event()
+    tasks = list[asyncio.Task[None]]()
+
+    async def leave_behind(session: AsyncSession, event: Event[Any]) -> None:
+        async def later() -> None:
+            await is_over.wait()
+            await save(session, event)
+            await session.flush()
+
+        await save(session, event)
+        tasks.append(asyncio.create_task(later()))
+
+    assert await narrow.once(do=leave_behind) is True
+    is_over.set()
+    with pytest.raises(InvalidRequestError, match="permanently closed"):
+        await tasks[0]
+    assert (taken(narrow), await narrow.lines()) == (0, 1)
+
+
+@pytest.mark.parametrize("how", ["save fails", "save returns", "session"])
+async def test_a_statement_under_way_at_the_end_keeps_no_connection_and_no_lock(
+    narrow: Shop, how: str
+) -> None:
+    tasks = list[asyncio.Task[Any]]()
+    slow = text(_SLOW_IN_SQLITE if narrow.is_sqlite else "SELECT pg_sleep(0.5)")
+
+    async def leave_behind(session: AsyncSession) -> None:
+        tasks.append(asyncio.create_task(session.execute(slow)))
+        await asyncio.sleep(0.05)
+        if how != "save returns":
+            raise ValueError(how)
+
+    async def leave_behind_a_row(session: AsyncSession, event: Event[Any]) -> None:
+        await save(session, event)
+        await session.flush()
+        await leave_behind(session)
+
+    async def look() -> None:
+        async with narrow.database.session(organization()) as session:
+            await leave_behind(session)
+
+    ending = look() if how == "session" else narrow.once(do=leave_behind_a_row)
+    if how == "save returns":  # by SQLite one statement waits for the other
+        with contextlib.suppress(DBAPIError, HandlerError):
+            await ending
+    else:
+        with pytest.raises(ValueError, match=how):
+            await ending
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for number in range(2):
+        await asyncio.wait_for(narrow.once(), 5)
+        assert await narrow.once(f"evt_{number}_more") is True
+    assert (taken(narrow), await narrow.lines()) == (0, 1)
+
+
+_SLOW_IN_SQLITE = _LONG_IN_SQLITE.replace("200000000", "1000000")
+
+
 async def test_two_databases_at_once_are_no_ones_trouble(narrow: Shop) -> None:
     async with (
         opened_shop(narrow.url) as other,
@@ -256,3 +318,23 @@ async def test_a_call_that_nobody_awaits_is_told(shop: Shop) -> None:
     assert ours.state.unawaited == "database.once('invoice')"
     call.close()
     assert await shop.lines() == 0
+
+
+async def test_a_call_that_is_under_way_at_the_handlers_end_is_told(shop: Shop) -> None:
+    """Begun by a task that nobody awaits: what becomes of it, nobody would learn."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slowly(session: AsyncSession, event: Event[Any]) -> None:
+        begun.set()
+        await may_end.wait()
+
+    ours, ended = organization(), organization()
+    assert await shop.database.once(event("evt_2"), ended, save) is True
+    ended.state.close("the handler has ended")
+    assert ended.state.unawaited == ""
+    task = asyncio.create_task(shop.database.once(event(), ours, slowly, part="invoice"))
+    await begun.wait()
+    ours.state.close("the handler has ended")
+    assert ours.state.unawaited == "database.once('invoice')"
+    may_end.set()
+    assert await task is True

@@ -40,11 +40,7 @@ async def test_a_row_of_a_transaction_of_its_own_loses_the_work(
 async def test_without_the_row_a_second_attempt_writes_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def enter_unwritten(session: Session, *_: Any) -> bool:
-        session.connection()
-        return True
-
-    monkeypatch.setattr(databases, "enter", enter_unwritten)
+    monkeypatch.setattr(shop.database._kind, "enter", lambda *_: True)
     assert [await shop.once(), await shop.once()] == [True, True]
     assert await shop.lines() == 2
 
@@ -66,6 +62,7 @@ async def test_without_the_look_at_the_row_a_commit_that_was_none_is_a_success(
             await session.execute(text("SELECT * FROM nowhere"))
 
     monkeypatch.setattr(transaction, "stands", lambda *_: True)
+    monkeypatch.setattr(postgres_shop.database._kind, "is_begun", lambda _: True)
     assert await postgres_shop.once(do=hide) is True
     assert await postgres_shop.lines() == 0
 

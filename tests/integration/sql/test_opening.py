@@ -3,10 +3,12 @@
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared.errors import SettingsError
 from tests.integration.sql.shop import Shop
@@ -16,7 +18,7 @@ from worker import HandlerError
 from worker.cli import main
 from worker.lifespans import is_unreachable
 from worker.opened import OPENED, Kept
-from worker.sql import Database, DatabaseUnavailable
+from worker.sql import Database, DatabaseUnavailable, checking, inbox
 from worker.sql.dialects import read_url
 
 
@@ -62,10 +64,51 @@ async def test_a_database_that_is_away_is_one_that_is_waited_for(tmp_path: Path)
         await asyncio.sleep(0.01)
 
 
-async def test_an_isolation_level_without_transactions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(HandlerError, match="isolation level"):
-        async with Database.open(f"sqlite:///{tmp_path}/s.db", isolation_level="AUTOCOMMIT"):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"isolation_level": "AUTOCOMMIT"},
+        {"execution_options": {"isolation_level": "AUTOCOMMIT"}},
+    ],
+)
+async def test_connections_that_have_no_transactions_are_refused(
+    postgres_shop: Shop, options: dict[str, Any]
+) -> None:
+    """The inbox's row would be committed before the work."""
+    with pytest.raises(HandlerError, match="connections with transactions"):
+        async with Database.open(postgres_shop.url, **options):
             pass
+
+
+async def test_an_isolation_level_without_transactions_is_refused(shop: Shop) -> None:
+    for level in ("AUTOCOMMIT", "read committed"):
+        with pytest.raises(HandlerError, match="isolation level"):
+            await shop.once(isolation=level)
+    assert await shop.entries() == set()
+
+
+async def test_two_that_make_the_inbox_at_once_both_end_well(url: str) -> None:
+    """As where several replicas begin with it."""
+    assert sorted(await asyncio.gather(*(inbox.create(url) for _ in range(4)))) == [
+        *[False] * 3,
+        True,
+    ]
+
+
+async def test_no_error_and_no_password_is_told_of_silence(
+    postgres_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time limit's error has no text of its own; libpq's URLs may have passwords anywhere."""
+
+    def time_out(_: AsyncEngine, __: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(checking, "reading", time_out)
+    engine = create_async_engine(f"{postgres_shop.url}&password=hunter-two&sslpassword=hunter-two")
+    (finding,) = await checking.check(engine, postgres_shop.database._kind)
+    assert finding.code == "database_unreachable"
+    assert "TimeoutError" in finding.message
+    assert "hunter" not in finding.message
 
 
 async def test_the_worker_knows_of_a_database_while_it_is_open(shop: Shop) -> None:

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
-from tests.integration.sql.shop import Shop, save
+from tests.integration.sql.shop import Shop, opened_shop, save
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
 from worker.opened import Known
@@ -82,6 +82,20 @@ async def test_a_row_stays_while_its_event_is_pending_or_dead(
     await upkeep.prune(redis, [sqlite_shop.database], retention=RETENTION, log=log.log)
     assert (await sqlite_shop.entries() == set()) is goes
     assert len(log.of("inbox_pruned")) == int(goes)
+
+
+async def test_a_database_that_fails_keeps_no_other_from_being_pruned(
+    sqlite_shop: Shop, redis: Redis
+) -> None:
+    await sqlite_shop.once()
+    await age(sqlite_shop, 8)
+    log = Workplace(redis).lines.log
+    async with opened_shop(f"{sqlite_shop.url}2") as broken:
+        await broken.execute("DROP TABLE sellfern_inbox")
+        kept = [broken.database, sqlite_shop.database]
+        with pytest.raises(ExceptionGroup, match="prune"):
+            await upkeep.prune(redis, kept, retention=RETENTION, log=log)
+    assert await sqlite_shop.entries() == set()
 
 
 async def test_what_crashed_after_its_commit_and_is_replayed_late_is_not_written_twice(

@@ -43,6 +43,8 @@ def test_a_secret_of_the_settings_is_hidden(settings: dict[str, Any], secret: st
         ("SENTRY_DSN", "https://public@sentry.example/1", "https://public@sentry.example/1"),
         ("DATABASE_URL", "postgresql://shop:hunter2@db/shop", "hunter2"),
         ("DATABASE_URL", "postgresql://shop:a%2Fbcdefgh@db/shop", "a/bcdefgh"),
+        ("DATABASE_URL", "postgresql://db/shop?user=shop&password=a%2Fbcdefgh", "a/bcdefgh"),
+        ("DATABASE_URL", "postgresql://db/shop?sslpassword=hunter2&user=shop", "hunter2"),
         ("ACME_WEBHOOK", "whsec_MTIzNDU2Nzg5MDEyMzQ1Ng==", "whsec_MTIzNDU2Nzg5MDEyMzQ1Ng=="),
     ],
 )
