@@ -224,6 +224,8 @@ def _difference(found: Any) -> Any:
 
 
 MUTANTS: Final = {
+    "enqueue, of one that comes twice": ("enqueue", "if seen[job] then return false end", ""),
+    "enqueue, of what is there": ("enqueue", "if none_is_known() then", "if true then"),
     "settle, of nobody's": ("settle", "if token == ARGV[i + 1] then", "if token then"),
     "settle, of one that comes twice": ("settle", "not seen[job] and ARGV", "ARGV"),
     "settle, without a mark": ("settle", "leaving and mark == 'pending:' .. job", "leaving"),
