@@ -37,7 +37,7 @@ _SELDOM: Final = "-- Seldom: "
 """What a file says before the functions that most calls of a script don't need."""
 
 _COMMENT: Final = re.compile(r"--.*")
-_WORD: Final = re.compile(r"\w+")
+_WORD: Final = re.compile(r"(?<!\bkey\.)\b\w+")  # a name in Redis is none of a function
 _DEFINED: Final = re.compile(r"^local (?:function )?(\w+(?:, \w+)*)", re.MULTILINE)
 
 
