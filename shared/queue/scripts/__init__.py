@@ -37,7 +37,7 @@ _SELDOM: Final = "-- Seldom: "
 """What a file says before the functions that most calls of a script don't need."""
 
 _COMMENT: Final = re.compile(r"--.*")
-_WORD: Final = re.compile(r"\w+")
+_WORD: Final = re.compile(r"(?<!\bkey\.)\b\w+")  # a name in Redis is none of a function
 _DEFINED: Final = re.compile(r"^local (?:function )?(\w+(?:, \w+)*)", re.MULTILINE)
 
 
@@ -48,28 +48,38 @@ def load(name: str, *, allow_oom: bool = True) -> Script:
         name: of the file beside this one, without its ending.
         allow_oom: whether it may run while Redis is full. Everything that drains may.
     """
-    body = files(__package__).joinpath(f"{name}.lua").read_text()
+    folder = files(__package__)
+    plain = folder.joinpath("plain", f"{name}.lua")
+    body = folder.joinpath(f"{name}.lua").read_text()
+    parts = _parts_of(plain.read_text() if plain.is_file() else "", body)
     shebang = _SHEBANG_ALLOW_OOM if allow_oom else _SHEBANG
-    text = shebang + keys.in_place("\n\n".join((*_words_for(body), body)))
+    text = shebang + keys.in_place("\n\n".join(parts))
     # Redis names a script by its SHA-1; nothing is protected by it.
     digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
     return Script(name, text, digest)
 
 
-def _words_for(body: str) -> Iterator[str]:
-    """What of the prelude the script needs, in order.
+def _parts_of(plain: str, body: str) -> Iterator[str]:
+    """A script with what it needs of the prelude, in order.
 
     Each call of a script makes all its functions anew: a quarter of a microsecond each, of which a
     batch of a few events would wait for the most part in vain. So those that only turns and rates
-    need are made by ``with_seldom()``, once there are any.
+    need are made by ``with_seldom()``, once there are any. And what a script does mostly stands in
+    front of all else, as ``plain/{name}.lua``, with the few that it needs: it returns where nothing
+    is left to do.
     """
-    used = _words(body)
-    always = _needed(used, [each for each in _definitions() if not each.is_seldom])
+    often = [each for each in _definitions() if not each.is_seldom]
+    first = _needed(_words(plain), often)
+    used = _words(plain) | _words(body)
+    always = _needed(used, often)
     seldom = _needed(set(used), [each for each in _definitions() if each not in always])
     asked_for = sorted({name for each in seldom for name in each.names} & used)
     yield f"local {', '.join(('with_seldom', *asked_for))}"
-    yield from (each.text for each in always)
+    yield from (each.text for each in first)
+    yield plain
+    yield from (each.text for each in always if each not in first)
     yield _made_later(seldom, asked_for)
+    yield body
 
 
 def _needed(used: set[str], definitions: list["_Definition"]) -> list["_Definition"]:

@@ -19,14 +19,9 @@
 --   breaker open → trying, and parked → queued for the one event that it lets through; an
 --   organization's hold ends, and parked → queued.
 
-local worker, most, lease, base = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local holding, most_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
-local worker_slots, suspect_from = tonumber(ARGV[7]), tonumber(ARGV[8])
-local tainted, waits_for_none, is_keyed = ARGV[9] == '1', ARGV[10] == '1', ARGV[11] == '1'
-local now = now_ms()
+local worker, holding, worker_slots = ARGV[1], tonumber(ARGV[5]), tonumber(ARGV[7])
+local tainted, waits_for_none = ARGV[9] == '1', ARGV[10] == '1'
 local most_promoted, most_ends = 256, 64
--- A flood that has to be parked is looked at in small steps: others wait for Redis meanwhile.
-local most_looks, looks_at_once = 256, 128
 -- A group of suspects has as many members as one eighth of the one that its claims have ended.
 local group_shrinks = 8
 
@@ -134,14 +129,8 @@ local quiet, full, patience = false, false, 0
 -- Suspects are given together, and with nobody else: these, up to so many. Whom that keeps out may
 -- still be had by another worker.
 local group, group_size, left_to_others = {}, math.huge, 0
-local until_when = number(now + lease)
 -- Whose key nobody knows yet.
 local undecided = {}
-
--- Payloads are read some at a time: twice as many as the last time, while all have been small. Once
--- one was large, only those for which there is room: Redis serves nobody while it reads megabytes
--- that are not given. To ask for every length would cost small ones more than all that saves.
-local payloads, at_once, large, is_large = {}, 1, 16384, false
 
 local function fits(more)
   return #jobs == 0 or bytes + more <= most_bytes

@@ -31,7 +31,6 @@ local function duplicate(claim, holder)
   return holder == claim.job and 'duplicate' or 'conflicting'
 end
 
-local now, retention = now_ms(), ARGV[1]
 local most_revivals, shortest_pause = 20, 60000 -- times in all; ms between two of them
 
 -- Whether one more redelivery is one too many; if it isn't, it counts.
@@ -96,11 +95,11 @@ fetch_marks(names)
 -- Whoever is told one of these goes on to a handler.
 local is_its_own = { fresh = true, own = true, ['taken-over'] = true, revived = true }
 
-local results, asking, has_turns = { now }, {}, any_turns()
+local asking, has_turns = {}, any_turns()
 for place, name in ipairs(names) do
   local i = 4 * place - 1
-  local claim = held_claim(ARGV[i], ARGV[i + 1])
-  local result = 'lost'
+  local claim = not results[place + 1] and held_claim(ARGV[i], ARGV[i + 1])
+  local result = results[place + 1] or 'lost'
   if claim then
     result = protected(mark, claim, name, ARGV[i + 2], tonumber(ARGV[i + 3]))
     write_claim(claim)
@@ -118,7 +117,7 @@ for place, name in ipairs(names) do
       }
     end
   end
-  results[#results + 1] = result
+  results[place + 1] = result
 end
 
 -- After all of them, and in their order: one call may bring the later of two events first.

@@ -550,7 +550,9 @@ end
 
 local function fetch()
   local jobs, marks = {}, {}
-  for i = 1, #ARGV, 5 do jobs[#jobs + 1] = ARGV[i] end
+  for i = 1, #ARGV, 5 do
+    if not results[(i + 4) / 5] then jobs[#jobs + 1] = ARGV[i] end
+  end
   fetch_claims(jobs)
   fetch_records(jobs)
   for _, job in ipairs(jobs) do
@@ -564,14 +566,13 @@ local function fetch()
 end
 
 fetch()
-local results = {}
 for i = 1, #ARGV, 5 do
-  local claim = held_claim(ARGV[i], ARGV[i + 1])
-  local result = 'lost'
+  local place = (i + 4) / 5
+  local claim = not results[place] and held_claim(ARGV[i], ARGV[i + 1])
   if claim then
     claim.bytes = tonumber(ARGV[i + 3])
-    result = protected(settle[ARGV[i + 2]], claim, details_of(ARGV[i + 4]))
+    results[place] = protected(settle[ARGV[i + 2]], claim, details_of(ARGV[i + 4]))
   end
-  results[#results + 1] = result
+  results[place] = results[place] or 'lost'
 end
 return finish(results)

@@ -8,7 +8,17 @@ local function write_tally(name, tally)
   end
 end
 
--- Every script ends here, so that nothing that it gathered is forgotten.
+local function write_tallies()
+  write_tally(key.running, slots)
+  write_tally(key.waiting, waiting)
+  write_tally(key.buried, buried)
+  write_tally(key.in_turn, in_turn)
+  write_held()
+  for name, by in pairs(counted) do redis.pcall('HINCRBY', key.counters, name, by) end
+end
+
+-- Every script ends here (but where it has done all plainly), so that nothing that it gathered is
+-- forgotten.
 local function finish(result)
   write_fields(key.claims, claims_changed)
   write_fields(key.suspects, suspicions_changed)
@@ -17,12 +27,7 @@ local function finish(result)
   write_places()
   write_removals()
   write_marks()
-  write_tally(key.running, slots)
-  write_tally(key.waiting, waiting)
-  write_tally(key.buried, buried)
-  write_tally(key.in_turn, in_turn)
-  write_held()
+  write_tallies()
   unpark_freed()
-  for name, by in pairs(counted) do redis.pcall('HINCRBY', key.counters, name, by) end
   return result
 end

@@ -9,12 +9,16 @@ local function place_of(job)
     or redis.call('ZSCORE', key.parked .. organization_of(job), job)
 end
 
+local function leave_line(jobs)
+  if call_for_all('ZREM', key.queue, jobs) == #jobs then return end
+  for _, job in ipairs(jobs) do redis.call('ZREM', key.parked .. organization_of(job), job) end
+end
+
 local function write_places()
   local members, gone = as_arguments(places, true)
   places = {}
   call_for_all('ZADD', key.queue, members)
-  if call_for_all('ZREM', key.queue, gone) == #gone then return end
-  for _, job in ipairs(gone) do redis.call('ZREM', key.parked .. organization_of(job), job) end
+  leave_line(gone)
 end
 
 -- What is none, or would defer what it is given to, counts for nothing: somebody's hand wrote it.

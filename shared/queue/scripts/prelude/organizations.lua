@@ -19,23 +19,33 @@ local function end_of_hold(raw)
   return nil
 end
 
+local function fetch_profiles(names)
+  local fields = {}
+  for _, organization in ipairs(names) do
+    fields[#fields + 1] = organization
+    fields[#fields + 1] = key.pause .. organization
+    fields[#fields + 1] = key.breaker .. organization
+    fields[#fields + 1] = key.hold .. organization
+  end
+  local found = redis.call('HMGET', key.organizations, unpack(fields))
+  for i, organization in ipairs(names) do
+    local raw, pause, breaker, held_until = unpack(found, 4 * i - 3, 4 * i)
+    local cap, weight = string.match(raw or '', '^(%d*):([%d.]+)$')
+    local state, rest = string.match(breaker or '', '^(%a+):(.*)$')
+    profiles[organization] = {
+      cap = tonumber(cap),
+      weight = tonumber(weight) or 1,
+      paused = pause and true or false,
+      held_until = held_until and end_of_hold(held_until),
+      breaker = state or 'closed',
+      breaker_rest = rest or '',
+    }
+  end
+end
+
 local function profile_of(organization)
-  local known = profiles[organization]
-  if known then return known end
-  local raw, pause, breaker, held_until = unpack(redis.call('HMGET', key.organizations,
-    organization, key.pause .. organization, key.breaker .. organization, key.hold .. organization))
-  local cap, weight = string.match(raw or '', '^(%d*):([%d.]+)$')
-  local state, rest = string.match(breaker or '', '^(%a+):(.*)$')
-  known = {
-    cap = tonumber(cap),
-    weight = tonumber(weight) or 1,
-    paused = pause and true or false,
-    held_until = held_until and end_of_hold(held_until),
-    breaker = state or 'closed',
-    breaker_rest = rest or '',
-  }
-  profiles[organization] = known
-  return known
+  if not profiles[organization] then fetch_profiles({ organization }) end
+  return profiles[organization]
 end
 
 -- Whoever may have parked jobs that could run now.
