@@ -53,8 +53,8 @@ from worker.pipeline.work import Work
 from worker.registry import Handlers
 from worker.settings import WorkerSettings
 
-_CONNECTIONS: Final = 10
-"""Kept by wires: claim 1, mark 2, settle 2, read 1; for sleeping 1; the rest is for all else."""
+_CONNECTIONS: Final = 30
+"""Kept by wires: claim, mark, settle 8 each, read 1; for sleeping 1; the rest is for all else."""
 _ASIDE_CONNECTIONS: Final = 2
 _ARQ_CONNECTIONS: Final = 4
 _SETTLE_SECONDS: Final = 30.0

@@ -23,15 +23,17 @@ class GroupCommit(Generic[Item, Result]):
 
     An item that finds nothing on its way is sent at once, so an idle system adds no delay; under
     load the batches grow by themselves. Flows take turns in them, so that nobody's flood keeps
-    another's item waiting; a flow is in one batch at a time, so that its items stay in order.
+    another's item waiting. In order, a flow is in one batch at a time.
 
     Args:
         send: sends a batch; answers a result or an exception for each item, in order. What it
             raises, every item of the batch is told.
         most_items: items in a batch at the most.
         most_bytes: bytes in a batch at the most; a single larger item is a batch by itself.
-        lanes: batches on their way at once at the most. The second one is for flows that are not
-            in the first: they need not wait for its end.
+        lanes: batches on their way at once at the most. In order, the others are for flows that
+            are not in the first, which need not wait for its end; else for what fills a batch: so
+            they hide round trips where these are long, and leave batches large where they aren't.
+        in_order: whether the items of a flow stay in order.
     """
 
     def __init__(
@@ -41,11 +43,14 @@ class GroupCommit(Generic[Item, Result]):
         most_items: int = 256,
         most_bytes: int = 1 << 20,
         lanes: int = 1,
+        in_order: bool = True,
     ) -> None:
         self._send = send
         self._most_items = most_items
         self._most_bytes = most_bytes
         self._lanes = lanes
+        self._in_order = in_order
+        self._items = self._bytes = 0
         # Its tasks serve everybody: they must not see what the one who came first has set.
         self._context = copy_context()
         self._waiting: dict[Hashable, deque[_Posted[Item, Result]]] = {}
@@ -68,6 +73,8 @@ class GroupCommit(Generic[Item, Result]):
 
     def post(self, item: Item, tell: Tell[Result], flow: Hashable, size: int) -> None:
         """Hand over an item for somebody who is told: that costs less than a future."""
+        self._items += 1
+        self._bytes += size
         if flow in self._on_their_way:
             self._held_back.setdefault(flow, deque()).append((item, tell, size))
             return
@@ -81,25 +88,34 @@ class GroupCommit(Generic[Item, Result]):
 
     def _open_lane(self) -> None:
         """See to it that somebody will send what waits, if that isn't so already."""
-        if not self._is_starting and len(self._flushing) < self._lanes:
+        if self._is_starting or len(self._flushing) >= self._lanes:
+            return
+        if not self._flushing or self._may_go_beside():
             # The task begins in the loop's next turn: what comes until then is its own.
             self._is_starting = True
             task = asyncio.get_running_loop().create_task(self._flush(), context=self._context)
             self._flushing.add(task)
 
+    def _may_go_beside(self) -> bool:
+        """Whether what waits may be sent while another batch is on its way."""
+        is_full = self._items >= self._most_items or self._bytes >= self._most_bytes
+        return self._in_order or is_full
+
     async def _flush(self) -> None:
         self._is_starting = False
         try:
-            while self._waiting:
+            while self._waiting and (len(self._flushing) == 1 or self._may_go_beside()):
                 batch, flows = self._take_batch()
-                self._hold_back(flows)
+                if self._in_order:
+                    self._hold_back(flows)
                 # Before the sending: flows that are not in this batch needn't wait for its end.
                 if self._waiting:
                     self._open_lane()
                 try:
                     await self._send_batch(batch)
                 finally:
-                    self._let_on(flows)
+                    if self._in_order:
+                        self._let_on(flows)
         finally:
             self._flushing.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
@@ -128,6 +144,8 @@ class GroupCommit(Generic[Item, Result]):
             if batch and size > self._most_bytes:
                 break
             batch.append(items.popleft())
+            self._items -= 1
+            self._bytes -= batch[-1][2]
             flow = turns.popleft()
             if items:
                 turns.append(flow)

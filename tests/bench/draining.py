@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from tests.bench.contenders import Contender, client
+from tests.bench.distance import distant
 from tests.bench.environments import CannotRunError
 from tests.bench.programs import PATIENCE, Gate, Program
 
@@ -32,8 +33,16 @@ class Drained:
     redis_cpu: float
 
 
-def drain(contender: Contender, jobs: int, processes: int) -> Drained:
+def drain(
+    contender: Contender, jobs: int, processes: int, *, round_trip: float | None = None
+) -> Drained:
     """Drain a queue of so many jobs in a Redis of its own.
+
+    Args:
+        contender: whose.
+        jobs: how many.
+        processes: that drain it.
+        round_trip: milliseconds from the workers to Redis, by a proxy; ``None``: without one.
 
     Raises:
         CannotRunError: a process ended, or nothing happened for long.
@@ -47,7 +56,10 @@ def drain(contender: Contender, jobs: int, processes: int) -> Drained:
             raise CannotRunError(f"{contender.unfinished(redis)} of {jobs} jobs are in the queue")
         contender.accompany(stack, server.url, folder)
         gate = Gate(folder)
-        command = contender.command(server.url, folder)
+        url = server.url
+        if round_trip is not None:
+            url = stack.enter_context(distant(server.port, round_trip, folder))
+        command = contender.command(url, folder)
         environ = {**command.environ, "BENCH_GATE": str(gate.folder)}
         programs = [
             stack.enter_context(Program.started(command.words, environ, folder / f"{number}.log"))

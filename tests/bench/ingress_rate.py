@@ -14,6 +14,7 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
 from tests.bench import contenders, events
 from tests.bench.charts import Bars
+from tests.bench.distance import distant
 from tests.bench.draining import redis_cpu, redis_server
 from tests.bench.effort import Effort
 from tests.bench.environments import CannotRunError
@@ -139,8 +140,20 @@ def _try(
         runs.setdefault(ingress.name, []).append(taken)
 
 
-def take(ingress: Ingress, requests: RequestsFile, seconds: float) -> Taken:
+def take(
+    ingress: Ingress,
+    requests: RequestsFile,
+    seconds: float,
+    *,
+    round_trip: float | None = None,
+) -> Taken:
     """Put load on an ingress with a Redis of its own.
+
+    Args:
+        ingress: which.
+        requests: what is sent.
+        seconds: for how long.
+        round_trip: milliseconds from it to Redis, by a proxy; ``None``: without one.
 
     Raises:
         CannotRunError: it doesn't come up, or accepts nothing, or doesn't store what it accepts.
@@ -152,7 +165,10 @@ def take(ingress: Ingress, requests: RequestsFile, seconds: float) -> Taken:
             _add_replica(stack, server)
         redis = contenders.client(server.url)
         endpoints = events.write_endpoints(folder)
-        environ = environment(server.url, endpoints, DURABILITY=ingress.durability)
+        url = server.url
+        if round_trip is not None:
+            url = stack.enter_context(distant(server.port, round_trip, folder))
+        environ = environment(url, endpoints, DURABILITY=ingress.durability)
         program = stack.enter_context(
             Program.started(ingress.command, environ, folder / "ingress.log")
         )

@@ -19,27 +19,21 @@ from shared.redis.connection import REDIS_ERRORS
 from shared.redis.wire import Wire
 from worker.engine import burst
 from worker.engine.arq_functions import Call, Context
+from worker.engine.asked import AskedClaims
 from worker.engine.process import Exit, Leave
 from worker.outcomes import Released
 from worker.pipeline.batcher import Outage
 from worker.pipeline.driver import AWAY, Slots
 from worker.pipeline.pulse import Pulse
-from worker.pipeline.transitions import (
-    SUSPECT_FROM,
-    Claim,
-    Claimed,
-    Settled,
-    Settlement,
-    fresh_base,
-)
+from worker.pipeline.transitions import LANES, SUSPECT_FROM, Claim, Claimed, Settled
 from worker.pipeline.work import Work
 
 _LONGEST_SLEEP: Final = 1.0
 """Seconds that an idle worker sleeps at the most before it looks by itself."""
 
 _MOST_CLAIMED: Final = 48
-"""Jobs of one claim: more, and the scripts of others wait too long for Redis; fewer, and claims,
-which come one after the other, don't keep the slots filled."""
+"""Jobs of one claim: more, and the scripts of others wait too long for Redis; fewer, and claims
+don't keep the slots filled."""
 
 _FIRST: Final = 5.0
 """Seconds that a worker is quiet for a suspect, at first: most handlers have ended by then."""
@@ -67,8 +61,7 @@ class Claims:
 
     Attributes:
         running: what it holds, by token.
-        unread: base of the tokens of the one claim that is on its way, or whose answer got lost: it
-            must not make its jobs suspects. Another thread may read it.
+        asked: the claims that are on their way, or whose answers got lost.
         announced: set once Redis has heard of the worker.
         ended: set once it claims no more, and holds nothing.
     """
@@ -109,7 +102,9 @@ class Claims:
         self._garbage = garbage.Watch()
         self._renewed: dict[str, Claim] = {}
         self.running: dict[str, Work | Call] = {}
-        self.unread: str | None = None
+        self.asked = AskedClaims(context.transitions, context.lease, self._slots.changed)
+        self._asks_for_rest: Claimed | None = None
+        self._is_more_in_line = False
         self.announced = asyncio.Event()
         self.ended = asyncio.Event()
 
@@ -127,30 +122,70 @@ class Claims:
         """Claim whenever there is a free slot, until told to stop; then wait for what runs."""
         outage = Outage(self._log, "claim", self._pulse)
         await self.announced.wait()  # without its slots, the caps would be wrong
-        while self._arq.allow_pick_jobs:
-            # Before it takes more, which it would only give back.
-            if self._is_mostly_stuck():
-                self.note_stuck()
-                self._leave(Exit.STUCK, at_once=False)
-                break
-            if self.free() <= 0:
-                await self._until_something_ends()
-                continue
-            was_idle = not self.running  # else the end of one may bring others in line
-            try:
-                claimed = await self._claim()
-                if outage.is_on:
-                    outage.over()
-                self._start_all(claimed)
-                if self._arq.burst and await self._is_drained():
+        try:
+            while self._arq.allow_pick_jobs:
+                # Before it takes more, which it would only give back.
+                if self._is_mostly_stuck():
+                    self.note_stuck()
+                    self._leave(Exit.STUCK, at_once=False)
                     break
-                if self._is_burst and was_idle and burst.finds_nothing(claimed):
-                    break
-                await self._rest(claimed)
-            except REDIS_ERRORS as exc:
-                await outage.pause(exc)
+                try:
+                    if await self._go_on(outage):
+                        break
+                except REDIS_ERRORS as exc:
+                    self._is_more_in_line = False
+                    # Once for all that were on their way together.
+                    if not self.asked.on_their_way:
+                        await outage.pause(exc)
+        finally:
+            await self.asked.give_back()
         await self.until_idle()  # bounded by `stop`, which gives back what takes longer
         self.ended.set()
+
+    async def _go_on(self, outage: Outage) -> bool:
+        """Send a claim, or take what one has brought, or wait for either; whether it is the end."""
+        if self.asked.answered:
+            claimed, was_idle = self.asked.read()
+            if outage.is_on:
+                outage.over()
+            self._start_all(claimed)
+            return await self._is_over(claimed, was_idle=was_idle)
+        if not self._may_ask():
+            await self._until_something_ends()
+        elif self.asked.lost:
+            # Before the next one: Redis believes that their jobs have begun. Then look again, since
+            # meanwhile the last of what it holds may have ended.
+            await self.asked.disown_lost()
+        else:
+            self._ask()
+        return False
+
+    def _may_ask(self) -> bool:
+        """Whether a claim may be sent: beside others only a full one, for what is in line still.
+
+        While the worker holds nothing, it may be given a suspect, which is to have no neighbours:
+        so nothing is sent beside the claim that says so.
+        """
+        if not self.asked.on_their_way:
+            return self.free() > 0
+        is_wanted = self._is_more_in_line and self._asks_for_rest is None and bool(self.running)
+        has_lane = len(self.asked.on_their_way) < LANES
+        return is_wanted and has_lane and self.free() >= _MOST_CLAIMED
+
+    async def _is_over(self, claimed: Claimed, *, was_idle: bool) -> bool:
+        """See what an answer says of the next claim; whether there is to be none."""
+        if self._arq.burst and await self._is_drained():
+            return True
+        # Else the end of one may bring others in line.
+        if self._is_burst and was_idle and burst.finds_nothing(claimed):
+            return True
+        self._is_more_in_line = claimed.more and bool(claimed.jobs)
+        if claimed.quiet or claimed.suspects:
+            self._asks_for_rest = claimed
+        if not self.asked.on_their_way:
+            rest, self._asks_for_rest = self._asks_for_rest or claimed, None
+            await self._rest(rest)
+        return False
 
     def stuck(self) -> int:
         """How many handlers go on though their events are settled."""
@@ -172,9 +207,10 @@ class Claims:
         """How many jobs it may take.
 
         A job whose handler has ended needs no slot while Redis commits it. There is an end to how
-        many of those a worker holds, all the same.
+        many of those a worker holds, all the same. What is on its way here has its slots already.
         """
-        return min(self._most - self._slots.busy, 2 * self._most - len(self.running))
+        free = min(self._most - self._slots.busy, 2 * self._most - len(self.running))
+        return free - self.asked.reserved
 
     async def _until_something_ends(self) -> None:
         self._slots.changed.clear()
@@ -185,27 +221,14 @@ class Claims:
         while self.running:
             await self._until_something_ends()
 
-    async def _claim(self) -> Claimed:
-        """Claim a batch; one that is on its way when the worker is stopped is given back."""
-        # A task, since the answer has to be read whatever becomes of who waits for it: Redis has
-        # given the jobs away.
-        claim = asyncio.create_task(self._claim_once())
-        try:
-            return await asyncio.shield(claim)
-        except asyncio.CancelledError:
-            with contextlib.suppress(*REDIS_ERRORS):
-                given_back = [Settlement(each, "release") for each, _ in (await claim).jobs]
-                if given_back:
-                    await self._transitions.settle(given_back)
-            raise
-
-    async def _claim_once(self) -> Claimed:
-        # Before the next claim: Redis believes that an unread one has begun its jobs.
-        await self.disown()
-        self.unread = fresh_base()
-        claimed = await self._transitions.claim(
+    def _ask(self) -> None:
+        if not self.asked.on_their_way:
+            self._asks_for_rest = None  # of one whose companions got lost
+        most = min(self.free(), _MOST_CLAIMED)
+        call = partial(
+            self._transitions.claim,
             self._name,
-            most=min(self.free(), _MOST_CLAIMED),
+            most=most,
             lease=self._lease,
             holding=len(self.running),
             slots=self._most,
@@ -213,19 +236,8 @@ class Claims:
             waits_for_none=self._duty.waits_for_none,
             no_more_alone=self._duty.alone(self.running),
             tainted=self.stuck() > 0,
-            base=self.unread,
         )
-        self.unread = None
-        return claimed
-
-    async def disown(self) -> None:
-        """Tell Redis that nobody has read the answer to a claim, if that is so.
-
-        Raises: what redis-py raises; then it is still to be told.
-        """
-        if self.unread is not None:
-            await self._transitions.disown(self.unread, lease=self._lease)
-            self.unread = None
+        self.asked.send(call, most=most, was_idle=not self.running)
 
     async def _rest(self, claimed: Claimed) -> None:
         """Wait as long as there is a reason to: a suspect, or nothing to do."""

@@ -172,8 +172,7 @@ class Watchdog:
         try:
             async with asyncio.timeout(_CLOSING):
                 # First, so that the jobs of a claim that nobody has read aren't suspected of this.
-                if (base := self.claims.unread) is not None:
-                    await transitions.disown(base, lease=self.leases.lease)
+                await self.claims.asked.disown(transitions)
                 await Parting(self.pipeline, transitions).settle(works, work, seconds)
                 await transitions.leave(self.leases.worker)
         except Exception as exc:  # noqa: BLE001  the process has to end, whatever this does

@@ -168,7 +168,7 @@ class Worker(arq.Worker):
                 await self._context.batcher.drain()
         with contextlib.suppress(*REDIS_ERRORS):
             async with asyncio.timeout(_CLOSING):
-                await self._claims.disown()
+                await self._claims.asked.disown()
                 await self._transitions.leave(self._leases.worker)
                 await self.pool.delete(self.health_check_key)
         if self.on_shutdown:

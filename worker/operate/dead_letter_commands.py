@@ -213,13 +213,17 @@ def discard(
     gone = 0
 
     async def run(redis: Redis) -> None:
-        nonlocal gone
         # The workers' own, since it counts as handled for as long as what they handle.
         retention = WorkerSettings.from_mapping(os.environ).policy.limits.dedupe_retention
         with _progress("discarding", meant.number) as told:
-            async for letter in meant.selection.letters(redis):
-                gone += await revival.discard(redis, letter.job, retention=retention)
+
+            def one_more() -> None:
+                nonlocal gone
+                gone += 1
                 told(gone)
+
+            letters = meant.selection.letters(redis)
+            await revival.discard_all(redis, letters, retention=retention, told=one_more)
 
     with _interruptible(lambda: gone, "discarded"):
         ask(run)

@@ -1,5 +1,6 @@
 """Reads the dead letters."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -139,11 +140,12 @@ class Selection:
     async def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
         """Those that are there still."""
         if not self.jobs:
-            async for letter in select(redis, self.filter):
-                yield letter
-        for job in self.jobs:
-            named = await find(redis, job)
-            if named is not None:
+            # Whoever acts on one page needn't wait for the next: Redis may be far away.
+            async for page in _one_ahead(_read_pages(redis, self.filter)):
+                for letter in page:
+                    yield letter
+        for start in range(0, len(self.jobs), _PAGE):
+            for named in await read(redis, self.jobs[start : start + _PAGE]):
                 yield named
 
 
@@ -206,11 +208,28 @@ async def select(
 
     Those that come or go meanwhile don't make it skip or repeat another.
     """
+    async for page in _read_pages(redis, wanted, newest_first=newest_first):
+        for letter in page:
+            yield letter
+
+
+async def _read_pages(
+    redis: Redis, wanted: Filter, *, newest_first: bool = False
+) -> AsyncIterator[list[DeadLetter]]:
     for organization in await organizations(redis, wanted):
         async for names in _pages(redis, organization, newest_first=newest_first):
-            for letter in await read(redis, names):
-                if wanted.matches(letter):
-                    yield letter
+            yield [letter for letter in await read(redis, names) if wanted.matches(letter)]
+
+
+async def _one_ahead(pages: AsyncIterator[list[DeadLetter]]) -> AsyncIterator[list[DeadLetter]]:
+    """The same, each read while somebody has the one before."""
+    coming = asyncio.ensure_future(anext(pages, None))
+    try:
+        while (page := await coming) is not None:
+            coming = asyncio.ensure_future(anext(pages, None))
+            yield page
+    finally:
+        coming.cancel()
 
 
 async def _pages(

@@ -1,14 +1,18 @@
 """Gives dead letters another life, at a pace, or gives them up for good."""
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
 from shared.queue import keys, scripts
+from shared.redis.connection import REDIS_ERRORS
+from shared.redis.wire import Argument, Script
 from worker.operate import dead_letters
 from worker.operate.dead_letters import DeadLetter
 
@@ -19,6 +23,12 @@ _EXPIRE = scripts.load("expire")
 
 FAILURES_IN_A_ROW = 10
 """Replays that died again, one after another, before the rest is left alone."""
+
+_AT_ONCE: Final = 64
+"""Dead letters of one round trip: one each would be fifty a second where Redis is 20 ms away."""
+
+_BYTES_AT_ONCE: Final = 1 << 20
+"""Of their payloads: Redis serves nobody else meanwhile."""
 
 _TICK = 0.02
 _LOOK_EVERY = 0.1
@@ -72,9 +82,9 @@ class Pace:
         self.due = max(self.due, now - _CATCH_UP)
         return self.due - now
 
-    def went(self) -> None:
-        """One more has gone."""
-        self.due += 1 / self.rate
+    def went(self, number: int = 1) -> None:
+        """So many more have gone; less than none: fewer than was said."""
+        self.due += number / self.rate
 
 
 @dataclass(slots=True)
@@ -104,29 +114,43 @@ class Replay:
     async def run(self, letters: AsyncIterator[DeadLetter]) -> Progress:
         """Replay them, oldest first, no faster than the rate, each once."""
         began, pace = await dead_letters.now(self.redis), Pace(self.rate, due=monotonic())
+        batch = Batch()
         async for letter in letters:
             if letter.died_at > began:  # it has died again by now, and comes by once more
                 continue
+            if left_alone := why_left_alone(letter, force=self.force):
+                self._count(left_alone)
+                continue
+            if pace.early(monotonic()) > 0 or batch.is_full:
+                await self._send(batch, pace)
             if (early := pace.early(monotonic())) > 0:
                 # Some at a time: a sleep before each would be too coarse for a thousand a second.
                 await asyncio.sleep(max(early, _TICK))
             if monotonic() - self._looked > _LOOK_EVERY:
                 await self._look_back()
             if self.progress.stopped:
-                break
-            if await self._one(letter):
-                pace.went()
-            self.told(self.progress.seen)
+                return self.progress
+            batch.add(letter)
+            pace.went()
+        await self._send(batch, pace)
         return self.progress
 
-    async def _one(self, letter: DeadLetter) -> bool:
-        """Replay one; whether it counts for the rate."""
-        answer = await revive(self.redis, letter, force=self.force)
+    async def _send(self, batch: "Batch", pace: Pace) -> None:
+        """Replay a batch; who doesn't get another life doesn't count for the rate."""
+
+        def count(letter: DeadLetter, answer: bytes) -> None:
+            if answer == b"queued":
+                self._out.append(letter)
+            else:
+                pace.went(-1)
+            self._count(answer.decode())
+
+        await _to_its_end(batch.send(self.redis, _REPLAY, (), count))
+
+    def _count(self, answer: str) -> None:
         # The answers are named as the fields are.
         setattr(self.progress, answer, getattr(self.progress, answer) + 1)
-        if answer == "queued":
-            self._out.append(letter)
-        return answer == "queued"
+        self.told(self.progress.seen)
 
     async def _look_back(self) -> None:
         """See what has become of those that are out; who waits still is asked another time."""
@@ -151,11 +175,74 @@ class Replay:
         return list(zip(answers[::2], answers[1::2], strict=True))
 
 
-async def revive(redis: Redis, letter: DeadLetter, *, force: bool) -> str:
-    """Like `replay_one`; ``unprovable`` without force, ``unusable``: it is left alone."""
+class Batch:
+    """Dead letters that are acted on in one round trip."""
+
+    def __init__(self) -> None:
+        self._letters: list[DeadLetter] = []
+        self._bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is to be sent before more is added."""
+        return len(self._letters) >= _AT_ONCE or self._bytes >= _BYTES_AT_ONCE
+
+    def add(self, letter: DeadLetter) -> None:
+        """Take one in."""
+        self._letters.append(letter)
+        self._bytes += len(letter.payload)
+
+    async def send(
+        self,
+        redis: Redis,
+        script: Script,
+        details: tuple[Argument, ...],
+        tell: Callable[[DeadLetter, bytes], None],
+    ) -> None:
+        """Run a script for each job, and empty the batch.
+
+        Args:
+            redis: where.
+            script: which; its first argument is the job.
+            details: its other arguments.
+            tell: told each answer.
+
+        Raises:
+            redis.exceptions.RedisError: one was refused, once the others are told.
+        """
+        letters, self._letters, self._bytes = self._letters, [], 0
+        if not letters:
+            return
+        answers = await script.run_each(redis, [(_raw(each.job), *details) for each in letters])
+        failed = [answer for answer in answers if isinstance(answer, Exception)]
+        for letter, answer in zip(letters, answers, strict=True):
+            if not isinstance(answer, Exception):
+                tell(letter, answer)
+        if failed:
+            raise failed[0]
+
+
+async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:
+    """Do what happens in Redis whoever is interrupted, so that it is counted."""
+    task = asyncio.create_task(step)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with contextlib.suppress(*REDIS_ERRORS):
+            await task
+        raise
+
+
+def why_left_alone(letter: DeadLetter, *, force: bool) -> str:
+    """Why one isn't replayed: ``unprovable`` without force, ``unusable``; empty: it is."""
     if letter.reason == "unprovable" and not force:
         return "unprovable"
-    return await replay_one(redis, letter.job) if letter.is_usable else "unusable"
+    return "" if letter.is_usable else "unusable"
+
+
+async def revive(redis: Redis, letter: DeadLetter, *, force: bool) -> str:
+    """Like `replay_one`, or why it is left alone."""
+    return why_left_alone(letter, force=force) or await replay_one(redis, letter.job)
 
 
 async def replay_one(redis: Redis, job: str) -> str:
@@ -177,6 +264,35 @@ async def discard(redis: Redis, job: str, *, retention: float) -> bool:
     """
     answer = await _DISCARD(redis, _raw(job), round(retention * 1000))
     return bool(answer == b"discarded")
+
+
+async def discard_all(
+    redis: Redis,
+    letters: AsyncIterator[DeadLetter],
+    *,
+    retention: float,
+    told: Callable[[], None] = lambda: None,
+) -> None:
+    """Give dead letters up for good; what is interrupted is told of all that it has done.
+
+    Args:
+        redis: where they are.
+        letters: which.
+        retention: seconds for which a redelivery of one counts as handled.
+        told: called for each that was there.
+    """
+    batch, details = Batch(), (round(retention * 1000),)
+
+    def tell(letter: DeadLetter, answer: bytes) -> None:
+        del letter
+        if answer == b"discarded":
+            told()
+
+    async for letter in letters:
+        if batch.is_full:
+            await _to_its_end(batch.send(redis, _DISCARD, details, tell))
+        batch.add(letter)
+    await _to_its_end(batch.send(redis, _DISCARD, details, tell))
 
 
 async def expire(redis: Redis, organization: str, *, died_before: int) -> int:

@@ -36,6 +36,9 @@ while Redis works on the next one. With everything in one call, each waits for t
 class Batcher:
     """One round trip for all who wait: marks, settlements and reads of state.
 
+    In no order: an organization whose events go one after the other has one on its way, and turns
+    are decided by what is accepted, not by who asks first.
+
     Every call may be sent again when its reply was lost: a token makes the second one harmless.
 
     Args:
@@ -61,11 +64,13 @@ class Batcher:
             self._persistently("mark", transitions.mark),
             most_items=_BATCH,
             lanes=LANES,
+            in_order=False,
         )
         self._settlements: GroupCommit[Settlement, Settled] = GroupCommit(
             self._persistently("settle", transitions.settle),
             most_items=_BATCH,
             lanes=LANES,
+            in_order=False,
         )
         self._reads: GroupCommit[str, bytes | None] = GroupCommit(
             self._persistently("read", transitions.read)

@@ -36,8 +36,11 @@ _REMEMBERED: Final = 10
 _PUBLISHED_AT_ONCE: Final = 500
 """Organizations of one call, since Redis serves nobody else meanwhile."""
 
-LANES: Final = 2
-"""Calls of ``mark``, and as many of ``settle``, that may be on their way at once."""
+LANES: Final = 8
+"""Calls of ``claim``, as many of ``mark``, and of ``settle``, that may be on their way at once.
+
+One at a time is one batch a round trip, however far Redis is. All but the first are full batches,
+so near by there are hardly ever more than two."""
 
 RETENTION: Final = 7 * 86_400.0
 """Seconds for which a mark is kept where nobody says otherwise: ``DEDUPE_RETENTION``'s default."""
@@ -250,8 +253,8 @@ class Transitions:
         self._retention = round(retention * 1000)
         # Each has its own, since a mark must not wait for the answer to a claim. What is rare goes
         # by the client.
-        self._claims, self._reads = Wire(redis), Wire(redis)
-        self._marks, self._settlements = Wire(redis, width=LANES), Wire(redis, width=LANES)
+        self._reads = Wire(redis)
+        self._claims, self._marks, self._settlements = (Wire(redis, width=LANES) for _ in range(3))
 
     async def adopt(self, job: str, *, lease: float) -> Claim | None:
         """Take a job that a stock arq worker picked; ``None`` if its payload is gone.

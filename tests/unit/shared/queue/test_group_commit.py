@@ -178,6 +178,42 @@ async def test_many_flows_that_come_at_once_fill_every_lane() -> None:
     assert await asyncio.gather(*futures) == [3] * 6
 
 
+async def test_out_of_order_another_lane_is_for_a_full_batch() -> None:
+    gate = Gate()
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_items=2, lanes=3, in_order=False)
+    futures = [submit(commits, b"a:1")]
+    await gate.started.acquire()
+    futures.append(submit(commits, b"a:2"))  # no full batch
+    await asyncio.sleep(0)
+    assert gate.batches == [[b"a:1"]]
+    futures += [submit(commits, b"a:%d" % number) for number in (3, 4, 5, 6)]
+    for _ in range(2):
+        await gate.started.acquire()
+    assert gate.batches == [[b"a:1"], [b"a:2", b"a:3"], [b"a:4", b"a:5"]]
+    futures.append(submit(commits, b"a:7"))  # a full one, and no lane for it
+    gate.go.release()
+    await gate.started.acquire()
+    assert gate.batches[3:] == [[b"a:6", b"a:7"]]
+    futures.append(submit(commits, b"a:8"))  # goes once nothing else is on its way
+    for _ in range(4):
+        gate.go.release()
+    await asyncio.gather(*futures)
+    assert gate.batches[4:] == [[b"a:8"]]
+
+
+async def test_out_of_order_another_lane_is_for_as_many_bytes_as_fill_a_batch() -> None:
+    gate = Gate()
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_bytes=6, lanes=2, in_order=False)
+    futures = [submit(commits, b"a:1")]
+    await gate.started.acquire()
+    futures += [submit(commits, b"a:2"), submit(commits, b"a:3")]
+    await gate.started.acquire()
+    assert gate.batches == [[b"a:1"], [b"a:2", b"a:3"]]
+    for _ in range(2):
+        gate.go.release()
+    await asyncio.gather(*futures)
+
+
 async def test_an_item_that_comes_in_the_moment_of_a_batchs_end_is_sent() -> None:
     sent: list[bytes] = []
 
@@ -192,14 +228,20 @@ async def test_an_item_that_comes_in_the_moment_of_a_batchs_end_is_sent() -> Non
     assert len(sent) == 100
 
 
-@given(st.lists(st.binary(min_size=1, max_size=2), max_size=60), st.integers(1, 4))
-def test_whatever_is_submitted_is_sent_once_and_answered(items: list[bytes], lanes: int) -> None:
+@given(
+    items=st.lists(st.binary(min_size=1, max_size=2), max_size=60),
+    lanes=st.integers(1, 4),
+    in_order=st.booleans(),
+)
+def test_whatever_is_submitted_is_sent_once_and_answered(
+    items: list[bytes], lanes: int, *, in_order: bool
+) -> None:
     sent: list[bytes] = []
     together: list[set[bytes]] = []
 
     async def send(batch: list[bytes]) -> Sequence[int | Exception]:
         mine = set(batch)
-        assert not any(mine & others for others in together)
+        assert not in_order or not any(mine & others for others in together)
         together.append(mine)
         assert len(together) <= lanes
         for _ in range(len(batch) % 3):
@@ -209,7 +251,9 @@ def test_whatever_is_submitted_is_sent_once_and_answered(items: list[bytes], lan
         return [item[0] for item in batch]
 
     async def run() -> list[int]:
-        commits: GroupCommit[bytes, int] = GroupCommit(send, most_items=3, lanes=lanes)
+        commits: GroupCommit[bytes, int] = GroupCommit(
+            send, most_items=3, lanes=lanes, in_order=in_order
+        )
         futures = []
         for number, item in enumerate(items):
             futures.append(commits.submit(item, item, 1))
