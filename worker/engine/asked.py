@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.redis.connection import REDIS_ERRORS
+from worker.pipeline.attempts import Task
 from worker.pipeline.transitions import Claimed, Settlement, Transitions, fresh_base
 
 
@@ -72,7 +73,9 @@ class AskedClaims:
         asked = _Asked(fresh_base(), most, was_idle)
         self._bases[asked.base] = None
         self.reserved += most
-        task = asyncio.create_task(call(base=asked.base))
+        # Not by the factory: it would have to find out what is known here.
+        task: Task[Claimed] = Task(call(base=asked.base), loop=asyncio.get_running_loop())
+        task.origin = None
         self.on_their_way[task] = asked
         task.add_done_callback(self._note)
 

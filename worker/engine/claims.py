@@ -151,7 +151,8 @@ class Claims:
             self._start_all(claimed)
             return await self._is_over(claimed, was_idle=was_idle)
         if not self._may_ask():
-            await self._until_something_ends()
+            self._slots.changed.clear()
+            await self._slots.changed.wait()
         elif self.asked.lost:
             # Before the next one: Redis believes that their jobs have begun. Then look again, since
             # meanwhile the last of what it holds may have ended.
@@ -241,19 +242,20 @@ class Claims:
 
     async def _rest(self, claimed: Claimed) -> None:
         """Wait as long as there is a reason to: a suspect, or nothing to do."""
+        due = claimed.next_due
+        seconds = _LONGEST_SLEEP if due is None else min(_LONGEST_SLEEP, due)
         if claimed.quiet or claimed.suspects:
             await self._duty.wait(claimed, self.until_idle)
         elif self._is_burst and not claimed.more and self.running:
             # Not by a wake token: it is to end as soon as the last of its events does.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_until_due(claimed.next_due)):
+                async with asyncio.timeout(seconds):
                     await self._until_something_ends()
         elif not claimed.more:
-            await self._sleep(claimed.next_due)
+            await self._sleep(seconds)
 
-    async def _sleep(self, next_due: float | None) -> None:
-        """Sleep until somebody leaves a wake token, or a deferred job is due."""
-        seconds = _until_due(next_due)
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep for so long, or until somebody leaves a wake token."""
         if seconds > 0:  # 0 is for ever to Redis
             (woken,) = await self._asleep.execute_commands(
                 ("BLPOP", keys.WAKE, max(0.001, seconds))
@@ -424,8 +426,3 @@ class Duty:
     def bound(self, patience: int) -> float:
         """Seconds of the while, after so many that were too short."""
         return min(self.first * 2.0 ** min(patience, 64), self.longest)
-
-
-def _until_due(next_due: float | None) -> float:
-    """Seconds that an idle worker may sleep."""
-    return _LONGEST_SLEEP if next_due is None else min(_LONGEST_SLEEP, next_due)
