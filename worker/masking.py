@@ -17,6 +17,8 @@ LONGEST: Final = 4096
 _SECRET_NAME: Final = re.compile(
     r"SECRET|TOKEN|PASSW|PASSPHRASE|PWD|KEY|CREDENTIAL|DSN|AUTH(?!OR)|PRIVATE|COOKIE", re.IGNORECASE
 )
+_FOLDERS: Final = ("PWD", "OLDPWD")
+"""Where a shell is, and was: no passwords, though others are called so."""
 _RANDOM: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[!-~]{16,}")
 _URL: Final = re.compile(r"[A-Za-z][\w.+-]*://")
 _ESCAPED: Final = re.compile(r"[^A-Za-z0-9_.~-]")
@@ -160,7 +162,7 @@ def _texts(name: str, value: object) -> Named:
 
 def _is_secret(name: str, text: str) -> bool:
     # `…_FILE` names where one is; a bare path is told often, and gives nothing away.
-    is_place = name.upper().endswith(("_FILE", "_PATH", "_URL"))
+    is_place = name.upper().endswith(("_FILE", "_PATH", "_URL")) or name in _FOLDERS
     is_place = is_place or (text.startswith("/") and not _looks_random(text))
     return not is_place and _SECRET_NAME.search(name) is not None
 

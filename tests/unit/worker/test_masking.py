@@ -59,6 +59,7 @@ def test_a_secret_of_the_environment_is_hidden(name: str, text: str, secret: str
         ({}, {"region": "eu-central"}, "no host in eu-central"),
         ({"ACME_TOKEN": "abc"}, {}, "abc"),
         ({"HOME": "/home/handlers"}, {}, "/home/handlers/hooks.py"),
+        ({"PWD": "/builds/shop-7f3a/checkout"}, {}, "/builds/shop-7f3a/checkout/hooks.py"),
         ({"SSL_KEY": "/etc/ssl/private.pem"}, {}, "/etc/ssl/private.pem is missing"),
         ({"API_KEY_FILE": "/run/secrets/api"}, {}, "/run/secrets/api is missing"),
         ({"DATABASE_URL": "postgresql://shop:test@db/shop"}, {}, "tests/latest.py, contest"),
