@@ -101,7 +101,8 @@ def test_handlers_that_a_package_of_ours_hides_are_told_what_to_do(
     code, stdout, stderr = typed(tmp_path, SCRIPTS / "sellfern-worker", WORKER_HANDLERS=handlers)
     assert (code, stdout) == (2, "")
     assert got in stderr
-    assert stderr.splitlines()[0].endswith(
+    (line,) = [each for each in stderr.splitlines() if each.startswith("error: ")]
+    assert line.endswith(
         f"; this project's package of that name hides {tmp_path / name.partition('/')[0]}: "
         "rename it"
     )
