@@ -46,7 +46,7 @@ def _user_of(words: tuple[Any, ...], folder: object) -> str | None:
     match words:
         case (_, "-m", "ingress", *_):
             return f"{version}ingress"
-        case (_, "-m", "worker"):
+        case (_, "-m", "worker") | (_, "-m", "worker", "run", *_):
             return f"{version}worker"
         case (_, "-m", "worker", *_):
             return f"{version}operator"
