@@ -116,12 +116,8 @@ async def test_all_events_of_a_key_are_handled_though_they_wait_for_each_other(
 ) -> None:
     """A turn that can't be decided yet is put off for a moment, which is no reason to end."""
     await Workplace(redis).accept(*(body(f"evt_{n}") for n in range(60)))
-    environ = environment(
-        redis_server.url,
-        tmp_path,
-        WORKER_HANDLERS="tests.bench.turn_handlers:ordered",
-        BENCH_SECONDS="0.005",
-    )
+    handlers = "tests.acceptance.keyed:handlers"
+    environ = environment(redis_server.url, tmp_path, WORKER_HANDLERS=handlers)
     told = await burst(environ)
     assert (told["handled"], told["left"]) == (60, 0)
 
