@@ -19,7 +19,6 @@ _PACKAGES: Final = "python3-venv,coreutils,findutils,dash,base-files"
 """What the base has of Debian: Python, and what an image of Python's has at the least."""
 
 _SUITE: Final = "bookworm"
-_MIRROR: Final = "http://deb.debian.org/debian"
 
 _ANY: Final = {"default": [{"type": "insecureAcceptAnything"}]}
 """What may be used: only what was built here can be found."""
@@ -77,7 +76,7 @@ class Builder:
             [
                 *(tool("mmdebstrap"), "--quiet", "--mode=root", "--variant=extract"),
                 *(f"--include={_PACKAGES}", '--aptopt=APT::Install-Recommends "false"'),
-                *(_SUITE, root, _MIRROR),
+                *(_SUITE, root),  # from Debian's own mirror
             ],
             check=True,
             timeout=_LONGEST,
