@@ -1,6 +1,7 @@
 """Decodes an event's data to the type that a handler names."""
 
 from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from typing import Any, Final, get_args, get_origin
 
 import msgspec
@@ -79,7 +80,7 @@ def _taken(kind: type, value: Any) -> Any:
 
     try:
         # As JSON, in which a strict model takes a text for a time.
-        return pydantic.TypeAdapter(kind).validate_json(msgspec.json.encode(value))
+        return _adapter(kind).validate_json(msgspec.json.encode(value))
     except pydantic.ValidationError as exc:
         raise ValueError(_first_of(exc)) from None
 
@@ -90,6 +91,14 @@ def _taken(kind: type, value: Any) -> Any:
 def _is_model(kind: object) -> bool:
     """Whether it is a class that pydantic has made, a model or one of its data classes."""
     return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__")
+
+
+@cache
+def _adapter(model: type) -> Any:
+    """Decodes a part that is a model; to make one costs more than to use it."""
+    import pydantic  # noqa: PLC0415
+
+    return pydantic.TypeAdapter(model)
 
 
 def _fields_of_model(model: Any) -> Collection[str] | None:

@@ -15,8 +15,7 @@ from shared.errors import HandlerError, Problem, SettingsError
 from shared.observe.structlog_alone import FilteringBoundLogger
 from worker.masking import Masks
 from worker.opened import OPENED, Kept
-from worker.outcomes import MOST_ERROR_CHARACTERS, text_of
-from worker.tracebacks import traceback_of
+from worker.tracebacks import masked_text, traceback_of
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
@@ -219,25 +218,24 @@ class Lifespans:
         return False
 
     def _note_failure(self, lifespan: Lifespan, error: BaseException) -> None:
-        said, traceback = self._told(error)
+        hide = Masks().own.hide
+        said = masked_text(error, hide)
         if not (self.is_patient and is_unreachable(error)):
-            expected = f"a lifespan that begins: {lifespan.name}"
+            expected, traceback = (
+                f"a lifespan that begins: {lifespan.name}",
+                traceback_of(error, hide),
+            )
             raise SettingsError(_SETTING, expected, said, detail=traceback) from error
         if self._await(lifespan, said):
             self.log.warning("resources_awaited", lifespan=lifespan.name, error=said)
 
     def _note_end(self, lifespan: Lifespan, error: BaseException, *, is_cut_short: bool) -> None:
-        said, traceback = self._told(error)
-        told = {"lifespan": lifespan.name, "traceback": traceback}
+        hide = Masks().own.hide
+        told = {"lifespan": lifespan.name, "traceback": traceback_of(error, hide)}
         if is_cut_short:  # where it was then is of use; that it was cancelled isn't
             self.log.error("lifespan_cut_short", **told)
         else:
-            self.log.error("lifespan_failed", error=said, **told)
-
-    def _told(self, error: BaseException) -> tuple[str, str]:
-        """What an error says, and its traceback, without secrets."""
-        hide = Masks().own.hide
-        return hide(text_of(error, whole=True))[:MOST_ERROR_CHARACTERS], traceback_of(error, hide)
+            self.log.error("lifespan_failed", error=masked_text(error, hide), **told)
 
     def _await(self, lifespan: Lifespan, why: str) -> bool:
         """Note what is waited for; whether that is news."""

@@ -117,7 +117,7 @@ class Registration:
 
     def __post_init__(self) -> None:
         """Work out once what is said of every event."""
-        object.__setattr__(self, "name", "" if self.function is None else _name(self.function))
+        object.__setattr__(self, "name", "" if self.function is None else full_name(self.function))
 
     def matches(self, event_type: str, organization: str) -> bool:
         """Whether it is for this event."""
@@ -206,7 +206,7 @@ class Handlers(Generic[Resources]):
         def register(function: Any) -> Any:
             with _refusing():
                 takes = _third_parameter(function)
-                turn = TurnRule.of(key, handler=_name(function), latest=latest, quiet=quiet)
+                turn = TurnRule.of(key, handler=full_name(function), latest=latest, quiet=quiet)
                 decoder = _data_decoder(function)
                 lender = self if takes is not None else None
                 resources = Any if takes is None else _annotation(function, takes)
@@ -344,7 +344,7 @@ class Handlers(Generic[Resources]):
     def _watch(self, function: Hook, hooks: list[Hook]) -> None:
         with _refusing():
             check_hook(function)
-            self._check_open(_name(function))
+            self._check_open(full_name(function))
             hooks.append(function)
 
     def _add(self, registration: Registration) -> None:
@@ -362,7 +362,8 @@ class Handlers(Generic[Resources]):
         self.has_turns = self.has_turns or registration.turn is not None
 
 
-def _name(function: Callable[..., Any]) -> str:
+def full_name(function: Callable[..., Any]) -> str:
+    """A function's module and name, for people."""
     return f"{function.__module__}.{function.__qualname__}"
 
 

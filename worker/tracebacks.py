@@ -12,7 +12,7 @@ from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final
 
-from worker.outcomes import text_of
+from worker.outcomes import MOST_ERROR_CHARACTERS, text_of
 
 MOST_BYTES: Final = 8 * 1024
 """Of a traceback; of a longer one the end is kept, where the error itself stands."""
@@ -27,7 +27,6 @@ _MOST_OF_A_GROUP: Final = 5
 _MOST_NOTES: Final = 3
 _LONGEST_NAME: Final = 300
 _LONGEST_LINE: Final = 200
-_LONGEST_TEXT: Final = 2000
 _LARGEST_SOURCE: Final = 4 * 1024 * 1024
 
 _HERE: Final = str(Path(__file__).parent)
@@ -54,6 +53,11 @@ _frames: Final[Any] = vars(BaseException)["__traceback__"].__get__
 _parts: Final[Any] = vars(BaseExceptionGroup)["exceptions"].__get__
 
 Hide = Callable[[str], str]
+
+
+def masked_text(error: BaseException, hide: Hide) -> str:
+    """What it says, without secrets; masked before it is cut, so that no half of one is left."""
+    return hide(text_of(error, whole=True))[:MOST_ERROR_CHARACTERS]
 
 
 def traceback_of(error: BaseException, hide: Hide) -> str:
@@ -137,11 +141,11 @@ class _Writer:
             self.write(part, f"{indent}  | ", _FRAMES_IN_GROUP)
 
     def _text(self, error: BaseException) -> str:
-        text = self.hide(text_of(error, whole=True))[:_LONGEST_TEXT]
+        text = masked_text(error, self.hide)
         notes = getattr(error, "__notes__", None)
         if type(notes) is list:
             said = [note for note in notes[:_MOST_NOTES] if type(note) is str]
-            text = "\n".join((text, *(self.hide(note)[:_LONGEST_TEXT] for note in said)))
+            text = "\n".join((text, *(self.hide(note)[:MOST_ERROR_CHARACTERS] for note in said)))
         return text
 
     def _add(self, indent: str, *lines: str) -> None:

@@ -2,10 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -16,12 +15,12 @@ from shared.program import forking
 from shared.queue.job import organization_of
 from worker.failures import Failure, Hook
 from worker.masking import Masks
-from worker.outcomes import MOST_ERROR_CHARACTERS, Dead, Later, text_of
+from worker.outcomes import Dead, Later
 from worker.pipeline.attempts import CURRENT, Task, own_context
 from worker.pipeline.transitions import Settled
 from worker.pipeline.work import Work
-from worker.registry import Handlers
-from worker.tracebacks import traceback_of
+from worker.registry import Handlers, full_name
+from worker.tracebacks import masked_text, traceback_of
 
 SECONDS: Final = 10.0
 """What a hook may take."""
@@ -111,7 +110,9 @@ class Hooks:
             return
         failure = self._failure(work, outcome)
         for kind, hook in told:
-            telling = Telling(kind, hook, failure, _standing_for(work, f"{kind}: {_name(hook)}"))
+            telling = Telling(
+                kind, hook, failure, _standing_for(work, f"{kind}: {full_name(hook)}")
+            )
             if len(self._waiting) < _MOST_WAITING:
                 self._waiting.append(telling)
             else:
@@ -196,11 +197,10 @@ class Hooks:
         telling.count(outcome)
         failure = telling.failure
         hide = self._masks.of(failure.organization_id, failure.settings).hide
-        said = hide(text_of(error, whole=True))[:MOST_ERROR_CHARACTERS]
         self._log.error(
             "failure_hook_failed",
             **telling.work.naming(),
-            error=said,
+            error=masked_text(error, hide),
             traceback=traceback_of(error, hide),
         )
 
@@ -239,7 +239,3 @@ def _standing_for(work: Work, handler: str) -> Work:
 
 def _nobody(_: object) -> None:
     """Told of the end of what has ended already."""
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
