@@ -9,7 +9,6 @@ from hashlib import sha1
 from typing import Any, Final, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,7 +16,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from redis.asyncio import Redis
 
@@ -26,6 +24,7 @@ from shared.queue import keys
 from shared.queue.job import job_id
 from tests.integration.books import Books
 from tests.integration.jobs import RECEIVED_AT, delivery, enqueue
+from tests.integration.stepping import take_random_steps
 from worker.pipeline.transitions import (
     Claim,
     Mark,
@@ -355,20 +354,7 @@ def take_steps(url: str, *, examples: int, random: bool = False, shrink: bool = 
                 super().__init__(runner, redis, transitions)
 
         try:
-            run_state_machine_as_test(
-                There,
-                settings=settings(
-                    max_examples=examples,
-                    stateful_step_count=40,
-                    derandomize=not random,
-                    deadline=None,
-                    database=None,
-                    print_blob=False,
-                    report_multiple_bugs=False,
-                    phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-                    suppress_health_check=list(HealthCheck),
-                ),
-            )
+            take_random_steps(There, steps=40, examples=examples, random=random, shrink=shrink)
         finally:
             runner.run(redis.aclose())
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -14,7 +13,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from redis.asyncio import Redis
 
@@ -26,6 +24,7 @@ from tests.conftest import StartRedis
 from tests.integration.books import Books
 from tests.integration.by_hand import LATER, RETENTION
 from tests.integration.jobs import RECEIVED_AT, delivery
+from tests.integration.stepping import take_random_steps
 from tests.integration.workplace import Lines
 from worker.operate import revival, upkeep
 from worker.operate.organizations import pause, resume
@@ -659,20 +658,7 @@ def take_steps(
                 super().__init__(runner, redis, transitions)
 
         try:
-            run_state_machine_as_test(
-                There,
-                settings=settings(
-                    max_examples=examples,
-                    stateful_step_count=60,
-                    derandomize=not random,
-                    deadline=None,
-                    database=None,
-                    print_blob=False,
-                    report_multiple_bugs=False,
-                    phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-                    suppress_health_check=list(HealthCheck),
-                ),
-            )
+            take_random_steps(There, steps=60, examples=examples, random=random, shrink=shrink)
         finally:
             runner.run(redis.aclose())
 
