@@ -18,6 +18,7 @@ import pydantic
 import pytest
 
 import worker
+from tests.measuring import unmeasured
 from worker import (
     Event,
     Failure,
@@ -518,12 +519,13 @@ def test_a_sandbox_serves_one_event_loop_after_another() -> None:
 
 
 async def test_a_delivery_takes_less_than_a_millisecond() -> None:
-    """The fastest of some, on a machine that does other things."""
+    """Of processor time, and untraced: neither a busy machine nor its coverage makes it slower."""
     sandbox, took = Sandbox(KEEPING), list[float]()
-    for _ in range(50):
-        began = time.perf_counter()
-        await sandbox.deliver(UPDATED, {"order_id": 1})
-        took.append(time.perf_counter() - began)
+    with unmeasured():
+        for _ in range(50):
+            began = time.thread_time()
+            await sandbox.deliver(UPDATED, {"order_id": 1})
+            took.append(time.thread_time() - began)
     assert min(took) < 0.001
 
 
