@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any, Final, Literal, Self, TypeVar, cast, get_args
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -16,10 +16,8 @@ from shared.errors import HandlerError, SellfernError, SettingsError
 from shared.program.findings import Finding
 from worker.events import Event, Organization
 from worker.opened import OPENED, Known
-from worker.sql.checking import check
-from worker.sql.dialects import Kind, kind_of, read_url, reading
+from worker.sql.dialects import Kind, kind_of, read_url, reading, where, why
 from worker.sql.inbox import METADATA, TABLE, Entry, Pruning, is_there
-from worker.sql.telling import where, why
 from worker.sql.transaction import OwnedSession, enter, finish, give_up, see, watch
 from worker.state import State
 
@@ -155,8 +153,25 @@ class Database:
     # By whoever looks after it
 
     async def check(self) -> list[Finding]:
-        """What of it isn't as it has to be, for ``worker check``."""
-        return await check(self._engine, self._kind)
+        """What of it isn't as it has to be, for ``worker check``; one that is fine if all is."""
+        try:
+            async with reading(self._engine, self._kind) as connection:
+                problems = await connection.run_sync(self._problems)
+        except Exception as exc:  # noqa: BLE001  of the driver, the system or SQLAlchemy
+            problems = [("database_unreachable", why(exc))]
+        database = where(self._engine.url)
+        if not problems:
+            return [Finding("ok", "database", "database_usable", f"{database}: can be worked with")]
+        return [
+            Finding("error", "database", code, f"{database}: {what}") for code, what in problems
+        ]
+
+    def _problems(self, connection: Connection) -> list[tuple[str, str]]:
+        problems = list(self._kind.problems(connection))
+        if not is_there(connection):
+            what = f"no table {TABLE.name}; `python -m worker sql create` makes it"
+            problems.insert(0, ("inbox_missing", what))
+        return problems
 
     async def prune(
         self,

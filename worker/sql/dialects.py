@@ -1,7 +1,7 @@
 """What differs between the databases: how a transaction begins, and which errors pass."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from importlib.util import find_spec
@@ -58,6 +58,9 @@ class Kind(Protocol):
 
     def is_unreachable(self, error: BaseException) -> bool:
         """Whether it is away, which may mend itself."""
+
+    def problems(self, connection: Connection) -> Iterator[tuple[str, str]]:
+        """What its role may do too much or too little of, as a code and words."""
 
 
 class PostgreSQL:
@@ -118,8 +121,34 @@ class PostgreSQL:
         unknown = state is None and isinstance(error, OperationalError)
         return isinstance(error, OSError) or unknown or str(state).startswith(_AWAY_STATES)
 
+    def problems(self, connection: Connection) -> Iterator[tuple[str, str]]:
+        """Rights on the inbox that are missing, and ways past row-level security."""
+        missing = connection.execute(_RIGHTS).scalars().all()
+        if missing:
+            yield "inbox_not_granted", f"the role may not {', '.join(missing)} on sellfern_inbox"
+        name, is_superuser, bypasses = connection.execute(_ROLE).one()
+        if is_superuser or bypasses:
+            role = "a superuser" if is_superuser else "a role with BYPASSRLS"
+            what = f"{name} is {role}, for whom row-level security doesn't hold"
+            yield "row_security_bypassed", f"{what}: expected a role that is neither"
+        for table in connection.execute(_UNFORCED).scalars():
+            what = f"the role owns {table}, whose policies hold for others only"
+            yield "row_security_not_forced", f"{what}: ALTER TABLE {table} FORCE ROW LEVEL SECURITY"
+
 
 _SEE = text(f"SELECT set_config('{_SETTING}', :organization, true)")
+_ROLE = text("SELECT rolname, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
+
+# Whoever owns a table, or may do as its owner does, passes its policies by unless they are forced.
+_UNFORCED = text(
+    "SELECT oid::regclass::text FROM pg_class "
+    "WHERE relrowsecurity AND NOT relforcerowsecurity AND pg_has_role(relowner, 'USAGE') ORDER BY 1"
+)
+# Of no table there are no rights to be missed.
+_RIGHTS = text(
+    "SELECT name FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS name "
+    "WHERE NOT has_table_privilege(to_regclass('sellfern_inbox'), name)"
+)
 
 
 class SQLite:
@@ -163,6 +192,10 @@ class SQLite:
         """By the primary code, the lower byte."""
         code = getattr(error.orig, "sqlite_errorcode", 0)
         return code & 0xFF in _PASSING_CODES
+
+    def problems(self, connection: Connection) -> Iterator[tuple[str, str]]:  # noqa: ARG002
+        """None: it has no roles."""
+        return iter(())
 
 
 def _leave_transactions_to_us(connection: Any, _record: object) -> None:
@@ -229,6 +262,18 @@ def _for_driver(url: URL, driver: str) -> URL:
 def kind_of(url: URL, paramstyle: str) -> Kind:
     """The database that a URL leads to."""
     return SQLite() if url.get_backend_name() == "sqlite" else PostgreSQL(paramstyle)
+
+
+def where(url: URL) -> str:
+    """Which database; libpq's parameters may hold a password as well as the user's place does."""
+    secret = [name for name in url.query if name.lower().endswith(("password", "secret"))]
+    return url.difference_update_query(secret).render_as_string(hide_password=True)
+
+
+def why(error: BaseException) -> str:
+    """The first line of what an error says, or its name: a time limit's says nothing."""
+    lines = f"{error}".splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @asynccontextmanager

@@ -26,8 +26,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from shared.errors import SettingsError
 from worker.opened import Known
-from worker.sql.dialects import Kind, kind_of, read_url, reading
-from worker.sql.telling import where, why
+from worker.sql.dialects import Kind, kind_of, read_url, reading, where, why
 
 METADATA: Final = MetaData()
 

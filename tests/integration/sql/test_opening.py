@@ -18,7 +18,7 @@ from worker import HandlerError
 from worker.cli import main
 from worker.lifespans import is_unreachable
 from worker.opened import OPENED, Kept
-from worker.sql import Database, DatabaseUnavailable, checking, inbox
+from worker.sql import Database, DatabaseUnavailable, database, inbox
 from worker.sql.dialects import read_url
 
 
@@ -103,9 +103,10 @@ async def test_no_error_and_no_password_is_told_of_silence(
     def time_out(_: AsyncEngine, __: object) -> None:
         raise TimeoutError
 
-    monkeypatch.setattr(checking, "reading", time_out)
-    engine = create_async_engine(f"{postgres_shop.url}&password=hunter-two&sslpassword=hunter-two")
-    (finding,) = await checking.check(engine, postgres_shop.database._kind)
+    url = f"{postgres_shop.url}&password=hunter-two&sslpassword=hunter-two"
+    monkeypatch.setattr(postgres_shop.database, "_engine", create_async_engine(url))
+    monkeypatch.setattr(database, "reading", time_out)
+    (finding,) = await postgres_shop.database.check()
     assert finding.code == "database_unreachable"
     assert "TimeoutError" in finding.message
     assert "hunter" not in finding.message

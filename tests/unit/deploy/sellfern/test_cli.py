@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from deploy.sellfern.cli import main
+from deploy.sellfern.__main__ import main
 
 KEY = ("--api-key", "k:a")
 
