@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from tests.measuring import is_measured, unmeasured
+from tests.measuring import MEASURED_CASES, is_measured, unmeasured
 
 # Where tests run in several processes, these tell the width of the terminal that pytest has; what a
 # test starts has a terminal of its own, or none.
@@ -56,10 +57,22 @@ def _in_memory(stack: ExitStack, **options: Any) -> EmbeddedRedis:  # passed thr
     return EmbeddedRedis(**{"folder": Path(stack.enter_context(folder)), **options})
 
 
+_CASES: Final = Counter[Any]()
+"""How many cases of each test have begun; a file's run in one process."""
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _measured(request: pytest.FixtureRequest) -> Iterator[None]:
     """Measure the tests of a file, or don't."""
     with nullcontext() if is_measured(request.path) else unmeasured():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _measured_case(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Measure the first cases of a test."""
+    _CASES[request.function] += 1
+    with nullcontext() if _CASES[request.function] <= MEASURED_CASES else unmeasured():
         yield
 
 

@@ -13,12 +13,16 @@ _STARTED_WITH: Final = "COVERAGE_PROCESS_CONFIG"
 _TESTS: Final = Path(__file__).parent
 UNMEASURED: Final = (
     "acceptance/hostile",
+    "acceptance/test_author_docs.py",
+    "acceptance/test_awaited_redis.py",
     "acceptance/test_captured.py",
     "acceptance/test_chaos.py",
     "acceptance/test_console.py",
     "acceptance/test_crossing.py",
     "acceptance/test_demo.py",
     "acceptance/test_dev.py",
+    "acceptance/test_end_to_end.py",
+    "acceptance/test_failure_hooks.py",
     "acceptance/test_forking.py",
     "acceptance/test_garbage.py",
     "acceptance/test_log_reader.py",
@@ -29,12 +33,18 @@ UNMEASURED: Final = (
     "acceptance/test_redis_outage.py",
     "acceptance/test_rolling_deploy.py",
     "acceptance/test_scale_demo.py",
+    "acceptance/test_secrets.py",
     "acceptance/test_shadowing.py",
     "acceptance/test_simulator_process.py",
+    "acceptance/test_sql_kills.py",
     "acceptance/test_turns.py",
     "acceptance/test_typed.py",
     "acceptance/test_wheel.py",
     "deploy",
+    "integration/test_memory_ledger.py",
+    "integration/test_mutants.py",
+    "integration/test_plain.py",
+    "integration/test_races.py",
     "integration/test_state_property.py",
     "integration/test_transition_properties.py",
     "integration/test_turn_properties.py",
@@ -44,6 +54,9 @@ UNMEASURED: Final = (
 
 Tracing doubles what Python takes, and a program's start. What only these run counts as uncovered.
 """
+
+MEASURED_CASES: Final = 3
+"""So many of a test's cases, the first, are traced: the others run the same lines, mostly."""
 
 
 def is_measured(test: Path) -> bool:

@@ -2,12 +2,13 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import measuring
-from tests.measuring import UNMEASURED, is_measured, unmeasured
+from tests.measuring import MEASURED_CASES, UNMEASURED, is_measured, unmeasured
 
 TESTS = Path(measuring.__file__).parent
 
@@ -32,3 +33,16 @@ def test_neither_this_process_nor_what_it_starts_is_traced_meanwhile(
         assert "COVERAGE_PROCESS_CONFIG" not in os.environ
     assert sys.gettrace() is before
     assert os.environ["COVERAGE_PROCESS_CONFIG"] == "as coverage has it"
+
+
+@pytest.fixture(scope="module")
+def as_traced() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COVERAGE_PROCESS_CONFIG", "as coverage has it")
+        yield
+
+
+@pytest.mark.usefixtures("as_traced")
+@pytest.mark.parametrize("number", range(MEASURED_CASES + 2))
+def test_the_first_cases_of_a_test_are_traced(number: int) -> None:
+    assert ("COVERAGE_PROCESS_CONFIG" in os.environ) is (number < MEASURED_CASES)
