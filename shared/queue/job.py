@@ -1,6 +1,7 @@
 """A job: its id, and arq's payload record of it, written as MessagePack.
 
-The id is ``{organization}:{first 32 hex digits of the body's SHA-256}``.
+The id is ``{organization}:{first 32 hex digits of the body's SHA-256}``, in a partition behind its
+tag in braces.
 """
 
 import re
@@ -33,7 +34,7 @@ def job_id(organization: str, body: bytes) -> str:
 
 def is_job_of(job: str, organization: str, body: bytes) -> bool:
     """Whether it is what `job_id` makes of these, for an organization that may be one."""
-    return job == job_id(organization, body) and _is_organization(organization)
+    return _untagged(job) == job_id(organization, body) and _is_organization(organization)
 
 
 def bears_digest(job: str) -> bool:
@@ -43,8 +44,13 @@ def bears_digest(job: str) -> bool:
 
 def organization_of(job: str) -> str:
     """The organization of a job, or an empty string for a job that none of ours made."""
-    organization, colon, _ = job.partition(":")
+    organization, colon, _ = _untagged(job).partition(":")
     return organization if colon and _is_organization(organization) else ""
+
+
+def _untagged(job: str) -> str:
+    """Without its partition's tag, if it bears one."""
+    return job.partition("}")[2] if job.startswith("{") else job
 
 
 @lru_cache(maxsize=1024)

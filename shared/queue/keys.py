@@ -5,6 +5,9 @@ names.
 """
 
 import re
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Final
 
 ORGANIZATION_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What an organization's id may look like; the endpoints file refuses others."""
@@ -80,97 +83,169 @@ RATE = "rate:"
 DEFERRED_FROM = 1_000_000_000_000
 """Scores of the queue from here on are epoch milliseconds; those below are virtual times."""
 
-# The scripts have them from here, so that a name is written once in two languages.
-_LUA_NAMES = {
-    "queue": QUEUE,
-    "claims": CLAIMS,
-    "flows": FLOWS,
-    "running": RUNNING,
-    "organizations": ORGANIZATIONS,
-    "accepted": ACCEPTED,
-    "waiting": WAITING,
-    "counters": COUNTERS,
-    "buried": BURIED,
-    "workers": WORKERS,
-    "workers_seen": WORKERS_SEEN,
-    "slots": SLOTS,
-    "duty": DUTY,
-    "wake": WAKE,
-    "breakers": BREAKERS,
-    "due": DUE,
-    "throttled": THROTTLED,
-    "failures": FAILURES,
-    "unhandled": UNHANDLED,
-    "suspects": SUSPECTS,
-    "bytes": BYTES,
-    "recount": RECOUNT,
-    "turns": TURNS,
-    "in_turn": IN_TURN,
-    "latest": LATEST,
-    "looked_until": LOOKED_UNTIL,
-    "job": JOB,
-    "arq_retry": ARQ_RETRY,
-    "parked": PARKED,
-    "held_back": HELD_BACK,
-    "turn": TURN,
-    "undecided": UNDECIDED,
-    "superseded": SUPERSEDED,
-    "unread": UNREAD,
-    "event": EVENT,
-    "revivals": REVIVALS,
-    "state": STATE,
-    "dead": DEAD,
-    "dead_letter": DEAD_LETTER,
-    "pause": PAUSE,
-    "breaker": BREAKER,
-    "hold": HOLD,
-    "rate": RATE,
-    "rates": RATES,
-}
+_LUA_NAME = re.compile(r"\bkey\.(\w+)(?:\(([\w.]+)\))?")
 
-_LUA_NAME = re.compile(r"\bkey\.(\w+)")
-_LUA_VALUES = {
-    **{name: f"'{value}'" for name, value in _LUA_NAMES.items()},
+# What a script means by these, with what stands between the parentheses.
+_UNTAGGED_IN_LUA = {
+    "owner": "string.match({0}, '^([%w_-]+):')",  # the organization in a job's id
+    "in_mark": "{0}",  # how marks name a job
+    "from_mark": "{0}",  # whom a mark names so
+}
+_TAGGED_IN_LUA = {
+    "owner": "(string.match({0}, '^{{[^}}]*}}([%w_-]+):') or string.match({0}, '^([%w_-]+):'))",
+    "in_mark": "(string.sub({0}, 1, {1}) == '{2}' and string.sub({0}, {1} + 1) or '{{}}' .. {0})",
+    "from_mark": "(string.sub({0}, 1, 2) == '{{}}' and string.sub({0}, 3) or '{2}' .. {0})",
+}
+_FOREIGN = "{}"
+"""In a partition's marks, in front of a job that doesn't bear its tag, as a stock producer's."""
+
+_LUA_CONSTANTS = {
+    "pause": f"'{PAUSE}'",
+    "breaker": f"'{BREAKER}'",
+    "hold": f"'{HOLD}'",
+    "rate": f"'{RATE}'",
     "deferred_from": str(DEFERRED_FROM),
 }
 
 
-def payload(job: str) -> str:
-    """arq's payload record of a job."""
-    return JOB + job
+def _named(name: str) -> str:
+    """A field of `Names`, by what it is without a tag."""
+    text: str = field(init=False, repr=False, compare=False, metadata={"untagged": name})
+    return text
 
 
-def event(organization: str, event_id: str) -> str:
-    """The dedupe mark of an event."""
-    return f"{EVENT}{organization}:{event_id}"
+@dataclass(frozen=True)
+class Names:
+    """The names of one partition or, without a tag, of a Redis that holds a single queue.
+
+    All of a partition's hash to its tag's slot: ``sellfern:{021}:queue``. So do the ids of its
+    jobs, ``{021}org_1:…``, and with them arq's own names of these.
+
+    Attributes:
+        tag: between the braces; empty for a single queue.
+        job_prefix: in front of the id of each job.
+        payloads: what the payload records of jobs that bear the tag begin with.
+    """
+
+    tag: str = ""
+    job_prefix: str = field(init=False, repr=False, compare=False)
+    payloads: str = field(init=False, repr=False, compare=False)
+    queue: str = _named(QUEUE)
+    claims: str = _named(CLAIMS)
+    flows: str = _named(FLOWS)
+    running: str = _named(RUNNING)
+    organizations: str = _named(ORGANIZATIONS)
+    accepted: str = _named(ACCEPTED)
+    waiting: str = _named(WAITING)
+    counters: str = _named(COUNTERS)
+    buried: str = _named(BURIED)
+    workers: str = _named(WORKERS)
+    workers_seen: str = _named(WORKERS_SEEN)
+    slots: str = _named(SLOTS)
+    duty: str = _named(DUTY)
+    wake: str = _named(WAKE)
+    breakers: str = _named(BREAKERS)
+    due: str = _named(DUE)
+    throttled: str = _named(THROTTLED)
+    failures: str = _named(FAILURES)
+    unhandled: str = _named(UNHANDLED)
+    suspects: str = _named(SUSPECTS)
+    bytes: str = _named(BYTES)
+    recount: str = _named(RECOUNT)
+    turns: str = _named(TURNS)
+    in_turn: str = _named(IN_TURN)
+    latest: str = _named(LATEST)
+    looked_until: str = _named(LOOKED_UNTIL)
+    job: str = _named(JOB)
+    arq_retry: str = _named(ARQ_RETRY)
+    parked_prefix: str = _named(PARKED)
+    held_back: str = _named(HELD_BACK)
+    turn: str = _named(TURN)
+    undecided: str = _named(UNDECIDED)
+    superseded: str = _named(SUPERSEDED)
+    unread: str = _named(UNREAD)
+    event_prefix: str = _named(EVENT)
+    revivals_prefix: str = _named(REVIVALS)
+    state_prefix: str = _named(STATE)
+    dead_prefix: str = _named(DEAD)
+    dead_letter_prefix: str = _named(DEAD_LETTER)
+    rates: str = _named(RATES)
+
+    def __post_init__(self) -> None:
+        """Make them all once, so that nobody does for each event."""
+        prefix = f"{{{self.tag}}}" if self.tag else ""
+        named = {each.name: each.metadata["untagged"] for each in fields(self) if each.metadata}
+        if prefix:
+            named = {
+                attribute: name.replace("sellfern:", f"sellfern:{prefix}:")
+                for attribute, name in named.items()
+            }
+        named |= {"job_prefix": prefix, "payloads": JOB + prefix}
+        vars(self).update(named)  # as none is assigned to what is frozen
+
+    def payload(self, job: str) -> str:
+        """arq's payload record of a job."""
+        return self.job + job
+
+    def event(self, organization: str, event_id: str) -> str:
+        """The dedupe mark of an event."""
+        return f"{self.event_prefix}{organization}:{event_id}"
+
+    def revivals(self, organization: str, event_id: str) -> str:
+        """How often redeliveries have revived an event, and when the last one did."""
+        return f"{self.revivals_prefix}{organization}:{event_id}"
+
+    def state(self, organization: str, key: str) -> str:
+        """A value that the organization's handlers wrote."""
+        return f"{self.state_prefix}{organization}:{key}"
+
+    def dead(self, organization: str) -> str:
+        """The dead letters of an organization, by the time of their death."""
+        return self.dead_prefix + organization
+
+    def dead_letter(self, job: str) -> str:
+        """The record of one dead letter."""
+        return self.dead_letter_prefix + job
+
+    def parked(self, organization: str) -> str:
+        """The jobs of an organization that wait for a slot of its own."""
+        return self.parked_prefix + organization
+
+    def in_mark(self, job: str) -> str:
+        """How marks name a job: without the tag, so that a mark is the same in every partition."""
+        if not self.tag:
+            return job
+        bare = job.removeprefix(self.job_prefix)
+        return bare if bare != job else _FOREIGN + job
+
+    def from_mark(self, text: str) -> str:
+        """The job that a mark names so."""
+        if not self.tag:
+            return text
+        foreign = text.removeprefix(_FOREIGN)
+        return foreign if foreign != text else self.job_prefix + text
+
+    @cached_property
+    def in_lua(self) -> dict[str, str]:
+        """What scripts have in place of each ``key.name``; a form where that is called."""
+        named = {
+            each.name.removesuffix("_prefix"): f"'{getattr(self, each.name)}'"
+            for each in fields(self)
+            if each.metadata
+        }
+        forms = _TAGGED_IN_LUA if self.tag else _UNTAGGED_IN_LUA
+        return {**named, **_LUA_CONSTANTS, **forms, "payloads": f"'{self.payloads}'"}
 
 
-def revivals(organization: str, event_id: str) -> str:
-    """How often redeliveries have revived an event, and when the last one did."""
-    return f"{REVIVALS}{organization}:{event_id}"
+UNTAGGED: Final = Names()
+"""Those of a Redis that holds a single queue, as by far the most do; so are these."""
+
+payload, event = UNTAGGED.payload, UNTAGGED.event
+revivals, state = UNTAGGED.revivals, UNTAGGED.state
+dead, dead_letter, parked = UNTAGGED.dead, UNTAGGED.dead_letter, UNTAGGED.parked
 
 
-def state(organization: str, key: str) -> str:
-    """A value that the organization's handlers wrote."""
-    return f"{STATE}{organization}:{key}"
-
-
-def dead(organization: str) -> str:
-    """The dead letters of an organization, by the time of their death."""
-    return DEAD + organization
-
-
-def dead_letter(job: str) -> str:
-    """The record of one dead letter."""
-    return DEAD_LETTER + job
-
-
-def parked(organization: str) -> str:
-    """The jobs of an organization that wait for a slot of its own."""
-    return PARKED + organization
-
-
-def in_place(script: str) -> str:
+def in_place(script: str, names: Names = UNTAGGED) -> str:
     """A script's text with each ``key.name`` replaced by what it names.
 
     A table of them, or a local variable each, would be made anew at each call.
@@ -178,4 +253,10 @@ def in_place(script: str) -> str:
     Raises:
         KeyError: there is no such name.
     """
-    return _LUA_NAME.sub(lambda found: _LUA_VALUES[found[1]], script)
+    prefix = names.job_prefix
+
+    def named(found: re.Match[str]) -> str:
+        text = names.in_lua[found[1]]
+        return text.format(found[2], len(prefix), prefix) if found[2] else text
+
+    return _LUA_NAME.sub(named, script)

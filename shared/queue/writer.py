@@ -138,12 +138,12 @@ class Queue:
         if self._wait is None:
             return await _ENQUEUE(self._wire, *arguments)
         try:
-            return await self._send_and_wait(self._wait, "EVALSHA", _ENQUEUE.digest, 0, *arguments)
+            return await self._send_and_wait(self._wait, _ENQUEUE.by_digest(arguments))
         # Redis has been started anew, or somebody has flushed its scripts.
         except NoScriptError:
-            return await self._send_and_wait(self._wait, "EVAL", _ENQUEUE.text, 0, *arguments)
+            return await self._send_and_wait(self._wait, _ENQUEUE.by_text(arguments))
 
-    async def _send_and_wait(self, wait: Command, *script: Argument) -> Any:
+    async def _send_and_wait(self, wait: Command, script: Command) -> Any:
         answers, acknowledged = await self._wire.execute_commands(script, wait)
         # Both: the script may be done, and the wait for it refused.
         for reply in (answers, acknowledged):

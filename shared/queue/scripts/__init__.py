@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Final
 
 from shared.queue import keys
+from shared.queue.keys import UNTAGGED, Names
 from shared.redis.wire import Script
 
 _SHEBANG: Final = "#!lua\n"
@@ -41,11 +42,17 @@ _WORD: Final = re.compile(r"(?<!\bkey\.)\b\w+")  # a name in Redis is none of a 
 _DEFINED: Final = re.compile(r"^local (?:function )?(\w+(?:, \w+)*)", re.MULTILINE)
 
 
-def load(name: str, *, allow_oom: bool = True) -> Script:
+@cache
+def load(name: str, names: Names = UNTAGGED, *, allow_oom: bool = True) -> Script:
     """Read ``{name}.lua`` behind the words of the prelude that it uses.
+
+    A partition's begins with a look at a name that nothing ever has. While its slot goes from one
+    node to another key by key, that look fails; the first call that fails otherwise may come
+    after others that have written.
 
     Args:
         name: of the file beside this one, without its ending.
+        names: those that it reads and writes.
         allow_oom: whether it may run while Redis is full. Everything that drains may.
     """
     folder = files(__package__)
@@ -53,10 +60,19 @@ def load(name: str, *, allow_oom: bool = True) -> Script:
     body = folder.joinpath(f"{name}.lua").read_text()
     parts = _parts_of(plain.read_text() if plain.is_file() else "", body)
     shebang = _SHEBANG_ALLOW_OOM if allow_oom else _SHEBANG
-    text = shebang + keys.in_place("\n\n".join(parts))
+    guard = f"redis.call('EXISTS', '{names.queue}:never')\n" if names.tag else ""
+    text = shebang + guard + keys.in_place("\n\n".join(parts), names)
     # Redis names a script by its SHA-1; nothing is protected by it.
     digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
-    return Script(name, text, digest)
+    # The name by which a cluster, or a user's rights, know where it may run.
+    return Script(name, text, digest, (names.queue,) if names.tag else ())
+
+
+def of(script: Script, names: Names) -> Script:
+    """The same script as `load` gives it, for other names."""
+    if not names.tag:
+        return script
+    return load(script.name, names, allow_oom=script.text.startswith(_SHEBANG_ALLOW_OOM))
 
 
 def _parts_of(plain: str, body: str) -> Iterator[str]:

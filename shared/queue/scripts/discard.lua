@@ -9,8 +9,8 @@ local event_id = redis.call('HGET', key.dead_letter .. job, 'event_id')
 if not event_id then return finish('absent') end
 if event_id ~= '' then
   local name = mark_name(organization, event_id)
-  if redis.call('GET', name) == 'dead:' .. job then
-    redis.call('SET', name, 'done:' .. job, 'PX', ARGV[2])
+  if redis.call('GET', name) == 'dead:' .. key.in_mark(job) then
+    redis.call('SET', name, 'done:' .. key.in_mark(job), 'PX', ARGV[2])
   end
 end
 remove_record(organization, job)

@@ -14,7 +14,7 @@ local function expire(job)
   local event_id = redis.call('HGET', key.dead_letter .. job, 'event_id')
   if event_id and event_id ~= '' then
     local name = mark_name(organization, event_id)
-    if redis.call('GET', name) == 'dead:' .. job then
+    if redis.call('GET', name) == 'dead:' .. key.in_mark(job) then
       redis.call('DEL', name)
       hold(organization, 'marks', -cost_of_mark(event_id))
     end

@@ -28,7 +28,7 @@
 
 -- One organization's jobs are named by their bytes, so another job is other bytes.
 local function duplicate(claim, holder)
-  return holder == claim.job and 'duplicate' or 'conflicting'
+  return holder == key.in_mark(claim.job) and 'duplicate' or 'conflicting'
 end
 
 local most_revivals, shortest_pause = 20, 60000 -- times in all; ms between two of them
@@ -61,14 +61,14 @@ local function mark(claim, name, event_id, provable_until)
   local state, holder = string.match(raw, '^(%a+):(.*)$')
   if state == 'done' then return duplicate(claim, holder) end
   if state == 'dead' then
-    if must_hold(claim, raw) then return holder == claim.job and 'held' or 'held-conflicting' end
-    remove_record(claim.organization, holder)
+    if must_hold(claim, raw) then return holder == key.in_mark(claim.job) and 'held' or 'held-conflicting' end
+    remove_record(claim.organization, key.from_mark(holder))
     claim.attempts = 0
     take_mark(name, claim.job)
     count('revived')
     return 'revived'
   end
-  if holder == claim.job then return 'own' end
+  if holder == key.in_mark(claim.job) then return 'own' end
   local lost = lost_carrier(raw)
   if state == 'pending' and not lost then return duplicate(claim, holder) end
   if lost then remove_job(read_claim(lost)) end

@@ -51,7 +51,7 @@ end
 -- By what the names of a kind begin with: how one of them counts. They hold no value of another
 -- type, unless somebody has put it there.
 local kinds = {
-  [key.job] = function(name, job)
+  [key.payloads] = function(name, job)
     add_found(organization_of(job), 'waiting', cost_of_payload(length_of('STRLEN', name)))
   end,
   [key.dead_letter] = function(name, job)

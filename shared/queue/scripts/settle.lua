@@ -232,7 +232,7 @@ local function commit(organization, prefix, operations, event)
 end
 
 local function is_own(claim, raw)
-  return raw == 'pending:' .. claim.job or raw == 'dead:' .. claim.job
+  return raw == 'pending:' .. key.in_mark(claim.job) or raw == 'dead:' .. key.in_mark(claim.job)
 end
 
 -- Once failures are few among what was handled, they are forgotten.
@@ -305,7 +305,7 @@ local settle = {}
 function settle.done(claim, details)
   local prefix = key.state .. claim.organization .. ':'
   local name = mark_name(claim.organization, claim.event_id)
-  if read_mark(name) ~= 'pending:' .. claim.job then return 'again' end
+  if read_mark(name) ~= 'pending:' .. key.in_mark(claim.job) then return 'again' end
   if #details[2] > 0 then
     local changed = changed_key(prefix, details[2])
     if changed then count('state_conflicts') end
@@ -321,7 +321,7 @@ function settle.done(claim, details)
     local why = commit(claim.organization, prefix, details[3], event)
     if why then return 'refused:' .. why end
   end
-  end_mark(name, 'done:' .. claim.job, retention)
+  end_mark(name, 'done:' .. key.in_mark(claim.job), retention)
   remove_record(claim.organization, claim.job)
   if details[4] then handler_worked(claim) else give_back_start(claim.organization) end
   remove_job(claim)
@@ -437,7 +437,7 @@ function settle.dead(claim, details)
   if gone then remove_job(read_claim(gone)) end
   if mark then
     if not read_mark(mark) then hold(claim.organization, 'marks', cost_of_mark(claim.event_id)) end
-    end_mark(mark, 'dead:' .. claim.job)
+    end_mark(mark, 'dead:' .. key.in_mark(claim.job))
   end
   handler_failed(claim, details[7])
   remove_job(claim)

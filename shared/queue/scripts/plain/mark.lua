@@ -35,7 +35,7 @@ local function plainly_learned(starts, jobs)
       claims[#claims + 1] = job
       claims[#claims + 1] = claim .. event_id
       marks[#marks + 1] = name
-      marks[#marks + 1] = 'pending:' .. job
+      marks[#marks + 1] = 'pending:' .. key.in_mark(job)
     end
   end
   return learned, claims, marks

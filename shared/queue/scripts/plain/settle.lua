@@ -66,8 +66,8 @@ local function end_plainly(starts, marks, by_organization)
     local job = ARGV[i]
     local organization = organization_of(job)
     local leaving = by_organization[organization]
-    if leaving and mark == 'pending:' .. job then
-      redis.call('SET', marks[place], 'done:' .. job, 'PX', small_number(done_details[ARGV[i + 4]][1]))
+    if leaving and mark == 'pending:' .. key.in_mark(job) then
+      redis.call('SET', marks[place], 'done:' .. key.in_mark(job), 'PX', small_number(done_details[ARGV[i + 4]][1]))
       results[(i + 4) / 5] = 'done'
       jobs[#jobs + 1] = job
       leaving[#leaving + 1] = job

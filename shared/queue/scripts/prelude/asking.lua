@@ -87,9 +87,9 @@ local function supersede(job, newer, retention)
   local claim = read_claim(job)
   local mark = mark_name(claim.organization, claim.event_id)
   -- Somebody's hand may have deleted it: then another job may carry the event by now.
-  if read_mark(mark) == 'pending:' .. job then
+  if read_mark(mark) == 'pending:' .. key.in_mark(job) then
     marks_taken[mark], marks_known[mark] = nil, nil
-    redis.call('SET', mark, 'done:' .. job, 'PX', retention)
+    redis.call('SET', mark, 'done:' .. key.in_mark(job), 'PX', retention)
   end
   local ids = superseded_by(job)
   ids[#ids + 1] = claim.event_id

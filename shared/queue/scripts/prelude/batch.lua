@@ -83,7 +83,7 @@ local organizations = {}
 local function organization_of(job)
   local organization = organizations[job]
   if organization then return organization end
-  organization = string.match(job, '^([%w_-]+):')
+  organization = key.owner(job)
   if not organization or #organization > 64 then organization = '?' end
   organizations[job] = organization
   return organization

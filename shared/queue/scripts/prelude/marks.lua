@@ -26,7 +26,7 @@ end
 
 -- The event is this job's from now on.
 local function take_mark(name, job)
-  marks_taken[name] = 'pending:' .. job
+  marks_taken[name] = 'pending:' .. key.in_mark(job)
 end
 
 local function write_marks()

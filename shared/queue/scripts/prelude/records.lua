@@ -17,8 +17,8 @@ end
 -- the event then, it lives again), or replays another letter that the job itself has left.
 local function standing_letter(claim, mark)
   local job = string.match(mark or '', '^dead:(.*)$')
-  if not job or is_by_hand(job) or is_by_hand(claim.job) then return nil end
-  local record = key.dead_letter .. job
+  if not job or is_by_hand(key.from_mark(job)) or is_by_hand(claim.job) then return nil end
+  local record = key.dead_letter .. key.from_mark(job)
   local reason = redis.call('HGET', record, 'reason')
   -- What the redelivery brings may be the only good bytes that there are.
   if not reason or is_harmed(reason) then return nil end

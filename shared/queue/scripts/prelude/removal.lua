@@ -46,7 +46,7 @@ end
 local function lost_carrier(mark)
   local job = string.match(mark, '^pending:(.*)$')
   if not job then return nil end
-  local is_removed = claims_changed[job] == false
-  if is_removed or redis.call('EXISTS', key.job .. job) == 0 then return job end
+  local is_removed = claims_changed[key.from_mark(job)] == false
+  if is_removed or redis.call('EXISTS', key.job .. key.from_mark(job)) == 0 then return key.from_mark(job) end
   return nil
 end

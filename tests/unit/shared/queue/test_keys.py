@@ -5,9 +5,11 @@ import re
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from redis.crc import key_slot
 
 from shared.queue import keys
-from shared.queue.job import job_id
+from shared.queue.job import is_job_of, job_id, organization_of
+from shared.queue.keys import Names
 
 ORGANIZATIONS = st.from_regex(keys.ORGANIZATION_PATTERN, fullmatch=True)
 BUILDERS = (keys.event, keys.state)
@@ -71,3 +73,46 @@ def test_the_scripts_know_every_name_that_stands_here() -> None:
 def test_a_name_that_stands_nowhere_is_no_name() -> None:
     with pytest.raises(KeyError, match="queues"):
         keys.in_place("redis.call('ZCARD', key.queues)")
+
+
+def test_all_names_of_a_partition_hash_to_its_tag_s_slot() -> None:
+    names = Names("021")
+    job = names.job_prefix + job_id("org_a", b"{}")
+    made = [
+        names.payload(job),
+        names.arq_retry + job,
+        names.event("org_a", "evt{1}"),
+        names.revivals("org_a", "evt{1}"),
+        names.state("org_a", "a{b}"),
+        names.dead("org_a"),
+        names.dead_letter(job),
+        names.parked("org_a"),
+        *(text for text in vars(names).values() if text.startswith("sellfern:")),
+    ]
+    assert len(made) > 45
+    assert {key_slot(name.encode()) for name in made} == {key_slot(b"021")}
+
+
+def test_an_organization_is_told_of_a_job_with_and_without_a_tag() -> None:
+    job = job_id("org_a", b"{}")
+    for each in (job, f"{{021}}{job}"):
+        assert organization_of(each) == "org_a"
+        assert is_job_of(each, "org_a", b"{}")
+        assert not is_job_of(each, "org_a", b"[]")
+    assert organization_of("{021}no colon") == ""
+    assert organization_of("{021") == ""
+
+
+JOBS = st.one_of(st.text(), st.text().map("{021}".__add__), st.text().map("{}".__add__))
+
+
+@given(JOBS, st.sampled_from(["", "021"]))
+def test_a_mark_names_each_job_so_that_it_is_found_again(job: str, tag: str) -> None:
+    names = Names(tag)
+    assert names.from_mark(names.in_mark(job)) == job
+
+
+def test_marks_of_all_partitions_name_a_job_alike() -> None:
+    for tag in ("", "021", "7"):
+        names = Names(tag)
+        assert names.in_mark(f"{names.job_prefix}org_a:0f") == "org_a:0f"
