@@ -21,6 +21,7 @@ from shared.program.admin import admin_site
 from shared.program.awaiting import AwaitedRedis
 from shared.program.stopping import stop_signal
 from shared.queue.gauges import Gauges
+from shared.queue.partition import Partition
 from shared.queue.writer import QueueWriter, open_queue
 from shared.redis.connection import open_redis
 from shared.redis.durability import check_durability
@@ -57,12 +58,14 @@ async def _serve(
         open_redis(settings.common.redis_url) as redis,
         endpoints.watching(),
         # The last, so the first to close: what the writer still holds needs Redis.
-        open_queue(redis, settings.durability, settings.backlog, held.limits) as writer,
+        open_queue(
+            Partition.only(redis), settings.durability, settings.backlog, held.limits
+        ) as writer,
     ):
         awaited = _awaited(redis, writer, settings)
         ready = Readiness(awaited.before(lambda: check_durability(redis, settings.durability)))
         gauges = Gauges(
-            redis,
+            Partition.only(redis),
             organizations=settings.organization_series,
             bytes_limit_of=held.limit_of,
             log=_log,

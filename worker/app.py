@@ -29,6 +29,7 @@ from shared.observe.tracing import Tracing, open_tracing
 from shared.program import forking, garbage
 from shared.program.admin import admin_site, cached
 from shared.program.awaiting import AwaitedRedis
+from shared.queue.partition import Partition, opened_only
 from shared.redis.connection import connection_pool, open_redis
 from shared.redis.durability import check_server
 from shared.sellfern.reference_file import load_reference
@@ -170,9 +171,10 @@ class _Program:
             # Before anything is claimed; and left once the worker has settled all that it could.
             stack.push_async_callback(self._end_lifespans)
             if await self._lifespans.begin(self._stopped):
-                await self._work(await enter(self._opened_worker(redis, aside)))
+                partition = Partition.only(redis)
+                await self._work(await enter(self._opened_worker(partition, aside)))
                 if self.is_burst:
-                    await burst.tell(redis, self.log)
+                    await burst.tell(partition, self.log)
 
     async def _work(self, worker: Worker) -> None:
         # Now that all is loaded: it never has to be looked through again.
@@ -186,15 +188,15 @@ class _Program:
         await worker.async_run()
 
     @contextlib.asynccontextmanager
-    async def _opened_worker(self, redis: Redis, aside: Aside) -> AsyncIterator[Worker]:
+    async def _opened_worker(self, partition: Partition, aside: Aside) -> AsyncIterator[Worker]:
         """The worker, which gives back at its end what it still holds."""
         url = self.settings.common.redis_url
         pool = connection_pool(url, connections=_ARQ_CONNECTIONS)
-        context = self._context(redis)
+        context = self._context(partition)
         worker = self._worker = Worker(
             context,
-            redis,
-            open_redis=lambda: open_redis(url, connections=_ASIDE_CONNECTIONS),
+            partition,
+            open_partition=lambda: opened_only(open_redis(url, connections=_ASIDE_CONNECTIONS)),
             name=self.name,
             description=self._description(),
             profiles=self._profiles,
@@ -203,10 +205,10 @@ class _Program:
             leave=self.leave,
             tick=self._listen,
             is_burst=self.is_burst,
-            cron_jobs=[self._upkeep(redis)],
+            cron_jobs=[self._upkeep(partition)],
             **arq_functions.worker_options(
                 context,
-                arq_functions.arq_redis(pool),
+                arq_functions.arq_redis(pool, partition.names),
                 concurrency=self.settings.concurrency,
                 job_timeout=self.settings.policy.handler_timeout + _SETTLE_SECONDS,
                 drain=self.settings.drain,
@@ -356,9 +358,9 @@ class _Program:
 
     # Parts
 
-    def _context(self, redis: Redis) -> arq_functions.Context:
+    def _context(self, partition: Partition) -> arq_functions.Context:
         transitions = Transitions(
-            redis,
+            partition,
             retention=self.settings.policy.limits.dedupe_retention,
             has_turns=self.handlers.has_turns,
         )
@@ -397,16 +399,18 @@ class _Program:
             self._rostered = current, upkeep.Listed(organizations, roster(organizations))
         return self._rostered[1]
 
-    def _upkeep(self, redis: Redis) -> CronJob:
+    def _upkeep(self, partition: Partition) -> CronJob:
         settings, retention = self.settings, self.settings.policy.limits.dedupe_retention
+        log, opened = self.log, self._lifespans.opened
         return upkeep.cron_job(
-            partial(upkeep.expire, redis, retention=settings.dead_letter_retention, log=self.log),
-            partial(upkeep.forget, redis),  # first: the fewer there are, the shorter the next
-            partial(upkeep.renumber, redis, log=self.log),
-            partial(upkeep.unlist, redis, self._listed, log=self.log),
-            partial(upkeep.restore, redis, lease=settings.lease, log=self.log),
-            partial(upkeep.recount, redis, retention=retention),
-            partial(upkeep.prune, redis, self._lifespans.opened, retention=retention, log=self.log),
+            partial(upkeep.expire, partition, retention=settings.dead_letter_retention, log=log),
+            partial(upkeep.forget, partition),  # first: the fewer there are, the shorter the next
+            partial(upkeep.renumber, partition, log=log),
+            partial(upkeep.unlist, partition, self._listed, log=log),
+            partial(upkeep.restore, partition, lease=settings.lease, log=log),
+            partial(upkeep.recount, partition, retention=retention),
+            partial(upkeep.prune, partition, opened, retention=retention, log=log),
+            job_prefix=partition.names.job_prefix,
         )
 
     def _description(self) -> bytes:

@@ -7,6 +7,7 @@ import msgspec
 from redis.asyncio.client import Pipeline
 
 from shared.queue import keys
+from shared.queue.keys import Names
 
 QUESTIONS: Final = 7
 """Answers that `told` takes."""
@@ -46,15 +47,15 @@ class Depths(msgspec.Struct, frozen=True):
         return sum(self.in_turn.values())
 
 
-def ask(pipe: Pipeline) -> None:
+def ask(pipe: Pipeline, names: Names) -> None:
     """Put the questions into a pipeline."""
     pipe.time()
-    pipe.zcard(keys.ACCEPTED)
-    pipe.zrange(keys.ACCEPTED, 0, 0, withscores=True)
-    pipe.zcount(keys.QUEUE, "-inf", f"({keys.DEFERRED_FROM}")
-    pipe.zcount(keys.QUEUE, keys.DEFERRED_FROM, "+inf")
-    pipe.hgetall(keys.RUNNING)
-    pipe.hgetall(keys.IN_TURN)
+    pipe.zcard(names.accepted)
+    pipe.zrange(names.accepted, 0, 0, withscores=True)
+    pipe.zcount(names.queue, "-inf", f"({keys.DEFERRED_FROM}")
+    pipe.zcount(names.queue, keys.DEFERRED_FROM, "+inf")
+    pipe.hgetall(names.running)
+    pipe.hgetall(names.in_turn)
 
 
 def told(answers: Sequence[Any]) -> Depths:

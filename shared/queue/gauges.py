@@ -11,13 +11,13 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from redis.asyncio import Redis
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import depths, held_bytes, keys
 from shared.queue.depths import Depths
 from shared.queue.held_bytes import HeldBytes, RedisMemory
+from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS, translate
 
 CACHE_SECONDS: Final = 5.0
@@ -53,21 +53,22 @@ class Reading(msgspec.Struct, frozen=True):
     memory: RedisMemory
 
 
-async def read(redis: Redis, organizations: int) -> Reading:
+async def read(partition: Partition, organizations: int) -> Reading:
     """Read it in one round trip, without scanning anything.
 
     Args:
-        redis: where the queue is.
+        partition: where the queue is.
         organizations: how many to name; those with the most unfinished events.
     """
+    names = partition.names
     # No transaction: a gauge may be one off, and nobody else is to wait for it.
-    async with redis.pipeline(transaction=False) as pipe:
-        depths.ask(pipe)
-        pipe.zcard(keys.BREAKERS)
-        pipe.zrange(keys.DUE, 0, -1)
-        pipe.zcard(keys.WORKERS_SEEN)
-        pipe.get(keys.SLOTS)
-        for name in (keys.WAITING, keys.BURIED, keys.BYTES):
+    async with partition.redis.pipeline(transaction=False) as pipe:
+        depths.ask(pipe, names)
+        pipe.zcard(names.breakers)
+        pipe.zrange(names.due, 0, -1)
+        pipe.zcard(names.workers_seen)
+        pipe.get(names.slots)
+        for name in (names.waiting, names.buried, names.bytes):
             pipe.hgetall(name)
         pipe.info("memory")
         answers = await pipe.execute()
@@ -94,7 +95,7 @@ class Gauges(Collector):
     """Shows the last reading; nothing of one that is too old, since it might be wrong by now.
 
     Args:
-        redis: where the queue is.
+        partition: where the queue is.
         organizations: how many get a series of their own.
         bytes_limit_of: what an organization may hold in Redis, bytes; 0: no limit.
         log: told once when a reading fails.
@@ -102,13 +103,13 @@ class Gauges(Collector):
 
     def __init__(
         self,
-        redis: Redis,
+        partition: Partition,
         *,
         organizations: int,
         bytes_limit_of: Callable[[str], int],
         log: FilteringBoundLogger,
     ) -> None:
-        self._redis = redis
+        self._partition = partition
         self._bytes_limit_of = bytes_limit_of
         self._organizations = organizations
         self._log = log
@@ -134,7 +135,7 @@ class Gauges(Collector):
                 return
             try:
                 async with asyncio.timeout(READ_SECONDS):
-                    self._reading = await read(self._redis, self._organizations)
+                    self._reading = await read(self._partition, self._organizations)
             except REDIS_ERRORS as exc:
                 self._failed(exc)
             else:

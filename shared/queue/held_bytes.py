@@ -31,7 +31,7 @@ class RedisMemory(msgspec.Struct, frozen=True):
 
 
 def by_organization(raw: Mapping[bytes, bytes]) -> dict[str, HeldBytes]:
-    """What the hash ``keys.BYTES`` says."""
+    """What the hash ``Names.bytes`` says."""
     held: dict[str, HeldBytes] = {}
     for field, number in raw.items():
         organization, _, kind = field.decode(errors="replace").rpartition(":")

@@ -34,7 +34,8 @@ def job_id(organization: str, body: bytes) -> str:
 
 def is_job_of(job: str, organization: str, body: bytes) -> bool:
     """Whether it is what `job_id` makes of these, for an organization that may be one."""
-    return _untagged(job) == job_id(organization, body) and _is_organization(organization)
+    named = job_id(organization, body)
+    return (job == named or _untagged(job) == named) and _is_organization(organization)
 
 
 def bears_digest(job: str) -> bool:
@@ -44,7 +45,9 @@ def bears_digest(job: str) -> bool:
 
 def organization_of(job: str) -> str:
     """The organization of a job, or an empty string for a job that none of ours made."""
-    organization, colon, _ = _untagged(job).partition(":")
+    organization, colon, _ = job.partition(":")
+    if organization[:1] == "{":
+        organization = _untagged(organization)
     return organization if colon and _is_organization(organization) else ""
 
 

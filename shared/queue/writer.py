@@ -1,13 +1,12 @@
 """Accepts deliveries into the queue, durably."""
 
 import enum
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from shared.errors import Unavailable
@@ -15,6 +14,7 @@ from shared.observe import metrics
 from shared.queue import job, scripts
 from shared.queue.group_commit import GroupCommit
 from shared.queue.job import Delivery
+from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS, translate
 from shared.redis.durability import Durability, Mode, without_needless_wait
 from shared.redis.wire import Argument, Command, Wire
@@ -70,7 +70,7 @@ class Queue:
     """The queue as its producer sees it.
 
     Args:
-        redis: where it is.
+        partition: where it is.
         durability: what must hold before a batch counts as accepted.
         limits: how many unfinished events there may be.
         bytes_limits: how much one organization may hold; read for each batch, so they may change.
@@ -78,13 +78,15 @@ class Queue:
 
     def __init__(
         self,
-        redis: Redis,
+        partition: Partition,
         durability: Durability,
         limits: BacklogLimits | None = None,
         bytes_limits: BytesLimits | None = None,
     ) -> None:
-        self._redis = redis
-        self._wire = Wire(redis)
+        self._redis = partition.redis
+        self._wire = Wire(partition.redis)
+        self._enqueue = partition.script(_ENQUEUE)
+        self._job_prefix = partition.names.job_prefix
         self._durability = durability
         self._wait = wait_command(durability)
         self._limits = limits or BacklogLimits()
@@ -104,7 +106,7 @@ class Queue:
         arguments = self._limits_for(deliveries)
         for delivery in deliveries:
             arguments += (
-                job.job_id(delivery.organization, delivery.body),
+                self._job_prefix + job.job_id(delivery.organization, delivery.body),
                 job.encode(delivery),
                 delivery.received_at,
                 # What a job adds to its flow's virtual time: twice the weight, half the step.
@@ -136,15 +138,20 @@ class Queue:
     async def _send(self, arguments: list[Argument]) -> Any:
         """The script, and what waits for its durability, at once."""
         if self._wait is None:
-            return await _ENQUEUE(self._wire, *arguments)
+            return await self._enqueue(self._wire, *arguments)
         try:
-            return await self._send_and_wait(self._wait, _ENQUEUE.by_digest(arguments))
+            return await self._send_and_wait(self._enqueue.by_digest, arguments, self._wait)
         # Redis has been started anew, or somebody has flushed its scripts.
         except NoScriptError:
-            return await self._send_and_wait(self._wait, _ENQUEUE.by_text(arguments))
+            return await self._send_and_wait(self._enqueue.by_text, arguments, self._wait)
 
-    async def _send_and_wait(self, wait: Command, script: Command) -> Any:
-        answers, acknowledged = await self._wire.execute_commands(script, wait)
+    async def _send_and_wait(
+        self,
+        command: Callable[[list[Argument]], Command],
+        arguments: list[Argument],
+        wait: Command,
+    ) -> Any:
+        answers, acknowledged = await self._wire.execute_commands(command(arguments), wait)
         # Both: the script may be done, and the wait for it refused.
         for reply in (answers, acknowledged):
             if isinstance(reply, Exception):
@@ -220,13 +227,13 @@ class QueueWriter:
 
 @asynccontextmanager
 async def open_queue(
-    redis: Redis,
+    partition: Partition,
     durability: Durability,
     limits: BacklogLimits | None = None,
     bytes_limits: BytesLimits | None = None,
 ) -> AsyncIterator[QueueWriter]:
     """A writer that sends what it holds before it closes; Redis may not be there yet."""
-    writer = QueueWriter(Queue(redis, durability, limits, bytes_limits))
+    writer = QueueWriter(Queue(partition, durability, limits, bytes_limits))
     try:
         yield writer
     finally:

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
 from shared.queue.job import job_id
+from shared.queue.partition import Partition
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import Ended, Program, environment, run, until
 from tests.acceptance.terminal import seen
@@ -123,12 +124,12 @@ async def test_an_event_of_another_organization_is_a_dead_letter_and_touches_nei
 
 async def test_what_came_from_outside_is_text_on_a_terminal(place: Place) -> None:
     job = await place.buried(body(f"evt_{EVIL}", type=f"order.{EVIL}", data={"act": EVIL}))
-    await organizations.pause(place.redis, "org_b", f"down {EVIL}")
+    await organizations.pause(Partition.only(place.redis), "org_b", f"down {EVIL}")
     commands = (["status"], ["dead-letters", "list"], ["dead-letters", "show", job])
     screens = await asyncio.gather(
         *(seen("worker", *each, environ=place.environ, columns=100) for each in commands)
     )
-    await organizations.resume(place.redis, "org_b")
+    await organizations.resume(Partition.only(place.redis), "org_b")
     for screen in screens:
         assert SHOWN in screen
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e]", STYLES.sub("", screen))

@@ -16,6 +16,7 @@ from sqlalchemy import select
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.acceptance.process import Program, environment, until
 from tests.acceptance.sql_handlers import POINTS
 from tests.acceptance.worker_process import running
@@ -120,7 +121,7 @@ async def test_an_events_row_is_written_once_wherever_its_worker_is_killed(
         # One that was killed beside another after its commit goes on without giving up.
         assert dead <= {job for job, plan in zip(jobs, plans, strict=True) if plan.get("rejects")}
         for job in dead:
-            await revival.replay_one(redis, job)
+            await revival.replay_one(Partition.only(redis), job)
         await place.accept(*bodies, *resent)
         await until(is_over, PATIENCE)
     expected = {f"evt_{number}" for number in range(len(plans))}

@@ -14,6 +14,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from shared.queue.writer import Queue
 from shared.redis.durability import Durability, Mode
 from tests.bench import events
@@ -136,7 +137,7 @@ class Ours:
 async def fill(url: str, number: int, organizations: Sequence[str], kind: str = "0") -> None:
     """Enqueue events straight into our queue."""
     async with AsyncRedis.from_url(url) as redis:
-        queue = Queue(redis, Durability(Mode.MEMORY))
+        queue = Queue(Partition.only(redis), Durability(Mode.MEMORY))
         batch = []
         for delivery in events.deliveries(number, organizations, kind):
             batch.append(delivery)

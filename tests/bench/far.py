@@ -16,6 +16,7 @@ from typing import Final
 import click
 from redis.asyncio import Redis
 
+from shared.queue.partition import Partition
 from tests.bench import contenders, events, ingress_rate
 from tests.bench.contenders import Ours
 from tests.bench.distance import distant
@@ -91,11 +92,11 @@ async def _relieved(round_trip: float, rate: float, folder: Path) -> float:
         with distant(server.port, round_trip, folder) as url:
             async with Redis.from_url(url) as redis:
                 began = perf_counter()
-                letters = Selection().letters(redis)
+                letters = Selection().letters(Partition.only(redis))
                 if rate:
-                    await revival.Replay(redis, rate).run(letters)
+                    await revival.Replay(Partition.only(redis), rate).run(letters)
                 else:
-                    await revival.discard_all(redis, letters, retention=_DAY)
+                    await revival.discard_all(Partition.only(redis), letters, retention=_DAY)
                 return _REPLAYED / (perf_counter() - began)
 
 
@@ -103,7 +104,7 @@ async def _bury(url: str, number: int) -> None:
     await contenders.fill(url, number, events.ORGANIZATIONS)
     said = ("rejected", "as told", "order.updated", "", 0, True, None, "")
     async with Redis.from_url(url) as redis:
-        transitions = Transitions(redis)
+        transitions = Transitions(Partition.only(redis))
         for _ in range(0, number, _DEAD_AT_ONCE):
             claimed = await transitions.claim(
                 "bench", most=_DEAD_AT_ONCE, lease=60, holding=0, slots=10_000

@@ -23,6 +23,7 @@ from redis.asyncio import Redis as AsyncRedis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
 from shared.queue.job import Delivery
+from shared.queue.partition import Partition
 from shared.queue.writer import Queue
 from shared.redis.durability import Durability, Mode
 from tests.bench import events
@@ -106,7 +107,7 @@ def deliveries(load: Load) -> Iterator[Delivery]:
 async def fill(url: str, load: Load) -> None:
     """Enqueue them."""
     async with AsyncRedis.from_url(url) as redis:
-        queue, batch = Queue(redis, Durability(Mode.MEMORY)), []
+        queue, batch = Queue(Partition.only(redis), Durability(Mode.MEMORY)), []
         for delivery in deliveries(load):
             batch.append(delivery)
             if len(batch) == _BATCH:

@@ -13,6 +13,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ResponseErr
 
 from shared.queue import keys
 from shared.queue.job import job_id
+from shared.queue.partition import Partition
 from shared.queue.writer import Accepted, Queue
 from shared.redis.connection import open_redis
 from shared.redis.durability import Durability
@@ -132,7 +133,7 @@ async def test_the_ingress_may_enqueue_whatever_the_jobs_state_is(server: Deploy
     one, other = delivery(b"one", "org_x"), delivery(b"other", "org_x")
     jobs = [job_id("org_x", each.body) for each in (one, other)]
     async with server.client_of("ingress") as own, server.client_of() as admin:
-        queue = Queue(own, Durability())
+        queue = Queue(Partition.only(own), Durability())
         new, known = Accepted.NEW, Accepted.KNOWN
         assert await queue.enqueue([one, other, one]) == [new, new, known]
         await admin.hset(keys.CLAIMS, jobs[0], "ab:0:1:1:")
@@ -156,14 +157,14 @@ async def test_who_waits_for_its_turn_has_a_place_for_every_user(server: Deploye
     turn = msgspec.msgpack.encode(("sellfern:turn:org_x:key:1", "", "", True, 0, False))
     letter = {"payload": "waits", "received_at": "1"}
     async with server.client_of("ingress") as own, server.client_of() as admin:
-        queue = Queue(own, Durability())
+        queue = Queue(Partition.only(own), Durability())
         assert await queue.enqueue([one]) == [Accepted.NEW]
         await admin.zrem(keys.QUEUE, job)
         await admin.hset(keys.TURNS, mapping={job: turn})
         await admin.hset(keys.dead_letter(job), mapping=letter)
         assert await queue.enqueue([one]) == [Accepted.KNOWN]
         async with server.client_of("operator") as operator:
-            assert await revival.replay_one(operator, job) == "known"
+            assert await revival.replay_one(Partition.only(operator), job) == "known"
             assert await operator.hgetall(keys.IN_TURN) == {}
         assert await admin.zscore(keys.QUEUE, job) is None
 

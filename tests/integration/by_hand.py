@@ -7,6 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.integration.jobs import RECEIVED_AT
 from worker.operate import revival
 from worker.pipeline.transitions import (
@@ -36,7 +37,7 @@ class Hand:
 
     def __init__(self, redis: Redis, *, has_turns: bool = False) -> None:
         self.redis = redis
-        self.transitions = Transitions(redis, has_turns=has_turns)
+        self.transitions = Transitions(Partition.only(redis), has_turns=has_turns)
 
     async def cap(self, most: int | None, organization: str = "org_a", weight: float = 1.0) -> None:
         """Let an organization hold so many slots."""
@@ -150,7 +151,7 @@ class Hand:
 
     async def replay(self, job: str) -> str:
         """Give a dead letter another life."""
-        return await revival.replay_one(self.redis, job)
+        return await revival.replay_one(Partition.only(self.redis), job)
 
     async def applied(self, event_id: str = "evt_1", organization: str = "org_a") -> int:
         """How often the event has changed the state."""

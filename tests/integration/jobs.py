@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from shared.queue.job import Delivery, job_id
+from shared.queue.partition import Partition
 from shared.queue.writer import Accepted, BacklogLimits, Queue
 from shared.redis.durability import Durability, Mode
 
@@ -28,7 +29,7 @@ def delivery(body: bytes = b"{}", organization: str = "org_a", **changes: Any) -
 
 async def enqueue(redis: Redis, *deliveries: Delivery, **limits: int) -> list[Any]:
     """Enqueue without waiting for the disk; the answers."""
-    queue = Queue(redis, Durability(Mode.MEMORY), BacklogLimits(**limits))
+    queue = Queue(Partition.only(redis), Durability(Mode.MEMORY), BacklogLimits(**limits))
     return await queue.enqueue(deliveries)
 
 
@@ -121,7 +122,13 @@ async def counters(redis: Redis) -> dict[str, int]:
 async def mark_of(redis: Redis, event_id: str, organization: str = "org_a") -> str | None:
     """The dedupe mark of an event."""
     raw = await redis.get(keys.event(organization, event_id))
-    return raw.decode() if raw else None
+    return full_mark(raw.decode()) if raw else None
+
+
+def full_mark(text: str) -> str:
+    """A mark with its job as the queue has it; in a partition, a mark names it without the tag."""
+    state, colon, job = text.partition(":")
+    return f"{state}:{keys.UNTAGGED.from_mark(job)}" if colon else text
 
 
 async def record_of(redis: Redis, job: str) -> dict[str, str]:

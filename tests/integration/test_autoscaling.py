@@ -6,6 +6,7 @@ from redis.asyncio import Redis
 from deploy.local.regulation import read_gauges
 from shared.queue import keys
 from shared.queue.gauges import Gauges
+from shared.queue.partition import Partition
 from tests.integration.workplace import Lines
 
 
@@ -17,7 +18,9 @@ async def test_the_depths_and_the_oldest_age_are_read_from_the_gauges(redis: Red
         {"org_a:1": (seconds - 90) * 1000, "org_a:2": seconds * 1000, "org_a:3": seconds * 1000},
     )
     registry = CollectorRegistry()
-    gauges = Gauges(redis, organizations=1, bytes_limit_of=lambda _: 0, log=Lines().log)
+    gauges = Gauges(
+        Partition.only(redis), organizations=1, bytes_limit_of=lambda _: 0, log=Lines().log
+    )
     assert read_gauges(generate_latest(registry).decode()) is None  # nothing was read yet
     with gauges.registered(registry):
         await gauges.refresh()

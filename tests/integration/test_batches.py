@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from shared.queue.job import Delivery
+from shared.queue.partition import Partition
 from shared.queue.writer import Accepted, Queue, QueueWriter
 from shared.redis.durability import Durability, Mode
 from tests.conftest import StartRedis
@@ -79,7 +80,7 @@ async def test_one_claim_brings_in_line_and_looks_at_so_many_at_the_most(
 ) -> None:
     """The answer says that there is more, and the next call goes on where this one stopped."""
     await enqueue(redis, *deliveries(700, size=4))
-    await organizations.pause(redis, "org_a", "a test")
+    await organizations.pause(Partition.only(redis), "org_a", "a test")
     parked = []
     for _ in range(3):
         claimed = await hand.transitions.claim("w1", most=100, lease=30, holding=0)
@@ -88,7 +89,7 @@ async def test_one_claim_brings_in_line_and_looks_at_so_many_at_the_most(
         assert claimed.more is (parked[-1] < 700)
     assert parked == [256, 512, 700]
 
-    await organizations.resume(redis, "org_a", starts=1e6)
+    await organizations.resume(Partition.only(redis), "org_a", starts=1e6)
     assert len((await account(redis)).queued) == MOST
     await redis.zadd(keys.QUEUE, {f"org_b:{n}": keys.DEFERRED_FROM for n in range(300)})
     claimed = await hand.transitions.claim("w1", most=0, lease=30, holding=0)
@@ -100,7 +101,7 @@ class Sizes(Transitions):
     """Remembers how many were in each call."""
 
     def __init__(self, redis: Redis) -> None:
-        super().__init__(redis)
+        super().__init__(Partition.only(redis))
         self.of: list[int] = []
 
     async def mark(self, requests: Sequence[MarkRequest]) -> list[Marked | Exception]:
@@ -160,7 +161,7 @@ class Batches(Queue):
     """Remembers how much was in each batch."""
 
     def __init__(self, redis: Redis) -> None:
-        super().__init__(redis, Durability(Mode.MEMORY))
+        super().__init__(Partition.only(redis), Durability(Mode.MEMORY))
         self.of: list[tuple[int, int]] = []
 
     async def enqueue(self, deliveries: Sequence[Delivery]) -> list[Any]:
@@ -260,9 +261,11 @@ async def test_looking_at_a_paused_flood_holds_redis_for_a_few_milliseconds(quie
     hand = Hand(quiet)
     took = []
     await enqueue(quiet, *deliveries(5_000, size=4))
-    await organizations.pause(quiet, "org_a", "a test")
+    await organizations.pause(Partition.only(quiet), "org_a", "a test")
     for _ in range(4):
         took.append(await milliseconds(quiet, lambda: hand.claim(10)))
-        took.append(await milliseconds(quiet, lambda: organizations.resume(quiet, "org_a")))
-        await organizations.pause(quiet, "org_a", "a test")
+        took.append(
+            await milliseconds(quiet, lambda: organizations.resume(Partition.only(quiet), "org_a"))
+        )
+        await organizations.pause(Partition.only(quiet), "org_a", "a test")
     assert sorted(took)[4] < FEW_MILLISECONDS, took

@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization, Reject, Retry
@@ -54,7 +55,7 @@ class Shop:
 
     async def of(self, organization: str = "org_a") -> OrganizationOverview:
         """What the overview says of an organization."""
-        found = (await read_overview(self.redis)).organizations
+        found = (await read_overview(Partition.only(self.redis))).organizations
         return next(each for each in found if each.organization == organization)
 
 
@@ -251,7 +252,7 @@ async def test_an_operator_may_close_it(shop: Shop, cooled: bool) -> None:  # no
     if cooled:
         await shop.cooled_off()
         assert len(await claimed(shop)) == 1
-    assert await organizations.resume(shop.redis, "org_a")
+    assert await organizations.resume(Partition.only(shop.redis), "org_a")
     assert len(await claimed(shop)) == 2 - cooled
 
 

@@ -13,7 +13,6 @@ from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, counters, record_of
 from tests.integration.test_breaker import IN_A_ROW, POLICY_OF_THREE, Shop, broken
 from tests.integration.workplace import Workplace, body
-from worker.pipeline import transitions
 from worker.pipeline.transitions import Settled
 
 CAPTURED = body("evt_captured")
@@ -106,7 +105,8 @@ async def test_replayed_by_hand_before_it_has_left_it_runs(
     for _ in range(2):
         assert await besieged.send() is Settled.DEAD
     besieged.instead = None
-    settle, answers = transitions._SETTLE, list[Any]()
+    transitions = besieged.place.transitions
+    settle, answers = transitions._settle, list[Any]()
 
     async def settle_late(wire: Wire, *arguments: Any) -> Any:
         """Settle what has been marked as held after an operator's replay."""
@@ -115,7 +115,7 @@ async def test_replayed_by_hand_before_it_has_left_it_runs(
         answers.append(await settle(wire, *arguments))
         return answers[-1]
 
-    monkeypatch.setattr(transitions, "_SETTLE", settle_late)
+    monkeypatch.setattr(transitions, "_settle", settle_late)
     assert await besieged.send() is Settled.DONE
     assert answers == [[b"again"], [b"done"]]
     assert besieged.runs == 3

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from shared.queue import job as jobs
 from shared.queue import keys
+from shared.queue.partition import Partition
 from shared.queue.writer import Accepted
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import (
@@ -24,6 +25,8 @@ from tests.integration.jobs import (
 )
 from worker.operate import organizations, revival
 from worker.pipeline.transitions import Mark, Refused, Settled, Settlement
+
+pytestmark = pytest.mark.usefixtures("also_in_a_partition")
 
 FIRST, SECOND, THIRD = map(delivery, bodies(3))
 
@@ -203,7 +206,7 @@ async def test_a_crash_in_a_later_life_does_not_forget_the_event(redis: Redis, h
     assert await hand.dead(await hand.claim_only(job), "crashed") is Settled.DEAD
     assert (await record_of(redis, job))["event_id"] == "evt_1"
 
-    assert await revival.discard(redis, job, retention=60)
+    assert await revival.discard(Partition.only(redis), job, retention=60)
     assert await mark_of(redis, "evt_1") == f"done:{job}"
     (other,) = await enqueued(redis, SECOND)
     assert await hand.mark(await hand.claim_only(other)) is Mark.CONFLICTING
@@ -391,12 +394,12 @@ async def test_what_is_due_while_paused_is_parked_and_keeps_its_place(
 ) -> None:
     first, second = await enqueued(redis, FIRST, SECOND)
     assert await hand.retry(await hand.claim_only(first)) is Settled.RETRIED
-    await organizations.pause(redis, "org_a", "a test")
+    await organizations.pause(Partition.only(redis), "org_a", "a test")
     await hand.come_due(first)
     assert await hand.claim() == []
     found = await account(redis)
     assert (found.parked, found.running) == ({first, second}, {})
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     await hand.claim_only(first)
 
 
@@ -424,7 +427,7 @@ async def test_a_job_that_arq_made_counts_and_stays_like_ours(
 ) -> None:
     job = await made_by_arq(redis)
     if how == "parked":
-        await organizations.pause(redis, "org_a", "a test")
+        await organizations.pause(Partition.only(redis), "org_a", "a test")
         assert await hand.claim() == []
     elif how == "claimed":
         await hand.claim_only(job)
@@ -450,7 +453,7 @@ async def test_who_adopts_a_job_that_was_parked_meanwhile_has_its_only_place(
     redis: Redis, hand: Hand
 ) -> None:
     (job,) = await enqueued(redis, FIRST)
-    await organizations.pause(redis, "org_a", "a test")
+    await organizations.pause(Partition.only(redis), "org_a", "a test")
     assert await hand.claim() == []
     claim = await hand.transitions.adopt(job, lease=30)
     assert claim is not None

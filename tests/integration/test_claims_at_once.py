@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.bench.distance import distant
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
@@ -214,13 +215,13 @@ async def test_a_suspect_has_no_neighbours_however_many_are_on_their_way(
     await shop.accept()
     async with working(shop.place.worker(slots=SLOTS)):
         await claims.are_sent(3)
-        await organizations.pause(redis, "org_s", "until it is a suspect")
+        await organizations.pause(Partition.only(redis), "org_s", "until it is a suspect")
         (job,) = await shop.place.accept(body("evt_suspect", "org_s"), organization="org_s")
         for _ in range(2):
             assert await shop.place.transitions.adopt(job, lease=30)
             await redis.zadd(keys.QUEUE, {job: keys.DEFERRED_FROM})
             await claims._claim("w", most=0, lease=30, holding=0)
-        await organizations.resume(redis, "org_s")
+        await organizations.resume(Partition.only(redis), "org_s")
         await redis.zadd(keys.QUEUE, {job: 0})  # before all others
         shop.go.set()
         claims.go.set()

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.errors import Problem, Unavailable
+from shared.queue.partition import Partition
 from shared.queue.writer import Accepted, Queue, open_queue, wait_command
 from shared.redis.connection import open_redis
 from shared.redis.durability import (
@@ -90,7 +91,7 @@ async def test_where_waitaof_is_a_file_that_is_synced_every_second_will_do(
     async with client(fresh_redis_server(appendfsync="everysec").url) as redis:
         assert await check_durability(redis, FSYNC) == []
         assert await without_needless_wait(redis, FSYNC) is FSYNC
-        assert await Queue(redis, FSYNC).enqueue([delivery(b"x")]) == [Accepted.NEW]
+        assert await Queue(Partition.only(redis), FSYNC).enqueue([delivery(b"x")]) == [Accepted.NEW]
         assert (await redis.info("commandstats"))["cmdstat_waitaof"]["calls"]
 
 
@@ -102,7 +103,7 @@ async def test_a_file_that_redis_never_syncs_is_refused(fresh_redis_server: Star
         assert "expected appendfsync always or everysec, got no on Redis " in problem.message
         hasty = Durability(Mode.FSYNC, timeout=0.01)
         with pytest.raises(Unavailable) as caught:
-            await Queue(redis, hasty).enqueue([delivery(b"x")])
+            await Queue(Partition.only(redis), hasty).enqueue([delivery(b"x")])
         assert caught.value.code == "not_synced"
 
 
@@ -124,7 +125,10 @@ async def test_who_vouches_for_a_setting_that_can_be_read_is_taken_at_their_word
 async def test_an_append_only_file_that_is_switched_off_later_is_noticed_at_the_next_batch(
     fresh_redis_server: StartRedis,
 ) -> None:
-    async with client(fresh_redis_server().url) as redis, open_queue(redis, FSYNC) as writer:
+    async with (
+        client(fresh_redis_server().url) as redis,
+        open_queue(Partition.only(redis), FSYNC) as writer,
+    ):
         assert await writer.accept(delivery(b"x")) is Accepted.NEW
         await redis.config_set("appendonly", "no")
         with pytest.raises(Unavailable):
@@ -181,8 +185,10 @@ async def test_too_few_replicas_are_a_problem_until_there_are_enough(
             return bool(await redis.execute_command("WAIT", 1, 100))
 
         await until(acknowledged)
-        assert await Queue(redis, REPLICA).enqueue([delivery(b"x")]) == [Accepted.NEW]
-        short = Queue(redis, Durability(Mode.REPLICA, replicas=2, timeout=0.01))
+        assert await Queue(Partition.only(redis), REPLICA).enqueue([delivery(b"x")]) == [
+            Accepted.NEW
+        ]
+        short = Queue(Partition.only(redis), Durability(Mode.REPLICA, replicas=2, timeout=0.01))
         with pytest.raises(Unavailable) as caught:
             await short.enqueue([delivery(b"y")])
         assert caught.value.code == "not_replicated"
@@ -228,7 +234,7 @@ async def test_a_node_of_a_cluster_is_refused_before_it_refuses_every_delivery(
             "redis_cluster", "cluster-enabled: expected no, got yes: keys of one event lie apart"
         )
         assert await check_durability(redis, FSYNC) == [problem]
-        queue = Queue(redis, MEMORY)
+        queue = Queue(Partition.only(redis), MEMORY)
         assert await refusal(queue) == "redis_cluster"  # no slot is served yet
         await redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
 
@@ -366,7 +372,7 @@ async def test_a_redis_that_is_still_loading_takes_nothing_yet(
 
         await until(seen)
         with pytest.raises(Unavailable) as caught:
-            await Queue(redis, MEMORY).enqueue([delivery(b"x")])
+            await Queue(Partition.only(redis), MEMORY).enqueue([delivery(b"x")])
         assert caught.value.code == "redis_loading"
         assert await check_durability(redis, MEMORY) == expected
         await redis.config_set("key-load-delay", 0)

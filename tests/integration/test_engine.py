@@ -15,6 +15,7 @@ from shared.errors import Unavailable
 from shared.observe import metrics
 from shared.queue import keys
 from shared.queue.group_commit import Tell
+from shared.queue.partition import Partition
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
@@ -319,13 +320,13 @@ async def test_a_suspect_runs_alone(redis: Redis, stage: Stage) -> None:
 
 async def suspected(redis: Redis, stage: Stage, event_id: str) -> str:
     """Accept an event that two workers have had in flight when they went away; its job."""
-    await organizations.pause(redis, "org_s", "until it is one")
+    await organizations.pause(Partition.only(redis), "org_s", "until it is one")
     (job,) = await stage.place.accept(body(event_id, "org_s"), organization="org_s")
     for _ in range(2):
         assert await stage.place.transitions.adopt(job, lease=30)
         await redis.zadd(keys.QUEUE, {job: keys.DEFERRED_FROM})
         await stage.place.transitions.claim("w", most=0, lease=30, holding=0)
-    await organizations.resume(redis, "org_s")
+    await organizations.resume(Partition.only(redis), "org_s")
     return job
 
 

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from shared.errors import Unavailable
 from shared.queue import job as jobs
 from shared.queue import keys
+from shared.queue.partition import Partition
 from shared.queue.writer import Accepted, Queue, open_queue
 from shared.redis.durability import Durability, Mode
 from tests.integration.by_hand import Hand
@@ -20,6 +21,8 @@ from tests.integration.jobs import (
     enqueue,
     enqueued,
 )
+
+pytestmark = pytest.mark.usefixtures("also_in_a_partition")
 
 
 async def test_a_new_delivery_is_a_queued_job_with_its_payload(redis: Redis) -> None:
@@ -55,7 +58,7 @@ async def test_virtual_time_stands_an_organizations_events_behind_its_own_only(
     await enqueued(redis, delivery(b"b", "org_b"))
 
     first_two = await redis.zrange(keys.QUEUE, 0, 1, withscores=True)
-    assert {name.decode().split(":")[0] for name, _ in first_two} == {"org_a", "org_b"}
+    assert {jobs.organization_of(name.decode()) for name, _ in first_two} == {"org_a", "org_b"}
     assert {score for _, score in first_two} == {1.0}
 
 
@@ -64,7 +67,7 @@ async def test_a_heavier_organization_gets_more_turns(redis: Redis) -> None:
     await enqueued(redis, *(delivery(body, "org_b") for body in bodies(8)))
 
     first_five = await redis.zrange(keys.QUEUE, 0, 4)
-    assert [name.split(b":")[0] for name in first_five].count(b"org_a") == 4
+    assert [jobs.organization_of(name.decode()) for name in first_five].count("org_a") == 4
 
 
 async def test_a_payload_without_its_place_in_the_queue_is_queued_again(redis: Redis) -> None:
@@ -105,7 +108,7 @@ async def test_there_is_at_most_one_wake_token(redis: Redis) -> None:
 
 
 async def test_a_batch_is_durable_on_disk_before_it_is_answered(redis: Redis) -> None:
-    queue = Queue(redis, Durability(Mode.FSYNC))
+    queue = Queue(Partition.only(redis), Durability(Mode.FSYNC))
     assert await queue.enqueue([delivery(b"x")]) == [Accepted.NEW]
     info = await redis.info("persistence")
     assert info["aof_pending_bio_fsync"] == 0
@@ -113,7 +116,7 @@ async def test_a_batch_is_durable_on_disk_before_it_is_answered(redis: Redis) ->
 
 
 async def test_without_a_replica_nothing_is_accepted_at_replica_durability(redis: Redis) -> None:
-    queue = Queue(redis, Durability(Mode.REPLICA, replicas=1, timeout=0.05))
+    queue = Queue(Partition.only(redis), Durability(Mode.REPLICA, replicas=1, timeout=0.05))
     for _ in range(2):  # a known one is as much in doubt as a new one
         with pytest.raises(Unavailable) as caught:
             await queue.enqueue([delivery(b"x")])
@@ -123,12 +126,12 @@ async def test_without_a_replica_nothing_is_accepted_at_replica_durability(redis
 async def test_a_script_that_redis_has_forgotten_is_sent_again(redis: Redis) -> None:
     for durability in (Durability(Mode.FSYNC), Durability(Mode.MEMORY)):
         await redis.script_flush()
-        queue = Queue(redis, durability)
+        queue = Queue(Partition.only(redis), durability)
         assert len(await queue.enqueue([delivery(b"x")])) == 1
 
 
 async def test_requests_that_arrive_together_share_a_batch(redis: Redis) -> None:
-    async with open_queue(redis, Durability(Mode.FSYNC)) as writer:
+    async with open_queue(Partition.only(redis), Durability(Mode.FSYNC)) as writer:
         before = (await redis.info("commandstats")).get("cmdstat_evalsha", {}).get("calls", 0)
         answers = await asyncio.gather(*(writer.accept(delivery(body)) for body in bodies(100)))
         after = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]

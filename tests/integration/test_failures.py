@@ -16,6 +16,7 @@ from shared.endpoints.endpoint import Endpoints, OrganizationProfile
 from shared.errors import HandlerError
 from shared.observe import metrics
 from shared.queue import keys
+from shared.queue.partition import Partition
 from shared.settings.secret import Secret
 from tests.integration.jobs import NOTHING, account
 from tests.integration.workplace import POLICY, Workplace, body
@@ -79,7 +80,7 @@ async def test_a_failed_attempt_is_told_with_its_traceback_and_without_secrets(
     assert line["traceback"].startswith(f'Traceback (most recent call last):\n  File "{__file__}"')
     assert line["traceback"].endswith("    raise error\nValueError: refused: ***")
 
-    found = await lookup.find(redis, job)
+    found = await lookup.find(Partition.only(redis), job)
     assert found is not None
     assert found.last is not None
     assert (found.last.number, found.last.error) == (1, "ValueError: refused: ***")
@@ -96,7 +97,7 @@ async def test_the_last_failure_goes_with_the_dead_letter_and_then_with_it(
     (job,) = await shop.place.accept(signed)
     assert [await shop.place.handle_next() for _ in range(3)][-1] is Settled.DEAD
     (line,) = shop.place.lines.of("event_dead")
-    letter = await dead_letters.find(redis, job)
+    letter = await dead_letters.find(Partition.only(redis), job)
     assert letter is not None
     assert letter.traceback == line["traceback"]
     assert letter.traceback.endswith("ValueError: refused: ***")
@@ -106,7 +107,7 @@ async def test_the_last_failure_goes_with_the_dead_letter_and_then_with_it(
     # A later death of another kind says nothing of the earlier one.
     shop.error = lambda: Reject("enough")
     assert await shop.place.handle(signed) is Settled.DEAD
-    letter = await dead_letters.find(redis, job)
+    letter = await dead_letters.find(Partition.only(redis), job)
     assert letter is not None
     assert (letter.reason, letter.traceback) == ("rejected", "")
 
@@ -118,7 +119,7 @@ async def test_what_a_handler_decides_has_no_traceback(redis: Redis, shop: Shop)
     (line,) = shop.place.lines.of("event_retried")
     assert line["error"] == "not yet, says ***"
     assert "traceback" not in line
-    found = await lookup.find(redis, job)
+    found = await lookup.find(Partition.only(redis), job)
     assert found is not None
     assert found.last is not None
     assert (found.last.error, found.last.traceback) == ("not yet, says ***", "")
@@ -166,7 +167,7 @@ async def test_what_somebodys_hand_has_written_there_is_no_failure(
 ) -> None:
     (job,) = await shop.place.accept(body("evt_1"))
     await redis.execute_command("HSET", keys.FAILURES, job, value)
-    found = await lookup.find(redis, job)
+    found = await lookup.find(Partition.only(redis), job)
     assert found is not None
     assert found.last is None
 

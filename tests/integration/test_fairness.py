@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
 from shared.queue.job import job_id, organization_of
+from shared.queue.partition import Partition
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, delivery, enqueue
 from worker.operate import organizations
@@ -127,10 +128,10 @@ async def test_parked_jobs_keep_their_order(redis: Redis, hand: Hand) -> None:
         claims = await hand.claim(10)
         order += [claim.job for claim in claims]
         if step % 4 == 1:
-            await organizations.pause(redis, "org_a", "a test")
+            await organizations.pause(Partition.only(redis), "org_a", "a test")
             assert await hand.claim(10) == []
         await hand.finish(claims)
-        await organizations.resume(redis, "org_a")
+        await organizations.resume(Partition.only(redis), "org_a")
     assert order == jobs[:36]
     found = await account(redis)
     assert found.parked | found.queued == set(jobs[36:])
@@ -182,10 +183,10 @@ async def test_a_backlog_that_was_paused_leaves_the_others_their_slots(
     """Its places are of long ago; its cap holds all the same."""
     await slots(hand, "w1", 10)
     await wait(redis, 500, "org_a")
-    await organizations.pause(redis, "org_a", "a test")
+    await organizations.pause(Partition.only(redis), "org_a", "a test")
     await wait(redis, 200, "org_b")
     await handled(hand, 190, 5)
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     for _ in range(3):
         claims = await hand.claim(10)
         order = [claim.job for claim in claims]
@@ -198,10 +199,10 @@ async def test_the_systems_time_does_not_go_back_with_what_waited_long(
 ) -> None:
     """Or else whoever comes next would be ahead of all who wait."""
     (old,) = await wait(redis, 1, "org_a")
-    await organizations.pause(redis, "org_a", "a test")
+    await organizations.pause(Partition.only(redis), "org_a", "a test")
     await wait(redis, 100, "org_b")
     await handled(hand, 50)
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     await hand.finish([(await hand.claim(1))[0]])
     assert not await redis.zscore(keys.ACCEPTED, old)
     (next_one,) = await wait(redis, 1, "org_c")
@@ -225,10 +226,10 @@ async def test_one_at_a_time_is_in_order_of_acceptance_whatever_happens(
     await hand.finish([await hand.claim_only(second)])
 
     claim = await hand.claim_only(third)
-    await organizations.pause(redis, "org_a", "a test")
+    await organizations.pause(Partition.only(redis), "org_a", "a test")
     assert await hand.release(claim) is Settled.RELEASED
     assert await hand.claim(10) == []
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     await hand.finish([await hand.claim_only(third)])
     (fifth,) = await wait(redis, 1, "org_a")
     assert await handled(hand, 2) == [fourth, fifth]

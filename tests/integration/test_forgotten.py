@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from shared.endpoints.endpoint import Rate
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import delivery, enqueued
 from tests.integration.test_fairness import handled, share, wait
@@ -49,24 +50,24 @@ async def test_flows_of_those_who_have_nothing_go(redis: Redis, hand: Hand) -> N
         await hand.finish(await hand.claim(1))
     await redis.hset(keys.FLOWS, "retry:org_7", "nan")  # somebody's hand
     assert len(await flows(redis)) > 2400
-    await forget(redis)
+    await forget(Partition.only(redis))
     assert await flows(redis) == {"*"}
 
 
 async def test_whoever_has_something_waiting_keeps_its_flow(redis: Redis, hand: Hand) -> None:
     (job,) = await enqueued(redis, delivery())
     await hand.claim_only(job)  # the system's time is its flow's
-    await forget(redis)
+    await forget(Partition.only(redis))
     assert await flows(redis) == {"*", "org_a", "order:org_a"}
 
 
 async def test_a_flow_that_is_ahead_stays(redis: Redis, hand: Hand) -> None:
     """Or whoever has had more than its share would begin anew with the others."""
     await redis.hset(keys.FLOWS, mapping={"*": "7", "org_a": "7.5", "retry:org_a": "8"})
-    await forget(redis)
+    await forget(Partition.only(redis))
     assert await flows(redis) == {"*", "org_a", "retry:org_a"}
     await redis.hset(keys.FLOWS, "*", "8")
-    await forget(redis)
+    await forget(Partition.only(redis))
     assert await flows(redis) == {"*"}
 
 
@@ -75,7 +76,7 @@ async def test_the_order_of_acceptance_is_kept_for_an_hour(redis: Redis) -> None
     hour = 3_600_000
     orders = {"order:org_a": now - hour + 30_000, "order:org_b": now - hour - 30_000}
     await redis.hset(keys.FLOWS, mapping=orders)
-    await forget(redis)
+    await forget(Partition.only(redis))
     assert await flows(redis) == {"order:org_a"}
 
 
@@ -84,12 +85,12 @@ async def test_shares_stay_as_they_are_while_others_are_forgotten(redis: Redis, 
     await wait(redis, 200, "org_b")
     order: list[str] = []
     for _ in range(10):
-        await forget(redis)
+        await forget(Partition.only(redis))
         order += await handled(hand, 10, 5)
         await wait(redis, 1, "org_c", 100.0)
         await handled(hand, 1)
     assert abs(share(order, "org_a") - 80) <= 3
-    await forget(redis)
+    await forget(Partition.only(redis))
     assert {"org_a", "org_b"} <= await flows(redis)
 
 
@@ -117,7 +118,7 @@ def file_of(*names: str) -> list[Profile]:
 async def let_go(redis: Redis, *names: str) -> list[str]:
     """What a worker's upkeep does whose file has these; whom Redis knows afterwards."""
     listed = Listed(set(names), roster(names))
-    await unlist(redis, lambda: listed, log=Lines().log)
+    await unlist(Partition.only(redis), lambda: listed, log=Lines().log)
     known = {name.decode() for name in await redis.hkeys(keys.ORGANIZATIONS)}
     rates = {name.decode() for name in await redis.hkeys(keys.RATES)}
     assert rates <= known | {f"next:{name}" for name in known}
@@ -127,9 +128,9 @@ async def let_go(redis: Redis, *names: str) -> list[str]:
 @pytest.fixture
 async def worker(redis: Redis) -> Leases:
     """A live one, whose file has lost two."""
-    await Transitions(redis).publish(file_of(*STAYS, *LEFT))
+    await Transitions(Partition.only(redis)).publish(file_of(*STAYS, *LEFT))
     worker = leases("w1", file_of(*STAYS))
-    await worker.beat(Transitions(redis))
+    await worker.beat(Transitions(Partition.only(redis)))
     return worker
 
 
@@ -149,7 +150,7 @@ async def test_who_has_left_the_file_is_forgotten(redis: Redis, hand: Hand) -> N
 
 
 async def pause(redis: Redis, _: Hand) -> None:
-    await organizations.pause(redis, "org_left", "why")
+    await organizations.pause(Partition.only(redis), "org_left", "why")
 
 
 async def wait_for_a_worker(redis: Redis, _: Hand) -> None:
@@ -191,18 +192,18 @@ async def test_nothing_goes_that_another_live_workers_file_has(
 ) -> None:
     everything = sorted((*STAYS, *LEFT))
     other = leases("w2", file_of(*everything))
-    await other.beat(Transitions(redis))
+    await other.beat(Transitions(Partition.only(redis)))
     assert await let_go(redis, *STAYS) == everything
-    await Transitions(redis).leave("w2")
+    await Transitions(Partition.only(redis)).leave("w2")
     # Nor where a worker of an earlier version doesn't say what its file has.
-    await Transitions(redis).renew("w0", [], description=b"{}", slots=1, lease=30)
+    await Transitions(Partition.only(redis)).renew("w0", [], description=b"{}", slots=1, lease=30)
     assert await let_go(redis, *STAYS) == everything
-    await Transitions(redis).leave("w0")
+    await Transitions(Partition.only(redis)).leave("w0")
     assert await let_go(redis, *STAYS) == STAYS
     # Nor where nobody says anything, nor for a file that somebody has emptied.
-    await worker.beat(Transitions(redis))
+    await worker.beat(Transitions(Partition.only(redis)))
     assert await let_go(redis) == STAYS
-    await Transitions(redis).leave("w1")
+    await Transitions(Partition.only(redis)).leave("w1")
     assert await let_go(redis, "org_a") == STAYS
 
 
@@ -210,15 +211,15 @@ class Between(Transitions):
     """Lets another worker's upkeep go between any two steps of this one."""
 
     async def renew(self, *arguments: Any, **options: Any) -> Any:
-        await let_go(self._redis, *STAYS)
+        await let_go(self._partition.redis, *STAYS)
         answer = await super().renew(*arguments, **options)
-        await let_go(self._redis, *STAYS)
+        await let_go(self._partition.redis, *STAYS)
         return answer
 
     async def publish(self, *arguments: Any) -> None:
-        await let_go(self._redis, *STAYS)
+        await let_go(self._partition.redis, *STAYS)
         await super().publish(*arguments)
-        await let_go(self._redis, *STAYS)
+        await let_go(self._partition.redis, *STAYS)
 
 
 @pytest.mark.usefixtures("worker")
@@ -227,8 +228,8 @@ async def test_a_file_that_gets_back_who_has_left_has_its_cap(redis: Redis) -> N
     listed = file_of(*STAYS)
     other = leases("w2", listed)
     other.profiles = lambda: listed
-    await other.beat(Transitions(redis))
+    await other.beat(Transitions(Partition.only(redis)))
     listed = file_of(*STAYS, "org_left")  # Redis knows it still: that is no news
-    await other.tell_changes(Between(redis))
+    await other.tell_changes(Between(Partition.only(redis)))
     assert await let_go(redis, *STAYS) == [*STAYS, "org_left"]
     assert await redis.hget(keys.ORGANIZATIONS, "org_left") == b"1:1.0"

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from shared.observe import metrics
 from shared.queue import gauges, keys
 from shared.queue.gauges import CACHE_SECONDS, Gauges
+from shared.queue.partition import Partition
 from tests.conftest import StartRedis
 from tests.integration.workplace import Lines, Workplace, body
 from worker import Event, Handlers, Organization
@@ -21,7 +22,12 @@ UNLIKELY_LABELS = {"organization", "event_id", "endpoint", "job"}
 async def scraped(redis: Redis, organizations: int = 20) -> CollectorRegistry:
     """What a scrape shows of a fresh reading."""
     registry = CollectorRegistry()
-    shown = Gauges(redis, organizations=organizations, bytes_limit_of=lambda _: 0, log=Lines().log)
+    shown = Gauges(
+        Partition.only(redis),
+        organizations=organizations,
+        bytes_limit_of=lambda _: 0,
+        log=Lines().log,
+    )
     registry.register(shown)
     await shown.refresh()
     return registry
@@ -117,7 +123,9 @@ def test_no_other_metric_has_a_label_that_comes_from_outside() -> None:
 
 
 async def test_many_scrapes_share_a_reading(redis: Redis) -> None:
-    shown = Gauges(redis, organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log)
+    shown = Gauges(
+        Partition.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log
+    )
     await redis.config_resetstat()
     await asyncio.gather(*(shown.refresh() for _ in range(10)))
     await shown.refresh()
@@ -131,7 +139,9 @@ async def test_a_redis_that_is_away_leaves_no_old_gauges_and_one_line(
     assert CACHE_SECONDS > 0
     server, lines = fresh_redis_server(appendfsync=None), Lines()
     async with Redis.from_url(server.url) as redis:
-        shown = Gauges(redis, organizations=20, bytes_limit_of=lambda _: 0, log=lines.log)
+        shown = Gauges(
+            Partition.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=lines.log
+        )
         await shown.refresh()
         assert list(shown.collect())
         server.kill()
@@ -150,7 +160,9 @@ async def test_a_redis_that_hangs_does_not_hang_a_scrape(
     monkeypatch.setattr(gauges, "READ_SECONDS", 0.05)
     server = fresh_redis_server(appendfsync=None)
     async with Redis.from_url(server.url) as redis:
-        shown = Gauges(redis, organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log)
+        shown = Gauges(
+            Partition.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log
+        )
         server.freeze()
         try:
             async with asyncio.timeout(5):
@@ -162,7 +174,9 @@ async def test_a_redis_that_hangs_does_not_hang_a_scrape(
 
 def test_the_gauges_are_part_of_a_scrape_while_they_are_registered(redis: Redis) -> None:
     registry = CollectorRegistry()
-    shown = Gauges(redis, organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log)
+    shown = Gauges(
+        Partition.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log
+    )
     with shown.registered(registry):
         assert shown in registry._collector_to_names
     assert shown not in registry._collector_to_names

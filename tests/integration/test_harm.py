@@ -11,6 +11,7 @@ from shared.errors import Unavailable
 from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.job import Delivery, job_id
+from shared.queue.partition import Partition
 from shared.queue.writer import Accepted
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import (
@@ -123,7 +124,7 @@ async def test_of_what_was_lost_there_is_nothing_to_replay(redis: Redis, place: 
     (job,) = await place.accept(body("evt_1"))
     await redis.delete(keys.payload(job))
     await run_dry(place)
-    assert await revival.replay_one(redis, job) == "absent"
+    assert await revival.replay_one(Partition.only(redis), job) == "absent"
     assert not await redis.exists(keys.payload(job))  # it would keep a redelivery's out
     assert (await record_of(redis, job))["reason"] == "payload_lost"
     assert await account(redis) == NOTHING
@@ -230,7 +231,7 @@ async def test_a_replay_overwrites_what_stands_under_its_name(
 ) -> None:
     job = await buried(place, body("evt_1"))
     await redis.set(keys.payload(job), forged())
-    assert await revival.replay_one(redis, job) == "queued"
+    assert await revival.replay_one(Partition.only(redis), job) == "queued"
     assert await place.handle_next() is Settled.DONE
     assert seen.ids == ["evt_1"]
     assert await account(redis) == NOTHING
@@ -255,7 +256,7 @@ async def test_the_good_bytes_of_a_dead_letter_outlive_what_was_put_in_line_unde
     for field in ("payload", "received_at", "endpoint", "type", "event_id"):
         assert record[field] == before[field]
     assert await account(redis) == NOTHING
-    assert await revival.replay_one(redis, job) == "queued"
+    assert await revival.replay_one(Partition.only(redis), job) == "queued"
     assert await place.handle_next() is Settled.DONE
     assert seen.ids == ["evt_1"]
 

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from shared.endpoints.endpoint import Rate
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import account, delivery, enqueued
 from worker.operate.overview import read_overview
@@ -110,7 +111,7 @@ async def test_an_overview_holds_nobody_up(redis: Redis) -> None:
     await redis.hset(keys.WAITING, mapping={name: str(n) for name, n in many.items()})
     await redis.hset(keys.BYTES, mapping={f"{name}:dead": "7" for name in many})
     await redis.slowlog_reset()
-    overview = await read_overview(redis)
+    overview = await read_overview(Partition.only(redis))
     assert {each.organization: each.waiting for each in overview.organizations} == many
     assert all(
         (each.cap, each.rate, each.bytes_held) == (2, 5, 7) for each in overview.organizations

@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
 from shared.queue.job import job_id
+from shared.queue.partition import Partition
 from tests.integration.books import Books
 from tests.integration.jobs import RECEIVED_AT, delivery, enqueue
 from tests.integration.stepping import take_random_steps
@@ -347,7 +348,7 @@ def take_steps(url: str, *, examples: int, random: bool = False, shrink: bool = 
     """Take random steps; raises where the two differ."""
     with asyncio.Runner() as runner:
         redis = Redis.from_url(url)
-        transitions = Transitions(redis, retention=RETENTION / 1000)
+        transitions = Transitions(Partition.only(redis), retention=RETENTION / 1000)
 
         class There(Both):
             def __init__(self) -> None:

@@ -11,6 +11,7 @@ from shared.endpoints.endpoint import Endpoints, OrganizationProfile
 from shared.errors import Unavailable
 from shared.queue import keys, scripts
 from shared.queue.job import Delivery
+from shared.queue.partition import Partition
 from shared.queue.writer import Accepted, BytesLimits, Queue
 from shared.redis.durability import Durability, Mode
 from tests.conftest import StartRedis
@@ -39,7 +40,7 @@ async def send(
 ) -> list[str]:
     """Enqueue under limits of bytes; the answers' codes."""
     limits = BytesLimits(limit, at_most)
-    queue = Queue(redis, Durability(Mode.MEMORY), bytes_limits=limits)
+    queue = Queue(Partition.only(redis), Durability(Mode.MEMORY), bytes_limits=limits)
     answers = await queue.enqueue(deliveries)
     return [each.code if isinstance(each, Unavailable) else each.value for each in answers]
 
@@ -138,8 +139,8 @@ async def test_an_event_of_a_full_organization_dies_whole_and_makes_room_when_it
     assert body.decode() in (await record_of(redis, job))["payload"]
     assert sum((await held(redis)).values()) > full
     assert await send(redis, delivery(b"2"), limit=full) == ["organization_bytes_full"]
-    assert await dead_letters.find(redis, job) is not None
-    await revival.discard(redis, job, retention=60)
+    assert await dead_letters.find(Partition.only(redis), job) is not None
+    await revival.discard(Partition.only(redis), job, retention=60)
     assert (await held(redis)).keys() == {"marks"}
     assert await send(redis, delivery(b"2"), limit=full) == ["accepted"]
 
@@ -165,7 +166,7 @@ async def test_what_was_there_before_the_first_count_is_counted(redis: Redis, ha
     assert len(jobs) == 30
     await redis.set(keys.state("org_b", "a key"), b"1" * 100)
     await redis.delete(keys.BYTES)
-    await recount(redis, retention=DAY)
+    await recount(Partition.only(redis), retention=DAY)
     counted = await said(redis)
     assert counted == await truly_held(redis)
     assert counted.keys() == {"org_a:waiting", "org_a:dead", "org_a:marks", "org_b:state"}
@@ -176,7 +177,7 @@ async def test_what_has_expired_counts_no_more(redis: Redis) -> None:
         keys.BYTES, mapping={"org_a:marks": 10**9, "org_b:state": 5000, "org_c:waiting": 1}
     )
     (job,) = await enqueued(redis, delivery(organization="org_d"))
-    await recount(redis, retention=DAY)
+    await recount(Partition.only(redis), retention=DAY)
     assert await said(redis) == {"org_d:waiting": cost(await redis.strlen(keys.payload(job)), 2)}
 
 
@@ -193,22 +194,22 @@ async def test_what_comes_and_goes_during_a_count_stays_counted(redis: Redis, ha
     counted, truth = await said(redis), await truly_held(redis)
     assert counted.keys() == truth.keys()  # the state that wasn't there is gone
     await redis.delete(keys.RECOUNT)
-    await recount(redis, retention=DAY)
+    await recount(Partition.only(redis), retention=DAY)
     assert await said(redis) == truth
 
 
 async def test_a_count_rests_until_it_is_a_day_old_or_as_old_as_a_mark_may_be(
     redis: Redis,
 ) -> None:
-    await recount(redis, retention=DAY)
+    await recount(Partition.only(redis), retention=DAY)
     await redis.hset(keys.BYTES, "org_a:marks", "5000")
-    await recount(redis, retention=DAY)
+    await recount(Partition.only(redis), retention=DAY)
     assert await held(redis) == {"marks": 5000}
     seconds, _ = await redis.time()
     await redis.hset(keys.RECOUNT, "*counted", str((seconds - 3600) * 1000))
-    await recount(redis, retention=2 * DAY)
+    await recount(Partition.only(redis), retention=2 * DAY)
     assert await held(redis) == {"marks": 5000}
-    await recount(redis, retention=3600.0)
+    await recount(Partition.only(redis), retention=3600.0)
     assert await held(redis) == {}
 
 
@@ -216,24 +217,24 @@ async def test_a_refusal_makes_a_count_older_than_ten_minutes_no_longer_good(
     redis: Redis,
 ) -> None:
     """What expires within a day may be much more than what stays."""
-    await recount(redis, retention=DAY)
+    await recount(Partition.only(redis), retention=DAY)
     await redis.hset(keys.BYTES, mapping={"org_a:state": "5000", "org_a:waiting": "700"})
     assert await send(redis, delivery(), limit=5000) == ["organization_bytes_full"]
-    await recount(redis, retention=DAY)
+    await recount(Partition.only(redis), retention=DAY)
     assert await held(redis) == {"state": 5000, "waiting": 700}
     seconds, _ = await redis.time()
     await redis.hset(keys.RECOUNT, "*counted", str((seconds - 601) * 1000))
-    await recount(redis, retention=DAY)
+    await recount(Partition.only(redis), retention=DAY)
     assert await held(redis) == {}
     assert await send(redis, delivery(), limit=5000) == ["accepted"]
 
 
 async def test_payloads_and_letters_are_put_right_by_the_first_count_only(redis: Redis) -> None:
-    await recount(redis, retention=DAY)
+    await recount(Partition.only(redis), retention=DAY)
     await redis.hset(keys.BYTES, mapping={"org_a:marks": "500", "org_a:waiting": "700"})
     seconds, _ = await redis.time()
     await redis.hset(keys.RECOUNT, "*counted", str((seconds - 90_000) * 1000))
-    await recount(redis, retention=DAY)
+    await recount(Partition.only(redis), retention=DAY)
     assert await held(redis) == {"waiting": 700}
 
 
@@ -258,8 +259,8 @@ async def test_what_somebody_has_made_no_number_ends_no_script_and_is_counted_an
     sent = [delivery(b"1"), delivery(b"2", "org_b"), delivery(b"3", "org_c")]
     assert await send(redis, *sent) == ["accepted"] * 3
     await hand.finish(await hand.claim())
-    assert (await read_overview(redis)).waiting == 0
-    await recount(redis, retention=DAY)
+    assert (await read_overview(Partition.only(redis))).waiting == 0
+    await recount(Partition.only(redis), retention=DAY)
     assert {name for name in await said(redis) if name.endswith(":waiting")} == set()
 
 
@@ -281,7 +282,7 @@ async def test_names_that_are_none_of_ours_stop_no_count(redis: Redis) -> None:
     await redis.lpush(keys.payload("org_a:a list"), "x")
     await redis.lpush(keys.dead_letter("org_a:a list"), "x")
     await redis.lpush(keys.state("org_a", "a list"), "x")
-    await recount(redis, retention=DAY)
+    await recount(Partition.only(redis), retention=DAY)
     assert (await redis.hgetall(keys.RECOUNT)).keys() == {b"*counted", b"*refused"}
 
 

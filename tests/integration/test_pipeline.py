@@ -17,6 +17,7 @@ from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.group_commit import Tell
 from shared.queue.job import job_id
+from shared.queue.partition import Partition
 from tests.integration.jobs import NOTHING, account, counters, mark_of, record_of
 from tests.integration.workplace import POLICY, Workplace, body, now
 from worker import Event, Handlers, Organization, Reject, Retry
@@ -563,7 +564,7 @@ async def test_a_replayed_event_keeps_its_received_at(redis: Redis) -> None:
     broken = False
     assert await place.handle(body("evt_a"), received_at=received_at + 1) is Settled.DONE
     job = job_id("org_a", first)
-    assert await revival.replay_one(redis, job) == "queued"
+    assert await revival.replay_one(Partition.only(redis), job) == "queued"
     assert await place.handle_next() is Settled.DONE
     raw = await redis.get(keys.state("org_a", "order"))
     assert raw == f'"evt_a"\n1\nevt_a {received_at + 1}'.encode()

@@ -16,6 +16,7 @@ from shared.errors import Unavailable
 from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.job import job_id
+from shared.queue.partition import Partition
 from shared.queue.writer import Accepted, Queue
 from shared.redis.durability import Durability, Mode
 from shared.sellfern import envelope
@@ -37,6 +38,8 @@ from tests.integration.workplace import POLICY, Workplace, body, now
 from worker import Event, Handlers, Organization
 from worker.operate import organizations
 from worker.pipeline.transitions import Mark, Marked, MarkRequest, Settled
+
+pytestmark = pytest.mark.usefixtures("also_in_a_partition")
 
 J, K, P = delivery(b"J"), delivery(b"K, the same event"), delivery(b"P, another event")
 
@@ -157,12 +160,12 @@ async def test_3_a_freed_slot_brings_the_next_though_nobody_else_acts(
 async def test_4_a_parked_event_has_one_place_at_each_step(redis: Redis, hand: Hand) -> None:
     """Redelivered, resumed, claimed and done: never two places, and no stale id at the end."""
     (job,) = await enqueued(redis, P)
-    await organizations.pause(redis, "org_a", "a test")
+    await organizations.pause(Partition.only(redis), "org_a", "a test")
     assert await hand.claim() == []
     assert await account(redis) == unfinished(parked=[job])
     assert await enqueue(redis, P) == [Accepted.KNOWN]
     assert await account(redis) == unfinished(parked=[job])
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     assert await account(redis) == unfinished(queued=[job])
     claim = await hand.claim_only(job)
     assert await account(redis) == unfinished(leased=[job], running=1)
@@ -346,11 +349,11 @@ class OldEvent:
         claim = await self.hand.claim_only(first, 1)
         assert await self.hand.mark(claim) is Mark.FRESH
         assert await self.hand.done(claim) is Settled.DONE
-        await organizations.pause(self.redis, "org_a", "a test")
+        await organizations.pause(Partition.only(self.redis), "org_a", "a test")
         assert await self.hand.claim() == []
         assert await account(self.redis) == unfinished(parked=[other])
         assert await self.redis.pexpire(keys.event("org_a", "evt_1"), 0)
-        await organizations.resume(self.redis, "org_a")
+        await organizations.resume(Partition.only(self.redis), "org_a")
         return first, other
 
 
@@ -502,13 +505,13 @@ async def test_16_a_paused_flood_stands_in_nobodys_way(fresh_redis_server: Start
         for start in range(0, len(flood), 5_000):
             await enqueue(redis, *flood[start : start + 5_000])
         accepted = [job_id("org_a", each.body) for each in flood]
-        await organizations.pause(redis, "org_a", "a test")
+        await organizations.pause(Partition.only(redis), "org_a", "a test")
         for number in range(20):
             (job,) = await enqueued(redis, delivery(b"%d" % number, "org_b"))
             await hand.finish([await hand.claim_only(job)])
 
         await hand.cap(100)
-        await organizations.resume(redis, "org_a", starts=1e6)
+        await organizations.resume(Partition.only(redis), "org_a", starts=1e6)
         started: list[str] = []
         for _ in range(10):
             claims = await hand.claim(100)
@@ -570,8 +573,8 @@ async def test_18_a_known_event_is_not_acknowledged_before_the_replica_has_it(
     primary = fresh_redis_server(appendfsync=None)
     replica = fresh_redis_server(appendfsync=None, replicaof=("127.0.0.1", primary.port))
     async with Redis.from_url(primary.url) as redis:
-        queue = Queue(redis, Durability(Mode.REPLICA, replicas=1, timeout=0.1))
-        patient = Queue(redis, Durability(Mode.REPLICA, replicas=1, timeout=20))
+        queue = Queue(Partition.only(redis), Durability(Mode.REPLICA, replicas=1, timeout=0.1))
+        patient = Queue(Partition.only(redis), Durability(Mode.REPLICA, replicas=1, timeout=20))
         async with asyncio.timeout(20):
             while not await redis.wait(1, 100):
                 pass
@@ -591,7 +594,7 @@ async def test_18_a_known_event_is_not_acknowledged_before_it_is_on_disk(
     """Also the second delivery is answered 503 for as long as the first one isn't synced."""
     server = fresh_redis_server(appendfsync="no")
     async with Redis.from_url(server.url) as redis:
-        queue = Queue(redis, Durability(Mode.FSYNC, timeout=0.1))
+        queue = Queue(Partition.only(redis), Durability(Mode.FSYNC, timeout=0.1))
         await refused(queue, "not_synced")
         (job,) = (await account(redis)).accepted
         await refused(queue, "not_synced")

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from shared.queue.job import Delivery, job_id
+from shared.queue.partition import Partition
 from tests.integration.by_hand import RETENTION, Hand
 from tests.integration.jobs import NOTHING, account, counters, enqueued, mark_of, record_of
 from tests.integration.test_races import J, K, dead_letters, handled_once, unfinished
@@ -227,7 +228,7 @@ async def test_what_is_discarded_meanwhile_ends_as_a_duplicate(
     redis: Redis, hand: Hand, again: Delivery
 ) -> None:
     job, claim = await holding(hand, again)
-    assert await revival.discard(redis, job, retention=RETENTION)
+    assert await revival.discard(Partition.only(redis), job, retention=RETENTION)
     assert await hand.hold(claim) is Settled.AGAIN
     assert await hand.mark(claim) in (Mark.DUPLICATE, Mark.CONFLICTING)
     assert await hand.duplicate(claim) is Settled.DUPLICATE
@@ -238,7 +239,7 @@ async def test_what_is_discarded_meanwhile_ends_as_a_duplicate(
 
 async def test_what_expires_meanwhile_is_judged_anew(redis: Redis, hand: Hand) -> None:
     _, claim = await holding(hand, K)
-    assert await revival.expire(redis, "org_a", died_before=2**52) == 1
+    assert await revival.expire(Partition.only(redis), "org_a", died_before=2**52) == 1
     assert await hand.hold(claim) is Settled.AGAIN
     assert await hand.mark(claim) is Mark.FRESH
 
@@ -246,7 +247,7 @@ async def test_what_expires_meanwhile_is_judged_anew(redis: Redis, hand: Hand) -
 async def test_a_letter_that_is_replayed_waits_for_no_expiry(redis: Redis, hand: Hand) -> None:
     """The same bytes' job keeps the record from expiring while it is there."""
     job, claim = await holding(hand)
-    assert await revival.expire(redis, "org_a", died_before=2**52) == 0
+    assert await revival.expire(Partition.only(redis), "org_a", died_before=2**52) == 0
     assert await hand.hold(claim) is Settled.HELD
     assert await dead_letters(redis) == {job}
 

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from shared.queue.job import job_id
+from shared.queue.partition import Partition
 from tests.acceptance import earlier
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, counters, delivery, enqueued
@@ -32,7 +33,7 @@ def hand(redis: Redis) -> Hand:
 async def renumber(redis: Redis) -> bool:
     """Do what upkeep does; whether they began anew."""
     lines = Lines()
-    await upkeep.renumber(redis, log=lines.log)
+    await upkeep.renumber(Partition.only(redis), log=lines.log)
     return lines.events() == ["virtual_times_renumbered"]
 
 
@@ -70,7 +71,7 @@ async def life(
     (in_order,) = [claim for claim in first if claim.job.startswith("org_a")]
     await hand.retry(late)
     await hand.finish(others)
-    await organizations.pause(redis, "org_c", "why")
+    await organizations.pause(Partition.only(redis), "org_c", "why")
     held = await hand.claim(8)
     assert (await account(redis)).parked
     if ends:
@@ -80,7 +81,7 @@ async def life(
     await hand.retry(in_order)  # keeps its slot, and its place
     await hand.come_due(late.job)
     await hand.come_due(in_order.job)
-    await organizations.resume(redis, "org_c", starts=1e6)
+    await organizations.resume(Partition.only(redis), "org_c", starts=1e6)
     await hand.finish(held)
     await enqueued(redis, delivery(b"new", "org_d"), delivery(b"new", "org_b"))
     order = [claim.job for claim in first + held] + await rest(redis, hand)

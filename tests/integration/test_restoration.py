@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, bodies, counters, delivery, enqueued
 from tests.integration.kept_up import keep_up
@@ -30,7 +31,7 @@ async def now_ms(redis: Redis) -> int:
 
 
 async def all_restored(redis: Redis) -> list[str]:
-    return [job async for job in restored(redis, lease=30)]
+    return [job async for job in restored(Partition.only(redis), lease=30)]
 
 
 async def test_a_job_without_a_place_runs_all_the_same(redis: Redis, hand: Hand) -> None:
@@ -49,7 +50,7 @@ async def test_a_job_without_a_place_runs_all_the_same(redis: Redis, hand: Hand)
 async def test_the_next_look_goes_on_where_the_last_one_was_cut_short(redis: Redis) -> None:
     jobs = set(await enqueued(redis, *map(delivery, bodies(1000))))
     await redis.delete(keys.QUEUE)
-    cut_short = restored(redis, lease=30)
+    cut_short = restored(Partition.only(redis), lease=30)
     await anext(cut_short)
     await cut_short.aclose()
     first = {job.decode() for job in await redis.zrange(keys.QUEUE, 0, -1)}
@@ -66,7 +67,7 @@ async def test_a_look_that_is_cut_short_tells_of_what_it_has_restored(redis: Red
     jobs = await enqueued(redis, *map(delivery, bodies(1000)))
     await redis.delete(keys.QUEUE)
     lines = Lines()
-    looking = asyncio.create_task(restore(redis, lease=30, log=lines.log))
+    looking = asyncio.create_task(restore(Partition.only(redis), lease=30, log=lines.log))
     async with asyncio.timeout(20):
         while await redis.zcard(keys.QUEUE) < 400:  # so that one answer at least has been read
             await asyncio.sleep(0.001)
@@ -117,13 +118,13 @@ async def test_a_worker_that_is_gone_gives_its_slot_back_with_the_lease(
 
 async def test_what_was_parked_waits_again(redis: Redis, hand: Hand) -> None:
     (job,) = await enqueued(redis, delivery())
-    await organizations.pause(redis, "org_a", "a test")
+    await organizations.pause(Partition.only(redis), "org_a", "a test")
     assert await hand.claim() == []
     await redis.delete(keys.parked("org_a"))
     assert await all_restored(redis) == [job]
     assert await hand.claim() == []
     assert (await account(redis)).parked == {job}
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     await hand.finish([await hand.claim_only(job)])
     assert await account(redis) == NOTHING
 
@@ -164,6 +165,8 @@ async def test_a_worker_looks_by_itself_as_an_arq_cron_job(redis: Redis) -> None
     async def is_handled() -> bool:
         return (await counters(redis)).get("handled") == 1
 
-    await keep_up(place, partial(restore, redis, lease=30, log=place.lines.log), is_handled)
+    await keep_up(
+        place, partial(restore, Partition.only(redis), lease=30, log=place.lines.log), is_handled
+    )
     (line,) = place.lines.of("places_restored")
     assert (line["number"], line["some"]) == (1, [job])

@@ -6,6 +6,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.integration.jobs import counters, mark_of
 from tests.integration.kept_up import keep_up
 from tests.integration.workplace import Workplace, body
@@ -31,7 +32,7 @@ async def test_only_the_old_ones_go_and_their_marks_with_them(redis: Redis) -> N
     jobs = await redis.zrange(keys.dead("org_a"), 0, -1)
     await redis.zincrby(keys.dead("org_a"), -60_000, jobs[0])
 
-    await expire(redis, retention=59, log=place.lines.log)
+    await expire(Partition.only(redis), retention=59, log=place.lines.log)
     assert [line["number"] for line in place.lines.of("dead_letters_expired")] == [1]
     assert await redis.zrange(keys.dead("org_a"), 0, -1) == jobs[1:]
     assert await mark_of(redis, "evt_1") is None
@@ -45,9 +46,9 @@ async def test_one_that_is_being_replayed_stays_until_it_has_ended(redis: Redis)
     await place.handle(body("evt_1"))
     (job,) = await redis.zrange(keys.dead("org_a"), 0, -1)
     await redis.zincrby(keys.dead("org_a"), -60_000, job)
-    assert await replay_one(redis, job.decode()) == "queued"
+    assert await replay_one(Partition.only(redis), job.decode()) == "queued"
 
-    await expire(redis, retention=59, log=place.lines.log)
+    await expire(Partition.only(redis), retention=59, log=place.lines.log)
     assert place.lines.of("dead_letters_expired") == []
     assert await mark_of(redis, "evt_1") == f"dead:{job.decode()}"
 
@@ -61,5 +62,7 @@ async def test_a_worker_looks_by_itself_as_an_arq_cron_job(redis: Redis) -> None
     async def is_told() -> bool:
         return "dead_letters_expired" in place.lines.events()
 
-    await keep_up(place, partial(expire, redis, retention=59, log=place.lines.log), is_told)
+    await keep_up(
+        place, partial(expire, Partition.only(redis), retention=59, log=place.lines.log), is_told
+    )
     assert place.lines.of("dead_letters_expired")[0]["number"] == 1

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.bench.distance import distant
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body
@@ -53,11 +54,11 @@ class Ward:
 
     def dead(self) -> AsyncIterator[DeadLetter]:
         """All that are dead, those too that die while somebody looks."""
-        return select(self.redis, Filter())
+        return select(Partition.only(self.redis), Filter())
 
     async def replay(self, rate: float = 1000, progress: Progress | None = None) -> Progress:
         """Replay all that are dead now."""
-        replaying = Replay(self.redis, rate, progress=progress or Progress())
+        replaying = Replay(Partition.only(self.redis), rate, progress=progress or Progress())
         return await replaying.run(self.dead())
 
     @asynccontextmanager
@@ -88,7 +89,7 @@ async def test_replays_are_no_faster_than_the_rate(ward: Ward) -> None:
     await ward.bury(200)
     seen: list[int] = []
     began = monotonic()
-    replaying = Replay(ward.redis, 400, told=seen.append)
+    replaying = Replay(Partition.only(ward.redis), 400, told=seen.append)
     done = await replaying.run(ward.dead())
     assert monotonic() - began > 199 / 400
     assert done.queued == 200
@@ -121,7 +122,7 @@ async def test_it_stops_by_itself_when_ten_in_a_row_have_died_again(ward: Ward) 
         await ward.settled()
     assert done.stopped
     assert FAILURES_IN_A_ROW <= done.died_again <= done.queued < 300
-    assert await count(ward.redis) == {"org_a": 300}
+    assert await count(Partition.only(ward.redis)) == {"org_a": 300}
     assert len(ward.calls) == done.queued
 
 
@@ -133,13 +134,13 @@ async def test_it_goes_on_while_some_work_and_tries_none_twice(ward: Ward) -> No
         await ward.settled()
     assert (done.stopped, done.queued) == (False, 60)
     assert set(ward.calls.values()) == {1}
-    assert await count(ward.redis) == {"org_a": 18}
+    assert await count(Partition.only(ward.redis)) == {"org_a": 18}
 
 
 async def test_replays_that_wait_do_not_hide_those_that_die(ward: Ward) -> None:
     await ward.bury(5, "org_a")
     await ward.bury(300, "org_b")
-    await organizations.pause(ward.redis, "org_a", "a test")
+    await organizations.pause(Partition.only(ward.redis), "org_a", "a test")
     async with ward.working():
         done = await ward.replay(rate=200)
     assert done.stopped
@@ -165,7 +166,7 @@ async def test_a_replay_that_is_interrupted_loses_nothing_and_the_next_one_goes_
     assert progress.queued + rest.queued == 200  # what was on its way is counted
     assert set(ward.calls.values()) == {1}
     assert len(ward.calls) == 200
-    assert await count(ward.redis) == {}
+    assert await count(Partition.only(ward.redis)) == {}
     assert await account(ward.redis) == NOTHING
 
 
@@ -182,7 +183,9 @@ async def test_far_from_redis_many_go_in_one_round_trip(ward: Ward, tmp_path: Pa
     await ward.bury(400)
     async with far_from(ward.redis, 50, tmp_path) as there:
         began = monotonic()
-        done = await Replay(there, 10_000).run(select(there, Filter()))
+        done = await Replay(Partition.only(there), 10_000).run(
+            select(Partition.only(there), Filter())
+        )
         assert monotonic() - began < 400 * 0.05 / 4
     assert done.queued == 400
 
@@ -193,8 +196,8 @@ async def test_what_is_on_its_way_when_somebody_interrupts_is_counted(
     await ward.bury(100)
     progress = Progress()
     async with far_from(ward.redis, 400, tmp_path) as there:
-        replaying = Replay(there, 10_000, progress=progress)
-        task = asyncio.create_task(replaying.run(select(there, Filter())))
+        replaying = Replay(Partition.only(there), 10_000, progress=progress)
+        task = asyncio.create_task(replaying.run(select(Partition.only(there), Filter())))
         while not (await counters(ward.redis)).get("replayed"):
             await asyncio.sleep(0.002)
         assert progress.queued == 0
@@ -228,11 +231,13 @@ async def test_far_from_redis_many_are_discarded_in_one_round_trip(
     gone: list[None] = []
     async with far_from(ward.redis, 50, tmp_path) as there:
         began = monotonic()
-        letters = select(there, Filter())
-        await discard_all(there, letters, retention=60, told=lambda: gone.append(None))
+        letters = select(Partition.only(there), Filter())
+        await discard_all(
+            Partition.only(there), letters, retention=60, told=lambda: gone.append(None)
+        )
         assert monotonic() - began < 400 * 0.05 / 4
     assert len(gone) == 400
-    assert await count(ward.redis) == {}
+    assert await count(Partition.only(ward.redis)) == {}
 
 
 async def test_one_that_is_gone_meanwhile_is_told(ward: Ward) -> None:
@@ -244,5 +249,5 @@ async def test_one_that_is_gone_meanwhile_is_told(ward: Ward) -> None:
         for letter in letters:
             yield letter
 
-    done = await Replay(ward.redis, 1000).run(listed_before())
+    done = await Replay(Partition.only(ward.redis), 1000).run(listed_before())
     assert (done.absent, done.queued, done.seen) == (2, 0, 2)

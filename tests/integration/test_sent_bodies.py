@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from shared.queue.job import job_id
+from shared.queue.partition import Partition
 from shared.sellfern import envelope as envelopes
 from shared.sellfern.envelope import mended
 from tests.integration.jobs import NOTHING, account, mark_of
@@ -125,7 +126,7 @@ async def test_a_letter_that_died_of_broken_text_lives_once_it_is_replayed(
         before.setattr(envelopes, "mended", lambda text: text)
         assert await place.handle(signed, organization="123") is Settled.DEAD
     assert mended(signed) != signed
-    assert await revival.replay_one(redis, job_id("123", signed)) == "queued"
+    assert await revival.replay_one(Partition.only(redis), job_id("123", signed)) == "queued"
     assert await place.handle_next() is Settled.DONE
     assert len(seen.events) == 1
     assert await account(redis) == NOTHING

@@ -6,6 +6,7 @@ from redis.exceptions import ResponseError
 
 from shared.endpoints.endpoint import Rate
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.integration.by_hand import LATER, RETENTION, Hand
 from tests.integration.jobs import NOTHING, account, bodies, delivery, enqueue
 from tests.integration.test_rates import MINUTE, accepted, at_a_rate, settle
@@ -26,7 +27,7 @@ def hand(redis: Redis) -> Hand:
 async def held_up(redis: Redis, hand: Hand, number: int) -> list[str]:
     await hand.cap(100)
     jobs = await accepted(redis, number)
-    await organizations.pause(redis, "org_a", "a test")
+    await organizations.pause(Partition.only(redis), "org_a", "a test")
     assert await hand.claim(100) == []
     return jobs
 
@@ -42,7 +43,7 @@ async def test_what_was_paused_begins_slowly_and_twice_as_fast_each_second(
     redis: Redis, hand: Hand
 ) -> None:
     jobs = await held_up(redis, hand, 40)
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     first = await hand.claim(100)
     assert [claim.job for claim in first] == jobs[:10]
     assert await hand.claim(100) == []
@@ -58,9 +59,9 @@ async def test_what_was_paused_begins_slowly_and_twice_as_fast_each_second(
 
 async def test_an_operator_says_how_fast_it_goes_on(redis: Redis, hand: Hand) -> None:
     await held_up(redis, hand, 40)
-    await organizations.resume(redis, "org_a", starts=50)
+    await organizations.resume(Partition.only(redis), "org_a", starts=50)
     assert len(await hand.claim(100)) == 6  # a tenth of a second's, and the one that is due
-    await organizations.resume(redis, "org_a", starts=1e6)
+    await organizations.resume(Partition.only(redis), "org_a", starts=1e6)
     assert len(await hand.claim(100)) == 34
     assert await redis.hgetall(keys.RATES) == {}
 
@@ -74,26 +75,26 @@ async def test_so_it_is_after_a_hold_and_after_a_breaker(redis: Redis, hand: Han
     assert await hand.claim(100) == []
     await redis.zadd(keys.DUE, {"hold:org_a": 1})
     assert len(await hand.claim(100)) == 10
-    await organizations.resume(redis, "org_a", starts=1e6)
+    await organizations.resume(Partition.only(redis), "org_a", starts=1e6)
 
     (claim,) = await hand.claim(1)
     breaker = Breaker(failures=1, share=0, sample=1, cool_off=3600).packed()
     await hand.transitions.settle([Settlement(claim, "retry", (LATER, breaker))])
     assert await hand.claim(100) == []
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     assert len(await hand.claim(100)) == 10
 
 
 async def test_a_rate_of_its_own_holds_in_a_slow_beginning(redis: Redis, hand: Hand) -> None:
     await held_up(redis, hand, 5)
     await at_a_rate(hand)
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     assert len(await hand.claim()) == 1
 
 
 async def test_where_nothing_waits_there_is_no_slow_beginning(redis: Redis, hand: Hand) -> None:
-    await organizations.pause(redis, "org_a", "a test")
-    await organizations.resume(redis, "org_a")
+    await organizations.pause(Partition.only(redis), "org_a", "a test")
+    await organizations.resume(Partition.only(redis), "org_a")
     assert await redis.exists(keys.RATES) == 0
     await enqueue(redis, *(delivery(each) for each in bodies(40)))
     claims = await hand.claim(40)
@@ -117,7 +118,7 @@ async def test_a_breaker_that_was_never_open_begins_nothing_slowly(
 
 async def test_a_slow_beginning_ends_once_redis_has_another_clock(redis: Redis, hand: Hand) -> None:
     await held_up(redis, hand, 40)
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     later, *rest = (await redis.hget(keys.RATES, "ramp:org_a") or b"").decode().split(":")
     await redis.hset(keys.RATES, "ramp:org_a", ":".join((str(int(later) + 3 * MINUTE), *rest)))
     await redis.zadd(keys.DUE, {"rate:org_a": 1}, xx=True)
@@ -127,7 +128,7 @@ async def test_a_slow_beginning_ends_once_redis_has_another_clock(redis: Redis, 
 async def test_a_rate_holds_however_its_numbers_are_written(redis: Redis, hand: Hand) -> None:
     """The slowest one a second, and the credit of many, have exponents."""
     await held_up(redis, hand, 5)
-    await organizations.resume(redis, "org_a", starts=1 / 86_400)
+    await organizations.resume(Partition.only(redis), "org_a", starts=1 / 86_400)
     assert len(await hand.claim()) == 1
     await accepted(redis, 1, "org_b")
     await hand.transitions.publish([Profile("org_b", rate=Rate.parse("1/h", 10**12))])
@@ -138,7 +139,7 @@ async def test_a_rate_holds_however_its_numbers_are_written(redis: Redis, hand: 
 async def test_a_slow_beginning_ends_with_the_last_that_waits(redis: Redis, hand: Hand) -> None:
     """Whoever comes after it is slowed by nothing, and nothing is left of it."""
     await held_up(redis, hand, 1)
-    await organizations.resume(redis, "org_a", starts=1 / 60)
+    await organizations.resume(Partition.only(redis), "org_a", starts=1 / 60)
     assert len(await hand.claim()) == 1
     assert await redis.hgetall(keys.RATES) == {}
 
@@ -147,7 +148,7 @@ async def test_a_slow_beginning_that_time_has_ended_leaves_nothing(
     redis: Redis, hand: Hand
 ) -> None:
     await held_up(redis, hand, 40)
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     assert len(await hand.claim(100)) == 10
     for _ in range(12):
         await a_second_passes(redis)
@@ -168,12 +169,12 @@ async def test_who_is_held_up_again_in_a_slow_beginning_begins_slowly_again(
     redis: Redis, hand: Hand
 ) -> None:
     await held_up(redis, hand, 40)
-    await organizations.resume(redis, "org_a")
-    await organizations.pause(redis, "org_a", "a test")
+    await organizations.resume(Partition.only(redis), "org_a")
+    await organizations.pause(Partition.only(redis), "org_a", "a test")
     assert await hand.claim(100) == []
     for _ in range(12):
         await a_second_passes(redis)
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     assert len(await hand.claim(100)) == 10
 
 
@@ -192,9 +193,9 @@ async def test_a_stock_arq_worker_takes_the_starts_that_it_gives_back(
 
 async def test_a_rate_for_what_goes_on_already_is_said_to_hold(redis: Redis, hand: Hand) -> None:
     await held_up(redis, hand, 40)
-    assert await organizations.resume(redis, "org_a")
-    assert not await organizations.resume(redis, "org_a")
-    assert await organizations.resume(redis, "org_a", starts=50)
+    assert await organizations.resume(Partition.only(redis), "org_a")
+    assert not await organizations.resume(Partition.only(redis), "org_a")
+    assert await organizations.resume(Partition.only(redis), "org_a", starts=50)
 
 
 async def test_an_operator_without_a_right_to_rates_resumes_nothing_by_half(
@@ -209,10 +210,10 @@ async def test_an_operator_without_a_right_to_rates_resumes_nothing_by_half(
     try:
         async with Redis(host=where["host"], port=where["port"], username="earlier") as earlier:
             with pytest.raises(ResponseError, match="permission"):
-                await organizations.resume(earlier, "org_a")
+                await organizations.resume(Partition.only(earlier), "org_a")
     finally:
         await redis.execute_command("ACL", "DELUSER", "earlier")
-    assert await organizations.resume(redis, "org_a")
+    assert await organizations.resume(Partition.only(redis), "org_a")
     assert len(await hand.claim()) == 3
 
 

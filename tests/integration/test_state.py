@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.errors import StateError
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.integration.jobs import RECEIVED_AT, delivery, enqueued, mark_of, record_of
 from worker.operate.organizations import stored_values
 from worker.pipeline.transitions import (
@@ -47,7 +48,9 @@ class Attempt:
     async def commit(self, retention: float = 60_000) -> Settled | Exception:
         reads, operations = tuple(self.state.reads.items()), tuple(self.state.operations)
         details = (retention, reads, operations, True, self.state.received_at)
-        (result,) = await Transitions(self.redis).settle([Settlement(self.claim, "done", details)])
+        (result,) = await Transitions(Partition.only(self.redis)).settle(
+            [Settlement(self.claim, "done", details)]
+        )
         return result
 
 
@@ -56,7 +59,7 @@ async def attempt(redis: Redis, event_id: str = "", received_at: int = RECEIVED_
     number = next(_numbers)
     event_id = event_id or f"evt_{number}"
     (job,) = await enqueued(redis, delivery(b"%d" % number))
-    transitions = Transitions(redis)
+    transitions = Transitions(Partition.only(redis))
     claim = await transitions.adopt(job, lease=30)
     assert claim is not None
     await transitions.mark([MarkRequest(claim, event_id)])
@@ -169,7 +172,9 @@ async def test_a_worker_that_knows_no_received_at_writes_the_oldest_of_a_version
     await redis.set(name, b'"old"\n5\nevt_z')
     older = await attempt(redis, "evt_zz")
     details = (60_000, (), (("put_if_newer", "order", 0, '"zz"', 5),))
-    settled = await Transitions(redis).settle([Settlement(older.claim, "done", details)])
+    settled = await Transitions(Partition.only(redis)).settle(
+        [Settlement(older.claim, "done", details)]
+    )
     assert settled == [Settled.DONE]
     assert await redis.get(name) == b'"zz"\n5\nevt_zz 0'
 
@@ -255,7 +260,7 @@ async def test_a_delay_that_is_none_is_refused_and_its_neighbour_settles(
     redis: Redis, delay: float
 ) -> None:
     mine, other = await attempt(redis), await attempt(redis)
-    refused, done = await Transitions(redis).settle(
+    refused, done = await Transitions(Partition.only(redis)).settle(
         [
             Settlement(mine.claim, "retry", (delay, (1, 0, 20, 30_000))),
             Settlement(other.claim, "done", (60_000, (), ())),
@@ -274,13 +279,13 @@ async def test_a_burial_that_redis_refuses_leaves_everything(redis: Redis) -> No
     details = ("exhausted", "error", "order.updated", "acme", RECEIVED_AT, True, (1, 0, 20, 30_000))
     burial = Settlement(mine.claim, "dead", details)
     await redis.set(record, "foreign")
-    (refused,) = await Transitions(redis).settle([burial])
+    (refused,) = await Transitions(Partition.only(redis)).settle([burial])
     assert isinstance(refused, Refused)
     assert await mark_of(redis, mine.event_id) == f"pending:{mine.claim.job}"
     assert await redis.hkeys(keys.ORGANIZATIONS) == []
 
     await redis.delete(record)
-    assert await Transitions(redis).settle([burial]) == [Settled.DEAD]
+    assert await Transitions(Partition.only(redis)).settle([burial]) == [Settled.DEAD]
     assert (await record_of(redis, mine.claim.job))["attempts"] == "1"
 
 
@@ -312,7 +317,7 @@ async def test_what_an_older_worker_left_with_its_line_breaks_is_read_and_replac
     redis: Redis, raw: bytes, version: int | None
 ) -> None:
     await redis.set(keys.state("org_a", "k"), raw)
-    (shown,) = [value async for value in stored_values(redis, "org_a")]
+    (shown,) = [value async for value in stored_values(Partition.only(redis), "org_a")]
     assert shown["version"] == version
     mine = await attempt(redis)
     assert await mine.state.get("k") == shown["value"] != None  # noqa: E711  # both, not none
@@ -324,7 +329,7 @@ async def test_what_an_older_worker_left_with_its_line_breaks_is_read_and_replac
 async def test_what_is_no_json_is_shown_with_an_error_and_can_be_replaced(redis: Redis) -> None:
     for name, raw in (("a", b"{rubbish"), ("b", b""), ("c", b"1"), ("d", b"x\n5\nevt")):
         await redis.set(keys.state("org_a", name), raw)
-    shown = [value async for value in stored_values(redis, "org_a")]
+    shown = [value async for value in stored_values(Partition.only(redis), "org_a")]
     assert [(value["key"], "error" in value, value["version"]) for value in shown] == [
         ("a", True, None),
         ("c", False, None),
@@ -348,7 +353,7 @@ async def test_a_deleted_version_does_not_come_back_with_an_older_write(redis: R
             await mine.state.delete("order", version=version)
         await mine.commit()
     assert await stored(redis, "order") is None
-    assert [value async for value in stored_values(redis, "org_a")] == []
+    assert [value async for value in stored_values(Partition.only(redis), "org_a")] == []
 
 
 async def test_a_value_expires_when_it_is_told_to(redis: Redis) -> None:

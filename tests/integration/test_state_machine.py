@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from shared.queue.job import job_id
+from shared.queue.partition import Partition
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import delivery, enqueue, mark_of
 from worker.operate import organizations, revival, upkeep
@@ -127,7 +128,7 @@ async def due(scene: Scene) -> None:
 
 
 async def pause_and_claim(scene: Scene) -> None:
-    await organizations.pause(scene.redis, "org_a", "for a test")
+    await organizations.pause(Partition.only(scene.redis), "org_a", "for a test")
     assert await scene.hand.claim() == []
 
 
@@ -209,7 +210,7 @@ async def other_bytes(scene: Scene) -> None:
 async def marked_with_a_key(
     scene: Scene, claim: Claim, event_id: str, *, latest: str = "", quiet: int = 0
 ) -> None:
-    transitions = Transitions(scene.redis, has_turns=True)
+    transitions = Transitions(Partition.only(scene.redis), has_turns=True)
     await transitions.mark([MarkRequest(claim, event_id, turn=Turn("k", latest, quiet))])
 
 
@@ -293,14 +294,14 @@ async def somebody_takes_away_who_is_before_it(scene: Scene) -> None:
 
 
 async def expire(scene: Scene) -> None:
-    assert await revival.expire(scene.redis, "org_a", died_before=2**52) == 1
+    assert await revival.expire(Partition.only(scene.redis), "org_a", died_before=2**52) == 1
 
 
 SCENARIOS: dict[tuple[str, str, str], Script] = {
     ("absent", "queued", "enqueue"): (nothing, Scene.deliver),
     ("absent", "deferred", "restore"): (
         without_place,
-        lambda scene: anext(upkeep.restored(scene.redis, lease=30)),
+        lambda scene: anext(upkeep.restored(Partition.only(scene.redis), lease=30)),
     ),
     ("done", "queued", "enqueue"): (handle, Scene.deliver),
     ("dead", "queued", "enqueue"): (Scene.bury, Scene.deliver),
@@ -333,7 +334,7 @@ SCENARIOS: dict[tuple[str, str, str], Script] = {
     ("parked", "queued", "settle"): (Scene.park, free_the_slot),
     ("parked", "queued", "resume"): (
         paused,
-        lambda scene: organizations.resume(scene.redis, "org_a"),
+        lambda scene: organizations.resume(Partition.only(scene.redis), "org_a"),
     ),
     ("parked", "queued", "profile"): (Scene.park, lambda scene: scene.hand.cap(2)),
     ("parked", "queued", "renew"): (
@@ -343,7 +344,7 @@ SCENARIOS: dict[tuple[str, str, str], Script] = {
     ("dead", "queued", "replay"): (Scene.bury, lambda scene: scene.hand.replay(scene.job)),
     ("dead", "done", "discard"): (
         Scene.bury,
-        lambda scene: revival.discard(scene.redis, scene.job, retention=60),
+        lambda scene: revival.discard(Partition.only(scene.redis), scene.job, retention=60),
     ),
     ("dead", "absent", "expire"): (Scene.bury, expire),
     ("dead", "absent", "mark"): (Scene.bury, other_bytes),

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from shared.queue.job import decode
+from shared.queue.partition import Partition
 from tests.integration.jobs import counters
 from tests.integration.test_breaker import IN_A_ROW, Shop, claimed
 from tests.integration.workplace import body
@@ -117,10 +118,10 @@ async def test_of_several_holds_the_longest_wins_and_resume_ends_it(
         assert await left(shop) == pytest.approx(max(30, after), abs=5)
     assert (await shop.of()).throttled == "60 s"
     shop.instead = None
-    assert await organizations.resume(redis, "org_a")
+    assert await organizations.resume(Partition.only(redis), "org_a")
     assert (await shop.of()).throttled is None
     assert await claimed(shop) == jobs
-    assert not await organizations.resume(redis, "org_a")
+    assert not await organizations.resume(Partition.only(redis), "org_a")
 
 
 async def test_nobody_waits_for_more_than_an_hour_at_once(shop: Shop) -> None:
@@ -153,15 +154,15 @@ async def test_whoever_the_breaker_tries_leaves_the_try_to_another(
 
 async def test_a_pause_outlasts_a_hold_and_resume_ends_both(redis: Redis, shop: Shop) -> None:
     await throttled(shop)
-    assert await organizations.pause(redis, "org_a", "stocktaking")
+    assert await organizations.pause(Partition.only(redis), "org_a", "stocktaking")
     await over(redis)
     assert await claimed(shop) == []
     assert (await shop.of()).throttled is None
-    assert await organizations.resume(redis, "org_a")
+    assert await organizations.resume(Partition.only(redis), "org_a")
     assert await shop.place.handle_next() is Settled.DONE
     await throttled(shop)
-    assert await organizations.pause(redis, "org_a", "stocktaking")
-    assert await organizations.resume(redis, "org_a")
+    assert await organizations.pause(Partition.only(redis), "org_a", "stocktaking")
+    assert await organizations.resume(Partition.only(redis), "org_a")
     assert len(await claimed(shop)) == 1
 
 
@@ -255,7 +256,7 @@ async def test_why_may_be_any_text_and_is_that_of_the_longest(shop: Shop) -> Non
     shop.instead = both
     assert await shop.place.handle_next() is Settled.THROTTLED
     assert (await shop.of()).throttled == "long \\udcff"
-    found = await lookup.find(shop.redis, job)
+    found = await lookup.find(Partition.only(shop.redis), job)
     assert found is not None
     assert found.throttled == 1
 

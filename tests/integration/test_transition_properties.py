@@ -6,6 +6,7 @@ import os
 from collections.abc import Awaitable
 from typing import TypeVar
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -18,6 +19,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys, scripts
 from shared.queue.job import job_id, organization_of
+from shared.queue.partition import Partition
 from shared.queue.writer import Accepted, BacklogLimits, Queue
 from shared.redis.durability import Durability, Mode
 from tests.conftest import StartRedis
@@ -90,7 +92,9 @@ class Machine(RuleBasedStateMachine):
         self.runner = runner
         self.redis = redis
         self.transitions = transitions
-        self.queue = Queue(redis, Durability(Mode.MEMORY), BacklogLimits())  # it keeps a connection
+        self.queue = Queue(
+            Partition.only(redis), Durability(Mode.MEMORY), BacklogLimits()
+        )  # it keeps a connection
         self.books = Books({})
         self.given: list[Claim] = []
         self.hands: dict[str, list[Claim]] = {}
@@ -443,11 +447,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(organization=organizations)
     def pause(self, organization: str) -> None:
-        self.run(pause(self.redis, organization, "a test"))
+        self.run(pause(Partition.only(self.redis), organization, "a test"))
 
     @rule(organization=organizations)
     def resume(self, organization: str) -> None:
-        self.run(resume(self.redis, organization))
+        self.run(resume(Partition.only(self.redis), organization))
 
     @rule(
         organization=st.sampled_from(("org_a", "org_b")),
@@ -461,7 +465,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def forget(self) -> None:
-        self.run(upkeep.forget(self.redis))
+        self.run(upkeep.forget(Partition.only(self.redis)))
         flows = self.look().virtual_times
         gone = self.books.virtual_times.keys() - flows.keys()
         waiting = set(map(organization_of, self.books.accepted))
@@ -473,7 +477,7 @@ class Machine(RuleBasedStateMachine):
         """All but one are in no endpoints file any more."""
         before = self.books.values.get(keys.ORGANIZATIONS, {})
         listed = upkeep.Listed({IN_ORDER}, "it alone")
-        self.run(upkeep.unlist(self.redis, lambda: listed, log=Lines().log))
+        self.run(upkeep.unlist(Partition.only(self.redis), lambda: listed, log=Lines().log))
         after = self.look().values.get(keys.ORGANIZATIONS, {})
         busy = set(map(organization_of, self.books.accepted | self.books.records.keys()))
         for name, raw in before.items():
@@ -487,7 +491,7 @@ class Machine(RuleBasedStateMachine):
     def renumber(self) -> None:
         """Virtual times begin anew; everybody keeps the place among the others."""
         before = self.books
-        assert self.run(RENUMBER(self.redis, 0, FAR)) == b"renumbered"
+        assert self.run(Partition.only(self.redis).run(RENUMBER, 0, FAR)) == b"renumbered"
         self.books = self.look()
         assert self.books.in_line == before.in_line
         for name, parked in before.values.items():
@@ -520,7 +524,7 @@ class Machine(RuleBasedStateMachine):
     def replay(self, place: int) -> None:
         job = sorted(self.books.records)[place % len(self.books.records)]
         known = job in self.books.payloads
-        answer = self.run(revival.replay_one(self.redis, job))
+        answer = self.run(revival.replay_one(Partition.only(self.redis), job))
         if not self.books.values[keys.dead_letter(job)]["payload"]:  # it had been robbed before
             assert answer == "absent"
             return
@@ -541,7 +545,7 @@ class Machine(RuleBasedStateMachine):
     @rule(place=places)
     def discard(self, place: int) -> None:
         job = sorted(self.books.records)[place % len(self.books.records)]
-        assert self.run(revival.discard(self.redis, job, retention=RETENTION))
+        assert self.run(revival.discard(Partition.only(self.redis), job, retention=RETENTION))
         self.given_up.add(self.event(job))
         if self.books.records[job]:  # a late redelivery must not bring it back
             assert self.look().marks[self.event(job)] == f"done:{job}"
@@ -555,14 +559,16 @@ class Machine(RuleBasedStateMachine):
             for job in self.books.records.keys() - self.books.payloads
             if organization_of(job) == organization
         ]
-        assert self.run(revival.expire(self.redis, organization, died_before=FAR)) == len(gone)
+        assert self.run(
+            revival.expire(Partition.only(self.redis), organization, died_before=FAR)
+        ) == len(gone)
         self.given_up.update(map(self.event, gone))
 
     @precondition(lambda self: self.books.payloads)
     @rule(place=places)
     def rob(self, place: int) -> None:
         """Somebody deletes a payload by hand, which costs that event and no other."""
-        jobs = sorted(job for job in self.books.payloads if not job.startswith(IN_ORDER))
+        jobs = sorted(job for job in self.books.payloads if organization_of(job) != IN_ORDER)
         if jobs:
             job = jobs[place % len(jobs)]
             self.run(self.redis.delete(keys.payload(job)))
@@ -608,7 +614,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Once everything is let go on, all of it comes to an end."""
         for organization in ORGANIZATIONS:
-            self.run(resume(self.redis, organization, starts=1e6))
+            self.run(resume(Partition.only(self.redis), organization, starts=1e6))
         self.hands.clear()
         self.lone.clear()
         for _ in range(200):
@@ -651,7 +657,7 @@ def take_steps(
     with asyncio.Runner() as runner:
         redis = Redis.from_url(url)
         # One for all: each keeps some connections.
-        transitions = Transitions(redis, has_turns=machine.has_turns)
+        transitions = Transitions(Partition.only(redis), has_turns=machine.has_turns)
 
         class There(machine):  # type: ignore[valid-type]  # a class that is given
             def __init__(self) -> None:
@@ -667,3 +673,9 @@ def test_the_promises_hold_in_any_order_of_steps(fresh_redis_server: StartRedis)
     """The same steps each time; TRANSITION_EXAMPLES=5000 takes so many others."""
     server = fresh_redis_server(appendfsync=None)
     take_steps(server.url, examples=EXAMPLES or 60, random=EXAMPLES > 0)
+
+
+@pytest.mark.usefixtures("in_a_partition")
+def test_they_hold_in_a_partition(fresh_redis_server: StartRedis) -> None:
+    server = fresh_redis_server(appendfsync=None)
+    take_steps(server.url, examples=EXAMPLES or 20, random=EXAMPLES > 0)

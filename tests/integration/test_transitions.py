@@ -6,6 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.integration.jobs import (
     NOTHING,
     account,
@@ -26,13 +27,15 @@ from worker.pipeline.transitions import (
     Transitions,
 )
 
+pytestmark = pytest.mark.usefixtures("also_in_a_partition")
+
 RETENTION = 60_000
 DONE: tuple[Any, ...] = (RETENTION, (), ())
 
 
 @pytest.fixture
 def transitions(redis: Redis) -> Transitions:
-    return Transitions(redis)
+    return Transitions(Partition.only(redis))
 
 
 async def adopted(transitions: Transitions, job: str) -> Claim:

@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from shared.queue.writer import Accepted
 from tests.integration.by_hand import Hand
 from tests.integration.in_turns import (
@@ -179,8 +180,8 @@ async def test_t7_who_waits_has_a_place(redis: Redis, hand: Hand, how: str) -> N
         assert await hand.replay(p) == "known"
         await redis.delete(keys.dead_letter(p))
     else:
-        await organizations.pause(redis, "org_a", "a test")
-        await organizations.resume(redis, "org_a")
+        await organizations.pause(Partition.only(redis), "org_a", "a test")
+        await organizations.resume(Partition.only(redis), "org_a")
     assert await account(redis) == before
     await whole(redis)
     assert await commit(hand, first) is Settled.DONE
@@ -286,13 +287,13 @@ async def test_t11_who_is_woken_parks_while_its_organization_is_paused(
     first = await one_has_it(hand, p)
     last = await hand.claim_only(r)
     assert await commit(hand, first) is Settled.DONE
-    await organizations.pause(redis, "org_a", "a test")
+    await organizations.pause(Partition.only(redis), "org_a", "a test")
     assert await hand.claim() == []
     assert await ask(hand, last) is Mark.IN_LINE
     found = await account(redis)
     assert (found.parked, found.queued, found.turns) == ({p}, set(), {LINE: [p, r]})
     await whole(redis)
-    await organizations.resume(redis, "org_a")
+    await organizations.resume(Partition.only(redis), "org_a")
     await handle(hand, p)
     await handle(hand, r)
     await all_handled(redis, hand, j, p, r)

@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from shared.queue.writer import Accepted
 from tests.integration.books import Books
 from tests.integration.by_hand import Hand
@@ -324,7 +325,7 @@ async def test_a_foreign_value_costs_the_order_and_no_event(
             mark = await ask(hand, claim, latest=name == "latest")
             if mark in {Mark.FRESH, Mark.OWN}:
                 assert await commit(hand, claim) is Settled.DONE
-        _ = [job async for job in upkeep.restored(redis, lease=30)]
+        _ = [job async for job in upkeep.restored(Partition.only(redis), lease=30)]
     await redis.delete(FOREIGN[name])
     jobs += await enqueued(redis, X)  # it sweeps what the turn still holds
     await handle(hand, jobs[-1], found=Mark.FRESH)

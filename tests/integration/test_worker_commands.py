@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
 from worker.cli import main
@@ -238,7 +239,7 @@ def test_whatever_redis_holds_of_an_organization_makes_it_known(
 
     async def known(name: str) -> bool:
         async with Redis.from_url(redis_server.url) as redis:
-            return await has_footprint(redis, name)
+            return await has_footprint(Partition.only(redis), name)
 
     seeded(redis_server, one_trace)
     assert asyncio.run(known("org_x"))

@@ -1,8 +1,10 @@
 """A worker's inside on a real Redis, without its process."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from contextvars import copy_context
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from types import SimpleNamespace
@@ -17,6 +19,8 @@ from structlog.typing import FilteringBoundLogger
 from shared.endpoints.endpoint import CurrentEndpoints, Endpoints
 from shared.queue import job as jobs
 from shared.queue.job import Delivery, job_id
+from shared.queue.keys import Names
+from shared.queue.partition import Partition
 from shared.queue.writer import Queue
 from shared.redis.durability import Durability, Mode
 from shared.sellfern.reference import load_default
@@ -95,15 +99,21 @@ class Workplace:
         redis: a real one.
         handlers: to be run.
         policy: the rules.
+        names: of a partition.
     """
 
     def __init__(
-        self, redis: Redis, handlers: Handlers | None = None, policy: Policy = POLICY
+        self,
+        redis: Redis,
+        handlers: Handlers | None = None,
+        policy: Policy = POLICY,
+        names: Names | None = None,
     ) -> None:
         self.redis = redis
+        self.partition = Partition(0, names, redis) if names else Partition.only(redis)
         self.handlers = handlers or Handlers()
         self.lines = Lines()
-        self.transitions = Transitions(redis, has_turns=self.handlers.has_turns)
+        self.transitions = Transitions(self.partition, has_turns=self.handlers.has_turns)
         self.endpoints: CurrentEndpoints = SimpleNamespace(current=Endpoints({}, {}))
         self.left: list[Exit] = []
         self.left_at_once = False
@@ -141,8 +151,9 @@ class Workplace:
             )
             for each in bodies
         ]
-        await Queue(self.redis, Durability(Mode.MEMORY)).enqueue(deliveries)
-        return [job_id(organization, each) for each in bodies]
+        await Queue(self.partition, Durability(Mode.MEMORY)).enqueue(deliveries)
+        prefix = self.partition.names.job_prefix
+        return [prefix + job_id(organization, each) for each in bodies]
 
     async def claim(self, most: int = 1, lease: float = 30) -> list[tuple[Claim, bytes]]:
         """Claim what is in line."""
@@ -180,8 +191,8 @@ class Workplace:
         context = self.context(lease)
         return Worker(
             context,
-            self.redis,
-            open_redis=self.open_redis,
+            self.partition,
+            open_partition=self._opened,
             name=f"w{next(_numbers)}",
             description=b"{}",
             profiles=profiles,
@@ -194,6 +205,11 @@ class Workplace:
         self.left.append(code)
         self.left_at_once = at_once
 
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Partition]:
+        async with self.open_redis() as redis:
+            yield replace(self.partition, redis=redis)
+
     def open_redis(self) -> Redis:
         """A client for another event loop."""
         where = self.redis.connection_pool.connection_kwargs
@@ -204,7 +220,9 @@ class Workplace:
         where = self.redis.connection_pool.connection_kwargs
         return arq_functions.worker_options(
             context,
-            arq_functions.arq_redis(ConnectionPool(host=where["host"], port=where["port"])),
+            arq_functions.arq_redis(
+                ConnectionPool(host=where["host"], port=where["port"]), self.partition.names
+            ),
             concurrency=slots,
             job_timeout=60,
             drain=5,

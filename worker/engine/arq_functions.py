@@ -17,7 +17,8 @@ from redis.asyncio import ConnectionPool
 
 from shared.errors import TransitionError, Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue import job, keys
+from shared.queue import job
+from shared.queue.keys import UNTAGGED, Names
 from shared.redis.connection import REDIS_ERRORS, translate
 from worker.pipeline.batcher import Batcher
 from worker.pipeline.driver import Pipeline, Slots
@@ -119,13 +120,13 @@ def functions(job_timeout: float) -> list[Function]:
     ]
 
 
-def arq_redis(pool: ConnectionPool) -> ArqRedis:
+def arq_redis(pool: ConnectionPool, names: Names = UNTAGGED) -> ArqRedis:
     """arq's own client: it writes and reads this project's form of payload, for cron too."""
     return ArqRedis(
         pool_or_conn=pool,
         job_serializer=job.serialize,
         job_deserializer=job.deserialize,
-        default_queue_name=keys.QUEUE,
+        default_queue_name=names.queue,
     )
 
 
@@ -148,7 +149,7 @@ def worker_options(
     """
     return {
         "functions": functions(job_timeout),
-        "queue_name": keys.QUEUE,
+        "queue_name": redis.default_queue_name,
         "redis_pool": redis,
         "ctx": {_CONTEXT: context},
         "max_jobs": concurrency,

@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 from typing import Final
 
-from redis.asyncio import Redis
-
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import depths
+from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS
 from worker.pipeline.transitions import Claimed
 
@@ -28,19 +27,19 @@ def finds_nothing(claimed: Claimed) -> bool:
     return claimed.next_due is None or claimed.next_due > SOON
 
 
-async def tell(redis: Redis, log: FilteringBoundLogger) -> None:
+async def tell(partition: Partition, log: FilteringBoundLogger) -> None:
     """Log what this process's events came to, and how many are left, by where they wait."""
     ended = {
         name: round(metrics.EVENTS.labels(name).total) for name in ("handled", "retried", "dead")
     }
-    log.info("burst_ended", **ended, **await _left(redis))
+    log.info("burst_ended", **ended, **await _left(partition))
 
 
-async def _left(redis: Redis) -> dict[str, int]:
+async def _left(partition: Partition) -> dict[str, int]:
     """Nothing where Redis doesn't answer: then only it knows."""
     with contextlib.suppress(TimeoutError, *REDIS_ERRORS):
-        async with asyncio.timeout(_LOOKING), redis.pipeline(transaction=False) as pipe:
-            depths.ask(pipe)
+        async with asyncio.timeout(_LOOKING), partition.redis.pipeline(transaction=False) as pipe:
+            depths.ask(pipe, partition.names)
             found = depths.told(await pipe.execute())
             return {
                 "left": found.waiting,

@@ -9,12 +9,11 @@ from time import monotonic
 from typing import Final, Self, TypeAlias
 
 import arq
-from redis.asyncio import Redis
 
 from shared.observe import metrics
 from shared.program import garbage
 from shared.queue import job as jobs
-from shared.queue import keys
+from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS
 from shared.redis.wire import Wire
 from worker.engine import burst
@@ -51,7 +50,7 @@ class Claims:
     Args:
         worker: arq's; what it is told, and what it counts, is there.
         context: what jobs are handled with.
-        redis: for sleeping.
+        partition: for sleeping.
         name: of the worker.
         pulse: of its loop.
         leave: ends the process for a reason.
@@ -70,7 +69,7 @@ class Claims:
         self,
         worker: arq.Worker,
         context: Context,
-        redis: Redis,
+        partition: Partition,
         *,
         name: str,
         pulse: Pulse,
@@ -83,9 +82,9 @@ class Claims:
         self._transitions = context.transitions
         self._lease = context.lease
         self._log = context.log
-        self._redis = redis
+        self._partition = partition
         # Of its own: it is blocked for most of the time.
-        self._asleep = Wire(redis)
+        self._asleep = Wire(partition.redis)
         self._name = name
         self._most = worker.max_jobs
         self._slots = Slots()
@@ -258,14 +257,15 @@ class Claims:
         """Sleep for so long, or until somebody leaves a wake token."""
         if seconds > 0:  # 0 is for ever to Redis
             (woken,) = await self._asleep.execute_commands(
-                ("BLPOP", keys.WAKE, max(0.001, seconds))
+                ("BLPOP", self._partition.names.wake, max(0.001, seconds))
             )
             if isinstance(woken, Exception):
                 raise woken
 
     async def _is_drained(self) -> bool:
         await self.until_idle()
-        return not await self._redis.exists(keys.QUEUE, keys.ACCEPTED)
+        names = self._partition.names
+        return not await self._partition.redis.exists(names.queue, names.accepted)
 
     # Running
 

@@ -11,10 +11,9 @@ from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
-from redis.asyncio import Redis
-
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS
 from worker.engine.claims import Claims
 from worker.engine.leases import Leases
@@ -56,7 +55,7 @@ class Watchdog:
         pulse: of the worker's loop.
         loop: the worker's.
         thread: the id of the thread that runs it.
-        open_redis: connections of this thread's own.
+        open_partition: connections of this thread's own.
         leave: ends the process.
         log: told of a loop that stands still.
         announced: told of each sign of life that has reached Redis.
@@ -68,7 +67,7 @@ class Watchdog:
     pulse: Pulse
     loop: asyncio.AbstractEventLoop
     thread: int
-    open_redis: Callable[[], AbstractAsyncContextManager[Redis]]
+    open_partition: Callable[[], AbstractAsyncContextManager[Partition]]
     leave: Leave
     log: FilteringBoundLogger
     announced: Callable[[], None]
@@ -84,8 +83,8 @@ class Watchdog:
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """Renew and watch, in this loop, while the block runs."""
-        async with self.open_redis() as redis:
-            transitions = Transitions(redis)
+        async with self.open_partition() as partition:
+            transitions = Transitions(partition)
             self._supervisor.keep("renew", lambda: self._beat_forever(transitions))
             self._supervisor.keep("watch", lambda: self._watch_forever(transitions))
             try:

@@ -11,10 +11,10 @@ from typing import Any, Final, cast
 import arq
 from arq.constants import result_key_prefix
 from arq.utils import timestamp_ms
-from redis.asyncio import Redis
 
 from shared.queue import job as jobs
 from shared.queue.job import bears_digest
+from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS
 from worker.engine.arq_functions import CLAIM, OURS, Call, Context
 from worker.engine.aside import Aside
@@ -49,8 +49,8 @@ class Worker(arq.Worker):
 
     Args:
         context: what ``handle_event`` needs; it is in arq's ``ctx``, too.
-        redis: for the scripts and for sleeping.
-        open_redis: opens connections for another event loop: the watchdog's.
+        partition: for sleeping.
+        open_partition: opens connections for another event loop: the watchdog's.
         name: of this worker, unique among those alive.
         description: what it says of itself in ``status``, JSON.
         profiles: caps and weights of the organizations as the endpoints file has them now.
@@ -66,9 +66,9 @@ class Worker(arq.Worker):
     def __init__(
         self,
         context: Context,
-        redis: Redis,
+        partition: Partition,
         *,
-        open_redis: Callable[[], AbstractAsyncContextManager[Redis]],
+        open_partition: Callable[[], AbstractAsyncContextManager[Partition]],
         name: str,
         description: bytes,
         profiles: Callable[[], Profiles],
@@ -80,7 +80,7 @@ class Worker(arq.Worker):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self._open_redis = open_redis
+        self._open_partition = open_partition
         self._context = context
         self._log = context.log
         self._transitions = context.transitions
@@ -96,7 +96,7 @@ class Worker(arq.Worker):
         self._claims = Claims(
             self,
             context,
-            redis,
+            partition,
             name=name,
             pulse=pulse,
             leave=leave,
@@ -212,7 +212,7 @@ class Worker(arq.Worker):
             pulse=self._pulse,
             loop=loop,
             thread=threading.get_ident(),
-            open_redis=self._open_redis,
+            open_partition=self._open_partition,
             leave=self._leave,
             log=self._log,
             announced=partial(self._from_aside, self._claims.announced.set),

@@ -3,28 +3,17 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import click
-from redis.asyncio import Redis
 
 from shared import display
 from shared.endpoints.endpoint import nearest
 from shared.endpoints.text import endpoint_names
 from shared.queue import keys
+from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS, end, open_redis, translate
 from shared.settings.config import CommonSettings
-
-_FIELDS: Final = (
-    (keys.WAITING, ""),
-    (keys.RUNNING, ""),
-    (keys.FLOWS, ""),
-    (keys.ORGANIZATIONS, ""),
-    (keys.ORGANIZATIONS, keys.PAUSE),
-    (keys.ORGANIZATIONS, keys.BREAKER),
-)
-"""Hashes, and what stands in front of an organization's id in the fields that tell of it."""
-
 
 Answer = TypeVar("Answer")
 
@@ -32,7 +21,7 @@ anyway_option = click.option("--yes", is_flag=True, help="Though nobody knows th
 """Of a command that takes an organization: the ``yes`` of `known_organization`."""
 
 
-def ask(question: Callable[[Redis], Awaitable[Answer]]) -> Answer:
+def ask(question: Callable[[Partition], Awaitable[Answer]]) -> Answer:
     """Ask it; one line on stderr and exit code 2 where Redis doesn't answer.
 
     Raises:
@@ -42,7 +31,7 @@ def ask(question: Callable[[Redis], Awaitable[Answer]]) -> Answer:
 
     async def asked() -> Answer:
         async with open_redis(settings.redis_url, connections=1) as redis:
-            return await _answered(question(redis))
+            return await _answered(question(Partition.only(redis)))
 
     try:
         return asyncio.run(asked())
@@ -80,7 +69,7 @@ def known_organization(text: str, *, yes: bool, name: str = "ORGANIZATION") -> s
         click.echo(f"{text} is an endpoint of {endpoints[text]}", err=True)
         return checked_organization(endpoints[text], f"ENDPOINTS_FILE ({file})")
     # Nobody knows it: a slip of the hand would else be taken for an organization without events.
-    if not yes and not ask(lambda redis: has_footprint(redis, text)):
+    if not yes and not ask(lambda partition: has_footprint(partition, text)):
         expected = f"an organization or an endpoint of {file}, or one that Redis knows (or --yes)"
         hint = nearest(text, [*organizations, *endpoints])
         display.fail(f"{name}: expected {expected}, got {text!r}{hint}")
@@ -94,21 +83,24 @@ def checked_organization(organization: str, name: str = "ORGANIZATION") -> str:
     return organization
 
 
-async def has_footprint(redis: Redis, organization: str) -> bool:
+async def has_footprint(partition: Partition, organization: str) -> bool:
     """Whether there is an event, a mark, a value or a dead letter of it, or it has a rule.
 
     Where nothing else is found it walks over all keys in Redis.
     """
+    names = partition.names
     # What costs little first: the scan below goes over all keys.
-    async with redis.pipeline(transaction=False) as asked:
-        for name, prefix in _FIELDS:
-            asked.hexists(name, prefix + organization)
+    async with partition.redis.pipeline(transaction=False) as asked:
+        for name in (names.waiting, names.running, names.flows):
+            asked.hexists(name, organization)
+        for prefix in ("", keys.PAUSE, keys.BREAKER):
+            asked.hexists(names.organizations, prefix + organization)
         for kind in ("marks", "state"):  # its flow is forgotten once nothing waits
-            asked.hexists(keys.BYTES, f"{organization}:{kind}")
-        asked.exists(keys.dead(organization), keys.parked(organization))
+            asked.hexists(names.bytes, f"{organization}:{kind}")
+        asked.exists(names.dead(organization), names.parked(organization))
         if any(await asked.execute()):
             return True
-    for start in (keys.state(organization, ""), keys.event(organization, "")):
-        async for _ in redis.scan_iter(match=f"{start}*", count=1000):
+    for start in (names.state(organization, ""), names.event(organization, "")):
+        async for _ in partition.redis.scan_iter(match=f"{start}*", count=1000):
             return True
     return False

@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any
 
 import click
-from redis.asyncio import Redis
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,6 +24,7 @@ from rich.progress import (
 from shared import display
 from shared.program import tables
 from shared.program.commands import json_option, yes_option
+from shared.queue.partition import Partition
 from worker.operate import dead_letters as records
 from worker.operate import revival
 from worker.operate.asking import anyway_option, ask, known_organization
@@ -79,9 +79,9 @@ def list_them(*, limit: int, yes: bool, as_json: bool, **wanted: Any) -> None:
     """List dead letters, an organization at a time, the newest first."""
     chosen = _filter(wanted, yes=yes)
 
-    async def collect(redis: Redis) -> list[DeadLetter]:
+    async def collect(partition: Partition) -> list[DeadLetter]:
         found: list[DeadLetter] = []
-        async for letter in records.select(redis, chosen, newest_first=True):
+        async for letter in records.select(partition, chosen, newest_first=True):
             found.append(letter)
             # One beyond the limit tells that there are more, without counting them.
             if len(found) > limit:
@@ -120,7 +120,7 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
 @json_option
 def show(job: str, *, as_json: bool) -> None:
     """Show one dead letter with its body."""
-    letter = ask(lambda redis: records.find(redis, job))
+    letter = ask(lambda partition: records.find(partition, job))
     if letter is None:
         display.fail(f"JOB: expected the job of a dead letter (see: dead-letters list), got {job}")
     row = {**_summary(letter), "body": letter.body.decode(errors="backslashreplace")}
@@ -141,9 +141,9 @@ def export(*, yes: bool, **wanted: Any) -> None:
     """Print dead letters as JSON lines, each with its payload in base64."""
     chosen = _filter(wanted, yes=yes)
 
-    async def printed(redis: Redis) -> int:
+    async def printed(partition: Partition) -> int:
         number = 0
-        async for letter in records.select(redis, chosen):
+        async for letter in records.select(partition, chosen):
             # It may be any bytes, for which JSON has no place.
             payload = base64.b64encode(letter.payload).decode()
             more = {"traceback": letter.traceback, "payload": payload}
@@ -187,10 +187,10 @@ def replay(
         return
     done = revival.Progress()
 
-    async def run(redis: Redis) -> None:
+    async def run(partition: Partition) -> None:
         with _progress("replaying", meant.number) as told:
-            replaying = revival.Replay(redis, rate, force=force, told=told, progress=done)
-            await replaying.run(meant.selection.letters(redis))
+            replaying = revival.Replay(partition, rate, force=force, told=told, progress=done)
+            await replaying.run(meant.selection.letters(partition))
 
     with _interruptible(lambda: done.queued, "replayed"):
         ask(run)
@@ -212,7 +212,7 @@ def discard(
         return
     gone = 0
 
-    async def run(redis: Redis) -> None:
+    async def run(partition: Partition) -> None:
         # The workers' own, since it counts as handled for as long as what they handle.
         retention = WorkerSettings.from_mapping(os.environ).policy.limits.dedupe_retention
         with _progress("discarding", meant.number) as told:
@@ -222,8 +222,8 @@ def discard(
                 gone += 1
                 told(gone)
 
-            letters = meant.selection.letters(redis)
-            await revival.discard_all(redis, letters, retention=retention, told=one_more)
+            letters = meant.selection.letters(partition)
+            await revival.discard_all(partition, letters, retention=retention, told=one_more)
 
     with _interruptible(lambda: gone, "discarded"):
         ask(run)
@@ -246,12 +246,12 @@ class Meant:
     unprovable: int = 0
     unusable: int = 0
 
-    async def count(self, redis: Redis) -> None:
+    async def count(self, partition: Partition) -> None:
         """Count them, and show the first ones."""
-        until = await records.now(redis) + 1
+        until = await records.now(partition) + 1
         self.selection = Selection(self.selection.jobs, self.selection.filter.until(until))
         found: set[str] = set()
-        async for letter in self.selection.letters(redis):
+        async for letter in self.selection.letters(partition):
             found.add(letter.job)
             self.unprovable += letter.reason == "unprovable"
             self.unusable += not letter.is_usable

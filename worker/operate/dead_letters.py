@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 import msgspec
-from redis.asyncio import Redis
 
 from shared.queue import job as jobs
-from shared.queue import keys
 from shared.queue.job import is_job_of
+from shared.queue.partition import Partition
 from shared.settings.durations import parse_duration
 
 _PAGE = 200
@@ -137,15 +136,15 @@ class Selection:
     jobs: tuple[str, ...] = ()
     filter: Filter = Filter()
 
-    async def letters(self, redis: Redis) -> AsyncIterator[DeadLetter]:
+    async def letters(self, partition: Partition) -> AsyncIterator[DeadLetter]:
         """Those that are there still."""
         if not self.jobs:
             # Whoever acts on one page needn't wait for the next: Redis may be far away.
-            async for page in _one_ahead(_read_pages(redis, self.filter)):
+            async for page in _one_ahead(_read_pages(partition, self.filter)):
                 for letter in page:
                     yield letter
         for start in range(0, len(self.jobs), _PAGE):
-            for named in await read(redis, self.jobs[start : start + _PAGE]):
+            for named in await read(partition, self.jobs[start : start + _PAGE]):
                 yield named
 
 
@@ -158,40 +157,44 @@ def ago(age: str) -> int:
     return round((time.time() - parse_duration(age)) * 1000)
 
 
-async def now(redis: Redis) -> int:
+async def now(partition: Partition) -> int:
     """Epoch milliseconds by Redis's clock, which says when each died; ours may be another."""
-    seconds, microseconds = await redis.time()
+    seconds, microseconds = await partition.redis.time()
     return int(seconds) * 1000 + int(microseconds) // 1000
 
 
-async def count(redis: Redis) -> dict[str, int]:
+async def count(partition: Partition) -> dict[str, int]:
     """How many dead letters each organization has."""
-    raw: Mapping[bytes, bytes] = await redis.execute_command("HGETALL", keys.BURIED)
+    raw: Mapping[bytes, bytes] = await partition.redis.execute_command(
+        "HGETALL", partition.names.buried
+    )
     return {organization.decode(): int(number) for organization, number in sorted(raw.items())}
 
 
-async def organizations(redis: Redis, wanted: Filter) -> list[str]:
+async def organizations(partition: Partition, wanted: Filter) -> list[str]:
     """Whose dead letters may be meant."""
-    return [wanted.organization] if wanted.organization else list(await count(redis))
+    return [wanted.organization] if wanted.organization else list(await count(partition))
 
 
-async def find(redis: Redis, job: str) -> DeadLetter | None:
+async def find(partition: Partition, job: str) -> DeadLetter | None:
     """One dead letter by its job's id."""
-    return next(iter(await read(redis, [job])), None)
+    return next(iter(await read(partition, [job])), None)
 
 
-async def read(redis: Redis, jobs: Sequence[str], *, with_payload: bool = True) -> list[DeadLetter]:
+async def read(
+    partition: Partition, jobs: Sequence[str], *, with_payload: bool = True
+) -> list[DeadLetter]:
     """The records of these jobs that are there.
 
     Args:
-        redis: where they are.
+        partition: where they are.
         jobs: their ids.
         with_payload: else each has an empty one, and no traceback: these may be large.
     """
     fields = [*TEXTS, *_NUMBERS, "by_hand", *(["payload", "traceback"] if with_payload else [])]
-    async with redis.pipeline(transaction=False) as pipe:
+    async with partition.redis.pipeline(transaction=False) as pipe:
         for job in jobs:
-            name = keys.dead_letter(job).encode(errors="surrogateescape")
+            name = partition.names.dead_letter(job).encode(errors="surrogateescape")
             pipe.execute_command("HMGET", name, *fields)
         records = await pipe.execute()
     return [
@@ -202,23 +205,23 @@ async def read(redis: Redis, jobs: Sequence[str], *, with_payload: bool = True) 
 
 
 async def select(
-    redis: Redis, wanted: Filter, *, newest_first: bool = False
+    partition: Partition, wanted: Filter, *, newest_first: bool = False
 ) -> AsyncIterator[DeadLetter]:
     """The dead letters that are meant, an organization at a time, by the time of their death.
 
     Those that come or go meanwhile don't make it skip or repeat another.
     """
-    async for page in _read_pages(redis, wanted, newest_first=newest_first):
+    async for page in _read_pages(partition, wanted, newest_first=newest_first):
         for letter in page:
             yield letter
 
 
 async def _read_pages(
-    redis: Redis, wanted: Filter, *, newest_first: bool = False
+    partition: Partition, wanted: Filter, *, newest_first: bool = False
 ) -> AsyncIterator[list[DeadLetter]]:
-    for organization in await organizations(redis, wanted):
-        async for names in _pages(redis, organization, newest_first=newest_first):
-            yield [letter for letter in await read(redis, names) if wanted.matches(letter)]
+    for organization in await organizations(partition, wanted):
+        async for names in _pages(partition, organization, newest_first=newest_first):
+            yield [letter for letter in await read(partition, names) if wanted.matches(letter)]
 
 
 async def _one_ahead(pages: AsyncIterator[list[DeadLetter]]) -> AsyncIterator[list[DeadLetter]]:
@@ -233,7 +236,7 @@ async def _one_ahead(pages: AsyncIterator[list[DeadLetter]]) -> AsyncIterator[li
 
 
 async def _pages(
-    redis: Redis, organization: str, *, newest_first: bool
+    partition: Partition, organization: str, *, newest_first: bool
 ) -> AsyncIterator[list[str]]:
     """Names of jobs; each page begins at the time at which the last one ended."""
     start: float | bytes = b"+inf" if newest_first else b"-inf"
@@ -241,9 +244,9 @@ async def _pages(
     seen: set[bytes] = set()
     size = _PAGE
     while True:
-        command = ["ZRANGE", keys.dead(organization), start, end, "BYSCORE"]
+        command = ["ZRANGE", partition.names.dead(organization), start, end, "BYSCORE"]
         command += ["REV"] if newest_first else []
-        found = await redis.execute_command(*command, "LIMIT", 0, size, "WITHSCORES")
+        found = await partition.redis.execute_command(*command, "LIMIT", 0, size, "WITHSCORES")
         fresh = [(name, score) for name, score in _pairs(found) if name not in seen]
         if not fresh:
             if len(found) // 2 < size:

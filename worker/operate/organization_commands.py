@@ -1,12 +1,12 @@
 """``python -m worker state``, ``pause`` and ``resume``: one organization, looked at or held."""
 
 import click
-from redis.asyncio import Redis
 
 from shared import display
 from shared.endpoints.endpoint import Rate
 from shared.endpoints.place import shown
 from shared.program.commands import json_option
+from shared.queue.partition import Partition
 from worker.operate import organizations
 from worker.operate.asking import anyway_option, ask, known_organization
 
@@ -21,8 +21,8 @@ def state(organization: str, key_prefix: str, *, yes: bool, as_json: bool) -> No
     del as_json  # it is JSON either way; the option is there as in every command that lists
     name = known_organization(organization, yes=yes)
 
-    async def show(redis: Redis) -> None:
-        async for value in organizations.stored_values(redis, name, key_prefix):
+    async def show(partition: Partition) -> None:
+        async for value in organizations.stored_values(partition, name, key_prefix):
             click.echo(display.json_line(value))
 
     ask(show)
@@ -35,7 +35,7 @@ def state(organization: str, key_prefix: str, *, yes: bool, as_json: bool) -> No
 def pause(organization: str, *, why: str, yes: bool) -> None:
     """Let an organization's events wait until resume. The ingress goes on accepting them."""
     name = known_organization(organization, yes=yes)
-    if ask(lambda redis: organizations.pause(redis, name, why)):
+    if ask(lambda partition: organizations.pause(partition, name, why)):
         click.echo(f"{name} is paused; its events wait")
     else:
         click.echo(f"{name} was paused already")
@@ -61,7 +61,7 @@ def _starts(_context: click.Context, _option: click.Parameter, text: str | None)
 def resume(organization: str, *, rate: float | None, yes: bool) -> None:
     """Let an organization's events go on that wait by a pause, a hold or its breaker, in order."""
     name = known_organization(organization, yes=yes)
-    if ask(lambda redis: organizations.resume(redis, name, rate)):
+    if ask(lambda partition: organizations.resume(partition, name, rate)):
         click.echo(f"{name} goes on")
     else:
         click.echo(f"{name} was neither paused nor held")

@@ -3,10 +3,9 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from redis.asyncio import Redis
-
 from shared.errors import StateError
-from shared.queue import keys, scripts
+from shared.queue import scripts
+from shared.queue.partition import Partition
 from worker.value import Value
 
 _PAGE = 500
@@ -17,39 +16,39 @@ _PAUSE = scripts.load("pause")
 _RESUME = scripts.load("resume")
 
 
-async def pause(redis: Redis, organization: str, why: str) -> bool:
+async def pause(partition: Partition, organization: str, why: str) -> bool:
     """Let its events wait; whether it wasn't paused before."""
-    return bool(await _PAUSE(redis, organization, why))
+    return bool(await partition.run(_PAUSE, organization, why))
 
 
-async def resume(redis: Redis, organization: str, starts: float | None = None) -> bool:
+async def resume(partition: Partition, organization: str, starts: float | None = None) -> bool:
     """Let its events go on, in the order of their acceptance; whether it was paused.
 
     Args:
-        redis: where they are.
+        partition: where they are.
         organization: whose.
         starts: how many of them may start a second until none waits any more; without it a few, and
             twice as many each second.
     """
-    return bool(await _RESUME(redis, organization, "" if starts is None else starts))
+    return bool(await partition.run(_RESUME, organization, "" if starts is None else starts))
 
 
 async def stored_values(
-    redis: Redis, organization: str, prefix: str = ""
+    partition: Partition, organization: str, prefix: str = ""
 ) -> AsyncIterator[dict[str, Any]]:
     """Each value whose key starts with the prefix, in the order of the keys.
 
     One that is no JSON, which nothing of ours wrote, has an ``error`` rather than a value.
     Finding them walks over all keys in Redis, a page at a time.
     """
-    start = keys.state(organization, "")
-    pattern = keys.state(organization, prefix).translate(_GLOB) + "*"
-    found = {name async for name in redis.scan_iter(match=pattern, count=1000)}
+    start = partition.names.state(organization, "")
+    pattern = partition.names.state(organization, prefix).translate(_GLOB) + "*"
+    found = {name async for name in partition.redis.scan_iter(match=pattern, count=1000)}
     # A scan may give a name twice, and gives them in no order.
     names = sorted(found)
     for first in range(0, len(names), _PAGE):
         page = names[first : first + _PAGE]
-        for name, raw in zip(page, await redis.mget(page), strict=True):
+        for name, raw in zip(page, await partition.redis.mget(page), strict=True):
             value = Value.parse(raw)
             if value.json:
                 yield _shown(name.decode(errors="replace").removeprefix(start), value)

@@ -5,19 +5,15 @@ from typing import Final, NamedTuple, Self
 
 import msgspec
 from msgspec import structs
-from redis.asyncio import Redis
 
 from shared.queue import depths, held_bytes, keys
 from shared.queue.held_bytes import HeldBytes, RedisMemory
+from shared.queue.partition import Partition
 
 _DEAD_PREFIX = "dead:"
 _SAID_RATE = "rate of "
 _HOLDING_MOST: Final = 10
 """Organizations that are named for what they hold in Redis alone."""
-_HASHES: Final = (
-    *(keys.ORGANIZATIONS, keys.RATES, keys.BYTES),
-    *(keys.COUNTERS, keys.WAITING, keys.BURIED),
-)
 _AT_ONCE: Final = 2_000
 """Fields of one call."""
 
@@ -154,22 +150,27 @@ def worst_first(organizations: Iterable[OrganizationOverview]) -> list[Organizat
     )
 
 
-async def read_overview(redis: Redis) -> Overview:
+async def read_overview(partition: Partition) -> Overview:
     """Read it in one round trip; a hash of thousands some at a time, for others need Redis too."""
+    names = partition.names
+    whole = (
+        *(names.organizations, names.rates, names.bytes),
+        *(names.counters, names.waiting, names.buried),
+    )
     # No transaction, for which all others would wait: a picture may be a moment old.
-    async with redis.pipeline(transaction=False) as pipe:
-        depths.ask(pipe)
-        for name in _HASHES:
+    async with partition.redis.pipeline(transaction=False) as pipe:
+        depths.ask(pipe, names)
+        for name in whole:
             pipe.hscan(name, 0, count=_AT_ONCE)
-        pipe.zrange(keys.WORKERS_SEEN, 0, -1, withscores=True)
-        pipe.hgetall(keys.WORKERS)
-        pipe.hlen(keys.UNHANDLED)
+        pipe.zrange(names.workers_seen, 0, -1, withscores=True)
+        pipe.hgetall(names.workers)
+        pipe.hlen(names.unhandled)
         pipe.info("memory")
         answers = await pipe.execute()
     now = depths.told(answers[: depths.QUESTIONS])
     *begun, seen, workers, unhandled, memory = answers[depths.QUESTIONS :]
     profiles, rates, held, *hashes = [
-        await _whole(redis, name, *first) for name, first in zip(_HASHES, begun, strict=True)
+        await _whole(partition, name, *first) for name, first in zip(whole, begun, strict=True)
     ]
     counters, waits, buried = map(depths.numbers, hashes)
     return Overview(
@@ -202,11 +203,11 @@ async def read_overview(redis: Redis) -> Overview:
 
 
 async def _whole(
-    redis: Redis, name: str, cursor: int, fields: dict[bytes, bytes]
+    partition: Partition, name: str, cursor: int, fields: dict[bytes, bytes]
 ) -> dict[bytes, bytes]:
     """A hash of which that much is read already."""
     while cursor:
-        cursor, more = await redis.hscan(name, cursor, count=_AT_ONCE)
+        cursor, more = await partition.redis.hscan(name, cursor, count=_AT_ONCE)
         fields |= more
     return fields
 

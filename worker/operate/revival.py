@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
 
-from redis.asyncio import Redis
-
-from shared.queue import keys, scripts
+from shared.queue import scripts
+from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS
 from shared.redis.wire import Argument, Script
 from worker.operate import dead_letters
@@ -95,14 +94,14 @@ class Replay:
     that waits already keeps its place.
 
     Attributes:
-        redis: where they are.
+        partition: where they are.
         rate: dead letters a second.
         force: whether to run the unprovable ones, too.
         told: called with how many have been looked at.
         progress: how far it has come.
     """
 
-    redis: Redis
+    partition: Partition
     rate: float
     force: bool = False
     told: Callable[[int], None] = lambda _: None
@@ -113,7 +112,7 @@ class Replay:
 
     async def run(self, letters: AsyncIterator[DeadLetter]) -> Progress:
         """Replay them, oldest first, no faster than the rate, each once."""
-        began, pace = await dead_letters.now(self.redis), Pace(self.rate, due=monotonic())
+        began, pace = await dead_letters.now(self.partition), Pace(self.rate, due=monotonic())
         batch = Batch()
         async for letter in letters:
             if letter.died_at > began:  # it has died again by now, and comes by once more
@@ -145,7 +144,7 @@ class Replay:
                 pace.went(-1)
             self._count(answer.decode())
 
-        await _to_its_end(batch.send(self.redis, _REPLAY, (), count))
+        await _to_its_end(batch.send(self.partition, _REPLAY, (), count))
 
     def _count(self, answer: str) -> None:
         # The answers are named as the fields are.
@@ -167,10 +166,11 @@ class Replay:
 
     async def _fates(self, letters: list[DeadLetter]) -> list[tuple[int, bytes | None]]:
         """Of each, whether it waits, and when it has died if there is a record."""
-        async with self.redis.pipeline(transaction=False) as pipe:
+        names = self.partition.names
+        async with self.partition.redis.pipeline(transaction=False) as pipe:
             for letter in letters:
-                pipe.exists(_raw(keys.payload(letter.job)))
-                pipe.execute_command("HGET", _raw(keys.dead_letter(letter.job)), "died_at")
+                pipe.exists(_raw(names.payload(letter.job)))
+                pipe.execute_command("HGET", _raw(names.dead_letter(letter.job)), "died_at")
             answers = await pipe.execute()
         return list(zip(answers[::2], answers[1::2], strict=True))
 
@@ -194,7 +194,7 @@ class Batch:
 
     async def send(
         self,
-        redis: Redis,
+        partition: Partition,
         script: Script,
         details: tuple[Argument, ...],
         tell: Callable[[DeadLetter, bytes], None],
@@ -202,7 +202,7 @@ class Batch:
         """Run a script for each job, and empty the batch.
 
         Args:
-            redis: where.
+            partition: where.
             script: which; its first argument is the job.
             details: its other arguments.
             tell: told each answer.
@@ -213,7 +213,8 @@ class Batch:
         letters, self._letters, self._bytes = self._letters, [], 0
         if not letters:
             return
-        answers = await script.run_each(redis, [(_raw(each.job), *details) for each in letters])
+        calls = [(_raw(each.job), *details) for each in letters]
+        answers = await partition.script(script).run_each(partition.redis, calls)
         failed = [answer for answer in answers if isinstance(answer, Exception)]
         for letter, answer in zip(letters, answers, strict=True):
             if not isinstance(answer, Exception):
@@ -240,34 +241,34 @@ def why_left_alone(letter: DeadLetter, *, force: bool) -> str:
     return "" if letter.is_usable else "unusable"
 
 
-async def revive(redis: Redis, letter: DeadLetter, *, force: bool) -> str:
+async def revive(partition: Partition, letter: DeadLetter, *, force: bool) -> str:
     """Like `replay_one`, or why it is left alone."""
-    return why_left_alone(letter, force=force) or await replay_one(redis, letter.job)
+    return why_left_alone(letter, force=force) or await replay_one(partition, letter.job)
 
 
-async def replay_one(redis: Redis, job: str) -> str:
+async def replay_one(partition: Partition, job: str) -> str:
     """Give one dead letter another life: ``queued``, ``known`` or ``absent``.
 
     One that is known waits already, as a redelivery perhaps, and isn't held any more.
     """
-    answer: bytes = await _REPLAY(redis, _raw(job))
+    answer: bytes = await partition.run(_REPLAY, _raw(job))
     return answer.decode()
 
 
-async def discard(redis: Redis, job: str, *, retention: float) -> bool:
+async def discard(partition: Partition, job: str, *, retention: float) -> bool:
     """Give one up for good; whether it was there.
 
     Args:
-        redis: where it is.
+        partition: where it is.
         job: its id.
         retention: seconds for which a redelivery of it counts as handled.
     """
-    answer = await _DISCARD(redis, _raw(job), round(retention * 1000))
+    answer = await partition.run(_DISCARD, _raw(job), round(retention * 1000))
     return bool(answer == b"discarded")
 
 
 async def discard_all(
-    redis: Redis,
+    partition: Partition,
     letters: AsyncIterator[DeadLetter],
     *,
     retention: float,
@@ -276,7 +277,7 @@ async def discard_all(
     """Give dead letters up for good; what is interrupted is told of all that it has done.
 
     Args:
-        redis: where they are.
+        partition: where they are.
         letters: which.
         retention: seconds for which a redelivery of one counts as handled.
         told: called for each that was there.
@@ -290,22 +291,22 @@ async def discard_all(
 
     async for letter in letters:
         if batch.is_full:
-            await _to_its_end(batch.send(redis, _DISCARD, details, tell))
+            await _to_its_end(batch.send(partition, _DISCARD, details, tell))
         batch.add(letter)
-    await _to_its_end(batch.send(redis, _DISCARD, details, tell))
+    await _to_its_end(batch.send(partition, _DISCARD, details, tell))
 
 
-async def expire(redis: Redis, organization: str, *, died_before: int) -> int:
+async def expire(partition: Partition, organization: str, *, died_before: int) -> int:
     """Remove an organization's dead letters that died before; how many went.
 
     Args:
-        redis: where they are.
+        partition: where they are.
         organization: whose.
         died_before: epoch milliseconds.
     """
     gone = 0
     while True:
-        removed = int(await _EXPIRE(redis, organization, died_before, _EXPIRED_AT_ONCE))
+        removed = int(await partition.run(_EXPIRE, organization, died_before, _EXPIRED_AT_ONCE))
         gone += removed
         if removed < _EXPIRED_AT_ONCE:
             return gone

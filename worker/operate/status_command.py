@@ -12,7 +12,6 @@ from typing import Final
 
 import click
 import msgspec
-from redis.asyncio import Redis
 from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -23,6 +22,7 @@ from shared import display
 from shared.display import escape_controls, roughly, size
 from shared.program import tables
 from shared.program.commands import json_option
+from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS, open_redis, translate
 from shared.settings.config import CommonSettings
 from shared.settings.durations import parse_duration
@@ -106,7 +106,7 @@ async def _go_on(
     async with open_redis(settings.redis_url, connections=1) as redis:
         with showing as show:
             while not stopped.is_set():
-                show(history, await _look(redis, history))
+                show(history, await _look(Partition.only(redis), history))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), interval)
 
@@ -130,10 +130,10 @@ def _draw() -> Iterator[_Show]:
         )
 
 
-async def _look(redis: Redis, history: History) -> str:
+async def _look(partition: Partition, history: History) -> str:
     """Add one look to the history; why that failed, or an empty text."""
     try:
-        history.add(await read_overview(redis))
+        history.add(await read_overview(partition))
     except REDIS_ERRORS as exc:
         now = time.strftime("%H:%M:%S", time.gmtime())
         return f"Redis does not answer at {now} UTC: {translate(exc).message}"

@@ -17,11 +17,11 @@ from typing import Any, Final
 
 import arq
 from arq.cron import CronJob
-from redis.asyncio import Redis
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue import keys, scripts
+from shared.queue import scripts
+from shared.queue.partition import Partition
 from worker.opened import Kept, Known
 from worker.operate import dead_letters, revival
 
@@ -61,8 +61,13 @@ half a second."""
 _MOST_NAMED: Final = 10
 
 
-def cron_job(*tasks: Callable[[], Awaitable[None]]) -> CronJob:
-    """These, one after the other, as one arq cron job; one that fails keeps none from its turn."""
+def cron_job(*tasks: Callable[[], Awaitable[None]], job_prefix: str = "") -> CronJob:
+    """These, one after the other, as one arq cron job; one that fails keeps none from its turn.
+
+    Args:
+        tasks: what is done.
+        job_prefix: what the ids of its partition's jobs begin with.
+    """
 
     async def do_all(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:  # noqa: ARG001  # arq's
         await _each("upkeep", tasks)
@@ -70,7 +75,8 @@ def cron_job(*tasks: Callable[[], Awaitable[None]]) -> CronJob:
     minutes = set(range(0, 60, round(EVERY.total_seconds() / 60)))
     # The name of the first thing that was ever done so: arq puts the job into the queue that all
     # share, and a worker of an earlier version would bury one whose name it doesn't know.
-    return arq.cron(do_all, name="cron:expire_dead_letters", minute=minutes, timeout=_LONGEST)
+    name = f"{job_prefix}cron:expire_dead_letters"
+    return arq.cron(do_all, name=name, minute=minutes, timeout=_LONGEST)
 
 
 async def _each(name: str, tasks: Iterable[Callable[[], Awaitable[None]]]) -> None:
@@ -87,15 +93,15 @@ async def _each(name: str, tasks: Iterable[Callable[[], Awaitable[None]]]) -> No
 # Dead letters that nobody acted on in time
 
 
-async def expire(redis: Redis, *, retention: float, log: FilteringBoundLogger) -> None:
+async def expire(partition: Partition, *, retention: float, log: FilteringBoundLogger) -> None:
     """Remove, with their marks, those that died more than ``retention`` seconds ago.
 
     One that is being replayed stays until it has ended. It is counted and logged where some went.
     """
-    died_before = await dead_letters.now(redis) - round(retention * 1000)
+    died_before = await dead_letters.now(partition) - round(retention * 1000)
     gone = 0
-    for organization in await dead_letters.count(redis):
-        gone += await revival.expire(redis, organization, died_before=died_before)
+    for organization in await dead_letters.count(partition):
+        gone += await revival.expire(partition, organization, died_before=died_before)
     if gone:
         metrics.DEAD_LETTERS_EXPIRED.inc(gone)
         log.info("dead_letters_expired", number=gone)
@@ -104,11 +110,11 @@ async def expire(redis: Redis, *, retention: float, log: FilteringBoundLogger) -
 # Accepted events that have lost their place in the queue
 
 
-async def restore(redis: Redis, *, lease: float, log: FilteringBoundLogger) -> None:
+async def restore(partition: Partition, *, lease: float, log: FilteringBoundLogger) -> None:
     """Put them back, and count and log it where something was amiss, also where it is cut short."""
     number, some = 0, list[str]()
     try:
-        async for job in restored(redis, lease=lease):
+        async for job in restored(partition, lease=lease):
             number += 1
             if number <= _MOST_NAMED:
                 some.append(job)
@@ -118,19 +124,19 @@ async def restore(redis: Redis, *, lease: float, log: FilteringBoundLogger) -> N
             log.error("places_restored", number=number, some=some)
 
 
-async def restored(redis: Redis, *, lease: float) -> AsyncGenerator[str, None]:
+async def restored(partition: Partition, *, lease: float) -> AsyncGenerator[str, None]:
     """The jobs that had no place and have one now, from every accepted one that is looked at.
 
     It begins where the last one stopped, whichever worker that was, and ends at the end of all: who
     never has the time for all of them in one go sees each in turn.
 
     Args:
-        redis: where they are.
+        partition: where they are.
         lease: seconds after which one that a worker may hold still is due.
     """
     cursor = b""
     while cursor != b"0":
-        cursor, *jobs = await _RESTORE(redis, _RESTORED_AT_ONCE, round(lease * 1000))
+        cursor, *jobs = await partition.run(_RESTORE, _RESTORED_AT_ONCE, round(lease * 1000))
         for job in jobs:
             yield job.decode(errors="replace")
         await asyncio.sleep(_PAUSE)
@@ -139,13 +145,13 @@ async def restored(redis: Redis, *, lease: float) -> AsyncGenerator[str, None]:
 # What organizations hold in Redis, since marks and state expire without a word
 
 
-async def recount(redis: Redis, *, retention: float) -> None:
+async def recount(partition: Partition, *, retention: float) -> None:
     """Go on with the count until it ends, unless the last one is good still.
 
     How far it is stands in Redis: whoever stops in the midst, another goes on.
 
     Args:
-        redis: where they hold it.
+        partition: where they hold it.
         retention: seconds for which a mark is kept. A count is good for a day, or for as long as
             that where it is less: so no more marks have expired than there are.
     """
@@ -155,7 +161,7 @@ async def recount(redis: Redis, *, retention: float) -> None:
     )
     goes_on = True
     while goes_on:
-        goes_on = await _RECOUNT(redis, _COUNTED_AT_ONCE, *good_for) == b"goes on"
+        goes_on = await partition.run(_RECOUNT, _COUNTED_AT_ONCE, *good_for) == b"goes on"
         await asyncio.sleep(_PAUSE)
 
 
@@ -163,7 +169,7 @@ async def recount(redis: Redis, *, retention: float) -> None:
 
 
 async def prune(
-    redis: Redis, databases: Sequence[Kept], *, retention: float, log: FilteringBoundLogger
+    partition: Partition, databases: Sequence[Kept], *, retention: float, log: FilteringBoundLogger
 ) -> None:
     """Remove those that are older than a mark is kept, and whose events aren't left to be run.
 
@@ -171,7 +177,7 @@ async def prune(
     """
 
     async def are_over(events: Sequence[Known]) -> list[bool]:
-        marks = await redis.mget([keys.event(*each) for each in events])
+        marks = await partition.redis.mget([partition.names.event(*each) for each in events])
         # Without a mark such an old event is `unprovable`: it isn't run.
         return [mark is None or mark.startswith(b"done:") for mark in marks]
 
@@ -185,11 +191,11 @@ async def prune(
 # Organizations that have nothing, of which thousands come and go
 
 
-async def forget(redis: Redis) -> None:
+async def forget(partition: Partition) -> None:
     """Remove the flows of those that have nothing, where they say no more than none would."""
     cursor = b"0"
     while True:
-        cursor = await _FORGET(redis, cursor, _LOOKED_AT_ONCE, round(_ORDER_KEPT * 1000))
+        cursor = await partition.run(_FORGET, cursor, _LOOKED_AT_ONCE, round(_ORDER_KEPT * 1000))
         if cursor == b"0":
             return
         await asyncio.sleep(_PAUSE)
@@ -208,33 +214,35 @@ class Listed:
     roster: str
 
 
-async def unlist(redis: Redis, listed: Callable[[], Listed], *, log: FilteringBoundLogger) -> None:
+async def unlist(
+    partition: Partition, listed: Callable[[], Listed], *, log: FilteringBoundLogger
+) -> None:
     """Remove what the endpoints file said of those that have left it, and have nothing.
 
     Where it has none at all, nothing goes: somebody has emptied it by mistake.
 
     Args:
-        redis: where it stands.
+        partition: where it stands.
         listed: what the file has now. While that of any live worker has others, all stay.
         log: told how many are gone.
     """
     gone = 0
-    async for fields in _fields(redis, keys.ORGANIZATIONS, keys.RATES):
+    async for fields in _fields(partition, partition.names.organizations, partition.names.rates):
         now = listed()
         owners = {field.rpartition(":")[2] for field in fields}
         left = [each for each in owners if each not in now.organizations]
         if left and now.organizations:
-            gone += await _UNLIST(redis, now.roster, *left)
+            gone += await partition.run(_UNLIST, now.roster, *left)
     if gone:
         log.info("organizations_unlisted", number=gone)
 
 
-async def _fields(redis: Redis, *names: str) -> AsyncIterator[list[str]]:
+async def _fields(partition: Partition, *names: str) -> AsyncIterator[list[str]]:
     """The fields of hashes, some at a time."""
     for name in names:
         cursor = -1
         while cursor:
-            cursor, found = await redis.hscan(name, max(cursor, 0), count=_LISTED_AT_ONCE)
+            cursor, found = await partition.redis.hscan(name, max(cursor, 0), count=_LISTED_AT_ONCE)
             yield [field.decode(errors="replace") for field in found]
             await asyncio.sleep(_PAUSE)
 
@@ -242,7 +250,7 @@ async def _fields(redis: Redis, *names: str) -> AsyncIterator[list[str]]:
 # Virtual times, which have an end
 
 
-async def renumber(redis: Redis, *, log: FilteringBoundLogger) -> None:
+async def renumber(partition: Partition, *, log: FilteringBoundLogger) -> None:
     """Let virtual times begin anew, once they have come far and little waits."""
-    if await _RENUMBER(redis, *_ROOM) == b"renumbered":
+    if await partition.run(_RENUMBER, *_ROOM) == b"renumbered":
         log.info("virtual_times_renumbered")

@@ -6,7 +6,6 @@ from typing import Final, TypeVar
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue import keys
 from shared.queue.group_commit import GroupCommit, Tell
 from shared.redis.connection import REDIS_ERRORS, translate
 from worker.pipeline.pulse import Pulse
@@ -57,6 +56,7 @@ class Batcher:
         log: FilteringBoundLogger,
         pulse: Pulse | None = None,
     ) -> None:
+        self._names = transitions.names
         self._pulse = pulse
         self._patience = patience
         self._log = log
@@ -95,7 +95,7 @@ class Batcher:
 
     async def read_state(self, organization: str, key: str) -> bytes | None:
         """A raw value of an organization's state; raises as ``settle`` does."""
-        name = keys.state(organization, key)
+        name = self._names.state(organization, key)
         return await self._reads.submit(name, organization, len(name))
 
     async def drain(self) -> None:

@@ -9,12 +9,13 @@ from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar, final
 
 import msgspec
-from redis.asyncio import Redis
 
 from shared.endpoints.endpoint import Rate
 from shared.errors import TransitionError
 from shared.observe import metrics
-from shared.queue import keys, scripts
+from shared.queue import scripts
+from shared.queue.keys import Names
+from shared.queue.partition import Partition
 from shared.redis.wire import Wire
 from worker.turns import Turn
 
@@ -240,21 +241,30 @@ class Transitions:
     """Runs the scripts; every call is one round trip for a batch.
 
     Args:
-        redis: where they run.
+        partition: where they run.
         retention: seconds for which an event's mark is kept, and so is the count of its revivals.
         has_turns: whether any handler asks for turns: then Redis notes whose key isn't known yet.
     """
 
     def __init__(
-        self, redis: Redis, *, retention: float = RETENTION, has_turns: bool = False
+        self, partition: Partition, *, retention: float = RETENTION, has_turns: bool = False
     ) -> None:
-        self._redis = redis
+        self._partition = partition
+        # Looked up once: they run for every event.
+        self._claim, self._mark, self._settle = map(partition.script, (_CLAIM, _MARK, _SETTLE))
         self._has_turns = has_turns
         self._retention = round(retention * 1000)
         # Each has its own, since a mark must not wait for the answer to a claim. What is rare goes
         # by the client.
-        self._reads = Wire(redis)
-        self._claims, self._marks, self._settlements = (Wire(redis, width=LANES) for _ in range(3))
+        self._reads = Wire(partition.redis)
+        self._claims, self._marks, self._settlements = (
+            Wire(partition.redis, width=LANES) for _ in range(3)
+        )
+
+    @property
+    def names(self) -> Names:
+        """Those in Redis of what they change."""
+        return self._partition.names
 
     async def adopt(self, job: str, *, lease: float) -> Claim | None:
         """Take a job that a stock arq worker picked; ``None`` if its payload is gone.
@@ -264,7 +274,7 @@ class Transitions:
             lease: seconds until somebody else may have it.
         """
         token = secrets.token_hex(8)
-        answer = await _ADOPT(self._redis, job, token, round(lease * 1000))
+        answer = await self._partition.run(_ADOPT, job, token, round(lease * 1000))
         # Somebody else has finished it since arq picked it.
         if answer == b"gone":
             return None
@@ -304,7 +314,7 @@ class Transitions:
             base: of the claims' tokens: 16 hexadecimal digits, never used before; without one, a
                 fresh one.
         """
-        answer = await _CLAIM(
+        answer = await self._claim(
             self._claims,
             worker,
             most,
@@ -340,7 +350,7 @@ class Transitions:
             base: of the claim's tokens.
             lease: seconds, as in the claim.
         """
-        await _DISOWN(self._redis, base, round(_REMEMBERED * lease * 1000))
+        await self._partition.run(_DISOWN, base, round(_REMEMBERED * lease * 1000))
 
     async def renew(
         self,
@@ -363,28 +373,30 @@ class Transitions:
         arguments: list[str | bytes | int] = [worker, description, slots, round(lease * 1000)]
         for claim in claims:
             arguments += (_name(claim), claim.token)
-        is_new, *lost = await _RENEW(self._redis, *arguments)
+        is_new, *lost = await self._partition.run(_RENEW, *arguments)
         # Lua counts from 1.
         return Renewed(bool(is_new), [claims[place - 1] for place in lost])
 
     async def leave(self, worker: str) -> None:
         """Take a worker's slots out of the count."""
-        await _LEAVE(self._redis, worker)
+        await self._partition.run(_LEAVE, worker)
 
     async def publish(self, profiles: Sequence["Profile"]) -> None:
         """Tell the scripts what the endpoints file says of organizations, where that is news."""
         for start in range(0, len(profiles), _PUBLISHED_AT_ONCE):
             some = profiles[start : start + _PUBLISHED_AT_ONCE]
-            names = [profile.organization for profile in some]
-            known = await self._redis.execute_command("HMGET", keys.ORGANIZATIONS, *names)
-            rates = await self._redis.execute_command("HMGET", keys.RATES, *names)
+            organizations = [profile.organization for profile in some]
+            known, rates = [
+                await self._partition.redis.execute_command("HMGET", name, *organizations)
+                for name in (self.names.organizations, self.names.rates)
+            ]
             news = [
                 profile
                 for profile, *there in zip(some, known, rates, strict=True)
                 if there != [profile.packed(), profile.packed_rate()]
             ]
             if news:
-                await _PROFILE(self._redis, *chain.from_iterable(map(_told, news)))
+                await self._partition.run(_PROFILE, *chain.from_iterable(map(_told, news)))
 
     async def mark(self, requests: Sequence[MarkRequest]) -> list[Marked | Exception]:
         """Set, or find, the mark of each event id, and ask for the turn of each that needs one."""
@@ -398,7 +410,7 @@ class Transitions:
             for place, request in enumerate(requests, start=1):  # Lua counts from 1
                 if (turn := request.turn) is not None:
                     arguments += (place, turn.key, turn.latest, turn.quiet)
-        now, *answers = await _MARK(self._marks, *arguments)
+        now, *answers = await self._mark(self._marks, *arguments)
         return [_marked(raw, now) for raw in answers]
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | Exception]:
@@ -409,7 +421,7 @@ class Transitions:
             size = "" if claim.size is None else claim.size
             packed = settlement.packed or pack(settlement.details)
             arguments += (_name(claim), claim.token, settlement.verb, size, packed)
-        return [_read(_ENDS, raw) for raw in await _SETTLE(self._settlements, *arguments)]
+        return [_read(_ENDS, raw) for raw in await self._settle(self._settlements, *arguments)]
 
     async def read(self, names: Sequence[str]) -> list[bytes | None]:
         """Raw values by their full names."""

@@ -11,6 +11,7 @@ from aiohttp import ClientSession, CookieJar
 from multidict import CIMultiDictProxy
 from redis.asyncio import Redis
 
+from shared.queue.partition import Partition
 from tests.log_support import CapturedLog
 from worker.operate.console.app import serving
 from worker.operate.console.settings import ConsoleSettings
@@ -93,7 +94,7 @@ async def browsing(redis: Redis, **environ: str) -> AsyncIterator[Site]:
     """A console with these settings, and a new browser."""
     settings = ConsoleSettings.from_mapping({"CONSOLE_PORT": "0", **environ})
     async with (
-        serving(settings, redis, interval=0.1) as port,
+        serving(settings, Partition.only(redis), interval=0.1) as port,
         ClientSession(cookie_jar=CookieJar(unsafe=True)) as session,
     ):
         yield Site(session, port)

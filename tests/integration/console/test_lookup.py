@@ -4,6 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.integration.console.site import Site
 from tests.integration.workplace import Workplace, body
 from worker.operate import organizations
@@ -12,7 +13,7 @@ from worker.pipeline.transitions import Profile, Settlement
 
 
 async def state_of(redis: Redis, job: str) -> str:
-    found = await lookup.find(redis, job)
+    found = await lookup.find(Partition.only(redis), job)
     assert found is not None
     return found.state
 
@@ -20,7 +21,7 @@ async def state_of(redis: Redis, job: str) -> str:
 async def test_a_waiting_event_is_found_by_its_job(place: Workplace, redis: Redis) -> None:
     (first,) = await place.accept(body("evt_1"), received_at=1000)
     (second,) = await place.accept(body("evt_2"), received_at=2000)
-    found = await lookup.find(redis, second)
+    found = await lookup.find(Partition.only(redis), second)
     assert found is not None
     assert found.state == "ready"
     assert found.ahead == 1
@@ -28,7 +29,7 @@ async def test_a_waiting_event_is_found_by_its_job(place: Workplace, redis: Redi
     assert found.type == "order.updated"
     assert found.endpoint == "acme"
     assert found.mark is None
-    assert [each.job for each in await lookup.oldest(redis)] == [first, second]
+    assert [each.job for each in await lookup.oldest(Partition.only(redis))] == [first, second]
 
 
 async def test_a_claimed_event_is_running(place: Workplace, redis: Redis) -> None:
@@ -39,7 +40,7 @@ async def test_a_claimed_event_is_running(place: Workplace, redis: Redis) -> Non
 
 async def test_a_failed_event_waits_for_its_next_attempt(place: Workplace, redis: Redis) -> None:
     await place.handle(body("evt_1", data={"order_id": "bad"}))
-    (found,) = await lookup.search(redis, "evt_1", ["org_a", "org_b"])
+    (found,) = await lookup.search(Partition.only(redis), "evt_1", ["org_a", "org_b"])
     assert found.state == "deferred"
     assert found.claim.attempts == 1
     assert found.due_at is not None
@@ -54,7 +55,7 @@ async def test_an_event_that_retries_in_order_is_not_running(
 ) -> None:
     await place.transitions.publish([Profile("org_a", 1, 1.0)])
     await place.handle(body("evt_1", data={"order_id": "bad"}))
-    (found,) = await lookup.search(redis, "evt_1", ["org_a"])
+    (found,) = await lookup.search(Partition.only(redis), "evt_1", ["org_a"])
     assert found.state == "deferred"
 
 
@@ -70,7 +71,7 @@ async def test_an_event_that_has_blocked_a_worker_in_order_is_not_running(
 
 async def test_an_event_of_a_paused_organization_is_parked(place: Workplace, redis: Redis) -> None:
     (job,) = await place.accept(body())
-    await organizations.pause(redis, "org_a", "why")
+    await organizations.pause(Partition.only(redis), "org_a", "why")
     await place.claim()
     assert await state_of(redis, job) == "parked"
 
@@ -80,7 +81,9 @@ async def test_a_handled_event_is_found_by_its_id_while_its_mark_is_kept(
 ) -> None:
     await place.handle(body("evt_1"))
     (found,) = await lookup.search(
-        redis, "evt_1", await lookup.organizations_of(redis) or ["org_a"]
+        Partition.only(redis),
+        "evt_1",
+        await lookup.organizations_of(Partition.only(redis)) or ["org_a"],
     )
     assert found.state == "handled"
     assert found.mark is not None
@@ -89,8 +92,8 @@ async def test_a_handled_event_is_found_by_its_id_while_its_mark_is_kept(
 
 async def test_a_dead_event_is_found_by_either_id(place: Workplace, redis: Redis) -> None:
     await place.handle(body("evt_1", type="order.exploded"))
-    (by_id,) = await lookup.search(redis, "evt_1", ["org_a"])
-    (by_job,) = await lookup.search(redis, by_id.job, [])
+    (by_id,) = await lookup.search(Partition.only(redis), "evt_1", ["org_a"])
+    (by_job,) = await lookup.search(Partition.only(redis), by_id.job, [])
     assert by_id == by_job
     assert by_id.state == "dead"
     assert by_id.letter is not None
@@ -115,7 +118,7 @@ async def test_a_payload_without_a_place_and_a_mark_without_a_job_are_told(
     await redis.zrem(keys.QUEUE, job)
     assert await state_of(redis, job) == "misplaced"
     await redis.set(keys.event("org_a", "evt_2"), "pending:org_a:gone")
-    (found,) = await lookup.search(redis, "evt_2", ["org_a"])
+    (found,) = await lookup.search(Partition.only(redis), "evt_2", ["org_a"])
     assert found.state == "pending"
 
 
@@ -123,7 +126,7 @@ async def test_a_foreign_job_is_found(place: Workplace, redis: Redis) -> None:
     for payload in (b"rubbish", b"\x80"):
         await redis.set(keys.payload("foreign"), payload)
         await redis.zadd(keys.QUEUE, {"foreign": 1})
-        found = await lookup.find(redis, "foreign")
+        found = await lookup.find(Partition.only(redis), "foreign")
         assert found is not None
         assert found.organization == "?"
         assert found.body == payload

@@ -8,6 +8,7 @@ from markupsafe import escape
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.conftest import StartRedis
 from tests.integration.console.site import Site, browsing, told
 from tests.integration.workplace import Workplace, body
@@ -92,7 +93,7 @@ async def test_a_paused_organization_is_told_with_why_and_resumed(
     site: Site, place: Workplace, redis: Redis
 ) -> None:
     await place.accept(body())
-    await organizations.pause(redis, "org_a", "until the ERP is back")
+    await organizations.pause(Partition.only(redis), "org_a", "until the ERP is back")
     text = await looked(site, "org_a is paused (until the ERP is back). 1 event waits.")
     assert "/organizations/org_a/resume" in text
     answer = await site.confirm("/organizations/org_a/resume")

@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.partition import Partition
 from tests.integration.sql.shop import Shop, opened_shop, save
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
@@ -79,7 +80,9 @@ async def test_a_row_stays_while_its_event_is_pending_or_dead(
     if mark is not None:
         await redis.set(keys.event("org_a", "evt_1"), mark)
     log = Workplace(redis).lines
-    await upkeep.prune(redis, [sqlite_shop.database], retention=RETENTION, log=log.log)
+    await upkeep.prune(
+        Partition.only(redis), [sqlite_shop.database], retention=RETENTION, log=log.log
+    )
     assert (await sqlite_shop.entries() == set()) is goes
     assert len(log.of("inbox_pruned")) == int(goes)
 
@@ -94,7 +97,7 @@ async def test_a_database_that_fails_keeps_no_other_from_being_pruned(
         await broken.execute("DROP TABLE sellfern_inbox")
         kept = [broken.database, sqlite_shop.database]
         with pytest.raises(ExceptionGroup, match="prune"):
-            await upkeep.prune(redis, kept, retention=RETENTION, log=log)
+            await upkeep.prune(Partition.only(redis), kept, retention=RETENTION, log=log)
     assert await sqlite_shop.entries() == set()
 
 
@@ -105,7 +108,7 @@ async def test_what_crashed_after_its_commit_and_is_replayed_late_is_not_written
     log = Workplace(redis).lines.log
 
     async def prune() -> None:
-        await upkeep.prune(redis, [shop.database], retention=RETENTION, log=log)
+        await upkeep.prune(Partition.only(redis), [shop.database], retention=RETENTION, log=log)
 
     assert await replayed_late(shop, redis, prune) == 1
     await prune()
@@ -131,7 +134,7 @@ async def replayed_late(shop: Shop, redis: Redis, prune: Callable[[], Awaitable[
     assert await redis.get(keys.event("org_a", "evt_1")) == f"dead:{job}".encode()
     await age(shop, 30)
     await prune()
-    await revival.replay_one(redis, job)
+    await revival.replay_one(Partition.only(redis), job)
     await place.handle_next()
     assert await redis.get(keys.event("org_a", "evt_1")) == f"done:{job}".encode()
     return await shop.lines()

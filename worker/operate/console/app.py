@@ -9,7 +9,6 @@ from typing import Final
 import click
 import uvloop
 from aiohttp import web
-from redis.asyncio import Redis
 
 from shared.observe import logs
 from shared.observe.logs import get_logger
@@ -18,6 +17,7 @@ from shared.program.findings import log_warnings
 from shared.program.listening import hosts_of, port_of
 from shared.program.setting_names import near_misses
 from shared.program.stopping import stop_signal
+from shared.queue.partition import Partition
 from shared.redis.connection import end, open_redis
 from worker.operate.console import guard
 from worker.operate.console.context import CONSOLE, Console
@@ -51,26 +51,26 @@ async def serve(settings: ConsoleSettings) -> None:
         open_redis(
             settings.common.redis_url, connections=_CONNECTIONS, socket_timeout=_SOCKET_TIMEOUT
         ) as redis,
-        serving(settings, redis),
+        serving(settings, Partition.only(redis)),
     ):
         await stopped.wait()
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    settings: ConsoleSettings, redis: Redis, *, interval: float = INTERVAL
+    settings: ConsoleSettings, partition: Partition, *, interval: float = INTERVAL
 ) -> AsyncIterator[int]:
     """The console, open while the block runs; gives the port.
 
     Args:
         settings: how it is started.
-        redis: all that it needs.
+        partition: all that it needs.
         interval: seconds between two looks at the system.
 
     Raises:
         SettingsError: the address can't be listened on.
     """
-    console = _console(settings, redis, interval)
+    console = _console(settings, partition, interval)
     async with served(application(console), settings.address) as sockets:
         looking = asyncio.create_task(console.sampler.look_forever(), name="sampler")
         port = port_of(sockets)
@@ -94,15 +94,15 @@ def application(console: Console) -> web.Application:
     return app
 
 
-def _console(settings: ConsoleSettings, redis: Redis, interval: float) -> Console:
+def _console(settings: ConsoleSettings, partition: Partition, interval: float) -> Console:
     log = get_logger()
-    sampler = Sampler(redis, log, interval)
+    sampler = Sampler(partition, log, interval)
     return Console(
         settings=settings,
-        redis=redis,
+        partition=partition,
         sampler=sampler,
         sessions=Sessions(),
-        runs=Runs(redis, log, settings.dedupe_retention, changed=sampler.look),
+        runs=Runs(partition, log, settings.dedupe_retention, changed=sampler.look),
         log=log,
     )
 

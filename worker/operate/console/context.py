@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
-from redis.asyncio import Redis
 
 from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.queue.partition import Partition
 from worker.operate.console.runs import Runs
 from worker.operate.console.sampling import Sampler
 from worker.operate.console.sessions import Session, Sessions
@@ -19,7 +19,7 @@ class Console:
 
     Attributes:
         settings: how it was started.
-        redis: all that it needs.
+        partition: all that it needs.
         sampler: looks at the system.
         sessions: who uses it.
         runs: replays and discards of many dead letters.
@@ -27,7 +27,7 @@ class Console:
     """
 
     settings: ConsoleSettings
-    redis: Redis
+    partition: Partition
     sampler: Sampler
     sessions: Sessions
     runs: Runs

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import msgspec
-from redis.asyncio import Redis
 
 from shared.errors import EnvelopeError
 from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.job import Delivery, organization_of
+from shared.queue.partition import Partition
 from shared.sellfern import envelope
 from worker.operate import dead_letters
 from worker.operate.dead_letters import DeadLetter
@@ -136,59 +136,60 @@ class FoundEvent:
         return self.letter.body if self.letter else None
 
 
-async def search(redis: Redis, text: str, organizations: Sequence[str]) -> list[FoundEvent]:
+async def search(partition: Partition, text: str, organizations: Sequence[str]) -> list[FoundEvent]:
     """The events that a job's id or an event's id means.
 
     Args:
-        redis: where they are.
-        text: the one or the other.
+        partition: where they are.
+        text: the one or the other; a partition's tag may be left out.
         organizations: whose events may bear that id; each has its own marks.
     """
-    found = await find(redis, text)
+    prefix = partition.names.job_prefix
+    found = await find(partition, text if text.startswith(prefix) else prefix + text)
     # A job's id is unambiguous; an event's may be several organizations' own.
     if found is not None:
         return [found]
-    by_id = [
-        await find_by_mark(redis, name, text) for name in await _marked(redis, text, organizations)
-    ]
+    marked = await _marked(partition, text, organizations)
+    by_id = [await find_by_mark(partition, name, text) for name in marked]
     return [each for each in by_id if each is not None]
 
 
-async def organizations_of(redis: Redis) -> list[str]:
+async def organizations_of(partition: Partition) -> list[str]:
     """Every organization that Redis knows of."""
-    async with redis.pipeline(transaction=False) as pipe:
-        for name in (keys.ORGANIZATIONS, keys.WAITING, keys.BURIED):
+    names = partition.names
+    async with partition.redis.pipeline(transaction=False) as pipe:
+        for name in (names.organizations, names.waiting, names.buried):
             pipe.hkeys(name)
         fields = {
-            field.decode(errors="replace") for names in await pipe.execute() for field in names
+            field.decode(errors="replace") for found in await pipe.execute() for field in found
         }
     return sorted(
         name for name in fields if keys.ORGANIZATION_PATTERN.fullmatch(name) or name == "?"
     )
 
 
-async def find(redis: Redis, job: str) -> FoundEvent | None:
+async def find(partition: Partition, job: str) -> FoundEvent | None:
     """The event that a job carries, or carried while it is a dead letter; ``None`` without one."""
     name = job.encode(errors="surrogateescape")
-    organization = organization_of(job) or "?"
-    async with redis.pipeline(transaction=False) as pipe:
-        pipe.execute_command("GET", keys.JOB.encode() + name)
-        pipe.execute_command("HGET", keys.CLAIMS, name)
-        pipe.execute_command("HGET", keys.THROTTLED, name)
-        pipe.execute_command("HGET", keys.TURNS, name)
-        pipe.execute_command("HGET", keys.FAILURES, name)
-        pipe.zscore(keys.QUEUE, name)
-        pipe.zrank(keys.QUEUE, name)
-        pipe.zscore(keys.parked(organization), name)
-        pipe.zscore(keys.ACCEPTED, name)
+    organization, names = organization_of(job) or "?", partition.names
+    async with partition.redis.pipeline(transaction=False) as pipe:
+        pipe.execute_command("GET", names.job.encode() + name)
+        pipe.execute_command("HGET", names.claims, name)
+        pipe.execute_command("HGET", names.throttled, name)
+        pipe.execute_command("HGET", names.turns, name)
+        pipe.execute_command("HGET", names.failures, name)
+        pipe.zscore(names.queue, name)
+        pipe.zrank(names.queue, name)
+        pipe.zscore(names.parked(organization), name)
+        pipe.zscore(names.accepted, name)
         # A key of another kind under one of our names is that question's error, not the page's.
         answers = await pipe.execute(raise_on_error=False)
     payload, raw_claim, throttled, raw_turn, raw_last, score, rank, parked, accepted = answers
-    letter = await dead_letters.find(redis, job)
+    letter = await dead_letters.find(partition, job)
     payload = payload if isinstance(payload, bytes) else None
     if payload is None and letter is None and accepted is None:
         return None
-    claim, turn = _claim(raw_claim), _turn(raw_turn, organization)
+    claim, turn = _claim(raw_claim), _turn(raw_turn, f"{names.turn}{organization}:")
     delivery = None if payload is None else _delivery(payload)
     event_id, kind = _names(delivery, letter, claim)
     received_at = accepted or (letter.received_at if letter else None)
@@ -203,7 +204,7 @@ async def find(redis: Redis, job: str) -> FoundEvent | None:
         turn=turn,
         throttled=int(throttled) if isinstance(throttled, bytes) else 0,
         last=_last_attempt(raw_last),
-        mark=await _mark(redis, organization, event_id) if event_id else None,
+        mark=await _mark(partition, organization, event_id) if event_id else None,
         event_id=event_id,
         type=kind,
         endpoint=delivery.endpoint if delivery else letter.endpoint if letter else "",
@@ -212,12 +213,12 @@ async def find(redis: Redis, job: str) -> FoundEvent | None:
     )
 
 
-async def find_by_mark(redis: Redis, organization: str, event_id: str) -> FoundEvent | None:
+async def find_by_mark(partition: Partition, organization: str, event_id: str) -> FoundEvent | None:
     """The event of this id, as long as its mark is kept; ``None`` without one."""
-    mark = await _mark(redis, organization, event_id)
+    mark = await _mark(partition, organization, event_id)
     if mark is None:
         return None
-    found = await find(redis, mark.job)
+    found = await find(partition, mark.job)
     if found is not None:
         return found
     states: dict[str, State] = {"done": "handled", "pending": "pending"}
@@ -230,36 +231,37 @@ async def find_by_mark(redis: Redis, organization: str, event_id: str) -> FoundE
     )
 
 
-async def oldest(redis: Redis) -> list[FoundEvent]:
+async def oldest(partition: Partition) -> list[FoundEvent]:
     """The unfinished events that were accepted first."""
-    names = await redis.execute_command("ZRANGE", keys.ACCEPTED, 0, OLDEST - 1)
-    found = [await find(redis, name.decode(errors="surrogateescape")) for name in names]
+    jobs = await partition.redis.execute_command("ZRANGE", partition.names.accepted, 0, OLDEST - 1)
+    found = [await find(partition, job.decode(errors="surrogateescape")) for job in jobs]
     return [each for each in found if each is not None]
 
 
-async def _marked(redis: Redis, event_id: str, organizations: Sequence[str]) -> list[str]:
+async def _marked(partition: Partition, event_id: str, organizations: Sequence[str]) -> list[str]:
     """The organizations that have a mark for this id."""
-    async with redis.pipeline(transaction=False) as pipe:
+    async with partition.redis.pipeline(transaction=False) as pipe:
         for organization in organizations:
-            pipe.exists(_mark_name(organization, event_id))
+            pipe.exists(_mark_name(partition, organization, event_id))
         there = await pipe.execute()
     return [name for name, is_there in zip(organizations, there, strict=True) if is_there]
 
 
-async def _mark(redis: Redis, organization: str, event_id: str) -> Mark | None:
-    name = _mark_name(organization, event_id)
-    async with redis.pipeline(transaction=False) as pipe:
+async def _mark(partition: Partition, organization: str, event_id: str) -> Mark | None:
+    name = _mark_name(partition, organization, event_id)
+    async with partition.redis.pipeline(transaction=False) as pipe:
         pipe.execute_command("GET", name)
         pipe.execute_command("PEXPIRETIME", name)
         raw, expires_at = await pipe.execute(raise_on_error=False)
     if not isinstance(raw, bytes):
         return None
-    state, _, job = raw.decode(errors="surrogateescape").partition(":")
+    state, _, named = raw.decode(errors="surrogateescape").partition(":")
+    job = partition.names.from_mark(named)
     return Mark(state, job, expires_at / 1000 if expires_at > 0 else None)
 
 
-def _mark_name(organization: str, event_id: str) -> bytes:
-    return keys.event(organization, event_id).encode(errors="replace")
+def _mark_name(partition: Partition, organization: str, event_id: str) -> bytes:
+    return partition.names.event(organization, event_id).encode(errors="replace")
 
 
 def _claim(raw: bytes | None) -> Claim:
@@ -273,7 +275,7 @@ def _claim(raw: bytes | None) -> Claim:
     return Claim(is_held, int(attempts), int(claims), event_id)
 
 
-def _turn(raw: Any, organization: str) -> str:
+def _turn(raw: Any, begin: str) -> str:
     """The turn that a job waits for; ``prelude/turns.lua`` tells the form of what is read."""
     try:
         key, state, _kind, waits, _since, _starts = msgspec.msgpack.decode(raw)
@@ -281,7 +283,7 @@ def _turn(raw: Any, organization: str) -> str:
         return ""  # in no turn, or somebody's hand wrote it
     # It has its key's turn already where it waits for a value's.
     name = (state or key) if waits else ""
-    return str(name).removeprefix(f"{keys.TURN}{organization}:")
+    return str(name).removeprefix(begin)
 
 
 def _last_attempt(raw: Any) -> LastAttempt | None:

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, NamedTuple, Self
 
-from redis.asyncio import Redis
-
-from shared.queue import keys
+from shared.queue.partition import Partition
 from worker.operate import dead_letters
 from worker.operate.console.wording import from_reference, to_reference
 from worker.operate.dead_letters import DeadLetter, Filter
@@ -68,25 +66,25 @@ class Page:
     is_full: bool
 
 
-async def read_page(redis: Redis, wanted: Filter, after: Place | None) -> Page:
+async def read_page(partition: Partition, wanted: Filter, after: Place | None) -> Page:
     """The dead letters that match, from behind a place on.
 
     It reads by rank and by time, so the last page of many costs what the first does. Reason and
     type stand only in the records: where few match, the page ends early and says where to go on.
     """
-    organizations = await dead_letters.organizations(redis, wanted)
+    organizations = await dead_letters.organizations(partition, wanted)
     letters: list[DeadLetter] = []
     looked_at, until = 0, monotonic() + LONGEST
     while looked_at < MOST_LOOKED_AT and monotonic() < until:
         # One more than is shown tells whether there is another page.
         number = _AT_ONCE if wanted.reason or wanted.type else SIZE - len(letters) + 1
-        places = await _places(redis, organizations, wanted, after, number)
+        places = await _places(partition, organizations, wanted, after, number)
         if not places:
             return Page(letters, None, looked_at, is_full=False)
         found = {
             letter.job: letter
             for letter in await dead_letters.read(
-                redis, [place.job for place in places], with_payload=False
+                partition, [place.job for place in places], with_payload=False
             )
         }
         for place in places:
@@ -101,13 +99,15 @@ async def read_page(redis: Redis, wanted: Filter, after: Place | None) -> Page:
     return Page(letters, after, looked_at, is_full=False)
 
 
-async def number_of(redis: Redis, wanted: Filter) -> int | None:
+async def number_of(partition: Partition, wanted: Filter) -> int | None:
     """How many there are; ``None`` where only reading all of them would tell."""
     if wanted.reason or wanted.type:
         return None
-    async with redis.pipeline(transaction=False) as pipe:
-        for organization in await dead_letters.organizations(redis, wanted):
-            pipe.zcount(keys.dead(organization), _least(wanted), _below(wanted.died_before))
+    async with partition.redis.pipeline(transaction=False) as pipe:
+        for organization in await dead_letters.organizations(partition, wanted):
+            pipe.zcount(
+                partition.names.dead(organization), _least(wanted), _below(wanted.died_before)
+            )
         return sum(map(int, await pipe.execute()))
 
 
@@ -120,24 +120,28 @@ def _below(limit: int | None) -> str:
 
 
 async def _next(
-    redis: Redis, wanted: Filter, starts: Mapping[str, str], ranks: Mapping[str, int], number: int
+    partition: Partition,
+    wanted: Filter,
+    starts: Mapping[str, str],
+    ranks: Mapping[str, int],
+    number: int,
 ) -> list[Place]:
     """The next so many of each organization, in order, no older than the filter says.
 
     Args:
-        redis: where they are.
+        partition: where they are.
         wanted: says how old they may be.
         starts: for each organization, the greatest time at which they may have died.
         ranks: of the next one among its organization's, where that is known.
         number: how many.
     """
     least = _least(wanted)
-    async with redis.pipeline(transaction=False) as pipe:
+    async with partition.redis.pipeline(transaction=False) as pipe:
         for name, start in starts.items():
             span: tuple[str | int, ...] = (start, least, "BYSCORE", "REV", "LIMIT", 0, number)
             if (rank := ranks.get(name)) is not None:
                 span = (rank, rank + number - 1, "REV")
-            pipe.execute_command("ZRANGE", keys.dead(name), *span, "WITHSCORES")
+            pipe.execute_command("ZRANGE", partition.names.dead(name), *span, "WITHSCORES")
         answers = await pipe.execute()
     places = [
         Place(round(float(died_at)), name, job.decode(errors="surrogateescape"))
@@ -150,7 +154,11 @@ async def _next(
 
 
 async def _places(
-    redis: Redis, organizations: Sequence[str], wanted: Filter, after: Place | None, number: int
+    partition: Partition,
+    organizations: Sequence[str],
+    wanted: Filter,
+    after: Place | None,
+    number: int,
 ) -> list[Place]:
     """The next places over all these organizations.
 
@@ -159,12 +167,12 @@ async def _places(
     starts = {name: _start(name, wanted, after) for name in organizations}
     ranks = {}
     if after and after.organization in starts:
-        ranks[after.organization] = await _rank_behind(redis, after)
+        ranks[after.organization] = await _rank_behind(partition, after)
     if len(organizations) > 1:
-        firsts = await _next(redis, wanted, starts, ranks, 1)
+        firsts = await _next(partition, wanted, starts, ranks, 1)
         leading = {place.organization for place in firsts[:number]}
         starts = {name: start for name, start in starts.items() if name in leading}
-    return (await _next(redis, wanted, starts, ranks, number))[:number]
+    return (await _next(partition, wanted, starts, ranks, number))[:number]
 
 
 def _start(organization: str, wanted: Filter, after: Place | None) -> str:
@@ -175,21 +183,21 @@ def _start(organization: str, wanted: Filter, after: Place | None) -> str:
     return str(after.died_at) if organization < after.organization else f"({after.died_at}"
 
 
-async def _rank_behind(redis: Redis, after: Place) -> int:
+async def _rank_behind(partition: Partition, after: Place) -> int:
     """How many of its organization's dead letters come before the next one behind a place.
 
     The one that stood there may be gone by now: then its place is found among those that died in
     the same millisecond.
     """
-    name, job = keys.dead(after.organization), after.job.encode(errors="surrogateescape")
-    rank = await redis.execute_command("ZREVRANK", name, job)
+    name, job = partition.names.dead(after.organization), after.job.encode(errors="surrogateescape")
+    rank = await partition.redis.execute_command("ZREVRANK", name, job)
     if rank is not None:
         return int(rank) + 1
-    low = int(await redis.execute_command("ZCOUNT", name, f"({after.died_at}", "+inf"))
-    high = int(await redis.execute_command("ZCOUNT", name, after.died_at, "+inf"))
+    low = int(await partition.redis.execute_command("ZCOUNT", name, f"({after.died_at}", "+inf"))
+    high = int(await partition.redis.execute_command("ZCOUNT", name, after.died_at, "+inf"))
     while low < high:
         middle = (low + high) // 2
-        found = await redis.execute_command("ZRANGE", name, middle, middle, "REV")
+        found = await partition.redis.execute_command("ZRANGE", name, middle, middle, "REV")
         if found and found[0] > job:
             low = middle + 1
         else:

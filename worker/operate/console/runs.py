@@ -7,9 +7,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from redis.asyncio import Redis
-
 from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS, end, translate
 from worker.operate import revival
 from worker.operate.dead_letters import Selection
@@ -75,13 +74,13 @@ class Runs:
     """The runs of this process, the last first.
 
     Attributes:
-        redis: where the dead letters are.
+        partition: where the dead letters are.
         log: told of each run's end.
         retention: seconds for which a discarded event counts as handled.
         changed: called when a run has ended.
     """
 
-    redis: Redis
+    partition: Partition
     log: FilteringBoundLogger
     retention: float
     changed: Callable[[], Coroutine[Any, Any, None]]
@@ -131,9 +130,9 @@ class Runs:
         await self.changed()
 
     async def _run(self, run: Run, selection: Selection) -> None:
-        letters = selection.letters(self.redis)
+        letters = selection.letters(self.partition)
         if run.verb == "replay":
-            going = revival.Replay(self.redis, run.rate, force=run.force, progress=run.progress)
+            going = revival.Replay(self.partition, run.rate, force=run.force, progress=run.progress)
             await going.run(letters)
             return
 
@@ -141,7 +140,7 @@ class Runs:
             run.discarded += 1
 
         retention = self.retention
-        await revival.discard_all(self.redis, letters, retention=retention, told=one_more)
+        await revival.discard_all(self.partition, letters, retention=retention, told=one_more)
 
     def _end(self, run: Run, state: State, note: str) -> None:
         run.state, run.note, run.ended = state, note, time.time()

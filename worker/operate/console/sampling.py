@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from redis.asyncio import Redis
-
 from shared.errors import Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS, translate
 from worker.operate.history import History
 from worker.operate.overview import OrganizationOverview, Overview, read_overview
@@ -35,14 +34,14 @@ class Sampler:
     """The one reader of overviews, so that open pages cost Redis nothing more.
 
     Attributes:
-        redis: what is looked at.
+        partition: what is looked at.
         log: told of outages.
         interval: seconds between two looks.
         history: what has been seen.
         outage: why nothing is seen now.
     """
 
-    redis: Redis
+    partition: Partition
     log: FilteringBoundLogger
     interval: float = INTERVAL
     history: History = field(default_factory=History)
@@ -68,7 +67,7 @@ class Sampler:
         # Pages ask for a look after an action, beside the timer.
         async with self._one_at_a_time:
             try:
-                self.history.add(await read_overview(self.redis))
+                self.history.add(await read_overview(self.partition))
             except REDIS_ERRORS as exc:
                 self.lost(exc)
             except Exception as exc:  # somebody's hand has left what can't be read

@@ -1,6 +1,8 @@
 """The names in Redis: one organization's never reach into another's."""
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -11,6 +13,7 @@ from shared.queue import keys
 from shared.queue.job import is_job_of, job_id, organization_of
 from shared.queue.keys import Names
 
+ROOT = Path(__file__).parents[4]
 ORGANIZATIONS = st.from_regex(keys.ORGANIZATION_PATTERN, fullmatch=True)
 BUILDERS = (keys.event, keys.state)
 
@@ -116,3 +119,18 @@ def test_marks_of_all_partitions_name_a_job_alike() -> None:
     for tag in ("", "021", "7"):
         names = Names(tag)
         assert names.in_mark(f"{names.job_prefix}org_a:0f") == "org_a:0f"
+
+
+def test_the_product_names_a_key_by_its_partition_alone() -> None:
+    """What else stands in ``keys`` is of a single queue: for tests, which look at one."""
+    shortcuts = {name for name in vars(keys) if vars(keys)[name] in vars(keys.UNTAGGED).values()}
+    shortcuts |= {"payload", "event", "revivals", "state", "dead", "dead_letter", "parked"}
+    assert "QUEUE" in shortcuts
+    for program in ("shared", "ingress", "worker", "deploy"):
+        for path in (ROOT / program).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                    is_short = node.value.id == "keys" and node.attr in shortcuts
+                    assert not is_short, f"{path}:{node.lineno}"
+                elif isinstance(node, ast.ImportFrom) and node.module == "shared.queue.keys":
+                    assert shortcuts.isdisjoint(each.name for each in node.names), path

@@ -37,8 +37,8 @@ async def show(request: web.Request) -> web.Response:
         page, number, problem = None, None, str(exc.text)
     else:
         after = Place.read(request.query.get("after", ""))
-        page = await paging.read_page(console.redis, wanted, after)
-        number, problem = await paging.number_of(console.redis, wanted), ""
+        page = await paging.read_page(console.partition, wanted, after)
+        number, problem = await paging.number_of(console.partition, wanted), ""
     return render(
         request,
         "dead_letters.html",
@@ -48,7 +48,7 @@ async def show(request: web.Request) -> web.Response:
         given=given,
         is_filtered=bool(given),
         reasons=records.REASONS,
-        organizations=sorted(await records.count(console.redis)),
+        organizations=sorted(await records.count(console.partition)),
         after=request.query.get("after", ""),
         runs=console.runs.known,
         most=paging.MOST_LOOKED_AT,
@@ -59,8 +59,8 @@ async def ask(request: web.Request) -> web.Response:
     """Ask whether these are to be replayed or discarded."""
     verb = _verb(request.query)
     selection, given = _selection(request.query)
-    redis = console_of(request).redis
-    letters = await records.read(redis, selection.jobs, with_payload=False)
+    partition = console_of(request).partition
+    letters = await records.read(partition, selection.jobs, with_payload=False)
     if selection.jobs and not letters:
         return message(
             request, HTTPStatus.NOT_FOUND, "Gone", "These dead letters are not there any more."
@@ -71,7 +71,7 @@ async def ask(request: web.Request) -> web.Response:
         verb=verb,
         jobs=[letter.job for letter in letters],
         given=given,
-        number=len(letters) or await paging.number_of(redis, selection.filter),
+        number=len(letters) or await paging.number_of(partition, selection.filter),
         letters=letters,
     )
 
@@ -89,7 +89,7 @@ async def act(request: web.Request) -> web.Response:
         verb=verb,
         about=_about(selection, given),
         who=session.who if session else "",
-        total=len(selection.jobs) or await paging.number_of(console.redis, selection.filter),
+        total=len(selection.jobs) or await paging.number_of(console.partition, selection.filter),
         rate=_rate(form.get("rate", "")),
         force="force" in form,
     )
@@ -107,15 +107,15 @@ async def act(request: web.Request) -> web.Response:
 
 async def _one(request: web.Request, verb: Verb, job: str, *, force: bool) -> web.Response:
     console = console_of(request)
-    letter = await records.find(console.redis, job)
+    letter = await records.find(console.partition, job)
     if letter is None:
         outcome = "absent"
     elif verb == "discard":
         retention = console.settings.dedupe_retention
-        is_done = await revival.discard(console.redis, job, retention=retention)
+        is_done = await revival.discard(console.partition, job, retention=retention)
         outcome = "discarded" if is_done else "absent"
     else:
-        outcome = await revival.revive(console.redis, letter, force=force)
+        outcome = await revival.revive(console.partition, letter, force=force)
     tell(request, verb, job=job, outcome=outcome, force=force)
     await console.sampler.look()
     told = {"job": to_reference(job), "id": letter.event_id if letter else "", "did": outcome}

@@ -17,12 +17,14 @@ _SHOWN_BYTES: Final = 64 * 1024
 
 async def search(request: web.Request) -> web.Response:
     """Find events, or list the oldest unfinished ones."""
-    redis = console_of(request).redis
+    partition = console_of(request).partition
     text = request.query.get("q", "").strip()[:_LONGEST]
     if not text:
-        return render(request, "events.html", text="", found=[], oldest=await lookup.oldest(redis))
-    organizations = await lookup.organizations_of(redis)
-    found = await lookup.search(redis, text, organizations)
+        return render(
+            request, "events.html", text="", found=[], oldest=await lookup.oldest(partition)
+        )
+    organizations = await lookup.organizations_of(partition)
+    found = await lookup.search(partition, text, organizations)
     if len(found) == 1:
         return _shown(request, found[0])
     return render(request, "events.html", text=text, found=found, oldest=[])
@@ -30,12 +32,12 @@ async def search(request: web.Request) -> web.Response:
 
 async def show(request: web.Request) -> web.Response:
     """Show one."""
-    redis = console_of(request).redis
+    partition = console_of(request).partition
     job = from_reference(request.query.get("job", ""))
-    found = await lookup.find(redis, job)
+    found = await lookup.find(partition, job)
     event_id = request.query.get("id", "")
     if found is None and event_id:  # it has left the queue, but perhaps with a mark
-        found = await lookup.find_by_mark(redis, organization_of(job), event_id)
+        found = await lookup.find_by_mark(partition, organization_of(job), event_id)
     if found is None:
         return render(request, "event_gone.html", job=job)
     return _shown(request, found)

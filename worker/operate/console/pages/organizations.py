@@ -72,10 +72,10 @@ async def act(request: web.Request) -> web.Response:
     if verb == "pause":
         given = str((await request.post()).get("why", "")).strip()[:_LONGEST_WHY]
         why = given or f"by {session.who if session else 'an operator'}"
-        changed = await organizations.pause(console.redis, organization, why)
+        changed = await organizations.pause(console.partition, organization, why)
         tell(request, "pause", organization=organization, why=why, changed=changed)
     else:
-        changed = await organizations.resume(console.redis, organization)
+        changed = await organizations.resume(console.partition, organization)
         tell(request, "resume", organization=organization, changed=changed)
     await console.sampler.look()
     if not changed:
