@@ -24,7 +24,7 @@ from shared.queue.gauges import Gauges
 from shared.queue.partition import Partition
 from shared.queue.writer import QueueWriter, open_queue
 from shared.redis.connection import open_redis
-from shared.redis.durability import check_durability
+from shared.redis.durability import check_durability, check_replicas
 
 _OTHER_FILES = 64
 """Open files beside the clients' connections: Redis, the admin site, logs, the listener."""
@@ -97,7 +97,9 @@ async def _serve(
 
 def _awaited(redis: Redis, writer: QueueWriter, settings: IngressSettings) -> AwaitedRedis:
     async def check() -> list[Problem]:
-        problems = await check_durability(redis, settings.durability)
+        durability = settings.durability
+        problems = await check_durability(redis, durability)
+        problems = problems or await check_replicas(redis, durability)
         if not problems:
             await writer.fit()
         return problems

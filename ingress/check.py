@@ -21,8 +21,15 @@ from shared.program.findings import Finding, counted, look, missing_secrets, sha
 from shared.program.in_force import print_settings, settings_option
 from shared.program.setting_names import near_misses
 from shared.redis.connection import open_redis
-from shared.redis.durability import Mode, check_durability
+from shared.redis.durability import (
+    Durability,
+    Mode,
+    check_durability,
+    check_replicas,
+    count_left_out,
+)
 from shared.settings.durations import format_duration
+from shared.settings.redis_url import RedisUrl
 
 _NAMED: Final = 5
 """How many endpoints a finding names at the most."""
@@ -108,6 +115,8 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
     try:
         async with open_redis(url) as redis:
             problems = await check_durability(redis, durability)
+            problems = problems or await check_replicas(redis, durability)
+            left_out = await count_left_out(redis, durability)
             held = OrganizationBytes(settings.organization_bytes, file)
             await held.look(redis)
     except SettingsError as exc:  # a certificate that the URL names
@@ -116,13 +125,30 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
     for problem in problems:
         yield Finding("error", "redis", problem.code, f"{url}: {problem.message}")
     if not problems:
-        yield Finding("ok", "redis", "durable", f"{url}: DURABILITY={durability.mode.value} holds")
+        yield Finding("ok", "redis", "durable", f"{url}: {_held(durability)}")
+    if left_out:
+        yield _left_out(url, durability.replicas, left_out)
     if not problems and held.lacks_maxmemory():
         yield _unbounded(f"{url}: expected a maxmemory, got none", "redis")
     # It does what it says, and may be meant; but nobody is to find out by a crash.
     if durability.mode is Mode.MEMORY:
         message = "DURABILITY=memory: a crash of Redis loses events that were answered 202"
         yield Finding("warning", "redis", "memory_only", message)
+
+
+def _left_out(url: RedisUrl, waited_for: int, left_out: int) -> Finding:
+    there = f"{waited_for + left_out} replicas are there"
+    loss = "a fail-over to one that lacks accepted events loses them"
+    message = f"{url}: WAIT_REPLICAS={waited_for}, and {there}: {loss}"
+    return Finding("warning", "redis", "replica_may_lag", message)
+
+
+def _held(durability: Durability) -> str:
+    holds = f"DURABILITY={durability.mode.value} holds"
+    if not durability.needed_replicas:
+        return holds
+    where = "on the disk" if durability.waits_for_disk else "in the memory"
+    return f"{holds}: {where} of the primary and of {durability.needed_replicas} replicas"
 
 
 @click.command()

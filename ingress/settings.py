@@ -14,6 +14,7 @@ from shared.redis.durability import Durability, Mode
 from shared.settings.config import CommonSettings
 from shared.settings.durations import format_duration
 from shared.settings.reader import Reader, Settings
+from shared.settings.redis_url import RedisUrl
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
@@ -86,7 +87,7 @@ class IngressSettings(Settings):
             common=common,
             address=read_address(reader, "INGRESS", 8080),
             admin=read_address(reader, "INGRESS_ADMIN", 9101),
-            durability=_durability(reader),
+            durability=_durability(reader, common.redis_url),
             backlog=_backlog(reader),
             organization_bytes=_organization_bytes(reader),
             limits=_limits(reader),
@@ -133,7 +134,7 @@ def _networks(reader: Reader, name: str) -> tuple[Network, ...]:
     return tuple(networks)
 
 
-def _durability(reader: Reader) -> Durability:
+def _durability(reader: Reader, url: RedisUrl) -> Durability:
     modes = [mode.value for mode in Mode]
     timeout = reader.duration("DURABILITY_TIMEOUT", "2s", minimum="10ms")
     # The connection would be given up before Redis could say that it isn't durable.
@@ -145,6 +146,7 @@ def _durability(reader: Reader) -> Durability:
         replicas=reader.integer("WAIT_REPLICAS", 1, minimum=1, maximum=100),
         timeout=timeout,
         asserted=reader.flag("DURABILITY_ASSERTED", default=False),
+        fails_over=url.sentinels is not None,
     )
 
 

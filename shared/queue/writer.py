@@ -1,7 +1,7 @@
 """Accepts deliveries into the queue, durably."""
 
 import enum
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -88,14 +88,14 @@ class Queue:
         self._enqueue = partition.script(_ENQUEUE)
         self._job_prefix = partition.names.job_prefix
         self._durability = durability
-        self._wait = wait_command(durability)
+        self._waits = wait_commands(durability)
         self._limits = limits or BacklogLimits()
         self._bytes_limits = bytes_limits or BytesLimits()
 
     async def fit(self) -> None:
         """Wait no more for what this Redis is too old to tell, and does anyway."""
         self._durability = await without_needless_wait(self._redis, self._durability)
-        self._wait = wait_command(self._durability)
+        self._waits = wait_commands(self._durability)
 
     async def enqueue(self, deliveries: Sequence[Delivery]) -> list[Accepted | Unavailable]:
         """Enqueue a batch in one round trip; answers when it is durable.
@@ -137,52 +137,57 @@ class Queue:
 
     async def _send(self, arguments: list[Argument]) -> Any:
         """The script, and what waits for its durability, at once."""
-        if self._wait is None:
+        if not self._waits:
             return await self._enqueue(self._wire, *arguments)
         try:
-            return await self._send_and_wait(self._enqueue.by_digest, arguments, self._wait)
+            return await self._send_and_wait(self._enqueue.by_digest(arguments))
         # Redis has been started anew, or somebody has flushed its scripts.
         except NoScriptError:
-            return await self._send_and_wait(self._enqueue.by_text, arguments, self._wait)
+            return await self._send_and_wait(self._enqueue.by_text(arguments))
 
-    async def _send_and_wait(
-        self,
-        command: Callable[[list[Argument]], Command],
-        arguments: list[Argument],
-        wait: Command,
-    ) -> Any:
-        answers, acknowledged = await self._wire.execute_commands(command(arguments), wait)
-        # Both: the script may be done, and the wait for it refused.
-        for reply in (answers, acknowledged):
+    async def _send_and_wait(self, script: Command) -> Any:
+        replies = await self._wire.execute_commands(script, *self._waits)
+        # All: the script may be done, and the wait for it refused.
+        for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-        check_reply(self._durability, acknowledged)
-        return answers
+        check_reply(self._durability, replies[-1])
+        return replies[0]
 
 
-def wait_command(durability: Durability) -> Command | None:
-    """The command behind a batch that answers once it is durable, if one is needed.
+def wait_commands(durability: Durability) -> tuple[Command, ...]:
+    """The commands behind a batch whose last one answers once it is durable, if any is needed.
 
     ``WAITAOF`` costs nothing beside ``appendfsync always``, where the reply itself comes after the
     sync, and makes any other setting of the append-only file safe, whenever it is changed.
     """
-    milliseconds = max(1, round(durability.timeout * 1000))  # 0 would wait for ever
-    match durability.mode:
-        case Mode.FSYNC if not durability.asserted:
-            return ("WAITAOF", 1, 0, milliseconds)
-        case Mode.REPLICA:
-            return ("WAIT", durability.replicas, milliseconds)
-    return None
+    needed = durability.needed_replicas
+    if durability.waits_for_disk and needed:
+        # A replica answers in the turn in which the batch arrives, before it syncs, and then only
+        # once a second. Who has waited for its memory asks it a second time, after the sync.
+        first = _milliseconds(durability.timeout / 4)
+        rest = _milliseconds(durability.timeout * 3 / 4)
+        return (("WAIT", needed, first), ("WAITAOF", 1, needed, rest))
+    if durability.waits_for_disk:
+        return (("WAITAOF", 1, 0, _milliseconds(durability.timeout)),)
+    return (("WAIT", needed, _milliseconds(durability.timeout)),) if needed else ()
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))  # 0 would wait for ever
 
 
 def check_reply(durability: Durability, reply: Any) -> None:
     """Raise ``Unavailable`` unless the wait command's reply says durable."""
-    if durability.mode is Mode.REPLICA and reply < durability.replicas:
-        message = f"{reply} of {durability.replicas} replicas acknowledged in time"
-        raise Unavailable("not_replicated", message)
+    needed = durability.needed_replicas
+    if durability.mode is Mode.REPLICA and reply < needed:
+        raise Unavailable("not_replicated", f"{reply} of {needed} replicas acknowledged in time")
     # The first number is the primary's own disk, the second its replicas', which don't stand in.
     if durability.mode is Mode.FSYNC and reply[0] < 1:
         raise Unavailable("not_synced", "the append-only file was not synced in time")
+    if durability.mode is Mode.FSYNC and reply[1] < needed:
+        message = f"{reply[1]} of {needed} replicas synced their append-only file in time"
+        raise Unavailable("not_replicated", message)
 
 
 def _answer(raw: bytes) -> Accepted | Unavailable:

@@ -1,5 +1,6 @@
 """How sure Redis must be of an event before it counts as accepted."""
 
+import asyncio
 import enum
 import re
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from redis.asyncio import Redis
 
 from shared.errors import Problem
 from shared.redis.connection import REDIS_ERRORS, translate
+from shared.redis.sentinel import SentinelPool
 
 OLDEST_REDIS: Final = (7, 0)
 """Scripts with flags exist since Redis 7.0 (Redis manual, "Eval scripts introduction")."""
@@ -22,7 +24,8 @@ class Mode(enum.Enum):
     """What ``DURABILITY`` may say."""
 
     FSYNC = "fsync"
-    """On the primary's disk: an append-only file that is synced before the answer."""
+    """On the primary's disk: an append-only file that is synced before the answer. Where a replica
+    may take the primary's place, on the disks of as many as ``WAIT_REPLICAS`` says as well."""
     REPLICA = "replica"
     """In the memory of as many replicas as ``WAIT_REPLICAS`` says."""
     MEMORY = "memory"
@@ -35,16 +38,31 @@ class Durability:
 
     Attributes:
         mode: what ``DURABILITY`` says.
-        replicas: how many replicas must have it, for ``replica``.
+        replicas: how many replicas must have it, for ``replica`` and after a fail-over.
         timeout: seconds to wait for the disk or the replicas.
         asserted: the operator vouches for ``appendfsync always`` where it can't be read
             (``DURABILITY_ASSERTED``).
+        fails_over: a replica may take the primary's place (``redis+sentinel://``), and what it
+            hasn't got is lost then, whatever the old primary's disk holds.
     """
 
     mode: Mode = Mode.FSYNC
     replicas: int = 1
     timeout: float = 2.0
     asserted: bool = False
+    fails_over: bool = False
+
+    @property
+    def needed_replicas(self) -> int:
+        """How many replicas must have an event, in memory or on disk as the mode says."""
+        is_needed = self.mode is Mode.REPLICA or (self.mode is Mode.FSYNC and self.fails_over)
+        return self.replicas if is_needed else 0
+
+    @property
+    def waits_for_disk(self) -> bool:
+        """Whether Redis is asked after each batch what has been synced."""
+        # Nobody can vouch for what a replica had synced at the moment of the primary's end.
+        return self.mode is Mode.FSYNC and (self.fails_over or not self.asserted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +71,8 @@ class _Server:
     loading: bool
     aof_enabled: bool
     replicas: int
+    replica_places: tuple[tuple[str, int], ...]
+    copying: bool
     role: str
     is_cluster: bool
     writes: bool
@@ -62,7 +82,7 @@ class _Server:
 
 async def without_needless_wait(redis: Redis, durability: Durability) -> Durability:
     """The same durability for a Redis that is older than ``WAITAOF`` and syncs always."""
-    if durability.mode is not Mode.FSYNC:
+    if durability.mode is not Mode.FSYNC or durability.fails_over:
         return durability
     try:
         server = await _look_at(redis)
@@ -91,6 +111,57 @@ async def check_durability(redis: Redis, durability: Durability) -> list[Problem
     return [*_common_problems(server), *_mode_problems(server, durability)]
 
 
+async def check_replicas(redis: Redis, durability: Durability) -> list[Problem]:
+    """What keeps the replicas from syncing accepted events, where that is waited for.
+
+    A batch finds that out as well, but not why: it would be refused for ever. A replica that can't
+    be asked, or that is copying the primary's data, is taken for a good one.
+    """
+    pool = redis.connection_pool
+    if not (durability.waits_for_disk and isinstance(pool, SentinelPool)):
+        return []
+    try:
+        places = (await _look_at(redis)).replica_places
+    except REDIS_ERRORS as exc:
+        return [_problem(exc)]
+    looks = await asyncio.gather(*(_wrong_replica(pool, place, durability) for place in places))
+    wrong = [found for found in looks if found]
+    needed, good = durability.needed_replicas, len(places) - len(wrong)
+    if good >= needed or not wrong:
+        return []
+    expected = f"{needed} replicas that sync what they get, got {good}"
+    message = f"{_named(durability)}: expected {expected}: {'; '.join(wrong)}"
+    return [Problem("not_durable", message)]
+
+
+async def count_left_out(redis: Redis, durability: Durability) -> int:
+    """How many replicas may be made the primary without what has been accepted.
+
+    Sentinel may take one that was not waited for, and an old primary that hasn't heard of it goes
+    on with the others, which throw that away as soon as they follow the new one.
+    """
+    if not (durability.fails_over and durability.needed_replicas):
+        return 0
+    try:
+        return max(0, (await _look_at(redis)).replicas - durability.needed_replicas)
+    except REDIS_ERRORS:
+        return 0
+
+
+async def _wrong_replica(
+    pool: SentinelPool, place: tuple[str, int], durability: Durability
+) -> str | None:
+    host, port = place
+    try:
+        async with pool.replica(host, port) as replica:
+            server = await _look_at(replica)
+    except REDIS_ERRORS:
+        return None  # it may be out of our reach, and in the primary's
+    # While it takes the primary's data over, its append-only file is off.
+    wrong = None if server.copying or server.loading else _wrong_fsync(server, durability)
+    return wrong and f"{host}:{port}: expected {wrong}"
+
+
 def _problem(exc: BaseException) -> Problem:
     unavailable = translate(exc)
     return Problem(unavailable.code, unavailable.message)
@@ -117,19 +188,31 @@ def _common_problems(server: _Server) -> Iterator[Problem]:
 
 
 def _mode_problems(server: _Server, durability: Durability) -> Iterator[Problem]:
-    if durability.mode is Mode.FSYNC:
-        if wrong := _wrong_fsync(server, asserted=durability.asserted):
-            yield Problem("not_durable", f"DURABILITY=fsync: expected {wrong}")
-    elif durability.mode is Mode.REPLICA and server.replicas < durability.replicas:
-        expected = f"{durability.replicas} connected replicas"
-        message = f"DURABILITY=replica: expected {expected}, got {server.replicas}"
-        yield Problem("not_replicated", message)
+    name = _named(durability)
+    if durability.mode is Mode.FSYNC and (wrong := _wrong_fsync(server, durability)):
+        yield Problem("not_durable", f"{name}: expected {wrong}")
+    if server.replicas < durability.needed_replicas:
+        expected = f"{durability.needed_replicas} connected replicas"
+        yield Problem("not_replicated", f"{name}: expected {expected}, got {server.replicas}")
 
 
-def _wrong_fsync(server: _Server, *, asserted: bool) -> str | None:
+def _named(durability: Durability) -> str:
+    named = f"DURABILITY={durability.mode.value}"
+    is_other = durability.mode is Mode.FSYNC and durability.fails_over
+    return f"{named} with Sentinel" if is_other else named
+
+
+def _wrong_fsync(server: _Server, durability: Durability) -> str | None:
     """What is expected and what is there instead; None where all is well."""
     if not server.aof_enabled:
         return "appendonly yes, got no"
+    if durability.fails_over and server.version < _WAITAOF_SINCE:
+        version = _dotted(server.version)
+        return f"Redis 7.2 or newer (WAITAOF), got {version}; DURABILITY=replica does without"
+    return _wrong_appendfsync(server, asserted=not durability.waits_for_disk)
+
+
+def _wrong_appendfsync(server: _Server, *, asserted: bool) -> str | None:
     waits = server.version >= _WAITAOF_SINCE and not asserted
     version = _dotted(server.version)
     match server.appendfsync:
@@ -161,12 +244,20 @@ async def _look_at(redis: Redis) -> _Server:
         loading=info.get("loading") == 1,
         aof_enabled=info.get("aof_enabled") == 1,
         replicas=int(info.get("connected_slaves", 0)),
+        replica_places=tuple(_replica_places(info)),
+        copying=info.get("master_link_status", "up") != "up",
         role=str(info.get("role", "unknown")),
         writes=info.get("aof_last_write_status", "ok") == "ok",
         is_cluster=info.get("cluster_enabled") == 1,
         eviction=str(info.get("maxmemory_policy", "unknown")),
         appendfsync=await _appendfsync(redis),
     )
+
+
+def _replica_places(info: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    for name, said in info.items():
+        if re.fullmatch(r"slave\d+", name) and isinstance(said, dict):
+            yield str(said["ip"]), int(said["port"])
 
 
 async def _appendfsync(redis: Redis) -> str | None:

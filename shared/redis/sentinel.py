@@ -1,5 +1,7 @@
 """Finds the primary through Sentinel, anew for each connection."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -69,20 +71,7 @@ class SentinelPool(BlockingConnectionPool):
         # Empty at first: the clients that it would make itself know nothing of our TLS and bounds.
         self._finder = Sentinel([])
         self._finder.sentinels = [
-            Redis(
-                connection_pool=BlockingConnectionPool(
-                    connection_class=TlsConnection,
-                    max_connections=1,
-                    timeout=_ANSWER_SECONDS,
-                    host=host,
-                    port=port,
-                    username=sentinels.username,
-                    password=sentinels.password,
-                    tls=tls,
-                    socket_timeout=_ANSWER_SECONDS,
-                    socket_connect_timeout=_ANSWER_SECONDS,
-                )
-            )
+            _client(host, port, username=sentinels.username, password=sentinels.password, tls=tls)
             for host, port in sentinels.hosts
         ]
         # To notice a fail-over though no connection has failed.
@@ -100,6 +89,13 @@ class SentinelPool(BlockingConnectionPool):
         self._primary = (host, port)
         return host, port
 
+    @asynccontextmanager
+    async def replica(self, host: str, port: int) -> AsyncIterator[Redis]:
+        """A client of one of the primary's replicas, as the user that we are at the primary."""
+        who = {name: self.connection_kwargs.get(name) for name in ("username", "password", "tls")}
+        async with _closing(_client(host, port, **who)) as redis:
+            yield redis
+
     async def release(self, connection: AbstractConnection) -> None:
         """Take a connection back; one to a server that is no primary any more is closed."""
         if isinstance(connection, PrimaryConnection) and connection.is_outdated:
@@ -111,3 +107,26 @@ class SentinelPool(BlockingConnectionPool):
         await super().aclose()
         for sentinel in self._finder.sentinels:
             await sentinel.connection_pool.aclose()
+
+
+def _client(host: str, port: int, **options: Any) -> Redis:
+    """A client with one connection, for questions that are answered soon or not at all."""
+    pool = BlockingConnectionPool(
+        connection_class=TlsConnection,
+        max_connections=1,
+        timeout=_ANSWER_SECONDS,
+        host=host,
+        port=port,
+        socket_timeout=_ANSWER_SECONDS,
+        socket_connect_timeout=_ANSWER_SECONDS,
+        **options,
+    )
+    return Redis(connection_pool=pool)
+
+
+@asynccontextmanager
+async def _closing(redis: Redis) -> AsyncIterator[Redis]:
+    try:
+        yield redis
+    finally:
+        await redis.connection_pool.aclose()  # redis-py doesn't close a pool that it was given

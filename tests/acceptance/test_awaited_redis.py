@@ -139,7 +139,7 @@ async def test_sentinels_that_know_no_primary_yet_are_asked_again(
                 return "s_down" in (await asked.sentinel_masters())[SERVICE]["flags"]
 
             await until(is_down)
-        environ = environment(url, tmp_path)
+        environ = environment(url, tmp_path, DURABILITY="memory")  # there is no replica
         async with waiting(environ, *PROGRAMS, code="redis_no_primary") as programs:
             fresh_redis_server(port=port)
             for program in programs:

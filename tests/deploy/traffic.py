@@ -22,11 +22,13 @@ class Traffic:
 
     Attributes:
         receivers: who takes them.
+        padding: how many bytes each event has that say nothing.
         accepted: the ids of the events that were answered 202.
         refused: the codes of all other answers.
     """
 
     receivers: Sequence[IngressProcess]
+    padding: int = 0
     accepted: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
 
@@ -34,7 +36,7 @@ class Traffic:
         """Deliver for ever."""
         for number in count():
             event_id = f"evt_{sender}_{number}"
-            signed = body(event_id, data={"act": "count"})
+            signed = body(event_id, data={"act": "count", "padding": "x" * self.padding})
             receiver = self.receivers[number % len(self.receivers)]
             with contextlib.suppress(OSError, EOFError):
                 reply = await receiver.deliver(signed)
@@ -56,9 +58,9 @@ class Traffic:
 
 
 @contextlib.asynccontextmanager
-async def traffic(*receivers: IngressProcess) -> AsyncIterator[Traffic]:
+async def traffic(*receivers: IngressProcess, padding: int = 0) -> AsyncIterator[Traffic]:
     """Deliver while the block runs."""
-    under_way = Traffic(receivers)
+    under_way = Traffic(receivers, padding)
     senders = [asyncio.create_task(under_way.send(number)) for number in range(_SENDERS)]
     try:
         yield under_way

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from shared.errors import Problem, Unavailable
 from shared.queue.partition import Partition
-from shared.queue.writer import Accepted, Queue, open_queue, wait_command
+from shared.queue.writer import Accepted, Queue, open_queue, wait_commands
 from shared.redis.connection import open_redis
 from shared.redis.durability import (
     Durability,
@@ -299,7 +299,7 @@ async def test_before_waitaof_nothing_is_waited_for_where_every_write_is_synced(
     old = pretending(redis, redis_version="7.0.15")
     found = await without_needless_wait(old, FSYNC)
     assert found == Durability(Mode.FSYNC, asserted=True)
-    assert wait_command(found) is None
+    assert wait_commands(found) == ()
     assert await without_needless_wait(redis, FSYNC) is FSYNC  # a newer one can be asked
     for other in (REPLICA, MEMORY):
         assert await without_needless_wait(old, other) is other

@@ -61,6 +61,11 @@ def test_every_setting_is_read() -> None:
     assert (settings.drain_delay, settings.drain_seconds) == (0.0, 4.0)
 
 
+def test_sentinels_in_the_url_mean_that_a_replica_may_become_the_primary() -> None:
+    settings = IngressSettings.from_environ({"REDIS_URL": "rediss+sentinel://s0,s1/sellfern"})
+    assert settings.durability == Durability(Mode.FSYNC, fails_over=True)
+
+
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
