@@ -28,6 +28,7 @@ from shared.redis.durability import (
     check_replicas,
     count_left_out,
 )
+from shared.redis.sentinel import check_sentinels
 from shared.settings.durations import format_duration
 from shared.settings.redis_url import RedisUrl
 
@@ -117,6 +118,7 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
             problems = await check_durability(redis, durability)
             problems = problems or await check_replicas(redis, durability)
             left_out = await count_left_out(redis, durability)
+            doubtful = await check_sentinels(url)
             held = OrganizationBytes(settings.organization_bytes, file)
             await held.look(redis)
     except SettingsError as exc:  # a certificate that the URL names
@@ -128,6 +130,8 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
         yield Finding("ok", "redis", "durable", f"{url}: {_held(durability)}")
     if left_out:
         yield _left_out(url, durability.replicas, left_out)
+    for problem in doubtful:
+        yield Finding("warning", "redis", problem.code, f"{url}: {problem.message}")
     if not problems and held.lacks_maxmemory():
         yield _unbounded(f"{url}: expected a maxmemory, got none", "redis")
     # It does what it says, and may be meant; but nobody is to find out by a crash.

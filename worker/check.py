@@ -18,6 +18,7 @@ from shared.program.in_force import print_settings, settings_option
 from shared.program.setting_names import near_misses
 from shared.redis.connection import open_redis
 from shared.redis.durability import check_server
+from shared.redis.sentinel import check_sentinels
 from shared.sellfern.reference_file import load_reference
 from shared.settings.redis_url import RedisUrl
 from worker.doubts import Parts, doubts
@@ -95,11 +96,15 @@ async def _of_redis(url: RedisUrl) -> list[Finding]:
     try:
         async with open_redis(url) as redis:
             problems = await check_server(redis)
+            doubtful = await check_sentinels(url)
     except SettingsError as exc:  # a certificate that the URL names
         return [Finding("error", "redis", "settings_invalid", str(exc))]
+    found = [Finding("error", "redis", each.code, f"{url}: {each.message}") for each in problems]
     if not problems:
-        return [Finding("ok", "redis", "usable", f"{url}: can be worked with")]
-    return [Finding("error", "redis", each.code, f"{url}: {each.message}") for each in problems]
+        found = [Finding("ok", "redis", "usable", f"{url}: can be worked with")]
+    for each in doubtful:
+        found.append(Finding("warning", "redis", each.code, f"{url}: {each.message}"))
+    return found
 
 
 async def _of_lifespans(handlers: Handlers, environ: Mapping[str, str]) -> list[Finding]:

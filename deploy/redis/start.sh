@@ -3,7 +3,7 @@
 #
 #   start.sh [sentinel] [OPTIONS OF redis-server]
 #
-# CONFIG_DIR  redis.conf, sentinel.conf and users.acl   (/etc/redis)
+# CONFIG_DIR  redis.conf and users.acl, or sentinel.conf and sentinel-users.acl   (/etc/redis)
 # SECRETS_DIR one file a user, of the user's name: its password   (/run/secrets/redis)
 # STATE_DIR   where Redis keeps its data, and its own copies of them   (/data)
 # REPLICA_OF  "host port" of the primary, where this server starts as a replica; Sentinel knows later
@@ -27,25 +27,37 @@ for file in "$secrets"/*; do
     esac
 done
 
-# Each start writes it anew: a password is changed by changing its file.
-while IFS= read -r line; do
-    name=${line#user }
-    name=${name%% *}
-    secret=$(password "$name")
-    hash=${secret:+ "#$(printf %s "$secret" | sha256sum | cut -d ' ' -f 1)"}
-    printf '%s%s\n' "$line" "$hash"
-done < "$config/users.acl" > "$state/users.acl"
+users() { # the rules of a file, with the passwords' digests
+    while IFS= read -r line; do
+        name=${line#user }
+        name=${name%% *}
+        secret=$(password "$name")
+        hash=${secret:+ "#$(printf %s "$secret" | sha256sum | cut -d ' ' -f 1)"}
+        printf '%s%s\n' "$line" "$hash"
+    done < "$config/$1" > "$state/$1"
+}
 
+# Each start writes passwords anew: one is changed by changing its file.
 if [ "${1:-}" = sentinel ]; then
     shift
-    if [ ! -f "$state/sentinel.conf" ]; then # later it holds what this Sentinel has learned
-        cp "$config/sentinel.conf" "$state/sentinel.conf"
-        secret=$(password sentinel)
-        [ -z "$secret" ] || printf 'sentinel auth-pass sellfern "%s"\n' "$secret" >> "$state/sentinel.conf"
-    fi
+    users sentinel-users.acl
+    # Later it holds what this Sentinel has learned.
+    [ -f "$state/sentinel.conf" ] || cp "$config/sentinel.conf" "$state/sentinel.conf"
+    # Sentinel writes users down itself where it was started without a file of them, as by an earlier
+    # version of this script.
+    grep -v -E '^(aclfile|user|requirepass|sentinel (auth-pass|sentinel-user|sentinel-pass)) ' \
+        "$state/sentinel.conf" > "$state/sentinel.conf.new"
+    secret=$(password sentinel)
+    {
+        printf 'aclfile %s/sentinel-users.acl\n' "$state"
+        [ -z "$secret" ] || printf 'sentinel sentinel-user sentinel\nsentinel sentinel-pass "%s"\n' "$secret"
+        [ -z "$secret" ] || printf 'sentinel auth-pass sellfern "%s"\n' "$secret"
+    } >> "$state/sentinel.conf.new"
+    mv "$state/sentinel.conf.new" "$state/sentinel.conf"
     exec "${REDIS_SERVER:-redis-server}" "$state/sentinel.conf" --sentinel --dir "$state" "$@"
 fi
 
+users users.acl
 if [ ! -f "$state/redis.conf" ]; then # later it holds which primary Sentinel has set
     printf 'include %s/redis.conf\n' "$config" > "$state/redis.conf"
     [ -z "${REPLICA_OF:-}" ] || printf 'replicaof %s\n' "$REPLICA_OF" >> "$state/redis.conf"

@@ -1,5 +1,6 @@
 """Finds the primary through Sentinel, anew for each connection."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -7,13 +8,16 @@ from typing import Any, Final
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import ReadOnlyError, RedisError
 
-from shared.redis.tls import Certificates, TlsConnection
-from shared.settings.redis_url import Sentinels
+from shared.errors import Problem
+from shared.redis.tls import Certificates, TlsConnection, certificates
+from shared.settings.redis_url import RedisUrl, Sentinels
 
 _ANSWER_SECONDS: Final = 1
 """How long one Sentinel may take; the next one is asked then."""
+
+_NOBODY: Final = "a-primary-that-nobody-has-named"
 
 
 class PrimaryConnection(TlsConnection):
@@ -130,3 +134,36 @@ async def _closing(redis: Redis) -> AsyncIterator[Redis]:
         yield redis
     finally:
         await redis.connection_pool.aclose()  # redis-py doesn't close a pool that it was given
+
+
+async def check_sentinels(url: RedisUrl) -> list[Problem]:
+    """What is wrong with the Sentinels that a URL names, as far as they can be reached.
+
+    Raises:
+        SettingsError: a certificate that the URL names is not there, or is none.
+    """
+    if url.sentinels is None:
+        return []
+    tls = None if url.tls is None else certificates(url.tls)
+    hosts = url.sentinels.hosts
+    are_open = await asyncio.gather(*(_is_open(host, port, tls) for host, port in hosts))
+    found = [
+        f"{host}:{port}" for (host, port), is_open in zip(hosts, are_open, strict=True) if is_open
+    ]
+    if not found:
+        return []
+    got = "one that lets anybody name another primary, which is sent our password then"
+    expected = "one that asks for a password"
+    message = f"Sentinel {', '.join(found)}: expected {expected}, got {got}"
+    return [Problem("sentinel_open", message)]
+
+
+async def _is_open(host: str, port: int, tls: Certificates | None) -> bool:
+    """Whether a stranger may change what a Sentinel says; asked so that nothing changes."""
+    async with _closing(_client(host, port, tls=tls)) as stranger:
+        try:
+            await stranger.execute_command("SENTINEL", "SET", _NOBODY, "quorum", 1)
+        except (TimeoutError, RedisError, OSError) as exc:
+            # Whoever may not is told so before the name is looked up.
+            return "No such master" in str(exc)
+    return True

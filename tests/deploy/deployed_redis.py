@@ -48,7 +48,8 @@ class DeployedRedis(EmbeddedRedis):
             (place / name).mkdir(parents=True)
         for file in REDIS.glob("*.conf"):
             shutil.copy(file, place / "config")
-        self.allow((REDIS / "users.acl").read_text())
+        for users in ("users.acl", "sentinel-users.acl"):
+            self.allow((REDIS / users).read_text(), users)
         for user in USERS:
             (place / "secrets" / user).write_text(f"{password(user)}\n")
 
@@ -59,11 +60,11 @@ class DeployedRedis(EmbeddedRedis):
         assert text.count(f"{line}\n") == 1
         path.write_text(text.replace(f"{line}\n", f"{other}\n"))
 
-    def allow(self, users: str) -> None:
+    def allow(self, users: str, file: str = "users.acl") -> None:
         """Write the users' rules, and those of one who may do everything, for the test itself."""
         secret = hashlib.sha256(password(_ADMIN).encode()).hexdigest()
         admin = f"user {_ADMIN} on #{secret} ~* &* +@all\n"
-        (self._place / "config" / "users.acl").write_text(users + admin)
+        (self._place / "config" / file).write_text(users + admin)
 
     def _words(self, port: int) -> list[str]:
         return [
@@ -84,3 +85,34 @@ class DeployedRedis(EmbeddedRedis):
         """A client that comes as a user; to be closed."""
         client: Redis = Redis.from_url(self.url_of(user))
         return client
+
+
+def deployed_sentinel(place: Path, primary: int, *, quorum: int = 1) -> DeployedRedis:
+    """A Sentinel that start.sh starts, which notices soon that a primary on this machine is away.
+
+    Args:
+        place: an empty folder.
+        primary: its port.
+        quorum: how many Sentinels must miss it.
+    """
+    sentinel = DeployedRedis(place, words=("sentinel",))
+    sentinel.set_line(
+        "sentinel.conf",
+        "sentinel monitor sellfern redis-0 6379 2",
+        f"sentinel monitor sellfern 127.0.0.1 {primary} {quorum}",
+    )
+    down = "sentinel down-after-milliseconds sellfern"
+    sentinel.set_line("sentinel.conf", f"{down} 5000", f"{down} 500")
+    # An attempt that comes to nothing is repeated after twice that time.
+    again = "sentinel failover-timeout sellfern"
+    sentinel.set_line("sentinel.conf", f"{again} 30000", f"{again} 1000")
+    return sentinel
+
+
+def sentinel_url(user: str, sentinel: DeployedRedis) -> str:
+    """The URL with which a user comes to the primary that a Sentinel names."""
+    secret = password(user)
+    return (
+        f"redis+sentinel://{user}:{secret}@127.0.0.1:{sentinel.port}/sellfern/0"
+        f"?sentinel_username={user}&sentinel_password={secret}"
+    )

@@ -11,7 +11,13 @@ from redis.asyncio import Redis
 from shared.redis.connection import REDIS_ERRORS, open_redis
 from shared.settings.redis_url import RedisUrl
 from tests.acceptance.process import environment, run, until
-from tests.deploy.deployed_redis import REDIS, DeployedRedis, password
+from tests.deploy.deployed_redis import (
+    REDIS,
+    DeployedRedis,
+    deployed_sentinel,
+    password,
+    sentinel_url,
+)
 from tests.integration.sentinels import IMPATIENT, PATIENCE
 from tests.tools import tool
 
@@ -89,29 +95,20 @@ async def test_redis_7_0_takes_the_users_without_the_words_that_it_does_not_know
         assert (checked.code != 0) is old
 
 
-async def test_sentinel_fails_over_with_the_users_that_it_is_given(tmp_path: Path) -> None:
+async def test_sentinels_fail_over_with_the_users_that_they_are_given(tmp_path: Path) -> None:
     with DeployedRedis(tmp_path / "one") as one:
         other = DeployedRedis(tmp_path / "other", primary=one.port)
-        sentinel = DeployedRedis(tmp_path / "sentinel", words=("sentinel",))
-        sentinel.set_line(
-            "sentinel.conf",
-            "sentinel monitor sellfern redis-0 6379 2",
-            f"sentinel monitor sellfern 127.0.0.1 {one.port} 1",
+        # Both have to agree, so each has to be let in by the other.
+        first, second = (
+            deployed_sentinel(tmp_path / name, one.port, quorum=2) for name in ("first", "second")
         )
-        down = "sentinel down-after-milliseconds sellfern"
-        sentinel.set_line("sentinel.conf", f"{down} 5000", f"{down} 500")
-        # An attempt that comes to nothing is repeated after twice that time.
-        again = "sentinel failover-timeout sellfern"
-        sentinel.set_line("sentinel.conf", f"{again} 30000", f"{again} 1000")
-        with other, sentinel:
-            worker = one.url_of("worker").replace("redis://", "redis+sentinel://")
-            worker = worker.replace(f":{one.port}/", f":{sentinel.port}/sellfern/")
+        with other, first, second:
+            worker = sentinel_url("worker", first)
             async with open_redis(RedisUrl(worker)) as redis:
                 await until(lambda: _has_replica(redis))
                 await redis.set("sellfern:wake", "before")
-                async with Redis(port=sentinel.port) as asked:
-                    await asked.execute_command(*IMPATIENT)
-                    await until(lambda: _knows_a_replica(asked))
+                await _tell(IMPATIENT, first, second)
+                await until(lambda: _know_all(first, second))
                 async with other.client_of() as admin:
                     await until(lambda: _is(admin, "before"))
                     one.kill()
@@ -120,19 +117,29 @@ async def test_sentinel_fails_over_with_the_users_that_it_is_given(tmp_path: Pat
                     assert await admin.get("sellfern:wake") == b"after"
                 # From here a server that answers late on a busy machine would fail over back, or
                 # begin anew the time for which the old primary must have been up.
-                async with Redis(port=sentinel.port) as asked:
-                    await asked.execute_command(*PATIENT)
+                await _tell(PATIENT, first, second)
             one.start()  # as the primary that it was, until Sentinel makes it a replica
             async with one.client_of() as admin:
                 await until(lambda: _is(admin, "after"), PATIENCE)
 
 
+async def _tell(command: tuple[str | int, ...], *sentinels: DeployedRedis) -> None:
+    for sentinel in sentinels:
+        async with sentinel.client_of() as asked:
+            await asked.execute_command(*command)
+
+
+async def _know_all(*sentinels: DeployedRedis) -> bool:
+    for sentinel in sentinels:
+        async with sentinel.client_of("operator") as asked:
+            known = (await asked.sentinel_masters())["sellfern"]
+            if (known["num-slaves"], known["num-other-sentinels"]) != (1, len(sentinels) - 1):
+                return False
+    return True
+
+
 async def _has_replica(redis: Redis) -> bool:
     return bool((await redis.info("replication"))["connected_slaves"] == 1)
-
-
-async def _knows_a_replica(sentinel: Redis) -> bool:
-    return bool((await sentinel.sentinel_masters())["sellfern"]["num-slaves"] == 1)
 
 
 async def _is(redis: Redis, value: str) -> bool:
