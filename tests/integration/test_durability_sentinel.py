@@ -108,7 +108,8 @@ async def test_replicas_that_sync_nothing_are_told_before_each_batch_is_refused(
             "DURABILITY=fsync with Sentinel: expected 1 replicas that sync what they get, got 0: "
             f"127.0.0.1:{port}: expected {expected}"
         )
-        assert (await refusal(Queue(Partition.only(redis), FSYNC))).startswith(
+        said = await refusal(Queue(Partition.only(redis), FSYNC))
+        assert said.startswith("not_replicated: 0 of 1 replicas")
             "not_replicated: 0 of 1 replicas"
         )
         assert await check_replicas(redis, Durability(Mode.REPLICA, fails_over=True)) == []
