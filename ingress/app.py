@@ -88,9 +88,8 @@ async def _serve(
             async with listening(settings, receiver, ready, site) as listener:
                 if await awaited.found(stop):
                     receiver.closed = None
-                    with gauges.registered():
-                        async with held.watching(redis):
-                            await stop.wait()
+                    async with gauges.registered(), held.watching(redis):
+                        await stop.wait()
                     await listener.drain()
     _log.info("ingress_stopped")
 

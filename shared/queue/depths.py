@@ -1,4 +1,4 @@
-"""How many unfinished events there are, by where they are, read without scanning anything."""
+"""How many unfinished events there are, by where they are, read without scanning the events."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -6,10 +6,11 @@ from typing import Any, Final
 import msgspec
 from redis.asyncio.client import Pipeline
 
-from shared.queue import keys
+from shared.queue import hashes, keys
 from shared.queue.keys import Names
+from shared.queue.partition import Partition
 
-QUESTIONS: Final = 7
+QUESTIONS: Final = 5
 """Answers that `told` takes."""
 
 
@@ -20,31 +21,21 @@ class Depths(msgspec.Struct, frozen=True):
         at: Redis's time, seconds since the epoch.
         waiting: accepted events that are not finished.
         queued: of these, in line for a worker.
-        running: of these, leased by a worker, by organization.
+        leased: of these, those that a worker has.
         deferred: of these, not due yet.
         parked: of these, held back by their organization's cap, pause, breaker or own system.
         oldest_seconds: age of the oldest of them; ``None`` without one.
-        in_turn: of these, waiting for their turn, by organization.
+        in_turn: of these, those for whose key, or value, it is another's turn.
     """
 
     at: float
     waiting: int
     queued: int
-    running: dict[str, int]
+    leased: int
     deferred: int
     parked: int
     oldest_seconds: float | None
-    in_turn: dict[str, int] = {}
-
-    @property
-    def leased(self) -> int:
-        """Those that a worker has."""
-        return sum(self.running.values())
-
-    @property
-    def waiting_for_turn(self) -> int:
-        """Those for whose key, or value, it is another's turn."""
-        return sum(self.in_turn.values())
+    in_turn: int = 0
 
 
 def ask(pipe: Pipeline, names: Names) -> None:
@@ -54,22 +45,29 @@ def ask(pipe: Pipeline, names: Names) -> None:
     pipe.zrange(names.accepted, 0, 0, withscores=True)
     pipe.zcount(names.queue, "-inf", f"({keys.DEFERRED_FROM}")
     pipe.zcount(names.queue, keys.DEFERRED_FROM, "+inf")
-    pipe.hgetall(names.running)
-    pipe.hgetall(names.in_turn)
 
 
-def told(answers: Sequence[Any]) -> Depths:
-    """What the answers to them say."""
-    now, waiting, oldest, queued, scheduled, *hashes = answers
-    at, (running, in_turn) = now[0] + now[1] / 1e6, map(numbers, hashes)
+async def read_rest(partition: Partition) -> tuple[int, int]:
+    """How many are leased, and how many wait for their turn, for `told`.
+
+    Raises: what redis-py raises.
+    """
+    redis, names = partition.redis, partition.names
+    return await hashes.total(redis, names.running), await hashes.total(redis, names.in_turn)
+
+
+def told(answers: Sequence[Any], leased: int, in_turn: int) -> Depths:
+    """What the answers to them say, beside the sums of what organizations have of each."""
+    now, waiting, oldest, queued, scheduled = answers
+    at = now[0] + now[1] / 1e6
     return Depths(
         at=at,
         waiting=waiting,
         queued=queued,
-        running=running,
-        # One round trip, but not one moment: a job may move between two of the answers.
-        deferred=max(0, scheduled - sum(running.values())),
-        parked=max(0, waiting - queued - scheduled - sum(in_turn.values())),
+        leased=leased,
+        # Not one moment: a job may move between two of the answers.
+        deferred=max(0, scheduled - leased),
+        parked=max(0, waiting - queued - scheduled - in_turn),
         oldest_seconds=max(0.0, at - oldest[0][1] / 1000) if oldest else None,
         in_turn=in_turn,
     )

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from time import monotonic
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -14,11 +14,11 @@ from prometheus_client.registry import Collector
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue import depths, held_bytes, keys
+from shared.queue import depths, hashes, held_bytes, keys
 from shared.queue.depths import Depths
 from shared.queue.held_bytes import HeldBytes, RedisMemory
 from shared.queue.partition import Partition
-from shared.redis.connection import REDIS_ERRORS, translate
+from shared.redis.connection import REDIS_ERRORS, end, translate
 
 CACHE_SECONDS: Final = 5.0
 """How long a reading is good for, however many scrape."""
@@ -26,69 +26,131 @@ CACHE_SECONDS: Final = 5.0
 READ_SECONDS: Final = 2.0
 """How long a reading may take; a scrape goes on without it then."""
 
+_WALK_SECONDS: Final = 0.5
+"""How long a scrape waits for what organizations have; where they are many, it shows what was read
+before."""
+
+_BRISK_PAGES: Final = 40
+_PAUSE: Final = 0.02
+"""Seconds between two pages from then on. To read and digest one takes this process a millisecond:
+so 100,000 organizations take half a minute, and deliveries beside it next to nothing."""
+
+
+Name = TypeVar("Name", str, bytes)
+
+
+class Shares(msgspec.Struct, frozen=True):
+    """What organizations have: it takes a look at each.
+
+    Attributes:
+        dead: dead letters.
+        holds: organizations whose events wait since their handlers asked for it.
+        organizations: those with the most unfinished events: waiting and running of each.
+        held: those that hold most in Redis: bytes of each by kind.
+    """
+
+    dead: int = 0
+    holds: int = 0
+    organizations: Mapping[str, tuple[int, int]] = {}
+    held: Mapping[str, HeldBytes] = {}
+
 
 class Reading(msgspec.Struct, frozen=True):
     """What is in the queue at one moment.
 
     Attributes:
         depths: unfinished events by where they are.
-        dead: dead letters.
         breakers: organizations whose breaker is open.
-        holds: organizations whose events wait since their handlers asked for it.
         workers: workers alive.
         slots: events that they can handle at once.
-        organizations: those with the most unfinished events: waiting and running of each.
-        held: those that hold most in Redis: bytes of each by kind.
         memory: of Redis.
     """
 
     depths: Depths
-    dead: int
     breakers: int
-    holds: int
     workers: int
     slots: int
-    organizations: Mapping[str, tuple[int, int]]
-    held: Mapping[str, HeldBytes]
     memory: RedisMemory
 
 
-async def read(partition: Partition, organizations: int) -> Reading:
-    """Read it in one round trip, without scanning anything.
-
-    Args:
-        partition: where the queue is.
-        organizations: how many to name; those with the most unfinished events.
-    """
+async def read(partition: Partition) -> Reading:
+    """Read it, however many organizations there are."""
     names = partition.names
     # No transaction: a gauge may be one off, and nobody else is to wait for it.
     async with partition.redis.pipeline(transaction=False) as pipe:
         depths.ask(pipe, names)
         pipe.zcard(names.breakers)
-        pipe.zrange(names.due, 0, -1)
         pipe.zcard(names.workers_seen)
         pipe.get(names.slots)
-        for name in (names.waiting, names.buried, names.bytes):
-            pipe.hgetall(name)
         pipe.info("memory")
         answers = await pipe.execute()
-    now = depths.told(answers[: depths.QUESTIONS])
-    breakers, due, workers, slots, *hashes, held, memory = answers[depths.QUESTIONS :]
-    waiting, buried = map(depths.numbers, hashes)
-    held = held_bytes.by_organization(held)
-    # Each named one is a series for good: ten thousand would be too many.
-    largest = heapq.nlargest(organizations, waiting, key=waiting.__getitem__)
-    return Reading(
-        depths=now,
-        dead=sum(buried.values()),
-        breakers=breakers,
-        holds=sum(name.startswith(keys.HOLD.encode()) for name in due),
-        workers=workers,
-        slots=int(slots or 0),
-        organizations={name: (waiting[name], now.running.get(name, 0)) for name in largest},
-        held={name: held[name] for name in held_bytes.largest(held, organizations)},
-        memory=RedisMemory.of(memory),
+    breakers, workers, slots, memory = answers[depths.QUESTIONS :]
+    now = depths.told(answers[: depths.QUESTIONS], *await depths.read_rest(partition))
+    return Reading(now, breakers, workers, int(slots or 0), RedisMemory.of(memory))
+
+
+async def read_shares(partition: Partition, organizations: int) -> Shares:
+    """Look at all organizations, a page at a time.
+
+    Args:
+        partition: where the queue is.
+        organizations: how many to name: those with the most unfinished events, and those that hold
+            most. Each named one is a series for good: ten thousand would be too many.
+    """
+    redis, names = partition.redis, partition.names
+    pages = 0
+
+    async def rest() -> None:
+        nonlocal pages
+        pages += 1
+        await asyncio.sleep(0 if pages < _BRISK_PAGES else _PAUSE)
+
+    dead = await hashes.total(redis, names.buried, rest=rest)
+    holds = 0
+    async for page in hashes.members(redis, names.due, f"{keys.HOLD}*", rest):
+        holds += len(page)
+    if not organizations:
+        return Shares(dead, holds)
+    return Shares(
+        dead,
+        holds,
+        await _busiest(partition, organizations, rest),
+        await _largest(partition, organizations, rest),
     )
+
+
+async def _busiest(
+    partition: Partition, most: int, rest: hashes.Rest
+) -> dict[str, tuple[int, int]]:
+    names = partition.names
+    waiting: dict[bytes, int] = {}
+    async for page in hashes.pages(partition.redis, names.waiting, rest=rest):
+        # Of those before it only the first are kept: to sort all at the end would take long.
+        waiting |= {name: int(number) for name, number in page.items()}
+        waiting = {name: waiting[name] for name in _first(most, waiting, waiting)}
+    running = (
+        await partition.redis.execute_command("HMGET", names.running, *waiting) if waiting else []
+    )
+    return {
+        name.decode(errors="replace"): (number, int(runs or 0))
+        for (name, number), runs in zip(waiting.items(), running, strict=True)
+    }
+
+
+async def _largest(partition: Partition, most: int, rest: hashes.Rest) -> dict[str, HeldBytes]:
+    held: dict[str, int] = {}
+    first: list[str] = []
+    async for page in hashes.pages(partition.redis, partition.names.bytes, rest=rest):
+        here = held_bytes.by_organization(page)
+        for organization, kinds in here.items():
+            held[organization] = held.get(organization, 0) + sum(kinds.values())
+        # The kinds of one come in several pages. With the last of them it is weighed as a whole.
+        first = _first(most, {*first, *here}, held)
+    return await held_bytes.of(partition, first)
+
+
+def _first(most: int, names: Collection[Name], numbers: Mapping[Name, int]) -> list[Name]:
+    return heapq.nlargest(most, names, key=numbers.__getitem__)
 
 
 class Gauges(Collector):
@@ -115,17 +177,23 @@ class Gauges(Collector):
         self._log = log
         self._lock = asyncio.Lock()
         self._reading: Reading | None = None
-        self._good_until = 0.0
+        self._shares: Shares | None = None
+        self._walk: asyncio.Task[Shares] | None = None
+        self._good_until = self._shares_good_until = 0.0
         self._is_failing = False
 
-    @contextlib.contextmanager
-    def registered(self, registry: CollectorRegistry = metrics.REGISTRY) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def registered(
+        self, registry: CollectorRegistry = metrics.REGISTRY
+    ) -> AsyncIterator[None]:
         """Be part of every scrape while the block runs."""
         registry.register(self)
         try:
             yield
         finally:
             registry.unregister(self)
+            if self._walk is not None:
+                await end([self._walk])
 
     async def refresh(self) -> None:
         """Read anew, unless the last reading is good still; never raises for Redis's sake."""
@@ -135,7 +203,8 @@ class Gauges(Collector):
                 return
             try:
                 async with asyncio.timeout(READ_SECONDS):
-                    self._reading = await read(self._partition, self._organizations)
+                    self._reading = await read(self._partition)
+                    await self._refresh_shares()
             except REDIS_ERRORS as exc:
                 self._failed(exc)
             else:
@@ -143,36 +212,63 @@ class Gauges(Collector):
             # After a failure, too: a Redis that is away isn't asked by every scrape.
             self._good_until = monotonic() + CACHE_SECONDS
 
+    async def _refresh_shares(self) -> None:
+        """Take what the look at all organizations has found; it goes on beside, if it is long."""
+        if self._walk is None:
+            if monotonic() < self._shares_good_until:
+                return
+            self._walk = asyncio.create_task(self._walked())
+        await asyncio.wait([self._walk], timeout=_WALK_SECONDS)
+        if self._walk.done():
+            walk, self._walk = self._walk, None
+            self._shares = walk.result()
+
+    async def _walked(self) -> Shares:
+        began = monotonic()
+        shares = await read_shares(self._partition, self._organizations)
+        # Where it is work, there is a rest as long.
+        self._shares_good_until = 2 * monotonic() - began
+        return shares
+
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges, for the client library."""
-        if (reading := self._reading) is not None:
-            yield from _families(reading, self._bytes_limit_of)
+        if self._reading is not None:
+            yield from _families(self._reading)
+        if self._shares is not None:
+            yield from _families_of_shares(self._shares, self._bytes_limit_of)
 
     def _failed(self, exc: BaseException) -> None:
-        self._reading = None
+        self._reading = self._shares = None
         if not self._is_failing:
             self._log.warning("gauges_not_read", code=translate(exc).code)
         self._is_failing = True
 
 
-def _families(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[GaugeMetricFamily]:
+def _families(reading: Reading) -> Iterator[GaugeMetricFamily]:
     depth = GaugeMetricFamily(
         "sellfern_queue_depth", "Unfinished events by where they are", labels=["state"]
     )
-    for state in ("queued", "leased", "deferred", "parked"):
+    for state in ("queued", "leased", "deferred", "parked", "in_turn"):
         depth.add_metric([state], getattr(reading.depths, state))
-    depth.add_metric(["in_turn"], reading.depths.waiting_for_turn)
     yield depth
     oldest = reading.depths.oldest_seconds or 0.0
     for name, about, value in (
         ("oldest_waiting_seconds", "Age of the oldest unfinished event", oldest),
-        ("dead_letters_kept", "Dead letters that somebody may read and replay", reading.dead),
         ("breakers_open", "Organizations whose events wait since they fail", reading.breakers),
-        ("organizations_held", "Organizations that their own systems have wait", reading.holds),
         ("workers", "Workers alive", reading.workers),
         ("worker_slots", "Events that all live workers can handle at once", reading.slots),
         ("redis_memory_bytes", "Memory of Redis that counts", reading.memory.used),
         ("redis_memory_limit_bytes", "What it may be; 0 is no limit", reading.memory.limit),
+    ):
+        yield GaugeMetricFamily(f"sellfern_{name}", about, value=value)
+
+
+def _families_of_shares(
+    shares: Shares, limit_of: Callable[[str], int]
+) -> Iterator[GaugeMetricFamily]:
+    for name, about, value in (
+        ("dead_letters_kept", "Dead letters that somebody may read and replay", shares.dead),
+        ("organizations_held", "Organizations that their own systems have wait", shares.holds),
     ):
         yield GaugeMetricFamily(f"sellfern_{name}", about, value=value)
     organizations = GaugeMetricFamily(
@@ -180,15 +276,17 @@ def _families(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[Gaug
         "Unfinished events of the organizations that have the most",
         labels=["organization", "state"],
     )
-    for name, (waiting, running) in reading.organizations.items():
+    for name, (waiting, running) in shares.organizations.items():
         # What runs is still among what isn't finished.
         organizations.add_metric([name, "waiting"], waiting - running)
         organizations.add_metric([name, "running"], running)
     yield organizations
-    yield from _held(reading, limit_of)
+    yield from _held(shares.held, limit_of)
 
 
-def _held(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[GaugeMetricFamily]:
+def _held(
+    holding: Mapping[str, HeldBytes], limit_of: Callable[[str], int]
+) -> Iterator[GaugeMetricFamily]:
     held = GaugeMetricFamily(
         "sellfern_organization_bytes",
         "What the organizations that hold most have in Redis",
@@ -199,7 +297,7 @@ def _held(reading: Reading, limit_of: Callable[[str], int]) -> Iterator[GaugeMet
         "What each of these may hold in Redis",
         labels=["organization"],
     )
-    for organization, kinds in reading.held.items():
+    for organization, kinds in holding.items():
         for kind, number in kinds.items():
             held.add_metric([organization, kind], number)
         if limit := limit_of(organization):

@@ -2,13 +2,17 @@
 
 import contextlib
 import heapq
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self
 
 import msgspec
 
+from shared.queue.partition import Partition
+
+_KINDS: Final = ("waiting", "dead", "marks", "state")
+
 HeldBytes = dict[str, int]
-"""By kind: ``waiting``, ``dead``, ``marks``, ``state``, as ``prelude/bytes.lua`` counts them."""
+"""By kind, as ``prelude/bytes.lua`` counts them."""
 
 
 class RedisMemory(msgspec.Struct, frozen=True):
@@ -38,6 +42,16 @@ def by_organization(raw: Mapping[bytes, bytes]) -> dict[str, HeldBytes]:
         with contextlib.suppress(ValueError):  # somebody's hand wrote it; the recount removes it
             held.setdefault(organization, {})[kind] = max(0, int(number))
     return held
+
+
+async def of(partition: Partition, organizations: Sequence[str]) -> dict[str, HeldBytes]:
+    """What some of them hold."""
+    fields = [f"{organization}:{kind}" for organization in organizations for kind in _KINDS]
+    if not fields:
+        return {}
+    numbers = await partition.redis.execute_command("HMGET", partition.names.bytes, *fields)
+    found = zip(map(str.encode, fields), numbers, strict=True)
+    return by_organization({field: number for field, number in found if number is not None})
 
 
 def largest(held: Mapping[str, HeldBytes], most: int) -> list[str]:

@@ -17,21 +17,21 @@ _SUFFIXES: Final = {
     "gauge": ("",),
 }
 _READING: Final = gauges.Reading(
-    depths=Depths(0.0, 0, 0, {}, 0, 0, None),
-    dead=0,
-    breakers=0,
-    holds=0,
-    workers=0,
-    slots=0,
+    Depths(0.0, 0, 0, 0, 0, 0, None), breakers=0, workers=0, slots=0, memory=RedisMemory()
+)
+_SHARES: Final = gauges.Shares(
     organizations={"org_a": (0, 0)},
     held={"org_a": {"waiting": 0}},
-    memory=RedisMemory(),
 )
 
 
 def shown() -> dict[str, set[str]]:
     """Every series' name, with the labels that it may bear."""
-    families: list[Metric] = [*metrics.REGISTRY.collect(), *gauges._families(_READING, lambda _: 1)]
+    families: list[Metric] = [
+        *metrics.REGISTRY.collect(),
+        *gauges._families(_READING),
+        *gauges._families_of_shares(_SHARES, lambda _: 1),
+    ]
     # The library doesn't say the labels of a metric that has no series yet.
     collectors: list[Any] = [*metrics.REGISTRY._collector_to_names]
     labels = {

@@ -110,8 +110,6 @@ async def test_replicas_that_sync_nothing_are_told_before_each_batch_is_refused(
         )
         said = await refusal(Queue(Partition.only(redis), FSYNC))
         assert said.startswith("not_replicated: 0 of 1 replicas")
-            "not_replicated: 0 of 1 replicas"
-        )
         assert await check_replicas(redis, Durability(Mode.REPLICA, fails_over=True)) == []
     finally:
         await replica.config_set(setting, right)

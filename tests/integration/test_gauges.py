@@ -114,6 +114,57 @@ async def test_ten_thousand_organizations_have_no_more_series_than_twenty(redis:
     assert organization(await scraped(redis, organizations=0), "org_9999") == (None, None)
 
 
+async def test_a_look_at_thousands_of_organizations_holds_nobody_up(
+    redis: Redis, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(gauges, "CACHE_SECONDS", 0.0)
+    monkeypatch.setattr(gauges, "_WALK_SECONDS", 0.0)
+    names = [f"org_{number}" for number in range(20_000)]
+    await redis.hset(keys.WAITING, mapping={name: n + 1 for n, name in enumerate(names)})
+    await redis.hset(keys.BURIED, mapping=dict.fromkeys(names, 2))
+    for kind, bytes_of in (("marks", 10), ("state", 1)):
+        held = {f"{name}:{kind}": n * bytes_of for n, name in enumerate(names)}
+        await redis.hset(keys.BYTES, mapping=held)
+    await redis.zadd(keys.DUE, {f"{kind}:{name}": 1 for name in names for kind in ("hold", "rate")})
+    await redis.config_resetstat()
+    registry = CollectorRegistry()
+    shown = Gauges(
+        Partition.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=Lines().log
+    )
+    async with asyncio.timeout(60), shown.registered(registry):
+        await shown.refresh()
+        # What needs no look at all of them is there at once.
+        assert depths(registry)["queued"] == 0
+        assert registry.get_sample_value("sellfern_dead_letters_kept") is None
+        while registry.get_sample_value("sellfern_dead_letters_kept") is None:
+            await shown.refresh()
+        assert registry.get_sample_value("sellfern_dead_letters_kept") == 40_000
+        assert registry.get_sample_value("sellfern_organizations_held") == 20_000
+        assert organization(registry, names[-1]) == (20_000, 0)
+        assert organization(registry, names[-3]) == (None, None)
+        for kind, number in (("marks", 199_980), ("state", 19_998)):
+            labels = {"organization": names[-2], "kind": kind}
+            assert registry.get_sample_value("sellfern_organization_bytes", labels) == number
+    calls = await redis.info("commandstats")
+    assert "cmdstat_hgetall" not in calls
+    assert calls["cmdstat_hscan"]["calls"] >= 80_000 // 1000  # a thousand fields a call, or fewer
+
+
+async def test_a_walk_that_fails_is_told_and_begins_anew(redis: Redis, monkeypatch: Any) -> None:
+    monkeypatch.setattr(gauges, "CACHE_SECONDS", 0.0)
+    lines = Lines()
+    shown = Gauges(
+        Partition.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=lines.log
+    )
+    await redis.set(keys.BURIED, "no hash")
+    await shown.refresh()
+    assert list(shown.collect()) == []
+    assert len(lines.of("gauges_not_read")) == 1
+    await redis.delete(keys.BURIED)
+    await shown.refresh()
+    assert list(shown.collect())
+
+
 def test_no_other_metric_has_a_label_that_comes_from_outside() -> None:
     for family in metrics.REGISTRY.collect():
         for sample in family.samples:
@@ -172,11 +223,11 @@ async def test_a_redis_that_hangs_does_not_hang_a_scrape(
         assert list(shown.collect()) == []
 
 
-def test_the_gauges_are_part_of_a_scrape_while_they_are_registered(redis: Redis) -> None:
+async def test_the_gauges_are_part_of_a_scrape_while_they_are_registered(redis: Redis) -> None:
     registry = CollectorRegistry()
     shown = Gauges(
         Partition.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log
     )
-    with shown.registered(registry):
+    async with shown.registered(registry):
         assert shown in registry._collector_to_names
     assert shown not in registry._collector_to_names

@@ -172,6 +172,34 @@ async def test_what_was_there_before_the_first_count_is_counted(redis: Redis, ha
     assert counted.keys() == {"org_a:waiting", "org_a:dead", "org_a:marks", "org_b:state"}
 
 
+async def test_a_count_of_thousands_of_organizations_holds_nobody_up(redis: Redis) -> None:
+    await enqueued(redis, *(delivery(b"x", f"org_{number}") for number in range(1_000)))
+    truth = await said(redis)
+    await redis.hset(keys.BYTES, mapping={f"org_{n}:marks": 7 for n in range(1_000)})
+    await redis.hset(keys.BYTES, mapping={f"org_{n}:waiting": 7 for n in range(500)})
+    await redis.config_resetstat()
+    steps = 1
+    while await _RECOUNT(redis, 100, 1000, 1000) != b"counted":
+        steps += 1
+    assert "cmdstat_hgetall" not in await redis.info("commandstats")
+    assert steps > 30  # 2,000 fields, as many keys, and the fields again
+    assert await said(redis) == truth
+
+
+async def test_a_count_that_an_earlier_version_has_begun_anew_ends(redis: Redis) -> None:
+    await enqueued(redis, *(delivery(b"x", f"org_{number}") for number in range(1_000)))
+    truth = await said(redis)
+    while await redis.hget(keys.RECOUNT, "*right") is None:
+        assert await _RECOUNT(redis, 10, 1000, 1000) == b"goes on"
+    # It knows of one cursor alone, and notes all that is said when there is none.
+    negated = {field: -number for field, number in (await said(redis)).items()}
+    await redis.hset(keys.RECOUNT, mapping={**negated, "*cursor": "0"})
+    while await _RECOUNT(redis, 10, 1000, 1000) != b"counted":
+        pass
+    assert await said(redis) == truth
+    assert (await redis.hgetall(keys.RECOUNT)).keys() == {b"*counted", b"*refused"}
+
+
 async def test_what_has_expired_counts_no_more(redis: Redis) -> None:
     await redis.hset(
         keys.BYTES, mapping={"org_a:marks": 10**9, "org_b:state": 5000, "org_c:waiting": 1}

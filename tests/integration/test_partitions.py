@@ -78,7 +78,8 @@ async def look(partition: Partition) -> None:
     assert dead.mark.job == dead.job
     assert await lookup.oldest(partition) == []
     assert await paging.number_of(partition, Filter()) == 1
-    assert (await gauges.read(partition, 5)).dead == 1
+    assert (await gauges.read(partition)).depths.waiting == 0
+    assert (await gauges.read_shares(partition, 5)).dead == 1
     values = [each["key"] async for each in organizations.stored_values(partition, "org_a")]
     assert values == ["orders/1"]
     assert await has_footprint(partition, "org_a")

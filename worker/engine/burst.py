@@ -40,13 +40,13 @@ async def _left(partition: Partition) -> dict[str, int]:
     with contextlib.suppress(TimeoutError, *REDIS_ERRORS):
         async with asyncio.timeout(_LOOKING), partition.redis.pipeline(transaction=False) as pipe:
             depths.ask(pipe, partition.names)
-            found = depths.told(await pipe.execute())
+            found = depths.told(await pipe.execute(), *await depths.read_rest(partition))
             return {
                 "left": found.waiting,
                 "queued": found.queued,
                 "leased": found.leased,
                 "deferred": found.deferred,
                 "parked": found.parked,
-                "in_turn": found.waiting_for_turn,
+                "in_turn": found.in_turn,
             }
     return {}

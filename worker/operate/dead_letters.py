@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from shared.queue import hashes
 from shared.queue import job as jobs
 from shared.queue.job import is_job_of
 from shared.queue.partition import Partition
@@ -165,9 +166,7 @@ async def now(partition: Partition) -> int:
 
 async def count(partition: Partition) -> dict[str, int]:
     """How many dead letters each organization has."""
-    raw: Mapping[bytes, bytes] = await partition.redis.execute_command(
-        "HGETALL", partition.names.buried
-    )
+    raw = await hashes.whole(partition.redis, partition.names.buried)
     return {organization.decode(): int(number) for organization, number in sorted(raw.items())}
 
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple, Self
 import msgspec
 from msgspec import structs
 
-from shared.queue import depths, held_bytes, keys
+from shared.queue import depths, hashes, held_bytes, keys
 from shared.queue.held_bytes import HeldBytes, RedisMemory
 from shared.queue.partition import Partition
 
@@ -14,8 +14,6 @@ _DEAD_PREFIX = "dead:"
 _SAID_RATE = "rate of "
 _HOLDING_MOST: Final = 10
 """Organizations that are named for what they hold in Redis alone."""
-_AT_ONCE: Final = 2_000
-"""Fields of one call."""
 
 
 class WorkerOverview(msgspec.Struct, frozen=True):
@@ -155,24 +153,26 @@ async def read_overview(partition: Partition) -> Overview:
     names = partition.names
     whole = (
         *(names.organizations, names.rates, names.bytes),
-        *(names.counters, names.waiting, names.buried),
+        *(names.counters, names.waiting, names.running, names.in_turn, names.buried),
     )
     # No transaction, for which all others would wait: a picture may be a moment old.
     async with partition.redis.pipeline(transaction=False) as pipe:
         depths.ask(pipe, names)
         for name in whole:
-            pipe.hscan(name, 0, count=_AT_ONCE)
+            hashes.begin(pipe, name)
         pipe.zrange(names.workers_seen, 0, -1, withscores=True)
         pipe.hgetall(names.workers)
         pipe.hlen(names.unhandled)
         pipe.info("memory")
         answers = await pipe.execute()
-    now = depths.told(answers[: depths.QUESTIONS])
     *begun, seen, workers, unhandled, memory = answers[depths.QUESTIONS :]
-    profiles, rates, held, *hashes = [
-        await _whole(partition, name, *first) for name, first in zip(whole, begun, strict=True)
+    profiles, rates, held, *counts = [
+        await hashes.whole(partition.redis, *each) for each in zip(whole, begun, strict=True)
     ]
-    counters, waits, buried = map(depths.numbers, hashes)
+    counters, *by_organization = map(depths.numbers, counts)
+    events = _Events(*by_organization)
+    totals = (sum(each.values()) for each in (events.running, events.in_turn))
+    now = depths.told(answers[: depths.QUESTIONS], *totals)
     return Overview(
         at=now.at,
         waiting=now.waiting,
@@ -180,7 +180,7 @@ async def read_overview(partition: Partition) -> Overview:
         running=now.leased,
         deferred=now.deferred,
         parked=now.parked,
-        dead=sum(buried.values()),
+        dead=sum(events.dead.values()),
         oldest_seconds=now.oldest_seconds,
         counters={k: v for k, v in counters.items() if not k.startswith(_DEAD_PREFIX)},
         dead_by_reason={
@@ -190,26 +190,15 @@ async def read_overview(partition: Partition) -> Overview:
         },
         organizations=_organizations(
             {**profiles, **_rates(rates)},
-            waits,
-            buried,
+            events,
             held_bytes.by_organization(held),
-            now,
+            now.at,
         ),
         workers=_workers(seen, workers, now.at),
         unhandled=unhandled,
-        in_turn=now.waiting_for_turn,
+        in_turn=now.in_turn,
         memory=RedisMemory.of(memory),
     )
-
-
-async def _whole(
-    partition: Partition, name: str, cursor: int, fields: dict[bytes, bytes]
-) -> dict[bytes, bytes]:
-    """A hash of which that much is read already."""
-    while cursor:
-        cursor, more = await partition.redis.hscan(name, cursor, count=_AT_ONCE)
-        fields |= more
-    return fields
 
 
 def _rates(rates: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -220,12 +209,20 @@ def _rates(rates: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     }
 
 
+class _Events(NamedTuple):
+    """How many events organizations have, by where they are."""
+
+    waiting: Mapping[str, int]
+    running: Mapping[str, int]
+    in_turn: Mapping[str, int]
+    dead: Mapping[str, int]
+
+
 def _organizations(
     profiles: Mapping[bytes, bytes],
-    waits: Mapping[str, int],
-    buried: Mapping[str, int],
+    events: _Events,
     held: Mapping[str, HeldBytes],
-    now: depths.Depths,
+    now: float,
 ) -> list[OrganizationOverview]:
     """Those with events or dead letters, those whose events wait, those that hold most."""
     known = {
@@ -234,20 +231,20 @@ def _organizations(
     }
     found = []
     most = held_bytes.largest(held, _HOLDING_MOST)
-    for name in sorted({*waits, *now.running, *buried, *_held(known), *most}):
-        breaker = _Breaker.read(known.get(keys.BREAKER + name, ""), now.at)
+    for name in sorted({*events.waiting, *events.running, *events.dead, *_held(known), *most}):
+        breaker = _Breaker.read(known.get(keys.BREAKER + name, ""), now)
         until, _, why = known.get(keys.HOLD + name, "").partition(":")
         cap, _, weight = known.get(name, "").partition(":")
         interval = known.get(f"{_SAID_RATE}{name}", "").partition(":")[0]
         found.append(
             OrganizationOverview(
                 organization=name,
-                waiting=waits.get(name, 0),
-                running=now.running.get(name, 0),
-                in_turn=now.in_turn.get(name, 0),
+                waiting=events.waiting.get(name, 0),
+                running=events.running.get(name, 0),
+                in_turn=events.in_turn.get(name, 0),
                 rate=round(1000 / float(interval), 3) if interval else None,
                 is_slow=f"ramp:{name}" in known,
-                dead=buried.get(name, 0),
+                dead=events.dead.get(name, 0),
                 paused=known.get(keys.PAUSE + name),
                 breaker=breaker.state,
                 breaker_seconds=breaker.seconds,
@@ -256,7 +253,7 @@ def _organizations(
                 weight=float(weight or 1),
                 held=held.get(name, {}),
                 throttled=why if until else None,
-                throttled_seconds=max(0.0, float(until) / 1000 - now.at) if until else None,
+                throttled_seconds=max(0.0, float(until) / 1000 - now) if until else None,
             )
         )
     return found

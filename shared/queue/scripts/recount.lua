@@ -11,16 +11,24 @@
 -- The hash `recount` says when the last count ended ('*counted') and how often somebody had been
 -- refused by its beginning ('*refused'), and holds the one that goes on: how far it is, whether it
 -- is of all kinds ('*all'), and by "organization:kind" what was found so far less what was said at
--- its beginning.
+-- its beginning. How far: it notes what was said ('*said'), looks at the keys ('*cursor'), and puts
+-- right what is said ('*right'), each some at a time, since organizations may be thousands.
 
 local now, good_for, good_while_refused = now_ms(), tonumber(ARGV[2]), tonumber(ARGV[3])
 local refused = redis.call('HGET', key.counters, 'bytes_full') or '0'
-local last, refused_before, is_of_all =
-  unpack(redis.call('HMGET', key.recount, '*counted', '*refused', '*all'))
+local last, refused_before, is_of_all, said_until, cursor, right_until = unpack(redis.call('HMGET',
+  key.recount, '*counted', '*refused', '*all', '*said', '*cursor', '*right'))
 local was_refused = refused ~= (refused_before or '0')
 
 local function begin()
-  local said = redis.call('HGETALL', key.bytes)
+  is_of_all = (not last or was_refused) and '1' or nil
+  redis.call('HSET', key.recount, '*refused', refused)
+  if is_of_all then redis.call('HSET', key.recount, '*all', is_of_all) end
+  said_until = '0'
+end
+
+local function note_said()
+  local after, said = unpack(redis.call('HSCAN', key.bytes, said_until, 'COUNT', ARGV[1]))
   for i = 1, #said, 2 do
     local bytes = tonumber(said[i + 1]) or math.huge
     if math.abs(bytes) >= 2 ^ 53 then -- somebody's hand wrote it
@@ -30,10 +38,11 @@ local function begin()
     said[i + 1] = number(-bytes)
   end
   call_for_all('HSET', key.recount, said)
-  is_of_all = (not last or was_refused) and '1' or nil
-  redis.call('HSET', key.recount, '*refused', refused)
-  if is_of_all then redis.call('HSET', key.recount, '*all', is_of_all) end
-  return '0'
+  redis.call('HSET', key.recount, '*said', after)
+  if after == '0' then
+    redis.call('HDEL', key.recount, '*said')
+    cursor = '0'
+  end
 end
 
 local function is_good()
@@ -74,31 +83,40 @@ local function look_at(name)
   end
 end
 
+local function look_at_some()
+  local after, names = unpack(redis.call('SCAN', cursor, 'COUNT', ARGV[1]))
+  for _, name in ipairs(names) do look_at(name) end
+  for name, by in pairs(found) do redis.call('HINCRBY', key.recount, name, by) end
+  redis.call('HSET', key.recount, '*cursor', after)
+  if after == '0' then right_until = '0' end
+end
+
 local function put_right()
-  local found_since = redis.call('HGETALL', key.recount)
-  for i = 1, #found_since, 2 do
-    local organization, kind = string.match(found_since[i], '^(.+):(%a+)$')
+  local after, fields = unpack(redis.call('HSCAN', key.recount, right_until, 'COUNT', ARGV[1]))
+  local done = { '*cursor' }
+  for i = 1, #fields, 2 do
+    local organization, kind = string.match(fields[i], '^(.+):(%a+)$')
     local may_expire = kind == 'marks' or kind == 'state'
-    if kind and (may_expire or is_of_all) then
-      hold(organization, kind, tonumber(found_since[i + 1]))
-    end
+    if kind then done[#done + 1] = fields[i] end
+    if kind and (may_expire or is_of_all) then hold(organization, kind, tonumber(fields[i + 1])) end
   end
+  call_for_all('HDEL', key.recount, done)
+  redis.call('HSET', key.recount, '*right', after)
+  if after ~= '0' then return 'goes on' end
   local by_its_beginning = redis.call('HGET', key.recount, '*refused')
   redis.call('DEL', key.recount)
   redis.call('HSET', key.recount, '*counted', number(now), '*refused', by_its_beginning)
+  return 'counted'
 end
 
-local cursor = redis.call('HGET', key.recount, '*cursor')
-if not cursor then
+-- The cursor before all else: an earlier version knows no other step, and may have begun anew.
+if not (cursor or right_until or said_until) then
   if is_good() then return finish('rests') end
-  cursor = begin()
+  begin()
 end
-local after, names = unpack(redis.call('SCAN', cursor, 'COUNT', ARGV[1]))
-for _, name in ipairs(names) do look_at(name) end
-for name, by in pairs(found) do redis.call('HINCRBY', key.recount, name, by) end
-if after == '0' then
-  put_right()
-  return finish('counted')
+if not (cursor or right_until) then note_said() end
+if cursor then
+  right_until = nil
+  look_at_some()
 end
-redis.call('HSET', key.recount, '*cursor', after)
-return finish('goes on')
+return finish(right_until and put_right() or 'goes on')

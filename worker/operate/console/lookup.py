@@ -7,8 +7,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from shared.errors import EnvelopeError
+from shared.queue import hashes, keys
 from shared.queue import job as jobs
-from shared.queue import keys
 from shared.queue.job import Delivery, organization_of
 from shared.queue.partition import Partition
 from shared.sellfern import envelope
@@ -157,12 +157,12 @@ async def search(partition: Partition, text: str, organizations: Sequence[str]) 
 async def organizations_of(partition: Partition) -> list[str]:
     """Every organization that Redis knows of."""
     names = partition.names
-    async with partition.redis.pipeline(transaction=False) as pipe:
-        for name in (names.organizations, names.waiting, names.buried):
-            pipe.hkeys(name)
-        fields = {
-            field.decode(errors="replace") for found in await pipe.execute() for field in found
-        }
+    fields = {
+        field.decode(errors="replace")
+        for name in (names.organizations, names.waiting, names.buried)
+        async for page in hashes.pages(partition.redis, name)
+        for field in page
+    }
     return sorted(
         name for name in fields if keys.ORGANIZATION_PATTERN.fullmatch(name) or name == "?"
     )
