@@ -22,12 +22,15 @@ from shared.program.awaiting import AwaitedRedis
 from shared.program.stopping import stop_signal
 from shared.queue.gauges import Gauges
 from shared.queue.partition import Partition
-from shared.queue.writer import QueueWriter, open_queue
+from shared.queue.writer import LANES, QueueWriter, open_queue
 from shared.redis.connection import open_redis
 from shared.redis.durability import check_durability, check_replicas
 
 _OTHER_FILES = 64
 """Open files beside the clients' connections: Redis, the admin site, logs, the listener."""
+
+_CONNECTIONS = LANES + 4
+"""To Redis: the writer keeps those of its lanes that it needs."""
 
 _log = get_logger()
 
@@ -55,7 +58,7 @@ async def _serve(
     _raise_file_limit(settings.limits.connections)
     async with (
         stop_signal() as stop,
-        open_redis(settings.common.redis_url) as redis,
+        open_redis(settings.common.redis_url, connections=_CONNECTIONS) as redis,
         endpoints.watching(),
         # The last, so the first to close: what the writer still holds needs Redis.
         open_queue(

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import copy_context
 from functools import partial
+from time import monotonic
 from typing import Generic, TypeAlias, TypeVar, cast
 
 Item = TypeVar("Item")
@@ -23,17 +24,18 @@ class GroupCommit(Generic[Item, Result]):
 
     An item that finds nothing on its way is sent at once, so an idle system adds no delay; under
     load the batches grow by themselves. Flows take turns in them, so that nobody's flood keeps
-    another's item waiting. In order, a flow is in one batch at a time.
+    another's item waiting.
 
     Args:
         send: sends a batch; answers a result or an exception for each item, in order. What it
             raises, every item of the batch is told.
         most_items: items in a batch at the most.
         most_bytes: bytes in a batch at the most; a single larger item is a batch by itself.
-        lanes: batches on their way at once at the most. In order, the others are for flows that
-            are not in the first, which need not wait for its end; else for what fills a batch: so
-            they hide round trips where these are long, and leave batches large where they aren't.
-        in_order: whether the items of a flow stay in order.
+        lanes: batches on their way at once at the most. All but the first are for what fills a
+            batch: so they hide round trips where these are long, and leave batches large where they
+            aren't. Items of a flow may overtake each other then.
+        apart: seconds; where round trips are twice as long and more, what has waited for so long
+            takes another lane though it fills no batch. ``None``: it waits until one is back.
     """
 
     def __init__(
@@ -43,21 +45,22 @@ class GroupCommit(Generic[Item, Result]):
         most_items: int = 256,
         most_bytes: int = 1 << 20,
         lanes: int = 1,
-        in_order: bool = True,
+        apart: float | None = None,
     ) -> None:
         self._send = send
         self._most_items = most_items
         self._most_bytes = most_bytes
         self._lanes = lanes
-        self._in_order = in_order
+        self._apart = apart
         self._items = self._bytes = 0
         # Its tasks serve everybody: they must not see what the one who came first has set.
         self._context = copy_context()
         self._waiting: dict[Hashable, deque[_Posted[Item, Result]]] = {}
-        self._on_their_way: set[Hashable] = set()
-        self._held_back: dict[Hashable, deque[_Posted[Item, Result]]] = {}
         self._flushing: set[asyncio.Task[None]] = set()
         self._is_starting = False
+        self._round_trip = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_overdue = False
 
     def submit(self, item: Item, flow: Hashable, size: int) -> "asyncio.Future[Result]":
         """Hand over an item; the future is done when its batch is.
@@ -75,9 +78,6 @@ class GroupCommit(Generic[Item, Result]):
         """Hand over an item for somebody who is told: that costs less than a future."""
         self._items += 1
         self._bytes += size
-        if flow in self._on_their_way:
-            self._held_back.setdefault(flow, deque()).append((item, tell, size))
-            return
         self._waiting.setdefault(flow, deque()).append((item, tell, size))
         self._open_lane()
 
@@ -95,48 +95,41 @@ class GroupCommit(Generic[Item, Result]):
             self._is_starting = True
             task = asyncio.get_running_loop().create_task(self._flush(), context=self._context)
             self._flushing.add(task)
+        elif self._timer is None and self._apart and self._round_trip >= 2 * self._apart:
+            apart = max(self._apart, self._round_trip / self._lanes)
+            self._timer = asyncio.get_running_loop().call_later(
+                apart, self._note_overdue, context=self._context
+            )
 
     def _may_go_beside(self) -> bool:
         """Whether what waits may be sent while another batch is on its way."""
         is_full = self._items >= self._most_items or self._bytes >= self._most_bytes
-        return self._in_order or is_full
+        return is_full or self._is_overdue
+
+    def _note_overdue(self) -> None:
+        self._timer = None
+        if self._waiting:
+            self._is_overdue = True
+            self._open_lane()
 
     async def _flush(self) -> None:
         self._is_starting = False
         try:
             while self._waiting and (len(self._flushing) == 1 or self._may_go_beside()):
-                batch, flows = self._take_batch()
-                if self._in_order:
-                    self._hold_back(flows)
-                # Before the sending: flows that are not in this batch needn't wait for its end.
+                batch = self._take_batch()
+                # Before the sending: what fills another batch needn't wait for its end.
                 if self._waiting:
                     self._open_lane()
-                try:
-                    await self._send_batch(batch)
-                finally:
-                    if self._in_order:
-                        self._let_on(flows)
+                await self._send_batch(batch)
         finally:
             self._flushing.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+        if self._waiting:
+            self._open_lane()  # once it has waited for long enough
 
-    def _hold_back(self, flows: list[Hashable]) -> None:
-        """What else these flows have waits until their batch is back."""
-        self._on_their_way.update(flows)
-        for flow in flows:
-            if flow in self._waiting:
-                self._held_back[flow] = self._waiting.pop(flow)
-
-    def _let_on(self, flows: list[Hashable]) -> None:
-        self._on_their_way.difference_update(flows)
-        for flow in flows:
-            if flow in self._held_back:
-                self._waiting[flow] = self._held_back.pop(flow)
-
-    def _take_batch(self) -> tuple[list[_Posted[Item, Result]], list[Hashable]]:
-        """Take items from each flow in its turn; answers whose they are, too."""
+    def _take_batch(self) -> list[_Posted[Item, Result]]:
+        """Take items from each flow in its turn."""
         batch: list[_Posted[Item, Result]] = []
-        flows = list(self._waiting)
-        turns = deque(flows)
+        turns = deque(self._waiting)
         size = 0
         while turns and len(batch) < self._most_items:
             items = self._waiting[turns[0]]
@@ -151,14 +144,22 @@ class GroupCommit(Generic[Item, Result]):
                 turns.append(flow)
             else:
                 del self._waiting[flow]
-        return batch, flows[: len(batch)]
+        self._is_overdue = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return batch
 
     async def _send_batch(self, batch: list[_Posted[Item, Result]]) -> None:
         results: Sequence[Result | Exception]
+        began = monotonic()
         try:
             results = await self._send([item for item, _, _ in batch])
         except Exception as exc:  # noqa: BLE001  whatever it is, those who wait must be told
             results = [exc] * len(batch)
+        # The shortest of late: a busy loop, or a pause of Redis, is no distance.
+        took = monotonic() - began
+        self._round_trip = min(took, 1.1 * self._round_trip or took)
         for (_, tell, _), result in zip(batch, results, strict=True):
             try:
                 tell(result)

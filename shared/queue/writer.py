@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from redis.exceptions import NoScriptError
 
@@ -20,6 +20,13 @@ from shared.redis.durability import Durability, Mode, without_needless_wait
 from shared.redis.wire import Argument, Command, Wire
 
 _ENQUEUE = scripts.load("enqueue", allow_oom=False)
+
+LANES: Final = 8
+"""Batches that may be on their way at once: a connection each."""
+
+_APART: Final = 0.003
+"""Seconds between two of them where Redis is far. Near by a batch is back before, and batches of
+half the size would cost more than the wait."""
 
 
 class Accepted(enum.Enum):
@@ -84,7 +91,7 @@ class Queue:
         bytes_limits: BytesLimits | None = None,
     ) -> None:
         self._redis = partition.redis
-        self._wire = Wire(partition.redis)
+        self._wire = Wire(partition.redis, width=LANES)
         self._enqueue = partition.script(_ENQUEUE)
         self._job_prefix = partition.names.job_prefix
         self._durability = durability
@@ -204,7 +211,10 @@ class QueueWriter:
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._commits: GroupCommit[Delivery, Accepted] = GroupCommit(self._enqueue)
+        # Of deliveries that are under way at once, none came first: their senders have no answer.
+        self._commits: GroupCommit[Delivery, Accepted] = GroupCommit(
+            self._enqueue, lanes=LANES, apart=_APART
+        )
 
     async def accept(self, delivery: Delivery) -> Accepted:
         """Accept one delivery; returns once it is durable.

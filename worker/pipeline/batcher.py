@@ -64,13 +64,11 @@ class Batcher:
             self._persistently("mark", transitions.mark),
             most_items=_BATCH,
             lanes=LANES,
-            in_order=False,
         )
         self._settlements: GroupCommit[Settlement, Settled] = GroupCommit(
             self._persistently("settle", transitions.settle),
             most_items=_BATCH,
             lanes=LANES,
-            in_order=False,
         )
         self._reads: GroupCommit[str, bytes | None] = GroupCommit(
             self._persistently("read", transitions.read)

@@ -132,55 +132,9 @@ async def test_flows_take_turns_and_each_keeps_its_order() -> None:
     assert gate.batches == [[b"a:1", b"b:1", b"c:1"], [b"a:2", b"b:2", b"a:3"], [b"a:4"]]
 
 
-async def test_a_second_lane_is_for_flows_that_are_not_on_their_way() -> None:
+async def test_another_lane_is_for_a_full_batch() -> None:
     gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, lanes=2)
-    first = submit(commits, b"a:1")
-    await gate.started.acquire()
-    waits, overtakes = submit(commits, b"a:2"), submit(commits, b"b:1")
-    await gate.started.acquire()
-    late = submit(commits, b"c:1")  # both lanes are taken
-    await asyncio.sleep(0)
-    assert gate.batches == [[b"a:1"], [b"b:1"]]
-    gate.go.release()
-    assert await first == 3
-    await gate.started.acquire()
-    for _ in range(3):
-        gate.go.release()
-    assert list(await asyncio.gather(waits, overtakes, late)) == [3, 3, 3]
-    assert gate.batches[:2] == [[b"a:1"], [b"b:1"]]
-    assert {item for batch in gate.batches[2:] for item in batch} == {b"a:2", b"c:1"}
-
-
-async def test_no_event_overtakes_an_earlier_one_of_its_organization_on_the_other_lane() -> None:
-    gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_items=2, lanes=2)
-    flood = [submit(commits, item) for item in (b"a:1", b"a:2", b"a:3")]
-    await gate.started.acquire()
-    other = submit(commits, b"b:1")  # the other lane sends all that may go
-    await gate.started.acquire()
-    assert gate.batches == [[b"a:1", b"a:2"], [b"b:1"]]
-    for _ in range(3):
-        gate.go.release()
-    await asyncio.gather(*flood, other)
-    assert gate.batches[2:] == [[b"a:3"]]
-
-
-async def test_many_flows_that_come_at_once_fill_every_lane() -> None:
-    gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_items=2, lanes=2)
-    futures = [submit(commits, b"%d:x" % number) for number in range(6)]
-    for _ in range(2):
-        await gate.started.acquire()
-    assert gate.batches == [[b"0:x", b"1:x"], [b"2:x", b"3:x"]]
-    for _ in range(3):
-        gate.go.release()
-    assert await asyncio.gather(*futures) == [3] * 6
-
-
-async def test_out_of_order_another_lane_is_for_a_full_batch() -> None:
-    gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_items=2, lanes=3, in_order=False)
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_items=2, lanes=3)
     futures = [submit(commits, b"a:1")]
     await gate.started.acquire()
     futures.append(submit(commits, b"a:2"))  # no full batch
@@ -201,9 +155,9 @@ async def test_out_of_order_another_lane_is_for_a_full_batch() -> None:
     assert gate.batches[4:] == [[b"a:8"]]
 
 
-async def test_out_of_order_another_lane_is_for_as_many_bytes_as_fill_a_batch() -> None:
+async def test_another_lane_is_for_as_many_bytes_as_fill_a_batch() -> None:
     gate = Gate()
-    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_bytes=6, lanes=2, in_order=False)
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, most_bytes=6, lanes=2)
     futures = [submit(commits, b"a:1")]
     await gate.started.acquire()
     futures += [submit(commits, b"a:2"), submit(commits, b"a:3")]
@@ -212,6 +166,48 @@ async def test_out_of_order_another_lane_is_for_as_many_bytes_as_fill_a_batch() 
     for _ in range(2):
         gate.go.release()
     await asyncio.gather(*futures)
+
+
+async def test_far_away_what_has_waited_takes_another_lane() -> None:
+    gate = Gate()
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, lanes=3, apart=0.005)
+    first = submit(commits, b"a:1")
+    await gate.started.acquire()
+    await asyncio.sleep(0.011)  # so long is a round trip
+    gate.go.release()
+    assert await first == 3
+    others = [submit(commits, b"a:2")]
+    for number in (3, 4):
+        await gate.started.acquire()
+        others.append(submit(commits, b"a:%d" % number))
+    async with asyncio.timeout(10):
+        await gate.started.acquire()  # the lanes are full
+    others.append(submit(commits, b"a:5"))
+    assert gate.batches == [[b"a:1"], [b"a:2"], [b"a:3"], [b"a:4"]]
+    gate.go.release()
+    async with asyncio.timeout(10):
+        await gate.started.acquire()
+    for _ in range(3):
+        gate.go.release()
+    assert await asyncio.gather(*others) == [3] * 4
+    assert gate.batches[4:] == [[b"a:5"]]
+
+
+async def test_near_by_nothing_goes_beside_another_batch_that_would_not_fill_one() -> None:
+    gate = Gate()
+    commits: GroupCommit[bytes, int] = GroupCommit(gate.send, lanes=3, apart=0.005)
+    first = submit(commits, b"a:1")
+    gate.go.release()
+    assert await first == 3
+    others = [submit(commits, b"a:2")]
+    await gate.started.acquire()
+    await gate.started.acquire()
+    others.append(submit(commits, b"a:3"))
+    await asyncio.sleep(0.02)  # one that is slow for once is not far
+    assert gate.batches == [[b"a:1"], [b"a:2"]]
+    for _ in range(2):
+        gate.go.release()
+    assert await asyncio.gather(*others) == [3, 3]
 
 
 async def test_an_item_that_comes_in_the_moment_of_a_batchs_end_is_sent() -> None:
@@ -231,29 +227,26 @@ async def test_an_item_that_comes_in_the_moment_of_a_batchs_end_is_sent() -> Non
 @given(
     items=st.lists(st.binary(min_size=1, max_size=2), max_size=60),
     lanes=st.integers(1, 4),
-    in_order=st.booleans(),
+    apart=st.sampled_from((None, 1e-6)),
 )
 def test_whatever_is_submitted_is_sent_once_and_answered(
-    items: list[bytes], lanes: int, *, in_order: bool
+    items: list[bytes], lanes: int, apart: float | None
 ) -> None:
     sent: list[bytes] = []
-    together: list[set[bytes]] = []
+    together = 0
 
     async def send(batch: list[bytes]) -> Sequence[int | Exception]:
-        mine = set(batch)
-        assert not in_order or not any(mine & others for others in together)
-        together.append(mine)
-        assert len(together) <= lanes
+        nonlocal together
+        together += 1
+        assert together <= lanes
         for _ in range(len(batch) % 3):
             await asyncio.sleep(0)
-        together.remove(mine)
+        together -= 1
         sent.extend(batch)
         return [item[0] for item in batch]
 
     async def run() -> list[int]:
-        commits: GroupCommit[bytes, int] = GroupCommit(
-            send, most_items=3, lanes=lanes, in_order=in_order
-        )
+        commits: GroupCommit[bytes, int] = GroupCommit(send, most_items=3, lanes=lanes, apart=apart)
         futures = []
         for number, item in enumerate(items):
             futures.append(commits.submit(item, item, 1))
