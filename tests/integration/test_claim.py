@@ -1,6 +1,7 @@
 """Facts about claim and renew: who is given what, who is brought back in line, who waits."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -524,7 +525,7 @@ async def payloads_read(redis: Redis, hand: Hand, most_bytes: int) -> tuple[int,
         await redis.echo("end")
         read = 0
         while (command := (await monitor.next_command())["command"]) != "ECHO end":
-            read += command.count(keys.JOB) if command.startswith("MGET") else 0
+            read += command.count(keys.JOB) if command.startswith(("MGET", "GET")) else 0
     return given, read
 
 
@@ -534,12 +535,12 @@ LARGE, SMALL = 100_000, 300
 @pytest.mark.parametrize(
     ("sizes", "given", "most_read"),
     [
-        ([LARGE] * 25, 3, 3),
-        ([LARGE * 5] * 25, 1, 1),  # one that has no room comes alone
+        ([LARGE] * 25, 3, 4),
+        ([LARGE * 5] * 25, 1, 2),  # one that has no room comes alone
         ([SMALL] * 25, 25, 25),
-        ([SMALL, *[LARGE] * 24], 4, 4),
-        ([*[SMALL] * 3, *[LARGE] * 22], 6, 7),  # four are read before any is known to be large
-        ([*[SMALL, LARGE] * 12], 7, 7),
+        ([SMALL, *[LARGE] * 24], 4, 6),
+        ([*[SMALL] * 3, *[LARGE] * 22], 6, 10),  # four are read before any is known to be large
+        ([*[SMALL, LARGE] * 12], 7, 8),
     ],
 )
 async def test_few_payloads_are_read_that_are_not_given(
@@ -553,3 +554,45 @@ async def test_few_payloads_are_read_that_are_not_given(
     found, read = await payloads_read(redis, hand, most_bytes=3 * LARGE + 10_000)
     assert found == given
     assert given <= read <= most_read
+
+
+async def test_a_large_payload_is_read_beside_the_script(redis: Redis, hand: Hand) -> None:
+    await hand.cap(100)
+    bodies = [msgspec.json.encode({"n": n}).ljust(LARGE) for n in range(6)]
+    await enqueued(redis, *(delivery(body) for body in bodies))
+    given: list[bytes] = []
+    reads = []
+    for _ in range(2):
+        async with redis.monitor() as monitor:
+            claimed = await hand.transitions.claim(
+                "w1", most=3, lease=30, holding=0, most_bytes=5 * LARGE
+            )
+            await redis.echo("end")
+            words = list[str]()
+            while (command := (await monitor.next_command())["command"]) != "ECHO end":
+                words += [command.split()[0]] if keys.JOB in command else []
+        reads.append((words.count("MGET"), words.count("GET")))
+        given += [jobs.decode(payload).body for _, payload in claimed.jobs]
+        assert all(claim.size == len(payload) > LARGE for claim, payload in claimed.jobs)
+    assert given == bodies
+    # Where the last claim brought a large one, the next expects one.
+    assert reads == [(1, 3), (0, 3)]
+
+
+async def test_a_large_payload_that_is_taken_away_by_hand_is_gone(
+    redis: Redis, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hand.cap(100)
+    one, other = await enqueued(redis, delivery(b"1" * LARGE), delivery(b"2" * LARGE))
+    send = hand.transitions._claims.execute_commands
+
+    async def take_away_before(*commands: Any) -> Any:
+        if commands[0][0] == "GET":
+            await redis.delete(keys.payload(one))
+            await redis.delete(keys.payload(other))
+            await redis.lpush(keys.payload(other), "no text")
+        return await send(*commands)
+
+    monkeypatch.setattr(hand.transitions._claims, "execute_commands", take_away_before)
+    claimed = await hand.transitions.claim("w1", most=3, lease=30, holding=0)
+    assert [(claim.job, payload) for claim, payload in claimed.jobs] == [(one, b""), (other, b"")]

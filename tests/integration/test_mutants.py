@@ -56,7 +56,7 @@ UNFENCED: dict[str, tuple[tuple[str, str, str], Race]] = {
         lambda _, hand: suspects.test_who_lost_the_lease_abandons_nothing(hand),
     ),
     "no more alone": (
-        ("claim", "held_claim(ARGV[12], ARGV[13])", "read_claim(ARGV[12])"),
+        ("claim", "held_claim(ARGV[13], ARGV[14])", "read_claim(ARGV[13])"),
         lambda _, hand: suspects.test_who_lost_the_lease_ends_nobodys_loneliness(hand),
     ),
 }

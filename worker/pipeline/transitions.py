@@ -46,6 +46,9 @@ so near by there are hardly ever more than two."""
 RETENTION: Final = 7 * 86_400.0
 """Seconds for which a mark is kept where nobody says otherwise: ``DEDUPE_RETENTION``'s default."""
 
+_PAYLOAD: Final = 4
+"""Its place in what ``claim`` answers of a job."""
+
 _CLAIMED = metrics.WORKER_BATCH.labels("claim")
 
 Answer = TypeVar("Answer", bound=enum.Enum)
@@ -254,6 +257,7 @@ class Transitions:
         self._claim, self._mark, self._settle = map(partition.script, (_CLAIM, _MARK, _SETTLE))
         self._has_turns = has_turns
         self._retention = round(retention * 1000)
+        self._brought_large = False
         # Each has its own, since a mark must not wait for the answer to a claim. What is rare goes
         # by the client.
         self._reads = Wire(partition.redis)
@@ -327,11 +331,13 @@ class Transitions:
             int(tainted),
             int(waits_for_none),
             int(self._has_turns),
+            int(self._brought_large),
             # Last, since the script takes their absence for nobody.
             *((_name(no_more_alone), no_more_alone.token) if no_more_alone else ()),
         )
         _now, word, wait, patience, *jobs = answer
         _CLAIMED.observe(len(jobs))
+        await self._read_large(jobs)
         return Claimed(
             [_given(*job) for job in jobs],
             more=word == b"more",
@@ -340,6 +346,19 @@ class Transitions:
             suspects=word == b"suspects",
             patience=patience,
         )
+
+    async def _read_large(self, jobs: Sequence[list[Any]]) -> None:
+        """Put each payload in its place of which the script has told the length alone."""
+        large = [job for job in jobs if type(job[_PAYLOAD]) is int]
+        self._brought_large = bool(large)
+        if large:
+            commands = [("GET", keys.JOB.encode() + job[0]) for job in large]
+            replies = await self._claims.execute_commands(*commands)
+            for job, payload in zip(large, replies, strict=True):
+                if isinstance(payload, Exception):
+                    raise payload  # nobody knows what stands there: the claim is disowned
+                # As of a script, nothing comes of what somebody's hand has just taken away.
+                job[_PAYLOAD] = payload or b""
 
     async def disown(self, base: str, *, lease: float) -> None:
         """Say that nobody will read the answer to a claim, whether Redis has had it or not.

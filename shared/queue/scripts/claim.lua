@@ -3,12 +3,13 @@
 -- Arguments: worker, how many jobs at the most, lease (ms), token base (hex), how many jobs the
 --   worker holds already, bytes of payload at the most, the worker's slots, claims without an
 --   outcome that make a suspect, '1' where handlers that should have ended still run in it, '1'
---   where it waits for no suspect now, '1' where it has a handler with a key; then the job that it was
---   given alone and that it doesn't want to be idle beside any longer, and that job's token (or
---   neither).
+--   where it waits for no suspect now, '1' where it has a handler with a key, '1' where its last claim
+--   brought a large payload; then the job that it was given alone and that it doesn't want to be idle
+--   beside any longer, and that job's token (or neither).
 -- Result: {Redis's time (ms), 'suspects' | 'quiet' | 'more' | '', milliseconds until the next
 --   deferred job is due or -1, patience, then for each job {job, token, attempts with an outcome,
---   claims without one before this, payload or '' where that is gone}, and where anything more is known of it: 1 where the
+--   claims without one before this, payload or '' where that is gone or, of a large one that the worker
+--   is to read itself, its length}, and where anything more is known of it: 1 where the
 --   last of these claims was alone in its worker, and how often it has blocked a worker's loop}.
 --   `more` means that others are in line still. `quiet` asks the worker to take no more until it
 --   holds nothing, since a suspect waits for it; `suspects`, since it has been given some. The
@@ -132,6 +133,10 @@ local group, group_size, left_to_others = {}, math.huge, 0
 -- Whose key nobody knows yet.
 local undecided = {}
 
+local function length(payload)
+  return type(payload) == 'number' and payload or #payload
+end
+
 local function fits(more)
   return #jobs == 0 or bytes + more <= most_bytes
 end
@@ -140,8 +145,9 @@ local function read_payloads(page, place)
   local names, members, sum = {}, {}, 0
   for i = place, math.min(place + 2 * (at_once - 1), #page), 2 do
     local name = key.job .. page[i]
-    sum = sum + (is_large and length_of('STRLEN', name) or 0)
-    if #names > 0 and bytes + sum > most_bytes then break end
+    local there = is_large and length_of('STRLEN', name) or 0
+    sum = sum + there
+    if #names > 0 and (bytes + sum > most_bytes or there > aside) then break end
     members[#members + 1] = page[i]
     names[#names + 1] = name
   end
@@ -155,8 +161,9 @@ end
 local function payload_of(page, place)
   local job = page[place]
   if payloads[job] == nil then
-    if is_large and not fits(length_of('STRLEN', key.job .. job)) then return nil end
-    read_payloads(page, place)
+    local there = is_large and length_of('STRLEN', key.job .. job) or 0
+    if not fits(there) then return nil end
+    if there > aside then payloads[job] = there else read_payloads(page, place) end
   end
   return payloads[job]
 end
@@ -172,6 +179,8 @@ end
 local function give(claim, virtual, payload, is_suspect)
   claim.virtual = virtual
   local token = base .. string.format('%02x', #jobs)
+  local bytes_of_it = length(payload)
+  if bytes_of_it > aside then payload = bytes_of_it end
   local result = { claim.job, token, claim.attempts, claims_of(claim), payload }
   if any_suspects() then
     local known = suspicion_of(claim)
@@ -189,7 +198,7 @@ local function give(claim, virtual, payload, is_suspect)
   places[claim.job] = until_when
   if is_keyed and claim.event_id == '' then undecided[#undecided + 1] = claim.job end
   highest = math.max(highest, tonumber(virtual))
-  bytes = bytes + #payload
+  bytes = bytes + bytes_of_it
   jobs[#jobs + 1] = result
 end
 
@@ -269,7 +278,7 @@ local function look_at(page, place)
     return false
   end
   local payload = payload_of(page, place)
-  if payload == nil or payload and not fits(#payload) then
+  if payload == nil or payload and not fits(length(payload)) then
     full = true
     return false
   end
@@ -329,7 +338,7 @@ write_places()
 count_group()
 
 -- From now on others run beside the job that was given alone.
-local was_alone = #jobs > 0 and ARGV[12] and held_claim(ARGV[12], ARGV[13])
+local was_alone = #jobs > 0 and ARGV[13] and held_claim(ARGV[13], ARGV[14])
 if was_alone and suspicion_of(was_alone).alone then
   count_grouped(was_alone)
   write_claim(was_alone)

@@ -11,11 +11,12 @@ local until_when = number(now + lease)
 
 -- Payloads are read some at a time: twice as many as the last time, while all have been small. Once
 -- one was large, only those for which there is room: Redis serves nobody while it reads megabytes
--- that are not given. To ask for every length would cost small ones more than all that saves.
-local payloads, at_once, large, is_large = {}, 1, 16384, false
+-- that are not given. To ask for every length would cost small ones more than all that saves. What is
+-- longer than `aside` the worker reads by itself: through a script a megabyte costs 2 ms, else a tenth.
+local payloads, at_once, large, is_large, aside = {}, 1, 16384, ARGV[12] == '1', 65536
 
 local function asks_plainly()
-  return most > 0 and most <= most_looks and not is_keyed and not ARGV[12]
+  return most > 0 and most <= most_looks and not is_keyed and not is_large and not ARGV[13]
     and redis.call('EXISTS', key.unread .. base, key.suspects, key.duty, key.rates, key.breakers,
       key.due) == 0
 end
