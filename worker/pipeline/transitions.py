@@ -352,13 +352,14 @@ class Transitions:
         large = [job for job in jobs if type(job[_PAYLOAD]) is int]
         self._brought_large = bool(large)
         if large:
-            commands = [("GET", keys.JOB.encode() + job[0]) for job in large]
+            # One each: Redis serves others in between. Unlike GET it takes what is no text for
+            # gone, as the script does.
+            commands = [("MGET", self.names.payload(job[0].decode())) for job in large]
             replies = await self._claims.execute_commands(*commands)
-            for job, payload in zip(large, replies, strict=True):
-                if isinstance(payload, Exception):
-                    raise payload  # nobody knows what stands there: the claim is disowned
-                # As of a script, nothing comes of what somebody's hand has just taken away.
-                job[_PAYLOAD] = payload or b""
+            for job, reply in zip(large, replies, strict=True):
+                if isinstance(reply, Exception):
+                    raise reply  # nobody knows what stands there: the claim is to be disowned
+                job[_PAYLOAD] = reply[0] or b""
 
     async def disown(self, base: str, *, lease: float) -> None:
         """Say that nobody will read the answer to a claim, whether Redis has had it or not.
