@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from shared.endpoints.endpoint import CurrentEndpoints, Endpoints
 from shared.queue import job as jobs
-from shared.queue.job import Delivery, job_id
+from shared.queue.job import Delivery
 from shared.queue.keys import Names
 from shared.queue.partition import Partition
 from shared.queue.writer import Queue
@@ -153,7 +153,7 @@ class Workplace:
         ]
         await Queue(self.partition, Durability(Mode.MEMORY)).enqueue(deliveries)
         prefix = self.partition.names.job_prefix
-        return [prefix + job_id(organization, each) for each in bodies]
+        return [prefix + jobs.job_id(organization, each) for each in bodies]
 
     async def claim(self, most: int = 1, lease: float = 30) -> list[tuple[Claim, bytes]]:
         """Claim what is in line."""

@@ -8,6 +8,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.errors import Unavailable
+from shared.queue.keys import UNTAGGED
 from tests.integration.workplace import Lines
 from worker.pipeline.batcher import Batcher, Outage
 from worker.pipeline.transitions import Claim, Settled, Settlement, Transitions
@@ -17,6 +18,8 @@ CLAIM = Claim("org_a:1", "aa")
 
 class Flaky:
     """Transitions whose replies get lost a number of times."""
+
+    names = UNTAGGED
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
