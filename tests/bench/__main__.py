@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 import click
@@ -10,42 +11,53 @@ import click
 from tests.bench import (
     cost,
     drain,
+    far,
     ingress_rate,
+    large,
     latency,
+    memory,
     neighbours,
     observed,
+    organizations,
     reload,
+    runs,
+    sizes,
     slow_handlers,
     startup,
 )
 from tests.bench.effort import FULL, QUICK, Effort
 from tests.bench.environments import CACHE, CannotRunError
-from tests.bench.figures import Figure
 from tests.bench.floors import COLUMNS, Verdict, verdicts
 from tests.bench.machine import Machine
 from tests.bench.progress import Progress
-from tests.bench.report import SUMMARY, Section, table, write
+from tests.bench.report import Section, table, write, write_summary
+from tests.bench.runs import Results, Run
 
 SECTIONS: Final[Mapping[str, Callable[[Effort, Progress], Section]]] = {
     drain.NAME: drain.measure,
     slow_handlers.NAME: slow_handlers.measure,
     ingress_rate.NAME: ingress_rate.measure,
     latency.NAME: latency.measure,
+    far.NAME: far.measure,
+    sizes.NAME: sizes.measure,
+    large.NAME: large.measure,
+    organizations.NAME: organizations.measure,
     neighbours.NAME: neighbours.measure,
     observed.NAME: observed.measure,
     reload.NAME: reload.measure,
     startup.NAME: startup.measure,
+    memory.NAME: memory.measure,
     cost.NAME: cost.measure,
 }
 OWN: Final = "ours"
 """What the names of this project's own contenders begin with: one that can't run is a failure."""
 
 RESULTS: Final = Path(__file__).parent / "results"
-QUICK_RESULTS: Final = CACHE / "quick-results"
+PARTIAL_RESULTS: Final = CACHE / "results"
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="About two minutes, one round; proves little.")
+@click.option("--quick", is_flag=True, help="A few minutes, one round; proves little.")
 @click.option(
     "--only", multiple=True, type=click.Choice(list(SECTIONS)), help="Only this; may be repeated."
 )
@@ -53,19 +65,29 @@ QUICK_RESULTS: Final = CACHE / "quick-results"
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where to; default tests/bench/results, with --quick .bench/quick-results.",
+    help="Where to; default tests/bench/results, with --quick or --only .bench/results.",
 )
-def main(*, quick: bool, only: Sequence[str], rounds: int | None, results: Path | None) -> None:
+@click.option(
+    "--combine", is_flag=True, help="Measure nothing; make the results anew of the runs kept."
+)
+def main(
+    *, quick: bool, only: Sequence[str], rounds: int | None, results: Path | None, combine: bool
+) -> None:
     """Measure this project and its peers.
 
-    The exit code is 1 when a figure that must hold doesn't, or a section could not be measured.
+    Whole runs are kept in the folder of results, under runs; its summary is the medians of the
+    newest three. The exit code is 1 when a figure of this run that must hold doesn't, or a section
+    could not be measured.
     """
+    folder = results or (PARTIAL_RESULTS if quick or only else RESULTS)
+    if combine:
+        _combine(folder)
+        return
     effort = QUICK if quick else FULL
     if rounds is not None:
-        effort = replace(effort, rounds=rounds)
-    folder = results or (QUICK_RESULTS if quick else RESULTS)
-    progress, machine = Progress(), Machine.here()
-    figures: dict[str, Figure] = {}
+        effort = replace(effort, rounds=rounds, few_rounds=min(rounds, effort.few_rounds))
+    progress, machine, began = Progress(), Machine.here(), monotonic()
+    sections: list[Section] = []
     unmeasured: list[str] = []
     for name in [name for name in SECTIONS if name in only or not only]:
         try:
@@ -77,11 +99,42 @@ def main(*, quick: bool, only: Sequence[str], rounds: int | None, results: Path 
         write(section, machine, folder)
         _show(section, progress)
         unmeasured += [what for what in section.missing if what.startswith(OWN)]
-        figures |= {f"{name}/{figure}": value for figure, value in section.figures.items()}
-    found = verdicts(figures)
-    _conclude(found, machine, folder, everything=not only)
+        sections.append(section)
+    run = _run(sections, machine, (monotonic() - began) / 60)
+    found = verdicts(run.figures)
+    click.echo(f"\nWhat must hold\n\n{_table(found)}\n{run.minutes:.0f} minutes")
+    if not only:
+        run.keep(folder)
+        _combine(folder)
+    click.echo(f"results: {folder}")
     if unmeasured or any(verdict.missed for verdict in found):
         raise SystemExit(1)
+
+
+def _run(sections: Sequence[Section], machine: Machine, minutes: float) -> Run:
+    return Run(
+        machine=machine,
+        commit=runs.commit(),
+        minutes=round(minutes, 1),
+        figures={
+            f"{section.name}/{name}": figure
+            for section in sections
+            for name, figure in section.figures.items()
+        },
+        raw={section.name: section.raw for section in sections},
+        missing={section.name: section.missing for section in sections if section.missing},
+    )
+
+
+def _combine(folder: Path) -> None:
+    """Make the results of the newest runs that are kept."""
+    found = runs.kept(folder)
+    if not found:
+        raise click.ClickException(f"{folder}: expected kept runs, got none")
+    results = Results.of(found)
+    results.write(folder)
+    write_summary(results, _table(verdicts(results.figures)), found[-1].machine, folder)
+    click.echo(f"medians of: {', '.join(results.runs)}")
 
 
 def _show(section: Section, progress: Progress) -> None:
@@ -94,16 +147,8 @@ def _show(section: Section, progress: Progress) -> None:
         click.echo(f"not run: {name}: {why}")
 
 
-def _conclude(
-    found: Sequence[Verdict], machine: Machine, folder: Path, *, everything: bool
-) -> None:
-    """Print what must hold, and write it down where nothing was left out."""
-    shown = table(COLUMNS, [verdict.row() for verdict in found])
-    click.echo(f"\nWhat must hold\n\n{shown}")
-    if everything:
-        text = f"# What must hold\n\n{shown}\n{machine.described()}\n"
-        (folder / SUMMARY).write_text(text)
-    click.echo(f"results: {folder}")
+def _table(found: Sequence[Verdict]) -> str:
+    return table(COLUMNS, [verdict.row() for verdict in found])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -39,6 +39,7 @@ a time.
 """
 
 _BATCH: Final = 256
+_BATCH_BYTES: Final = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +105,14 @@ class Ours:
     appendfsync: str = APPENDFSYNC
     share: float = 1.0
     is_watched: bool = False
+    body_bytes: int = events.BODY_BYTES
 
     def prepare(self) -> None:
         """Nothing: it is this project."""
 
     def fill(self, url: str, jobs: int) -> None:
         """Enqueue events as the ingress does."""
-        asyncio.run(fill(url, jobs, self.organizations))
+        asyncio.run(fill(url, jobs, self.organizations, size=self.body_bytes))
 
     def command(self, url: str, folder: Path) -> Command:
         """The program with a handler that does nothing."""
@@ -134,14 +136,21 @@ class Ours:
         return int(redis.zcard(keys.ACCEPTED))
 
 
-async def fill(url: str, number: int, organizations: Sequence[str], kind: str = "0") -> None:
+async def fill(
+    url: str,
+    number: int,
+    organizations: Sequence[str],
+    kind: str = "0",
+    size: int = events.BODY_BYTES,
+) -> None:
     """Enqueue events straight into our queue."""
+    at_once = max(1, min(_BATCH, _BATCH_BYTES // size))
     async with AsyncRedis.from_url(url) as redis:
         queue = Queue(Partition.only(redis), Durability(Mode.MEMORY))
         batch = []
-        for delivery in events.deliveries(number, organizations, kind):
+        for delivery in events.deliveries(number, organizations, kind, size):
             batch.append(delivery)
-            if len(batch) == _BATCH:
+            if len(batch) == at_once:
                 await queue.enqueue(batch)
                 batch = []
         if batch:
@@ -167,6 +176,7 @@ class Peer:
     share: float
     concurrency: int = CONCURRENCY
     appendfsync: str = APPENDFSYNC
+    body_bytes: int = events.BODY_BYTES
 
     def prepare(self) -> None:
         """Make its environment."""
@@ -199,7 +209,7 @@ class Peer:
             **os.environ,
             "REDIS_URL": url,
             "BENCH_CONCURRENCY": str(self.concurrency),
-            "BENCH_BODY_BYTES": str(events.BODY_BYTES),
+            "BENCH_BODY_BYTES": str(self.body_bytes),
         }
 
 
@@ -246,6 +256,12 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 OURS: Final = Ours("ours", "all of it, with a log line an event to a file")
+OURS_500: Final = Ours(
+    "ours, 500 slots", "WORKER_CONCURRENCY=500", changes={"WORKER_CONCURRENCY": "500"}
+)
+OURS_1000: Final = Ours(
+    "ours, 1,000 slots", "WORKER_CONCURRENCY=1000", changes={"WORKER_CONCURRENCY": "1000"}
+)
 OURS_QUIET: Final = Ours("ours, no log line", "LOG_LEVEL=warning", changes={"LOG_LEVEL": "warning"})
 OURS_ALONE: Final = Ours(
     "ours, one organization",
@@ -298,6 +314,12 @@ BULLMQ: Final = NodePeer(
     lambda redis: int(redis.llen("bull:bench:wait")) + int(redis.llen("bull:bench:active")),
     1.0,
     concurrency=500,
+)
+BULLMQ_100: Final = replace(
+    BULLMQ, name="BullMQ, 100 at once", about="concurrency=100", concurrency=100
+)
+BULLMQ_1000: Final = replace(
+    BULLMQ, name="BullMQ, 1,000 at once", about="concurrency=1000", concurrency=1000
 )
 PEERS: Final[tuple[Peer, ...]] = (ARQ, SAQ, STREAQ, DRAMATIQ, CELERY, BULLMQ)
 

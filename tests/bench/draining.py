@@ -26,11 +26,13 @@ class Drained:
         rate: jobs a second.
         cpu: seconds of the worker processes' own processor time a job; 0 where unknown.
         redis_cpu: the same of Redis's main thread.
+        whole: jobs a second from the moment when the workers were let go until all is done.
     """
 
     rate: float
     cpu: float
     redis_cpu: float
+    whole: float
 
 
 def drain(
@@ -68,10 +70,12 @@ def drain(
         gate.await_ready(programs)
         before = _cpu(programs), redis_cpu(redis)
         gate.open()
+        began = time.perf_counter()
         rate = _watch(contender, redis, jobs, programs)
+        whole = jobs / (time.perf_counter() - began)
         after = _cpu(programs), redis_cpu(redis)
-        used = [(late - early) / jobs for early, late in zip(before, after, strict=True)]
-        return Drained(rate, *used)
+        cpu, of_redis = ((late - early) / jobs for early, late in zip(before, after, strict=True))
+        return Drained(rate, cpu, of_redis, whole)
 
 
 def _watch(contender: Contender, redis: Any, jobs: int, programs: list[Program]) -> float:

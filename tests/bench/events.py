@@ -1,4 +1,4 @@
-"""Events to measure with: 300 bytes each, of a few organizations, signed."""
+"""Events to measure with, signed: by themselves of 300 bytes and of ten organizations."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,14 +15,14 @@ ORGANIZATIONS: Final = tuple(f"org_{number:016x}" for number in range(1, 11))
 """Ten, so that no organization is at its cap while a worker is busy with all of them."""
 
 
-def body(organization: str, event_id: str) -> bytes:
-    """An event as Sellfern sends it, padded to 300 bytes."""
+def body(organization: str, event_id: str, size: int = BODY_BYTES) -> bytes:
+    """An event as Sellfern sends it, padded to so many bytes."""
     created_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     start = (
         f'{{"id":"{event_id}","type":"order.updated","created_at":"{created_at}",'
         f'"organization_id":"{organization}","data":{{"order_id":"ord_1","note":"'
     )
-    return f'{start}{"x" * (BODY_BYTES - len(start) - 3)}"}}}}'.encode()
+    return f'{start}{"x" * (size - len(start) - 3)}"}}}}'.encode()
 
 
 def event_id(number: int, kind: str = "0") -> str:
@@ -31,20 +31,26 @@ def event_id(number: int, kind: str = "0") -> str:
 
 
 def bodies(
-    number: int, organizations: Sequence[str] = ORGANIZATIONS, kind: str = "0"
+    number: int,
+    organizations: Sequence[str] = ORGANIZATIONS,
+    kind: str = "0",
+    size: int = BODY_BYTES,
 ) -> Iterable[tuple[str, bytes]]:
     """So many different events, each organization in its turn."""
     for each in range(number):
         organization = organizations[each % len(organizations)]
-        yield organization, body(organization, event_id(each, kind))
+        yield organization, body(organization, event_id(each, kind), size)
 
 
 def deliveries(
-    number: int, organizations: Sequence[str] = ORGANIZATIONS, kind: str = "0"
+    number: int,
+    organizations: Sequence[str] = ORGANIZATIONS,
+    kind: str = "0",
+    size: int = BODY_BYTES,
 ) -> Iterable[Delivery]:
     """The same as the ingress hands them to the queue."""
     received_at = round(time() * 1000)
-    for organization, content in bodies(number, organizations, kind):
+    for organization, content in bodies(number, organizations, kind, size):
         yield Delivery(organization, organization, received_at, _HEADERS, content)
 
 
@@ -74,16 +80,29 @@ def request(organization: str, content: bytes) -> bytes:
 
 
 def write_endpoints(
-    folder: Path, organizations: Sequence[str] = ORGANIZATIONS, rates: Mapping[str, str] = {}
+    folder: Path,
+    organizations: Sequence[str] = ORGANIZATIONS,
+    rates: Mapping[str, str] = {},
+    each: str = "",
 ) -> Path:
-    """An endpoints file with one endpoint for each organization, and the rates of some."""
+    """An endpoints file with one endpoint for each organization, and the rates of some.
+
+    Args:
+        folder: where to; the file takes the place of an earlier one in one step.
+        organizations: their ids.
+        rates: by organization.
+        each: lines of every endpoint.
+    """
     path = folder / "endpoints.toml"
-    path.write_text(
+    draft = folder / "endpoints.draft"
+    draft.write_text(
         "\n".join(
             f'[[endpoint]]\nid = "{name}"\norganization_id = "{name}"\n'
             f'secrets = ["{secret(name)}"]\n'
             + (f'rate = "{rates[name]}"\n' if name in rates else "")
+            + each
             for name in organizations
         )
     )
+    draft.rename(path)
     return path

@@ -5,15 +5,19 @@ import os
 from typing import Any
 
 from tests.bench.peers import gate
-from worker import Event, Handlers, Organization, Throttled
+from worker import Event, Handlers, Organization, Retry, Throttled
 
 LOUD = "org_loud"
 """The organization whose handlers hang in `hanging`."""
+
+QUIET = "org_quiet"
+"""The organization that is looked at beside others."""
 
 idle = Handlers()
 throttled = Handlers()
 sleeping = Handlers()
 hanging = Handlers()
+postponing = Handlers()
 
 
 @idle.on("*")
@@ -32,6 +36,13 @@ async def refuse_or_not(event: Event[Any], organization: Organization) -> None:
     """Find the loud organization's own system busy, for an hour."""
     if organization.id == LOUD:
         raise Throttled(3600)
+
+
+@postponing.on("*")
+async def postpone_or_not(event: Event[Any], organization: Organization) -> None:
+    """Have all but the quiet organization's events wait for an hour."""
+    if organization.id != QUIET:
+        raise Retry(after=3600)
 
 
 @hanging.on("*")

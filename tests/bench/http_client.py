@@ -46,7 +46,8 @@ class Connection(asyncio.Protocol):
         status = answered(self._received)
         if status is not None and self._answer is not None:
             self._received = b""
-            self._answer.set_result(status)
+            if not self._answer.done():  # nobody may wait for it any more
+                self._answer.set_result(status)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, also for whoever waits for an answer."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -27,7 +28,7 @@ from tests.bench.requests_file import RequestsFile
 
 NAME: Final = "ingress"
 _WARM_SECONDS: Final = 0.5
-_FASTEST: Final = 20_000
+FASTEST: Final = 20_000
 """Deliveries a second that no contender exceeds: so many are made ready."""
 
 _METHOD: Final = f"""\
@@ -111,7 +112,7 @@ def measure(effort: Effort, progress: Progress) -> Section:
     missing: dict[str, str] = {}
     runs: Runs = {}
     with TemporaryDirectory(prefix="sellfern-bench-") as folder:
-        number = math.ceil(effort.load_seconds + 1) * _FASTEST
+        number = math.ceil(effort.load_seconds + 1) * FASTEST
         requests = RequestsFile.write(Path(folder, "requests"), number)
         for round_number in range(1, effort.rounds + 1):
             for ingress in _ALL:
@@ -146,6 +147,8 @@ def take(
     seconds: float,
     *,
     round_trip: float | None = None,
+    connections: int = CONNECTIONS,
+    each_once: bool = False,
 ) -> Taken:
     """Put load on an ingress with a Redis of its own.
 
@@ -154,6 +157,9 @@ def take(
         requests: what is sent.
         seconds: for how long.
         round_trip: milliseconds from it to Redis, by a proxy; ``None``: without one.
+        connections: how many at once.
+        each_once: whether the end of what is sent ends it, too, and the first of each connection is
+            all the warming up.
 
     Raises:
         CannotRunError: it doesn't come up, or accepts nothing, or doesn't store what it accepts.
@@ -173,9 +179,10 @@ def take(
             Program.started(ingress.command, environ, folder / "ingress.log")
         )
         port = int(program.logged("ingress_listening")["port"])
-        warm = put_load(port, requests, first=0, seconds=_WARM_SECONDS)
+        put = partial(put_load, port, requests, connections=connections, each_once=each_once)
+        warm = put(first=0, seconds=0 if each_once else _WARM_SECONDS)
         before = program.cpu_seconds(), redis_cpu(redis)
-        load = put_load(port, requests, first=warm.answered + CONNECTIONS, seconds=seconds)
+        load = put(first=warm.answered + connections, seconds=seconds)
         after = program.cpu_seconds(), redis_cpu(redis)
         if ingress.stores:
             _check_stored(redis, warm, load)

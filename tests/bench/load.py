@@ -54,26 +54,36 @@ def tool() -> str:
     return "wrk" if shutil.which("wrk") else "the bundled client"
 
 
-def put_load(port: int, requests: RequestsFile, *, first: int, seconds: float) -> Load:
+def put_load(
+    port: int,
+    requests: RequestsFile,
+    *,
+    first: int,
+    seconds: float,
+    connections: int = CONNECTIONS,
+    each_once: bool = False,
+) -> Load:
     """Send requests as fast as they are answered, from a process of its own.
 
     Args:
         port: where to.
         requests: what to send.
         first: the place in it of the first to send.
-        seconds: for how long, at the most; the end of the file ends it, too.
+        seconds: for how long, at the most.
+        connections: how many.
+        each_once: whether the end of the file ends it, too; wrk would begin anew.
 
     Raises:
         CannotRunError: the client failed, or nothing was accepted.
     """
     arguments = [str(requests.path), str(requests.size), str(first)]
-    if shutil.which("wrk"):
+    if shutil.which("wrk") and not each_once:
         whole = math.ceil(seconds)  # wrk knows no others
-        threads = ["-t1", f"-c{CONNECTIONS}", f"-d{whole}s", "-s", str(_WRK_SCRIPT)]
+        threads = ["-t1", f"-c{connections}", f"-d{whole}s", "-s", str(_WRK_SCRIPT)]
         command = ["wrk", *threads, f"http://127.0.0.1:{port}/", "--", *arguments]
     else:
         own = [sys.executable, "-m", "tests.bench.load", str(port), str(seconds)]
-        command = [*own, *arguments, str(requests.number)]
+        command = [*own, *arguments, str(requests.number), str(connections)]
     try:
         done = subprocess.run(
             command,
@@ -93,8 +103,8 @@ def put_load(port: int, requests: RequestsFile, *, first: int, seconds: float) -
     return load
 
 
-async def _load(port: int, requests: Sequence[bytes], seconds: float) -> Load:
-    connections = [await Connection.to(port) for _ in range(CONNECTIONS)]
+async def _load(port: int, requests: Sequence[bytes], seconds: float, number: int) -> Load:
+    connections = [await Connection.to(port) for _ in range(number)]
     turns, times, refused = iter(requests), list[float](), list[int]()
     started = perf_counter()
     until = started + seconds
@@ -127,9 +137,9 @@ async def _send(
 
 def main() -> None:
     """Run as a process of its own, so that it doesn't wait for whoever measures."""
-    port, seconds, path, size, first, number = sys.argv[1:]
+    port, seconds, path, size, first, number, connections = sys.argv[1:]
     requests = RequestsFile(Path(path), int(size), int(number)).read(int(first))
-    load = uvloop.run(_load(int(port), requests, float(seconds)))
+    load = uvloop.run(_load(int(port), requests, float(seconds), int(connections)))
     print(json.dumps(asdict(load)))  # noqa: T201  # the result, for the process that started it
 
 

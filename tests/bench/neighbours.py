@@ -15,13 +15,12 @@ from tests.bench.draining import redis_server
 from tests.bench.effort import Effort
 from tests.bench.environments import CannotRunError
 from tests.bench.figures import Figure, percentile, short, spread, summary
-from tests.bench.handlers import LOUD
+from tests.bench.handlers import LOUD, QUIET
 from tests.bench.probe import RATE, Place
 from tests.bench.progress import Progress
 from tests.bench.report import Section
 
 NAME: Final = "neighbours"
-_QUIET: Final = "org_quiet"
 _SECONDS_OF_PROBE: Final = 0.6  # of the effort's: the other's backlog must last longer
 _HANGING_WAIT: Final = 5_000
 _ALLOWANCE: Final = 0.020
@@ -103,7 +102,7 @@ async def _note(situation: Situation, seconds: float) -> Noted:
         redis = contenders.client(server.url)
         if situation.waiting:
             await contenders.fill(server.url, situation.waiting, [LOUD])
-        both = (_QUIET, LOUD)
+        both = (QUIET, LOUD)
         rates = {LOUD: situation.rate} if situation.rate else {}
         changes = {
             "WORKER_HANDLERS": situation.handlers,
@@ -113,7 +112,7 @@ async def _note(situation: Situation, seconds: float) -> Noted:
         async with Place.opened(server.url, Path(folder), both, **changes) as place:
             if situation.waiting:
                 await _is_busy(redis)
-            probed = await place.probe(_QUIET, seconds)
+            probed = await place.probe(QUIET, seconds)
             return Noted(probed.handled, int(redis.hget(keys.WAITING, LOUD) or 0))
 
 
@@ -172,13 +171,18 @@ def _section(
 def _figures(names: list[str], rounds: dict[str, list[Noted]]) -> dict[str, Figure]:
     p99 = {name: [percentile(noted.times, 0.99) for noted in rounds[name]] for name in names}
     alone, *others = (p99[name] for name in names)
-    figures = {}
+    figures = {"alone p99": _milliseconds(alone)} if alone else {}
     for kind, other in zip(("backlog", "hanging", "rate", "held"), others, strict=True):
         if len(other) == len(alone) > 0:
+            figures[f"{kind} p99"] = _milliseconds(other)
             figures[f"{kind} over alone"] = Figure.ratio(other, alone)
             less = [max(0.0, value - _ALLOWANCE) for value in other]
             figures[f"{kind} beyond"] = Figure.ratio(less, alone)
     return figures
+
+
+def _milliseconds(seconds: list[float]) -> Figure:
+    return Figure.of([value * 1e3 for value in seconds])
 
 
 def _notes(situations: tuple[Situation, ...], rounds: dict[str, list[Noted]]) -> list[str]:

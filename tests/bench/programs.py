@@ -89,6 +89,14 @@ class Program:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def resident_bytes(self) -> int:
+        """The memory that it has in use; 0 where that can't be read."""
+        try:
+            pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        except OSError:
+            return 0
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
 
 def wait_until(holds: Callable[[], bool], otherwise: str, seconds: float = PATIENCE) -> None:
     """Wait for a fact.

@@ -1,13 +1,12 @@
 """Section: deliveries to an ingress that reads ten thousand endpoints anew, beside a calm one."""
 
 import asyncio
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Final, Self
+from typing import Final
 
 import uvloop
 
@@ -17,18 +16,16 @@ from tests.bench.draining import redis_server
 from tests.bench.effort import Effort
 from tests.bench.environments import CannotRunError
 from tests.bench.figures import Figure, percentile, spread, summary
-from tests.bench.http_client import Connection
 from tests.bench.programs import INGRESS, Program, environment, wait_until
 from tests.bench.progress import Progress
 from tests.bench.report import Section
+from tests.bench.steady import ORGANIZATION, Receiver, deliveries
 
 NAME: Final = "reload"
 ENDPOINTS: Final = 10_000
 RATE: Final = 100
 """Deliveries a second to each ingress."""
 
-_CONNECTIONS: Final = 64
-_ORGANIZATION: Final = events.ORGANIZATIONS[0]
 _METHOD: Final = f"""\
 Two ingresses with {ENDPOINTS:,} endpoints each, on one Redis with `appendfsync always`, {RATE}
 deliveries a second to each, at the same moments. The endpoints file of one is written anew, every
@@ -37,31 +34,17 @@ the deliveries while a change is under way, to both. Milliseconds until the answ
 the lowest and the highest round."""
 
 
-@dataclass(slots=True)
-class _Receiver:
-    """An ingress, and how long its answers took."""
+@dataclass(frozen=True, slots=True)
+class _Ingress:
+    """A process, and the files by which it is driven and seen."""
 
     program: Program
     log: Path
     endpoints: Path
-    connections: list[Connection] = field(default_factory=list)
-    taken: list[tuple[float, float]] = field(default_factory=list)
 
-    async def connect(self) -> Self:
+    async def connect(self) -> Receiver:
         """Open connections."""
-        port = int(self.program.logged("ingress_listening")["port"])
-        self.connections = [await Connection.to(port) for _ in range(_CONNECTIONS)]
-        return self
-
-    async def ask(self, number: int) -> None:
-        """One delivery; when it was sent and how long its answer took is noted."""
-        content = events.body(_ORGANIZATION, events.event_id(number))
-        request = events.request(_ORGANIZATION, content)
-        started = perf_counter()
-        status = await self.connections[number % _CONNECTIONS].ask(request)
-        if status != HTTPStatus.ACCEPTED:
-            raise CannotRunError(f"a delivery was answered {status}")
-        self.taken.append((started, perf_counter() - started))
+        return await Receiver.at(int(self.program.logged("ingress_listening")["port"]))
 
     def await_reload(self, times: int) -> None:
         """Wait until it has taken so many changes."""
@@ -90,23 +73,22 @@ async def _side_by_side(seconds: float, *, swapped: bool) -> tuple[list[float], 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="sellfern-bench-")))
         server = stack.enter_context(redis_server("always"))
-        pair = [await _start(stack, server.url, folder / name).connect() for name in "ab"]
-        calm, busy = pair[::-1] if swapped else pair
-        sending = asyncio.create_task(_send(pair))
-        await asyncio.sleep(1)
-        windows = await _change(busy, seconds)
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
-        return _within(calm, windows), _within(busy, windows)
+        pair = [_start(stack, server.url, folder / name) for name in "ab"]
+        receivers = [stack.enter_context(closing(await each.connect())) for each in pair]
+        place = 0 if swapped else 1
+        async with deliveries(receivers, RATE):
+            await asyncio.sleep(1)
+            windows = await _change(pair[place], seconds)
+        return receivers[1 - place].within(windows), receivers[place].within(windows)
 
 
-def _start(stack: ExitStack, redis_url: str, folder: Path) -> _Receiver:
+def _start(stack: ExitStack, redis_url: str, folder: Path) -> _Ingress:
     folder.mkdir()
     endpoints = folder / "endpoints.toml"
     _write(endpoints, 0)
     log = folder / "ingress.log"
     environ = environment(redis_url, endpoints)
-    return _Receiver(stack.enter_context(Program.started(INGRESS, environ, log)), log, endpoints)
+    return _Ingress(stack.enter_context(Program.started(INGRESS, environ, log)), log, endpoints)
 
 
 def _write(path: Path, version: int) -> None:
@@ -116,42 +98,22 @@ def _write(path: Path, version: int) -> None:
         for number in range(ENDPOINTS - 1)
     )
     draft = path.with_name("draft")
-    events.write_endpoints(path.parent, [_ORGANIZATION]).rename(draft)
+    events.write_endpoints(path.parent, [ORGANIZATION]).rename(draft)
     draft.write_text(draft.read_text() + tables)
     draft.rename(path)
 
 
-async def _send(receivers: list[_Receiver]) -> None:
-    begin = perf_counter()
-    number = 0
-    async with asyncio.TaskGroup() as tasks:
-        while True:
-            await asyncio.sleep(begin + number / RATE - perf_counter())
-            for receiver in receivers:
-                number += 1
-                tasks.create_task(receiver.ask(number))
-            number -= len(receivers) - 1
-
-
-async def _change(receiver: _Receiver, seconds: float) -> list[tuple[float, float]]:
+async def _change(ingress: _Ingress, seconds: float) -> list[tuple[float, float]]:
     """Change the file again and again; gives when each change began and was in force."""
     windows: list[tuple[float, float]] = []
     end = perf_counter() + seconds
     while perf_counter() < end:
         taken = len(windows) + 1
-        await asyncio.to_thread(_write, receiver.endpoints, taken)
+        await asyncio.to_thread(_write, ingress.endpoints, taken)
         started = perf_counter()
-        await asyncio.to_thread(receiver.await_reload, taken)
+        await asyncio.to_thread(ingress.await_reload, taken)
         windows.append((started, perf_counter()))
     return windows
-
-
-def _within(receiver: _Receiver, windows: list[tuple[float, float]]) -> list[float]:
-    return [
-        took
-        for sent, took in receiver.taken
-        if any(first <= sent < last for first, last in windows)
-    ]
 
 
 def _section(rounds: list[tuple[list[float], list[float]]], missing: dict[str, str]) -> Section:

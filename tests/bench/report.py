@@ -1,17 +1,15 @@
-"""What was measured, as files: a table and a plot a section, and all numbers as JSON."""
+"""What was measured, as pages: a table and a plot a section, and what must hold."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from tests.bench.charts import Bars, Lines, draw
-from tests.bench.figures import Figure
+from tests.bench.figures import Figure, spread
 from tests.bench.machine import Machine
+from tests.bench.runs import Results
 
-NUMBERS: Final = "results.json"
 SUMMARY: Final = "summary.md"
 
 
@@ -85,16 +83,34 @@ def document(section: Section, machine: Machine) -> str:
 
 
 def write(section: Section, machine: Machine, folder: Path) -> None:
-    """Write a section's files, and its numbers among those of the other sections."""
+    """Write a section's page and its plot."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{section.name}.md").write_text(document(section, machine))
     (folder / f"{section.name}.svg").write_text(draw(section.chart))
-    numbers = folder / NUMBERS
-    known = msgspec.json.decode(numbers.read_bytes()) if numbers.exists() else {}
-    known[section.name] = {
-        "figures": {name: asdict(figure) for name, figure in section.figures.items()},
-        "missing": section.missing,
-        "raw": section.raw,
-        "machine": asdict(machine),
-    }
-    numbers.write_bytes(msgspec.json.format(msgspec.json.encode(known), indent=1) + b"\n")
+
+
+def write_summary(results: Results, held: str, machine: Machine, folder: Path) -> None:
+    """Write what runs say together.
+
+    Args:
+        results: of the runs.
+        held: the table of what must hold.
+        machine: of the newest of them.
+        folder: where to.
+    """
+    number = len(results.runs)
+    whose = (
+        "One whole run"
+        if number == 1
+        else f"Medians of {number} whole runs, with the lowest and the highest"
+    )
+    rows = [[name, spread(figure)] for name, figure in results.figures.items()]
+    parts = [
+        "# What must hold\n",
+        f"{whose}: {'; '.join(results.runs)}.\n",
+        held,
+        "## Every figure\n",
+        table(("section/figure", "measured"), rows),
+        machine.described() + "\n",
+    ]
+    (folder / SUMMARY).write_text("\n".join(parts))

@@ -22,11 +22,13 @@ class RequestsFile:
     number: int
 
     @classmethod
-    def write(cls, path: Path, number: int) -> Self:
-        """Write so many."""
+    def write(
+        cls, path: Path, number: int, *, kind: str = "0", body_bytes: int = events.BODY_BYTES
+    ) -> Self:
+        """Write so many; the kind tells them from those of another file."""
         size = 0
         with path.open("wb") as file:
-            for organization, body in events.bodies(number):
+            for organization, body in events.bodies(number, kind=kind, size=body_bytes):
                 request = events.request(organization, body)
                 size = len(request)
                 file.write(request)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.bench.__main__ import SECTIONS
 from tests.bench.figures import Figure
 from tests.bench.floors import FLOORS, Floor, verdicts
 
@@ -54,3 +55,7 @@ def test_an_aim_may_be_about_another_figure() -> None:
 
 def test_every_floor_is_about_a_figure_of_its_own() -> None:
     assert len({floor.figure for floor in FLOORS}) == len(FLOORS)
+
+
+def test_every_floor_is_about_a_section_that_is_measured() -> None:
+    assert {floor.figure.partition("/")[0] for floor in FLOORS} <= set(SECTIONS)

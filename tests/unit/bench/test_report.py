@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import msgspec
-
 from tests.bench.charts import Bars
 from tests.bench.figures import Figure
 from tests.bench.machine import Machine
-from tests.bench.report import Section, table, write
+from tests.bench.report import Section, table, write, write_summary
+from tests.bench.runs import Results
 
 MACHINE = Machine("2026-01-31 12:00 UTC", "Linux", "a processor", 2, 24, {"Redis": "8.2"})
 
@@ -48,14 +47,15 @@ def test_a_section_says_how_it_was_measured_on_what_and_what_was_not_run(tmp_pat
     assert (tmp_path / "drain.svg").read_text().startswith("<svg")
 
 
-def test_one_sections_numbers_stay_when_another_is_measured_alone(tmp_path: Path) -> None:
-    write(section("drain"), MACHINE, tmp_path)
-    write(section("ingress"), MACHINE, tmp_path)
-    numbers = msgspec.json.decode((tmp_path / "results.json").read_bytes())
-    assert set(numbers) == {"drain", "ingress"}
-    assert numbers["drain"]["raw"] == {"ours": [7000.0]}
-    assert numbers["drain"]["figures"]["over arq"] == {"middle": 8.0, "low": 7.0, "high": 9.0}
-    assert numbers["drain"]["machine"]["cores"] == 2
+def test_the_summary_has_what_must_hold_and_every_figure(tmp_path: Path) -> None:
+    results = Results(["2026-01-31 12:00 UTC"], {"drain/over arq": Figure(8.0, 8.0, 8.0)})
+    write_summary(results, "| must hold |\n", MACHINE, tmp_path)
+    text = (tmp_path / "summary.md").read_text()
+    assert "One whole run, with the lowest" not in text
+    assert "One whole run: 2026-01-31 12:00 UTC." in text
+    assert "| must hold |" in text
+    assert "| drain/over arq |     8.00 |" in text
+    assert "a processor" in text
 
 
 def test_the_machine_is_described_without_its_name_or_paths() -> None:

@@ -1,0 +1,189 @@
+"""Section: what many organizations cost, each with events of its own."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import uvloop
+
+from shared.queue import keys
+from tests.bench import contenders, events
+from tests.bench.charts import Bars
+from tests.bench.contenders import Ours
+from tests.bench.draining import drain, redis_server
+from tests.bench.effort import Effort
+from tests.bench.environments import CannotRunError
+from tests.bench.figures import Figure, percentile, spread, summary
+from tests.bench.handlers import QUIET
+from tests.bench.probe import RATE, Place
+from tests.bench.programs import PATIENCE, WORKER, Program, environment, wait_until
+from tests.bench.progress import Progress
+from tests.bench.report import Section
+from tests.bench.slowlog import Slowlog
+
+NAME: Final = "organizations"
+NUMBERS: Final = (1, 10, 100, 10_000)
+_ALLOWANCE: Final = 0.005
+_NOTED_FROM: Final = 200
+"""Microseconds."""
+
+_METHOD: Final = f"""\
+Drains of no-op events of so many organizations, one worker. Then {{many:,}} organizations have one
+event each waiting, and an ingress and a worker start, whose handler asks for another attempt in an
+hour. Once all of them wait for that, one more organization gets {RATE} deliveries a second, timed
+from their POST until they are handled, as it is alone. Behind that a second worker joins, and the
+endpoints file gives every organization another weight. Redis's slow log has the longest call of a
+script from the first start to the end, and of any other command. Milliseconds, but for the drains,
+which are events a second; medians, with the lowest and the highest round."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Crowd:
+    """What a round beside many organizations came to.
+
+    Attributes:
+        times: seconds from POST to handled of the quiet one.
+        script: seconds of the longest call of a script.
+        command: of the longest other call, and what it was.
+    """
+
+    times: list[float]
+    script: float
+    command: tuple[float, str]
+
+
+def measure(effort: Effort, progress: Progress) -> Section:
+    """Measure the drains, and a quiet one beside many."""
+    rounds = effort.few_rounds
+    progress.begin(NAME, (len(NUMBERS) + 2) * rounds)
+    rates: dict[int, list[float]] = {number: [] for number in NUMBERS}
+    alone: list[list[float]] = []
+    crowds: list[_Crowd] = []
+    missing: dict[str, str] = {}
+    for round_number in range(1, rounds + 1):
+        for number in NUMBERS:
+            progress.step(f"round {round_number}: drain, {number:,}")
+            ours = Ours("ours", "", organizations=_names(number))
+            rates[number].append(drain(ours, effort.jobs, 1).rate)
+        seconds = effort.probe_seconds
+        try:
+            progress.step(f"round {round_number}: alone")
+            alone.append(uvloop.run(_alone(seconds)))
+            progress.step(f"round {round_number}: beside {effort.organizations:,}")
+            crowds.append(uvloop.run(_beside(_names(effort.organizations), seconds)))
+        except CannotRunError as exc:
+            missing["ours"] = str(exc)
+    return _section(effort, rates, alone, crowds, missing)
+
+
+def _names(number: int) -> tuple[str, ...]:
+    return tuple(f"org_{each:016x}" for each in range(1, number + 1))
+
+
+async def _alone(seconds: float) -> list[float]:
+    with TemporaryDirectory(prefix="sellfern-bench-") as folder, redis_server("always") as server:
+        handlers = {"WORKER_HANDLERS": "tests.bench.handlers:idle"}
+        async with Place.opened(server.url, Path(folder), (QUIET,), **handlers) as place:
+            return (await place.probe(QUIET, seconds)).handled
+
+
+async def _beside(many: tuple[str, ...], seconds: float) -> _Crowd:
+    with TemporaryDirectory(prefix="sellfern-bench-") as name, redis_server("always") as server:
+        folder = Path(name)
+        await contenders.fill(server.url, len(many), many)
+        redis = contenders.client(server.url)
+        slowlog = Slowlog.begin(redis, microseconds=_NOTED_FROM)
+        handlers = {"WORKER_HANDLERS": "tests.bench.handlers:postponing"}
+        everybody = (*many, QUIET)
+        async with Place.opened(server.url, folder, everybody, **handlers) as place:
+            await asyncio.to_thread(
+                wait_until, lambda: _postponed(redis) == len(many), "not all wait", 3 * PATIENCE
+            )
+            times = (await place.probe(QUIET, seconds)).handled
+            environ = environment(server.url, folder / "endpoints.toml", **handlers)
+            with Program.started(WORKER, environ, folder / "second.log") as second:
+                second.logged("worker_started")
+                wait_until(lambda: int(redis.hlen(keys.WORKERS)) == 2, "no second worker")
+                _change(redis, folder, everybody)
+        script, _ = slowlog.longest(is_script=True)
+        return _Crowd(times, script, slowlog.longest(is_script=False))
+
+
+def _postponed(redis: Any) -> int:
+    """How many events wait for another attempt."""
+    return int(redis.zcount(keys.QUEUE, keys.DEFERRED_FROM, "+inf"))
+
+
+def _change(redis: Any, folder: Path, everybody: tuple[str, ...]) -> None:
+    """Give everybody another weight, and wait until Redis has been told of the last."""
+    last = everybody[-1]
+    before = redis.hget(keys.ORGANIZATIONS, last)
+    events.write_endpoints(folder, everybody, each="weight = 2.0\n")
+    wait_until(
+        lambda: bool(redis.hget(keys.ORGANIZATIONS, last) != before), "the change was not taken"
+    )
+
+
+def _section(
+    effort: Effort,
+    rates: dict[int, list[float]],
+    alone: list[list[float]],
+    crowds: list[_Crowd],
+    missing: dict[str, str],
+) -> Section:
+    many = f"{effort.organizations:,}"
+    figures = {f"drain, {number:,}": Figure.of(of_one) for number, of_one in rates.items()}
+    rows = [[name, spread(figure)] for name, figure in figures.items()]
+    notes = []
+    if crowds:
+        p99 = [
+            [percentile(times, 0.99) * 1e3 for times in rounds]
+            for rounds in (alone, [crowd.times for crowd in crowds])
+        ]
+        scripts = Figure.of([crowd.script * 1e3 for crowd in crowds])
+        commands = Figure.of([crowd.command[0] * 1e3 for crowd in crowds])
+        rows += [
+            ["a quiet one's p99, alone", spread(Figure.of(p99[0]))],
+            [f"a quiet one's p99, beside {many}", spread(Figure.of(p99[1]))],
+            [f"the longest script, beside {many}", spread(scripts)],
+            [f"the longest other command, beside {many}", spread(commands)],
+        ]
+        figures |= {
+            "longest script": scripts,
+            "longest command": commands,
+            "p99 over alone": Figure.ratio(p99[1], p99[0]),
+            "p99 beyond": Figure.ratio(
+                [max(0.0, value - _ALLOWANCE * 1e3) for value in p99[1]], p99[0]
+            ),
+        }
+        longest = ", ".join(sorted({crowd.command[1] for crowd in crowds}))
+        notes = [f"the longest other command: {longest}"]
+    return Section(
+        name=NAME,
+        title="Many organizations",
+        method=_METHOD.format(many=effort.organizations),
+        columns=("", "measured"),
+        rows=rows,
+        chart=Bars(
+            "Events a second by the number of organizations (more is better)",
+            [f"{number:,}" for number in NUMBERS],
+            {"": [Figure.of(rates[number]).middle for number in NUMBERS]},
+        ),
+        figures=figures,
+        missing=missing,
+        notes=notes,
+        raw={
+            "drain": {str(number): of_one for number, of_one in rates.items()},
+            "alone": [summary(times) for times in alone],
+            "beside": [
+                {
+                    "seconds": summary(crowd.times),
+                    "script": crowd.script,
+                    "command": crowd.command,
+                }
+                for crowd in crowds
+            ],
+        },
+    )
