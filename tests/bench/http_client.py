@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import deque
 from typing import Final, Self
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -9,11 +10,11 @@ _END: Final = b"\r\n\r\n"
 
 
 class Connection(asyncio.Protocol):
-    """A connection over which requests go one after the other."""
+    """A connection over which requests go, and their answers come in the same order."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[int] | None = None
+        self._awaited: deque[asyncio.Future[int]] = deque()
         self._received = b""
 
     @classmethod
@@ -27,9 +28,10 @@ class Connection(asyncio.Protocol):
         """Send a request; the status of its answer, or a ConnectionError."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the connection is closed")
-        self._answer = asyncio.get_running_loop().create_future()
+        answer = asyncio.get_running_loop().create_future()
+        self._awaited.append(answer)
         self._transport.write(request)
-        return self._answer
+        return answer
 
     def close(self) -> None:
         """End the connection."""
@@ -41,26 +43,27 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # TCP's is a Transport
 
     def data_received(self, data: bytes) -> None:
-        """Take in an answer, or a part of one."""
+        """Take in answers, or a part of one."""
         self._received += data
-        status = answered(self._received)
-        if status is not None and self._answer is not None:
-            self._received = b""
-            if not self._answer.done():  # nobody may wait for it any more
-                self._answer.set_result(status)
+        while self._awaited and (answer := answered(self._received)) is not None:
+            status, size = answer
+            self._received = self._received[size:]
+            awaited = self._awaited.popleft()
+            if not awaited.done():  # nobody may wait for it any more
+                awaited.set_result(status)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, also for whoever waits for an answer."""
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(exc or ConnectionResetError("closed without an answer"))
+        for awaited in self._awaited:
+            if not awaited.done():
+                awaited.set_exception(exc or ConnectionResetError("closed without an answer"))
 
 
-def answered(received: bytes) -> int | None:
-    """The status of an answer, once all of it is there."""
+def answered(received: bytes) -> tuple[int, int] | None:
+    """The status and the bytes of the first answer, once all of it is there."""
     head = received.find(_END)
     if head < 0:
         return None
     length = _LENGTH.search(received, 0, head)
-    if len(received) < head + len(_END) + (int(length[1]) if length else 0):
-        return None
-    return int(received[9:12])
+    size = head + len(_END) + (int(length[1]) if length else 0)
+    return (int(received[9:12]), size) if len(received) >= size else None

@@ -31,16 +31,15 @@ NUMBER: Final = 150
 RATE: Final = 200
 """Deliveries of the quiet organization a second."""
 
-_PASSES: Final = 3
 _ALLOWANCE: Final = 0.010
 
 _METHOD: Final = f"""\
 {NUMBER} bodies of a megabyte wait, of one organization, with a handler that does nothing. `claim`
 is the script by which one worker takes them, as Redis's slow log has each call of it. Then
 another organization gets {RATE} deliveries of 300 bytes a second, timed from their POST to their
-202: alone, and from the first claim of the large ones until the last of them is done, {_PASSES}
-times a round. One ingress, one worker with its default settings, a Redis with `appendfsync always`.
-Milliseconds; medians, with the lowest and the highest round."""
+202: alone, and from the first claim of the large ones until the last of them is done, as many
+times a round as there are rounds. One ingress, one worker with its default settings, a Redis with
+`appendfsync always`. Milliseconds; medians, with the lowest and the highest round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,9 @@ def measure(effort: Effort, progress: Progress) -> Section:
             progress.step(f"round {number}: alone")
             alone = uvloop.run(_answers(0, effort.probe_seconds / 2))
             progress.step(f"round {number}: beside {NUMBER} large ones")
-            passes = [uvloop.run(_answers(NUMBER, effort.probe_seconds)) for _ in range(_PASSES)]
+            passes = [
+                uvloop.run(_answers(NUMBER, effort.probe_seconds)) for _ in range(effort.rounds)
+            ]
         except CannotRunError as exc:
             missing["ours"] = str(exc)
         else:

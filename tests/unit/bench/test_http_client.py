@@ -13,11 +13,13 @@ ANSWER = b"HTTP/1.1 202 Accepted\r\nContent-Length: 5\r\nServer: x\r\n\r\nhello"
 
 def test_an_answer_has_a_status_once_its_body_is_complete() -> None:
     assert [answered(ANSWER[:end]) for end in range(len(ANSWER))] == [None] * len(ANSWER)
-    assert answered(ANSWER) == 202
+    assert answered(ANSWER) == (202, len(ANSWER))
+    assert answered(ANSWER + ANSWER) == (202, len(ANSWER))
 
 
 def test_an_answer_may_have_no_body() -> None:
-    assert answered(b"HTTP/1.1 503 Service Unavailable\r\n\r\n") == 503
+    answer = b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
+    assert answered(answer) == (503, len(answer))
 
 
 async def test_requests_go_one_after_the_other_over_a_connection() -> None:
@@ -26,6 +28,14 @@ async def test_requests_go_one_after_the_other_over_a_connection() -> None:
         statuses = [await connection.ask(request_bytes(b"%d" % n)) for n in range(3)]
         connection.close()
     assert statuses == [202, 202, 202]
+
+
+async def test_a_request_may_be_sent_before_the_one_before_it_is_answered() -> None:
+    async with running(RecordingWriter()) as ingress:
+        connection = await Connection.to(ingress.port)
+        asked = [connection.ask(request_bytes(b"%d" % number)) for number in range(3)]
+        assert await asyncio.gather(*asked) == [202, 202, 202]
+        connection.close()
 
 
 async def test_a_connection_that_ends_tells_whoever_waits() -> None:
