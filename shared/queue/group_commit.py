@@ -36,6 +36,7 @@ class GroupCommit(Generic[Item, Result]):
             aren't. Items of a flow may overtake each other then.
         apart: seconds; where round trips are twice as long and more, what has waited for so long
             takes another lane though it fills no batch. ``None``: it waits until one is back.
+        task: of which kind its tasks are. Not the loop's own, whose maker may ask for whom it is.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class GroupCommit(Generic[Item, Result]):
         most_bytes: int = 1 << 20,
         lanes: int = 1,
         apart: float | None = None,
+        task: type[asyncio.Task[None]] = asyncio.Task,
     ) -> None:
         self._send = send
         self._most_items = most_items
         self._most_bytes = most_bytes
         self._lanes = lanes
         self._apart = apart
+        self._task = task
         self._items = self._bytes = 0
         # Its tasks serve everybody: they must not see what the one who came first has set.
         self._context = copy_context()
@@ -93,8 +96,8 @@ class GroupCommit(Generic[Item, Result]):
         if not self._flushing or self._may_go_beside():
             # The task begins in the loop's next turn: what comes until then is its own.
             self._is_starting = True
-            task = asyncio.get_running_loop().create_task(self._flush(), context=self._context)
-            self._flushing.add(task)
+            loop = asyncio.get_running_loop()
+            self._flushing.add(self._task(self._flush(), loop=loop, context=self._context))
         elif self._timer is None and self._apart and self._round_trip >= 2 * self._apart:
             apart = max(self._apart, self._round_trip / self._lanes)
             self._timer = asyncio.get_running_loop().call_later(

@@ -147,10 +147,10 @@ class Queue:
         if not self._waits:
             return await self._enqueue(self._wire, *arguments)
         try:
-            return await self._send_and_wait(self._enqueue.by_digest(arguments))
+            return await self._send_and_wait((*self._enqueue.by_digest, *arguments))
         # Redis has been started anew, or somebody has flushed its scripts.
         except NoScriptError:
-            return await self._send_and_wait(self._enqueue.by_text(arguments))
+            return await self._send_and_wait((*self._enqueue.by_text, *arguments))
 
     async def _send_and_wait(self, script: Command) -> Any:
         replies = await self._wire.execute_commands(script, *self._waits)

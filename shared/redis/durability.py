@@ -4,7 +4,7 @@ import asyncio
 import enum
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from redis import exceptions
@@ -44,6 +44,7 @@ class Durability:
             (``DURABILITY_ASSERTED``).
         fails_over: a replica may take the primary's place (``redis+sentinel://``), and what it
             hasn't got is lost then, whatever the old primary's disk holds.
+        needed_replicas: how many must have an event, in memory or on disk as the mode says.
     """
 
     mode: Mode = Mode.FSYNC
@@ -51,12 +52,12 @@ class Durability:
     timeout: float = 2.0
     asserted: bool = False
     fails_over: bool = False
+    needed_replicas: int = field(init=False)
 
-    @property
-    def needed_replicas(self) -> int:
-        """How many replicas must have an event, in memory or on disk as the mode says."""
+    def __post_init__(self) -> None:
+        # Once: each batch asks for it.
         is_needed = self.mode is Mode.REPLICA or (self.mode is Mode.FSYNC and self.fails_over)
-        return self.replicas if is_needed else 0
+        object.__setattr__(self, "needed_replicas", self.replicas if is_needed else 0)
 
     @property
     def waits_for_disk(self) -> bool:

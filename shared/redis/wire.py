@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, TypeAlias, cast
 
@@ -27,39 +27,39 @@ class Script:
         text: of it.
         digest: by which Redis knows the text.
         keys: names of which a cluster needs to be told; none where there is but one place to run.
+        by_digest: how the command begins that runs it, where Redis has had its text.
+        by_text: the same of the command by which Redis knows it from then on.
     """
 
     name: str
     text: str
     digest: str
     keys: tuple[str, ...] = ()
+    by_digest: Command = field(init=False)
+    by_text: Command = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_digest", ("EVALSHA", self.digest, len(self.keys), *self.keys))
+        object.__setattr__(self, "by_text", ("EVAL", self.text, len(self.keys), *self.keys))
 
     async def __call__(self, redis: "Redis | Wire", *arguments: Argument) -> Any:
         """Run it; sends the text only where Redis doesn't know the digest (any more)."""
         started = perf_counter()
         try:
-            answer = await redis.execute_command(*self.by_digest(arguments))
+            answer = await redis.execute_command(*self.by_digest, *arguments)
         except NoScriptError:
-            answer = await redis.execute_command(*self.by_text(arguments))
+            answer = await redis.execute_command(*self.by_text, *arguments)
         metrics.ROUND_TRIP.labels(self.name).observe(perf_counter() - started)
         return answer
 
-    def by_digest(self, arguments: Sequence[Argument]) -> Command:
-        """The command that runs it, where Redis has had its text."""
-        return ("EVALSHA", self.digest, len(self.keys), *self.keys, *arguments)
-
-    def by_text(self, arguments: Sequence[Argument]) -> Command:
-        """The command that runs it, and by which Redis knows it from then on."""
-        return ("EVAL", self.text, len(self.keys), *self.keys, *arguments)
-
     async def run_each(self, redis: Redis, calls: Sequence[tuple[Argument, ...]]) -> list[Any]:
         """Run it once for each call, all in one round trip; an error stands in its place."""
-        answers = await _sent(redis, [self.by_digest(call) for call in calls])
+        answers = await _sent(redis, [(*self.by_digest, *call) for call in calls])
         unknown = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
             # Who gets the text knows the digest of those behind it.
-            again = [self.by_digest(calls[n]) for n in unknown]
-            again[0] = self.by_text(calls[unknown[0]])
+            again = [(*self.by_digest, *calls[n]) for n in unknown]
+            again[0] = (*self.by_text, *calls[unknown[0]])
             for n, answer in zip(unknown, await _sent(redis, again), strict=True):
                 answers[n] = answer
         return answers

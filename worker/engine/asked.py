@@ -75,7 +75,6 @@ class AskedClaims:
         self.reserved += most
         # Not by the factory: it would have to find out what is known here.
         task: Task[Claimed] = Task(call(base=asked.base), loop=asyncio.get_running_loop())
-        task.origin = None
         self.on_their_way[task] = asked
         task.add_done_callback(self._note)
 

@@ -150,8 +150,7 @@ class Claims:
             self._start_all(claimed)
             return await self._is_over(claimed, was_idle=was_idle)
         if not self._may_ask():
-            self._slots.changed.clear()
-            await self._slots.changed.wait()
+            await self._until_something_ends()
         elif self.asked.lost:
             # Before the next one: Redis believes that their jobs have begun. Then look again, since
             # meanwhile the last of what it holds may have ended.

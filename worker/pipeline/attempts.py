@@ -351,8 +351,7 @@ class Task(asyncio.Task[Result]):
         origin: the event for which it runs; ``None`` for the worker's own.
     """
 
-    __slots__ = ("origin",)
-    origin: Work | None
+    origin: Work | None = None
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Ask it to end, unless that is none of the asking event's business; as in asyncio."""
@@ -367,8 +366,6 @@ class LeftTask(Task[Result]):
 
     Other events may cancel it: clients that handlers share work in tasks that one of them made.
     """
-
-    __slots__ = ()
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Ask it to end; as in asyncio."""
@@ -387,12 +384,12 @@ def make_task(
     # that makes a task in an empty context says nothing, and works for whoever calls it.
     says = context is not None and CURRENT in context
     origin = context[CURRENT] if says and context is not None else CURRENT.get()
-    kind = Task if origin is None else LeftTask
-    task = kind(coroutine, loop=loop, context=context, **options)
+    if origin is None:
+        return Task(coroutine, loop=loop, context=context, **options)
+    task = LeftTask(coroutine, loop=loop, context=context, **options)
     task.origin = origin
-    if origin is not None:
-        _left.add(task)
-        task.add_done_callback(_seen_to_end)
+    _left.add(task)
+    task.add_done_callback(_seen_to_end)
     return task
 
 

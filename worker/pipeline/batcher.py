@@ -8,6 +8,7 @@ from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.group_commit import GroupCommit, Tell
 from shared.redis.connection import REDIS_ERRORS, translate
+from worker.pipeline.attempts import Task
 from worker.pipeline.pulse import Pulse
 from worker.pipeline.transitions import (
     LANES,
@@ -64,14 +65,16 @@ class Batcher:
             self._persistently("mark", transitions.mark),
             most_items=_BATCH,
             lanes=LANES,
+            task=Task,
         )
         self._settlements: GroupCommit[Settlement, Settled] = GroupCommit(
             self._persistently("settle", transitions.settle),
             most_items=_BATCH,
             lanes=LANES,
+            task=Task,
         )
         self._reads: GroupCommit[str, bytes | None] = GroupCommit(
-            self._persistently("read", transitions.read)
+            self._persistently("read", transitions.read), task=Task
         )
 
     def post_mark(self, request: MarkRequest, tell: Tell[Marked]) -> None:
