@@ -3,7 +3,7 @@
 import runpy
 from pathlib import Path
 
-# By its place: nothing of `shared` can be imported before it is sure to be ours.
-runpy.run_path(str(Path(__file__).parents[1] / "shared" / "shadowing.py"))["refuse_shadows"](
-    "ingress"
-)
+# By their places: nothing of `shared` can be imported before it is sure to be ours.
+_shared = Path(__file__).parents[1] / "shared"
+runpy.run_path(str(_shared / "first_process.py"))["end_on_sigterm"]("ingress")
+runpy.run_path(str(_shared / "shadowing.py"))["refuse_shadows"]("ingress")

@@ -5,10 +5,10 @@
 import runpy
 from pathlib import Path
 
-# By its place: nothing of `shared` can be imported before it is sure to be ours.
-runpy.run_path(str(Path(__file__).parents[1] / "shared" / "shadowing.py"))["refuse_shadows"](
-    "worker"
-)
+# By their places: nothing of `shared` can be imported before it is sure to be ours.
+_shared = Path(__file__).parents[1] / "shared"
+runpy.run_path(str(_shared / "first_process.py"))["end_on_sigterm"]("worker")
+runpy.run_path(str(_shared / "shadowing.py"))["refuse_shadows"]("worker")
 
 from shared.errors import HandlerError, StateError
 from shared.sellfern.identifier import Id
