@@ -41,6 +41,30 @@ async def test_only_the_old_ones_go_and_their_marks_with_them(redis: Redis) -> N
     assert await redis.hgetall(keys.BURIED) == {b"org_a": b"2"}
 
 
+async def test_of_thousands_of_organizations_only_who_has_old_ones_is_looked_at(
+    redis: Redis,
+) -> None:
+    place = rejecting(redis)
+    await place.handle(body("evt_1"))
+    (job,) = await redis.zrange(keys.dead("org_a"), 0, -1)
+    await redis.zincrby(keys.dead("org_a"), -60_000, job)
+    seconds, _ = await redis.time()
+    others = [f"org_{number}" for number in range(1_200)]
+    await redis.hset(keys.BURIED, mapping=dict.fromkeys(others, 1))
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in others:
+            pipe.zadd(keys.dead(name), {f"{name}:job": seconds * 1000})
+        await pipe.execute()
+    await redis.config_resetstat()
+    await expire(redis, retention=59, log=place.lines.log)
+    calls = await redis.info("commandstats")
+    assert [line["number"] for line in place.lines.of("dead_letters_expired")] == [1]
+    scripts = sum(
+        calls.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha")
+    )
+    assert scripts <= 2  # by its text where Redis doesn't know the digest
+
+
 async def test_one_that_is_being_replayed_stays_until_it_has_ended(redis: Redis) -> None:
     place = rejecting(redis)
     await place.handle(body("evt_1"))
