@@ -56,7 +56,7 @@ async def test_of_thousands_of_organizations_only_who_has_old_ones_is_looked_at(
             pipe.zadd(keys.dead(name), {f"{name}:job": seconds * 1000})
         await pipe.execute()
     await redis.config_resetstat()
-    await expire(redis, retention=59, log=place.lines.log)
+    await expire(Partition.only(redis), retention=59, log=place.lines.log)
     calls = await redis.info("commandstats")
     assert [line["number"] for line in place.lines.of("dead_letters_expired")] == [1]
     scripts = sum(
