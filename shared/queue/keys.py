@@ -51,6 +51,9 @@ LATEST = "sellfern:latest"
 LOOKED_UNTIL = "sellfern:looked-until"
 """Where the look for accepted jobs without a place has stopped, while it isn't at its end."""
 
+LAYOUT = "sellfern:layout"
+"""How many partitions there are: in the first of several, as the first program to start has it."""
+
 # arq's own, which stock workers and producers look for.
 JOB = "arq:job:"
 ARQ_RETRY = "arq:retry:"
@@ -156,6 +159,7 @@ class Names:
     in_turn: str = _named(IN_TURN)
     latest: str = _named(LATEST)
     looked_until: str = _named(LOOKED_UNTIL)
+    layout: str = _named(LAYOUT)
     job: str = _named(JOB)
     arq_retry: str = _named(ARQ_RETRY)
     parked_prefix: str = _named(PARKED)

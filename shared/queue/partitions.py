@@ -1,0 +1,74 @@
+"""All partitions together: where each is, and in which one an organization lives."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from shared.errors import Problem
+from shared.queue.partition import Partition, home
+from shared.redis.connection import REDIS_ERRORS, translate
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """Every partition, by its number; of a Redis that isn't divided, the only one.
+
+    Attributes:
+        all: in order.
+    """
+
+    all: tuple[Partition, ...]
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def __iter__(self) -> Iterator[Partition]:
+        return iter(self.all)
+
+    def of(self, organization: str) -> Partition:
+        """The one in which an organization lives."""
+        return self.all[home(organization, len(self.all))]
+
+
+@asynccontextmanager
+async def opened(
+    openings: Sequence[AbstractAsyncContextManager[Redis]], number: int
+) -> AsyncIterator[Partitions]:
+    """Those of some independent primaries, while the clients are open.
+
+    Args:
+        openings: of a client each; the partitions are dealt between them in turn.
+        number: of partitions, 1 to 256. A single one of a single Redis has names without a tag.
+
+    Raises: what the openings do.
+    """
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(opening) for opening in openings]
+        if number == len(clients) == 1:
+            yield Partitions((Partition.only(clients[0]),))
+        else:
+            dealt = (Partition.at(each, clients[each % len(clients)]) for each in range(number))
+            yield Partitions(tuple(dealt))
+
+
+async def check_layout(partitions: Partitions) -> list[Problem]:
+    """What keeps these from being the partitions that other programs have; the first one decides.
+
+    With another number of them an organization would live elsewhere, and what waits there for it
+    would never be handled. So the number stands in Redis, in the first partition.
+    """
+    number = len(partitions)
+    first = Partition.at(0, partitions.all[0].redis)
+    try:
+        if number > 1:
+            await first.redis.set(first.names.layout, number, nx=True)
+        found = await first.redis.get(first.names.layout)
+    except REDIS_ERRORS as exc:
+        unavailable = translate(exc)
+        return [Problem(unavailable.code, unavailable.message)]
+    if found is None or int(found) == number:
+        return []
+    expected = f"{int(found)}, as many as this Redis was begun with"
+    return [Problem("redis_layout", f"PARTITIONS: expected {expected}, got {number}")]

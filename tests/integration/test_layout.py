@@ -1,0 +1,57 @@
+"""Facts about who agrees on how many partitions there are, and on where they are."""
+
+from redis.asyncio import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from shared.errors import Problem
+from shared.queue import keys
+from shared.queue.partition import Partition, home
+from shared.queue.partitions import Partitions, check_layout, opened
+from tests.conftest import StartRedis
+
+
+async def test_a_single_queue_has_the_names_that_it_always_had(
+    redis: Redis, redis_server: EmbeddedRedis
+) -> None:
+    async with opened([Redis.from_url(redis_server.url)], 1) as partitions:
+        assert [each.names for each in partitions] == [keys.UNTAGGED]
+        assert await check_layout(partitions) == []
+        assert partitions.of("org_a") is partitions.all[0]
+    assert await redis.keys() == []
+
+
+async def test_partitions_are_dealt_between_primaries_in_turn(
+    redis: Redis, redis_server: EmbeddedRedis, fresh_redis_server: StartRedis
+) -> None:
+    other = fresh_redis_server()
+    openings = [Redis.from_url(redis_server.url), Redis.from_url(other.url)]
+    async with opened(openings, 4) as partitions:
+        for partition in partitions:
+            await partition.redis.set(partition.names.queue, partition.number)
+        assert await check_layout(partitions) == []
+        assert partitions.of("org_a").number == home("org_a", 4)
+    here = {Partition.at(number, redis).names.queue.encode() for number in (0, 2)}
+    assert set(await redis.keys()) == here | {b"sellfern:{021}:layout"}
+    async with Redis.from_url(other.url) as there:
+        assert {int(number) for number in await there.mget(await there.keys())} == {1, 3}
+
+
+async def test_whoever_says_another_number_is_told_which_one_it_is(redis: Redis) -> None:
+    def several(number: int) -> Partitions:
+        return Partitions(tuple(Partition.at(each, redis) for each in range(number)))
+
+    single = Partitions((Partition.only(redis),))
+    assert await check_layout(single) == await check_layout(several(4)) == []
+    for other, number in ((several(8), 8), (single, 1)):
+        message = f"PARTITIONS: expected 4, as many as this Redis was begun with, got {number}"
+        assert await check_layout(other) == [Problem("redis_layout", message)]
+
+
+async def test_a_redis_that_is_away_is_a_problem_of_its_own(
+    fresh_redis_server: StartRedis,
+) -> None:
+    server = fresh_redis_server()
+    async with opened([Redis.from_url(server.url)], 2) as partitions:
+        server.stop()
+        (problem,) = await check_layout(partitions)
+    assert problem.code == "redis_unreachable"
