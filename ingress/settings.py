@@ -147,6 +147,7 @@ def _durability(reader: Reader, url: RedisUrl) -> Durability:
         timeout=timeout,
         asserted=reader.flag("DURABILITY_ASSERTED", default=False),
         fails_over=url.sentinels is not None,
+        is_said=reader.is_set("WAIT_REPLICAS"),
     )
 
 

@@ -44,6 +44,7 @@ class Durability:
             (``DURABILITY_ASSERTED``).
         fails_over: a replica may take the primary's place (``redis+sentinel://``), and what it
             hasn't got is lost then, whatever the old primary's disk holds.
+        is_said: somebody has said how many replicas (``WAIT_REPLICAS``).
         needed_replicas: how many must have an event, in memory or on disk as the mode says.
     """
 
@@ -52,6 +53,7 @@ class Durability:
     timeout: float = 2.0
     asserted: bool = False
     fails_over: bool = False
+    is_said: bool = False
     needed_replicas: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,18 +115,29 @@ async def check_durability(redis: Redis, durability: Durability) -> list[Problem
 
 
 async def check_replicas(redis: Redis, durability: Durability) -> list[Problem]:
-    """What keeps the replicas from syncing accepted events, where that is waited for.
+    """What keeps the replicas from having accepted events at a fail-over.
 
     A batch finds that out as well, but not why: it would be refused for ever. A replica that can't
     be asked, or that is copying the primary's data, is taken for a good one.
     """
     pool = redis.connection_pool
-    if not (durability.waits_for_disk and isinstance(pool, SentinelPool)):
+    if not (durability.needed_replicas and isinstance(pool, SentinelPool)):
         return []
     try:
-        places = (await _look_at(redis)).replica_places
+        server = await _look_at(redis)
     except REDIS_ERRORS as exc:
         return [_problem(exc)]
+    # Fewer than all may be meant, since all have to be there then; but nobody loses events unasked.
+    if not durability.is_said and server.replicas > durability.replicas:
+        message = (
+            f"WAIT_REPLICAS: expected a number, since Sentinel may promote any of "
+            f"{server.replicas} replicas ({server.replicas} loses nothing at a fail-over, fewer "
+            "may lose accepted events), got none"
+        )
+        return [Problem("not_durable", message)]
+    if not durability.waits_for_disk:
+        return []
+    places = server.replica_places
     looks = await asyncio.gather(*(_wrong_replica(pool, place, durability) for place in places))
     wrong = [found for found in looks if found]
     needed, good = durability.needed_replicas, len(places) - len(wrong)

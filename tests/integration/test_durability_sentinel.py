@@ -139,3 +139,19 @@ async def test_a_redis_that_is_too_old_to_ask_its_replicas_is_refused(redis: Red
         assert await check_durability(old, durability) == [Problem("not_durable", message)]
         assert await without_needless_wait(old, durability) is durability
     assert await check_durability(old, Durability(Mode.REPLICA, fails_over=True)) == []
+
+
+async def test_where_several_may_be_promoted_somebody_has_to_say_how_many_are_waited_for(
+    redis: Redis,
+) -> None:
+    for mode in (Mode.FSYNC, Mode.REPLICA):
+        unsaid = Durability(mode, fails_over=True)
+        assert await check_replicas(redis, unsaid) == []  # there is but one
+        (problem,) = await check_replicas(pretending(redis, connected_slaves=2), unsaid)
+        assert problem.code == "not_durable"
+        assert problem.message == (
+            "WAIT_REPLICAS: expected a number, since Sentinel may promote any of 2 replicas "
+            "(2 loses nothing at a fail-over, fewer may lose accepted events), got none"
+        )
+        said = Durability(mode, fails_over=True, is_said=True)
+        assert await check_replicas(pretending(redis, connected_slaves=2), said) == []

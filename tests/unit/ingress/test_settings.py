@@ -50,7 +50,8 @@ def test_every_setting_is_read() -> None:
     assert str(settings.common.redis_url) == "redis://redis.example:6380/1"
     assert settings.address == Address("INGRESS", ("0.0.0.0", "::"), 0)  # noqa: S104  # an example
     assert settings.admin == Address("INGRESS_ADMIN", ("::1",), 0)
-    assert settings.durability == Durability(Mode.REPLICA, replicas=2, timeout=0.3, asserted=True)
+    said = Durability(Mode.REPLICA, replicas=2, timeout=0.3, asserted=True, is_said=True)
+    assert settings.durability == said
     assert settings.limits == Limits(2048, 8192, 7, 1.0, 2.0, 3.0, 16384)
     assert [str(each) for each in settings.trusted_proxies] == [
         "10.0.0.0/8",
