@@ -2,10 +2,29 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Any, Final, Self
 
+from shared.queue import scripts
+
 _LONGEST: Final = 1_000_000
-_SCRIPTS: Final = ("EVAL", "EVALSHA", "FCALL")
+_BY_DIGEST: Final = "EVALSHA"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call, as Redis has noted it.
+
+    Attributes:
+        name: of the script; of a command with its first word.
+        is_script: whether it was one of the queue's scripts.
+        seconds: for which Redis served nobody else.
+    """
+
+    name: str
+    is_script: bool
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +45,37 @@ class Slowlog:
         redis.slowlog_reset()
         return cls(redis)
 
-    def of_script(self, digest: str) -> list[float]:
-        """The seconds of each call of a script, by the digest that Redis names it by."""
-        return [seconds for words, seconds in self._calls() if digest in words[1:2]]
+    def end(self) -> list[Call]:
+        """All calls until now; no more are noted."""
+        self.redis.config_set("slowlog-log-slower-than", -1)
+        return list(map(_read, self.redis.slowlog_get(_LONGEST)))
 
-    def longest(self, *, is_script: bool) -> tuple[float, str]:
-        """The seconds of the longest call of a script, or of anything else, and its first words."""
-        found = [
-            (seconds, " ".join(words[:2]))
-            for words, seconds in self._calls()
-            if (words[0].upper() in _SCRIPTS) == is_script
-        ]
-        return max(found, default=(0.0, "nothing"))
 
-    def _calls(self) -> Iterator[tuple[list[str], float]]:
-        for entry in self.redis.slowlog_get(_LONGEST):
-            words = entry["command"].decode(errors="replace").split(" ")
-            yield words, entry["duration"] / 1e6
+def longest(calls: list[Call], *, is_script: bool) -> Call:
+    """The longest call of a script, or of anything else."""
+    found = [call for call in calls if call.is_script == is_script]
+    return max(found, key=lambda call: call.seconds, default=Call("nothing", is_script, 0.0))
+
+
+def _read(entry: dict[str, Any]) -> Call:
+    command, *words = entry["command"].decode(errors="replace").split(" ")
+    first = words[0] if words else ""
+    script = _scripts().get(first) if command.upper() == _BY_DIGEST else None
+    return Call(script or f"{command} {first}", script is not None, entry["duration"] / 1e6)
+
+
+@cache
+def _scripts() -> dict[str, str]:
+    """The queue's scripts by the digests that Redis names them by."""
+    return {
+        scripts.load(name, allow_oom=allow_oom).digest: name
+        for name in _names()
+        for allow_oom in (True, False)
+    }
+
+
+def _names() -> Iterator[str]:
+    for path in files(scripts).iterdir():
+        name, ending, _ = path.name.partition(".lua")
+        if ending:
+            yield name
