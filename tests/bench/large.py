@@ -37,8 +37,8 @@ _METHOD: Final = f"""\
 {NUMBER} bodies of a megabyte wait, of one organization, with a handler that does nothing. `claim`
 is the script by which one worker takes them, as Redis's slow log has each call of it. Then
 another organization gets {RATE} deliveries of 300 bytes a second, timed from their POST to their
-202: alone, and from the first claim of the large ones until the last of them is done, as many
-times a round as there are rounds. One ingress, one worker with its default settings, a Redis with
+202: alone, and from the first claim of the large ones until the last of them is done, twice in a
+round. One ingress, one worker with its default settings, a Redis with
 `appendfsync always`. Milliseconds; medians, with the lowest and the highest round."""
 
 
@@ -64,7 +64,7 @@ def measure(effort: Effort, progress: Progress) -> Section:
             alone = uvloop.run(_answers(0, effort.probe_seconds / 2))
             progress.step(f"round {number}: beside {NUMBER} large ones")
             passes = [
-                uvloop.run(_answers(NUMBER, effort.probe_seconds)) for _ in range(effort.rounds)
+                uvloop.run(_answers(NUMBER, effort.probe_seconds)) for _ in range(effort.few_rounds)
             ]
         except CannotRunError as exc:
             missing["ours"] = str(exc)
