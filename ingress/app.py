@@ -76,12 +76,15 @@ async def _serve(
         receiver, site = _receiver_and_site(endpoints, writer, settings, tracing)
         # All that stays for as long as the process is there by now: no look at it finds garbage.
         garbage.tune()
-        async with admin_site(
-            settings.admin,
-            ready.problems,
-            routes=SecretUse(endpoints, receiver.verified).routes(),
-            refresh=gauges.refresh,
-            notes=lambda: endpoints.notes,
+        async with (
+            gauges.walking(),
+            admin_site(
+                settings.admin,
+                ready.problems,
+                routes=SecretUse(endpoints, receiver.verified).routes(),
+                refresh=gauges.refresh,
+                notes=lambda: endpoints.notes,
+            ),
         ):
             # Where all is well, nobody sees the port before it takes deliveries. Else it is open
             # meanwhile: its senders are told when to come again, as in any other outage, and a
@@ -91,8 +94,9 @@ async def _serve(
             async with listening(settings, receiver, ready, site) as listener:
                 if await awaited.found(stop):
                     receiver.closed = None
-                    async with gauges.registered(), held.watching(redis):
-                        await stop.wait()
+                    with gauges.registered():
+                        async with held.watching(redis):
+                            await stop.wait()
                     await listener.drain()
     _log.info("ingress_stopped")
 

@@ -378,6 +378,7 @@ class _Program:
             masks=self.masks,
             observer=None if self.tracing is None else Tracer(self.tracing),
             resources=self._lifespans.resources,
+            job_prefix=partition.names.job_prefix,
         )
         return arq_functions.Context(pipeline, batcher, transitions, lease, self.log)
 

@@ -179,19 +179,26 @@ class Gauges(Collector):
         self._reading: Reading | None = None
         self._shares: Shares | None = None
         self._walk: asyncio.Task[Shares] | None = None
+        self._may_walk = True
         self._good_until = self._shares_good_until = 0.0
         self._is_failing = False
 
-    @contextlib.asynccontextmanager
-    async def registered(
-        self, registry: CollectorRegistry = metrics.REGISTRY
-    ) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def registered(self, registry: CollectorRegistry = metrics.REGISTRY) -> Iterator[None]:
         """Be part of every scrape while the block runs."""
         registry.register(self)
         try:
             yield
         finally:
             registry.unregister(self)
+
+    @contextlib.asynccontextmanager
+    async def walking(self) -> AsyncIterator[None]:
+        """Look at all organizations for whoever scrapes until the block ends, and not beyond."""
+        try:
+            yield
+        finally:
+            self._may_walk = False
             if self._walk is not None:
                 await end([self._walk])
 
@@ -215,13 +222,15 @@ class Gauges(Collector):
     async def _refresh_shares(self) -> None:
         """Take what the look at all organizations has found; it goes on beside, if it is long."""
         if self._walk is None:
-            if monotonic() < self._shares_good_until:
+            if monotonic() < self._shares_good_until or not self._may_walk:
                 return
             self._walk = asyncio.create_task(self._walked())
-        await asyncio.wait([self._walk], timeout=_WALK_SECONDS)
-        if self._walk.done():
-            walk, self._walk = self._walk, None
-            self._shares = walk.result()
+        walk = self._walk
+        await asyncio.wait([walk], timeout=_WALK_SECONDS)
+        if walk.done():
+            self._walk = None
+            if not walk.cancelled():  # as it is at the end
+                self._shares = walk.result()
 
     async def _walked(self) -> Shares:
         began = monotonic()
@@ -277,8 +286,8 @@ def _families_of_shares(
         labels=["organization", "state"],
     )
     for name, (waiting, running) in shares.organizations.items():
-        # What runs is still among what isn't finished.
-        organizations.add_metric([name, "waiting"], waiting - running)
+        # What runs is still among what isn't finished, or was, when that was looked at.
+        organizations.add_metric([name, "waiting"], max(0, waiting - running))
         organizations.add_metric([name, "running"], running)
     yield organizations
     yield from _held(shares.held, limit_of)

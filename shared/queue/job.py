@@ -32,10 +32,16 @@ def job_id(organization: str, body: bytes) -> str:
     return f"{organization}:{sha256(body).hexdigest()[:_DIGITS]}"
 
 
-def is_job_of(job: str, organization: str, body: bytes) -> bool:
-    """Whether it is what `job_id` makes of these, for an organization that may be one."""
-    named = job_id(organization, body)
-    return (job == named or _untagged(job) == named) and _is_organization(organization)
+def is_job_of(job: str, organization: str, body: bytes, prefix: str = "") -> bool:
+    """Whether it is what `job_id` makes of these, for an organization that may be one.
+
+    Args:
+        job: its id.
+        organization: whose it is said to be.
+        body: the bytes that it is said to carry.
+        prefix: what the ids of all jobs of its partition begin with.
+    """
+    return job == prefix + job_id(organization, body) and _is_organization(organization)
 
 
 def bears_digest(job: str) -> bool:
@@ -43,17 +49,16 @@ def bears_digest(job: str) -> bool:
     return _DIGEST.search(job) is not None
 
 
-def organization_of(job: str) -> str:
-    """The organization of a job, or an empty string for a job that none of ours made."""
-    organization, colon, _ = job.partition(":")
-    if organization[:1] == "{":
-        organization = _untagged(organization)
+def organization_of(job: str, prefix: str = "") -> str:
+    """The organization of a job, or an empty string for a job that none of ours made.
+
+    Args:
+        job: its id.
+        prefix: what the ids of all jobs of its partition begin with. Another one's is a foreign
+            name, as it is to the scripts.
+    """
+    organization, colon, _ = job.removeprefix(prefix).partition(":")
     return organization if colon and _is_organization(organization) else ""
-
-
-def _untagged(job: str) -> str:
-    """Without its partition's tag, if it bears one."""
-    return job.partition("}")[2] if job.startswith("{") else job
 
 
 @lru_cache(maxsize=1024)

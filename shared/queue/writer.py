@@ -158,7 +158,12 @@ class Queue:
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-        check_reply(self._durability, replies[-1])
+        try:
+            check_reply(self._durability, replies[-1])
+        except Unavailable:
+            # A primary that is cut off from its replicas, and perhaps replaced, answers still.
+            await self._wire.hang_up()
+            raise
         return replies[0]
 
 

@@ -78,6 +78,9 @@ class SentinelPool(BlockingConnectionPool):
             _client(host, port, username=sentinels.username, password=sentinels.password, tls=tls)
             for host, port in sentinels.hosts
         ]
+        # redis-py puts whoever has answered first, by their places of before it asked: two that do
+        # so at once would lose a Sentinel.
+        self._asking = asyncio.Lock()
         # To notice a fail-over though no connection has failed.
         self._primary: tuple[str, int] | None = None
 
@@ -87,7 +90,8 @@ class SentinelPool(BlockingConnectionPool):
         Raises:
             MasterNotFoundError: none knows one.
         """
-        host, port = await self._finder.discover_master(self._service)
+        async with self._asking:
+            host, port = await self._finder.discover_master(self._service)
         if self._primary not in {None, (host, port)}:
             await self.disconnect(inuse_connections=False)  # those that are idle know the old one
         self._primary = (host, port)

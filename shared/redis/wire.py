@@ -126,6 +126,11 @@ class Wire:
                 self._idle.append(connection)
             return replies
 
+    async def hang_up(self) -> None:
+        """Close what it keeps: the next command goes to whoever is the one to ask by then."""
+        while self._idle:
+            await self._drop(self._idle.pop())
+
     async def _take(self) -> AbstractConnection:
         while self._idle:
             connection = self._idle.pop()

@@ -10,8 +10,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from shared.queue import keys
-from shared.queue.job import organization_of
-from tests.integration.jobs import full_mark
+from tests.integration.jobs import full_mark, organization_of
 
 _DUMP = """
 local dump = {}

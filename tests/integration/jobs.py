@@ -6,6 +6,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.job import Delivery, job_id
 from shared.queue.partition import Partition
@@ -168,3 +169,8 @@ async def _tally(redis: Redis, name: str, but: str = "") -> dict[str, int]:
 def bodies(count: int) -> Sequence[bytes]:
     """Different bodies."""
     return [b'{"number":%d}' % number for number in range(count)]
+
+
+def organization_of(job: str) -> str:
+    """Whose a job is, in whichever partition."""
+    return jobs.organization_of(job, job[: job.find("}") + 1])

@@ -22,7 +22,7 @@ async def test_the_depths_and_the_oldest_age_are_read_from_the_gauges(redis: Red
         Partition.only(redis), organizations=1, bytes_limit_of=lambda _: 0, log=Lines().log
     )
     assert read_gauges(generate_latest(registry).decode()) is None  # nothing was read yet
-    async with gauges.registered(registry):
+    with gauges.registered(registry):
         await gauges.refresh()
         found = read_gauges(generate_latest(registry).decode())
     assert found is not None

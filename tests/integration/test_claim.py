@@ -615,3 +615,14 @@ async def test_a_large_payload_that_redis_refuses_to_read_is_nothing_that_is_gon
     monkeypatch.setattr(hand.transitions._claims, "execute_commands", refused)
     with pytest.raises(ResponseError):
         await hand.transitions.claim("w1", most=3, lease=30, holding=0)
+
+
+async def test_a_large_job_of_a_stock_producer_may_have_any_bytes_for_a_name(
+    redis: Redis, hand: Hand
+) -> None:
+    name, payload = b"stock-\xff", b"x" * LARGE
+    await redis.set(keys.JOB.encode() + name, payload)
+    await redis.zadd(keys.QUEUE, {name: 1})
+    ((claim, found),) = (await hand.transitions.claim("w1", most=3, lease=30, holding=0)).jobs
+    assert claim.job.encode(errors="surrogateescape") == name
+    assert found == payload

@@ -8,6 +8,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from shared.redis.connection import REDIS_ERRORS, open_redis, translate
+from shared.redis.sentinel import SentinelPool
 from shared.settings.redis_url import RedisUrl
 from tests.conftest import StartRedis
 from tests.integration.sentinels import PATIENCE, SERVICE, Fleet, fleet
@@ -55,6 +56,17 @@ async def test_a_sentinel_that_is_away_is_passed_over(servers: Fleet) -> None:
     async with open_redis(url) as redis:
         assert await written(redis, "k") == ""
         assert redis.connection_pool.connection_kwargs["db"] == 2
+
+
+async def test_none_is_forgotten_where_many_ask_at_once_and_one_is_away(servers: Fleet) -> None:
+    """It would be missed once it is the only one that is back."""
+    url = RedisUrl(f"redis+sentinel://127.0.0.1:1,{servers.hosts}/{SERVICE}")
+    async with open_redis(url, connections=8) as redis:
+        await asyncio.gather(*(redis.ping() for _ in range(8)))
+        pool = redis.connection_pool
+        assert isinstance(pool, SentinelPool)
+        ports = [each.connection_pool.connection_kwargs["port"] for each in pool._finder.sentinels]
+    assert sorted(ports) == sorted([1, *(each.port for each in servers.sentinels)])
 
 
 async def test_a_service_that_no_sentinel_knows(servers: Fleet) -> None:

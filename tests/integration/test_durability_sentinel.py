@@ -155,3 +155,13 @@ async def test_where_several_may_be_promoted_somebody_has_to_say_how_many_are_wa
         )
         said = Durability(mode, fails_over=True, is_said=True)
         assert await check_replicas(pretending(redis, connected_slaves=2), said) == []
+
+
+async def test_who_is_refused_asks_anew_who_the_primary_is(redis: Redis) -> None:
+    """One that is cut off from its replicas answers all the same."""
+    queue = Queue(
+        Partition.only(redis), Durability(Mode.FSYNC, replicas=2, timeout=0.1, fails_over=True)
+    )
+    number = await queue._wire.execute_command("CLIENT", "ID")
+    assert (await refusal(queue)).startswith("not_replicated")
+    assert await queue._wire.execute_command("CLIENT", "ID") != number

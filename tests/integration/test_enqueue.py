@@ -20,6 +20,7 @@ from tests.integration.jobs import (
     delivery,
     enqueue,
     enqueued,
+    organization_of,
 )
 
 pytestmark = pytest.mark.usefixtures("also_in_a_partition")
@@ -58,7 +59,7 @@ async def test_virtual_time_stands_an_organizations_events_behind_its_own_only(
     await enqueued(redis, delivery(b"b", "org_b"))
 
     first_two = await redis.zrange(keys.QUEUE, 0, 1, withscores=True)
-    assert {jobs.organization_of(name.decode()) for name, _ in first_two} == {"org_a", "org_b"}
+    assert {organization_of(name.decode()) for name, _ in first_two} == {"org_a", "org_b"}
     assert {score for _, score in first_two} == {1.0}
 
 
@@ -67,7 +68,7 @@ async def test_a_heavier_organization_gets_more_turns(redis: Redis) -> None:
     await enqueued(redis, *(delivery(body, "org_b") for body in bodies(8)))
 
     first_five = await redis.zrange(keys.QUEUE, 0, 4)
-    assert [jobs.organization_of(name.decode()) for name in first_five].count("org_a") == 4
+    assert [organization_of(name.decode()) for name in first_five].count("org_a") == 4
 
 
 async def test_a_payload_without_its_place_in_the_queue_is_queued_again(redis: Redis) -> None:

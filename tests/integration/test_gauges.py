@@ -131,20 +131,21 @@ async def test_a_look_at_thousands_of_organizations_holds_nobody_up(
     shown = Gauges(
         Partition.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=Lines().log
     )
-    async with asyncio.timeout(60), shown.registered(registry):
-        await shown.refresh()
-        # What needs no look at all of them is there at once.
-        assert depths(registry)["queued"] == 0
-        assert registry.get_sample_value("sellfern_dead_letters_kept") is None
-        while registry.get_sample_value("sellfern_dead_letters_kept") is None:
+    async with asyncio.timeout(60), shown.walking():
+        with shown.registered(registry):
             await shown.refresh()
-        assert registry.get_sample_value("sellfern_dead_letters_kept") == 40_000
-        assert registry.get_sample_value("sellfern_organizations_held") == 20_000
-        assert organization(registry, names[-1]) == (20_000, 0)
-        assert organization(registry, names[-3]) == (None, None)
-        for kind, number in (("marks", 199_980), ("state", 19_998)):
-            labels = {"organization": names[-2], "kind": kind}
-            assert registry.get_sample_value("sellfern_organization_bytes", labels) == number
+            # What needs no look at all of them is there at once.
+            assert depths(registry)["queued"] == 0
+            assert registry.get_sample_value("sellfern_dead_letters_kept") is None
+            while registry.get_sample_value("sellfern_dead_letters_kept") is None:
+                await shown.refresh()
+            assert registry.get_sample_value("sellfern_dead_letters_kept") == 40_000
+            assert registry.get_sample_value("sellfern_organizations_held") == 20_000
+            assert organization(registry, names[-1]) == (20_000, 0)
+            assert organization(registry, names[-3]) == (None, None)
+            for kind, number in (("marks", 199_980), ("state", 19_998)):
+                labels = {"organization": names[-2], "kind": kind}
+                assert registry.get_sample_value("sellfern_organization_bytes", labels) == number
     calls = await redis.info("commandstats")
     assert "cmdstat_hgetall" not in calls
     assert calls["cmdstat_hscan"]["calls"] >= 80_000 // 1000  # a thousand fields a call, or fewer
@@ -223,11 +224,29 @@ async def test_a_redis_that_hangs_does_not_hang_a_scrape(
         assert list(shown.collect()) == []
 
 
-async def test_the_gauges_are_part_of_a_scrape_while_they_are_registered(redis: Redis) -> None:
+async def test_after_its_end_a_scrape_starts_no_look_that_nobody_ends(
+    redis: Redis, monkeypatch: Any
+) -> None:
+    """The admin site is there for a moment longer, as while a Redis is waited for."""
+    monkeypatch.setattr(gauges, "CACHE_SECONDS", 0.0)
+    monkeypatch.setattr(gauges, "_WALK_SECONDS", 0.0)
+    await redis.hset(keys.BURIED, mapping={f"org_{number}": 1 for number in range(2_000)})
+    shown = Gauges(
+        Partition.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=Lines().log
+    )
+    async with shown.walking():
+        await shown.refresh()
+    before = asyncio.all_tasks()
+    await shown.refresh()
+    await shown.refresh()
+    assert asyncio.all_tasks() == before
+
+
+def test_the_gauges_are_part_of_a_scrape_while_they_are_registered(redis: Redis) -> None:
     registry = CollectorRegistry()
     shown = Gauges(
         Partition.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log
     )
-    async with shown.registered(registry):
+    with shown.registered(registry):
         assert shown in registry._collector_to_names
     assert shown not in registry._collector_to_names

@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from shared.queue import gauges
-from shared.queue.job import organization_of
 from shared.queue.keys import Names
 from shared.queue.partition import TAGS, Partition
+from tests.integration.jobs import organization_of
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Reject
 from worker.engine import burst

@@ -18,14 +18,14 @@ from hypothesis.stateful import (
 from redis.asyncio import Redis
 
 from shared.queue import keys, scripts
-from shared.queue.job import job_id, organization_of
+from shared.queue.job import job_id
 from shared.queue.partition import Partition
 from shared.queue.writer import Accepted, BacklogLimits, Queue
 from shared.redis.durability import Durability, Mode
 from tests.conftest import StartRedis
 from tests.integration.books import Books
 from tests.integration.by_hand import LATER, RETENTION
-from tests.integration.jobs import RECEIVED_AT, delivery
+from tests.integration.jobs import RECEIVED_AT, delivery, organization_of
 from tests.integration.stepping import take_random_steps
 from tests.integration.workplace import Lines
 from worker.operate import revival, upkeep

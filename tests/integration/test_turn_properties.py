@@ -10,10 +10,10 @@ from hypothesis.stateful import invariant, precondition, rule
 from redis.asyncio import Redis
 
 from shared.queue import keys
-from shared.queue.job import organization_of
 from tests.conftest import StartRedis
 from tests.integration.books import Books
 from tests.integration.by_hand import RETENTION
+from tests.integration.jobs import organization_of
 from tests.integration.test_transition_properties import (
     FAR,
     GOES_ON,

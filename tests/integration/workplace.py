@@ -126,6 +126,7 @@ class Workplace:
             endpoints=self.endpoints,
             log=self.lines.log,
             report=Report(self.lines.log),
+            job_prefix=self.partition.names.job_prefix,
         )
 
     def context(self, lease: float = 30) -> arq_functions.Context:

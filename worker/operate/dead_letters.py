@@ -87,7 +87,8 @@ class DeadLetter(msgspec.Struct, frozen=True):
     def is_usable(self) -> bool:
         """Whether its payload may be what was accepted: not lost, nor known to be other bytes."""
         if self.reason == "payload_changed":
-            return is_job_of(self.job, self.organization, self.body)
+            tag = self.job[: self.job.find("}") + 1]  # its partition's, if it has one
+            return is_job_of(self.job, self.organization, self.body, tag)
         return self.payload != b""
 
 

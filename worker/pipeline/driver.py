@@ -118,6 +118,7 @@ class Pipeline:
         masks: hide secrets in what is said of failures.
         hooks: tell of failures whoever has asked for it.
         resources: what a lifespan has given.
+        job_prefix: what the ids of all its jobs begin with: their partition's tag.
     """
 
     ledger: Ledger
@@ -135,6 +136,7 @@ class Pipeline:
     resources: Callable[[Lifespan | None], Any] = field(default=lambda _: None)
     attempts: Attempts = field(init=False, repr=False)
     path: Path = field(init=False, repr=False)
+    job_prefix: str = ""
 
     def __post_init__(self) -> None:
         """Make the parts that are its own."""
@@ -149,9 +151,12 @@ class Pipeline:
             read_state=self.ledger.read_state,
             most_uncounted=self.memory.most_uncounted,
             resources=self.resources,
+            job_prefix=self.job_prefix,
         )
         # Frozen for everybody else: with another part, it is made anew, and so are these.
-        hooks = Hooks(self.handlers, self.endpoints, self.masks, self.log)
+        hooks = Hooks(
+            self.handlers, self.endpoints, self.masks, self.log, job_prefix=self.job_prefix
+        )
         attempts = Attempts(
             limit, grace=grace, log=self.log, masks=self.masks, keeps_faults=hooks.are_any
         )
@@ -272,7 +277,7 @@ class Pipeline:
         elif type(asked) is Handle:
             self.attempts.start(work, asked, tell)
         elif type(asked) is Room:
-            flow = organization_of(work.claim.job)
+            flow = organization_of(work.claim.job, self.job_prefix)
             share = work.share = self.memory.share(flow, estimate(asked.body))
             share.take(tell)
             if share.waits and self.memory.is_closed:

@@ -75,12 +75,14 @@ class Hooks:
         log: FilteringBoundLogger,
         *,
         seconds: float = SECONDS,
+        job_prefix: str = "",
     ) -> None:
         self._handlers = handlers
         self._endpoints = endpoints
         self._masks = masks
         self._log = log
         self._seconds = seconds
+        self._job_prefix = job_prefix
         self._context: Context = own_context()
         self._waiting: deque[Telling] = deque()
         self._running: dict[asyncio.Task[None], Telling] = {}
@@ -135,7 +137,7 @@ class Hooks:
 
     def _failure(self, work: Work, outcome: Later | Dead) -> Failure:
         organization = work.delivery.organization if work.delivery else ""
-        organization = organization or organization_of(work.claim.job) or ""
+        organization = organization or organization_of(work.claim.job, self._job_prefix)
         profile = self._endpoints.current.organizations.get(organization)
         fault = outcome.fault
         return Failure(

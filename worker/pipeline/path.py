@@ -90,6 +90,7 @@ class Path:
         read_state: reads a value of an organization's state.
         most_uncounted: bytes of a body up to which nobody asks what it takes once it is decoded.
         resources: what a lifespan has given.
+        job_prefix: what the ids of all its jobs begin with: their partition's tag.
     """
 
     handlers: Handlers
@@ -101,6 +102,7 @@ class Path:
     read_state: ReadState
     most_uncounted: int
     resources: Callable[[Lifespan | None], Any]
+    job_prefix: str
 
     def walk(self, work: Work) -> Walk:
         """Take a job to its end; anew while its mark or a value that was read has changed."""
@@ -177,8 +179,10 @@ class Path:
         """Why its name or its past keeps it from a handler, or ``None``."""
         claim = work.claim
         # Once is enough: another round is about the same bytes.
-        if work.rounds == 1 and not is_job_of(claim.job, delivery.organization, delivery.body):
-            misnamed = _misnamed(claim.job, delivery)
+        if work.rounds == 1 and not is_job_of(
+            claim.job, delivery.organization, delivery.body, self.job_prefix
+        ):
+            misnamed = _misnamed(claim.job, delivery, self.job_prefix)
             if misnamed is not None:
                 return misnamed
         # Beside others it may be as innocent as they are, however often that has happened.
@@ -379,17 +383,17 @@ def _judge_provability(marked: Marked, created: float, limits: Limits) -> Dead |
     )
 
 
-def _misnamed(job: str, delivery: Delivery) -> Dead | None:
+def _misnamed(job: str, delivery: Delivery, prefix: str) -> Dead | None:
     """What becomes of a delivery whose job's id isn't made of it; ``None`` for a foreign id.
 
     A stock producer gives its jobs any names, but for those of another organization: under such a
     one its events would take that organization's turns.
     """
-    if organization_of(job) != delivery.organization:
+    if organization_of(job, prefix) != delivery.organization:
         return Dead(
             "undecodable",
-            f"expected a job id that begins with {delivery.organization}:, as its payload says, "
-            f"got {job}",
+            f"expected a job id that begins with {prefix}{delivery.organization}:, as its payload "
+            f"says, got {job}",
         )
     if bears_digest(job):
         return Dead("payload_changed", "the payload holds other bytes than its job's id names")

@@ -354,7 +354,7 @@ class Transitions:
         if large:
             # One each: Redis serves others in between. Unlike GET it takes what is no text for
             # gone, as the script does.
-            commands = [("MGET", self.names.payload(job[0].decode())) for job in large]
+            commands = [("MGET", self.names.job.encode() + job[0]) for job in large]
             replies = await self._claims.execute_commands(*commands)
             for job, reply in zip(large, replies, strict=True):
                 if isinstance(reply, Exception):

@@ -171,7 +171,8 @@ async def organizations_of(partition: Partition) -> list[str]:
 async def find(partition: Partition, job: str) -> FoundEvent | None:
     """The event that a job carries, or carried while it is a dead letter; ``None`` without one."""
     name = job.encode(errors="surrogateescape")
-    organization, names = organization_of(job) or "?", partition.names
+    names = partition.names
+    organization = organization_of(job, names.job_prefix) or "?"
     async with partition.redis.pipeline(transaction=False) as pipe:
         pipe.execute_command("GET", names.job.encode() + name)
         pipe.execute_command("HGET", names.claims, name)

@@ -154,6 +154,16 @@ def test_a_job_is_of_its_bytes_and_of_no_others(
     assert is_job_of(job, other_one, body) == (organization == other_one)
 
 
+def test_only_its_own_partition_takes_a_tagged_job_for_one_of_ours() -> None:
+    """Elsewhere it is a foreign name, as it is to the scripts: a second mark, and no cap."""
+    job = "{021}" + job_id("org_a", b"{}")
+    assert is_job_of(job, "org_a", b"{}", "{021}")
+    assert organization_of(job, "{021}") == "org_a"
+    for prefix in ("", "{357}"):
+        assert not is_job_of(job, "org_a", b"{}", prefix)
+        assert organization_of(job, prefix) == ""
+
+
 @pytest.mark.parametrize("organization", ["", "org_a:x", "org a", "o" * 65])
 def test_no_job_is_of_what_can_be_no_organization(organization: str) -> None:
     assert not is_job_of(job_id(organization, b"{}"), organization, b"{}")

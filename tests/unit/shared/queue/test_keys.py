@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from shared.queue import keys
-from shared.queue.job import is_job_of, job_id, organization_of
+from shared.queue.job import job_id
 from shared.queue.keys import Names
 
 ROOT = Path(__file__).parents[4]
@@ -94,16 +94,6 @@ def test_all_names_of_a_partition_hash_to_its_tag_s_slot() -> None:
     ]
     assert len(made) > 45
     assert {key_slot(name.encode()) for name in made} == {key_slot(b"021")}
-
-
-def test_an_organization_is_told_of_a_job_with_and_without_a_tag() -> None:
-    job = job_id("org_a", b"{}")
-    for each in (job, f"{{021}}{job}"):
-        assert organization_of(each) == "org_a"
-        assert is_job_of(each, "org_a", b"{}")
-        assert not is_job_of(each, "org_a", b"[]")
-    assert organization_of("{021}no colon") == ""
-    assert organization_of("{021") == ""
 
 
 JOBS = st.one_of(st.text(), st.text().map("{021}".__add__), st.text().map("{}".__add__))

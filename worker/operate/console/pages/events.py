@@ -37,7 +37,8 @@ async def show(request: web.Request) -> web.Response:
     found = await lookup.find(partition, job)
     event_id = request.query.get("id", "")
     if found is None and event_id:  # it has left the queue, but perhaps with a mark
-        found = await lookup.find_by_mark(partition, organization_of(job), event_id)
+        organization = organization_of(job, partition.names.job_prefix)
+        found = await lookup.find_by_mark(partition, organization, event_id)
     if found is None:
         return render(request, "event_gone.html", job=job)
     return _shown(request, found)
