@@ -149,12 +149,12 @@ async def test_two_workers_with_the_same_event_at_once_write_it_once(
         await Workplace(redis).accept(body("evt_1", data={"gate": str(gate)}))
         await frozen.logged("in_save")
         frozen.send(signal.SIGSTOP)
+        before = await redis.hgetall(keys.CLAIMS)
         async with running(environ) as (other,):
 
             async def is_claimed_anew() -> bool:
                 return await _holder_has_changed(redis, before)
 
-            before = await redis.hgetall(keys.CLAIMS)
             await until(is_claimed_anew)
             gate.touch()
             frozen.send(signal.SIGCONT)
