@@ -13,6 +13,7 @@ NAMES: Final = frozenset(
         "ENDPOINTS_FILE",
         "LOG_FORMAT",
         "LOG_LEVEL",
+        "PARTITIONS",
         "REDIS_URL",
         "REFERENCE_FILE",
         "TRACING",

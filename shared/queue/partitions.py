@@ -8,7 +8,8 @@ from redis.asyncio import Redis
 
 from shared.errors import Problem
 from shared.queue.partition import Partition, home
-from shared.redis.connection import REDIS_ERRORS, translate
+from shared.redis.connection import REDIS_ERRORS, SOCKET_TIMEOUT, open_redis, translate
+from shared.settings.config import CommonSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,26 @@ async def opened(
         else:
             dealt = (Partition.at(each, clients[each % len(clients)]) for each in range(number))
             yield Partitions(tuple(dealt))
+
+
+def open_partitions(
+    common: CommonSettings, *, connections: int = 4, socket_timeout: float = SOCKET_TIMEOUT
+) -> AbstractAsyncContextManager[Partitions]:
+    """Open those that the settings tell of; nothing is sent until the first command.
+
+    Args:
+        common: where they are, and how many.
+        connections: to each primary at most; who finds none free waits for one.
+        socket_timeout: seconds to connect, and to wait for a reply.
+
+    Raises:
+        SettingsError: a certificate that a URL names is not there, or is none.
+    """
+    openings = [
+        open_redis(url, connections=connections, socket_timeout=socket_timeout)
+        for url in common.redis_urls
+    ]
+    return opened(openings, common.partitions)
 
 
 async def check_layout(partitions: Partitions) -> list[Problem]:

@@ -1,10 +1,12 @@
 """What both programs are told, and what settings are read with."""
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self, get_args
 
+from shared.errors import SettingsError
 from shared.settings.reader import Reader, Settings
 from shared.settings.redis_url import EXPECTED, RedisUrl
 
@@ -17,7 +19,12 @@ TracingMode = Literal["off", "otlp"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 """The least urgent lines that are logged."""
 
+MOST_PARTITIONS: Final = 256
+
 _REDIS_URL: Final = "redis://127.0.0.1:6379/0"
+# What begins another URL, so that a blank in a password is told as ever.
+_NEXT_URL: Final = re.compile(r"\s+(?=(?:rediss?(?:\+sentinel)?|unix)://)")
+_PARTITIONS_OF_SEVERAL: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +32,8 @@ class CommonSettings(Settings):
     """What both programs need to be told.
 
     Attributes:
-        redis_url: the Redis that they share.
+        redis_urls: the Redis that they share; of several independent primaries each one.
+        partitions: how many queues these hold together.
         endpoints_file: the TOML file of endpoints and their secrets.
         reference_file: the imported reference data; None where none is named.
         log_level: the least urgent lines that are logged.
@@ -34,13 +42,28 @@ class CommonSettings(Settings):
         drain_seconds: how long what is in hand may take to finish after SIGTERM.
     """
 
-    redis_url: RedisUrl
+    redis_urls: tuple[RedisUrl, ...]
+    partitions: int
     endpoints_file: Path
     reference_file: Path | None
     log_level: LogLevel
     log_format: LogFormat
     tracing: TracingMode
     drain_seconds: float
+
+    @property
+    def redis_url(self) -> RedisUrl:
+        """The only Redis; of several, the first."""
+        return self.redis_urls[0]
+
+    @property
+    def partitions_each(self) -> int:
+        """How many partitions the primary has that has most."""
+        return -(-self.partitions // len(self.redis_urls))
+
+    def url_of(self, partition: int) -> RedisUrl:
+        """Where a partition is, by its number."""
+        return self.redis_urls[partition % len(self.redis_urls)]
 
     @classmethod
     def from_reader(cls, reader: Reader, *, terminal: bool | None = None) -> Self:
@@ -56,8 +79,13 @@ class CommonSettings(Settings):
         read_by_people = sys.stderr.isatty() if terminal is None else terminal
         log_format: LogFormat = "console" if read_by_people else "json"
         reference_file = reader.text("REFERENCE_FILE", "")
+        redis_urls = reader.parsed(
+            *("REDIS_URL", (RedisUrl(_REDIS_URL),), _redis_urls, EXPECTED),
+            show=lambda urls: " ".join(map(str, urls)),
+        )
         return cls(
-            redis_url=reader.parsed("REDIS_URL", RedisUrl(_REDIS_URL), _redis_url, EXPECTED),
+            redis_urls=redis_urls,
+            partitions=_partitions(reader, len(redis_urls)),
             endpoints_file=Path(reader.text("ENDPOINTS_FILE", "endpoints.toml")),
             reference_file=Path(reference_file) if reference_file else None,
             log_level=reader.choice("LOG_LEVEL", get_args(LogLevel), "info"),
@@ -68,6 +96,19 @@ class CommonSettings(Settings):
         )
 
 
-def _redis_url(text: str) -> RedisUrl:
+def _redis_urls(text: str) -> tuple[RedisUrl, ...]:
     # What a file ends with goes, as with every secret; of blanks and quotes `RedisUrl` tells.
-    return RedisUrl(text.strip("\ufeff\r\n"))
+    urls = tuple(map(RedisUrl, _NEXT_URL.split(text.strip("\ufeff\r\n"))))
+    if len(set(urls)) < len(urls):
+        twice = next(str(url) for url in urls if urls.count(url) > 1)
+        raise SettingsError("REDIS_URL", "each primary once", f"{twice} twice")
+    if len(urls) > MOST_PARTITIONS:
+        raise SettingsError("REDIS_URL", f"at most {MOST_PARTITIONS} primaries", str(len(urls)))
+    return urls
+
+
+def _partitions(reader: Reader, primaries: int) -> int:
+    """How many there are: a single one has today's names, so one Redis stays as it is."""
+    default = 1 if primaries == 1 else max(_PARTITIONS_OF_SEVERAL, primaries)
+    # One that has none would never be asked, and nobody would notice that it is gone.
+    return reader.integer("PARTITIONS", default, minimum=primaries, maximum=MOST_PARTITIONS)

@@ -22,7 +22,7 @@ KNOWS = {
     "shared.observe": ("shared", "shared.settings"),
     "shared.redis": ("shared", "shared.settings", "shared.observe"),
     "shared.sellfern": ("shared", "shared.settings", "shared.observe"),
-    "shared.queue": ("shared", "shared.observe", "shared.redis"),
+    "shared.queue": ("shared", "shared.settings", "shared.observe", "shared.redis"),
     "shared.endpoints": (
         *("shared", "shared.files", "shared.settings", "shared.observe"),
         *("shared.sellfern", "shared.queue"),

@@ -236,6 +236,74 @@ def test_what_both_programs_need_is_read() -> None:
     assert PASSWORD not in repr(settings)
 
 
+A, B = "redis://:secret@a:1", "rediss+sentinel://u:secret@b:2,c:3/main/1"
+
+
+def common(**environ: str) -> CommonSettings:
+    return CommonSettings.from_reader(Reader(environ))
+
+
+def test_a_single_redis_is_not_divided() -> None:
+    settings = common(REDIS_URL=A)
+    assert (settings.redis_urls, settings.partitions) == ((RedisUrl(A),), 1)
+    assert common(REDIS_URL=A, PARTITIONS="256").partitions == 256
+    blank = "redis://:a b@h"  # in a password
+    assert common(REDIS_URL=blank).redis_urls == (RedisUrl(blank),)
+
+
+def test_redis_may_be_several_primaries() -> None:
+    settings = common(REDIS_URL=f"{A} \n {B}\n")
+    assert settings.redis_urls == (RedisUrl(A), RedisUrl(B))
+    assert settings.redis_url == RedisUrl(A)
+    assert (settings.partitions, settings.partitions_each) == (16, 8)
+    assert [settings.url_of(number) for number in (0, 1, 2)] == [*settings.redis_urls, RedisUrl(A)]
+    assert common(REDIS_URL=f"{A} {B}", PARTITIONS="3").partitions_each == 2
+
+
+def test_every_primary_has_a_partition() -> None:
+    many = " ".join(f"redis://h{number}" for number in range(20))
+    assert common(REDIS_URL=many).partitions == 20
+
+
+def test_several_primaries_are_shown_without_their_passwords() -> None:
+    reader = Reader({"REDIS_URL": f"{A} {B}"})
+    CommonSettings.from_reader(reader)
+    assert reader.shown["REDIS_URL"] == ("redis://:***@a:1 rediss+sentinel://u:***@b:2,c:3/main/1")
+    assert reader.shown["PARTITIONS"] == "16"
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"PARTITIONS": "0"}, "PARTITIONS: expected a whole number from 1 to 256, got '0'"),
+        ({"PARTITIONS": "257"}, "PARTITIONS: expected a whole number from 1 to 256, got '257'"),
+        (
+            {"PARTITIONS": "1", "REDIS_URL": f"{A} {B}"},
+            "PARTITIONS: expected a whole number from 2 to 256, got '1'",
+        ),
+        (
+            {"REDIS_URL": f"{A} {B} {A}"},
+            "REDIS_URL: expected each primary once, got redis://:***@a:1 twice",
+        ),
+        (
+            {"REDIS_URL": " ".join(f"redis://h{number}" for number in range(257))},
+            "REDIS_URL: expected at most 256 primaries, got 257",
+        ),
+    ],
+)
+def test_partitions_have_their_bounds(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        CommonSettings.from_reader(Reader(environ))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("wrong", [f"{A} b:1", f"{A} http://b", f" {A} {B}"])
+def test_one_of_several_that_is_no_url_is_told_without_a_password(wrong: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        common(REDIS_URL=wrong)
+    assert "secret" not in str(caught.value)
+
+
 THREE = {"A": "x", "B": "9", "C": "0s", "D": "4"}
 
 
