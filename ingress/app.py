@@ -2,18 +2,15 @@
 
 import resource
 
-from redis.asyncio import Redis
-
 from ingress.http.answers import REDIS_AWAITED
 from ingress.http.listener import BACKLOG, Readiness, listening
 from ingress.http.receive import Receiver, Writer
 from ingress.http.secret_use import SecretUse
 from ingress.http.site import Site
 from ingress.http.traced import TracedSite, TracedWriter
-from ingress.organization_bytes import OrganizationBytes
+from ingress.primaries import Primaries, connections
 from ingress.settings import IngressSettings
 from shared.endpoints.file import EndpointsFile
-from shared.errors import Problem
 from shared.observe.logs import get_logger
 from shared.observe.tracing import Tracing, open_tracing
 from shared.program import forking, garbage
@@ -21,16 +18,10 @@ from shared.program.admin import admin_site
 from shared.program.awaiting import AwaitedRedis
 from shared.program.stopping import stop_signal
 from shared.queue.gauges import Gauges
-from shared.queue.partition import Partition
-from shared.queue.writer import LANES, QueueWriter, open_queue
-from shared.redis.connection import open_redis
-from shared.redis.durability import check_durability, check_replicas
+from shared.queue.partitions import open_partitions
 
-_OTHER_FILES = 64
-"""Open files beside the clients' connections: Redis, the admin site, logs, the listener."""
-
-_CONNECTIONS = LANES + 4
-"""To Redis: the writer keeps those of its lanes that it needs."""
+_OTHER_FILES = 52
+"""Open files beside all connections: the admin site, logs, the listener."""
 
 _log = get_logger()
 
@@ -54,26 +45,25 @@ async def _serve(
     settings: IngressSettings, endpoints: EndpointsFile, tracing: Tracing | None
 ) -> None:
     forking.guard()
-    held = OrganizationBytes(settings.organization_bytes, endpoints)
-    _raise_file_limit(settings.limits.connections)
+    common = settings.common
+    to_redis = connections(common)
+    _raise_file_limit(settings.limits.connections, to_redis * len(common.redis_urls))
     async with (
         stop_signal() as stop,
-        open_redis(settings.common.redis_url, connections=_CONNECTIONS) as redis,
+        open_partitions(common, connections=to_redis) as partitions,
         endpoints.watching(),
-        # The last, so the first to close: what the writer still holds needs Redis.
-        open_queue(
-            Partition.only(redis), settings.durability, settings.backlog, held.limits
-        ) as writer,
+        # The last, so the first to close: what the writers still hold needs Redis.
+        Primaries.opened(settings, partitions, endpoints) as primaries,
     ):
-        awaited = _awaited(redis, writer, settings)
-        ready = Readiness(awaited.before(lambda: check_durability(redis, settings.durability)))
+        awaited = _awaited(primaries, settings)
+        ready = Readiness(awaited.before(primaries.problems))
         gauges = Gauges(
-            Partition.only(redis),
+            partitions,
             organizations=settings.organization_series,
-            bytes_limit_of=held.limit_of,
+            bytes_limit_of=primaries.limit_of,
             log=_log,
         )
-        receiver, site = _receiver_and_site(endpoints, writer, settings, tracing)
+        receiver, site = _receiver_and_site(endpoints, primaries.writer, settings, tracing)
         # All that stays for as long as the process is there by now: no look at it finds garbage.
         garbage.tune()
         async with (
@@ -83,7 +73,7 @@ async def _serve(
                 ready.problems,
                 routes=SecretUse(endpoints, receiver.verified).routes(),
                 refresh=gauges.refresh,
-                notes=lambda: endpoints.notes,
+                notes=lambda: [*endpoints.notes, *primaries.notes()],
             ),
         ):
             # Where all is well, nobody sees the port before it takes deliveries. Else it is open
@@ -95,25 +85,17 @@ async def _serve(
                 if await awaited.found(stop):
                     receiver.closed = None
                     with gauges.registered():
-                        async with held.watching(redis):
+                        async with primaries.watching():
                             await stop.wait()
                     await listener.drain()
     _log.info("ingress_stopped")
 
 
-def _awaited(redis: Redis, writer: QueueWriter, settings: IngressSettings) -> AwaitedRedis:
-    async def check() -> list[Problem]:
-        durability = settings.durability
-        problems = await check_durability(redis, durability)
-        problems = problems or await check_replicas(redis, durability)
-        if not problems:
-            await writer.fit()
-        return problems
-
+def _awaited(primaries: Primaries, settings: IngressSettings) -> AwaitedRedis:
     mode = settings.durability.mode.value
     return AwaitedRedis(
-        check,
-        url=settings.common.redis_url,
+        primaries.first_look,
+        url=" ".join(map(str, settings.common.redis_urls)),
         expected=f"a Redis that keeps accepted events (DURABILITY={mode})",
     )
 
@@ -129,12 +111,12 @@ def _receiver_and_site(
     return receiver, TracedSite(receiver, tracing, settings.trusted_proxies)
 
 
-def _raise_file_limit(connections: int) -> None:
+def _raise_file_limit(connections: int, to_redis: int) -> None:
     """Let the process have a file for each connection, as far as the system allows it.
 
     Those that the system has taken for us come all at once, before any other is closed for them.
     """
-    needed = connections + _OTHER_FILES
+    needed = connections + to_redis + _OTHER_FILES
     wanted = needed + BACKLOG
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted or soft == resource.RLIM_INFINITY:

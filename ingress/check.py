@@ -10,6 +10,7 @@ import click
 
 from ingress.management.settings import read_all
 from ingress.organization_bytes import OrganizationBytes
+from ingress.primaries import where
 from ingress.settings import IngressSettings
 from shared.display import USAGE_ERROR
 from shared.endpoints.endpoint import Endpoint, Endpoints
@@ -20,6 +21,7 @@ from shared.program.commands import json_option
 from shared.program.findings import Finding, counted, look, missing_secrets, shadows, show
 from shared.program.in_force import print_settings, settings_option
 from shared.program.setting_names import near_misses
+from shared.queue.partitions import check_layout, open_partitions
 from shared.redis.connection import open_redis
 from shared.redis.durability import (
     Durability,
@@ -112,7 +114,27 @@ def _listed(ids: list[str]) -> str:
 
 
 async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIterator[Finding]:
-    url, durability = settings.common.redis_url, settings.durability
+    common, problems = settings.common, False
+    for number, url in enumerate(common.redis_urls):
+        named = str(url) if len(common.redis_urls) == 1 else where(common, number)
+        async for finding in _of_primary(settings, url, named, file):
+            problems |= finding.level == "error"
+            yield finding
+    # It does what it says, and may be meant; but nobody is to find out by a crash.
+    if settings.durability.mode is Mode.MEMORY:
+        message = "DURABILITY=memory: a crash of Redis loses events that were answered 202"
+        yield Finding("warning", "redis", "memory_only", message)
+    if problems:
+        return
+    async with open_partitions(common, connections=1) as partitions:
+        for problem in await check_layout(partitions, begins=False):
+            yield Finding("error", "redis", problem.code, f"{common.redis_url}: {problem.message}")
+
+
+async def _of_primary(
+    settings: IngressSettings, url: RedisUrl, named: str, file: EndpointsFile
+) -> AsyncIterator[Finding]:
+    durability = settings.durability_at(url)
     try:
         async with open_redis(url) as redis:
             problems = await check_durability(redis, durability)
@@ -125,25 +147,21 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
         yield Finding("error", "redis", "settings_invalid", str(exc))
         return
     for problem in problems:
-        yield Finding("error", "redis", problem.code, f"{url}: {problem.message}")
+        yield Finding("error", "redis", problem.code, f"{named}: {problem.message}")
     if not problems:
-        yield Finding("ok", "redis", "durable", f"{url}: {_held(durability)}")
+        yield Finding("ok", "redis", "durable", f"{named}: {_held(durability)}")
     if left_out:
-        yield _left_out(url, durability.replicas, left_out)
+        yield _left_out(named, durability.replicas, left_out)
     for problem in doubtful:
-        yield Finding("warning", "redis", problem.code, f"{url}: {problem.message}")
+        yield Finding("warning", "redis", problem.code, f"{named}: {problem.message}")
     if not problems and held.lacks_maxmemory():
-        yield _unbounded(f"{url}: expected a maxmemory, got none", "redis")
-    # It does what it says, and may be meant; but nobody is to find out by a crash.
-    if durability.mode is Mode.MEMORY:
-        message = "DURABILITY=memory: a crash of Redis loses events that were answered 202"
-        yield Finding("warning", "redis", "memory_only", message)
+        yield _unbounded(f"{named}: expected a maxmemory, got none", "redis")
 
 
-def _left_out(url: RedisUrl, waited_for: int, left_out: int) -> Finding:
+def _left_out(named: str, waited_for: int, left_out: int) -> Finding:
     there = f"{waited_for + left_out} replicas are there"
     loss = "a fail-over to one that lacks accepted events loses them"
-    message = f"{url}: WAIT_REPLICAS={waited_for}, and {there}: {loss}"
+    message = f"{named}: WAIT_REPLICAS={waited_for}, and {there}: {loss}"
     return Finding("warning", "redis", "replica_may_lag", message)
 
 

@@ -1,6 +1,6 @@
 """The settings of the ingress."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Final, Self
 
@@ -55,7 +55,7 @@ class IngressSettings(Settings):
         address: where Sellfern's deliveries come to (``INGRESS_HOST``, ``INGRESS_PORT``).
         admin: where the admin site is (``INGRESS_ADMIN_HOST``, ``INGRESS_ADMIN_PORT``).
         durability: what must hold before a delivery counts as accepted (``DURABILITY`` …).
-        backlog: how many unfinished events there may be (``MAX_BACKLOG`` …).
+        backlog: how many unfinished events a partition may have (``MAX_BACKLOG`` …).
         organization_bytes: how much of Redis one organization may hold; 0: no limit, ``None``: a
             share (``MAX_ORGANIZATION_BYTES``).
         limits: what one client may ask.
@@ -78,6 +78,10 @@ class IngressSettings(Settings):
     drain_delay: float
     drain_seconds: float
 
+    def durability_at(self, url: RedisUrl) -> Durability:
+        """What holds before an event counts as accepted by one of several primaries."""
+        return replace(self.durability, fails_over=url.sentinels is not None)
+
     @classmethod
     def from_reader(cls, reader: Reader) -> Self:
         """Read them in its block."""
@@ -88,7 +92,7 @@ class IngressSettings(Settings):
             address=read_address(reader, "INGRESS", 8080),
             admin=read_address(reader, "INGRESS_ADMIN", 9101),
             durability=_durability(reader, common.redis_url),
-            backlog=_backlog(reader),
+            backlog=_backlog(reader, common.partitions),
             organization_bytes=_organization_bytes(reader),
             limits=_limits(reader),
             trusted_proxies=_networks(reader, "TRUSTED_PROXIES"),
@@ -151,15 +155,17 @@ def _durability(reader: Reader, url: RedisUrl) -> Durability:
     )
 
 
-def _backlog(reader: Reader) -> BacklogLimits:
-    """The limits; left alone, one organization may fill a quarter of the whole."""
+def _backlog(reader: Reader, partitions: int) -> BacklogLimits:
+    """The limits of one partition; left alone, one organization may fill a quarter of it."""
     total = reader.integer("MAX_BACKLOG", 1_000_000, minimum=0)
-    organization = reader.integer("MAX_ORGANIZATION_BACKLOG", total // 4, minimum=0)
-    good = reader.are_good("MAX_BACKLOG", "MAX_ORGANIZATION_BACKLOG")
-    if good and 0 < total < organization:
-        expected = f"at most MAX_BACKLOG ({total})"
+    part = -(-total // partitions)
+    organization = reader.integer("MAX_ORGANIZATION_BACKLOG", part // 4, minimum=0)
+    good = reader.are_good("MAX_BACKLOG", "MAX_ORGANIZATION_BACKLOG", "PARTITIONS")
+    if good and 0 < part < organization:
+        divided = "" if partitions == 1 else f", divided by PARTITIONS ({part})"
+        expected = f"at most MAX_BACKLOG ({total}){divided}"
         reader.refuse(SettingsError("MAX_ORGANIZATION_BACKLOG", expected, str(organization)))
-    return BacklogLimits(total, organization)
+    return BacklogLimits(part, organization)
 
 
 def _organization_bytes(reader: Reader) -> int | None:

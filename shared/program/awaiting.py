@@ -23,6 +23,8 @@ MENDS_ITSELF: Final[Mapping[str, bool]] = {
     # Workers make room; a disk gets free or fast again.
     "redis_out_of_memory": True,
     "redis_not_persisting": True,
+    # Programs are given another number one after the other; whoever is early waits for the others.
+    "redis_layout": True,
     # Somebody has to do something, and is best told by a start that fails.
     "redis_refused_login": False,
     "redis_permission": False,
@@ -55,7 +57,7 @@ class AwaitedRedis:
 
     Args:
         check: finds what is wrong with it.
-        url: where it is.
+        url: where it is, as it may be shown.
         expected: what kind of Redis that is, for the error of a start that can't succeed.
         is_patient: whether to wait for what mends itself; else that is an error, too.
 
@@ -64,7 +66,7 @@ class AwaitedRedis:
     """
 
     def __init__(
-        self, check: Check, *, url: RedisUrl, expected: str, is_patient: bool = True
+        self, check: Check, *, url: RedisUrl | str, expected: str, is_patient: bool = True
     ) -> None:
         self._check = check
         self._is_patient = is_patient

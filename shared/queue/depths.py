@@ -73,6 +73,20 @@ def told(answers: Sequence[Any], leased: int, in_turn: int) -> Depths:
     )
 
 
+def together(several: Sequence[Depths]) -> Depths:
+    """Those of some partitions, at least one; an age is by the clock of each one's own Redis."""
+    if len(several) == 1:
+        return several[0]
+    ages = [each.oldest_seconds for each in several if each.oldest_seconds is not None]
+    sums = {
+        name: sum(getattr(each, name) for each in several)
+        for name in ("waiting", "queued", "leased", "deferred", "parked", "in_turn")
+    }
+    return Depths(
+        at=max(each.at for each in several), oldest_seconds=max(ages, default=None), **sums
+    )
+
+
 def numbers(raw: Mapping[bytes, bytes]) -> dict[str, int]:
     """A hash of numbers, by name in order."""
     return {name.decode(errors="replace"): int(value) for name, value in sorted(raw.items())}

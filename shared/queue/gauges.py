@@ -3,7 +3,17 @@
 import asyncio
 import contextlib
 import heapq
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections import ChainMap
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from functools import partial
 from time import monotonic
 from typing import Final, TypeVar
 
@@ -18,6 +28,7 @@ from shared.queue import depths, hashes, held_bytes, keys
 from shared.queue.depths import Depths
 from shared.queue.held_bytes import HeldBytes, RedisMemory
 from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
 from shared.redis.connection import REDIS_ERRORS, end, translate
 
 CACHE_SECONDS: Final = 5.0
@@ -36,7 +47,11 @@ _PAUSE: Final = 0.02
 so 100,000 organizations take half a minute, and deliveries beside it next to nothing."""
 
 
+_AWAY: Final = frozenset({"redis_timeout", "redis_unreachable"})
+"""What the other partitions of the same Redis would find as well."""
+
 Name = TypeVar("Name", str, bytes)
+Answer = TypeVar("Answer")
 
 
 class Shares(msgspec.Struct, frozen=True):
@@ -64,6 +79,7 @@ class Reading(msgspec.Struct, frozen=True):
         workers: workers alive.
         slots: events that they can handle at once.
         memory: of Redis.
+        names: of the workers alive.
     """
 
     depths: Depths
@@ -71,6 +87,7 @@ class Reading(msgspec.Struct, frozen=True):
     workers: int
     slots: int
     memory: RedisMemory
+    names: Collection[bytes] = ()
 
 
 async def read(partition: Partition) -> Reading:
@@ -80,13 +97,34 @@ async def read(partition: Partition) -> Reading:
     async with partition.redis.pipeline(transaction=False) as pipe:
         depths.ask(pipe, names)
         pipe.zcard(names.breakers)
-        pipe.zcard(names.workers_seen)
+        pipe.zrange(names.workers_seen, 0, -1)
         pipe.get(names.slots)
         pipe.info("memory")
         answers = await pipe.execute()
     breakers, workers, slots, memory = answers[depths.QUESTIONS :]
     now = depths.told(answers[: depths.QUESTIONS], *await depths.read_rest(partition))
-    return Reading(now, breakers, workers, int(slots or 0), RedisMemory.of(memory))
+    slots, memory = int(slots or 0), RedisMemory.of(memory)
+    return Reading(now, breakers, len(workers), slots, memory, workers)
+
+
+def together(readings: Sequence[Reading], memories: Sequence[RedisMemory]) -> Reading:
+    """Those of some partitions, at least one.
+
+    Args:
+        readings: of each.
+        memories: of each Redis that has some of them.
+    """
+    # A worker has its slots in every partition, and is one.
+    names = frozenset[bytes]().union(*(each.names for each in readings))
+    limits = [each.limit for each in memories]
+    return Reading(
+        depths.together([each.depths for each in readings]),
+        sum(each.breakers for each in readings),
+        len(names),
+        max(each.slots for each in readings),
+        RedisMemory(sum(each.used for each in memories), sum(limits) if all(limits) else 0),
+        names,
+    )
 
 
 async def read_shares(partition: Partition, organizations: int) -> Shares:
@@ -117,6 +155,59 @@ async def read_shares(partition: Partition, organizations: int) -> Shares:
         await _busiest(partition, organizations, rest),
         await _largest(partition, organizations, rest),
     )
+
+
+def shares_together(several: Sequence[Shares], organizations: int) -> Shares:
+    """Those of some partitions; each organization lives in one.
+
+    Args:
+        several: of each.
+        organizations: how many to name.
+    """
+    if len(several) == 1:
+        return several[0]
+    events = dict(ChainMap(*(dict(each.organizations) for each in several)))
+    held = dict(ChainMap(*(dict(each.held) for each in several)))
+    busiest = _first(organizations, events, {name: events[name][0] for name in events})
+    return Shares(
+        sum(each.dead for each in several),
+        sum(each.holds for each in several),
+        {name: events[name] for name in busiest},
+        {name: held[name] for name in held_bytes.largest(held, organizations)},
+    )
+
+
+async def _ask(
+    partitions: Partitions,
+    ask: Callable[[Partition], Awaitable[Answer]],
+    seconds: float | None = None,
+) -> tuple[dict[int, Answer], dict[int, str]]:
+    """Ask each primary's partitions one after another, and all primaries at once.
+
+    Returns: what those said that were asked in time, by their numbers; and the codes of others.
+    """
+    said: dict[int, Answer] = {}
+    missing: dict[int, str] = {}
+
+    async def ask_each(there: Sequence[Partition]) -> None:
+        for partition in there:
+            try:
+                said[partition.number] = await ask(partition)
+            except REDIS_ERRORS as exc:
+                missing[partition.number] = code = translate(exc).code
+                if code in _AWAY:
+                    break
+
+    async def ask_all(there: Sequence[Partition]) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await ask_each(there)
+        for partition in there:
+            if partition.number not in said:
+                missing.setdefault(partition.number, "redis_timeout")
+
+    await asyncio.gather(*map(ask_all, partitions.by_primary()))
+    return said, missing
 
 
 async def _busiest(
@@ -156,8 +247,10 @@ def _first(most: int, names: Collection[Name], numbers: Mapping[Name, int]) -> l
 class Gauges(Collector):
     """Shows the last reading; nothing of one that is too old, since it might be wrong by now.
 
+    Of several partitions one that can't be read is left out.
+
     Args:
-        partition: where the queue is.
+        partitions: where the queue is.
         organizations: how many get a series of their own.
         bytes_limit_of: what an organization may hold in Redis, bytes; 0: no limit.
         log: told once when a reading fails.
@@ -165,23 +258,25 @@ class Gauges(Collector):
 
     def __init__(
         self,
-        partition: Partition,
+        partitions: Partitions,
         *,
         organizations: int,
         bytes_limit_of: Callable[[str], int],
         log: FilteringBoundLogger,
     ) -> None:
-        self._partition = partition
+        self._partitions = partitions
         self._bytes_limit_of = bytes_limit_of
         self._organizations = organizations
         self._log = log
         self._lock = asyncio.Lock()
         self._reading: Reading | None = None
         self._shares: Shares | None = None
-        self._walk: asyncio.Task[Shares] | None = None
+        self._walk: asyncio.Task[Shares | None] | None = None
         self._may_walk = True
         self._good_until = self._shares_good_until = 0.0
-        self._is_failing = False
+        self._missing: dict[int, str] = {}
+        self._walk_missing: dict[int, str] = {}
+        self._told: Collection[int] = ()
 
     @contextlib.contextmanager
     def registered(self, registry: CollectorRegistry = metrics.REGISTRY) -> Iterator[None]:
@@ -208,16 +303,21 @@ class Gauges(Collector):
             # Whoever waited for the lock finds a fresh reading: several scrapes cost one.
             if monotonic() < self._good_until:
                 return
-            try:
-                async with asyncio.timeout(READ_SECONDS):
-                    self._reading = await read(self._partition)
-                    await self._refresh_shares()
-            except REDIS_ERRORS as exc:
-                self._failed(exc)
-            else:
-                self._is_failing = False
+            said, self._missing = await _ask(self._partitions, read, READ_SECONDS)
+            self._reading = self._together(said)
+            if said:
+                await self._refresh_shares()
+            self._note()
             # After a failure, too: a Redis that is away isn't asked by every scrape.
             self._good_until = monotonic() + CACHE_SECONDS
+
+    def _together(self, said: Mapping[int, Reading]) -> Reading | None:
+        primaries = [
+            [said[each.number].memory for each in there if each.number in said]
+            for there in self._partitions.by_primary()
+        ]
+        memories = [those[0] for those in primaries if those]
+        return together(list(said.values()), memories) if said else None
 
     async def _refresh_shares(self) -> None:
         """Take what the look at all organizations has found; it goes on beside, if it is long."""
@@ -232,12 +332,16 @@ class Gauges(Collector):
             if not walk.cancelled():  # as it is at the end
                 self._shares = walk.result()
 
-    async def _walked(self) -> Shares:
+    async def _walked(self) -> Shares | None:
         began = monotonic()
-        shares = await read_shares(self._partition, self._organizations)
+        said, self._walk_missing = await _ask(
+            self._partitions, partial(read_shares, organizations=self._organizations)
+        )
+        if not said:
+            return None
         # Where it is work, there is a rest as long.
         self._shares_good_until = 2 * monotonic() - began
-        return shares
+        return shares_together(list(said.values()), self._organizations)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges, for the client library."""
@@ -245,12 +349,31 @@ class Gauges(Collector):
             yield from _families(self._reading)
         if self._shares is not None:
             yield from _families_of_shares(self._shares, self._bytes_limit_of)
+        if len(self._partitions) > 1 and self._good_until:
+            yield family_of_partitions(len(self._partitions), self._missing)
 
-    def _failed(self, exc: BaseException) -> None:
-        self._reading = self._shares = None
-        if not self._is_failing:
-            self._log.warning("gauges_not_read", code=translate(exc).code)
-        self._is_failing = True
+    def _note(self) -> None:
+        """Show nothing where nothing could be read, and tell of what can't be any more."""
+        missing = self._walk_missing | self._missing
+        number = len(self._partitions)
+        if len(missing) == number:
+            self._reading = self._shares = None
+        if new := missing.keys() - self._told:
+            which = {"partitions": sorted(missing)} if number > 1 else {}
+            self._log.warning("gauges_not_read", code=missing[min(new)], **which)
+        self._told = missing.keys()
+
+
+def family_of_partitions(number: int, missing: Collection[int]) -> GaugeMetricFamily:
+    """Which of several partitions could be read."""
+    family = GaugeMetricFamily(
+        "sellfern_partition_up",
+        "1 where the partition could be read: its share is in the other gauges",
+        labels=["partition"],
+    )
+    for each in range(number):
+        family.add_metric([str(each)], each not in missing)
+    return family
 
 
 def _families(reading: Reading) -> Iterator[GaugeMetricFamily]:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Self
 
 from redis.asyncio import Redis
 
@@ -22,6 +23,11 @@ class Partitions:
 
     all: tuple[Partition, ...]
 
+    @classmethod
+    def only(cls, redis: Redis) -> Self:
+        """The single queue of a Redis that isn't divided."""
+        return cls((Partition.only(redis),))
+
     def __len__(self) -> int:
         return len(self.all)
 
@@ -31,6 +37,13 @@ class Partitions:
     def of(self, organization: str) -> Partition:
         """The one in which an organization lives."""
         return self.all[home(organization, len(self.all))]
+
+    def by_primary(self) -> list[list[Partition]]:
+        """Those that share a client, together."""
+        found: dict[int, list[Partition]] = {}
+        for partition in self.all:
+            found.setdefault(id(partition.redis), []).append(partition)
+        return list(found.values())
 
 
 @asynccontextmanager
@@ -48,7 +61,7 @@ async def opened(
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(opening) for opening in openings]
         if number == len(clients) == 1:
-            yield Partitions((Partition.only(clients[0]),))
+            yield Partitions.only(clients[0])
         else:
             dealt = (Partition.at(each, clients[each % len(clients)]) for each in range(number))
             yield Partitions(tuple(dealt))
@@ -74,20 +87,27 @@ def open_partitions(
     return opened(openings, common.partitions)
 
 
-async def check_layout(partitions: Partitions) -> list[Problem]:
+async def check_layout(partitions: Partitions, *, begins: bool = True) -> list[Problem]:
     """What keeps these from being the partitions that other programs have; the first one decides.
 
     With another number of them an organization would live elsewhere, and what waits there for it
     would never be handled. So the number stands in Redis, in the first partition.
+
+    Args:
+        partitions: these.
+        begins: whether this may be the first one.
     """
     number = len(partitions)
     first = Partition.at(0, partitions.all[0].redis)
     try:
-        if number > 1:
+        if number > 1 and begins:
             await first.redis.set(first.names.layout, number, nx=True)
         found = await first.redis.get(first.names.layout)
     except REDIS_ERRORS as exc:
         unavailable = translate(exc)
+        # Whose users know the names of a single queue only has no partitions.
+        if number == 1 and unavailable.code == "redis_permission":
+            return []
         return [Problem(unavailable.code, unavailable.message)]
     if found is None or int(found) == number:
         return []

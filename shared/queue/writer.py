@@ -14,7 +14,7 @@ from shared.observe import metrics
 from shared.queue import job, scripts
 from shared.queue.group_commit import GroupCommit
 from shared.queue.job import Delivery
-from shared.queue.partition import Partition
+from shared.queue.partition import Partition, home
 from shared.redis.connection import REDIS_ERRORS, translate
 from shared.redis.durability import Durability, Mode, without_needless_wait
 from shared.redis.wire import Argument, Command, Wire
@@ -81,6 +81,7 @@ class Queue:
         durability: what must hold before a batch counts as accepted.
         limits: how many unfinished events there may be.
         bytes_limits: how much one organization may hold; read for each batch, so they may change.
+        lanes: batches that may be on their way at once: a connection each.
     """
 
     def __init__(
@@ -89,9 +90,12 @@ class Queue:
         durability: Durability,
         limits: BacklogLimits | None = None,
         bytes_limits: BytesLimits | None = None,
+        *,
+        lanes: int = LANES,
     ) -> None:
+        self.lanes = lanes
         self._redis = partition.redis
-        self._wire = Wire(partition.redis, width=LANES)
+        self._wire = Wire(partition.redis, width=lanes)
         self._enqueue = partition.script(_ENQUEUE)
         self._job_prefix = partition.names.job_prefix
         self._durability = durability
@@ -218,7 +222,7 @@ class QueueWriter:
         self._queue = queue
         # Of deliveries that are under way at once, none came first: their senders have no answer.
         self._commits: GroupCommit[Delivery, Accepted] = GroupCommit(
-            self._enqueue, lanes=LANES, apart=_APART
+            self._enqueue, lanes=queue.lanes, apart=_APART
         )
 
     async def accept(self, delivery: Delivery) -> Accepted:
@@ -243,6 +247,119 @@ class QueueWriter:
         metrics.INGRESS_DURABLE.observe(perf_counter() - started)
         metrics.INGRESS_BATCH.observe(len(deliveries))
         return results
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What waits for the answer of one of several primaries.
+
+    One that hangs keeps what is sent to it until it has been given up. That may be a part only of
+    what this process can hold, or there would be no room for what is for the others.
+
+    Attributes:
+        most: deliveries that may wait at once.
+        most_bytes: bytes of their bodies.
+        number: of those that wait.
+        bytes: of theirs.
+    """
+
+    most: int
+    most_bytes: int
+    number: int = 0
+    bytes: int = 0
+
+
+_AWAITED: Final = ("redis_awaited", "this process waits for the Redis of this organization")
+_FULL: Final = ("partition_full", "too many deliveries wait for the Redis of this organization")
+
+
+class PartitionWriter(QueueWriter):
+    """The writer of one of several partitions; refuses everything until `fit` has been called.
+
+    While it fails, everything for it is refused at once but one delivery at a time, which finds
+    out whether it works again. Else thousands of requests would hold their connections until a
+    Redis that is frozen has been given up, and nobody else's would be accepted beside them.
+
+    Args:
+        queue: where they go.
+        waiting: what waits for this primary; of all its partitions the same.
+    """
+
+    def __init__(self, queue: Queue, waiting: Waiting) -> None:
+        super().__init__(queue)
+        self._waiting = waiting
+        self._failure: Unavailable | None = Unavailable(*_AWAITED)
+        self._is_tried = True
+
+    async def fit(self) -> None:
+        """See what Redis this is, and begin; call it once that has been found good."""
+        await super().fit()
+        self._failure, self._is_tried = None, False
+
+    async def accept(self, delivery: Delivery) -> Accepted:
+        """Accept one delivery; returns once it is durable.
+
+        Raises:
+            Unavailable: it is not, or that is in doubt.
+        """
+        if self._failure is None:
+            return await self._wait_for(delivery)
+        if self._is_tried:
+            raise _again(self._failure)
+        self._is_tried = True
+        try:
+            return await self._wait_for(delivery)
+        finally:
+            self._is_tried = False
+
+    async def _wait_for(self, delivery: Delivery) -> Accepted:
+        waiting, size = self._waiting, len(delivery.body)
+        if waiting.number >= waiting.most or waiting.bytes + size > waiting.most_bytes:
+            raise Unavailable(*_FULL)
+        waiting.number += 1
+        waiting.bytes += size
+        try:
+            return await super().accept(delivery)
+        finally:
+            waiting.number -= 1
+            waiting.bytes -= size
+
+    async def _enqueue(self, deliveries: list[Delivery]) -> Sequence[Accepted | Unavailable]:
+        # What has gathered behind a batch that failed would wait as long as that once more.
+        if self._failure is not None and not self._is_tried:
+            raise _again(self._failure)
+        try:
+            results = await super()._enqueue(deliveries)
+        except Unavailable as exc:
+            self._failure = exc
+            raise
+        self._failure = None
+        return results
+
+
+def _again(failure: Unavailable) -> Unavailable:
+    # One that is raised over and over would keep a trace of each.
+    return Unavailable(failure.code, failure.message)
+
+
+class PartitionedWriter:
+    """A writer for each partition.
+
+    Args:
+        writers: of each, in order.
+    """
+
+    def __init__(self, writers: Sequence[QueueWriter]) -> None:
+        self._writers = writers
+
+    async def accept(self, delivery: Delivery) -> Accepted:
+        """Accept one delivery; returns once it is durable.
+
+        Raises:
+            Unavailable: it is not, or that is in doubt.
+        """
+        writer = self._writers[home(delivery.organization, len(self._writers))]
+        return await writer.accept(delivery)
 
 
 @asynccontextmanager

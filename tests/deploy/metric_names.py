@@ -30,6 +30,7 @@ def shown() -> dict[str, set[str]]:
     families: list[Metric] = [
         *metrics.REGISTRY.collect(),
         *gauges._families(_READING),
+        gauges.family_of_partitions(2, ()),
         *gauges._families_of_shares(_SHARES, lambda _: 1),
     ]
     # The library doesn't say the labels of a metric that has no series yet.

@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 from deploy.local.regulation import read_gauges
 from shared.queue import keys
 from shared.queue.gauges import Gauges
-from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
 from tests.integration.workplace import Lines
 
 
@@ -19,7 +19,7 @@ async def test_the_depths_and_the_oldest_age_are_read_from_the_gauges(redis: Red
     )
     registry = CollectorRegistry()
     gauges = Gauges(
-        Partition.only(redis), organizations=1, bytes_limit_of=lambda _: 0, log=Lines().log
+        Partitions.only(redis), organizations=1, bytes_limit_of=lambda _: 0, log=Lines().log
     )
     assert read_gauges(generate_latest(registry).decode()) is None  # nothing was read yet
     with gauges.registered(registry):

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from shared.observe import metrics
 from shared.queue import gauges, keys
 from shared.queue.gauges import CACHE_SECONDS, Gauges
-from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
 from tests.conftest import StartRedis
 from tests.integration.workplace import Lines, Workplace, body
 from worker import Event, Handlers, Organization
@@ -23,7 +23,7 @@ async def scraped(redis: Redis, organizations: int = 20) -> CollectorRegistry:
     """What a scrape shows of a fresh reading."""
     registry = CollectorRegistry()
     shown = Gauges(
-        Partition.only(redis),
+        Partitions.only(redis),
         organizations=organizations,
         bytes_limit_of=lambda _: 0,
         log=Lines().log,
@@ -129,7 +129,7 @@ async def test_a_look_at_thousands_of_organizations_holds_nobody_up(
     await redis.config_resetstat()
     registry = CollectorRegistry()
     shown = Gauges(
-        Partition.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=Lines().log
+        Partitions.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=Lines().log
     )
     async with asyncio.timeout(60), shown.walking():
         with shown.registered(registry):
@@ -155,7 +155,7 @@ async def test_a_walk_that_fails_is_told_and_begins_anew(redis: Redis, monkeypat
     monkeypatch.setattr(gauges, "CACHE_SECONDS", 0.0)
     lines = Lines()
     shown = Gauges(
-        Partition.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=lines.log
+        Partitions.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=lines.log
     )
     await redis.set(keys.BURIED, "no hash")
     await shown.refresh()
@@ -176,7 +176,7 @@ def test_no_other_metric_has_a_label_that_comes_from_outside() -> None:
 
 async def test_many_scrapes_share_a_reading(redis: Redis) -> None:
     shown = Gauges(
-        Partition.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log
+        Partitions.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log
     )
     await redis.config_resetstat()
     await asyncio.gather(*(shown.refresh() for _ in range(10)))
@@ -192,7 +192,7 @@ async def test_a_redis_that_is_away_leaves_no_old_gauges_and_one_line(
     server, lines = fresh_redis_server(appendfsync=None), Lines()
     async with Redis.from_url(server.url) as redis:
         shown = Gauges(
-            Partition.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=lines.log
+            Partitions.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=lines.log
         )
         await shown.refresh()
         assert list(shown.collect())
@@ -213,7 +213,7 @@ async def test_a_redis_that_hangs_does_not_hang_a_scrape(
     server = fresh_redis_server(appendfsync=None)
     async with Redis.from_url(server.url) as redis:
         shown = Gauges(
-            Partition.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log
+            Partitions.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log
         )
         server.freeze()
         try:
@@ -245,7 +245,7 @@ async def test_after_its_end_a_scrape_starts_no_look_that_nobody_ends(
 def test_the_gauges_are_part_of_a_scrape_while_they_are_registered(redis: Redis) -> None:
     registry = CollectorRegistry()
     shown = Gauges(
-        Partition.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log
+        Partitions.only(redis), organizations=20, bytes_limit_of=lambda _: 0, log=Lines().log
     )
     with shown.registered(registry):
         assert shown in registry._collector_to_names

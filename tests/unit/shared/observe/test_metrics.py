@@ -13,7 +13,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared.observe import metrics
 from shared.observe.metrics import REGISTRY
 from shared.queue.depths import Depths
-from shared.queue.gauges import Reading, Shares, _families, _families_of_shares
+from shared.queue.gauges import (
+    Reading,
+    Shares,
+    _families,
+    _families_of_shares,
+    family_of_partitions,
+)
 from shared.queue.held_bytes import RedisMemory
 
 
@@ -39,7 +45,7 @@ def test_the_readme_tells_of_every_metric_and_of_no_other() -> None:
     told = set(re.findall(r"`(sellfern_[a-z_]+)", readme))
     reading = Reading(Depths(0.0, 0, 0, 0, 0, 0, None), 0, 0, 0, RedisMemory())
     of_shares = _families_of_shares(Shares(), lambda _: 0)
-    families = [*REGISTRY.collect(), *_families(reading), *of_shares]
+    families = [*REGISTRY.collect(), *_families(reading), *of_shares, family_of_partitions(1, ())]
     ours = {f.name + ("_total" if f.type == "counter" else "") for f in families}
     assert told == {name for name in ours if not name.startswith("sellfern_process_")}
 

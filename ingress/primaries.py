@@ -1,0 +1,245 @@
+"""The primaries that hold the partitions: each is written to, and looked at, beside the others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Final, Self
+
+from redis.asyncio import Redis
+
+from ingress.http.receive import Writer
+from ingress.organization_bytes import OrganizationBytes
+from ingress.settings import IngressSettings
+from shared.endpoints.endpoint import CurrentEndpoints
+from shared.errors import Problem
+from shared.program.awaiting import MENDS_ITSELF
+from shared.queue.partition import home
+from shared.queue.partitions import Partitions, check_layout
+from shared.queue.writer import (
+    LANES,
+    PartitionedWriter,
+    PartitionWriter,
+    Queue,
+    QueueWriter,
+    Waiting,
+)
+from shared.redis.connection import end
+from shared.redis.durability import Durability, check_durability, check_replicas
+from shared.settings.config import CommonSettings
+from shared.settings.redis_url import RedisUrl
+
+_LOOK_SECONDS: Final = 0.5
+"""How long a look at several waits for all of them, once one is well."""
+
+_PAUSE: Final = 1.0
+_OTHERS: Final = 4
+"""Connections to each beside the writers': readiness, gauges, its memory."""
+
+_TIMEOUT: Final = Problem("redis_timeout", "Redis did not answer in time")
+
+
+def lanes(common: CommonSettings) -> int:
+    """How many batches of one partition may be on their way at once.
+
+    What has several partitions has as many batches under way beside each other.
+    """
+    return max(2, LANES // common.partitions_each)
+
+
+def connections(common: CommonSettings) -> int:
+    """How many there may be to each primary."""
+    return lanes(common) * common.partitions_each + _OTHERS
+
+
+def where(common: CommonSettings, primary: int) -> str:
+    """One of several primaries, by its place in ``REDIS_URL``: what it is called."""
+    numbers = range(primary, common.partitions, len(common.redis_urls))
+    listed = ", ".join(map(str, numbers))
+    return f"{common.redis_urls[primary]} (partitions {listed} of {common.partitions})"
+
+
+@dataclass(slots=True)
+class Primary:
+    """One of them.
+
+    Attributes:
+        url: where it is.
+        named: what it is called.
+        redis: its client.
+        durability: what must hold before it counts as having an event.
+        held: how much of it organizations may hold.
+        writers: those of its partitions.
+        problems: what was wrong with it at the last look.
+    """
+
+    url: RedisUrl
+    named: str
+    redis: Redis
+    durability: Durability
+    held: OrganizationBytes
+    writers: list[QueueWriter] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    _looking: "asyncio.Task[list[Problem]] | None" = None
+
+    async def first_look(self) -> list[Problem]:
+        """What keeps it from keeping accepted events; where nothing does, it may be written to."""
+        problems = await check_durability(self.redis, self.durability)
+        problems = problems or await check_replicas(self.redis, self.durability)
+        if not problems:
+            for writer in self.writers:
+                await writer.fit()
+        self.problems = problems
+        return problems
+
+    def look(self) -> "asyncio.Task[list[Problem]]":
+        """Begin to look, unless a look is under way."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(check_durability(self.redis, self.durability))
+        return self._looking
+
+    def note(self) -> None:
+        """Take what the look has found by now."""
+        if self._looking is not None:
+            self.problems = [_TIMEOUT]
+            if self._looking.done():
+                self.problems, self._looking = self._looking.result(), None
+
+    def told(self) -> list[Problem]:
+        """Its problems, each with what it is called."""
+        return [Problem(each.code, f"{self.named}: {each.message}") for each in self.problems]
+
+    async def close(self) -> None:
+        """End the look that is under way."""
+        if self._looking is not None:
+            await end([self._looking])
+
+
+class Primaries:
+    """All of them; a single one is the Redis of a queue that isn't divided, or of all partitions.
+
+    Args:
+        settings: how the ingress is set.
+        partitions: those that they hold together.
+        endpoints: knows whose are served now.
+    """
+
+    def __init__(
+        self, settings: IngressSettings, partitions: Partitions, endpoints: CurrentEndpoints
+    ) -> None:
+        common = settings.common
+        self._partitions = partitions
+        self.all = [
+            Primary(
+                url,
+                where(common, number),
+                partitions.all[number].redis,
+                settings.durability_at(url),
+                OrganizationBytes(settings.organization_bytes, endpoints),
+            )
+            for number, url in enumerate(common.redis_urls)
+        ]
+        self._writers = [*self._made(settings)]
+
+    @property
+    def writer(self) -> Writer:
+        """Where deliveries go."""
+        writers = self._writers
+        return writers[0] if len(writers) == 1 else PartitionedWriter(writers)
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(
+        cls, settings: IngressSettings, partitions: Partitions, endpoints: CurrentEndpoints
+    ) -> AsyncIterator[Self]:
+        """All of them, as above; what the writers hold is sent before the block has ended."""
+        primaries = cls(settings, partitions, endpoints)
+        async with AsyncExitStack() as stack:
+            for primary in primaries.all:
+                stack.push_async_callback(primary.close)
+            for writer in primaries._writers:
+                stack.push_async_callback(writer.drain)
+            yield primaries
+
+    def limit_of(self, organization: str) -> int:
+        """What an organization may hold, bytes; 0: no limit."""
+        number = home(organization, len(self._partitions))
+        return self.all[number % len(self.all)].held.limit_of(organization)
+
+    async def first_look(self) -> list[Problem]:
+        """What keeps this process from beginning; where nothing does, it may.
+
+        One that works is enough, but for what somebody has to mend. All have to agree on how many
+        partitions there are.
+        """
+        await asyncio.gather(*(primary.first_look() for primary in self.all))
+        problems = self._problems()
+        if all(each.problems for each in self.all) or not all(map(_mends_itself, problems)):
+            return problems
+        return await check_layout(self._partitions)
+
+    async def problems(self) -> list[Problem]:
+        """What keeps the ingress from being ready: nothing, while one of them works."""
+        looks = [primary.look() for primary in self.all]
+        await asyncio.wait(looks, timeout=_LOOK_SECONDS)
+        self._note()
+        if all(each.problems for each in self.all):  # whoever is slow may be well
+            await asyncio.wait(looks)
+            self._note()
+        return self._problems() if all(each.problems for each in self.all) else []
+
+    def notes(self) -> list[Problem]:
+        """What is wrong with some, though this process is ready."""
+        return self._problems() if len(self.all) > 1 else []
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Ask each for its memory again and again; one that is away is written to once it isn't."""
+        missing = [asyncio.create_task(_await(each)) for each in self.all if each.problems]
+        try:
+            async with AsyncExitStack() as stack:
+                for primary in self.all:
+                    await stack.enter_async_context(primary.held.watching(primary.redis))
+                yield
+        finally:
+            await end(missing)
+
+    def _made(self, settings: IngressSettings) -> Iterator[QueueWriter]:
+        limits, several = settings.limits, len(self.all) > 1
+        # A half of the connections: those of one Redis that hangs leave as many for the others. And
+        # of the bytes a half of those that complete bodies always find room in.
+        most = limits.connections // 2 if several else limits.connections
+        most_bytes = limits.bytes_in_flight // 4 if several else limits.bytes_in_flight
+        waiting = [Waiting(most, most_bytes) for _ in self.all]
+        for partition in self._partitions:
+            number = partition.number % len(self.all)
+            primary = self.all[number]
+            queue = Queue(
+                *(partition, primary.durability, settings.backlog, primary.held.limits),
+                lanes=lanes(settings.common),
+            )
+            is_alone = len(self._partitions) == 1
+            writer = QueueWriter(queue) if is_alone else PartitionWriter(queue, waiting[number])
+            primary.writers.append(writer)
+            yield writer
+
+    def _note(self) -> None:
+        for primary in self.all:
+            primary.note()
+
+    def _problems(self) -> list[Problem]:
+        if len(self.all) == 1:
+            return self.all[0].problems
+        return list(chain.from_iterable(primary.told() for primary in self.all))
+
+
+def _mends_itself(problem: Problem) -> bool:
+    return MENDS_ITSELF.get(problem.code, False)
+
+
+async def _await(primary: Primary) -> None:
+    while True:
+        if not await primary.first_look():
+            return
+        await asyncio.sleep(_PAUSE)
