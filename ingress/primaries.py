@@ -14,6 +14,7 @@ from ingress.organization_bytes import OrganizationBytes
 from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import Problem
+from shared.observe.logs import get_logger
 from shared.program.awaiting import MENDS_ITSELF
 from shared.queue.partition import home
 from shared.queue.partitions import Partitions, check_layout
@@ -38,6 +39,8 @@ _OTHERS: Final = 4
 """Connections to each beside the writers': readiness, gauges, its memory."""
 
 _TIMEOUT: Final = Problem("redis_timeout", "Redis did not answer in time")
+
+_log = get_logger()
 
 
 def lanes(common: CommonSettings) -> int:
@@ -170,12 +173,12 @@ class Primaries:
     async def first_look(self) -> list[Problem]:
         """What keeps this process from beginning; where nothing does, it may.
 
-        One that works is enough, but for what somebody has to mend. All have to agree on how many
-        partitions there are.
+        The first is enough, but for what somebody has to mend: it knows how many partitions there
+        are, on which all have to agree.
         """
         await asyncio.gather(*(primary.first_look() for primary in self.all))
         problems = self._problems()
-        if all(each.problems for each in self.all) or not all(map(_mends_itself, problems)):
+        if self.all[0].problems or not all(map(_mends_itself, problems)):
             return problems
         return await check_layout(self._partitions)
 
@@ -239,7 +242,10 @@ def _mends_itself(problem: Problem) -> bool:
 
 
 async def _await(primary: Primary) -> None:
+    problem = primary.problems[0]
+    _log.warning("redis_awaited", url=primary.named, code=problem.code, message=problem.message)
     while True:
         if not await primary.first_look():
-            return
+            break
         await asyncio.sleep(_PAUSE)
+    _log.info("redis_found", url=primary.named)

@@ -11,9 +11,10 @@ import pytest_asyncio
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
-from shared.queue import keys
+from shared.queue import gauges, keys
 from shared.queue.job import job_id
 from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions, check_layout
 from shared.queue.writer import Accepted, Queue
 from shared.redis.connection import open_redis
 from shared.redis.durability import Durability
@@ -167,6 +168,28 @@ async def test_who_waits_for_its_turn_has_a_place_for_every_user(server: Deploye
             assert await revival.replay_one(Partition.only(operator), job) == "known"
             assert await operator.hgetall(keys.IN_TURN) == {}
         assert await admin.zscore(keys.QUEUE, job) is None
+
+
+async def test_the_ingress_may_do_in_a_partition_what_it_may_do_without(
+    server: DeployedRedis,
+) -> None:
+    async with server.client_of("ingress") as own, server.client_of() as admin:
+        partitions = Partitions(tuple(Partition.at(number, own) for number in range(4)))
+        for _ in range(2):
+            assert await check_layout(partitions) == []
+        one, last = delivery(b"one", "org_x"), partitions.all[3]
+        assert await Queue(last, Durability()).enqueue([one]) == [Accepted.NEW]
+        assert (await gauges.read(last)).depths.waiting == 1
+        assert (await gauges.read_shares(last, 1)).organizations == {"org_x": (1, 0)}
+        (job,) = await admin.zrange(last.names.accepted, 0, -1)
+        for command in (
+            ("GET", last.names.payload(job.decode())),
+            ("ZREM", last.names.accepted, job.decode()),
+            ("HGETALL", last.names.claims),
+            ("SET", last.names.slots, "1"),
+        ):
+            assert await refused(own, *command)
+        await admin.delete(partitions.all[0].names.layout)
 
 
 async def refused(redis: Redis, *command: str) -> bool:

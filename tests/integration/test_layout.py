@@ -47,6 +47,28 @@ async def test_whoever_says_another_number_is_told_which_one_it_is(redis: Redis)
         assert await check_layout(other) == [Problem("redis_layout", message)]
 
 
+async def test_users_of_a_single_queue_need_no_right_for_partitions(
+    fresh_redis_server: StartRedis,
+) -> None:
+    server = fresh_redis_server()
+    async with Redis.from_url(server.url) as admin:
+        await admin.execute_command(
+            "ACL", "SETUSER", "u", "on", "nopass", "~sellfern:queue", "+@all"
+        )
+    async with Redis.from_url(server.url, username="u", password="any") as redis:
+        assert await check_layout(Partitions.only(redis)) == []
+        (problem,) = await check_layout(
+            Partitions((Partition.at(0, redis), Partition.at(1, redis)))
+        )
+    assert problem.code == "redis_permission"
+
+
+async def test_who_only_looks_begins_nothing(redis: Redis) -> None:
+    partitions = Partitions((Partition.at(0, redis), Partition.at(1, redis)))
+    assert await check_layout(partitions, begins=False) == []
+    assert await redis.keys() == []
+
+
 async def test_a_redis_that_is_away_is_a_problem_of_its_own(
     fresh_redis_server: StartRedis,
 ) -> None:
