@@ -6,18 +6,18 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
-from time import monotonic
-from typing import Final
+from itertools import cycle
+from typing import Any, Final
 
 import msgspec
 from arq.cron import CronJob
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool
 
 from shared.endpoints.endpoint import Endpoints
 from shared.endpoints.file import EndpointsFile
@@ -29,14 +29,16 @@ from shared.observe.tracing import Tracing, open_tracing
 from shared.program import forking, garbage
 from shared.program.admin import admin_site, cached
 from shared.program.awaiting import AwaitedRedis
-from shared.queue.partition import Partition, opened_only
-from shared.redis.connection import connection_pool, open_redis
+from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions, check_layout, open_partitions
+from shared.redis.connection import connection_pool, end
 from shared.redis.durability import check_server
 from shared.sellfern.reference_file import load_reference
 from worker.engine import arq_functions, burst, process
 from worker.engine.aside import Aside
 from worker.engine.leases import Profiles, roster
 from worker.engine.process import Deadline, Exit, Signals
+from worker.engine.visit import Visited
 from worker.engine.worker import Worker
 from worker.lifespans import Lifespans, Settings
 from worker.masking import Masks
@@ -55,9 +57,11 @@ from worker.registry import Handlers
 from worker.settings import WorkerSettings
 
 _CONNECTIONS: Final = 30
-"""Kept by wires: claim, mark, settle 8 each, read 1; for sleeping 1; the rest is for all else."""
-_ASIDE_CONNECTIONS: Final = 2
+"""For a partition. Kept by wires: claim, mark, settle 8 each, read 1; for sleeping 1; the rest is
+for all else."""
 _ARQ_CONNECTIONS: Final = 4
+"""For a partition."""
+_MINUTE: Final = 60
 _SETTLE_SECONDS: Final = 30.0
 """What a job may take beside its handler: waiting for Redis, mostly."""
 _CLOSING_SECONDS: Final = 4.0
@@ -149,20 +153,23 @@ class _Program:
         # A slot a thread, or handlers that use `asyncio.to_thread` would wait for each other.
         threads = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="handlers")
         asyncio.get_running_loop().set_default_executor(threads)
-        url = self.settings.common.redis_url
+        common = self.settings.common
+        # Of the watchdog: one a partition, and one to look around.
+        opened_aside = partial(open_partitions, common, connections=1 + common.partitions_each)
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             # First, and the probes next: both are asked while Redis is still waited for.
             self._listen_to_signals(stack)
             aside = await enter(Aside())
-            looking = await enter(aside.within(open_redis(url, connections=_ASIDE_CONNECTIONS)))
+            looking = await enter(aside.within(opened_aside()))
             if not self.is_burst:
                 await enter(aside.within(self._admin_site(looking)))
-            redis = await enter(open_redis(url, connections=_CONNECTIONS))
+            connections = _CONNECTIONS * common.partitions_each
+            partitions = await enter(open_partitions(common, connections=connections))
             await enter(self.endpoints.watching())
             self._awaited = AwaitedRedis(
-                lambda: check_server(redis),
-                url=url,
+                partial(self._startable, partitions),
+                url=common.redis_url,
                 expected="a Redis that can be worked with",
                 is_patient=not self.is_burst,
             )
@@ -171,10 +178,10 @@ class _Program:
             # Before anything is claimed; and left once the worker has settled all that it could.
             stack.push_async_callback(self._end_lifespans)
             if await self._lifespans.begin(self._stopped):
-                partition = Partition.only(redis)
-                await self._work(await enter(self._opened_worker(partition, aside)))
+                worker = self._opened_worker(partitions, aside, opened_aside)
+                await self._work(await enter(worker))
                 if self.is_burst:
-                    await burst.tell(partition, self.log)
+                    await burst.tell(partitions, self.log)
 
     async def _work(self, worker: Worker) -> None:
         # Now that all is loaded: it never has to be looked through again.
@@ -188,15 +195,26 @@ class _Program:
         await worker.async_run()
 
     @contextlib.asynccontextmanager
-    async def _opened_worker(self, partition: Partition, aside: Aside) -> AsyncIterator[Worker]:
+    async def _opened_worker(
+        self,
+        partitions: Partitions,
+        aside: Aside,
+        opened_aside: Callable[[], contextlib.AbstractAsyncContextManager[Partitions]],
+    ) -> AsyncIterator[Worker]:
         """The worker, which gives back at its end what it still holds."""
-        url = self.settings.common.redis_url
-        pool = connection_pool(url, connections=_ARQ_CONNECTIONS)
-        context = self._context(partition)
+        common = self.settings.common
+        connections = _ARQ_CONNECTIONS * common.partitions_each
+        pools = [connection_pool(url, connections=connections) for url in common.redis_urls]
+        first, *others = [
+            Visited(context, partition, self._options(context, partition, pool, partitions))
+            for context, partition, pool in zip(
+                self._contexts(partitions), partitions, cycle(pools), strict=False
+            )
+        ]
         worker = self._worker = Worker(
-            context,
-            partition,
-            open_partition=lambda: opened_only(open_redis(url, connections=_ASIDE_CONNECTIONS)),
+            first.context,
+            first.partition,
+            open_partitions=opened_aside,
             name=self.name,
             description=self._description(),
             profiles=self._profiles,
@@ -205,14 +223,8 @@ class _Program:
             leave=self.leave,
             tick=self._listen,
             is_burst=self.is_burst,
-            cron_jobs=[self._upkeep(partition)],
-            **arq_functions.worker_options(
-                context,
-                arq_functions.arq_redis(pool, partition.names),
-                concurrency=self.settings.concurrency,
-                job_timeout=self.settings.policy.handler_timeout + _SETTLE_SECONDS,
-                drain=self.settings.drain,
-            ),
+            others=others,
+            **first.options,
         )
         try:
             yield worker
@@ -220,8 +232,9 @@ class _Program:
             self._hurry()  # a burst ends without a signal
             await worker.close()
             left = self.deadline.left() or 0.0
-            await context.pipeline.hooks.drain(left - _HOOKS_BEFORE)
-            await pool.aclose()
+            await first.context.pipeline.hooks.drain(left - _HOOKS_BEFORE)
+            for pool in pools:
+                await pool.aclose()
             # Where Redis has stayed away, nothing could be given back.
             if held := worker.held():
                 self._note_left(held)
@@ -319,14 +332,35 @@ class _Program:
 
     # Probes, asked in the thread of the watchdog
 
-    def _admin_site(self, redis: Redis) -> contextlib.AbstractAsyncContextManager[int]:
+    def _admin_site(self, partitions: Partitions) -> contextlib.AbstractAsyncContextManager[int]:
         async def ready() -> list[Problem]:
-            return self._unready() or await check_server(redis)
+            return self._unready() or await self._check_servers(partitions)
 
         def notes() -> list[Problem]:
-            return self.endpoints.notes
+            return self.endpoints.notes + self._unheard()
 
         return admin_site(self.settings.admin, cached(ready), alive=self._dead, notes=notes)
+
+    async def _startable(self, partitions: Partitions) -> list[Problem]:
+        """What keeps this worker from its start: the first primary says how many partitions."""
+        if len(partitions) > 1 and (problems := await check_layout(partitions)):
+            return problems
+        return await self._check_servers(partitions)
+
+    async def _check_servers(self, partitions: Partitions) -> list[Problem]:
+        """What is wrong with the only primary or, where no other can be worked with, with all."""
+        # The partitions are dealt between them in turn.
+        primaries = partitions.all[: len(self.settings.common.redis_urls)]
+        looking = [asyncio.ensure_future(check_server(each.redis)) for each in primaries]
+        found: list[Problem] = []
+        try:
+            for look in asyncio.as_completed(looking):
+                if not (problems := await look):
+                    return []
+                found += problems
+        finally:
+            await end(looking)
+        return found
 
     def _unready(self) -> list[Problem]:
         """What keeps this worker from being ready, as far as it knows without asking Redis."""
@@ -337,11 +371,21 @@ class _Program:
             awaited = awaited or self._lifespans.problems
             return awaited or [Problem("starting", "the worker has not started yet")]
         missing = self._missing()
-        heard = self._worker.last_renewed()
-        if heard is None or monotonic() - heard > self.settings.lease:
+        unheard = self._worker.unheard(self.settings.lease)
+        if len(unheard) == self.settings.common.partitions:
             message = "Redis has not heard of this worker for longer than a lease"
             missing.append(Problem("no_sign_of_life", message))
         return missing
+
+    def _unheard(self) -> list[Problem]:
+        """The partitions that have not heard of this worker, where others have: it works there."""
+        number = self.settings.common.partitions
+        unheard = [] if self._worker is None else self._worker.unheard(self.settings.lease)
+        if not 0 < len(unheard) < number:
+            return []
+        named = ", ".join(map(str, unheard))
+        message = f"of {number} partitions, {named} have not heard of this worker for a lease"
+        return [Problem("no_sign_of_life", message)]
 
     async def _dead(self) -> list[Problem]:
         """What only a restart mends."""
@@ -358,15 +402,27 @@ class _Program:
 
     # Parts
 
-    def _context(self, partition: Partition) -> arq_functions.Context:
-        transitions = Transitions(
-            partition,
-            retention=self.settings.policy.limits.dedupe_retention,
-            has_turns=self.handlers.has_turns,
-        )
-        lease = self.settings.lease
-        batcher = Batcher(transitions, patience=lease, log=self.log, pulse=self.pulse)
-        pipeline = Pipeline(
+    def _contexts(self, partitions: Partitions) -> list[arq_functions.Context]:
+        """One for each partition. Attempts, memory and hooks are those of the worker."""
+        lease, contexts = self.settings.lease, list[arq_functions.Context]()
+        for partition in partitions:
+            log = self.log if len(partitions) == 1 else self.log.bind(partition=partition.number)
+            transitions = Transitions(
+                partition,
+                retention=self.settings.policy.limits.dedupe_retention,
+                has_turns=self.handlers.has_turns,
+            )
+            batcher = Batcher(transitions, patience=lease, log=log, pulse=self.pulse)
+            prefix = partition.names.job_prefix
+            if contexts:
+                pipeline = contexts[0].pipeline.within(batcher, prefix)
+            else:
+                pipeline = self._pipeline(batcher, prefix)
+            contexts.append(arq_functions.Context(pipeline, batcher, transitions, lease, log))
+        return contexts
+
+    def _pipeline(self, batcher: Batcher, job_prefix: str) -> Pipeline:
+        return Pipeline(
             ledger=batcher,
             handlers=self.handlers,
             reference=load_reference(self.settings.common),
@@ -378,9 +434,27 @@ class _Program:
             masks=self.masks,
             observer=None if self.tracing is None else Tracer(self.tracing),
             resources=self._lifespans.resources,
-            job_prefix=partition.names.job_prefix,
+            job_prefix=job_prefix,
         )
-        return arq_functions.Context(pipeline, batcher, transitions, lease, self.log)
+
+    def _options(
+        self,
+        context: arq_functions.Context,
+        partition: Partition,
+        pool: ConnectionPool,
+        partitions: Partitions,
+    ) -> dict[str, Any]:
+        """arq's, in a partition."""
+        return {
+            "cron_jobs": [self._upkeep(partition, partitions)],
+            **arq_functions.worker_options(
+                context,
+                arq_functions.arq_redis(pool, partition.names),
+                concurrency=self.settings.concurrency,
+                job_timeout=self.settings.policy.handler_timeout + _SETTLE_SECONDS,
+                drain=self.settings.drain,
+            ),
+        }
 
     def _profiles(self) -> Profiles:
         current, default = self.endpoints.current, self.settings.organization_concurrency
@@ -400,18 +474,23 @@ class _Program:
             self._rostered = current, upkeep.Listed(organizations, roster(organizations))
         return self._rostered[1]
 
-    def _upkeep(self, partition: Partition) -> CronJob:
+    def _upkeep(self, partition: Partition, partitions: Partitions) -> CronJob:
         settings, retention = self.settings, self.settings.policy.limits.dedupe_retention
         log, opened = self.log, self._lifespans.opened
-        return upkeep.cron_job(
+        tasks: list[Callable[[], Awaitable[None]]] = [
             partial(upkeep.expire, partition, retention=settings.dead_letter_retention, log=log),
             partial(upkeep.forget, partition),  # first: the fewer there are, the shorter the next
             partial(upkeep.renumber, partition, log=log),
             partial(upkeep.unlist, partition, self._listed, log=log),
             partial(upkeep.restore, partition, lease=settings.lease, log=log),
             partial(upkeep.recount, partition, retention=retention),
-            partial(upkeep.prune, partition, opened, retention=retention, log=log),
-            job_prefix=partition.names.job_prefix,
+        ]
+        if partition.number == 0:  # inboxes know no partitions
+            tasks += [partial(upkeep.prune, partitions, opened, retention=retention, log=log)]
+        return upkeep.cron_job(
+            *tasks,
+            job_prefix=job_prefix,
+            second=partition.number * _MINUTE // len(partitions),
         )
 
     def _description(self) -> bytes:

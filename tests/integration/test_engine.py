@@ -205,7 +205,7 @@ async def test_a_slot_is_free_once_its_handler_has_ended(
         for _ in range(6):
             await stage.start()
         now_held = await account(redis)
-        free = worker._claims.free()
+        free = worker.claims.free()
         held.let_go(batcher, monkeypatch)
         await drained(redis)
     assert (len(now_held.leased_or_deferred), free) == (6, 0)
@@ -241,7 +241,7 @@ async def test_what_redis_did_not_settle_is_left_to_its_lease_and_blocks_nobody(
         async with asyncio.timeout(10):
             while worker.tasks:
                 await asyncio.sleep(0.002)
-        assert worker._claims.free() == 3
+        assert worker.claims.free() == 3
     lines = stage.place.lines.of("event_left_to_its_lease")
     assert len(lines) == worker.jobs_failed == 3
     left = await account(redis)
@@ -510,7 +510,7 @@ async def test_a_cancellation_that_gets_lost_does_not_keep_a_worker_from_stoppin
             lost.append(exc)
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(Worker, "_beat_forever", beat_forever)
+    monkeypatch.setattr(Worker, "beat_forever", beat_forever)
     async with asyncio.timeout(10):
         async with working(stage.place.worker()):
             await asleep(redis)
@@ -548,13 +548,13 @@ async def test_a_lost_lease_that_has_just_been_settled_is_no_loss(
     worker = stage.place.worker()
     async with working(worker):
         await stage.start()
-        (claim,) = worker._claims.held()
+        (claim,) = worker.claims.held()
         while not held.number:
             await asyncio.sleep(0.002)
-        worker._claims.lose(claim)
+        worker.claims.lose(claim)
         held.let_go(stage.place.batcher, monkeypatch)
         await drained(redis)
-        worker._claims.lose(claim)
+        worker.claims.lose(claim)
     assert metrics.LEASES_LOST.labels().total == lost_before
     assert stage.place.lines.events() == ["event_handled"]
 
@@ -569,11 +569,11 @@ async def test_a_lost_lease_shows_in_the_settlement_that_was_on_its_way(
     worker = stage.place.worker()
     async with working(worker):
         await stage.start()
-        (claim,) = worker._claims.held()
+        (claim,) = worker.claims.held()
         while not held.number:
             await asyncio.sleep(0.002)
         await redis.hset(keys.CLAIMS, claim.job, "ff:0:1:1:evt_1")  # somebody else has it
-        worker._claims.lose(claim)
+        worker.claims.lose(claim)
         held.let_go(stage.place.batcher, monkeypatch)
         while "lease_lost" not in stage.place.lines.events():
             await asyncio.sleep(0.002)

@@ -232,7 +232,7 @@ async def test_after_its_end_a_scrape_starts_no_look_that_nobody_ends(
     monkeypatch.setattr(gauges, "_WALK_SECONDS", 0.0)
     await redis.hset(keys.BURIED, mapping={f"org_{number}": 1 for number in range(2_000)})
     shown = Gauges(
-        Partition.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=Lines().log
+        Partitions.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=Lines().log
     )
     async with shown.walking():
         await shown.refresh()

@@ -11,6 +11,7 @@ from redis.crc import key_slot
 from shared.queue import gauges
 from shared.queue.keys import Names
 from shared.queue.partition import TAGS, Partition
+from shared.queue.partitions import Partitions
 from tests.integration.jobs import organization_of
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Reject
@@ -125,7 +126,7 @@ async def work(place: Workplace) -> None:
     await place.accept(body("evt_3"))
     worker = place.worker(cron_jobs=[cron], burst=True)
     await asyncio.wait_for(worker.async_run(), 20)
-    await burst.tell(place.partition, place.lines.log)
+    await burst.tell(Partitions((place.partition,)), place.lines.log)
     await worker.close()
     mark = await lookup.find_by_mark(place.partition, "org_a", "evt_3")
     assert mark is not None

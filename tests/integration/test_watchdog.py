@@ -46,7 +46,7 @@ async def settled(redis: Redis, number: int) -> None:
 async def holds(worker: Any, number: int) -> None:
     """Wait until the worker has so many events."""
     async with asyncio.timeout(20):
-        while len(worker._claims.running) < number:
+        while len(worker.claims.running) < number:
             await asyncio.sleep(0.01)
 
 

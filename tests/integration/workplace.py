@@ -21,6 +21,7 @@ from shared.queue import job as jobs
 from shared.queue.job import Delivery
 from shared.queue.keys import Names
 from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
 from shared.queue.writer import Queue
 from shared.redis.durability import Durability, Mode
 from shared.sellfern.reference import load_default
@@ -193,7 +194,7 @@ class Workplace:
         return Worker(
             context,
             self.partition,
-            open_partition=self._opened,
+            open_partitions=self._opened,
             name=f"w{next(_numbers)}",
             description=b"{}",
             profiles=profiles,
@@ -207,9 +208,9 @@ class Workplace:
         self.left_at_once = at_once
 
     @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Partition]:
+    async def _opened(self) -> AsyncIterator[Partitions]:
         async with self.open_redis() as redis:
-            yield replace(self.partition, redis=redis)
+            yield Partitions((replace(self.partition, redis=redis),))
 
     def open_redis(self) -> Redis:
         """A client for another event loop."""

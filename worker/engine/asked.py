@@ -20,11 +20,15 @@ class _Asked:
         base: of its jobs' tokens.
         most: jobs that it may bring: as many slots are reserved.
         was_idle: whether the worker held nothing when it was sent.
+        is_late: whether others may have its slots.
+        timer: says so in time.
     """
 
     base: str
     most: int
     was_idle: bool
+    is_late: bool = False
+    timer: asyncio.TimerHandle | None = None
 
 
 class AskedClaims:
@@ -43,11 +47,13 @@ class AskedClaims:
         on_their_way: what nobody has read yet, by the task that does.
         answered: those of them that can be read.
         lost: bases of those that are to be disowned before another is sent.
-        reserved: slots of those that are on their way.
+        reserved: slots of those that are on their way, and not late.
+        late: seconds after which others may have the slots of one, if ever.
     """
 
     def __init__(self, transitions: Transitions, lease: float, changed: asyncio.Event) -> None:
         self.reserved = 0
+        self.late: float | None = None
         self._transitions = transitions
         self._lease = lease
         self._changed = changed
@@ -59,6 +65,11 @@ class AskedClaims:
     def unread(self) -> list[str]:
         """Bases of those that nobody has read, or can read any more; any thread may ask."""
         return list(self._bases)  # Python copies in one step
+
+    @property
+    def is_late(self) -> bool:
+        """Whether any of them is: Redis may stand still."""
+        return any(asked.is_late for asked in self.on_their_way.values())
 
     def send(
         self, call: Callable[..., Coroutine[Any, Any, Claimed]], *, most: int, was_idle: bool
@@ -77,6 +88,14 @@ class AskedClaims:
         task: Task[Claimed] = Task(call(base=asked.base), loop=asyncio.get_running_loop())
         self.on_their_way[task] = asked
         task.add_done_callback(self._note)
+        if self.late is not None:
+            loop = asyncio.get_running_loop()
+            asked.timer = loop.call_later(self.late, self._give_up_slots, asked)
+
+    def _give_up_slots(self, asked: _Asked) -> None:
+        asked.is_late = True
+        self.reserved -= asked.most
+        self._changed.set()
 
     def _note(self, task: "asyncio.Task[Claimed]") -> None:
         self.answered.append(task)
@@ -89,7 +108,10 @@ class AskedClaims:
         """
         task = self.answered.popleft()
         asked = self.on_their_way.pop(task)
-        self.reserved -= asked.most
+        if asked.timer is not None:
+            asked.timer.cancel()
+        if not asked.is_late:
+            self.reserved -= asked.most
         try:
             claimed = task.result()
         except BaseException:

@@ -8,6 +8,7 @@ from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import depths
 from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
 from shared.redis.connection import REDIS_ERRORS
 from worker.pipeline.transitions import Claimed
 
@@ -27,12 +28,15 @@ def finds_nothing(claimed: Claimed) -> bool:
     return claimed.next_due is None or claimed.next_due > SOON
 
 
-async def tell(partition: Partition, log: FilteringBoundLogger) -> None:
+async def tell(partitions: Partitions, log: FilteringBoundLogger) -> None:
     """Log what this process's events came to, and how many are left, by where they wait."""
     ended = {
         name: round(metrics.EVENTS.labels(name).total) for name in ("handled", "retried", "dead")
     }
-    log.info("burst_ended", **ended, **await _left(partition))
+    left = await asyncio.gather(*map(_left, partitions))
+    # Of less than all of them there is no sum.
+    sums = {name: sum(each[name] for each in left) for name in left[0]} if all(left) else {}
+    log.info("burst_ended", **ended, **sums)
 
 
 async def _left(partition: Partition) -> dict[str, int]:

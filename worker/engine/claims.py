@@ -1,4 +1,4 @@
-"""Claims jobs for a worker's free slots, and keeps account of what it holds."""
+"""Claims jobs of a partition for a worker's free slots, and keeps account of what it holds."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ Ended: TypeAlias = Callable[[object], None]
 
 
 class Claims:
-    """What one worker holds, and the loop that claims more.
+    """What one worker holds of a partition, and the loop that claims more.
 
     Args:
         worker: arq's; what it is told, and what it counts, is there.
@@ -57,9 +57,12 @@ class Claims:
         call: runs a job by arq's functions: one that is no delivery, or every one where arq's hooks
             are to see it.
         is_burst: whether to end once nothing can be handled now.
+        duty: the worker's part in finding out which job ends workers; without it, its own.
+        changed: set whenever there may be a slot, or something to read; the same.
 
     Attributes:
         running: what it holds, by token.
+        slots: those of its handlers.
         asked: the claims that are on their way, or whose answers got lost.
         announced: set once Redis has heard of the worker.
         ended: set once it claims no more, and holds nothing.
@@ -76,6 +79,8 @@ class Claims:
         leave: Leave,
         call: Callable[[Claim, bytes, Ended, Slots], Call],
         is_burst: bool = False,
+        duty: "Duty | None" = None,
+        changed: asyncio.Event | None = None,
     ) -> None:
         self._arq = worker
         self._pipeline = context.pipeline
@@ -87,7 +92,8 @@ class Claims:
         self._asleep = Wire(partition.redis)
         self._name = name
         self._most = worker.max_jobs
-        self._slots = Slots()
+        self._changed = changed or asyncio.Event()
+        self.slots = Slots(self._changed)
         self._pulse = pulse
         self._leave = leave
         self._call = call
@@ -95,13 +101,13 @@ class Claims:
         self._has_hooks = bool(worker.on_job_start or worker.on_job_end or worker.after_job_end)
         policy = context.pipeline.policy
         self._suspect_from = min(SUSPECT_FROM, policy.max_claims)
-        self._duty = Duty.of(
+        self._duty = duty or Duty.of(
             lease=context.lease, longest_handler=policy.handler_timeout + policy.stuck_after
         )
         self._garbage = garbage.Watch()
         self._renewed: dict[str, Claim] = {}
         self.running: dict[str, Work | Call] = {}
-        self.asked = AskedClaims(context.transitions, context.lease, self._slots.changed)
+        self.asked = AskedClaims(context.transitions, context.lease, self._changed)
         self._asks_for_rest: Claimed | None = None
         self._is_more_in_line = False
         self.announced = asyncio.Event()
@@ -133,6 +139,7 @@ class Claims:
                         break
                 except REDIS_ERRORS as exc:
                     self._is_more_in_line = False
+                    self._heard(None)
                     # Once for all that were on their way together.
                     if not self.asked.on_their_way:
                         await outage.pause(exc)
@@ -147,10 +154,11 @@ class Claims:
             claimed, was_idle = self.asked.read()
             if outage.is_on:
                 outage.over()
+            self._heard(claimed)
             self._start_all(claimed)
             return await self._is_over(claimed, was_idle=was_idle)
         if not self._may_ask():
-            await self._until_something_ends()
+            await self._until_it_may_ask()
         elif self.asked.lost:
             # Before the next one: Redis believes that their jobs have begun. Then look again, since
             # meanwhile the last of what it holds may have ended.
@@ -208,12 +216,16 @@ class Claims:
         A job whose handler has ended needs no slot while Redis commits it. There is an end to how
         many of those a worker holds, all the same. What is on its way here has its slots already.
         """
-        free = min(self._most - self._slots.busy, 2 * self._most - len(self.running))
+        free = min(self._most - self.slots.busy, 2 * self._most - len(self.running))
         return free - self.asked.reserved
 
+    async def _until_it_may_ask(self) -> None:
+        """Wait for a slot, or for an answer, or longer: whoever calls looks again."""
+        await self._until_something_ends()
+
     async def _until_something_ends(self) -> None:
-        self._slots.changed.clear()
-        await self._slots.changed.wait()
+        self._changed.clear()
+        await self._changed.wait()
 
     async def until_idle(self) -> None:
         """Wait until it holds nothing."""
@@ -229,21 +241,32 @@ class Claims:
             self._name,
             most=most,
             lease=self._lease,
-            holding=len(self.running),
+            holding=self._holding(),
             slots=self._most,
             suspect_from=self._suspect_from,
             waits_for_none=self._duty.waits_for_none,
-            no_more_alone=self._duty.alone(self.running),
+            no_more_alone=self._no_more_alone(),
             tainted=self.stuck() > 0,
         )
         self.asked.send(call, most=most, was_idle=not self.running)
+
+    def _holding(self) -> int:
+        """How many jobs the worker holds; with none, a suspect may come."""
+        return len(self.running)
+
+    def _no_more_alone(self) -> Claim | None:
+        """The suspect beside which others are claimed now."""
+        return self._duty.alone(self.running)
+
+    def _heard(self, claimed: Claimed | None) -> None:
+        """An answer has come, or there is none."""
 
     async def _rest(self, claimed: Claimed) -> None:
         """Wait as long as there is a reason to: a suspect, or nothing to do."""
         due = claimed.next_due
         seconds = _LONGEST_SLEEP if due is None else min(_LONGEST_SLEEP, due)
         if claimed.quiet or claimed.suspects:
-            await self._duty.wait(claimed, self.until_idle)
+            await self._be_quiet(claimed)
         elif self._is_burst and not claimed.more and self.running:
             # Not by a wake token: it is to end as soon as the last of its events does.
             with contextlib.suppress(TimeoutError):
@@ -251,6 +274,10 @@ class Claims:
                     await self._until_something_ends()
         elif not claimed.more:
             await self._sleep(seconds)
+
+    async def _be_quiet(self, claimed: Claimed) -> None:
+        """Take nothing for as long as an answer asks for."""
+        await self._duty.wait(claimed, self.until_idle)
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep for so long, or until somebody leaves a wake token."""
@@ -269,25 +296,26 @@ class Claims:
     # Running
 
     def _start_all(self, claimed: Claimed) -> None:
+        # All at once, since a job may end before the next one begins.
+        self.slots.busy += len(claimed.jobs)
         for claim, payload in claimed.jobs:
             self._renewed[claim.job] = claim
-            self._slots.busy += 1
             ended = partial(self._ended, claim)
             delivery = None if self._has_hooks else jobs.read(payload)
             # What ``handle_event`` would come to, without the detour; or nothing for it to read.
             if delivery is not None or not payload:
-                work = Work(claim, delivery, ended, has_payload=bool(payload), slots=self._slots)
+                work = Work(claim, delivery, ended, has_payload=bool(payload), slots=self.slots)
                 # By token, not by job: a job may be claimed anew while its lost claim still ends.
                 self.running[claim.token] = work
                 self._pipeline.start(work)
             else:
-                self.running[claim.token] = self._call(claim, payload, ended, self._slots)
+                self.running[claim.token] = self._call(claim, payload, ended, self.slots)
 
     def _ended(self, claim: Claim, result: object) -> None:
         """A job is no more this worker's; what Redis didn't settle, its lease brings back."""
         running = self.running.pop(claim.token)
         self._renew_no_more(claim)
-        self._slots.changed.set()
+        self._changed.set()
         if result is Settled.LOST and isinstance(running, Work) and running.is_lost:
             self._note_lost(claim)
         if isinstance(result, BaseException):
@@ -336,7 +364,7 @@ class Claims:
     def stop(self) -> None:
         """Claim no more, and give back what hasn't begun since it waits for memory."""
         self.claim_no_more()
-        self._slots.changed.set()
+        self._changed.set()
         self.announced.set()  # who has never been heard of has nothing to wait for
         # Other workers may have the memory at once that these wait for, or would.
         self._pipeline.memory.is_closed = True
@@ -405,8 +433,8 @@ class Duty:
             self._alone = None
         return self._alone
 
-    async def wait(self, claimed: Claimed, idle: Callable[[], Awaitable[None]]) -> None:
-        """Take nothing until the worker is idle, or the while is over.
+    async def wait(self, claimed: Claimed, idle: Callable[[], Awaitable[None]]) -> bool:
+        """Take nothing until the worker is idle, or the while is over; whether it is idle.
 
         Args:
             claimed: asks for it, since a suspect waits or since suspects were given.
@@ -418,9 +446,10 @@ class Duty:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await idle()
-                return
+                return True
         if claimed.quiet:
             self._busy_until = self.clock() + seconds
+        return False
 
     def bound(self, patience: int) -> float:
         """Seconds of the while, after so many that were too short."""

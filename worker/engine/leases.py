@@ -19,7 +19,7 @@ Profiles = list[Profile]
 
 @dataclass(slots=True)
 class Leases:
-    """What keeps a worker's claims its own; beats in the thread of the watchdog.
+    """What keeps a worker's claims in a partition its own; beats in the thread of the watchdog.
 
     Attributes:
         worker: its name.
@@ -31,6 +31,7 @@ class Leases:
         lost: told of each claim that somebody else has by now, in the thread that renews.
         profiles: what the endpoints file says now.
         log: told where Redis had lost what it knew.
+        running: how many events it holds in all partitions; by default those of ``held``.
         renewed_at: when Redis last heard of this worker, by the monotonic clock; ``None``: never.
     """
 
@@ -43,6 +44,7 @@ class Leases:
     lost: Callable[[Claim], None]
     profiles: Callable[[], Profiles]
     log: FilteringBoundLogger
+    running: Callable[[], int] | None = None
     renewed_at: float | None = None
     _published: Profiles | None = None
     _roster: tuple[Profiles, str] | None = None
@@ -51,7 +53,8 @@ class Leases:
     async def beat(self, transitions: Transitions) -> None:
         """One sign of life, for the worker and all that it holds."""
         held, profiles = self.held(), self.profiles()
-        running = min(len(held), self.slots)  # the rest has been handled, and is being committed
+        number = len(held) if self.running is None else self.running()
+        running = min(number, self.slots)  # the rest has been handled, and is being committed
         description = with_load(
             self.description,
             running=running,

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
 from shared.redis.connection import REDIS_ERRORS
 from worker.engine.claims import Claims
 from worker.engine.leases import Leases
@@ -39,70 +40,27 @@ _CLOSING: Final = 2.0
 """Seconds that giving back may take: the loop stands still, and Redis may have gone, too."""
 
 
-@dataclass(slots=True)
-class Watchdog:
-    """Looks after one worker; its coroutines run in another thread than the worker's.
-
-    It renews the leases, and ends the process once one event has kept the loop for as long as a
-    handler may take; at once where what blocks is stuck, since nobody gets on beside it, not even
-    to leave. Where it can't run either, as beside an extension that keeps Python's lock, the leases
-    expire. Where the whole process was suspended, it judges nothing.
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a worker has in one partition.
 
     Attributes:
+        number: of the partition; ``None`` where it is the only one.
         leases: the worker's signs of life.
         claims: what it holds.
         pipeline: knows the rules, and where ends are told.
-        pulse: of the worker's loop.
-        loop: the worker's.
-        thread: the id of the thread that runs it.
-        open_partition: connections of this thread's own.
-        leave: ends the process.
-        log: told of a loop that stands still.
         announced: told of each sign of life that has reached Redis.
+        log: told when Redis goes away.
     """
 
+    number: int | None
     leases: Leases
     claims: Claims
     pipeline: Pipeline
-    pulse: Pulse
-    loop: asyncio.AbstractEventLoop
-    thread: int
-    open_partition: Callable[[], AbstractAsyncContextManager[Partition]]
-    leave: Leave
-    log: FilteringBoundLogger
     announced: Callable[[], None]
-    _supervisor: Supervisor = field(init=False)
-    _blamed: tuple[Work | None, float] = field(default=(None, 0.0), init=False)
-    _keeper: "Work | asyncio.Task[Any] | None" = field(default=None, init=False)
-    _keeps_from: float = field(default=0.0, init=False)
-    _has_left: bool = field(default=False, init=False)
+    log: FilteringBoundLogger
 
-    def __post_init__(self) -> None:
-        self._supervisor = Supervisor(self.log, copy_context())
-
-    @asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
-        """Renew and watch, in this loop, while the block runs."""
-        async with self.open_partition() as partition:
-            transitions = Transitions(partition)
-            self._supervisor.keep("renew", lambda: self._beat_forever(transitions))
-            self._supervisor.keep("watch", lambda: self._watch_forever(transitions))
-            try:
-                yield
-            finally:
-                await self._supervisor.stop()
-
-    def missing(self) -> list[str]:
-        """The loops that are not running."""
-        return self._supervisor.missing()
-
-    def take_blamed(self) -> Work | None:
-        """The event that kept the loop from turning until now, if known; asked in the loop."""
-        blamed, since = self._blamed
-        # The loop may have ticked before that was written down: then it is of a stand-still before.
-        return blamed if since == self.pulse.before else None
-
-    async def _beat_forever(self, transitions: Transitions) -> None:
+    async def beat_forever(self, transitions: Transitions) -> None:
         """A sign of life every third of a lease, whatever Redis does."""
         outage = Outage(self.log, "renew")
         while True:
@@ -124,7 +82,80 @@ class Watchdog:
                 with suppress(*REDIS_ERRORS):  # the next sign of life says so
                     await self.leases.tell_changes(transitions)
 
-    async def _watch_forever(self, transitions: Transitions) -> None:
+    async def part(self, transitions: Transitions, blocking: Work | None, seconds: float) -> None:
+        """Settle for the loop what it holds; see `Parting.settle`."""
+        works = self.claims.works()
+        try:
+            # First, so that the jobs of a claim that nobody has read aren't suspected of this.
+            await self.claims.asked.disown(transitions)
+            await Parting(self.pipeline, transitions).settle(works, blocking, seconds)
+            await transitions.leave(self.leases.worker)
+        except (Exception, asyncio.CancelledError) as exc:
+            self.log.warning("left_to_lease", jobs=len(works), error=str(exc))
+            raise
+
+
+@dataclass(slots=True)
+class Watchdog:
+    """Looks after one worker; its coroutines run in another thread than the worker's.
+
+    It renews the leases, and ends the process once one event has kept the loop for as long as a
+    handler may take; at once where what blocks is stuck, since nobody gets on beside it, not even
+    to leave. Where it can't run either, as beside an extension that keeps Python's lock, the leases
+    expire. Where the whole process was suspended, it judges nothing.
+
+    Attributes:
+        watched: what it has in each partition, by number. Each is renewed on its own: a Redis that
+            stands still delays no other's.
+        pulse: of the worker's loop.
+        loop: the worker's.
+        thread: the id of the thread that runs it.
+        open_partitions: connections of this thread's own.
+        leave: ends the process.
+        log: told of a loop that stands still.
+    """
+
+    watched: Sequence[Watched]
+    pulse: Pulse
+    loop: asyncio.AbstractEventLoop
+    thread: int
+    open_partitions: Callable[[], AbstractAsyncContextManager[Partitions]]
+    leave: Leave
+    log: FilteringBoundLogger
+    _supervisor: Supervisor = field(init=False)
+    _blamed: tuple[Work | None, float] = field(default=(None, 0.0), init=False)
+    _keeper: "Work | asyncio.Task[Any] | None" = field(default=None, init=False)
+    _keeps_from: float = field(default=0.0, init=False)
+    _has_left: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self._supervisor = Supervisor(self.log, copy_context())
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Renew and watch, in this loop, while the block runs."""
+        async with self.open_partitions() as partitions:
+            here = [Transitions(partition) for partition in partitions]
+            for each, transitions in zip(self.watched, here, strict=True):
+                name = "renew" if each.number is None else f"renew {each.number}"
+                self._supervisor.keep(name, partial(each.beat_forever, transitions))
+            self._supervisor.keep("watch", partial(self._watch_forever, here))
+            try:
+                yield
+            finally:
+                await self._supervisor.stop()
+
+    def missing(self) -> list[str]:
+        """The loops that are not running."""
+        return self._supervisor.missing()
+
+    def take_blamed(self) -> Work | None:
+        """The event that kept the loop from turning until now, if known; asked in the loop."""
+        blamed, since = self._blamed
+        # The loop may have ticked before that was written down: then it is of a stand-still before.
+        return blamed if since == self.pulse.before else None
+
+    async def _watch_forever(self, here: Sequence[Transitions]) -> None:
         step = self.pulse.limit / 4
         said, counted = False, 0.0
         while True:
@@ -152,30 +183,33 @@ class Watchdog:
                 self._has_left = True
                 if code is Exit.BLOCKED:
                     self._say("worker_blocked", work, kept)
-                await self._leave(transitions, work, kept, code)
+                await self._leave(here, work, kept, code)
 
     def _why_to_leave(self, work: Work | None, kept: float) -> Exit | None:
-        is_stuck = work is not None and self.pipeline.attempts.is_stuck(work)
+        pipeline = self.watched[0].pipeline  # attempts and rules are the same in all
+        is_stuck = work is not None and pipeline.attempts.is_stuck(work)
         if kept > self.pulse.limit and is_stuck:
             return Exit.STUCK
-        return Exit.BLOCKED if kept > self.pipeline.policy.handler_timeout else None
+        return Exit.BLOCKED if kept > pipeline.policy.handler_timeout else None
 
     async def _leave(
-        self, transitions: Transitions, work: Work | None, seconds: float, code: Exit
+        self, here: Sequence[Transitions], work: Work | None, seconds: float, code: Exit
     ) -> None:
         """Settle for the loop what it holds, and end the process."""
-        self.claims.claim_no_more()  # should the loop wake up meanwhile
+        for each in self.watched:
+            each.claims.claim_no_more()  # should the loop wake up meanwhile
         if code is Exit.STUCK:
-            self.claims.note_stuck()
-        works = self.claims.works()
+            self.watched[0].claims.note_stuck()
         try:
             async with asyncio.timeout(_CLOSING):
-                # First, so that the jobs of a claim that nobody has read aren't suspected of this.
-                await self.claims.asked.disown(transitions)
-                await Parting(self.pipeline, transitions).settle(works, work, seconds)
-                await transitions.leave(self.leases.worker)
-        except Exception as exc:  # noqa: BLE001  the process has to end, whatever this does
-            self.log.warning("left_to_lease", jobs=len(works), error=str(exc))
+                # All at once, since the Redis of one may have gone.
+                parts = zip(self.watched, here, strict=True)
+                await asyncio.gather(
+                    *(each.part(there, work, seconds) for each, there in parts),
+                    return_exceptions=True,
+                )
+        except TimeoutError:
+            pass  # the process has to end, and each has said what it left
         finally:
             self.leave(code, at_once=True)  # the loop will not do it
 

@@ -22,6 +22,7 @@ from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import scripts
 from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
 from worker.opened import Kept, Known
 from worker.operate import dead_letters, revival
 
@@ -61,12 +62,15 @@ half a second."""
 _MOST_NAMED: Final = 10
 
 
-def cron_job(*tasks: Callable[[], Awaitable[None]], job_prefix: str = "") -> CronJob:
+def cron_job(
+    *tasks: Callable[[], Awaitable[None]], job_prefix: str = "", second: int = 0
+) -> CronJob:
     """These, one after the other, as one arq cron job; one that fails keeps none from its turn.
 
     Args:
         tasks: what is done.
         job_prefix: what the ids of its partition's jobs begin with.
+        second: of the minute in which it is due, so that partitions don't do it all at once.
     """
 
     async def do_all(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:  # noqa: ARG001  # arq's
@@ -76,7 +80,7 @@ def cron_job(*tasks: Callable[[], Awaitable[None]], job_prefix: str = "") -> Cro
     # The name of the first thing that was ever done so: arq puts the job into the queue that all
     # share, and a worker of an earlier version would bury one whose name it doesn't know.
     name = f"{job_prefix}cron:expire_dead_letters"
-    return arq.cron(do_all, name=name, minute=minutes, timeout=_LONGEST)
+    return arq.cron(do_all, name=name, minute=minutes, second=second, timeout=_LONGEST)
 
 
 async def _each(name: str, tasks: Iterable[Callable[[], Awaitable[None]]]) -> None:
@@ -183,15 +187,26 @@ async def recount(partition: Partition, *, retention: float) -> None:
 
 
 async def prune(
-    partition: Partition, databases: Sequence[Kept], *, retention: float, log: FilteringBoundLogger
+    partitions: Partitions,
+    databases: Sequence[Kept],
+    *,
+    retention: float,
+    log: FilteringBoundLogger,
 ) -> None:
     """Remove those that are older than a mark is kept, and whose events aren't left to be run.
 
-    A row that goes while its event is dead, or is tried still, would let a replay write twice.
+    A row that goes while its event is dead, or is tried still, would let a replay write twice. So
+    where one of the partitions can't be asked, rows of its organizations keep all from going.
     """
 
     async def are_over(events: Sequence[Known]) -> list[bool]:
-        marks = await partition.redis.mget([partition.names.event(*each) for each in events])
+        found: dict[Known, bytes | None] = {}
+        for partition in partitions:
+            here = [each for each in events if partitions.of(each[0]) is partition]
+            if here:
+                named = [partition.names.event(*each) for each in here]
+                found.update(zip(here, await partition.redis.mget(named), strict=True))
+        marks = [found[each] for each in events]
         # Without a mark such an old event is `unprovable`: it isn't run.
         return [mark is None or mark.startswith(b"done:") for mark in marks]
 

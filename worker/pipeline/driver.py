@@ -80,21 +80,23 @@ class Observer(Protocol):
 
 
 class Slots:
-    """How many handlers a worker runs.
+    """How many handlers a worker runs, of the events of one partition.
+
+    Args:
+        changed: set whenever it is one less.
 
     Attributes:
         busy: that many.
-        changed: set whenever it is one less.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, changed: asyncio.Event) -> None:
         self.busy = 0
-        self.changed = asyncio.Event()
+        self._changed = changed
 
     def leave(self) -> None:
         """One has ended."""
         self.busy -= 1
-        self.changed.set()
+        self._changed.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,16 @@ class Pipeline:
         object.__setattr__(self, "hooks", hooks)
         object.__setattr__(self, "attempts", attempts)
         object.__setattr__(self, "path", path)
+
+    def within(self, ledger: Ledger, job_prefix: str) -> "Pipeline":
+        """The same in another partition, which keeps marks and states of its own.
+
+        Attempts, memory and hooks are the worker's, wherever its events are from.
+        """
+        other = replace(self, ledger=ledger, job_prefix=job_prefix)
+        object.__setattr__(other, "hooks", self.hooks)
+        object.__setattr__(other, "attempts", self.attempts)
+        return other
 
     async def run(
         self,
