@@ -489,7 +489,7 @@ class _Program:
             tasks += [partial(upkeep.prune, partitions, opened, retention=retention, log=log)]
         return upkeep.cron_job(
             *tasks,
-            job_prefix=job_prefix,
+            job_prefix=partition.names.job_prefix,
             second=partition.number * _MINUTE // len(partitions),
         )
 

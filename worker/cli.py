@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "console": "worker.operate.console.app:console",
     "handlers": "worker.listing:handlers",
     "dead-letters": "worker.operate.dead_letter_commands:dead_letters",
+    "partitions": "worker.operate.partitions_command:partitions",
     "pause": "worker.operate.organization_commands:pause",
     "resume": "worker.operate.organization_commands:resume",
     "sql": "worker.operate.sql_command:sql",

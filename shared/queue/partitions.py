@@ -3,14 +3,16 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from redis.asyncio import Redis
 
 from shared.errors import Problem
-from shared.queue.partition import Partition, home
+from shared.queue.partition import TAGS, Partition, home
 from shared.redis.connection import REDIS_ERRORS, SOCKET_TIMEOUT, open_redis, translate
 from shared.settings.config import CommonSettings
+
+_NUMBERS: Final = {tag: number for number, tag in enumerate(TAGS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,18 @@ class Partitions:
         for partition in self.all:
             found.setdefault(id(partition.redis), []).append(partition)
         return list(found.values())
+
+    def of_all(self, organization: str | None) -> tuple[Partition, ...]:
+        """Where what is an organization's may be: of jobs that belong to none, ``?``, in any."""
+        return self.all if organization in {None, "?"} else (self.of(str(organization)),)
+
+    def bearing(self, job: str) -> Partition | None:
+        """The one whose tag a job's id bears; ``None`` where one that bears none may be in any."""
+        if len(self.all) == 1:
+            return self.all[0]
+        tag, brace, _ = job.removeprefix("{").partition("}")
+        number = _NUMBERS.get(tag, len(self.all)) if brace and job[:1] == "{" else len(self.all)
+        return self.all[number] if number < len(self.all) else None
 
 
 @asynccontextmanager

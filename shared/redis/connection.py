@@ -146,6 +146,18 @@ def connection_pool(
     return pool
 
 
+def server_of(redis: Redis) -> str:
+    """Where a client's server is, for people: host and port, or its socket; never a password."""
+    pool = redis.connection_pool
+    if isinstance(pool, SentinelPool):
+        return pool.place
+    options = pool.connection_kwargs
+    if path := options.get("path"):
+        return str(path)
+    host = str(options.get("host", "localhost"))
+    return f"{f'[{host}]' if ':' in host else host}:{options.get('port', 6379)}"
+
+
 def translate(exc: BaseException) -> Unavailable:
     """Say in this project's words why Redis did not do what it was asked."""
     if isinstance(exc, Unavailable):

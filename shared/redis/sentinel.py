@@ -84,6 +84,12 @@ class SentinelPool(BlockingConnectionPool):
         # To notice a fail-over though no connection has failed.
         self._primary: tuple[str, int] | None = None
 
+    @property
+    def place(self) -> str:
+        """Where the primary was when it was asked for last, by its service's name."""
+        host, port = self._primary or ("?", 0)
+        return f"{host}:{port} ({self._service})" if port else self._service
+
     async def primary(self) -> tuple[str, int]:
         """Ask one Sentinel after another; the first that knows a primary is the next one's first.
 

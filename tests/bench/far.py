@@ -24,6 +24,7 @@ from tests.bench.figures import Figure, short
 from tests.bench.progress import Progress
 from tests.bench.report import Section
 from tests.bench.requests_file import RequestsFile
+from tests.integration.jobs import reach
 from worker.operate import revival
 from worker.operate.dead_letters import Selection
 from worker.pipeline.transitions import Settlement, Transitions
@@ -133,11 +134,11 @@ async def _relieved(round_trip: float, rate: float, folder: Path) -> float:
         with distant(server.port, round_trip, folder) as url:
             async with Redis.from_url(url) as redis:
                 began = perf_counter()
-                letters = Selection().letters(Partition.only(redis))
+                letters = Selection().letters(reach(redis))
                 if rate:
-                    await revival.Replay(Partition.only(redis), rate).run(letters)
+                    await revival.Replay(reach(redis), rate).run(letters)
                 else:
-                    await revival.discard_all(Partition.only(redis), letters, retention=_DAY)
+                    await revival.discard_all(reach(redis), letters, retention=_DAY)
                 return _REPLAYED / (perf_counter() - began)
 
 

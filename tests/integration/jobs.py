@@ -10,10 +10,17 @@ from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.job import Delivery, job_id
 from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
+from shared.queue.reach import Reach
 from shared.queue.writer import Accepted, BacklogLimits, Queue
 from shared.redis.durability import Durability, Mode
 
 RECEIVED_AT = 1_795_000_000_000
+
+
+def reach(redis: Redis) -> Reach:
+    """The single queue of a Redis, for what would ask all partitions."""
+    return Reach(Partitions.only(redis))
 
 
 def delivery(body: bytes = b"{}", organization: str = "org_a", **changes: Any) -> Delivery:

@@ -19,9 +19,9 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.job import job_id
-from shared.queue.partition import Partition
+from shared.queue.reach import Reach
 from tests.integration.books import Books
-from tests.integration.jobs import NOTHING, account, counters, mark_of, record_of
+from tests.integration.jobs import NOTHING, account, counters, mark_of, reach, record_of
 from tests.integration.workplace import Workplace, body, now
 from worker import Event, Handlers, Organization, Reject
 from worker.cli import main
@@ -368,7 +368,7 @@ def test_a_ctrl_c_that_gets_lost_once_ends_a_command_all_the_same(
     """As redis-py loses one under Python 3.11, when it comes as a command has just been sent."""
     steps: list[str] = []
 
-    async def long_work(_: Partition) -> None:
+    async def long_work(_: Reach) -> None:
         signal.raise_signal(signal.SIGINT)
         try:
             await asyncio.sleep(60)
@@ -388,14 +388,12 @@ async def test_what_dies_after_it_was_counted_is_not_meant(redis: Redis) -> None
     (first,) = await place.accept(body("evt_1"))
     await place.handle_next()
     meant = Meant(Selection(filter=Filter(organization="org_a")))
-    await meant.count(Partition.only(redis))
+    await meant.count(reach(redis))
     seconds, microseconds = await redis.time()
     while await redis.time() < (seconds, microseconds + 2000):
         await asyncio.sleep(0.001)
     await place.handle(body("evt_2"))
-    assert [letter.job async for letter in meant.selection.letters(Partition.only(redis))] == [
-        first
-    ]
+    assert [letter.job async for letter in meant.selection.letters(reach(redis))] == [first]
     assert meant.number == 1
 
 

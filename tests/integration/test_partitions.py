@@ -12,6 +12,7 @@ from shared.queue import gauges
 from shared.queue.keys import Names
 from shared.queue.partition import TAGS, Partition
 from shared.queue.partitions import Partitions
+from shared.queue.reach import Reach
 from tests.integration.jobs import organization_of
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Reject
@@ -60,8 +61,10 @@ async def use(redis: Redis, names: Names) -> None:
 
 async def replay(place: Workplace) -> None:
     """Replay all dead letters, of which there is one, and which dies again."""
-    letters = Selection().letters(place.partition)
-    assert (await revival.Replay(place.partition, 1000).run(letters)).queued == 1
+    letters = Selection().letters(Reach(Partitions((place.partition,))))
+    assert (
+        await revival.Replay(Reach(Partitions((place.partition,))), 1000).run(letters)
+    ).queued == 1
     assert await place.handle_next() is Settled.DEAD
 
 
@@ -71,14 +74,14 @@ async def look(partition: Partition) -> None:
     assert done is not None
     assert (done.state, organization_of(done.job)) == ("handled", "org_a")
     (dead,) = await lookup.search(partition, "evt_2", await lookup.organizations_of(partition))
-    (letter,) = (await paging.read_page(partition, Filter(), None)).letters
+    (letter,) = (await paging.read_page(Reach(Partitions((partition,))), Filter(), None)).letters
     assert dead.state == "dead"
     assert dead.job == letter.job
     assert dead.job.startswith(partition.names.job_prefix)
     assert dead.mark is not None
     assert dead.mark.job == dead.job
-    assert await lookup.oldest(partition) == []
-    assert await paging.number_of(partition, Filter()) == 1
+    assert await lookup.oldest(Reach(Partitions((partition,)))) == []
+    assert await paging.number_of(Reach(Partitions((partition,))), Filter()) == 1
     assert (await gauges.read(partition)).depths.waiting == 0
     assert (await gauges.read_shares(partition, 5)).dead == 1
     values = [each["key"] async for each in organizations.stored_values(partition, "org_a")]

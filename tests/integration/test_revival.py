@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from shared.queue import keys
 from shared.queue.partition import Partition
 from tests.bench.distance import distant
-from tests.integration.jobs import NOTHING, account, counters
+from tests.integration.jobs import NOTHING, account, counters, reach
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Reject
 from worker.engine.worker import Worker
@@ -54,11 +54,11 @@ class Ward:
 
     def dead(self) -> AsyncIterator[DeadLetter]:
         """All that are dead, those too that die while somebody looks."""
-        return select(Partition.only(self.redis), Filter())
+        return select(reach(self.redis), Filter())
 
     async def replay(self, rate: float = 1000, progress: Progress | None = None) -> Progress:
         """Replay all that are dead now."""
-        replaying = Replay(Partition.only(self.redis), rate, progress=progress or Progress())
+        replaying = Replay(reach(self.redis), rate, progress=progress or Progress())
         return await replaying.run(self.dead())
 
     @asynccontextmanager
@@ -89,7 +89,7 @@ async def test_replays_are_no_faster_than_the_rate(ward: Ward) -> None:
     await ward.bury(200)
     seen: list[int] = []
     began = monotonic()
-    replaying = Replay(Partition.only(ward.redis), 400, told=seen.append)
+    replaying = Replay(reach(ward.redis), 400, told=seen.append)
     done = await replaying.run(ward.dead())
     assert monotonic() - began > 199 / 400
     assert done.queued == 200
@@ -183,9 +183,7 @@ async def test_far_from_redis_many_go_in_one_round_trip(ward: Ward, tmp_path: Pa
     await ward.bury(400)
     async with far_from(ward.redis, 50, tmp_path) as there:
         began = monotonic()
-        done = await Replay(Partition.only(there), 10_000).run(
-            select(Partition.only(there), Filter())
-        )
+        done = await Replay(reach(there), 10_000).run(select(reach(there), Filter()))
         assert monotonic() - began < 400 * 0.05 / 4
     assert done.queued == 400
 
@@ -196,8 +194,8 @@ async def test_what_is_on_its_way_when_somebody_interrupts_is_counted(
     await ward.bury(100)
     progress = Progress()
     async with far_from(ward.redis, 400, tmp_path) as there:
-        replaying = Replay(Partition.only(there), 10_000, progress=progress)
-        task = asyncio.create_task(replaying.run(select(Partition.only(there), Filter())))
+        replaying = Replay(reach(there), 10_000, progress=progress)
+        task = asyncio.create_task(replaying.run(select(reach(there), Filter())))
         while not (await counters(ward.redis)).get("replayed"):
             await asyncio.sleep(0.002)
         assert progress.queued == 0
@@ -231,10 +229,8 @@ async def test_far_from_redis_many_are_discarded_in_one_round_trip(
     gone: list[None] = []
     async with far_from(ward.redis, 50, tmp_path) as there:
         began = monotonic()
-        letters = select(Partition.only(there), Filter())
-        await discard_all(
-            Partition.only(there), letters, retention=60, told=lambda: gone.append(None)
-        )
+        letters = select(reach(there), Filter())
+        await discard_all(reach(there), letters, retention=60, told=lambda: gone.append(None))
         assert monotonic() - began < 400 * 0.05 / 4
     assert len(gone) == 400
     assert await count(Partition.only(ward.redis)) == {}
@@ -249,5 +245,5 @@ async def test_one_that_is_gone_meanwhile_is_told(ward: Ward) -> None:
         for letter in letters:
             yield letter
 
-    done = await Replay(Partition.only(ward.redis), 1000).run(listed_before())
+    done = await Replay(reach(ward.redis), 1000).run(listed_before())
     assert (done.absent, done.queued, done.seen) == (2, 0, 2)

@@ -12,7 +12,9 @@ from shared.endpoints.endpoint import nearest
 from shared.endpoints.text import endpoint_names
 from shared.queue import keys
 from shared.queue.partition import Partition
-from shared.redis.connection import REDIS_ERRORS, end, open_redis, translate
+from shared.queue.partitions import open_partitions
+from shared.queue.reach import Reach
+from shared.redis.connection import REDIS_ERRORS, end, translate
 from shared.settings.config import CommonSettings
 
 Answer = TypeVar("Answer")
@@ -21,8 +23,10 @@ anyway_option = click.option("--yes", is_flag=True, help="Though nobody knows th
 """Of a command that takes an organization: the ``yes`` of `known_organization`."""
 
 
-def ask(question: Callable[[Partition], Awaitable[Answer]]) -> Answer:
+def ask(question: Callable[[Reach], Awaitable[Answer]]) -> Answer:
     """Ask it; one line on stderr and exit code 2 where Redis doesn't answer.
+
+    A line on stderr names each partition of several that was left out.
 
     Raises:
         SettingsError: where it is can't be told.
@@ -30,8 +34,14 @@ def ask(question: Callable[[Partition], Awaitable[Answer]]) -> Answer:
     settings = CommonSettings.from_environ(os.environ)
 
     async def asked() -> Answer:
-        async with open_redis(settings.redis_url, connections=1) as redis:
-            return await _answered(question(Partition.only(redis)))
+        async with open_partitions(settings, connections=1) as partitions:
+            reach = Reach(partitions)
+            try:
+                return await _answered(question(reach))
+            finally:
+                if len(reach.missing) < len(partitions):  # else that is told below
+                    for each in reach.missing:
+                        click.echo(each.message, err=True)
 
     try:
         return asyncio.run(asked())
@@ -69,7 +79,7 @@ def known_organization(text: str, *, yes: bool, name: str = "ORGANIZATION") -> s
         click.echo(f"{text} is an endpoint of {endpoints[text]}", err=True)
         return checked_organization(endpoints[text], f"ENDPOINTS_FILE ({file})")
     # Nobody knows it: a slip of the hand would else be taken for an organization without events.
-    if not yes and not ask(lambda partition: has_footprint(partition, text)):
+    if not yes and not ask(lambda reach: has_footprint(reach.partitions.of(text), text)):
         expected = f"an organization or an endpoint of {file}, or one that Redis knows (or --yes)"
         hint = nearest(text, [*organizations, *endpoints])
         display.fail(f"{name}: expected {expected}, got {text!r}{hint}")

@@ -24,7 +24,7 @@ from rich.progress import (
 from shared import display
 from shared.program import tables
 from shared.program.commands import json_option, yes_option
-from shared.queue.partition import Partition
+from shared.queue.reach import Missing, Reach
 from worker.operate import dead_letters as records
 from worker.operate import revival
 from worker.operate.asking import anyway_option, ask, known_organization
@@ -79,9 +79,9 @@ def list_them(*, limit: int, yes: bool, as_json: bool, **wanted: Any) -> None:
     """List dead letters, an organization at a time, the newest first."""
     chosen = _filter(wanted, yes=yes)
 
-    async def collect(partition: Partition) -> list[DeadLetter]:
+    async def collect(reach: Reach) -> list[DeadLetter]:
         found: list[DeadLetter] = []
-        async for letter in records.select(partition, chosen, newest_first=True):
+        async for letter in records.select(reach, chosen, newest_first=True):
             found.append(letter)
             # One beyond the limit tells that there are more, without counting them.
             if len(found) > limit:
@@ -120,7 +120,7 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
 @json_option
 def show(job: str, *, as_json: bool) -> None:
     """Show one dead letter with its body."""
-    letter = ask(lambda partition: records.find(partition, job))
+    letter = ask(lambda reach: records.find_anywhere(reach, job))
     if letter is None:
         display.fail(f"JOB: expected the job of a dead letter (see: dead-letters list), got {job}")
     row = {**_summary(letter), "body": letter.body.decode(errors="backslashreplace")}
@@ -141,9 +141,9 @@ def export(*, yes: bool, **wanted: Any) -> None:
     """Print dead letters as JSON lines, each with its payload in base64."""
     chosen = _filter(wanted, yes=yes)
 
-    async def printed(partition: Partition) -> int:
+    async def printed(reach: Reach) -> int:
         number = 0
-        async for letter in records.select(partition, chosen):
+        async for letter in records.select(reach, chosen):
             # It may be any bytes, for which JSON has no place.
             payload = base64.b64encode(letter.payload).decode()
             more = {"traceback": letter.traceback, "payload": payload}
@@ -187,14 +187,16 @@ def replay(
         return
     done = revival.Progress()
 
-    async def run(partition: Partition) -> None:
+    async def run(reach: Reach) -> list[Missing]:
         with _progress("replaying", meant.number) as told:
-            replaying = revival.Replay(partition, rate, force=force, told=told, progress=done)
-            await replaying.run(meant.selection.letters(partition))
+            replaying = revival.Replay(reach, rate, force=force, told=told, progress=done)
+            await replaying.run(meant.selection.letters(reach))
+        return reach.missing
 
     with _interruptible(lambda: done.queued, "replayed"):
-        ask(run)
+        missing = ask(run)
     _tell(done)
+    _fail_if_any(missing)
 
 
 @dead_letters.command()
@@ -212,7 +214,7 @@ def discard(
         return
     gone = 0
 
-    async def run(partition: Partition) -> None:
+    async def run(reach: Reach) -> list[Missing]:
         # The workers' own, since it counts as handled for as long as what they handle.
         retention = WorkerSettings.from_mapping(os.environ).policy.limits.dedupe_retention
         with _progress("discarding", meant.number) as told:
@@ -222,12 +224,22 @@ def discard(
                 gone += 1
                 told(gone)
 
-            letters = meant.selection.letters(partition)
-            await revival.discard_all(partition, letters, retention=retention, told=one_more)
+            letters = meant.selection.letters(reach)
+            await revival.discard_all(reach, letters, retention=retention, told=one_more)
+        return reach.missing
 
     with _interruptible(lambda: gone, "discarded"):
-        ask(run)
+        missing = ask(run)
     click.echo(f"{gone:,} discarded")
+    _fail_if_any(missing)
+
+
+def _fail_if_any(missing: list[Missing]) -> None:
+    """Say that it isn't done for all that were meant."""
+    if missing:
+        numbers = ", ".join(str(each.partition) for each in missing)
+        goes_on = "nothing is lost, the same command goes on with the rest"
+        display.fail(f"left out: partition {numbers}; {goes_on}")
 
 
 @dataclass
@@ -246,12 +258,13 @@ class Meant:
     unprovable: int = 0
     unusable: int = 0
 
-    async def count(self, partition: Partition) -> None:
+    async def count(self, reach: Reach) -> None:
         """Count them, and show the first ones."""
-        until = await records.now(partition) + 1
+        # By the clock that is behind the others: what dies while somebody reads isn't meant.
+        until = min(moment for _, moment in await reach.gather(records.now)) + 1
         self.selection = Selection(self.selection.jobs, self.selection.filter.until(until))
         found: set[str] = set()
-        async for letter in self.selection.letters(partition):
+        async for letter in self.selection.letters(reach):
             found.add(letter.job)
             self.unprovable += letter.reason == "unprovable"
             self.unusable += not letter.is_usable

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, Final, Self
 
 import msgspec
@@ -12,7 +13,9 @@ from shared.queue import hashes
 from shared.queue import job as jobs
 from shared.queue.job import is_job_of
 from shared.queue.partition import Partition
+from shared.queue.reach import Reach
 from shared.settings.durations import parse_duration
+from worker.operate.merged import in_one_order, sums
 
 _PAGE = 200
 _NUMBERS: Final = ("attempts", "received_at", "died_at", "held", "held_at")
@@ -57,6 +60,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
         held: redeliveries since then that were too many to revive it.
         held_at: the last of them, epoch milliseconds; 0 without one.
         by_hand: whether it is replayed by hand, and waits to be judged anew.
+        partition: the number of that in which it is.
     """
 
     job: str
@@ -74,6 +78,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     held_at: int = 0
     by_hand: bool = False
     traceback: str = ""
+    partition: int = 0
 
     @property
     def body(self) -> bytes:
@@ -138,15 +143,15 @@ class Selection:
     jobs: tuple[str, ...] = ()
     filter: Filter = Filter()
 
-    async def letters(self, partition: Partition) -> AsyncIterator[DeadLetter]:
+    async def letters(self, reach: Reach) -> AsyncIterator[DeadLetter]:
         """Those that are there still."""
         if not self.jobs:
             # Whoever acts on one page needn't wait for the next: Redis may be far away.
-            async for page in _one_ahead(_read_pages(partition, self.filter)):
+            async for page in _one_ahead(_read_pages(reach, self.filter)):
                 for letter in page:
                     yield letter
         for start in range(0, len(self.jobs), _PAGE):
-            for named in await read(partition, self.jobs[start : start + _PAGE]):
+            for named in await read_named(reach, self.jobs[start : start + _PAGE]):
                 yield named
 
 
@@ -171,6 +176,11 @@ async def count(partition: Partition) -> dict[str, int]:
     return {organization.decode(): int(number) for organization, number in sorted(raw.items())}
 
 
+async def count_all(reach: Reach) -> dict[str, int]:
+    """The same, of all partitions."""
+    return sums(numbers for _, numbers in await reach.gather(count))
+
+
 async def organizations(partition: Partition, wanted: Filter) -> list[str]:
     """Whose dead letters may be meant."""
     return [wanted.organization] if wanted.organization else list(await count(partition))
@@ -179,6 +189,37 @@ async def organizations(partition: Partition, wanted: Filter) -> list[str]:
 async def find(partition: Partition, job: str) -> DeadLetter | None:
     """One dead letter by its job's id."""
     return next(iter(await read(partition, [job])), None)
+
+
+async def find_anywhere(reach: Reach, job: str) -> DeadLetter | None:
+    """The same, in whichever partition it is.
+
+    Raises: what the client does, where the one fails whose tag the job bears.
+    """
+    if (partition := reach.partitions.bearing(job)) is not None:
+        return await find(partition, job)
+    return next(iter(await read_named(reach, [job])), None)
+
+
+async def read_named(
+    reach: Reach, jobs: Sequence[str], *, with_payload: bool = True
+) -> list[DeadLetter]:
+    """The records of these jobs that are there, wherever they are, in this order.
+
+    Args:
+        reach: the partitions.
+        jobs: their ids.
+        with_payload: as for `read`.
+    """
+
+    async def read_here(partition: Partition) -> list[DeadLetter]:
+        # A stock producer's job bears no tag, so it may be in any.
+        here = [job for job in jobs if reach.partitions.bearing(job) in (partition, None)]
+        return await read(partition, here, with_payload=with_payload) if here else []
+
+    rank = {job: number for number, job in enumerate(jobs)}
+    found = await reach.gather(read_here)
+    return sorted((each for _, some in found for each in some), key=lambda each: rank[each.job])
 
 
 async def read(
@@ -197,31 +238,83 @@ async def read(
             name = partition.names.dead_letter(job).encode(errors="surrogateescape")
             pipe.execute_command("HMGET", name, *fields)
         records = await pipe.execute()
+    number = partition.number
     return [
-        _parse(job, {name: value for name, value in zip(fields, raw, strict=True) if value})
+        _parse(job, {name: value for name, value in zip(fields, raw, strict=True) if value}, number)
         for job, raw in zip(jobs, records, strict=True)
         if any(raw)
     ]
 
 
 async def select(
-    partition: Partition, wanted: Filter, *, newest_first: bool = False
+    reach: Reach, wanted: Filter, *, newest_first: bool = False
 ) -> AsyncIterator[DeadLetter]:
     """The dead letters that are meant, an organization at a time, by the time of their death.
 
     Those that come or go meanwhile don't make it skip or repeat another.
     """
-    async for page in _read_pages(partition, wanted, newest_first=newest_first):
+    async for page in _read_pages(reach, wanted, newest_first=newest_first):
         for letter in page:
             yield letter
 
 
 async def _read_pages(
-    partition: Partition, wanted: Filter, *, newest_first: bool = False
+    reach: Reach, wanted: Filter, *, newest_first: bool = False
 ) -> AsyncIterator[list[DeadLetter]]:
-    for organization in await organizations(partition, wanted):
+    """An organization is in one partition, so a page is all that is held of all of them."""
+    among = reach.partitions.of_all(wanted.organization)
+    named = await reach.gather(lambda partition: organizations(partition, wanted), among)
+    for organization, partitions in _by_name(named):
+        pages = [
+            _pages_in(reach, each, organization, wanted, newest_first=newest_first)
+            for each in partitions
+        ]
+        async for page in (
+            pages[0] if len(pages) == 1 else _together(pages, newest_first=newest_first)
+        ):
+            yield page
+
+
+def _by_name(named: Iterable[tuple[Partition, list[str]]]) -> list[tuple[str, list[Partition]]]:
+    """The organizations in order, each with the partitions that have something of it."""
+    found: dict[str, list[Partition]] = {}
+    for partition, names in named:
+        for name in names:
+            found.setdefault(name, []).append(partition)
+    return sorted(found.items(), key=itemgetter(0))
+
+
+async def _pages_in(
+    reach: Reach, partition: Partition, organization: str, wanted: Filter, *, newest_first: bool
+) -> AsyncIterator[list[DeadLetter]]:
+    """Those of an organization in one partition, as long as it answers."""
+    if partition not in reach:
+        return
+    with reach.noting(partition):
         async for names in _pages(partition, organization, newest_first=newest_first):
             yield [letter for letter in await read(partition, names) if wanted.matches(letter)]
+
+
+async def _together(
+    lists: Sequence[AsyncIterator[list[DeadLetter]]], *, newest_first: bool
+) -> AsyncIterator[list[DeadLetter]]:
+    """Pages of what several partitions have, as of the jobs that belong to no organization."""
+    letters = in_one_order(
+        [_flat(each) for each in lists], key=lambda each: each.died_at, newest_first=newest_first
+    )
+    page: list[DeadLetter] = []
+    async for letter in letters:
+        page.append(letter)
+        if len(page) == _PAGE:
+            yield page
+            page = []
+    yield page
+
+
+async def _flat(pages: AsyncIterator[list[DeadLetter]]) -> AsyncIterator[DeadLetter]:
+    async for page in pages:
+        for letter in page:
+            yield letter
 
 
 async def _one_ahead(pages: AsyncIterator[list[DeadLetter]]) -> AsyncIterator[list[DeadLetter]]:
@@ -263,10 +356,10 @@ def _pairs(found: list[Any]) -> list[tuple[bytes, bytes]]:
     return list(zip(found[::2], found[1::2], strict=True))
 
 
-def _parse(job: str, raw: Mapping[str, bytes]) -> DeadLetter:
+def _parse(job: str, raw: Mapping[str, bytes], partition: int) -> DeadLetter:
     fields: dict[str, Any] = {
         **{n: raw.get(n, b"").decode(errors="replace") for n in (*TEXTS, "traceback")},
         **{name: int(float(raw.get(name, b"0"))) for name in _NUMBERS},
     }
     payload, by_hand = raw.get("payload", b""), "by_hand" in raw
-    return DeadLetter(job=job, payload=payload, by_hand=by_hand, **fields)
+    return DeadLetter(job=job, payload=payload, by_hand=by_hand, partition=partition, **fields)

@@ -50,9 +50,15 @@ class History:
     samples: deque[Sample] = field(default_factory=deque)
     latest: Overview | None = None
     _told: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    _counted: dict[int, Overview] = field(default_factory=dict)
 
-    def add(self, overview: Overview) -> None:
-        """Take note of a look; one that is no later than the last is left out."""
+    def add(self, overview: Overview, parts: Mapping[int, Overview] | None = None) -> None:
+        """Take note of a look; one that is no later than the last is left out.
+
+        Args:
+            overview: of the whole system.
+            parts: of each partition that it tells of, by its number; of a single one, the same.
+        """
         before = self.latest
         # Rates are by the time between two looks, which must not be none.
         if before is not None and overview.at <= before.at:
@@ -60,12 +66,14 @@ class History:
         self.samples.append(
             Sample(
                 at=overview.at,
-                rates={} if before is None else _rates(before, overview),
+                rates={} if before is None else self._rates_since(parts or {0: overview}),
                 depths={place: getattr(overview, place) for place in PLACES},
                 latency=self._latency_since(overview.workers, first=before is None),
             )
         )
         self.latest = overview
+        # One that is away stays as it was: what it does meanwhile is seen when it is back.
+        self._counted |= parts or {0: overview}
         # The newest is always there, so there is a first one.
         while self.samples[0].at < overview.at - KEPT_SECONDS:
             self.samples.popleft()
@@ -85,6 +93,15 @@ class History:
     def quantile(self, q: float, seconds: float = LATENCY_SECONDS) -> float | None:
         """Seconds within which that share of events was handled; ``None`` where none was."""
         return quantile(summed(each.latency for each in self.since(seconds)), q)
+
+    def _rates_since(self, parts: Mapping[int, Overview]) -> dict[str, float]:
+        """Of each partition by its own clock, since it was seen last."""
+        each = [
+            _rates(self._counted[number], part)
+            for number, part in parts.items()
+            if number in self._counted and part.at > self._counted[number].at
+        ]
+        return {name: sum(rates[name] for rates in each) for name in COUNTED}
 
     def _latency_since(self, workers: Sequence[WorkerOverview], *, first: bool) -> dict[float, int]:
         """What workers have handled since the look before; nothing is known before the first."""

@@ -6,7 +6,7 @@ from shared import display
 from shared.endpoints.endpoint import Rate
 from shared.endpoints.place import shown
 from shared.program.commands import json_option
-from shared.queue.partition import Partition
+from shared.queue.reach import Reach
 from worker.operate import organizations
 from worker.operate.asking import anyway_option, ask, known_organization
 
@@ -21,7 +21,8 @@ def state(organization: str, key_prefix: str, *, yes: bool, as_json: bool) -> No
     del as_json  # it is JSON either way; the option is there as in every command that lists
     name = known_organization(organization, yes=yes)
 
-    async def show(partition: Partition) -> None:
+    async def show(reach: Reach) -> None:
+        partition = reach.partitions.of(name)
         async for value in organizations.stored_values(partition, name, key_prefix):
             click.echo(display.json_line(value))
 
@@ -35,7 +36,7 @@ def state(organization: str, key_prefix: str, *, yes: bool, as_json: bool) -> No
 def pause(organization: str, *, why: str, yes: bool) -> None:
     """Let an organization's events wait until resume. The ingress goes on accepting them."""
     name = known_organization(organization, yes=yes)
-    if ask(lambda partition: organizations.pause(partition, name, why)):
+    if ask(lambda reach: organizations.pause(reach.partitions.of(name), name, why)):
         click.echo(f"{name} is paused; its events wait")
     else:
         click.echo(f"{name} was paused already")
@@ -61,7 +62,7 @@ def _starts(_context: click.Context, _option: click.Parameter, text: str | None)
 def resume(organization: str, *, rate: float | None, yes: bool) -> None:
     """Let an organization's events go on that wait by a pause, a hold or its breaker, in order."""
     name = known_organization(organization, yes=yes)
-    if ask(lambda partition: organizations.resume(partition, name, rate)):
+    if ask(lambda reach: organizations.resume(reach.partitions.of(name), name, rate)):
         click.echo(f"{name} goes on")
     else:
         click.echo(f"{name} was neither paused nor held")

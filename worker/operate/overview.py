@@ -9,6 +9,7 @@ from msgspec import structs
 from shared.queue import depths, hashes, held_bytes, keys
 from shared.queue.held_bytes import HeldBytes, RedisMemory
 from shared.queue.partition import Partition
+from shared.queue.reach import Missing
 
 _DEAD_PREFIX = "dead:"
 _SAID_RATE = "rate of "
@@ -114,6 +115,8 @@ class Overview(msgspec.Struct, frozen=True):
         workers: those alive.
         memory: of Redis.
         more_organizations: how many have a share that isn't among these.
+        fullest: where there are several Redis, the memory of that which has least left.
+        missing: of several partitions, those that none of this tells of; without them, nothing.
     """
 
     at: float
@@ -132,6 +135,14 @@ class Overview(msgspec.Struct, frozen=True):
     in_turn: int = 0
     memory: RedisMemory = RedisMemory()
     more_organizations: int = 0
+    # Unset for a single queue, of which the JSON says what it always said.
+    fullest: RedisMemory | msgspec.UnsetType = msgspec.UNSET
+    missing: list[Missing] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def left_out(self) -> list[Missing]:
+        """The partitions that none of this tells of."""
+        return self.missing or []
 
     def of_the_worst(self, most: int) -> Self:
         """The same with no more organizations than so many, those with most waiting first."""

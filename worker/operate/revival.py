@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from shared.queue import scripts
 from shared.queue.partition import Partition
+from shared.queue.reach import Reach
 from shared.redis.connection import REDIS_ERRORS
 from shared.redis.wire import Argument, Script
 from worker.operate import dead_letters
@@ -94,14 +95,14 @@ class Replay:
     that waits already keeps its place.
 
     Attributes:
-        partition: where they are.
-        rate: dead letters a second.
+        reach: where they are.
+        rate: dead letters a second, of all partitions together.
         force: whether to run the unprovable ones, too.
         told: called with how many have been looked at.
         progress: how far it has come.
     """
 
-    partition: Partition
+    reach: Reach
     rate: float
     force: bool = False
     told: Callable[[int], None] = lambda _: None
@@ -112,10 +113,13 @@ class Replay:
 
     async def run(self, letters: AsyncIterator[DeadLetter]) -> Progress:
         """Replay them, oldest first, no faster than the rate, each once."""
-        began, pace = await dead_letters.now(self.partition), Pace(self.rate, due=monotonic())
-        batch = Batch()
+        moments = await self.reach.gather(dead_letters.now)
+        began = {partition.number: moment for partition, moment in moments}
+        batch, pace = Batch(), Pace(self.rate, due=monotonic())
         async for letter in letters:
-            if letter.died_at > began:  # it has died again by now, and comes by once more
+            if (
+                letter.died_at > began[letter.partition]
+            ):  # it has died again by now, and comes by once more
                 continue
             if left_alone := why_left_alone(letter, force=self.force):
                 self._count(left_alone)
@@ -144,7 +148,7 @@ class Replay:
                 pace.went(-1)
             self._count(answer.decode())
 
-        await _to_its_end(batch.send(self.partition, _REPLAY, (), count))
+        await _to_its_end(batch.send(self.reach, _REPLAY, (), count))
 
     def _count(self, answer: str) -> None:
         # The answers are named as the fields are.
@@ -154,7 +158,7 @@ class Replay:
     async def _look_back(self) -> None:
         """See what has become of those that are out; who waits still is asked another time."""
         looked_at = [self._out.popleft() for _ in range(min(len(self._out), _LOOKED_AT_ONCE))]
-        for letter, (waits, died_at) in zip(looked_at, await self._fates(looked_at), strict=True):
+        for letter, (waits, died_at) in await _fates(self.reach, looked_at):
             if waits:
                 self._out.append(letter)
                 continue
@@ -164,19 +168,37 @@ class Replay:
             self.progress.stopped |= self._row >= FAILURES_IN_A_ROW
         self._looked = monotonic()
 
-    async def _fates(self, letters: list[DeadLetter]) -> list[tuple[int, bytes | None]]:
-        """Of each, whether it waits, and when it has died if there is a record."""
-        names = self.partition.names
-        async with self.partition.redis.pipeline(transaction=False) as pipe:
-            for letter in letters:
+
+_Fate: TypeAlias = tuple[DeadLetter, tuple[int, bytes | None]]
+"""Of a dead letter, whether it waits, and when it has died if there is a record."""
+
+
+async def _fates(reach: Reach, letters: list[DeadLetter]) -> list[_Fate]:
+    """Those of all whose partition answers."""
+    by_number = _by_partition(letters)
+
+    async def fates_in(partition: Partition) -> list[_Fate]:
+        here, names = by_number[partition.number], partition.names
+        async with partition.redis.pipeline(transaction=False) as pipe:
+            for letter in here:
                 pipe.exists(_raw(names.payload(letter.job)))
                 pipe.execute_command("HGET", _raw(names.dead_letter(letter.job)), "died_at")
             answers = await pipe.execute()
-        return list(zip(answers[::2], answers[1::2], strict=True))
+        return list(zip(here, zip(answers[::2], answers[1::2], strict=True), strict=True))
+
+    among = [reach.partitions.all[number] for number in by_number]
+    return [fate for _, fates in await reach.gather(fates_in, among) for fate in fates]
+
+
+def _by_partition(letters: list[DeadLetter]) -> dict[int, list[DeadLetter]]:
+    found: dict[int, list[DeadLetter]] = {}
+    for letter in letters:
+        found.setdefault(letter.partition, []).append(letter)
+    return found
 
 
 class Batch:
-    """Dead letters that are acted on in one round trip."""
+    """Dead letters that are acted on in one round trip to each partition."""
 
     def __init__(self) -> None:
         self._letters: list[DeadLetter] = []
@@ -194,7 +216,7 @@ class Batch:
 
     async def send(
         self,
-        partition: Partition,
+        reach: Reach,
         script: Script,
         details: tuple[Argument, ...],
         tell: Callable[[DeadLetter, bytes], None],
@@ -202,25 +224,31 @@ class Batch:
         """Run a script for each job, and empty the batch.
 
         Args:
-            partition: where.
+            reach: where.
             script: which; its first argument is the job.
             details: its other arguments.
             tell: told each answer.
 
         Raises:
-            redis.exceptions.RedisError: one was refused, once the others are told.
+            redis.exceptions.RedisError: one was refused, once the others are told, and no other
+                partition is left.
         """
-        letters, self._letters, self._bytes = self._letters, [], 0
-        if not letters:
-            return
-        calls = [(_raw(each.job), *details) for each in letters]
-        answers = await partition.script(script).run_each(partition.redis, calls)
-        failed = [answer for answer in answers if isinstance(answer, Exception)]
-        for letter, answer in zip(letters, answers, strict=True):
-            if not isinstance(answer, Exception):
-                tell(letter, answer)
-        if failed:
-            raise failed[0]
+        by_number = _by_partition(self._letters)
+        self._letters, self._bytes = [], 0
+
+        async def send_to(partition: Partition) -> None:
+            letters = by_number[partition.number]
+            calls = [(_raw(each.job), *details) for each in letters]
+            answers = await partition.script(script).run_each(partition.redis, calls)
+            failed = [answer for answer in answers if isinstance(answer, Exception)]
+            for letter, answer in zip(letters, answers, strict=True):
+                if not isinstance(answer, Exception):
+                    tell(letter, answer)
+            if failed:
+                raise failed[0]
+
+        among = [reach.partitions.all[number] for number in by_number]
+        await reach.gather(send_to, among, doing="written")
 
 
 async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:
@@ -268,7 +296,7 @@ async def discard(partition: Partition, job: str, *, retention: float) -> bool:
 
 
 async def discard_all(
-    partition: Partition,
+    reach: Reach,
     letters: AsyncIterator[DeadLetter],
     *,
     retention: float,
@@ -277,7 +305,7 @@ async def discard_all(
     """Give dead letters up for good; what is interrupted is told of all that it has done.
 
     Args:
-        partition: where they are.
+        reach: where they are.
         letters: which.
         retention: seconds for which a redelivery of one counts as handled.
         told: called for each that was there.
@@ -291,9 +319,9 @@ async def discard_all(
 
     async for letter in letters:
         if batch.is_full:
-            await _to_its_end(batch.send(partition, _DISCARD, details, tell))
+            await _to_its_end(batch.send(reach, _DISCARD, details, tell))
         batch.add(letter)
-    await _to_its_end(batch.send(partition, _DISCARD, details, tell))
+    await _to_its_end(batch.send(reach, _DISCARD, details, tell))
 
 
 async def expire(partition: Partition, organization: str, *, died_before: int) -> int:

@@ -22,18 +22,15 @@ from shared import display
 from shared.display import escape_controls, roughly, size
 from shared.program import tables
 from shared.program.commands import json_option
-from shared.queue.partition import Partition
-from shared.redis.connection import REDIS_ERRORS, open_redis, translate
+from shared.queue.partitions import Partitions, open_partitions
+from shared.queue.reach import Missing, Reach
+from shared.redis.connection import REDIS_ERRORS, translate
 from shared.settings.config import CommonSettings
 from shared.settings.durations import parse_duration
 from worker.operate.asking import ask
 from worker.operate.history import History
-from worker.operate.overview import (
-    OrganizationOverview,
-    Overview,
-    read_overview,
-    worst_first,
-)
+from worker.operate.merged import look
+from worker.operate.overview import OrganizationOverview, Overview, worst_first
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _SPARK: Final = 40
@@ -76,7 +73,7 @@ def status(*, watch: bool, is_all: bool, interval: float, as_json: bool) -> None
     if watch:
         _watch(interval, most, as_json=as_json)
         return
-    overview = ask(read_overview)
+    overview = ask(look).overview
     if as_json:
         click.echo(display.json_line(overview.of_the_worst(most)))
     else:
@@ -103,10 +100,10 @@ async def _go_on(
     for number in (signal.SIGINT, signal.SIGTERM):
         # As an exception it might come anywhere, and leave the terminal as it was drawn.
         loop.add_signal_handler(number, stopped.set)
-    async with open_redis(settings.redis_url, connections=1) as redis:
+    async with open_partitions(settings, connections=1) as partitions:
         with showing as show:
             while not stopped.is_set():
-                show(history, await _look(Partition.only(redis), history))
+                show(history, await _look(partitions, history))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), interval)
 
@@ -130,10 +127,10 @@ def _draw() -> Iterator[_Show]:
         )
 
 
-async def _look(partition: Partition, history: History) -> str:
+async def _look(partitions: Partitions, history: History) -> str:
     """Add one look to the history; why that failed, or an empty text."""
     try:
-        history.add(await read_overview(partition))
+        history.add(*await look(Reach(partitions)))
     except REDIS_ERRORS as exc:
         now = time.strftime("%H:%M:%S", time.gmtime())
         return f"Redis does not answer at {now} UTC: {translate(exc).message}"
@@ -196,12 +193,17 @@ def screen(history: History, problem: str, height: int) -> RenderableType:
         return Group(*told, Text("Nothing is known yet.", style="dim"))
     return Group(
         *told,
+        *map(_left_out, overview.left_out),
         _figures(overview, history),
         _rates(history),
         _workers(overview),
         *_organizations(overview, max(3, height - _FRAME_LINES)),
         Text("Ctrl-C ends", style="dim"),
     )
+
+
+def _left_out(missing: Missing) -> Text:
+    return Text(escape_controls(missing.message), style="bold red")
 
 
 def sparkline(values: Sequence[float]) -> str:

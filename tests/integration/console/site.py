@@ -11,7 +11,7 @@ from aiohttp import ClientSession, CookieJar
 from multidict import CIMultiDictProxy
 from redis.asyncio import Redis
 
-from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
 from tests.log_support import CapturedLog
 from worker.operate.console.app import serving
 from worker.operate.console.settings import ConsoleSettings
@@ -90,11 +90,13 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def browsing(redis: Redis, **environ: str) -> AsyncIterator[Site]:
-    """A console with these settings, and a new browser."""
+async def browsing(
+    redis: Redis, partitions: Partitions | None = None, **environ: str
+) -> AsyncIterator[Site]:
+    """A console with these settings, of the single queue or of several, and a new browser."""
     settings = ConsoleSettings.from_mapping({"CONSOLE_PORT": "0", **environ})
     async with (
-        serving(settings, Partition.only(redis), interval=0.1) as port,
+        serving(settings, partitions or Partitions.only(redis), interval=0.1) as port,
         ClientSession(cookie_jar=CookieJar(unsafe=True)) as session,
     ):
         yield Site(session, port)

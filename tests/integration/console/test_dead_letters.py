@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
-from shared.queue.partition import Partition
 from tests.integration.console.letters import bury
 from tests.integration.console.site import Answer, Site, told
+from tests.integration.jobs import reach
 from tests.integration.workplace import Workplace, body
 from tests.log_support import captured_log
 from worker.operate import dead_letters
@@ -25,7 +25,7 @@ async def one_dead(place: Workplace, event_id: str = "evt_1", **changes: str) ->
     await place.handle(body(event_id, type="order.exploded", **changes))
     (found,) = [
         letter.job
-        async for letter in dead_letters.select(Partition.only(place.redis), dead_letters.Filter())
+        async for letter in dead_letters.select(reach(place.redis), dead_letters.Filter())
         if letter.event_id == event_id
     ]
     return found

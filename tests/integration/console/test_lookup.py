@@ -6,6 +6,7 @@ from redis.asyncio import Redis
 from shared.queue import keys
 from shared.queue.partition import Partition
 from tests.integration.console.site import Site
+from tests.integration.jobs import reach
 from tests.integration.workplace import Workplace, body
 from worker.operate import organizations
 from worker.operate.console import lookup
@@ -29,7 +30,7 @@ async def test_a_waiting_event_is_found_by_its_job(place: Workplace, redis: Redi
     assert found.type == "order.updated"
     assert found.endpoint == "acme"
     assert found.mark is None
-    assert [each.job for each in await lookup.oldest(Partition.only(redis))] == [first, second]
+    assert [each.job for each in await lookup.oldest(reach(redis))] == [first, second]
 
 
 async def test_a_claimed_event_is_running(place: Workplace, redis: Redis) -> None:

@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
-from shared.queue.partition import Partition
 from tests.integration.console.letters import bury
 from tests.integration.console.site import Site
+from tests.integration.jobs import reach
 from worker.operate.console import paging
 from worker.operate.console.paging import Place, number_of, read_page
 from worker.operate.dead_letters import Filter
@@ -24,7 +24,7 @@ async def walked(redis: Redis, wanted: Filter) -> list[str]:
     shown: list[str] = []
     after = None
     while True:
-        page = await read_page(Partition.only(redis), wanted, after)
+        page = await read_page(reach(redis), wanted, after)
         shown += [letter.job for letter in page.letters]
         assert len(set(shown)) == len(shown), "shown again"
         if page.after is None:
@@ -68,13 +68,13 @@ async def test_a_page_begins_where_the_last_one_ended_though_that_one_is_gone(
     redis: Redis, step: int
 ) -> None:
     jobs = await bury(redis, "org_a", 120, step=step)
-    first = await read_page(Partition.only(redis), Filter(organization="org_a"), None)
+    first = await read_page(reach(redis), Filter(organization="org_a"), None)
     assert [letter.job for letter in first.letters] == jobs[:-51:-1]
     assert first.after is not None
     for job in (jobs[-50], jobs[-49]):  # the last one shown, and one before
         await redis.zrem(keys.dead("org_a"), job)
         await redis.delete(keys.dead_letter(job))
-    second = await read_page(Partition.only(redis), Filter(organization="org_a"), first.after)
+    second = await read_page(reach(redis), Filter(organization="org_a"), first.after)
     assert [letter.job for letter in second.letters] == jobs[-51:-101:-1]
 
 
@@ -82,23 +82,23 @@ async def test_those_that_died_in_a_time_are_shown(redis: Redis) -> None:
     jobs = await bury(redis, "org_a", 100)
     wanted = Filter(died_after=1_700_000_000_011, died_before=1_700_000_000_091)
     assert await walked(redis, wanted) == jobs[10:90][::-1]
-    assert await number_of(Partition.only(redis), wanted) == 80
+    assert await number_of(reach(redis), wanted) == 80
 
 
 async def test_few_that_match_are_found_a_page_at_a_time(redis: Redis) -> None:
     await bury(redis, "org_a", 3500)
-    page = await read_page(Partition.only(redis), Filter(reason="crashed"), None)
+    page = await read_page(reach(redis), Filter(reason="crashed"), None)
     assert 0 < page.looked_at <= paging.MOST_LOOKED_AT
     assert not page.is_full
     assert await walked(redis, Filter(reason="crashed")) == [
         f"org_a:{number:032x}" for number in (3001, 2001, 1001, 1)
     ]
-    assert await number_of(Partition.only(redis), Filter(reason="crashed")) is None
+    assert await number_of(reach(redis), Filter(reason="crashed")) is None
 
 
 async def test_no_payload_is_read_for_a_list(redis: Redis) -> None:
     await bury(redis, "org_a", 3, payload=b"x" * 1_000_000)
-    page = await read_page(Partition.only(redis), Filter(), None)
+    page = await read_page(reach(redis), Filter(), None)
     assert [letter.payload for letter in page.letters] == [b""] * 3
 
 

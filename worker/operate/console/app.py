@@ -17,8 +17,8 @@ from shared.program.findings import log_warnings
 from shared.program.listening import hosts_of, port_of
 from shared.program.setting_names import near_misses
 from shared.program.stopping import stop_signal
-from shared.queue.partition import Partition
-from shared.redis.connection import end, open_redis
+from shared.queue.partitions import Partitions, open_partitions
+from shared.redis.connection import end
 from worker.operate.console import guard
 from worker.operate.console.context import CONSOLE, Console
 from worker.operate.console.pages import (
@@ -48,29 +48,29 @@ async def serve(settings: ConsoleSettings) -> None:
     """
     async with (
         stop_signal() as stopped,
-        open_redis(
-            settings.common.redis_url, connections=_CONNECTIONS, socket_timeout=_SOCKET_TIMEOUT
-        ) as redis,
-        serving(settings, Partition.only(redis)),
+        open_partitions(
+            settings.common, connections=_CONNECTIONS, socket_timeout=_SOCKET_TIMEOUT
+        ) as partitions,
+        serving(settings, partitions),
     ):
         await stopped.wait()
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    settings: ConsoleSettings, partition: Partition, *, interval: float = INTERVAL
+    settings: ConsoleSettings, partitions: Partitions, *, interval: float = INTERVAL
 ) -> AsyncIterator[int]:
     """The console, open while the block runs; gives the port.
 
     Args:
         settings: how it is started.
-        partition: all that it needs.
+        partitions: all that it needs.
         interval: seconds between two looks at the system.
 
     Raises:
         SettingsError: the address can't be listened on.
     """
-    console = _console(settings, partition, interval)
+    console = _console(settings, partitions, interval)
     async with served(application(console), settings.address) as sockets:
         looking = asyncio.create_task(console.sampler.look_forever(), name="sampler")
         port = port_of(sockets)
@@ -94,15 +94,15 @@ def application(console: Console) -> web.Application:
     return app
 
 
-def _console(settings: ConsoleSettings, partition: Partition, interval: float) -> Console:
+def _console(settings: ConsoleSettings, partitions: Partitions, interval: float) -> Console:
     log = get_logger()
-    sampler = Sampler(partition, log, interval)
+    sampler = Sampler(partitions, log, interval)
     return Console(
         settings=settings,
-        partition=partition,
+        partitions=partitions,
         sampler=sampler,
         sessions=Sessions(),
-        runs=Runs(partition, log, settings.dedupe_retention, changed=sampler.look),
+        runs=Runs(partitions, log, settings.dedupe_retention, changed=sampler.look),
         log=log,
     )
 

@@ -1,12 +1,14 @@
 """What the pages of the console share, and the session of a request."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
+from shared.queue.reach import Missing, Reach
 from worker.operate.console.runs import Runs
 from worker.operate.console.sampling import Sampler
 from worker.operate.console.sessions import Session, Sessions
@@ -19,7 +21,7 @@ class Console:
 
     Attributes:
         settings: how it was started.
-        partition: all that it needs.
+        partitions: all that it needs.
         sampler: looks at the system.
         sessions: who uses it.
         runs: replays and discards of many dead letters.
@@ -27,7 +29,7 @@ class Console:
     """
 
     settings: ConsoleSettings
-    partition: Partition
+    partitions: Partitions
     sampler: Sampler
     sessions: Sessions
     runs: Runs
@@ -39,9 +41,26 @@ SESSION: Final[web.RequestKey[Session]] = web.RequestKey("session", Session)
 """Where the guard puts the session of a request."""
 
 
+REACH: Final[web.RequestKey[Reach]] = web.RequestKey("reach", Reach)
+"""Where a request has what it has found of the partitions."""
+
+
 def console_of(request: web.Request) -> Console:
     """The program that answers this request."""
     return request.app[CONSOLE]
+
+
+def reach_of(request: web.Request) -> Reach:
+    """The partitions, as a request finds them: for those that were away just now none waits."""
+    console = console_of(request)
+    if REACH not in request:
+        request[REACH] = Reach(console.partitions, console.sampler.missing)
+    return request[REACH]
+
+
+def missing_in(request: web.Request) -> Sequence[Missing]:
+    """The partitions that what a request shows tells nothing of."""
+    return request[REACH].missing if REACH in request else console_of(request).sampler.missing
 
 
 def session_of(request: web.Request) -> Session | None:

@@ -1,8 +1,11 @@
 """Finds out where an event is: its mark, its job, its claim, its dead letter."""
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from itertools import islice
+from operator import itemgetter
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -11,6 +14,7 @@ from shared.queue import hashes, keys
 from shared.queue import job as jobs
 from shared.queue.job import Delivery, organization_of
 from shared.queue.partition import Partition
+from shared.queue.reach import Reach
 from shared.sellfern import envelope
 from worker.operate import dead_letters
 from worker.operate.dead_letters import DeadLetter
@@ -154,6 +158,24 @@ async def search(partition: Partition, text: str, organizations: Sequence[str]) 
     return [each for each in by_id if each is not None]
 
 
+async def search_everywhere(reach: Reach, text: str) -> list[FoundEvent]:
+    """The same in all partitions, or in the one alone that a job's id tells."""
+
+    async def search_in(partition: Partition) -> list[FoundEvent]:
+        return await search(partition, text, await organizations_of(partition))
+
+    partitions, owner = reach.partitions, organization_of(text)
+    if (bearing := partitions.bearing(text)) is not None:
+        return await search_in(bearing)
+    if owner and (found := _by_organization(await reach.gather(search_in, [partitions.of(owner)]))):
+        return found
+    return _by_organization(await reach.gather(search_in))
+
+
+def _by_organization(found: Iterable[tuple[Partition, list[FoundEvent]]]) -> list[FoundEvent]:
+    return sorted((each for _, some in found for each in some), key=lambda each: each.organization)
+
+
 async def organizations_of(partition: Partition) -> list[str]:
     """Every organization that Redis knows of."""
     names = partition.names
@@ -214,6 +236,17 @@ async def find(partition: Partition, job: str) -> FoundEvent | None:
     )
 
 
+async def find_anywhere(reach: Reach, job: str) -> FoundEvent | None:
+    """The same, in whichever partition it is.
+
+    Raises: what the client does, where the one fails whose tag the job bears.
+    """
+    if (bearing := reach.partitions.bearing(job)) is not None:
+        return await find(bearing, job)
+    found = await reach.gather(lambda partition: find(partition, job))
+    return next((each for _, each in found if each is not None), None)
+
+
 async def find_by_mark(partition: Partition, organization: str, event_id: str) -> FoundEvent | None:
     """The event of this id, as long as its mark is kept; ``None`` without one."""
     mark = await _mark(partition, organization, event_id)
@@ -232,11 +265,32 @@ async def find_by_mark(partition: Partition, organization: str, event_id: str) -
     )
 
 
-async def oldest(partition: Partition) -> list[FoundEvent]:
+async def oldest(reach: Reach) -> list[FoundEvent]:
     """The unfinished events that were accepted first."""
-    jobs = await partition.redis.execute_command("ZRANGE", partition.names.accepted, 0, OLDEST - 1)
-    found = [await find(partition, job.decode(errors="surrogateescape")) for job in jobs]
+    first = first_accepted(await reach.gather(_first_accepted))
+    found: list[FoundEvent | None] = []
+    for partition, job in first:
+        if partition in reach:
+            with reach.noting(partition):
+                found.append(await find(partition, job.decode(errors="surrogateescape")))
     return [each for each in found if each is not None]
+
+
+_Accepted: TypeAlias = list[tuple[float, bytes]]
+"""Jobs by the moment of their acceptance, the first ones first."""
+
+
+async def _first_accepted(partition: Partition) -> _Accepted:
+    command = ("ZRANGE", partition.names.accepted, 0, OLDEST - 1, "WITHSCORES")
+    found = await partition.redis.execute_command(*command)
+    return [(float(at), job) for job, at in zip(found[::2], found[1::2], strict=True)]
+
+
+def first_accepted(lists: Iterable[tuple[Partition, _Accepted]]) -> list[tuple[Partition, bytes]]:
+    """The first ones of all partitions together, each with where it is."""
+    rows = ([(at, partition, job) for at, job in jobs] for partition, jobs in lists)
+    merged = heapq.merge(*rows, key=itemgetter(0))
+    return [(partition, job) for _, partition, job in islice(merged, OLDEST)]
 
 
 async def _marked(partition: Partition, event_id: str, organizations: Sequence[str]) -> list[str]:

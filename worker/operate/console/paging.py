@@ -1,11 +1,14 @@
 """One page of dead letters at a time, the newest first, however many there are."""
 
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from time import monotonic
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeAlias
 
 from shared.queue.partition import Partition
+from shared.queue.reach import Reach
 from worker.operate import dead_letters
 from worker.operate.console.wording import from_reference, to_reference
 from worker.operate.dead_letters import DeadLetter, Filter
@@ -66,29 +69,24 @@ class Page:
     is_full: bool
 
 
-async def read_page(partition: Partition, wanted: Filter, after: Place | None) -> Page:
+async def read_page(reach: Reach, wanted: Filter, after: Place | None) -> Page:
     """The dead letters that match, from behind a place on.
 
     It reads by rank and by time, so the last page of many costs what the first does. Reason and
     type stand only in the records: where few match, the page ends early and says where to go on.
     """
-    organizations = await dead_letters.organizations(partition, wanted)
+    holders = await _holders(reach, wanted)
     letters: list[DeadLetter] = []
     looked_at, until = 0, monotonic() + LONGEST
     while looked_at < MOST_LOOKED_AT and monotonic() < until:
         # One more than is shown tells whether there is another page.
         number = _AT_ONCE if wanted.reason or wanted.type else SIZE - len(letters) + 1
-        places = await _places(partition, organizations, wanted, after, number)
+        places = await _places_in_all(reach, holders, wanted, after, number)
         if not places:
             return Page(letters, None, looked_at, is_full=False)
-        found = {
-            letter.job: letter
-            for letter in await dead_letters.read(
-                partition, [place.job for place in places], with_payload=False
-            )
-        }
-        for place in places:
-            letter = found.get(place.job)
+        found = await _records(reach, places)
+        for place, holder in places:
+            letter = found.get((holder, place.job))
             matches = letter is not None and wanted.matches(letter)
             if matches and len(letters) == SIZE:
                 return Page(letters, after, looked_at, is_full=True)
@@ -99,16 +97,70 @@ async def read_page(partition: Partition, wanted: Filter, after: Place | None) -
     return Page(letters, after, looked_at, is_full=False)
 
 
-async def number_of(partition: Partition, wanted: Filter) -> int | None:
+_Located: TypeAlias = tuple[Place, int]
+"""A place, and the number of the partition that has it."""
+
+
+async def _holders(reach: Reach, wanted: Filter) -> dict[int, list[str]]:
+    """Whose dead letters may be meant, by partition."""
+    found = await reach.gather(
+        lambda partition: dead_letters.organizations(partition, wanted),
+        reach.partitions.of_all(wanted.organization),
+    )
+    return {partition.number: names for partition, names in found}
+
+
+async def _places_in_all(
+    reach: Reach,
+    holders: Mapping[int, Sequence[str]],
+    wanted: Filter,
+    after: Place | None,
+    number: int,
+) -> list[_Located]:
+    """The next places over all partitions."""
+
+    async def places_in(partition: Partition) -> list[Place]:
+        return await _places(partition, holders[partition.number], wanted, after, number)
+
+    among = [reach.partitions.all[each] for each in holders]
+    found = await reach.gather(places_in, among)
+    return next_of_all({partition.number: places for partition, places in found}, number)
+
+
+def next_of_all(lists: Mapping[int, Sequence[Place]], most: int) -> list[_Located]:
+    """The next so many of lists by partition, each from the greatest place to the least.
+
+    No place says in which partition it is: so whoever comes with one goes on in all of them.
+    """
+    located = ([(place, number) for place in places] for number, places in lists.items())
+    return list(islice(heapq.merge(*located, reverse=True), most))
+
+
+async def _records(reach: Reach, places: Sequence[_Located]) -> dict[tuple[int, str], DeadLetter]:
+    async def read_in(partition: Partition) -> list[DeadLetter]:
+        jobs = [place.job for place, number in places if number == partition.number]
+        return await dead_letters.read(partition, jobs, with_payload=False)
+
+    among = [reach.partitions.all[number] for number in {number for _, number in places}]
+    found = await reach.gather(read_in, among)
+    return {(partition.number, each.job): each for partition, some in found for each in some}
+
+
+async def number_of(reach: Reach, wanted: Filter) -> int | None:
     """How many there are; ``None`` where only reading all of them would tell."""
     if wanted.reason or wanted.type:
         return None
-    async with partition.redis.pipeline(transaction=False) as pipe:
-        for organization in await dead_letters.organizations(partition, wanted):
-            pipe.zcount(
-                partition.names.dead(organization), _least(wanted), _below(wanted.died_before)
-            )
-        return sum(map(int, await pipe.execute()))
+
+    async def number_in(partition: Partition) -> int:
+        async with partition.redis.pipeline(transaction=False) as pipe:
+            for organization in await dead_letters.organizations(partition, wanted):
+                pipe.zcount(
+                    partition.names.dead(organization), _least(wanted), _below(wanted.died_before)
+                )
+            return sum(map(int, await pipe.execute()))
+
+    among = reach.partitions.of_all(wanted.organization)
+    return sum(number for _, number in await reach.gather(number_in, among))
 
 
 def _least(wanted: Filter) -> str | int:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
+from shared.queue.reach import Missing, Reach
 from shared.redis.connection import REDIS_ERRORS, end, translate
 from worker.operate import revival
 from worker.operate.dead_letters import Selection
@@ -74,13 +75,13 @@ class Runs:
     """The runs of this process, the last first.
 
     Attributes:
-        partition: where the dead letters are.
+        partitions: where the dead letters are.
         log: told of each run's end.
         retention: seconds for which a discarded event counts as handled.
         changed: called when a run has ended.
     """
 
-    partition: Partition
+    partitions: Partitions
     log: FilteringBoundLogger
     retention: float
     changed: Callable[[], Coroutine[Any, Any, None]]
@@ -116,7 +117,7 @@ class Runs:
 
     async def _to_its_end(self, run: Run, selection: Selection) -> None:
         try:
-            await self._run(run, selection)
+            missing = await self._run(run, selection)
         except REDIS_ERRORS as exc:
             self._end(run, "failed", f"{translate(exc).message}; start it again to go on")
         except asyncio.CancelledError:
@@ -124,23 +125,30 @@ class Runs:
             raise
         else:
             stopped = run.progress.stopped
+            if missing and not stopped:
+                why = "; ".join(each.message for each in missing)
+                self._end(run, "failed", f"{why}; start it again to go on")
+                return
             why = f"the last {revival.FAILURES_IN_A_ROW} replays died again; the rest is left alone"
             self._end(run, "stopped" if stopped else "finished", why if stopped else "")
         # So that the next page shows what it came to.
         await self.changed()
 
-    async def _run(self, run: Run, selection: Selection) -> None:
-        letters = selection.letters(self.partition)
+    async def _run(self, run: Run, selection: Selection) -> list[Missing]:
+        """Do it for all partitions that answer; the others."""
+        reach = Reach(self.partitions)
+        letters = selection.letters(reach)
         if run.verb == "replay":
-            going = revival.Replay(self.partition, run.rate, force=run.force, progress=run.progress)
+            going = revival.Replay(reach, run.rate, force=run.force, progress=run.progress)
             await going.run(letters)
-            return
+            return reach.missing
 
         def one_more() -> None:
             run.discarded += 1
 
         retention = self.retention
-        await revival.discard_all(self.partition, letters, retention=retention, told=one_more)
+        await revival.discard_all(reach, letters, retention=retention, told=one_more)
+        return reach.missing
 
     def _end(self, run: Run, state: State, note: str) -> None:
         run.state, run.note, run.ended = state, note, time.time()

@@ -8,10 +8,12 @@ from typing import Final
 
 from shared.errors import Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
+from shared.queue.reach import Missing, Reach
 from shared.redis.connection import REDIS_ERRORS, translate
 from worker.operate.history import History
-from worker.operate.overview import OrganizationOverview, Overview, read_overview
+from worker.operate.merged import look
+from worker.operate.overview import OrganizationOverview, Overview
 
 INTERVAL: Final = 2.0
 
@@ -34,14 +36,14 @@ class Sampler:
     """The one reader of overviews, so that open pages cost Redis nothing more.
 
     Attributes:
-        partition: what is looked at.
+        partitions: what is looked at.
         log: told of outages.
         interval: seconds between two looks.
         history: what has been seen.
         outage: why nothing is seen now.
     """
 
-    partition: Partition
+    partitions: Partitions
     log: FilteringBoundLogger
     interval: float = INTERVAL
     history: History = field(default_factory=History)
@@ -52,6 +54,11 @@ class Sampler:
     def latest(self) -> Overview | None:
         """The last overview; ``None`` before the first."""
         return self.history.latest
+
+    @property
+    def missing(self) -> Sequence[Missing]:
+        """The partitions that didn't answer at the last look; none while nothing answers at all."""
+        return [] if self.latest is None or self.outage else self.latest.left_out
 
     @property
     def organizations(self) -> Sequence[OrganizationOverview]:
@@ -67,7 +74,7 @@ class Sampler:
         # Pages ask for a look after an action, beside the timer.
         async with self._one_at_a_time:
             try:
-                self.history.add(await read_overview(self.partition))
+                self.history.add(*await look(Reach(self.partitions)))
             except REDIS_ERRORS as exc:
                 self.lost(exc)
             except Exception as exc:  # somebody's hand has left what can't be read

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from shared.display import escape_controls, size
 from shared.redis.connection import REDIS_ERRORS
-from worker.operate.console.context import console_of, session_of
+from worker.operate.console.context import console_of, missing_in, session_of
 from worker.operate.console.guard import FORM_TOKEN, Handler, Refused
 from worker.operate.console.wording import age, duration, short, timestamp, to_reference
 
@@ -91,6 +91,7 @@ def render(
         console=console,
         session=session,
         outage=console.sampler.outage,
+        missing=missing_in(request),
         overview=console.sampler.latest,
         path=request.path,
         here=request.path_qs,

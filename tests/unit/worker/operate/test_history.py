@@ -117,3 +117,22 @@ def test_a_percentile_looks_back_past_its_column() -> None:
         history.add(overview(at, latency={"w1": {"1.0": 10}}))
     shown = columns(list(history.samples), 6, 60, latency_quantile(0.5), looks_back=True)
     assert shown == [0.5, 0.5, 0.5, None, None, None]
+
+
+def test_rates_are_of_each_partition_since_it_was_seen_last() -> None:
+    history = History()
+
+    def look(at: float, **handled: int) -> None:
+        parts = {
+            int(name.removeprefix("of_")): overview(at, handled=number)
+            for name, number in handled.items()
+        }
+        history.add(overview(at, handled=sum(handled.values())), parts)
+
+    look(100, of_0=1000, of_1=5000)
+    look(102, of_0=1010, of_1=5020)
+    assert history.rate("handled", 1) == 15
+    look(104, of_0=1020)  # the other one is away, which is no standstill of this one
+    assert history.rate("handled", 1) == 5
+    look(112, of_0=1060, of_1=5120)  # and its return is no leap
+    assert history.rate("handled", 1) == 5 + 10

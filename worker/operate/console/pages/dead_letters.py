@@ -13,7 +13,7 @@ from shared.queue import keys
 from worker.operate import dead_letters as records
 from worker.operate import revival
 from worker.operate.console import paging
-from worker.operate.console.context import console_of, session_of, tell
+from worker.operate.console.context import console_of, reach_of, session_of, tell
 from worker.operate.console.paging import Place
 from worker.operate.console.runs import AT_ONCE, Run, Verb
 from worker.operate.console.views import message, render
@@ -29,7 +29,7 @@ _HIGHEST_RATE: Final = 10_000.0
 
 async def show(request: web.Request) -> web.Response:
     """List a page of those that match."""
-    console = console_of(request)
+    console, reach = console_of(request), reach_of(request)
     given = _given(request.query)
     try:
         wanted = _filter(given)
@@ -37,8 +37,8 @@ async def show(request: web.Request) -> web.Response:
         page, number, problem = None, None, str(exc.text)
     else:
         after = Place.read(request.query.get("after", ""))
-        page = await paging.read_page(console.partition, wanted, after)
-        number, problem = await paging.number_of(console.partition, wanted), ""
+        page = await paging.read_page(reach, wanted, after)
+        number, problem = await paging.number_of(reach, wanted), ""
     return render(
         request,
         "dead_letters.html",
@@ -48,7 +48,7 @@ async def show(request: web.Request) -> web.Response:
         given=given,
         is_filtered=bool(given),
         reasons=records.REASONS,
-        organizations=sorted(await records.count(console.partition)),
+        organizations=sorted(await records.count_all(reach)),
         after=request.query.get("after", ""),
         runs=console.runs.known,
         most=paging.MOST_LOOKED_AT,
@@ -59,8 +59,8 @@ async def ask(request: web.Request) -> web.Response:
     """Ask whether these are to be replayed or discarded."""
     verb = _verb(request.query)
     selection, given = _selection(request.query)
-    partition = console_of(request).partition
-    letters = await records.read(partition, selection.jobs, with_payload=False)
+    reach = reach_of(request)
+    letters = await records.read_named(reach, selection.jobs, with_payload=False)
     if selection.jobs and not letters:
         return message(
             request, HTTPStatus.NOT_FOUND, "Gone", "These dead letters are not there any more."
@@ -71,7 +71,7 @@ async def ask(request: web.Request) -> web.Response:
         verb=verb,
         jobs=[letter.job for letter in letters],
         given=given,
-        number=len(letters) or await paging.number_of(partition, selection.filter),
+        number=len(letters) or await paging.number_of(reach, selection.filter),
         letters=letters,
     )
 
@@ -89,7 +89,7 @@ async def act(request: web.Request) -> web.Response:
         verb=verb,
         about=_about(selection, given),
         who=session.who if session else "",
-        total=len(selection.jobs) or await paging.number_of(console.partition, selection.filter),
+        total=len(selection.jobs) or await paging.number_of(reach_of(request), selection.filter),
         rate=_rate(form.get("rate", "")),
         force="force" in form,
     )
@@ -107,15 +107,17 @@ async def act(request: web.Request) -> web.Response:
 
 async def _one(request: web.Request, verb: Verb, job: str, *, force: bool) -> web.Response:
     console = console_of(request)
-    letter = await records.find(console.partition, job)
+    letter = await records.find_anywhere(reach_of(request), job)
     if letter is None:
         outcome = "absent"
     elif verb == "discard":
         retention = console.settings.dedupe_retention
-        is_done = await revival.discard(console.partition, job, retention=retention)
+        partition = console.partitions.all[letter.partition]
+        is_done = await revival.discard(partition, job, retention=retention)
         outcome = "discarded" if is_done else "absent"
     else:
-        outcome = await revival.revive(console.partition, letter, force=force)
+        partition = console.partitions.all[letter.partition]
+        outcome = await revival.revive(partition, letter, force=force)
     tell(request, verb, job=job, outcome=outcome, force=force)
     await console.sampler.look()
     told = {"job": to_reference(job), "id": letter.event_id if letter else "", "did": outcome}

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from shared.queue.job import organization_of
 from worker.operate.console import lookup
-from worker.operate.console.context import console_of
+from worker.operate.console.context import console_of, reach_of
 from worker.operate.console.lookup import FoundEvent
 from worker.operate.console.views import render
 from worker.operate.console.wording import from_reference
@@ -17,14 +17,11 @@ _SHOWN_BYTES: Final = 64 * 1024
 
 async def search(request: web.Request) -> web.Response:
     """Find events, or list the oldest unfinished ones."""
-    partition = console_of(request).partition
+    reach = reach_of(request)
     text = request.query.get("q", "").strip()[:_LONGEST]
     if not text:
-        return render(
-            request, "events.html", text="", found=[], oldest=await lookup.oldest(partition)
-        )
-    organizations = await lookup.organizations_of(partition)
-    found = await lookup.search(partition, text, organizations)
+        return render(request, "events.html", text="", found=[], oldest=await lookup.oldest(reach))
+    found = await lookup.search_everywhere(reach, text)
     if len(found) == 1:
         return _shown(request, found[0])
     return render(request, "events.html", text=text, found=found, oldest=[])
@@ -32,12 +29,14 @@ async def search(request: web.Request) -> web.Response:
 
 async def show(request: web.Request) -> web.Response:
     """Show one."""
-    partition = console_of(request).partition
+    reach = reach_of(request)
     job = from_reference(request.query.get("job", ""))
-    found = await lookup.find(partition, job)
+    found = await lookup.find_anywhere(reach, job)
     event_id = request.query.get("id", "")
     if found is None and event_id:  # it has left the queue, but perhaps with a mark
-        organization = organization_of(job, partition.names.job_prefix)
+        bearing = reach.partitions.bearing(job)
+        organization = organization_of(job, bearing.names.job_prefix if bearing else "")
+        partition = bearing or reach.partitions.of(organization)
         found = await lookup.find_by_mark(partition, organization, event_id)
     if found is None:
         return render(request, "event_gone.html", job=job)

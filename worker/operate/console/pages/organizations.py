@@ -68,14 +68,15 @@ async def act(request: web.Request) -> web.Response:
     """Pause or resume it."""
     organization, verb = _named(request)
     console = console_of(request)
+    partition = console.partitions.of(organization)
     session = session_of(request)
     if verb == "pause":
         given = str((await request.post()).get("why", "")).strip()[:_LONGEST_WHY]
         why = given or f"by {session.who if session else 'an operator'}"
-        changed = await organizations.pause(console.partition, organization, why)
+        changed = await organizations.pause(partition, organization, why)
         tell(request, "pause", organization=organization, why=why, changed=changed)
     else:
-        changed = await organizations.resume(console.partition, organization)
+        changed = await organizations.resume(partition, organization)
         tell(request, "resume", organization=organization, changed=changed)
     await console.sampler.look()
     if not changed:

@@ -1,0 +1,135 @@
+"""Facts about a console of four partitions on two primaries."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+from redis.asyncio import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from shared.queue.reach import Reach
+from tests.conftest import StartRedis
+from tests.integration.console.site import Site, browsing
+from tests.integration.console.test_pages import looked
+from tests.integration.several import FOUR, ORGANIZATIONS, Shop, over
+from worker.operate.console import paging
+from worker.operate.console.paging import Place, read_page
+from worker.operate.dead_letters import Filter
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Two primaries with a shop in each of their partitions, and a console that shows them."""
+
+    servers: tuple[EmbeddedRedis, EmbeddedRedis]
+    shop: Shop
+    site: Site
+
+
+@pytest.fixture
+async def house(fresh_redis_server: StartRedis) -> AsyncIterator[House]:
+    """Give one with nothing in it."""
+    servers = (fresh_redis_server(), fresh_redis_server())
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(Redis.from_url(each.url, socket_timeout=1))
+            for each in servers
+        ]
+        partitions = over(*clients)
+        site = await stack.enter_async_context(browsing(clients[0], partitions))
+        yield House(servers, Shop(partitions), site)
+
+
+async def test_pages_show_what_is_in_all_of_them(house: House) -> None:
+    for number in range(FOUR):
+        await house.shop.bury(number, f"dead_{number}")
+        await house.shop.wait(number, f"evt_{number}")
+    for path in ("/organizations", "/dead-letters", "/events"):
+        await looked(house.site, ORGANIZATIONS[-1], path)
+        shown = (await house.site.get(path)).text
+        assert all(name in shown for name in ORGANIZATIONS), path
+        assert "can't be read" not in shown.replace("&#39;", "'")
+
+
+async def test_an_event_is_found_in_whichever_it_is(house: House) -> None:
+    await house.shop.bury(2, "dead_2")
+    jobs = [(await house.shop.wait(number, f"evt_{number}"))[0] for number in range(FOUR)]
+    for number, job in enumerate(jobs):
+        for text in (job, job.partition("}")[2]):
+            found = await house.site.get(f"/events?q={text}")
+            assert job in found.text, (number, text)
+    assert "no such order" in (await house.site.get("/events?q=dead_2")).text
+    assert "Nothing is known" in (await house.site.get("/events?q=evt_9")).text
+
+
+async def test_a_primary_that_is_away_is_told_on_every_page(house: House) -> None:
+    for number in range(FOUR):
+        await house.shop.bury(number, f"dead_{number}")
+    await looked(house.site, "dead_1", "/dead-letters")
+    house.servers[1].stop()
+    said = "Partition 3 of 4 can&#39;t be read: no connection to Redis: connection refused."
+    for path in ("/", "/dead-letters", "/events", "/organizations", "/events?q=dead_0"):
+        assert said in await looked(house.site, said, path)
+    shown = (await house.site.get("/dead-letters")).text
+    assert [name in shown for name in ("dead_0", "dead_1", "dead_2", "dead_3")] == [
+        *(True, False, True, False)
+    ]
+    assert (await house.site.get("/readyz")).status == 200
+    house.servers[1].start()
+
+
+async def test_one_dead_letter_is_replayed_where_it_is(house: House) -> None:
+    await house.shop.bury(3, "dead_3")
+    (link,) = re.findall(r"/event\?job=[^\"]+", (await house.site.get("/dead-letters")).text)
+    job = link.partition("job=")[2]
+    done = await house.site.confirm(f"/dead-letters/confirm?verb=replay&job={job}")
+    assert "did=queued" in done.path
+    await house.shop.work(3)
+
+
+async def test_an_organization_is_paused_where_it_lives(house: House) -> None:
+    name = ORGANIZATIONS[2]
+    done = await house.site.confirm(f"/organizations/{name}/pause")
+    assert done.status == 200
+    partition = house.shop.partitions.all[2]
+    assert await partition.redis.hexists(partition.names.organizations, f"pause:{name}")
+
+
+async def test_a_run_replays_what_is_in_all_of_them(house: House) -> None:
+    for number in range(FOUR):
+        await house.shop.bury(number, f"dead_{number}")
+    done = await house.site.confirm("/dead-letters/confirm?verb=replay&all=1")
+    assert "4" in await looked(house.site, "finished", done.path)
+    for number in range(FOUR):
+        assert len(await house.shop.places[number].claim(5)) == 1
+
+
+async def test_a_run_tells_which_partitions_it_has_left_out(house: House) -> None:
+    for number in range(FOUR):
+        await house.shop.bury(number, f"dead_{number}")
+    house.servers[0].stop()
+    done = await house.site.confirm("/dead-letters/confirm?verb=discard&all=1")
+    shown = await looked(house.site, "start it again to go on", done.path)
+    assert "partition 0 of 4 can&#39;t be" in shown
+
+
+async def test_pages_go_over_all_of_them_by_the_time_of_death(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "SIZE", 3)
+    partitions = house.shop.partitions
+    for which, number in enumerate((3, 1, 0, 2, 3, 1, 0)):
+        await house.shop.bury(number, f"dead_{which}")
+    seen: list[str] = []
+    after: Place | None = None
+    while True:
+        page = await read_page(Reach(partitions), Filter(), after)
+        seen += [each.event_id for each in page.letters]
+        if page.after is None:
+            break
+        after = Place.read(page.after.written())
+        if len(seen) == 3:  # who dies meanwhile is before all of that
+            await house.shop.bury(2, "late")
+    assert seen == [f"dead_{which}" for which in reversed(range(7))]
