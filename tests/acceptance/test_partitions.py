@@ -12,11 +12,11 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared.queue.job import organization_of
 from shared.queue.partition import Partition, home
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import PATIENCE, environment, run, until
 from tests.conftest import StartRedis
+from tests.integration.jobs import organization_of
 
 NUMBER = 4
 SENDERS = 20
