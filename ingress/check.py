@@ -126,9 +126,10 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
         yield Finding("warning", "redis", "memory_only", message)
     if problems:
         return
+    urls = " ".join(map(str, common.redis_urls))
     async with open_partitions(common, connections=1) as partitions:
         for problem in await check_layout(partitions, begins=False):
-            yield Finding("error", "redis", problem.code, f"{common.redis_url}: {problem.message}")
+            yield Finding("error", "redis", problem.code, f"{urls}: {problem.message}")
 
 
 async def _of_primary(

@@ -17,7 +17,7 @@ from shared.errors import Problem
 from shared.observe.logs import get_logger
 from shared.program.awaiting import MENDS_ITSELF
 from shared.queue.partition import home
-from shared.queue.partitions import Partitions, check_layout
+from shared.queue.partitions import Partitions, check_place
 from shared.queue.writer import (
     LANES,
     PartitionedWriter,
@@ -29,7 +29,6 @@ from shared.queue.writer import (
 from shared.redis.connection import end
 from shared.redis.durability import Durability, check_durability, check_replicas
 from shared.settings.config import CommonSettings
-from shared.settings.redis_url import RedisUrl
 
 _LOOK_SECONDS: Final = 0.5
 """How long a look at several waits for all of them, once one is well."""
@@ -37,6 +36,9 @@ _LOOK_SECONDS: Final = 0.5
 _PAUSE: Final = 1.0
 _OTHERS: Final = 4
 """Connections to each beside the writers': readiness, gauges, its memory."""
+
+_NAMED: Final = 8
+"""How many partitions a message names at the most."""
 
 _TIMEOUT: Final = Problem("redis_timeout", "Redis did not answer in time")
 
@@ -59,7 +61,8 @@ def connections(common: CommonSettings) -> int:
 def where(common: CommonSettings, primary: int) -> str:
     """One of several primaries, by its place in ``REDIS_URL``: what it is called."""
     numbers = range(primary, common.partitions, len(common.redis_urls))
-    listed = ", ".join(map(str, numbers))
+    more = ", …" if len(numbers) > _NAMED else ""
+    listed = ", ".join(map(str, numbers[:_NAMED])) + more
     return f"{common.redis_urls[primary]} (partitions {listed} of {common.partitions})"
 
 
@@ -68,8 +71,9 @@ class Primary:
     """One of them.
 
     Attributes:
-        url: where it is.
+        number: its place in ``REDIS_URL``, from 0.
         named: what it is called.
+        partitions: those of all primaries.
         redis: its client.
         durability: what must hold before it counts as having an event.
         held: how much of it organizations may hold.
@@ -77,8 +81,9 @@ class Primary:
         problems: what was wrong with it at the last look.
     """
 
-    url: RedisUrl
+    number: int
     named: str
+    partitions: Partitions
     redis: Redis
     durability: Durability
     held: OrganizationBytes
@@ -90,6 +95,7 @@ class Primary:
         """What keeps it from keeping accepted events; where nothing does, it may be written to."""
         problems = await check_durability(self.redis, self.durability)
         problems = problems or await check_replicas(self.redis, self.durability)
+        problems = problems or await check_place(self.partitions, self.number)
         if not problems:
             for writer in self.writers:
                 await writer.fit()
@@ -107,7 +113,8 @@ class Primary:
         if self._looking is not None:
             self.problems = [_TIMEOUT]
             if self._looking.done():
-                self.problems, self._looking = self._looking.result(), None
+                looked, self._looking = self._looking, None
+                self.problems = looked.result()
 
     def told(self) -> list[Problem]:
         """Its problems, each with what it is called."""
@@ -135,8 +142,9 @@ class Primaries:
         self._partitions = partitions
         self.all = [
             Primary(
-                url,
+                number,
                 where(common, number),
+                partitions,
                 partitions.all[number].redis,
                 settings.durability_at(url),
                 OrganizationBytes(settings.organization_bytes, endpoints),
@@ -173,14 +181,13 @@ class Primaries:
     async def first_look(self) -> list[Problem]:
         """What keeps this process from beginning; where nothing does, it may.
 
-        The first is enough, but for what somebody has to mend: it knows how many partitions there
-        are, on which all have to agree.
+        One that works is enough, but for what somebody has to mend. Those that are there have to
+        agree on how many partitions there are, and where.
         """
         await asyncio.gather(*(primary.first_look() for primary in self.all))
         problems = self._problems()
-        if self.all[0].problems or not all(map(_mends_itself, problems)):
-            return problems
-        return await check_layout(self._partitions)
+        works = not all(each.problems for each in self.all)
+        return [] if works and not any(map(_keeps_all, problems)) else problems
 
     async def problems(self) -> list[Problem]:
         """What keeps the ingress from being ready: nothing, while one of them works."""
@@ -237,8 +244,9 @@ class Primaries:
         return list(chain.from_iterable(primary.told() for primary in self.all))
 
 
-def _mends_itself(problem: Problem) -> bool:
-    return MENDS_ITSELF.get(problem.code, False)
+def _keeps_all(problem: Problem) -> bool:
+    """Whether it keeps the whole process from beginning, whichever primary has it."""
+    return problem.code == "redis_layout" or not MENDS_ITSELF.get(problem.code, False)
 
 
 async def _await(primary: Primary) -> None:

@@ -116,13 +116,13 @@ def together(readings: Sequence[Reading], memories: Sequence[RedisMemory]) -> Re
     """
     # A worker has its slots in every partition, and is one.
     names = frozenset[bytes]().union(*(each.names for each in readings))
-    limits = [each.limit for each in memories]
     return Reading(
         depths.together([each.depths for each in readings]),
         sum(each.breakers for each in readings),
         len(names),
         max(each.slots for each in readings),
-        RedisMemory(sum(each.used for each in memories), sum(limits) if all(limits) else 0),
+        # A sum would hide that one of them is full.
+        max(memories, key=lambda each: (each.used / each.limit if each.limit else 0, each.used)),
         names,
     )
 

@@ -52,7 +52,8 @@ LOOKED_UNTIL = "sellfern:looked-until"
 """Where the look for accepted jobs without a place has stopped, while it isn't at its end."""
 
 LAYOUT = "sellfern:layout"
-"""How many partitions there are: in the first of several, as the first program to start has it."""
+"""How many partitions there are, as the first program to start has it, and which of the primaries
+this is: under the first partition's tag in each."""
 
 # arq's own, which stock workers and producers look for.
 JOB = "arq:job:"

@@ -1,5 +1,6 @@
 """All partitions together: where each is, and in which one an organization lives."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Final, Self
 from redis.asyncio import Redis
 
 from shared.errors import Problem
+from shared.queue.keys import UNTAGGED
 from shared.queue.partition import TAGS, Partition, home
 from shared.redis.connection import REDIS_ERRORS, SOCKET_TIMEOUT, open_redis, translate
 from shared.settings.config import CommonSettings
@@ -104,26 +106,63 @@ def open_partitions(
 async def check_layout(partitions: Partitions, *, begins: bool = True) -> list[Problem]:
     """What keeps these from being the partitions that other programs have; the first one decides.
 
-    With another number of them an organization would live elsewhere, and what waits there for it
-    would never be handled. So the number stands in Redis, in the first partition.
+    With another number of them, or with the primaries in another order, an organization would live
+    elsewhere, and what waits there for it would never be handled. So each primary knows its place.
+    One that is away is no problem, while there is another one.
 
     Args:
         partitions: these.
         begins: whether this may be the first one.
     """
-    number = len(partitions)
-    first = Partition.at(0, partitions.all[0].redis)
+    primaries = range(len(partitions.by_primary()))
+    looks = [check_place(partitions, primary, begins=begins) for primary in primaries]
+    found = await asyncio.gather(*looks)
+    problems = [problem for each in found for problem in each]
+    wrong = [problem for problem in problems if problem.code == "redis_layout"]
+    return wrong or (problems if all(found) else [])
+
+
+async def check_place(
+    partitions: Partitions, primary: int, *, begins: bool = True
+) -> list[Problem]:
+    """The same of one primary.
+
+    Args:
+        partitions: of all.
+        primary: which one, from 0.
+        begins: whether this may be the first look at it.
+    """
+    number, primaries = len(partitions), partitions.by_primary()
+    first = Partition.at(0, primaries[primary][0].redis)
+    # Of one by itself it is the number alone.
+    place = f"{number}:{primary + 1}/{len(primaries)}" if len(primaries) > 1 else str(number)
     try:
-        if number > 1 and begins:
-            await first.redis.set(first.names.layout, number, nx=True)
         found = await first.redis.get(first.names.layout)
+        if found is None and number > 1:
+            if waiting := await first.redis.zcard(UNTAGGED.accepted):
+                return [Problem("redis_layout", _undivided(waiting, number))]
+            if begins:
+                await first.redis.set(first.names.layout, place, nx=True)
+                found = await first.redis.get(first.names.layout)
     except REDIS_ERRORS as exc:
         unavailable = translate(exc)
         # Whose users know the names of a single queue only has no partitions.
         if number == 1 and unavailable.code == "redis_permission":
             return []
         return [Problem(unavailable.code, unavailable.message)]
-    if found is None or int(found) == number:
+    if found is None or found.decode() == place:
         return []
-    expected = f"{int(found)}, as many as this Redis was begun with"
-    return [Problem("redis_layout", f"PARTITIONS: expected {expected}, got {number}")]
+    return [Problem("redis_layout", _wrong_place(found.decode(), place))]
+
+
+def _undivided(waiting: int, number: int) -> str:
+    until = f"until the {waiting} events that wait here undivided are handled"
+    return f"PARTITIONS: expected 1 {until}, got {number}"
+
+
+def _wrong_place(expected: str, got: str) -> str:
+    (number, _, where), (own, _, there) = expected.partition(":"), got.partition(":")
+    if number != own:
+        return f"PARTITIONS: expected {number}, as many as this Redis was begun with, got {own}"
+    places = f"{where or '1/1'} in the list, as this Redis was begun with, got {there or '1/1'}"
+    return f"REDIS_URL: expected place {places}"

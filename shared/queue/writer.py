@@ -287,7 +287,7 @@ class PartitionWriter(QueueWriter):
 
     def __init__(self, queue: Queue, waiting: Waiting) -> None:
         super().__init__(queue)
-        self._waiting = waiting
+        self.waiting = waiting
         self._failure: Unavailable | None = Unavailable(*_AWAITED)
         self._is_tried = True
 
@@ -313,7 +313,7 @@ class PartitionWriter(QueueWriter):
             self._is_tried = False
 
     async def _wait_for(self, delivery: Delivery) -> Accepted:
-        waiting, size = self._waiting, len(delivery.body)
+        waiting, size = self.waiting, len(delivery.body)
         if waiting.number >= waiting.most or waiting.bytes + size > waiting.most_bytes:
             raise Unavailable(*_FULL)
         waiting.number += 1

@@ -6,7 +6,7 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from shared.errors import Problem
 from shared.queue import keys
 from shared.queue.partition import Partition, home
-from shared.queue.partitions import Partitions, check_layout, opened
+from shared.queue.partitions import Partitions, check_layout, check_place, opened
 from tests.conftest import StartRedis
 
 
@@ -33,7 +33,9 @@ async def test_partitions_are_dealt_between_primaries_in_turn(
     here = {Partition.at(number, redis).names.queue.encode() for number in (0, 2)}
     assert set(await redis.keys()) == here | {b"sellfern:{021}:layout"}
     async with Redis.from_url(other.url) as there:
-        assert {int(number) for number in await there.mget(await there.keys())} == {1, 3}
+        found = {name: await there.get(name) for name in await there.keys()}
+        assert found.pop(b"sellfern:{021}:layout") == b"4:2/2"
+        assert {int(number) for number in found.values()} == {1, 3}
 
 
 async def test_whoever_says_another_number_is_told_which_one_it_is(redis: Redis) -> None:
@@ -45,6 +47,44 @@ async def test_whoever_says_another_number_is_told_which_one_it_is(redis: Redis)
     for other, number in ((several(8), 8), (single, 1)):
         message = f"PARTITIONS: expected 4, as many as this Redis was begun with, got {number}"
         assert await check_layout(other) == [Problem("redis_layout", message)]
+
+
+async def test_whoever_has_the_primaries_in_another_order_is_told(
+    redis: Redis, fresh_redis_server: StartRedis
+) -> None:
+    server = fresh_redis_server()
+    async with Redis.from_url(server.url) as other:
+
+        def dealt(*clients: Redis) -> Partitions:
+            those = (Partition.at(each, clients[each % len(clients)]) for each in range(4))
+            return Partitions(tuple(those))
+
+        assert await check_layout(dealt(redis, other)) == []
+        problems = await check_layout(dealt(other, redis))
+        expected = "REDIS_URL: expected place {} in the list, as this Redis was begun with, got {}"
+        assert [each.message for each in problems] == [
+            expected.format("2/2", "1/2"),
+            expected.format("1/2", "2/2"),
+        ]
+        (problem,) = await check_layout(dealt(other))
+        assert problem.message == expected.format("2/2", "1/1")
+        (problem,) = await check_layout(Partitions.only(redis))
+        assert problem.message.startswith("PARTITIONS: expected 4, ")
+        server.stop()
+        assert await check_layout(dealt(redis, other)) == []
+        (problem,) = await check_place(dealt(redis, other), 1)
+        assert problem.code == "redis_unreachable"
+
+
+async def test_what_waits_undivided_is_handled_before_there_are_partitions(redis: Redis) -> None:
+    partitions = Partitions((Partition.at(0, redis), Partition.at(1, redis)))
+    await redis.zadd(keys.ACCEPTED, {"org_a:0123": 1})
+    message = (
+        "PARTITIONS: expected 1 until the 1 events that wait here undivided are handled, got 2"
+    )
+    assert await check_layout(partitions) == [Problem("redis_layout", message)]
+    await redis.delete(keys.ACCEPTED)
+    assert await check_layout(partitions) == []
 
 
 async def test_users_of_a_single_queue_need_no_right_for_partitions(

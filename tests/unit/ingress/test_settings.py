@@ -21,6 +21,30 @@ def test_nothing_needs_to_be_set() -> None:
     assert (settings.drain_delay, settings.drain_seconds) == (0.2, 25.0)
 
 
+@pytest.mark.parametrize(
+    ("environ", "limits"),
+    [
+        ({}, BacklogLimits(62_500, 15_625)),
+        ({"MAX_BACKLOG": "100"}, BacklogLimits(7, 1)),
+        ({"MAX_ORGANIZATION_BACKLOG": "62500"}, BacklogLimits(62_500, 62_500)),
+        ({"MAX_BACKLOG": "0"}, BacklogLimits(0, 0)),
+        ({"MAX_BACKLOG": "0", "MAX_ORGANIZATION_BACKLOG": "9"}, BacklogLimits(0, 9)),
+    ],
+)
+def test_each_partition_has_its_part_of_the_backlog(
+    environ: dict[str, str], limits: BacklogLimits
+) -> None:
+    settings = IngressSettings.from_environ({**environ, "PARTITIONS": "16"})
+    assert settings.backlog == limits
+
+
+def test_each_primary_promises_what_its_kind_can() -> None:
+    urls = "redis://a redis+sentinel://b,c/main"
+    settings = IngressSettings.from_environ({"REDIS_URL": urls, "WAIT_REPLICAS": "2"})
+    found = [settings.durability_at(url) for url in settings.common.redis_urls]
+    assert [each.needed_replicas for each in found] == [0, 2]
+
+
 def test_every_setting_is_read() -> None:
     settings = IngressSettings.from_environ(
         {
@@ -121,6 +145,13 @@ def test_sentinels_in_the_url_mean_that_a_replica_may_become_the_primary() -> No
         (
             {"MAX_BACKLOG": "8", "MAX_ORGANIZATION_BACKLOG": "9"},
             "MAX_ORGANIZATION_BACKLOG: expected at most MAX_BACKLOG (8), got 9",
+        ),
+        (
+            {"MAX_BACKLOG": "30", "MAX_ORGANIZATION_BACKLOG": "9", "PARTITIONS": "4"},
+            (
+                "MAX_ORGANIZATION_BACKLOG: expected at most MAX_BACKLOG (30), "
+                "divided by PARTITIONS (8), got 9"
+            ),
         ),
         (
             {"DRAIN_SECONDS": "999ms"},
