@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle
+from itertools import chain, cycle
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +28,7 @@ from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.observe.tracing import Tracing, open_tracing
 from shared.program import forking, garbage
 from shared.program.admin import admin_site, cached
-from shared.program.awaiting import AwaitedRedis
+from shared.program.awaiting import MENDS_ITSELF, AwaitedRedis
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions, check_layout, open_partitions
 from shared.redis.connection import connection_pool, end
@@ -169,7 +169,7 @@ class _Program:
             await enter(self.endpoints.watching())
             self._awaited = AwaitedRedis(
                 partial(self._startable, partitions),
-                url=common.redis_url,
+                url=" ".join(map(str, common.redis_urls)),
                 expected="a Redis that can be worked with",
                 is_patient=not self.is_burst,
             )
@@ -342,24 +342,33 @@ class _Program:
         return admin_site(self.settings.admin, cached(ready), alive=self._dead, notes=notes)
 
     async def _startable(self, partitions: Partitions) -> list[Problem]:
-        """What keeps this worker from its start: the first primary says how many partitions."""
-        if len(partitions) > 1 and (problems := await check_layout(partitions)):
-            return problems
-        return await self._check_servers(partitions)
+        """What keeps this worker from its start.
+
+        The first primary is enough, but for what somebody has to mend: it knows how many partitions
+        there are, on which all have to agree.
+        """
+        looks = (check_server(there[0].redis) for there in partitions.by_primary())
+        first, *others = await asyncio.gather(*looks)
+        lasting = [
+            problem
+            for problem in chain.from_iterable(others)
+            if not MENDS_ITSELF.get(problem.code, False)
+        ]
+        return first or lasting or await check_layout(partitions)
 
     async def _check_servers(self, partitions: Partitions) -> list[Problem]:
-        """What is wrong with the only primary or, where no other can be worked with, with all."""
-        # The partitions are dealt between them in turn.
-        primaries = partitions.all[: len(self.settings.common.redis_urls)]
-        looking = [asyncio.ensure_future(check_server(each.redis)) for each in primaries]
+        """What is wrong with all primaries; nothing, where one can be worked with."""
+        looks = [
+            asyncio.ensure_future(check_server(there[0].redis)) for there in partitions.by_primary()
+        ]
         found: list[Problem] = []
         try:
-            for look in asyncio.as_completed(looking):
+            for look in asyncio.as_completed(looks):
                 if not (problems := await look):
                     return []
                 found += problems
         finally:
-            await end(looking)
+            await end(looks)
         return found
 
     def _unready(self) -> list[Problem]:

@@ -16,10 +16,12 @@ from shared.program.commands import json_option
 from shared.program.findings import Finding, counted, look, missing_secrets, shadows, show
 from shared.program.in_force import print_settings, settings_option
 from shared.program.setting_names import near_misses
+from shared.queue.partitions import check_layout, open_partitions
 from shared.redis.connection import open_redis
 from shared.redis.durability import check_server
 from shared.redis.sentinel import check_sentinels
 from shared.sellfern.reference_file import load_reference
+from shared.settings.config import CommonSettings
 from shared.settings.redis_url import RedisUrl
 from worker.doubts import Parts, doubts
 from worker.lifespans import Lifespans, Settings
@@ -47,7 +49,7 @@ async def findings(environ: Mapping[str, str]) -> list[Finding]:
     if settings is not None:
         _look_at_tracing(found, settings)
         handlers = _look_at_parts(found, settings, environ)
-        found += await _of_redis(settings.common.redis_url)
+        found += await _of_redis(settings.common)
         if handlers is not None:
             found += await _of_lifespans(handlers, environ)
     return found
@@ -92,7 +94,17 @@ def _look_at_parts(
     return handlers
 
 
-async def _of_redis(url: RedisUrl) -> list[Finding]:
+async def _of_redis(common: CommonSettings) -> list[Finding]:
+    found = [each for url in common.redis_urls for each in await _of_primary(url)]
+    if not any(each.level == "error" for each in found):
+        async with open_partitions(common, connections=1) as partitions:
+            problems = await check_layout(partitions, begins=False)
+        said = f"{common.redis_url}: "
+        found += [Finding("error", "redis", each.code, said + each.message) for each in problems]
+    return found
+
+
+async def _of_primary(url: RedisUrl) -> list[Finding]:
     try:
         async with open_redis(url) as redis:
             problems = await check_server(redis)

@@ -94,11 +94,13 @@ _UNTAGGED_IN_LUA = {
     "owner": "string.match({0}, '^([%w_-]+):')",  # the organization in a job's id
     "in_mark": "{0}",  # how marks name a job
     "from_mark": "{0}",  # whom a mark names so
+    "neighbours": "#{0} > 0",  # whether there are some for who was given alone
 }
 _TAGGED_IN_LUA = {
     "owner": "(string.match({0}, '^{{[^}}]*}}([%w_-]+):') or string.match({0}, '^([%w_-]+):'))",
     "in_mark": "(string.sub({0}, 1, {1}) == '{2}' and string.sub({0}, {1} + 1) or '{{}}' .. {0})",
     "from_mark": "(string.sub({0}, 1, 2) == '{{}}' and string.sub({0}, 3) or '{2}' .. {0})",
+    "neighbours": "true",  # those of other partitions, too, from when the worker says so
 }
 _FOREIGN = "{}"
 """In a partition's marks, in front of a job that doesn't bear its tag, as a stock producer's."""

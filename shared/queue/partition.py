@@ -1,7 +1,5 @@
 """Partitions: each is a complete queue, with a client and names of its own."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self
 from zlib import crc32
@@ -70,13 +68,6 @@ class Partition:
     async def run(self, script: Script, *arguments: Argument) -> Any:
         """Run a script here, once; raises what the client does."""
         return await self.script(script)(self.redis, *arguments)
-
-
-@asynccontextmanager
-async def opened_only(opening: AbstractAsyncContextManager[Redis]) -> AsyncIterator[Partition]:
-    """The single queue of a Redis, while the client is open."""
-    async with opening as redis:
-        yield Partition.only(redis)
 
 
 def home(organization: str, partitions: int) -> int:

@@ -57,7 +57,7 @@ async def place(
     lines, registry = Lines(), CollectorRegistry()
     async with opened([Redis.from_url(server.url) for server in servers], NUMBER) as partitions:
         shown = Gauges(partitions, organizations=3, bytes_limit_of=lambda _: 0, log=lines.log)
-        async with shown.registered(registry):
+        with shown.registered(registry):
             yield Place(servers, partitions, shown, registry, lines)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -187,6 +187,7 @@ class Workplace:
         slots: int = 10,
         lease: float = 30,
         profiles: Callable[[], Profiles] = list,
+        opened: Callable[[], AbstractAsyncContextManager[Partitions]] | None = None,
         **options: Any,
     ) -> Worker:
         """This project's arq worker around the pipeline; to be closed by the test."""
@@ -194,7 +195,7 @@ class Workplace:
         return Worker(
             context,
             self.partition,
-            open_partitions=self._opened,
+            open_partitions=opened or self._opened,
             name=f"w{next(_numbers)}",
             description=b"{}",
             profiles=profiles,

@@ -24,7 +24,14 @@ from worker.outcomes import Released
 from worker.pipeline.batcher import Outage
 from worker.pipeline.driver import AWAY, Slots
 from worker.pipeline.pulse import Pulse
-from worker.pipeline.transitions import LANES, SUSPECT_FROM, Claim, Claimed, Settled
+from worker.pipeline.transitions import (
+    LANES,
+    MOST_BYTES,
+    SUSPECT_FROM,
+    Claim,
+    Claimed,
+    Settled,
+)
 from worker.pipeline.work import Work
 
 _LONGEST_SLEEP: Final = 1.0
@@ -61,6 +68,7 @@ class Claims:
         changed: set whenever there may be a slot, or something to read; the same.
 
     Attributes:
+        partition: which.
         running: what it holds, by token.
         slots: those of its handlers.
         asked: the claims that are on their way, or whose answers got lost.
@@ -87,7 +95,7 @@ class Claims:
         self._transitions = context.transitions
         self._lease = context.lease
         self._log = context.log
-        self._partition = partition
+        self.partition = partition
         # Of its own: it is blocked for most of the time.
         self._asleep = Wire(partition.redis)
         self._name = name
@@ -242,6 +250,7 @@ class Claims:
             most=most,
             lease=self._lease,
             holding=self._holding(),
+            most_bytes=self._most_bytes(),
             slots=self._most,
             suspect_from=self._suspect_from,
             waits_for_none=self._duty.waits_for_none,
@@ -249,6 +258,10 @@ class Claims:
             tainted=self.stuck() > 0,
         )
         self.asked.send(call, most=most, was_idle=not self.running)
+
+    def _most_bytes(self) -> int:
+        """Bytes of payload that a claim may bring."""
+        return MOST_BYTES
 
     def _holding(self) -> int:
         """How many jobs the worker holds; with none, a suspect may come."""
@@ -283,15 +296,15 @@ class Claims:
         """Sleep for so long, or until somebody leaves a wake token."""
         if seconds > 0:  # 0 is for ever to Redis
             (woken,) = await self._asleep.execute_commands(
-                ("BLPOP", self._partition.names.wake, max(0.001, seconds))
+                ("BLPOP", self.partition.names.wake, max(0.001, seconds))
             )
             if isinstance(woken, Exception):
                 raise woken
 
     async def _is_drained(self) -> bool:
         await self.until_idle()
-        names = self._partition.names
-        return not await self._partition.redis.exists(names.queue, names.accepted)
+        names = self.partition.names
+        return not await self.partition.redis.exists(names.queue, names.accepted)
 
     # Running
 

@@ -13,7 +13,7 @@ from shared.redis.connection import REDIS_ERRORS
 from worker.engine.claims import Claims, Duty
 from worker.pipeline.transitions import Claim, Claimed, Settled, Settlement, pack
 
-LATE: Final = 0.25
+LATE: Final = 0.1
 """Seconds after which other partitions may have the slots that a claim has reserved: a Redis that
 stands still would have them for good."""
 
@@ -68,15 +68,21 @@ class Together:
     def _free(self) -> int:
         return self._most - sum(each.slots.busy + each.asked.reserved for each in self.all)
 
-    def room(self, claims: "SharedClaims") -> int:
+    def room(self, claims: "SharedClaims", claimed: Claimed) -> int:
         """For how many that have come there are slots: others may have those of late ones."""
-        return max(0, self._free()) if self.may_ask(claims) else 0
+        if not self.may_ask(claims) or (claimed.suspects and not self._is_idle()):
+            return 0
+        return max(0, self._free())
 
     # Quiet
 
     def may_ask(self, claims: "SharedClaims") -> bool:
-        """Whether a partition may be asked for more, or is to wait for another one's suspect."""
-        return self._quiet_for is None or self._quiet_for is claims
+        """Whether a partition may be asked for more, or is to wait for another one's suspect.
+
+        It doesn't wait for an answer that is late: what comes then is given back.
+        """
+        quiet_for = self._quiet_for
+        return quiet_for is None or quiet_for is claims or quiet_for.asked.is_late
 
     def holding(self, claims: "SharedClaims") -> int:
         """How many jobs a partition is told that the worker holds; with none, it gives suspects."""
@@ -110,8 +116,12 @@ class Together:
         self._quiet_for = None
         self.changed.set()
 
+    def _is_idle(self) -> bool:
+        """Whether the worker holds nothing, and nothing is on its way to it."""
+        return not any(each.running or each.asked.reserved for each in self.all)
+
     async def _until_idle(self) -> None:
-        while any(each.running or each.asked.reserved for each in self.all):
+        while not self._is_idle():
             self.changed.clear()
             await self.changed.wait()
 
@@ -131,6 +141,7 @@ class SharedClaims(Claims):
         self.weight = 1.0
         self._together = together
         self._waits_for_slots = False
+        self._is_away = False
         self.asked.late = LATE
         together.all.append(self)
 
@@ -143,7 +154,9 @@ class SharedClaims(Claims):
     def free(self) -> int:
         """How many jobs it may take, as the worker's other partitions let it."""
         held = len(self.running) + self.asked.reserved
-        return min(self._together.free(self), 2 * self._most - held)
+        free = min(self._together.free(self), 2 * self._most - held)
+        # Whoever finds out whether Redis is back keeps no slots from others.
+        return min(free, 1) if self._is_away else free
 
     def _may_ask(self) -> bool:
         return self._together.may_ask(self) and super()._may_ask()
@@ -159,7 +172,15 @@ class SharedClaims(Claims):
     def _no_more_alone(self) -> Claim | None:
         return self._together.alone(self)
 
+    def _most_bytes(self) -> int:
+        # Those that share a Redis bring no more at once than a single one would.
+        redis = self.partition.redis
+        return super()._most_bytes() // sum(
+            each.partition.redis is redis for each in self._together.all
+        )
+
     def _heard(self, claimed: Claimed | None) -> None:
+        self._is_away = claimed is None
         self._together.heard(self, claimed)
 
     async def _be_quiet(self, claimed: Claimed) -> None:
@@ -167,7 +188,7 @@ class SharedClaims(Claims):
 
     def _start_all(self, claimed: Claimed) -> None:
         """What came so late that other partitions have its slots is given back."""
-        room = self._together.room(self)
+        room = self._together.room(self, claimed)
         for claim, _ in claimed.jobs[room:]:
             release = Settlement(claim, "release", packed=pack(()))
             self._pipeline.ledger.post_settlement(release, partial(self._note_given_back, claim))
@@ -190,7 +211,7 @@ class SharedClaims(Claims):
             await asyncio.sleep(_WEIGHED)
 
     async def _weigh(self, weights: Mapping[str, float]) -> float:
-        redis, waiting = self._partition.redis, self._partition.names.waiting
+        redis, waiting = self.partition.redis, self.partition.names.waiting
         number = float(max(1, await redis.execute_command("HLEN", waiting)))
         if not weights:
             return number

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from time import monotonic
@@ -166,6 +166,8 @@ class Worker(Visit):
     def _wait_no_longer(self) -> None:
         for visit in self._visits:
             visit.claims.wait_no_longer()
+            if len(self._visits) > 1:
+                visit.claims.ended.set()  # or a Redis that is away takes the others' time to leave
 
     def break_off(self, error: BaseException, work: Work | None) -> None:
         """Charge the event whose task ended the loop, and give the others back; in any state.
@@ -185,18 +187,16 @@ class Worker(Visit):
     async def close(self) -> None:
         """End what still runs and close as arq does; each part in its time, whatever Redis does."""
         self._give_back()
-        await self._in_time(visit.settled() for visit in self._visits)
-        await self._in_time(visit.forgotten(self._name) for visit in self._visits)
+        await asyncio.gather(*map(self._left, self._visits))
         if self.on_shutdown:
             await self.on_shutdown(self.ctx)
         await self._stack.aclose()
-        await self._in_time(visit.closed() for visit in self._visits)
+        await asyncio.gather(*(_in_time(visit.closed()) for visit in self._visits))
 
-    async def _in_time(self, parts: Iterable[Awaitable[None]]) -> None:
-        """All at once, as far as they get: the Redis of one may have gone."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSING):
-                await asyncio.gather(*parts)
+    async def _left(self, visit: Visit) -> None:
+        """Take leave of a partition; while the Redis of one is away, others are left."""
+        await _in_time(visit.settled())
+        await _in_time(visit.forgotten(self._name))
 
     def held(self) -> list[str]:
         """The jobs that it holds; may be asked in any thread."""
@@ -262,3 +262,10 @@ class Worker(Visit):
         """Have the worker's loop call something; another thread asks for it."""
         with contextlib.suppress(RuntimeError):  # the loop has been closed
             self.loop.call_soon_threadsafe(partial(call, *arguments), context=self._own)
+
+
+async def _in_time(part: Awaitable[None]) -> None:
+    """As far as it gets."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSING):
+            await part

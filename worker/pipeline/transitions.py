@@ -43,6 +43,9 @@ LANES: Final = 8
 One at a time is one batch a round trip, however far Redis is. All but the first are full batches,
 so near by there are hardly ever more than two."""
 
+MOST_BYTES: Final = 1 << 20
+"""Bytes of payload that one claim brings, but for a single job that has more."""
+
 RETENTION: Final = 7 * 86_400.0
 """Seconds for which a mark is kept where nobody says otherwise: ``DEDUPE_RETENTION``'s default."""
 
@@ -292,7 +295,7 @@ class Transitions:
         most: int,
         lease: float,
         holding: int,
-        most_bytes: int = 1 << 20,
+        most_bytes: int = MOST_BYTES,
         slots: int = 1,
         suspect_from: int = SUSPECT_FROM,
         tainted: bool = False,

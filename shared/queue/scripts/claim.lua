@@ -338,7 +338,7 @@ write_places()
 count_group()
 
 -- From now on others run beside the job that was given alone.
-local was_alone = #jobs > 0 and ARGV[13] and held_claim(ARGV[13], ARGV[14])
+local was_alone = key.neighbours(jobs) and ARGV[13] and held_claim(ARGV[13], ARGV[14])
 if was_alone and suspicion_of(was_alone).alone then
   count_grouped(was_alone)
   write_claim(was_alone)

@@ -21,10 +21,6 @@ from worker.sql import inbox
 RETENTION = 7 * 86_400.0
 
 
-def only(redis: Redis) -> Partitions:
-    return Partitions((Partition.only(redis),))
-
-
 async def over(events: Sequence[Known]) -> list[bool]:
     return [True] * len(events)
 
@@ -85,7 +81,9 @@ async def test_a_row_stays_while_its_event_is_pending_or_dead(
     if mark is not None:
         await redis.set(keys.event("org_a", "evt_1"), mark)
     log = Workplace(redis).lines
-    await upkeep.prune(only(redis), [sqlite_shop.database], retention=RETENTION, log=log.log)
+    await upkeep.prune(
+        Partitions.only(redis), [sqlite_shop.database], retention=RETENTION, log=log.log
+    )
     assert (await sqlite_shop.entries() == set()) is goes
     assert len(log.of("inbox_pruned")) == int(goes)
 
@@ -100,7 +98,7 @@ async def test_a_database_that_fails_keeps_no_other_from_being_pruned(
         await broken.execute("DROP TABLE sellfern_inbox")
         kept = [broken.database, sqlite_shop.database]
         with pytest.raises(ExceptionGroup, match="prune"):
-            await upkeep.prune(only(redis), kept, retention=RETENTION, log=log)
+            await upkeep.prune(Partitions.only(redis), kept, retention=RETENTION, log=log)
     assert await sqlite_shop.entries() == set()
 
 
@@ -111,7 +109,7 @@ async def test_what_crashed_after_its_commit_and_is_replayed_late_is_not_written
     log = Workplace(redis).lines.log
 
     async def prune() -> None:
-        await upkeep.prune(only(redis), [shop.database], retention=RETENTION, log=log)
+        await upkeep.prune(Partitions.only(redis), [shop.database], retention=RETENTION, log=log)
 
     assert await replayed_late(shop, redis, prune) == 1
     await prune()
