@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 import msgspec
-from redis import exceptions
 
+from shared.errors import Unavailable
 from shared.queue.partition import Partition
-from shared.queue.partitions import Partitions
+from shared.queue.partitions import Partitions, check_layout
 from shared.redis.connection import REDIS_ERRORS, end, translate
 
 Answer = TypeVar("Answer")
 
-_AWAY: Final = (exceptions.ConnectionError, exceptions.TimeoutError, OSError, TimeoutError)
-"""What is said of a server rather than of what it was asked."""
+_AWAY: Final = frozenset({"redis_no_primary", "redis_timeout", "redis_unreachable"})
+"""What another partition of the same server would be told as well, after as long."""
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -27,13 +27,29 @@ class Missing(msgspec.Struct, frozen=True):
 
     Attributes:
         partition: its number.
+        of: how many there are.
         code: a stable name of the cause.
-        message: which one it is, and why, for people.
+        cause: the same for people.
+        doing: what it can't be: ``read`` or ``written``.
     """
 
     partition: int
+    of: int
     code: str
-    message: str
+    cause: str
+    doing: str = "read"
+
+
+def sentences(missing: Iterable[Missing]) -> list[str]:
+    """Which ones can't be read or written, and why: one sentence for all that fail alike."""
+    alike: dict[tuple[int, str, str], list[str]] = {}
+    for each in missing:
+        alike.setdefault((each.of, each.doing, each.cause), []).append(str(each.partition))
+    return [
+        f"{'partitions' if numbers[1:] else 'partition'} {', '.join(numbers)} of {of} "
+        f"can't be {doing}: {cause}"
+        for (of, doing, cause), numbers in alike.items()
+    ]
 
 
 class Reach:
@@ -47,11 +63,15 @@ class Reach:
     def __init__(self, partitions: Partitions, missing: Iterable[Missing] = ()) -> None:
         self.partitions = partitions
         self._missing = {each.partition: each for each in missing}
+        self._left_out = set[int]()
 
     @property
     def missing(self) -> list[Missing]:
-        """Those that were left out, in order."""
-        return [self._missing[number] for number in sorted(self._missing)]
+        """Those without which something was answered or done, in order.
+
+        Not one that fails, and that nobody has asked for.
+        """
+        return [self._missing[number] for number in sorted(self._left_out)]
 
     def __contains__(self, partition: Partition) -> bool:
         return partition.number not in self._missing
@@ -79,8 +99,8 @@ class Reach:
 
         async def ask_in_turn(server: list[Partition]) -> None:
             for partition in server:
-                if partition in self:
-                    with self.noting(partition, doing):
+                with self.noting(partition, doing):
+                    if partition in self:
                         answers[partition.number] = await question(partition)
 
         servers = Partitions(tuple(asked)).by_primary()
@@ -107,13 +127,34 @@ class Reach:
         """
         try:
             yield
-        except REDIS_ERRORS as exc:
-            cause, number = translate(exc), len(self.partitions)
-            for each in self.partitions:
-                is_away = isinstance(exc, _AWAY) and each.redis is partition.redis
-                if each.number == partition.number or is_away:
-                    about = f"partition {each.number} of {number} can't be {doing}"
-                    told = Missing(each.number, cause.code, f"{about}: {cause.message}")
-                    self._missing.setdefault(each.number, told)
-            if len(self._missing) == number:
+        except (*REDIS_ERRORS, Unavailable) as exc:
+            self.leave_out(partition, translate(exc), doing)
+            if len(self._missing) == len(self.partitions):
                 raise
+        finally:
+            if partition not in self:
+                self._left_out.add(partition.number)
+
+    def leave_out(self, partition: Partition, cause: Unavailable, doing: str = "read") -> None:
+        """Ask it no more; nor the others of its server where that is what is away."""
+        number = len(self.partitions)
+        for each in self.partitions:
+            is_away = cause.code in _AWAY and each.redis is partition.redis
+            if each.number == partition.number or is_away:
+                told = Missing(each.number, number, cause.code, cause.message, doing)
+                self._missing.setdefault(each.number, told)
+
+
+async def reached(partitions: Partitions) -> Reach:
+    """The partitions, once it is known that they are those that the other programs have.
+
+    Raises:
+        Unavailable: they are not (``redis_layout``), or the only server doesn't answer.
+    """
+    reach = Reach(partitions)
+    for problem in await check_layout(partitions, begins=False):
+        cause = Unavailable(problem.code, problem.message)
+        if problem.code == "redis_layout" or len(partitions.by_primary()) == 1:
+            raise cause
+        reach.leave_out(partitions.all[0], cause)
+    return reach

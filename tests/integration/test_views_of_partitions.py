@@ -3,26 +3,32 @@
 import asyncio
 import json
 import os
+import re
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
 from typing import Any, TypeVar
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 from redis.asyncio import Redis
+from rich.console import Console
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from shared.program import tables
+from shared.queue.partitions import check_layout
+from shared.queue.reach import Reach
 from shared.redis.connection import SOCKET_TIMEOUT
 from tests.conftest import StartRedis
 from tests.integration.several import FOUR, ORGANIZATIONS, Shop, over
 from worker.cli import main
+from worker.operate import upkeep
+from worker.operate.dead_letters import DeadLetter, Filter, Selection, select
+from worker.operate.revival import Replay, discard_all
 
 Answer = TypeVar("Answer")
-LOST = [
-    f"partition {number} of 4 can't be read: no connection to Redis: connection refused"
-    for number in (1, 3)
-]
+LOST = ["partitions 1, 3 of 4 can't be read: no connection to Redis: connection refused"]
 
 
 class Office:
@@ -98,7 +104,7 @@ def test_a_primary_that_is_frozen_is_waited_for_once(office: Office) -> None:
     assert monotonic() - began < 1.5 * SOCKET_TIMEOUT
     os.kill(office.servers[0].pid, signal.SIGCONT)
     assert result.stderr.splitlines() == [
-        f"partition {number} of 4 can't be read: Redis did not answer in time" for number in (0, 2)
+        "partitions 0, 2 of 4 can't be read: Redis did not answer in time"
     ]
 
 
@@ -111,6 +117,28 @@ def test_a_command_ends_where_no_primary_answers(office: Office) -> None:
         "error: REDIS_URL: expected a Redis that answers, got redis_unreachable: "
         "no connection to Redis: connection refused\n"
     )
+
+
+def test_whoever_says_another_number_of_partitions_is_told(office: Office) -> None:
+    office.do(lambda shop: check_layout(shop.partitions))
+    url = office.servers[0].url
+    for number, found in (("8", 8), ("1", 1)):
+        told = f"error: PARTITIONS: expected 4, as many as this Redis was begun with, got {found}\n"
+        for command in ("status", "partitions", "pause org_a --yes", "dead-letters list"):
+            env = {"REDIS_URL": url, "PARTITIONS": number}
+            result = CliRunner().invoke(main, command.split(), env=env)
+            assert (result.exit_code, result.stderr) == (2, told), command
+
+
+def test_what_cannot_be_read_of_one_hides_none_of_the_others(office: Office) -> None:
+    async def spoil(shop: Shop) -> None:
+        partition = shop.partitions.all[2]
+        await partition.redis.hset(partition.names.waiting, ORGANIZATIONS[2], "many")
+
+    office.do(spoil)
+    result = office.run("status", "--json")
+    assert json.loads(result.stdout)["waiting"] == 3
+    assert result.stderr.startswith("partition 2 of 4 can't be read: it holds what can't be read")
 
 
 def test_dead_letters_of_all_are_listed_an_organization_at_a_time(office: Office) -> None:
@@ -183,4 +211,91 @@ def test_partitions_are_shown_with_where_they_are_and_whether(office: Office) ->
     assert rows[1][2].strip() == "redis_unreachable"
     assert result.stderr.splitlines() == LOST
     lines = office.json("partitions")
+    assert lines[0]["oldest_seconds"] > 0
     assert [line["up"] for line in lines] == [True, False, True, False]
+
+
+def test_the_table_of_partitions_fits_into_100_columns(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "stdout_console", lambda: Console(width=100, highlight=False))
+    office.servers[1].stop()
+    first, second = (f"127.0.0.1:{each.port}" for each in office.servers)
+    shown = re.sub(r" \ds ", " 0s ", office.run("partitions").stdout)
+    assert [line.rstrip() for line in shown.splitlines()] == [
+        "Partitions",
+        "",
+        "  number   node              organizations   waiting   running   dead   oldest   up",
+        f" {'─' * 98}",
+        f"  0        {first}   1               1         0         1      0s       yes",
+        f"  1        {second}{' ' * 55}redis_unreachable",
+        f"  2        {first}   1               1         0         1      0s       yes",
+        f"  3        {second}{' ' * 55}redis_unreachable",
+        "",
+    ]
+
+
+async def test_one_rate_holds_for_all_of_them(redis: Redis) -> None:
+    shop = Shop(over(redis))
+    for number in range(FOUR):
+        await shop.bury(number, *(f"dead_{number}_{each}" for each in range(20)))
+    reach = Reach(shop.partitions)
+    began = monotonic()
+    done = await Replay(reach, 200).run(Selection().letters(reach))
+    assert monotonic() - began > (FOUR * 20 - 1) / 200
+    assert done.queued == FOUR * 20
+
+
+async def test_what_has_just_died_again_is_not_replayed_twice_in_any(redis: Redis) -> None:
+    shop = Shop(over(redis))
+    for number in range(FOUR):
+        await shop.bury(number, f"dead_{number}")
+    reach = Reach(shop.partitions)
+    replaying = Replay(reach, 1000)
+    letters = [letter async for letter in Selection().letters(reach)]
+
+    async def again() -> AsyncIterator[DeadLetter]:
+        for letter in letters:
+            yield letter
+            yield replace(letter, died_at=letter.died_at + 60_000)
+
+    assert (await replaying.run(again())).queued == FOUR
+
+
+async def test_retention_is_of_each_by_itself(redis: Redis) -> None:
+    shop = Shop(over(redis))
+    for number in range(FOUR):
+        await shop.bury(number, f"dead_{number}")
+    first = shop.partitions.all[0]
+    name = first.names.dead(ORGANIZATIONS[0])
+    await redis.zincrby(name, -60_000, (await redis.zrange(name, 0, -1))[0])
+    for partition in shop.partitions:
+        await upkeep.expire(partition, retention=59, log=shop.places[0].lines.log)
+    left = [letter.event_id async for letter in select(Reach(shop.partitions), Filter())]
+    assert sorted(left) == ["dead_1", "dead_2", "dead_3"]
+
+
+async def test_jobs_of_no_organization_are_in_one_order_over_all(redis: Redis) -> None:
+    partitions = over(redis)
+    for number, moments in enumerate(([1, 5, 6], [2], [], [3, 4])):
+        names = partitions.all[number].names
+        await redis.hset(names.buried, "?", str(len(moments)))
+        for moment in moments:
+            await redis.zadd(names.dead("?"), {f"foreign_{moment}": moment})
+            record = {"organization": "?", "event_id": "", "died_at": str(moment)}
+            await redis.hset(names.dead_letter(f"foreign_{moment}"), mapping=record)
+    reach = Reach(partitions)
+    found = [letter async for letter in select(reach, Filter())]
+    assert [letter.died_at for letter in found] == [1, 2, 3, 4, 5, 6]
+    assert [letter.partition for letter in found] == [0, 1, 3, 3, 0, 0]
+    newest = [letter async for letter in select(reach, Filter("?"), newest_first=True)]
+    assert newest == found[::-1]
+    gone: list[None] = []
+    await discard_all(
+        reach,
+        Selection(("foreign_4", "foreign_1")).letters(reach),
+        retention=60,
+        told=lambda: gone.append(None),
+    )
+    assert len(gone) == 2
+    assert [letter.died_at async for letter in select(reach, Filter())] == [2, 3, 5, 6]

@@ -10,10 +10,11 @@ import click
 from shared import display
 from shared.endpoints.endpoint import nearest
 from shared.endpoints.text import endpoint_names
+from shared.errors import Unavailable
 from shared.queue import keys
 from shared.queue.partition import Partition
-from shared.queue.partitions import open_partitions
-from shared.queue.reach import Reach
+from shared.queue.partitions import Partitions, open_partitions
+from shared.queue.reach import Reach, reached, sentences
 from shared.redis.connection import REDIS_ERRORS, end, translate
 from shared.settings.config import CommonSettings
 
@@ -26,7 +27,7 @@ anyway_option = click.option("--yes", is_flag=True, help="Though nobody knows th
 def ask(question: Callable[[Reach], Awaitable[Answer]]) -> Answer:
     """Ask it; one line on stderr and exit code 2 where Redis doesn't answer.
 
-    A line on stderr names each partition of several that was left out.
+    A line on stderr tells as well which partitions of several were left out.
 
     Raises:
         SettingsError: where it is can't be told.
@@ -35,18 +36,23 @@ def ask(question: Callable[[Reach], Awaitable[Answer]]) -> Answer:
 
     async def asked() -> Answer:
         async with open_partitions(settings, connections=1) as partitions:
-            reach = Reach(partitions)
-            try:
-                return await _answered(question(reach))
-            finally:
-                if len(reach.missing) < len(partitions):  # else that is told below
-                    for each in reach.missing:
-                        click.echo(each.message, err=True)
+            return await _answered(_asked(question, partitions))
 
     try:
         return asyncio.run(asked())
-    except REDIS_ERRORS as exc:
-        display.fail(f"REDIS_URL: expected a Redis that answers, got {translate(exc)}")
+    except (*REDIS_ERRORS, Unavailable) as exc:
+        cause = translate(exc)
+        if cause.code == "redis_layout":
+            display.fail(cause.message)
+        display.fail(f"REDIS_URL: expected a Redis that answers, got {cause}")
+
+
+async def _asked(question: Callable[[Reach], Awaitable[Answer]], partitions: Partitions) -> Answer:
+    reach = await reached(partitions)
+    answer = await question(reach)
+    for sentence in sentences(reach.missing):
+        click.echo(display.escape_controls(sentence), err=True)
+    return answer
 
 
 async def _answered(question: Awaitable[Answer]) -> Answer:

@@ -211,14 +211,19 @@ async def read_named(
         jobs: their ids.
         with_payload: as for `read`.
     """
+    here: dict[int, list[str]] = {}
+    for job in jobs:
+        bearing = reach.partitions.bearing(job)
+        # A stock producer's job bears no tag, so it may be in any.
+        for each in reach.partitions if bearing is None else (bearing,):
+            here.setdefault(each.number, []).append(job)
 
     async def read_here(partition: Partition) -> list[DeadLetter]:
-        # A stock producer's job bears no tag, so it may be in any.
-        here = [job for job in jobs if reach.partitions.bearing(job) in (partition, None)]
-        return await read(partition, here, with_payload=with_payload) if here else []
+        return await read(partition, here[partition.number], with_payload=with_payload)
 
     rank = {job: number for number, job in enumerate(jobs)}
-    found = await reach.gather(read_here)
+    among = [each for each in reach.partitions if each.number in here]
+    found = await reach.gather(read_here, among)
     return sorted((each for _, some in found for each in some), key=lambda each: rank[each.job])
 
 
@@ -292,6 +297,8 @@ async def _pages_in(
         return
     with reach.noting(partition):
         async for names in _pages(partition, organization, newest_first=newest_first):
+            if partition not in reach:  # who acted on what was read before has found it so
+                return
             yield [letter for letter in await read(partition, names) if wanted.matches(letter)]
 
 

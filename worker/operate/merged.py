@@ -1,13 +1,16 @@
 """What several partitions say, as one: sums, lists in one order, each worker once."""
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from msgspec import structs
 
+from shared.errors import Unavailable
 from shared.queue.held_bytes import RedisMemory
+from shared.queue.partition import Partition
 from shared.queue.reach import Missing, Reach
-from shared.redis.connection import server_of
+from shared.redis.connection import REDIS_ERRORS, server_of
 from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview, read_overview
 
 Item = TypeVar("Item")
@@ -30,17 +33,33 @@ async def look(reach: Reach) -> Look:
 
     Raises: what `read_overview` does, where none answers.
     """
-    found = await reach.gather(read_overview)
-    parts = {partition.number: overview for partition, overview in found}
     if len(reach.partitions) == 1:
-        return Look(parts[0], parts)
+        ((_, overview),) = await reach.gather(read_overview)
+        return Look(overview, {0: overview})
+    found = await reach.gather(_readable)
+    parts = {partition.number: overview for partition, overview in found}
     # Partitions that have a server in common have its memory in common.
     memory = {server_of(partition.redis): overview.memory for partition, overview in found}
-    return Look(merged([*parts.values()], [*memory.values()], reach.missing), parts)
+    overview = merged([*parts.values()], [*memory.values()], reach.missing, at=time.time())
+    return Look(overview, parts)
+
+
+async def _readable(partition: Partition) -> Overview:
+    """Its overview; what can't be read of one is no reason to show nothing of the others."""
+    try:
+        return await read_overview(partition)
+    except REDIS_ERRORS:
+        raise
+    except Exception as exc:  # somebody's hand has left it
+        raise Unavailable("redis_unreadable", f"it holds what can't be read ({exc})") from exc
 
 
 def merged(
-    parts: Sequence[Overview], memory: Sequence[RedisMemory], missing: list[Missing]
+    parts: Sequence[Overview],
+    memory: Sequence[RedisMemory],
+    missing: list[Missing],
+    *,
+    at: float,
 ) -> Overview:
     """The overview of the whole system.
 
@@ -48,17 +67,18 @@ def merged(
         parts: of each partition that answers, one at the least.
         memory: of each server.
         missing: the other partitions.
+        at: when it was read, by our clock: servers' clocks are apart, and any of them may go away.
     """
     oldest = [each.oldest_seconds for each in parts if each.oldest_seconds is not None]
     return Overview(
-        at=max(each.at for each in parts),
+        at=at,
         waiting=sum(each.waiting for each in parts),
         ready=sum(each.ready for each in parts),
         running=sum(each.running for each in parts),
         deferred=sum(each.deferred for each in parts),
         parked=sum(each.parked for each in parts),
         dead=sum(each.dead for each in parts),
-        # Of each by its own clock: servers' clocks are apart.
+        # Of each by its own clock.
         oldest_seconds=max(oldest, default=None),
         counters=sums(each.counters for each in parts),
         dead_by_reason=sums(each.dead_by_reason for each in parts),

@@ -99,7 +99,7 @@ class Overview(msgspec.Struct, frozen=True):
     """The whole system.
 
     Attributes:
-        at: Redis's time, seconds since the epoch.
+        at: Redis's time, seconds since the epoch; of several partitions the observer's.
         waiting: accepted events that are not finished.
         ready: of these, in line for a worker.
         running: of these, leased by a worker.

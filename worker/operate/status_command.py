@@ -20,10 +20,11 @@ from rich.text import Text
 
 from shared import display
 from shared.display import escape_controls, roughly, size
+from shared.errors import Unavailable
 from shared.program import tables
 from shared.program.commands import json_option
 from shared.queue.partitions import Partitions, open_partitions
-from shared.queue.reach import Missing, Reach
+from shared.queue.reach import reached, sentences
 from shared.redis.connection import REDIS_ERRORS, translate
 from shared.settings.config import CommonSettings
 from shared.settings.durations import parse_duration
@@ -130,8 +131,10 @@ def _draw() -> Iterator[_Show]:
 async def _look(partitions: Partitions, history: History) -> str:
     """Add one look to the history; why that failed, or an empty text."""
     try:
-        history.add(*await look(Reach(partitions)))
-    except REDIS_ERRORS as exc:
+        history.add(*await look(await reached(partitions)))
+    except (*REDIS_ERRORS, Unavailable) as exc:
+        if translate(exc).code == "redis_layout":
+            return translate(exc).message
         now = time.strftime("%H:%M:%S", time.gmtime())
         return f"Redis does not answer at {now} UTC: {translate(exc).message}"
     return ""
@@ -191,19 +194,16 @@ def screen(history: History, problem: str, height: int) -> RenderableType:
     overview = history.latest
     if overview is None:
         return Group(*told, Text("Nothing is known yet.", style="dim"))
+    left_out = sentences(overview.left_out)
     return Group(
         *told,
-        *map(_left_out, overview.left_out),
+        *(Text(escape_controls(each), style="bold red") for each in left_out),
         _figures(overview, history),
         _rates(history),
         _workers(overview),
-        *_organizations(overview, max(3, height - _FRAME_LINES)),
+        *_organizations(overview, max(3, height - _FRAME_LINES - len(left_out))),
         Text("Ctrl-C ends", style="dim"),
     )
-
-
-def _left_out(missing: Missing) -> Text:
-    return Text(escape_controls(missing.message), style="bold red")
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -1,14 +1,18 @@
 """Facts about a console of four partitions on two primaries."""
 
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from time import monotonic
 
 import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from shared.queue.partitions import check_layout
 from shared.queue.reach import Reach
 from tests.conftest import StartRedis
 from tests.integration.console.site import Site, browsing
@@ -69,7 +73,7 @@ async def test_a_primary_that_is_away_is_told_on_every_page(house: House) -> Non
         await house.shop.bury(number, f"dead_{number}")
     await looked(house.site, "dead_1", "/dead-letters")
     house.servers[1].stop()
-    said = "Partition 3 of 4 can&#39;t be read: no connection to Redis: connection refused."
+    said = "Partitions 1, 3 of 4 can&#39;t be read: no connection to Redis: connection refused."
     for path in ("/", "/dead-letters", "/events", "/organizations", "/events?q=dead_0"):
         assert said in await looked(house.site, said, path)
     shown = (await house.site.get("/dead-letters")).text
@@ -78,6 +82,18 @@ async def test_a_primary_that_is_away_is_told_on_every_page(house: House) -> Non
     ]
     assert (await house.site.get("/readyz")).status == 200
     house.servers[1].start()
+
+
+async def test_nobody_waits_for_a_primary_that_is_frozen(house: House) -> None:
+    await house.shop.bury(0, "dead_0")
+    await house.shop.wait(0, "evt_0")
+    os.kill(house.servers[1].pid, signal.SIGSTOP)
+    await looked(house.site, "can&#39;t be read: Redis did not answer in time")
+    began = monotonic()
+    for path in ("/dead-letters", "/events", "/organizations"):
+        assert ORGANIZATIONS[0] in (await house.site.get(path)).text
+    assert monotonic() - began < 1
+    os.kill(house.servers[1].pid, signal.SIGCONT)
 
 
 async def test_one_dead_letter_is_replayed_where_it_is(house: House) -> None:
@@ -112,7 +128,7 @@ async def test_a_run_tells_which_partitions_it_has_left_out(house: House) -> Non
     house.servers[0].stop()
     done = await house.site.confirm("/dead-letters/confirm?verb=discard&all=1")
     shown = await looked(house.site, "start it again to go on", done.path)
-    assert "partition 0 of 4 can&#39;t be" in shown
+    assert "partitions 0, 2 of 4 can&#39;t be" in shown
 
 
 async def test_pages_go_over_all_of_them_by_the_time_of_death(
@@ -133,3 +149,11 @@ async def test_pages_go_over_all_of_them_by_the_time_of_death(
         if len(seen) == 3:  # who dies meanwhile is before all of that
             await house.shop.bury(2, "late")
     assert seen == [f"dead_{which}" for which in reversed(range(7))]
+
+
+async def test_a_console_of_another_number_of_partitions_says_so(redis: Redis) -> None:
+    assert await check_layout(over(redis)) == []
+    async with browsing(redis) as site:
+        shown = await looked(site, "Redis has another number of partitions")
+        assert "expected 4, as many as this Redis was begun with, got 1" in shown
+        assert (await site.get("/readyz")).status == 503

@@ -7,6 +7,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from shared.display import size
+from shared.queue.reach import sentences
 from worker.operate.history import History
 from worker.operate.overview import OrganizationOverview, Overview
 
@@ -41,6 +42,7 @@ class Finding:
 def findings(overview: Overview, history: History) -> list[Finding]:
     """What there is to look at, the worst first; empty when all is well."""
     found = [
+        *_missing(overview),
         *_workers(overview),
         *_organizations(overview),
         *_dead(history),
@@ -49,6 +51,15 @@ def findings(overview: Overview, history: History) -> list[Finding]:
     ]
     order = {"bad": 0, "warn": 1, "info": 2}
     return sorted(found, key=lambda finding: order[finding.level])
+
+
+def _missing(overview: Overview) -> Iterator[Finding]:
+    for sentence in sentences(overview.left_out):
+        yield Finding(
+            "bad",
+            f"{sentence[:1].upper()}{sentence[1:]}.",
+            "What is there waits, and new events of its organizations are refused meanwhile.",
+        )
 
 
 def _workers(overview: Overview) -> Iterator[Finding]:
@@ -94,7 +105,8 @@ def _workers(overview: Overview) -> Iterator[Finding]:
 
 
 def _memory(overview: Overview) -> Iterator[Finding]:
-    used, limit = overview.memory.used, overview.memory.limit
+    memory = overview.fullest or overview.memory
+    used, limit = memory.used, memory.limit
     if not limit or used < _NEARLY_FULL * limit:
         return
     worst = max(overview.organizations, key=lambda each: each.bytes_held, default=None)

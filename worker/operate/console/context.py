@@ -1,6 +1,5 @@
 """What the pages of the console share, and the session of a request."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,7 +7,7 @@ from aiohttp import web
 
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.partitions import Partitions
-from shared.queue.reach import Missing, Reach
+from shared.queue.reach import Reach, sentences
 from worker.operate.console.runs import Runs
 from worker.operate.console.sampling import Sampler
 from worker.operate.console.sessions import Session, Sessions
@@ -58,9 +57,11 @@ def reach_of(request: web.Request) -> Reach:
     return request[REACH]
 
 
-def missing_in(request: web.Request) -> Sequence[Missing]:
-    """The partitions that what a request shows tells nothing of."""
-    return request[REACH].missing if REACH in request else console_of(request).sampler.missing
+def missing_in(request: web.Request) -> list[str]:
+    """Which partitions what a request shows tells nothing of, and why."""
+    seen = {each.partition: each for each in console_of(request).sampler.missing}
+    found = request[REACH].missing if REACH in request else []
+    return sentences((seen | {each.partition: each for each in found}).values())
 
 
 def session_of(request: web.Request) -> Session | None:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.partitions import Partitions
-from shared.queue.reach import Missing, Reach
+from shared.queue.reach import Missing, Reach, sentences
 from shared.redis.connection import REDIS_ERRORS, end, translate
 from worker.operate import revival
 from worker.operate.dead_letters import Selection
@@ -124,13 +124,7 @@ class Runs:
             self._end(run, "stopped", "stopped by an operator; start it again to go on")
             raise
         else:
-            stopped = run.progress.stopped
-            if missing and not stopped:
-                why = "; ".join(each.message for each in missing)
-                self._end(run, "failed", f"{why}; start it again to go on")
-                return
-            why = f"the last {revival.FAILURES_IN_A_ROW} replays died again; the rest is left alone"
-            self._end(run, "stopped" if stopped else "finished", why if stopped else "")
+            self._end(run, *_outcome(run, missing))
         # So that the next page shows what it came to.
         await self.changed()
 
@@ -162,3 +156,13 @@ class Runs:
             seen=run.seen,
             why=note or None,
         )
+
+
+def _outcome(run: Run, missing: list[Missing]) -> tuple[State, str]:
+    """How a run that wasn't cut short has ended, and why so."""
+    if run.progress.stopped:
+        row = revival.FAILURES_IN_A_ROW
+        return "stopped", f"the last {row} replays died again; the rest is left alone"
+    if missing:
+        return "failed", f"{'; '.join(sentences(missing))}; start it again to go on"
+    return "finished", ""

@@ -9,7 +9,7 @@ from typing import Final
 from shared.errors import Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.partitions import Partitions
-from shared.queue.reach import Missing, Reach
+from shared.queue.reach import Missing, reached
 from shared.redis.connection import REDIS_ERRORS, translate
 from worker.operate.history import History
 from worker.operate.merged import look
@@ -74,8 +74,8 @@ class Sampler:
         # Pages ask for a look after an action, beside the timer.
         async with self._one_at_a_time:
             try:
-                self.history.add(*await look(Reach(self.partitions)))
-            except REDIS_ERRORS as exc:
+                self.history.add(*await look(await reached(self.partitions)))
+            except (*REDIS_ERRORS, Unavailable) as exc:
                 self.lost(exc)
             except Exception as exc:  # somebody's hand has left what can't be read
                 if self.outage is None:

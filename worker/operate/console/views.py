@@ -138,7 +138,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         title, text = _TEXTS.get(status, (status.phrase, exc.text or status.description))
         return message(request, status, title, text)
     except REDIS_ERRORS as exc:
-        console_of(request).sampler.lost(exc)
+        console = console_of(request)
+        if len(console.partitions) == 1:  # of several, the next look tells which one is away
+            console.sampler.lost(exc)
         return message(
             request,
             HTTPStatus.SERVICE_UNAVAILABLE,

@@ -9,7 +9,7 @@ from redis.exceptions import OutOfMemoryError
 
 from shared.queue.partition import Partition, home
 from shared.queue.partitions import Partitions
-from shared.queue.reach import Missing, Reach
+from shared.queue.reach import Missing, Reach, sentences
 
 HERE, THERE = Redis(), Redis()
 AWAY = RedisConnectionError("Error connecting")
@@ -47,12 +47,9 @@ async def test_all_answer_in_order() -> None:
 async def test_who_fails_is_left_out_and_told() -> None:
     reach = Reach(four())
     assert await gathered(reach, at_2=OutOfMemoryError("OOM")) == [0, 1, 3]
-    assert reach.missing == [
-        Missing(
-            2,
-            "redis_out_of_memory",
-            "partition 2 of 4 can't be read: Redis has reached its maxmemory",
-        )
+    assert [(each.partition, each.code) for each in reach.missing] == [(2, "redis_out_of_memory")]
+    assert sentences(reach.missing) == [
+        "partition 2 of 4 can't be read: Redis has reached its maxmemory"
     ]
     assert await gathered(reach) == [0, 1, 3]
 
@@ -69,8 +66,22 @@ async def test_a_server_that_is_away_is_waited_for_once() -> None:
     reach = Reach(four())
     assert [number for _, number in await reach.gather(ask, doing="written")] == [0, 2]
     assert sorted(asked) == [0, 1, 2]
-    assert [each.message for each in reach.missing] == [
-        f"partition {number} of 4 can't be written: no connection to Redis" for number in (1, 3)
+    assert sentences(reach.missing) == [
+        "partitions 1, 3 of 4 can't be written: no connection to Redis"
+    ]
+
+
+def test_those_that_fail_alike_are_told_in_one_sentence() -> None:
+    missing = [
+        Missing(0, 4, "a", "why"),
+        Missing(1, 4, "b", "why not"),
+        Missing(2, 4, "a", "why"),
+        Missing(3, 4, "a", "why", "written"),
+    ]
+    assert sentences(missing) == [
+        "partitions 0, 2 of 4 can't be read: why",
+        "partition 1 of 4 can't be read: why not",
+        "partition 3 of 4 can't be written: why",
     ]
 
 
@@ -99,7 +110,7 @@ async def test_what_is_no_error_of_redis_is_raised() -> None:
 
 
 async def test_nobody_waits_for_those_that_are_known_to_fail() -> None:
-    reach = Reach(four(), [Missing(1, "redis_timeout", "why")])
+    reach = Reach(four(), [Missing(1, 4, "redis_timeout", "why")])
     assert await gathered(reach, at_1=AssertionError("it was asked")) == [0, 2, 3]
 
 

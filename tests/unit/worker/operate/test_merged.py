@@ -36,6 +36,7 @@ def test_what_can_be_counted_is_added_up() -> None:
         ],
         [MEMORY],
         [],
+        at=7,
     )
     assert (found.waiting, found.ready, found.dead) == (2, 2, 2)
     assert (found.unhandled, found.in_turn) == (2, 2)
@@ -45,14 +46,14 @@ def test_what_can_be_counted_is_added_up() -> None:
 
 def test_the_oldest_is_so_by_its_own_partitions_clock() -> None:
     parts = [part(at=1000, oldest_seconds=3.0), part(at=100), part(at=500, oldest_seconds=7.0)]
-    found = merged.merged(parts, [MEMORY], [])
-    assert (found.at, found.oldest_seconds) == (1000, 7)
-    assert merged.merged([part(), part()], [MEMORY], []).oldest_seconds is None
+    found = merged.merged(parts, [MEMORY], [], at=7)
+    assert (found.at, found.oldest_seconds) == (7, 7)
+    assert merged.merged([part(), part()], [MEMORY], [], at=7).oldest_seconds is None
 
 
 def test_the_missing_are_told_and_a_single_queue_says_nothing_of_it() -> None:
-    missing = [Missing(1, "redis_timeout", "why")]
-    found = merged.merged([part()], [MEMORY], missing)
+    missing = [Missing(1, 4, "redis_timeout", "why")]
+    found = merged.merged([part()], [MEMORY], missing, at=7)
     assert found.left_out == missing
     assert b'"missing":[{"partition":1,' in msgspec.json.encode(found)
     assert part().left_out == []
@@ -89,7 +90,7 @@ def test_jobs_of_no_organization_are_added_up_over_partitions() -> None:
 
 def test_memory_is_of_all_servers_and_of_the_fullest() -> None:
     servers = [RedisMemory(5, 100), RedisMemory(90, 100), RedisMemory(30, 1000)]
-    found = merged.merged([part()], servers, [])
+    found = merged.merged([part()], servers, [], at=7)
     assert found.memory == RedisMemory(125, 1200)
     assert found.fullest == servers[1]
     assert merged.all_memory([*servers, RedisMemory(1)]) == RedisMemory(126)

@@ -1,9 +1,11 @@
 """Facts about the status that a terminal shows."""
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from shared.display import roughly
+from shared.queue.reach import Missing
 from worker.operate.history import History
 from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview
 from worker.operate.status_command import print_tables, screen, sparkline
@@ -152,3 +154,10 @@ def test_a_sparkline_is_as_high_as_its_greatest_value() -> None:
     assert sparkline([]) == ""
     assert sparkline([0, 0]) == "▁▁"
     assert sparkline([0, 5, 10]) == "▁▄█"
+
+
+def test_a_screen_names_the_partitions_that_are_left_out() -> None:
+    missing = [Missing(each, 4, "redis_timeout", "Redis did not answer in time") for each in (1, 3)]
+    history = History()
+    history.add(structs.replace(overview(100, []), missing=missing))
+    assert "partitions 1, 3 of 4 can't be read: Redis did not answer in time" in shown(history)

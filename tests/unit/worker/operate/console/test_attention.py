@@ -3,6 +3,7 @@
 from typing import Any
 
 from shared.queue.held_bytes import RedisMemory
+from shared.queue.reach import Missing
 from worker.operate.console.attention import Finding, findings
 from worker.operate.history import History
 from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview
@@ -120,3 +121,16 @@ def test_a_redis_that_fills_names_who_holds_most() -> None:
     assert (told.level, told.what) == ("bad", "Redis is 100% full, 100.0 MiB of 100.0 MiB.")
     assert found(organizations=holding, memory=RedisMemory(60 << 20, 100 << 20)) == []
     assert found(organizations=holding, memory=RedisMemory(60 << 20, 0)) == []
+
+
+def test_a_partition_that_cannot_be_read_is_told_first() -> None:
+    missing = [Missing(each, 4, "redis_timeout", "Redis did not answer in time") for each in (1, 3)]
+    told = found(missing=missing, workers=[], waiting=1)
+    assert [finding.level for finding in told] == ["bad", "bad"]
+    assert told[0].what == "Partitions 1, 3 of 4 can't be read: Redis did not answer in time."
+
+
+def test_of_several_servers_the_fullest_is_looked_at() -> None:
+    full = RedisMemory(95, 100)
+    (told,) = found(memory=RedisMemory(100, 1000), fullest=full)
+    assert told.what.startswith("Redis is 95% full")
