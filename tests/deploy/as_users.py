@@ -31,7 +31,8 @@ def _both(user: str, rules: list[str]) -> list[str]:
     return [*rules, f"({root.strip()})", *([bracket + selector] if bracket else [])]
 
 
-def _let_users_in(server: EmbeddedRedis) -> None:
+def let_users_in(server: EmbeddedRedis) -> None:
+    """Make the users of deploy/redis, each with its password."""
     # One that a test has given a password of its own has its own users.
     with redis.Redis(port=server.port) as admin, suppress(redis.AuthenticationError):
         for _, user, *rules in _rules:
@@ -60,7 +61,7 @@ def _as_users() -> Any:
 
     def started(server: EmbeddedRedis) -> None:
         start(server)
-        _let_users_in(server)
+        let_users_in(server)
 
     async def executed(*words: Any, **options: Any) -> Process:
         environ, user = options.get("env") or {}, _user_of(words, options.get("cwd"))

@@ -36,10 +36,12 @@ class Office:
 
     def __init__(self, *servers: EmbeddedRedis) -> None:
         self.servers = servers
+        self.login = ""
+        """Who the commands are, as a URL has it."""
 
     def run(self, *arguments: str, columns: int = 250, answers: str = "") -> Result:
         """Run a command."""
-        urls = " ".join(each.url for each in self.servers)
+        urls = " ".join(each.url.replace("//", f"//{self.login}") for each in self.servers)
         env = {"REDIS_URL": urls, "PARTITIONS": str(FOUR), "COLUMNS": str(columns)}
         return CliRunner().invoke(main, arguments, env=env, input=answers)
 
