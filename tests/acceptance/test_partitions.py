@@ -191,3 +191,17 @@ async def test_a_start_needs_one_primary_and_all_agree_on_the_number(
         assert ready.status == 503
         assert {each["code"] for each in ready.json["problems"]} == {"redis_layout"}
         assert await deliver_to_all(program) == {"redis_awaited": len(ORGANIZATIONS)}
+
+
+async def test_a_primary_that_keeps_nothing_ends_the_start_whatever_the_other_does(
+    tmp_path: Path, fresh_redis_server: StartRedis
+) -> None:
+    servers = [fresh_redis_server(appendfsync=sync) for sync in ("always", None)]
+    program = await IngressProcess.begin("ingress", environ_of(tmp_path, *servers))
+    try:
+        assert await program.ended() == 2
+    finally:
+        await program.stop()
+    assert "(partitions 1, 3 of 4): DURABILITY=fsync: expected appendonly yes, got no" in (
+        program.text
+    )
