@@ -344,17 +344,14 @@ class _Program:
     async def _startable(self, partitions: Partitions) -> list[Problem]:
         """What keeps this worker from its start.
 
-        The first primary is enough, but for what somebody has to mend: it knows how many partitions
-        there are, on which all have to agree.
+        One primary that works is enough, but for what somebody has to mend. All have to agree on
+        how many partitions there are.
         """
         looks = (check_server(there[0].redis) for there in partitions.by_primary())
-        first, *others = await asyncio.gather(*looks)
-        lasting = [
-            problem
-            for problem in chain.from_iterable(others)
-            if not MENDS_ITSELF.get(problem.code, False)
-        ]
-        return first or lasting or await check_layout(partitions)
+        found = await asyncio.gather(*looks)
+        problems = list(chain.from_iterable(found))
+        lasting = [each for each in problems if not MENDS_ITSELF.get(each.code, False)]
+        return lasting or (problems if all(found) else await check_layout(partitions))
 
     async def _check_servers(self, partitions: Partitions) -> list[Problem]:
         """What is wrong with all primaries; nothing, where one can be worked with."""
