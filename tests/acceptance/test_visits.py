@@ -243,6 +243,29 @@ async def test_a_worker_that_stops_gives_back_in_all_partitions(
             assert not await redis.exists(names.workers)
 
 
+async def test_a_primary_that_stands_still_keeps_no_worker_from_leaving_the_others(
+    fresh_redis_server: StartRedis, tmp_path: Path
+) -> None:
+    servers = fresh_redis_server(), fresh_redis_server()
+    organizations = [name for n in range(2) for name in living_in(n, 2)]
+    settings = {"DRAIN_SECONDS": "1s", "LEASE_SECONDS": "1h"}
+    async with field(tmp_path, organizations, *servers, partitions=2, **settings) as here:
+        for each in organizations:
+            await here.accept(each, 4)
+        async with running(here.environ) as (worker,):
+            await worker.logged("napping", 8)
+            servers[1].freeze()
+            try:
+                worker.send(signal.SIGTERM)
+                await worker.ended()
+                redis, names = here.partitions.all[0].redis, here.partitions.all[0].names
+                assert not await redis.exists(names.workers)
+                assert await redis.zcount(names.queue, keys.DEFERRED_FROM, "+inf") == 0
+                assert await redis.zcard(names.accepted) == 4
+            finally:
+                servers[1].thaw()
+
+
 async def test_a_killed_workers_events_are_handled_once_in_each_partition(
     redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
