@@ -25,6 +25,7 @@ from tests.integration.several import FOUR, ORGANIZATIONS, Shop, over
 from worker.cli import main
 from worker.operate import upkeep
 from worker.operate.dead_letters import DeadLetter, Filter, Selection, select
+from worker.operate.merged import look
 from worker.operate.revival import Replay, discard_all
 
 Answer = TypeVar("Answer")
@@ -123,9 +124,11 @@ def test_a_command_ends_where_no_primary_answers(office: Office) -> None:
 
 def test_whoever_says_another_number_of_partitions_is_told(office: Office) -> None:
     office.do(lambda shop: check_layout(shop.partitions))
-    url = office.servers[0].url
-    for number, found in (("8", 8), ("1", 1)):
-        told = f"error: PARTITIONS: expected 4, as many as this Redis was begun with, got {found}\n"
+    first, second = (each.url for each in office.servers)
+    for number, url in (("8", f"{first} {second}"), ("1", first)):
+        told = (
+            f"error: PARTITIONS: expected 4, as many as this Redis was begun with, got {number}\n"
+        )
         for command in ("status", "partitions", "pause org_a --yes", "dead-letters list"):
             env = {"REDIS_URL": url, "PARTITIONS": number}
             result = CliRunner().invoke(main, command.split(), env=env)
@@ -237,6 +240,17 @@ def test_the_table_of_partitions_fits_into_100_columns(
     ]
 
 
+async def test_workers_and_servers_are_counted_once(redis: Redis) -> None:
+    shop = Shop(over(redis))
+    for number, name in ((0, "w1"), (1, "w1"), (1, "w2"), (3, "w1")):
+        sign = shop.places[number].transitions.renew
+        await sign(name, [], description=b'{"host": "here"}', slots=10, lease=30)
+    overview, parts = await look(Reach(shop.partitions))
+    assert [(each.worker, each.slots) for each in overview.workers] == [("w1", 10), ("w2", 10)]
+    assert overview.memory == overview.fullest
+    assert overview.memory in [each.memory for each in parts.values()]
+
+
 async def test_one_rate_holds_for_all_of_them(redis: Redis) -> None:
     shop = Shop(over(redis))
     for number in range(FOUR):
@@ -261,7 +275,8 @@ async def test_what_has_just_died_again_is_not_replayed_twice_in_any(redis: Redi
             yield letter
             yield replace(letter, died_at=letter.died_at + 60_000)
 
-    assert (await replaying.run(again())).queued == FOUR
+    done = await replaying.run(again())
+    assert (done.queued, done.seen) == (FOUR, FOUR)
 
 
 async def test_retention_is_of_each_by_itself(redis: Redis) -> None:

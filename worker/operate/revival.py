@@ -117,9 +117,8 @@ class Replay:
         began = {partition.number: moment for partition, moment in moments}
         batch, pace = Batch(), Pace(self.rate, due=monotonic())
         async for letter in letters:
-            if (
-                letter.died_at > began[letter.partition]
-            ):  # it has died again by now, and comes by once more
+            # It has died again by now, and comes by once more.
+            if letter.died_at > began[letter.partition]:
                 continue
             if left_alone := why_left_alone(letter, force=self.force):
                 self._count(left_alone)
