@@ -13,7 +13,7 @@ import msgspec
 
 from shared.errors import Unavailable
 from shared.queue.partition import Partition
-from shared.queue.partitions import Partitions, check_layout
+from shared.queue.partitions import Partitions, check_place
 from shared.redis.connection import REDIS_ERRORS, end, translate
 
 Answer = TypeVar("Answer")
@@ -148,13 +148,23 @@ class Reach:
 async def reached(partitions: Partitions) -> Reach:
     """The partitions, once it is known that they are those that the other programs have.
 
+    A server that doesn't answer that isn't asked anything else.
+
     Raises:
-        Unavailable: they are not (``redis_layout``), or the only server doesn't answer.
+        Unavailable: they are not (``redis_layout``), or none answers.
     """
-    reach = Reach(partitions)
-    for problem in await check_layout(partitions, begins=False):
-        cause = Unavailable(problem.code, problem.message)
-        if problem.code == "redis_layout" or len(partitions.by_primary()) == 1:
+    reach, servers = Reach(partitions), partitions.by_primary()
+    looks = [check_place(partitions, number, begins=False) for number in range(len(servers))]
+    found = await asyncio.gather(*looks)
+    causes = [
+        (server[0], Unavailable(problem.code, problem.message))
+        for server, problems in zip(servers, found, strict=True)
+        for problem in problems
+    ]
+    for partition, cause in causes:
+        if cause.code == "redis_layout":
             raise cause
-        reach.leave_out(partitions.all[0], cause)
+        reach.leave_out(partition, cause)
+    if all(found):
+        raise causes[0][1]
     return reach
