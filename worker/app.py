@@ -350,8 +350,9 @@ class _Program:
         looks = (check_server(there[0].redis) for there in partitions.by_primary())
         found = await asyncio.gather(*looks)
         problems = list(chain.from_iterable(found))
-        lasting = [each for each in problems if not MENDS_ITSELF.get(each.code, False)]
-        return lasting or (problems if all(found) else await check_layout(partitions))
+        # All are told, though one of them would do for the end.
+        lasts = any(not MENDS_ITSELF.get(each.code, False) for each in problems)
+        return problems if lasts or all(found) else await check_layout(partitions)
 
     async def _check_servers(self, partitions: Partitions) -> list[Problem]:
         """What is wrong with all primaries; nothing, where one can be worked with."""
