@@ -15,7 +15,7 @@ from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach
 from tests.integration.jobs import organization_of
 from tests.integration.workplace import Workplace, body
-from worker import Event, Handlers, Organization, Reject
+from worker import Event, Failure, Handlers, Organization, Reject
 from worker.engine import burst
 from worker.operate import dead_letters, organizations, revival, upkeep
 from worker.operate.asking import has_footprint
@@ -174,3 +174,23 @@ async def test_the_same_events_in_two_partitions_are_two_of_each(redis: Redis) -
     assert await all_of(redis, FIRST) == before
     there = {slot(name) async for name in redis.scan_iter()}
     assert there == {slot(FIRST.queue.encode()), slot(SECOND.queue.encode())}
+
+
+async def test_a_hook_is_told_whose_an_unreadable_event_was(redis: Redis) -> None:
+    """By its job's id, since there is nothing else to go by."""
+    told, handlers = list[str](), Handlers()
+
+    @handlers.on_dead
+    async def note(failure: Failure) -> None:
+        told.append(failure.organization_id)
+
+    @handlers.on("*")
+    async def never(_event: Event[Any], _organization: Organization) -> None:
+        raise AssertionError
+
+    place = Workplace(redis, handlers, names=Names("021"))
+    (job,) = await place.accept(body("evt_1"))
+    await redis.set(place.partition.names.payload(job), b"no record")
+    await place.handle_next()
+    await place.pipeline.hooks.drain(5)
+    assert told == ["org_a"]

@@ -156,9 +156,7 @@ class Pipeline:
             job_prefix=self.job_prefix,
         )
         # Frozen for everybody else: with another part, it is made anew, and so are these.
-        hooks = Hooks(
-            self.handlers, self.endpoints, self.masks, self.log, job_prefix=self.job_prefix
-        )
+        hooks = Hooks(self.handlers, self.endpoints, self.masks, self.log)
         attempts = Attempts(
             limit, grace=grace, log=self.log, masks=self.masks, keeps_faults=hooks.are_any
         )
@@ -301,7 +299,7 @@ class Pipeline:
             try:
                 self.report.settled(work, settling[0], answer, now=time())
                 if answer is not _DONE and isinstance(settling[0], Later | Dead):
-                    self.hooks.tell(work, settling[0], answer)
+                    self.hooks.tell(work, settling[0], answer, self.job_prefix)
             except Exception:  # what is settled can't be undone, nor be settled again
                 self.log.exception("event_report_failed", job=work.claim.job)
         self._step(work, answer)

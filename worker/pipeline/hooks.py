@@ -75,14 +75,12 @@ class Hooks:
         log: FilteringBoundLogger,
         *,
         seconds: float = SECONDS,
-        job_prefix: str = "",
     ) -> None:
         self._handlers = handlers
         self._endpoints = endpoints
         self._masks = masks
         self._log = log
         self._seconds = seconds
-        self._job_prefix = job_prefix
         self._context: Context = own_context()
         self._waiting: deque[Telling] = deque()
         self._running: dict[asyncio.Task[None], Telling] = {}
@@ -95,13 +93,16 @@ class Hooks:
         """Whether anybody is to be told of anything."""
         return bool(self._handlers.on_error_hooks or self._handlers.on_dead_hooks)
 
-    def tell(self, work: Work, outcome: Later | Dead, settled: Settled) -> None:
+    def tell(
+        self, work: Work, outcome: Later | Dead, settled: Settled, job_prefix: str = ""
+    ) -> None:
         """Tell whom it concerns of an attempt that Redis has taken note of.
 
         Args:
             work: the event.
             outcome: of its attempt.
             settled: what Redis made of it.
+            job_prefix: what the ids of all jobs of its partition begin with.
         """
         told: list[tuple[str, Hook]] = []
         if outcome.failed and settled in {Settled.RETRIED, Settled.DEAD}:
@@ -110,7 +111,7 @@ class Hooks:
             told += [("on_dead", hook) for hook in self._handlers.on_dead_hooks]
         if not told:
             return
-        failure = self._failure(work, outcome)
+        failure = self._failure(work, outcome, job_prefix)
         for kind, hook in told:
             telling = Telling(
                 kind, hook, failure, _standing_for(work, f"{kind}: {full_name(hook)}")
@@ -135,9 +136,9 @@ class Hooks:
                 task.cancel()
         self._say_lost()
 
-    def _failure(self, work: Work, outcome: Later | Dead) -> Failure:
+    def _failure(self, work: Work, outcome: Later | Dead, job_prefix: str) -> Failure:
         organization = work.delivery.organization if work.delivery else ""
-        organization = organization or organization_of(work.claim.job, self._job_prefix)
+        organization = organization or organization_of(work.claim.job, job_prefix)
         profile = self._endpoints.current.organizations.get(organization)
         fault = outcome.fault
         return Failure(
