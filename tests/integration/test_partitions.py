@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.crc import key_slot
