@@ -350,9 +350,11 @@ class _Program:
         looks = (check_server(there[0].redis) for there in partitions.by_primary())
         found = await asyncio.gather(*looks)
         problems = list(chain.from_iterable(found))
-        # All are told, though one of them would do for the end.
-        lasts = any(not MENDS_ITSELF.get(each.code, False) for each in problems)
-        return problems if lasts or all(found) else await check_layout(partitions)
+        # All are told, though one of them would do for the end. A burst waits for none.
+        lasts = self.is_burst or any(not MENDS_ITSELF.get(each.code, False) for each in problems)
+        if problems and (lasts or all(found)):
+            return problems
+        return await check_layout(partitions, drains=True)
 
     async def _check_servers(self, partitions: Partitions) -> list[Problem]:
         """What is wrong with all primaries; nothing, where one can be worked with."""

@@ -103,7 +103,9 @@ def open_partitions(
     return opened(openings, common.partitions)
 
 
-async def check_layout(partitions: Partitions, *, begins: bool = True) -> list[Problem]:
+async def check_layout(
+    partitions: Partitions, *, begins: bool = True, drains: bool = False
+) -> list[Problem]:
     """What keeps these from being the partitions that other programs have; the first one decides.
 
     With another number of them, or with the primaries in another order, an organization would live
@@ -113,9 +115,12 @@ async def check_layout(partitions: Partitions, *, begins: bool = True) -> list[P
     Args:
         partitions: these.
         begins: whether this may be the first one.
+        drains: whether it handles what waits, rather than that it accepts more.
     """
     primaries = range(len(partitions.by_primary()))
-    looks = [check_place(partitions, primary, begins=begins) for primary in primaries]
+    looks = [
+        check_place(partitions, primary, begins=begins, drains=drains) for primary in primaries
+    ]
     found = await asyncio.gather(*looks)
     problems = [problem for each in found for problem in each]
     wrong = [problem for problem in problems if problem.code == "redis_layout"]
@@ -124,7 +129,7 @@ async def check_layout(partitions: Partitions, *, begins: bool = True) -> list[P
 
 
 async def check_place(
-    partitions: Partitions, primary: int, *, begins: bool = True
+    partitions: Partitions, primary: int, *, begins: bool = True, drains: bool = False
 ) -> list[Problem]:
     """The same of one primary.
 
@@ -132,6 +137,8 @@ async def check_place(
         partitions: of all.
         primary: which one, from 0.
         begins: whether this may be the first look at it.
+        drains: as above. What an ingress has accepted undivided, after others had divided the
+            queue, a worker of a single one handles.
     """
     number, primaries = len(partitions), partitions.by_primary()
     first = Partition.at(0, primaries[primary][0].redis)
@@ -139,6 +146,8 @@ async def check_place(
     place = f"{number}:{primary + 1}/{len(primaries)}" if len(primaries) > 1 else str(number)
     try:
         found = await first.redis.get(first.names.layout)
+        if found is not None and number == 1 and drains:
+            found = None if await first.redis.zcard(UNTAGGED.accepted) else found
         if found is None and number > 1:
             if waiting := await first.redis.zcard(UNTAGGED.accepted):
                 return [Problem("redis_layout", _undivided(waiting, number))]

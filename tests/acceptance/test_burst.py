@@ -50,7 +50,7 @@ async def burst(environ: dict[str, str]) -> dict[str, Any]:
         assert await program.ended() == 0, program.text
     (told,) = program.events("burst_ended")
     assert program.lines[-1]["event"] == "worker_stopped"
-    assert program.events("admin_listening") == []
+    assert program.events("admin_listening") == program.events("loop_failed") == []
     return told
 
 

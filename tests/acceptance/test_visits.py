@@ -196,6 +196,29 @@ async def test_a_burst_handles_what_waits_in_all_partitions(
         assert await here.are_done()
 
 
+async def test_a_burst_ends_with_the_last_of_its_partitions(
+    redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """Those with nothing to do are begun no second time, which would take more at its end."""
+    organizations = [name for n in range(4) for name in living_in(n, 4)]
+    async with field(tmp_path, organizations, redis_server, partitions=4) as here:
+        here.gate.touch()
+        await here.accept(organizations[2], 3, 1.0)
+        told = await burst(here.environ)
+        assert (told["handled"], told["left"]) == (3, 0)
+
+
+async def test_a_burst_waits_for_no_primary_that_is_away(
+    fresh_redis_server: StartRedis, tmp_path: Path
+) -> None:
+    servers = fresh_redis_server(), fresh_redis_server()
+    async with field(tmp_path, living_in(0, 2), *servers, partitions=2) as here:
+        servers[1].stop()
+        shown = await run("worker", "run", "--burst", environ=here.environ)
+    assert shown.code == 2, shown.stderr
+    assert "no connection to Redis" in shown.stderr
+
+
 async def test_a_worker_of_another_number_of_partitions_waits_and_is_not_ready(
     redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
@@ -235,6 +258,7 @@ async def test_a_worker_that_stops_gives_back_in_all_partitions(
             assert sum(await here.held()) >= SLOTS
             worker.send(signal.SIGTERM)
             assert await worker.ended() == 0, worker.text
+            assert worker.events("loop_failed") == []
         assert await here.held() == [0] * 4
         assert await here.left() == [10] * 4
         for partition in here.partitions:

@@ -87,6 +87,21 @@ async def test_what_waits_undivided_is_handled_before_there_are_partitions(redis
     assert await check_layout(partitions) == []
 
 
+async def test_what_was_accepted_undivided_after_the_division_is_still_handled(
+    redis: Redis,
+) -> None:
+    """By an ingress that was still there with the old setting."""
+    single = Partitions.only(redis)
+    assert await check_layout(Partitions((Partition.at(0, redis), Partition.at(1, redis)))) == []
+    await redis.zadd(keys.ACCEPTED, {"org_a:ab": 1})
+    assert await check_layout(single, drains=True) == []
+    (problem,) = await check_layout(single)
+    assert problem.code == "redis_layout"
+    await redis.delete(keys.ACCEPTED)
+    (problem,) = await check_layout(single, drains=True)
+    assert problem.code == "redis_layout"
+
+
 async def test_users_of_a_single_queue_need_no_right_for_partitions(
     fresh_redis_server: StartRedis,
 ) -> None:

@@ -5,6 +5,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from shared.redis.connection import REDIS_ERRORS
@@ -20,6 +21,7 @@ class _Asked:
         base: of its jobs' tokens.
         most: jobs that it may bring: as many slots are reserved.
         was_idle: whether the worker held nothing when it was sent.
+        sent_at: when it was sent, by the monotonic clock.
         is_late: whether others may have its slots.
         timer: says so in time.
     """
@@ -27,6 +29,7 @@ class _Asked:
     base: str
     most: int
     was_idle: bool
+    sent_at: float
     is_late: bool = False
     timer: asyncio.TimerHandle | None = None
 
@@ -48,12 +51,14 @@ class AskedClaims:
         answered: those of them that can be read.
         lost: bases of those that are to be disowned before another is sent.
         reserved: slots of those that are on their way, and not late.
-        late: seconds after which others may have the slots of one, if ever.
+        late: seconds, and times the shortest claims of late, after which others may have the slots
+            of one, if ever.
     """
 
     def __init__(self, transitions: Transitions, lease: float, changed: asyncio.Event) -> None:
         self.reserved = 0
-        self.late: float | None = None
+        self.late: tuple[float, int] | None = None
+        self._round_trip = 0.0
         self._transitions = transitions
         self._lease = lease
         self._changed = changed
@@ -81,7 +86,7 @@ class AskedClaims:
             most: jobs that it may bring.
             was_idle: whether the worker holds nothing.
         """
-        asked = _Asked(fresh_base(), most, was_idle)
+        asked = _Asked(fresh_base(), most, was_idle, monotonic())
         self._bases[asked.base] = None
         self.reserved += most
         # Not by the factory: it would have to find out what is known here.
@@ -89,8 +94,10 @@ class AskedClaims:
         self.on_their_way[task] = asked
         task.add_done_callback(self._note)
         if self.late is not None:
+            least, times = self.late
+            seconds = max(least, times * self._round_trip)
             loop = asyncio.get_running_loop()
-            asked.timer = loop.call_later(self.late, self._give_up_slots, asked)
+            asked.timer = loop.call_later(seconds, self._give_up_slots, asked)
 
     def _give_up_slots(self, asked: _Asked) -> None:
         asked.is_late = True
@@ -118,6 +125,9 @@ class AskedClaims:
             self.lost.append(asked.base)
             raise
         self._bases.pop(asked.base)
+        # It grows again where Redis has moved, or slows down.
+        took = monotonic() - asked.sent_at
+        self._round_trip = min(took, 1.5 * self._round_trip or took)
         return claimed, asked.was_idle
 
     async def give_back(self) -> None:

@@ -13,9 +13,10 @@ from shared.redis.connection import REDIS_ERRORS
 from worker.engine.claims import Claims, Duty
 from worker.pipeline.transitions import Claim, Claimed, Settled, Settlement, pack
 
-LATE: Final = 0.1
-"""Seconds after which other partitions may have the slots that a claim has reserved: a Redis that
-stands still would have them for good."""
+LATE: Final = (0.1, 4)
+"""Seconds, and times the shortest claims of late, after which other partitions may have the slots
+that a claim has reserved: a Redis that stands still would have them for good. One that is far, or
+busy, has them for its round trip: what it brings would be given back, and asked for anew."""
 
 _SAMPLE: Final = 100
 """Organizations by whose weights those of all that wait are estimated."""
@@ -60,6 +61,9 @@ class Together:
 
     def free(self, claims: "SharedClaims") -> int:
         """How many slots one partition may have beside those that it has."""
+        # Nobody else asks for any before it has said what of its suspect.
+        if self._quiet_for is claims:
+            return self._free()
         hungry = sum(each.weight for each in self.all if each is claims or each.is_hungry)
         # Rounded up, or slots would be nobody's: who comes first has the last ones.
         share = math.ceil(self._most * claims.weight / hungry)
@@ -120,6 +124,11 @@ class Together:
         """Whether the worker holds nothing, and nothing is on its way to it."""
         return not any(each.running or each.asked.reserved for each in self.all)
 
+    async def until_ended(self) -> None:
+        """Wait until the last of its claims has."""
+        for each in self.all:
+            await each.ended.wait()
+
     async def _until_idle(self) -> None:
         while not self._is_idle():
             self.changed.clear()
@@ -150,6 +159,11 @@ class SharedClaims(Claims):
         """Whether more would be claimed of this partition if there were slots."""
         is_wanted = self._is_more_in_line or self._waits_for_slots
         return is_wanted and not self.asked.is_late and not self.ended.is_set()
+
+    async def claim_forever(self) -> None:
+        """Claim until told to stop; end with the last of all: one that ends is begun anew."""
+        await super().claim_forever()
+        await self._together.until_ended()
 
     def free(self) -> int:
         """How many jobs it may take, as the worker's other partitions let it."""
@@ -182,6 +196,8 @@ class SharedClaims(Claims):
     def _heard(self, claimed: Claimed | None) -> None:
         self._is_away = claimed is None
         self._together.heard(self, claimed)
+        # What it had reserved, or wants no more, may be others'.
+        self._together.changed.set()
 
     async def _be_quiet(self, claimed: Claimed) -> None:
         await self._together.be_quiet(self, claimed)

@@ -1,13 +1,15 @@
 """Facts about the shares that partitions have of a worker's slots."""
 
+import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from worker.engine.asked import AskedClaims
 from worker.engine.claims import Duty
 from worker.engine.together import Together
-from worker.pipeline.transitions import Claimed
+from worker.pipeline.transitions import Claimed, Transitions
 
 
 def wanting(weight: float = 1, *, busy: int = 0, reserved: int = 0, hungry: bool = True) -> Any:
@@ -82,6 +84,16 @@ def test_nobody_but_who_is_quiet_may_say_that_the_worker_holds_nothing() -> None
     assert shared.holding(one) == 1
 
 
+def test_who_is_quiet_may_ask_though_its_share_is_taken_by_the_suspect() -> None:
+    """Or it would never hear of what comes next, and nobody else may ask meanwhile."""
+    several = [wanting() for _ in range(16)]
+    shared = together(10, *several)
+    several[0].slots.busy = 1
+    assert shared.free(several[0]) == 0
+    shared._quiet_for = several[0]
+    assert shared.free(several[0]) == 9
+
+
 def test_nobody_waits_for_a_suspect_of_a_redis_that_does_not_answer() -> None:
     one, other = wanting(), wanting()
     shared = together(10, one, other)
@@ -92,3 +104,27 @@ def test_nobody_waits_for_a_suspect_of_a_redis_that_does_not_answer() -> None:
     assert shared.room(one, suspects) == 10
     other.running = {"token": None}  # it would be its neighbour
     assert shared.room(one, suspects) == 0
+
+
+async def test_a_claim_of_a_redis_that_is_far_is_late_by_its_own_round_trips() -> None:
+    """What it brings would be given back, and asked for anew, again and again."""
+    changed = asyncio.Event()
+    asked = AskedClaims(cast("Transitions", None), 30, changed)
+    asked.late = 0.01, 4
+
+    async def far(seconds: float) -> list[int]:
+        async def claim(*, base: str) -> Claimed:
+            await asyncio.sleep(seconds)
+            return Claimed([], more=False, quiet=False, next_due=None, suspects=False)
+
+        reserved = []
+        asked.send(claim, most=5, was_idle=True)
+        while not asked.answered:
+            reserved.append(asked.reserved)
+            await asyncio.sleep(0.001)
+        asked.read()
+        return reserved
+
+    assert 0 in await far(0.1)  # nobody knows yet how far it is
+    assert set(await far(0.1)) == {5}
+    assert asked.reserved == 0
