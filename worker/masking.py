@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from shared.settings.redis_url import split_urls
 from shared.settings.secret import VENDOR_PREFIX, Secret
 
 MASK: Final = "***"
@@ -171,7 +172,13 @@ def _looks_random(text: str) -> bool:
     return _URL.match(text) is None and _RANDOM.fullmatch(text) is not None
 
 
-def _passwords(text: str) -> Iterable[str]:
+def _passwords(text: str) -> Iterator[str]:
+    """Those of a URL, or of several of Redis."""
+    for url in split_urls(text):
+        yield from _passwords_of(url)
+
+
+def _passwords_of(text: str) -> Iterable[str]:
     """The password of a URL, as it stands there and as it is meant."""
     if _URL.match(text) is None:
         return ()

@@ -1,6 +1,5 @@
 """What both programs are told, and what settings are read with."""
 
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Final, Literal, Self, get_args
 
 from shared.errors import SettingsError
 from shared.settings.reader import Reader, Settings
-from shared.settings.redis_url import EXPECTED, RedisUrl
+from shared.settings.redis_url import EXPECTED, RedisUrl, split_urls
 
 LogFormat = Literal["json", "console"]
 """How log lines look."""
@@ -22,8 +21,6 @@ LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 MOST_PARTITIONS: Final = 256
 
 _REDIS_URL: Final = "redis://127.0.0.1:6379/0"
-# What begins another URL, so that a blank in a password is told as ever.
-_NEXT_URL: Final = re.compile(r"\s+(?=(?:rediss?(?:\+sentinel)?|unix)://)")
 _PARTITIONS_OF_SEVERAL: Final = 16
 
 
@@ -97,8 +94,7 @@ class CommonSettings(Settings):
 
 
 def _redis_urls(text: str) -> tuple[RedisUrl, ...]:
-    # What a file ends with goes, as with every secret; of blanks and quotes `RedisUrl` tells.
-    urls = tuple(map(RedisUrl, _NEXT_URL.split(text.strip("\ufeff\r\n"))))
+    urls = tuple(map(RedisUrl, split_urls(text)))
     if len(set(urls)) < len(urls):
         twice = next(str(url) for url in urls if urls.count(url) > 1)
         raise SettingsError("REDIS_URL", "each primary once", f"{twice} twice")

@@ -15,6 +15,9 @@ _SENTINEL_PORT: Final = 26_379
 EXPECTED: Final = "redis://host:port/database, rediss://…, redis+sentinel://… or unix://…"
 """What an error message says was expected."""
 
+# What begins another URL, so that a blank in a password is told as ever.
+_NEXT_URL: Final = re.compile(r"\s+(?=(?:rediss?(?:\+sentinel)?|unix)://)")
+
 _URL_OPTIONS: Final = frozenset({"client_name", "db", "password", "username"})
 _TLS_OPTIONS: Final = frozenset(
     {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
@@ -27,6 +30,14 @@ _SENTINEL_URL: Final = re.compile(
     r"(?P<scheme>rediss?\+sentinel)://(?P<netloc>[^/?]*)(?P<path>[^?]*)(?:\?(?P<query>.*))?"
 )
 _SERVICE: Final = re.compile(r"/(?P<service>[A-Za-z0-9._-]+)(?:/(?P<db>[0-9]{0,5}))?", re.ASCII)
+
+
+def split_urls(text: str) -> list[str]:
+    """The URLs that stand in one text, with blanks between them.
+
+    What a file begins or ends with goes; of other blanks and of quotes `RedisUrl` tells.
+    """
+    return _NEXT_URL.split(text.strip("\ufeff\r\n"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,10 @@ def test_a_secret_of_the_settings_is_hidden(settings: dict[str, Any], secret: st
         ("DATABASE_URL", "postgresql://shop:a%2Fbcdefgh@db/shop", "a/bcdefgh"),
         ("DATABASE_URL", "postgresql://db/shop?user=shop&password=a%2Fbcdefgh", "a/bcdefgh"),
         ("DATABASE_URL", "postgresql://db/shop?sslpassword=hunter2&user=shop", "hunter2"),
+        ("REDIS_URL", "redis://:primary1@a:6379 rediss://u:primary2@b:6379", "primary1"),
+        ("REDIS_URL", "redis://:primary1@a:6379 rediss://u:primary2@b:6379", "primary2"),
+        ("REDIS_URL", "redis://a\n unix:///tmp/b?password=primary3\n", "primary3"),
+        ("REDIS_URL", "redis://a redis+sentinel://:primary4@s1,s2/main", "primary4"),
         ("ACME_WEBHOOK", "whsec_MTIzNDU2Nzg5MDEyMzQ1Ng==", "whsec_MTIzNDU2Nzg5MDEyMzQ1Ng=="),
     ],
 )
