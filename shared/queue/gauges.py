@@ -354,10 +354,11 @@ class Gauges(Collector):
 
     def _note(self) -> None:
         """Show nothing where nothing could be read, and tell of what can't be any more."""
-        missing = self._walk_missing | self._missing
         number = len(self._partitions)
-        if len(missing) == number:
-            self._reading = self._shares = None
+        # What a walk misses hides no reading: with many organizations the next one ends late.
+        if len(self._missing) == number:
+            self._shares = None
+        missing = self._walk_missing | self._missing
         if new := missing.keys() - self._told:
             which = {"partitions": sorted(missing)} if number > 1 else {}
             self._log.warning("gauges_not_read", code=missing[min(new)], **which)

@@ -158,12 +158,44 @@ async def test_a_walk_that_fails_is_told_and_begins_anew(redis: Redis, monkeypat
         Partitions.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=lines.log
     )
     await redis.set(keys.BURIED, "no hash")
-    await shown.refresh()
-    assert list(shown.collect()) == []
-    assert len(lines.of("gauges_not_read")) == 1
-    await redis.delete(keys.BURIED)
-    await shown.refresh()
-    assert list(shown.collect())
+    with shown.registered(registry := CollectorRegistry()):
+        await shown.refresh()
+        await shown.refresh()
+        assert registry.get_sample_value("sellfern_dead_letters_kept") is None
+        assert len(lines.of("gauges_not_read")) == 1
+        await redis.delete(keys.BURIED)
+        await shown.refresh()
+        assert registry.get_sample_value("sellfern_dead_letters_kept") == 0
+
+
+async def test_a_walk_that_has_failed_hides_no_reading(redis: Redis, monkeypatch: Any) -> None:
+    """Until the next one ends it takes half a minute, if there are many organizations."""
+    monkeypatch.setattr(gauges, "CACHE_SECONDS", 0.0)
+    registry, walks = CollectorRegistry(), asyncio.Event()
+    walk = gauges.read_shares
+
+    async def slow(*arguments: Any, **named: Any) -> gauges.Shares:
+        await walks.wait()
+        return await walk(*arguments, **named)
+
+    shown = Gauges(
+        Partitions.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=Lines().log
+    )
+    with shown.registered(registry):
+        await shown.refresh()
+        await redis.set(keys.BURIED, "no hash")
+        shown._shares_good_until = 0.0
+        await shown.refresh()
+        assert depths(registry)["queued"] == 0
+        assert registry.get_sample_value("sellfern_dead_letters_kept") is None
+        await redis.delete(keys.BURIED)
+        monkeypatch.setattr(gauges, "read_shares", slow)
+        async with asyncio.timeout(30), shown.walking():
+            await shown.refresh()
+            assert depths(registry)["queued"] == 0
+            walks.set()
+            await shown.refresh()
+            assert registry.get_sample_value("sellfern_dead_letters_kept") == 0
 
 
 def test_no_other_metric_has_a_label_that_comes_from_outside() -> None:
