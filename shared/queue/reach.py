@@ -135,6 +135,19 @@ class Reach:
             if partition not in self:
                 self._left_out.add(partition.number)
 
+    def check_some(self, asked: Iterable[Partition]) -> None:
+        """Check that not all of these have failed, or an empty answer would pass for the truth.
+
+        Args:
+            asked: without which nothing is known of what somebody wants to know.
+
+        Raises:
+            Unavailable: of the first one.
+        """
+        causes = [self._missing.get(each.number) for each in asked]
+        if causes and all(causes) and (first := causes[0]) is not None:
+            raise Unavailable(first.code, first.cause)
+
     def leave_out(self, partition: Partition, cause: Unavailable, doing: str = "read") -> None:
         """Ask it no more; nor the others of its server where that is what is away."""
         number = len(self.partitions)

@@ -186,6 +186,65 @@ def test_a_primary_that_is_away_keeps_no_other_from_it(
     office.servers[1].start()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list --organization {name} --yes",
+        "list --organization {name} --yes --json",
+        "export --organization {name} --yes",
+        "show {job}",
+        "replay {job} --yes",
+        "replay --organization {name} --yes",
+        "discard {job} --dry-run",
+    ],
+)
+def test_who_asks_for_what_is_away_is_told_no_other_answer(office: Office, command: str) -> None:
+    (one,) = office.json("dead-letters", "list", "--organization", ORGANIZATIONS[1], "--yes")
+    office.servers[1].stop()
+    words = command.format(name=ORGANIZATIONS[1], job=one["job"]).split()
+    result = office.run("dead-letters", *words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: REDIS_URL: expected a Redis that answers, got redis_unreachable: "
+        "no connection to Redis: connection refused\n"
+    )
+
+
+def test_one_that_only_fails_is_no_other_answer_either(office: Office) -> None:
+    name = ORGANIZATIONS[1]
+
+    async def spoil(shop: Shop) -> None:
+        partition = shop.partitions.all[1]
+        await partition.redis.delete(partition.names.dead(name))
+        await partition.redis.set(partition.names.dead(name), "no sorted set")
+
+    office.do(spoil)
+    for verb in ("list", "export"):
+        result = office.run("dead-letters", verb, "--organization", name)
+        assert (result.exit_code, result.stdout) == (2, ""), verb
+        assert result.stderr.startswith("error: REDIS_URL: expected a Redis that answers, got ")
+
+
+def test_an_export_without_all_of_them_does_not_pass_for_all(office: Office) -> None:
+    office.servers[1].stop()
+    result = office.run("dead-letters", "export")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (2, 2)
+    assert result.stderr.splitlines() == [
+        *LOST,
+        "error: left out: partition 1, 3; what was printed is not all that matches",
+    ]
+
+
+def test_of_a_job_that_is_away_nobody_says_that_it_is_gone(office: Office) -> None:
+    jobs = {each["event_id"]: each["job"] for each in office.json("dead-letters", "list")}
+    office.servers[1].stop()
+    here, away = jobs["dead_0"], jobs["dead_1"]
+    result = office.run("dead-letters", "replay", here, away, "--yes")
+    assert result.exit_code == 2
+    assert "1 replayed" in result.stdout
+    assert "no dead letter" not in result.stderr
+
+
 def test_jobs_are_discarded_where_their_tags_say(office: Office) -> None:
     jobs = [str(each["job"]) for each in office.json("dead-letters", "list")]
     assert {job[:5] for job in jobs} == {"{021}", "{357}", "{461}", "{717}"}

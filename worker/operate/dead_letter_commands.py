@@ -86,6 +86,7 @@ def list_them(*, limit: int, yes: bool, as_json: bool, **wanted: Any) -> None:
             # One beyond the limit tells that there are more, without counting them.
             if len(found) > limit:
                 break
+        reach.check_some(Selection(filter=chosen).among(reach.partitions))
         return found
 
     found = ask(collect)
@@ -141,7 +142,7 @@ def export(*, yes: bool, **wanted: Any) -> None:
     """Print dead letters as JSON lines, each with its payload in base64."""
     chosen = _filter(wanted, yes=yes)
 
-    async def printed(reach: Reach) -> int:
+    async def printed(reach: Reach) -> tuple[int, list[Missing]]:
         number = 0
         async for letter in records.select(reach, chosen):
             # It may be any bytes, for which JSON has no place.
@@ -149,9 +150,13 @@ def export(*, yes: bool, **wanted: Any) -> None:
             more = {"traceback": letter.traceback, "payload": payload}
             click.echo(display.json_line({**_summary(letter), **more}))
             number += 1
-        return number
+        reach.check_some(Selection(filter=chosen).among(reach.partitions))
+        return number, reach.missing
 
-    if not ask(printed):
+    number, missing = ask(printed)
+    # Whoever keeps what was printed would else take it for all there is.
+    _fail_if_any(missing, "what was printed is not all that matches")
+    if not number:
         click.echo("nothing to export: no dead letter matches", err=True)
 
 
@@ -234,12 +239,13 @@ def discard(
     _fail_if_any(missing)
 
 
-def _fail_if_any(missing: list[Missing]) -> None:
+def _fail_if_any(
+    missing: list[Missing], so: str = "nothing is lost, the same command goes on with the rest"
+) -> None:
     """Say that it isn't done for all that were meant."""
     if missing:
         numbers = ", ".join(str(each.partition) for each in missing)
-        goes_on = "nothing is lost, the same command goes on with the rest"
-        display.fail(f"left out: partition {numbers}; {goes_on}")
+        display.fail(f"left out: partition {numbers}; {so}")
 
 
 @dataclass
@@ -271,11 +277,14 @@ class Meant:
             if len(found) <= _PREVIEW:
                 about = f"{letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
                 _say(f"  {letter.job}  {about}")
+        reach.check_some(self.selection.among(reach.partitions))
         self.number = len(found)
         if self.number > _PREVIEW:
             click.echo(f"  … and {self.number - _PREVIEW:,} more")
         for job in self.selection.jobs:
-            if job not in found:
+            # Of one that is in a partition that is left out nobody knows.
+            there = all(each in reach for each in Selection((job,)).among(reach.partitions))
+            if there and job not in found:
                 click.echo(f"no dead letter: {display.escape_controls(job)}", err=True)
 
 

@@ -13,6 +13,7 @@ from shared.queue import hashes
 from shared.queue import job as jobs
 from shared.queue.job import is_job_of
 from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach
 from shared.settings.durations import parse_duration
 from worker.operate.merged import in_one_order, sums
@@ -143,6 +144,13 @@ class Selection:
     jobs: tuple[str, ...] = ()
     filter: Filter = Filter()
 
+    def among(self, partitions: Partitions) -> list[Partition]:
+        """Where any of them may be."""
+        if not self.jobs:
+            return [*partitions.of_all(self.filter.organization)]
+        numbers = {each.number for job in self.jobs for each in _where(partitions, job)}
+        return [partitions.all[number] for number in sorted(numbers)]
+
     async def letters(self, reach: Reach) -> AsyncIterator[DeadLetter]:
         """Those that are there still."""
         if not self.jobs:
@@ -213,9 +221,7 @@ async def read_named(
     """
     here: dict[int, list[str]] = {}
     for job in jobs:
-        bearing = reach.partitions.bearing(job)
-        # A stock producer's job bears no tag, so it may be in any.
-        for each in reach.partitions if bearing is None else (bearing,):
+        for each in _where(reach.partitions, job):
             here.setdefault(each.number, []).append(job)
 
     async def read_here(partition: Partition) -> list[DeadLetter]:
@@ -225,6 +231,12 @@ async def read_named(
     among = [each for each in reach.partitions if each.number in here]
     found = await reach.gather(read_here, among)
     return sorted((each for _, some in found for each in some), key=lambda each: rank[each.job])
+
+
+def _where(partitions: Partitions, job: str) -> tuple[Partition, ...]:
+    bearing = partitions.bearing(job)
+    # A stock producer's job bears no tag, so it may be in any.
+    return partitions.all if bearing is None else (bearing,)
 
 
 async def read(

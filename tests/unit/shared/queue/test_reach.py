@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
+from shared.errors import Unavailable
 from shared.queue.partition import Partition, home
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Missing, Reach, sentences
@@ -102,6 +103,17 @@ async def test_the_error_of_the_last_one_is_raised() -> None:
     single = Reach(Partitions.only(HERE))
     with pytest.raises(OutOfMemoryError):
         await gathered(single, at_0=OutOfMemoryError("OOM"))
+
+
+async def test_that_all_of_those_have_failed_that_were_asked_is_raised() -> None:
+    reach = Reach(four())
+    await gathered(reach, at_1=AWAY)
+    one, two, three = reach.partitions.all[1:]
+    reach.check_some([one, two])
+    reach.check_some([])
+    with pytest.raises(Unavailable) as caught:
+        reach.check_some([one, three])
+    assert caught.value.code == "redis_unreachable"
 
 
 async def test_what_is_no_error_of_redis_is_raised() -> None:
