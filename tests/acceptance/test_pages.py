@@ -63,6 +63,7 @@ SIMULATING: Final = (
         "^it happened",
     ),
     Typed("python -m worker status", "handled +2 ", looks=True),  # of all that was sent so far
+    Typed("python -m worker partitions", r"^ +0 +127\.0\.0\.1:", looks=True),
     Typed(
         f"{MANAGE} -H 'Idempotency-Key: k1' http://127.0.0.1:8090/webhooks \\\n"
         """    -d '{"url": "http://127.0.0.1:8080/webhooks/bolt", "events": ["order.updated"]}'""",
