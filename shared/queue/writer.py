@@ -1,8 +1,7 @@
 """Accepts deliveries into the queue, durably."""
 
 import enum
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final
@@ -360,18 +359,3 @@ class PartitionedWriter:
         """
         writer = self._writers[home(delivery.organization, len(self._writers))]
         return await writer.accept(delivery)
-
-
-@asynccontextmanager
-async def open_queue(
-    partition: Partition,
-    durability: Durability,
-    limits: BacklogLimits | None = None,
-    bytes_limits: BytesLimits | None = None,
-) -> AsyncIterator[QueueWriter]:
-    """A writer that sends what it holds before it closes; Redis may not be there yet."""
-    writer = QueueWriter(Queue(partition, durability, limits, bytes_limits))
-    try:
-        yield writer
-    finally:
-        await writer.drain()

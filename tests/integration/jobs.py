@@ -1,6 +1,7 @@
 """Puts jobs into a real Redis, and looks at where they are."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from shared.queue.job import Delivery, job_id
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach
-from shared.queue.writer import Accepted, BacklogLimits, Queue
+from shared.queue.writer import Accepted, BacklogLimits, Queue, QueueWriter
 from shared.redis.durability import Durability, Mode
 
 RECEIVED_AT = 1_795_000_000_000
@@ -181,3 +182,13 @@ def bodies(count: int) -> Sequence[bytes]:
 def organization_of(job: str) -> str:
     """Whose a job is, in whichever partition."""
     return jobs.organization_of(job, job[: job.find("}") + 1])
+
+
+@asynccontextmanager
+async def open_queue(partition: Partition, durability: Durability) -> AsyncIterator[QueueWriter]:
+    """A writer that sends what it holds before it closes."""
+    writer = QueueWriter(Queue(partition, durability))
+    try:
+        yield writer
+    finally:
+        await writer.drain()

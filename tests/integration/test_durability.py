@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from shared.errors import Problem, Unavailable
 from shared.queue.partition import Partition
-from shared.queue.writer import Accepted, Queue, open_queue, wait_commands
+from shared.queue.writer import Accepted, Queue, wait_commands
 from shared.redis.connection import open_redis
 from shared.redis.durability import (
     Durability,
@@ -21,7 +21,7 @@ from shared.redis.durability import (
 )
 from shared.settings.redis_url import RedisUrl
 from tests.conftest import StartRedis
-from tests.integration.jobs import delivery
+from tests.integration.jobs import delivery, open_queue
 from tests.ports import in_cluster_mode
 
 FSYNC = Durability(Mode.FSYNC)

@@ -9,7 +9,7 @@ from shared.errors import Unavailable
 from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.partition import Partition
-from shared.queue.writer import Accepted, Queue, open_queue
+from shared.queue.writer import Accepted, Queue
 from shared.redis.durability import Durability, Mode
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import (
@@ -20,6 +20,7 @@ from tests.integration.jobs import (
     delivery,
     enqueue,
     enqueued,
+    open_queue,
     organization_of,
 )
 
