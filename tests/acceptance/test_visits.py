@@ -32,6 +32,11 @@ def living_in(partition: int, partitions: int, number: int = 1) -> list[str]:
     return [next(found) for _ in range(number)]
 
 
+def one_in_each(partitions: int) -> list[str]:
+    """An organization of each."""
+    return [name for number in range(partitions) for name in living_in(number, partitions)]
+
+
 def endpoints_of(organizations: Sequence[str]) -> str:
     return "\n".join(
         f'[[endpoint]]\nid = "{each}"\norganization_id = "{each}"\nsecrets = ["whsec_{each}"]\n'
@@ -186,7 +191,7 @@ async def test_a_worker_starts_while_the_first_primary_stands_still(
 async def test_a_burst_handles_what_waits_in_all_partitions(
     redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
-    organizations = [name for n in range(4) for name in living_in(n, 4)]
+    organizations = one_in_each(4)
     async with field(tmp_path, organizations, redis_server, partitions=4) as here:
         here.gate.touch()
         for each in organizations:
@@ -200,7 +205,7 @@ async def test_a_burst_ends_with_the_last_of_its_partitions(
     redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
     """Those with nothing to do are begun no second time, which would take more at its end."""
-    organizations = [name for n in range(4) for name in living_in(n, 4)]
+    organizations = one_in_each(4)
     async with field(tmp_path, organizations, redis_server, partitions=4) as here:
         here.gate.touch()
         await here.accept(organizations[2], 3, 1.0)
@@ -248,7 +253,7 @@ async def _is_empty(partition: Partition) -> bool:
 async def test_a_worker_that_stops_gives_back_in_all_partitions(
     redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
-    organizations = [name for n in range(4) for name in living_in(n, 4)]
+    organizations = one_in_each(4)
     settings = {"DRAIN_SECONDS": "1s", "LEASE_SECONDS": "1h"}
     async with field(tmp_path, organizations, redis_server, partitions=4, **settings) as here:
         for each in organizations:
@@ -271,7 +276,7 @@ async def test_a_primary_that_stands_still_keeps_no_worker_from_leaving_the_othe
     fresh_redis_server: StartRedis, tmp_path: Path
 ) -> None:
     servers = fresh_redis_server(), fresh_redis_server()
-    organizations = [name for n in range(2) for name in living_in(n, 2)]
+    organizations = one_in_each(2)
     settings = {"DRAIN_SECONDS": "1s", "LEASE_SECONDS": "1h"}
     async with field(tmp_path, organizations, *servers, partitions=2, **settings) as here:
         for each in organizations:
@@ -293,7 +298,7 @@ async def test_a_primary_that_stands_still_keeps_no_worker_from_leaving_the_othe
 async def test_a_killed_workers_events_are_handled_once_in_each_partition(
     redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
-    organizations = [name for n in range(4) for name in living_in(n, 4)]
+    organizations = one_in_each(4)
     async with field(tmp_path, organizations, redis_server, partitions=4) as here:
         for each in organizations:
             await here.accept(each, 10)

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +14,8 @@ from shared.queue import keys
 from shared.queue.partition import Partition
 from tests.bench.distance import distant
 from tests.integration.jobs import NOTHING, account, counters
-from tests.integration.workplace import Workplace, body
+from tests.integration.workplace import Workplace, body, working
 from worker import Event, Handlers, Organization
-from worker.engine.worker import Worker
 from worker.operate import organizations
 from worker.pipeline.transitions import Claimed
 
@@ -124,18 +122,6 @@ def shop(redis: Redis) -> Shop:
     return Shop(redis)
 
 
-@asynccontextmanager
-async def working(worker: Worker) -> AsyncIterator["asyncio.Task[None]"]:
-    """A worker that runs as long as the block."""
-    task = asyncio.create_task(worker.async_run())
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await worker.close()
-
-
 async def until(redis: Redis, holds: Callable[[int], bool]) -> None:
     """Wait until the number of accepted and unfinished events is as it should be."""
     async with asyncio.timeout(30):
@@ -238,7 +224,7 @@ async def test_all_that_are_on_their_way_when_the_worker_stops_are_given_back(
     claims = Claims(monkeypatch, shop.place, passing=1)
     await shop.accept()
     worker = shop.place.worker(slots=SLOTS)
-    async with working(worker) as running:
+    async with working(worker) as (running,):
         await claims.are_sent(3)
         assert sum((await account(redis)).running.values()) == 4 * FULL
         if is_cancelled:

@@ -1,8 +1,6 @@
 """Facts about the worker's loop: waking, sleeping, stopping, suspects, leases."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
 
@@ -17,7 +15,7 @@ from shared.queue import keys
 from shared.queue.group_commit import Tell
 from shared.queue.partition import Partition
 from tests.integration.jobs import NOTHING, account, counters
-from tests.integration.workplace import Workplace, body
+from tests.integration.workplace import Workplace, body, working
 from worker import Event, Handlers, Organization
 from worker.engine.leases import Leases
 from worker.engine.worker import Worker
@@ -70,20 +68,6 @@ class Stage:
 @pytest.fixture
 def stage(redis: Redis) -> Stage:
     return Stage(redis)
-
-
-@asynccontextmanager
-async def working(*workers: Worker) -> AsyncIterator[None]:
-    """Workers that run as long as the block."""
-    tasks = [asyncio.create_task(worker.async_run()) for worker in workers]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for worker in workers:
-            await worker.close()
 
 
 async def asleep(redis: Redis, number: int = 1) -> None:

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from shared.program import garbage
 from shared.queue import keys
+from tests.integration import workplace as workplaces
 from tests.integration.jobs import NOTHING, account, counters, mark_of, record_of
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization
@@ -67,13 +68,8 @@ def workplace(redis: Redis, handlers: Handlers, size: int = MIB, **policy: Any) 
 @contextlib.asynccontextmanager
 async def working(place: Workplace, **options: Any) -> AsyncIterator[Worker]:
     worker = place.worker(**options)
-    running = asyncio.create_task(worker.async_run())
-    try:
+    async with workplaces.working(worker):
         yield worker
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await worker.close()
 
 
 async def until(condition: Any) -> None:

@@ -17,7 +17,7 @@ from shared.queue import keys
 from shared.queue.partition import Partition
 from tests.bench.distance import distant
 from tests.integration.jobs import NOTHING, account, counters, reach
-from tests.integration.workplace import Workplace, body
+from tests.integration.workplace import Workplace, body, working
 from worker import Event, Handlers, Organization, Reject
 from worker.engine.worker import Worker
 from worker.operate import organizations
@@ -65,13 +65,8 @@ class Ward:
     async def working(self) -> AsyncIterator[Worker]:
         """Let the worker run as long as the block."""
         worker = self.place.worker()
-        task = asyncio.create_task(worker.async_run())
-        try:
+        async with working(worker):
             yield worker
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await worker.close()
 
     async def settled(self) -> None:
         """Wait until nothing waits or runs."""

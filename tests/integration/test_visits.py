@@ -15,7 +15,7 @@ from shared.queue import keys
 from shared.queue.keys import Names
 from shared.queue.partition import TAGS, Partition
 from shared.queue.partitions import Partitions
-from tests.integration.workplace import POLICY, Workplace, body
+from tests.integration.workplace import POLICY, Workplace, body, working
 from worker import Event, Handlers, Organization
 from worker.engine.process import Exit
 from worker.engine.together import SharedClaims
@@ -118,18 +118,6 @@ class Floor:
 @pytest.fixture
 def floor(redis: Redis) -> Floor:
     return Floor(redis)
-
-
-@asynccontextmanager
-async def working(worker: Worker) -> AsyncIterator[Worker]:
-    """A worker that runs as long as the block."""
-    task = asyncio.create_task(worker.async_run())
-    try:
-        yield worker
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await worker.close()
 
 
 @pytest.mark.parametrize("number", [0, 300])

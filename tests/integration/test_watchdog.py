@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, counters, record_of
-from tests.integration.test_engine import drained, working
-from tests.integration.workplace import POLICY, Workplace, body
+from tests.integration.test_engine import drained
+from tests.integration.workplace import POLICY, Workplace, body, working
 from worker import Event, Handlers, Organization
 from worker.engine.process import Exit
 from worker.pipeline.pulse import Pulse

@@ -230,3 +230,17 @@ class Workplace:
             job_timeout=60,
             drain=5,
         )
+
+
+@asynccontextmanager
+async def working(*workers: Worker) -> AsyncIterator[list["asyncio.Task[None]"]]:
+    """Workers that run as long as the block; their tasks."""
+    tasks = [asyncio.create_task(worker.async_run()) for worker in workers]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for worker in workers:
+            await worker.close()
