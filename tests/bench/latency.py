@@ -23,8 +23,8 @@ _METHOD: Final = f"""\
 {RATE} deliveries a second of ten organizations' events through one ingress, a Redis with
 `appendfsync always`, and one worker with a handler that does nothing, all on this machine. Timed
 from the sending of each POST, so a little more than from the acceptance, until it is answered, and
-until the worker has logged the event as handled, which is after the commit. Milliseconds; medians,
-with the lowest and the highest round."""
+until the end of the millisecond that the worker's log gives for the event, which is after the
+commit. Milliseconds; medians, with the lowest and the highest round."""
 
 
 def measure(effort: Effort, progress: Progress) -> Section:

@@ -56,9 +56,10 @@ class Program:
         found: list[dict[str, Any]] = []
 
         def look() -> bool:
-            self.check()
             lines = self._log.read_text(errors="replace").splitlines()
             found.extend(json.loads(line) for line in lines if f'"event":"{event}"' in line)
+            if not found:  # else it may have ended with that
+                self.check()
             return bool(found)
 
         wait_until(look, f"it has not logged {event}")
