@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from tests.acceptance import warm
 from tests.measuring import MEASURED_CASES, is_measured, unmeasured
 
 # Where tests run in several processes, these tell the width of the terminal that pytest has; what a
@@ -112,6 +113,12 @@ def endpoints_file(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have programs executed: what the warm process has would be in their memory, too."""
+    monkeypatch.setattr(warm, "suits", lambda *_: False)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tests.acceptance import warm
 from tests.ingress_support import Reply, ask
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +86,7 @@ class Program:
     @classmethod
     async def begin(cls, module: str, environ: Mapping[str, str], folder: Path = ROOT) -> Self:
         """Start it from its source's folder, and don't wait for anything; it has to be stopped."""
-        process = await asyncio.create_subprocess_exec(
+        process = await warm.start(
             sys.executable, "-m", module, cwd=folder, env=environ, stdout=PIPE, stderr=PIPE
         )
         return cls(process)
@@ -200,9 +201,7 @@ async def run(module: str, *arguments: str, environ: Mapping[str, str]) -> Ended
 
 async def run_command(*words: str, environ: Mapping[str, str], folder: Path = ROOT) -> Ended:
     """Run any command to its end, in a folder."""
-    process = await asyncio.create_subprocess_exec(
-        *words, cwd=folder, env=environ, stdout=PIPE, stderr=PIPE
-    )
+    process = await warm.start(*words, cwd=folder, env=environ, stdout=PIPE, stderr=PIPE)
     return await end_of(process)
 
 

@@ -1,6 +1,5 @@
 """Facts about a worker that handles what waits, and ends: ``worker run --burst``."""
 
-import asyncio
 import contextlib
 import signal
 import sys
@@ -13,6 +12,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
+from tests.acceptance import warm
 from tests.acceptance.process import ROOT, Program, environment, run
 from tests.acceptance.test_lifespan import database
 from tests.acceptance.worker_process import running
@@ -30,7 +30,7 @@ def scripted(event_id: str, act: str, organization: str = "org_a", **more: objec
 @contextlib.asynccontextmanager
 async def begun(environ: dict[str, str]) -> AsyncIterator[Program]:
     """A burst that runs; ended with the block."""
-    process = await asyncio.create_subprocess_exec(
+    process = await warm.start(
         *(sys.executable, "-m", "worker", "run", "--burst"),
         cwd=ROOT,
         env=environ,

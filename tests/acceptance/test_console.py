@@ -1,6 +1,5 @@
 """Facts about the console as a person uses it: a process, a real browser, the keyboard."""
 
-import asyncio
 import contextlib
 import shutil
 import signal
@@ -15,6 +14,7 @@ from playwright.async_api import Page, async_playwright, expect
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from tests.acceptance import warm
 from tests.acceptance.process import ROOT, Program, environment, run
 from tests.acceptance.worker_process import running
 from tests.integration.workplace import Workplace, body
@@ -77,11 +77,7 @@ async def opened(
 async def console(environ: dict[str, str]) -> AsyncIterator[tuple[Program, str]]:
     """The console as a process, and its address."""
     words = (sys.executable, "-m", "worker", "console")
-    program = Program(
-        await asyncio.create_subprocess_exec(
-            *words, cwd=ROOT, env=environ, stdout=PIPE, stderr=PIPE
-        )
-    )
+    program = Program(await warm.start(*words, cwd=ROOT, env=environ, stdout=PIPE, stderr=PIPE))
     try:
         (line,) = await program.logged("console_listening")
         yield program, f"http://127.0.0.1:{line['port']}"

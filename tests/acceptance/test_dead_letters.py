@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
+from tests.acceptance import warm
 from tests.acceptance.process import ROOT, Ended, end_of, environment, until
 from tests.acceptance.terminal import seen
 from tests.acceptance.worker_process import running
@@ -44,7 +45,7 @@ async def bury(redis: Redis, number: int) -> None:
 
 async def interrupted(redis: Redis, environ: dict[str, str], after: int) -> Ended:
     """Begin to replay, press Ctrl-C after so many, and wait for the end."""
-    process = await asyncio.create_subprocess_exec(
+    process = await warm.start(
         sys.executable, "-m", "worker", *REPLAY, cwd=ROOT, env=environ, stdout=PIPE, stderr=PIPE
     )
 

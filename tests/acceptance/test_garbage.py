@@ -22,6 +22,7 @@ def most_memory(pid: int) -> int:
     return int(kibibytes) * 1024
 
 
+@pytest.mark.usefixtures("executed")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 async def test_cycles_that_hold_a_mebibyte_each_do_not_fill_the_memory(
     redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path

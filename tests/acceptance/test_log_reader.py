@@ -14,6 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from tests.acceptance import warm
 from tests.acceptance.process import PATIENCE, ROOT, environment, until
 from tests.acceptance.test_worker_process import handled
 from tests.integration.workplace import Workplace, body
@@ -93,7 +94,7 @@ async def test_a_worker_handles_and_stops_though_nobody_reads_its_log(
     gate = tmp_path / "gate"
     reader, end = narrow_pipe()
     environ = environment(redis_server.url, tmp_path)
-    program = await asyncio.create_subprocess_exec(
+    program = await warm.start(
         sys.executable, "-m", "worker", cwd=ROOT, env=environ, stdout=DEVNULL, stderr=end
     )
     os.close(end)

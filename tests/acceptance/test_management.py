@@ -23,6 +23,7 @@ from deploy.sellfern.vendor import EVENTS
 from ingress.management.journal import Journal
 from shared.endpoints.file import EndpointsFile
 from shared.queue import keys
+from tests.acceptance import warm
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import ROOT, Ended, environment, run, until
 from tests.acceptance.worker_process import running
@@ -59,7 +60,7 @@ async def learn(vendor: Sellfern, environ: dict[str, str], folder: Path) -> None
 async def killed_in(vendor: Sellfern, environ: dict[str, str], *arguments: str) -> None:
     """Run a command and kill it while Sellfern lets it wait for an answer."""
     before = len(vendor.requests)
-    process = await asyncio.create_subprocess_exec(
+    process = await warm.start(
         sys.executable, "-m", "ingress", *arguments, cwd=ROOT, env=environ, stdout=PIPE, stderr=PIPE
     )
 

@@ -16,6 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from tests.acceptance import warm
 from tests.acceptance.process import PATIENCE, ROOT, environment, run
 from tests.conftest import StartRedis
 from tests.integration.workplace import Workplace, body
@@ -147,7 +148,7 @@ async def test_a_watch_for_machines_is_a_line_a_look(
     redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
     environ = environment(redis_server.url, tmp_path)
-    process = await asyncio.create_subprocess_exec(
+    process = await warm.start(
         sys.executable, "-m", "worker", "status", "--watch", "--json", "--interval", "100ms",
         cwd=ROOT, env=environ, stdout=subprocess.PIPE,
     )  # fmt: skip

@@ -7,6 +7,7 @@ The tests themselves stay the default user, who may do everything.
 
 import asyncio
 from asyncio.subprocess import Process
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
@@ -14,9 +15,11 @@ import pytest
 import redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from tests.acceptance import earlier
+from tests.acceptance import earlier, warm
 from tests.acceptance.process import ROOT
 from tests.deploy.deployed_redis import REDIS, password
+
+Start = Callable[..., Coroutine[Any, Any, Process]]
 
 _HOST: Final = "redis://127.0.0.1:"
 _rules: Final = [line.split() for line in (REDIS / "users.acl").read_text().splitlines()]
@@ -57,27 +60,32 @@ def _user_of(words: tuple[Any, ...], folder: object) -> str | None:
 @pytest.fixture(autouse=True, scope="session")
 def _as_users() -> Any:
     """Change how servers and programs start, for the whole run."""
-    start, execute = EmbeddedRedis.start, asyncio.create_subprocess_exec
+    start = EmbeddedRedis.start
 
     def started(server: EmbeddedRedis) -> None:
         start(server)
         let_users_in(server)
 
-    async def executed(*words: Any, **options: Any) -> Process:
-        environ, user = options.get("env") or {}, _user_of(words, options.get("cwd"))
-        url = environ.get("REDIS_URL", "")
-        if user is not None and url.startswith(_HOST):
-            login = f"{user}:{password(user)}@"
-            options["env"] = {
-                **environ,
-                "REDIS_URL": f"redis://{login}{url.removeprefix('redis://')}",
-            }
-            _as_user.append(user)
-        return await execute(*words, **options)
+    def as_user(begin: Start) -> Start:
+        async def begun(*words: Any, **options: Any) -> Process:
+            environ, user = options.get("env") or {}, _user_of(words, options.get("cwd"))
+            url = environ.get("REDIS_URL", "")
+            if user is not None and url.startswith(_HOST):
+                login = f"{user}:{password(user)}@"
+                options["env"] = {
+                    **environ,
+                    "REDIS_URL": f"redis://{login}{url.removeprefix('redis://')}",
+                }
+                _as_user.append(user)
+            return await begin(*words, **options)
+
+        return begun
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EmbeddedRedis, "start", started)
-        patch.setattr(asyncio, "create_subprocess_exec", executed)
+        # What the warm process can't begin is executed, as its user by then.
+        for where, name in ((asyncio, "create_subprocess_exec"), (warm, "start")):
+            patch.setattr(where, name, as_user(getattr(where, name)))
         yield
 
 

@@ -1,6 +1,5 @@
 """Facts about misdeeds among many events: nobody runs twice, and the figures stay bounded."""
 
-import asyncio
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
+from tests.acceptance import warm
 from tests.acceptance.hostile.account import CULPRIT, NEIGHBOUR, metrics
 from tests.acceptance.hostile.crew import PATIENCE, SETTINGS, Crew, ends_in_time
 from tests.acceptance.hostile.notes import FOLDER, notes
@@ -136,6 +136,7 @@ async def test_a_worker_half_of_whose_slots_are_stuck_leaves(
     await until(lambda: nothing_is_left(redis))
 
 
+@pytest.mark.usefixtures("executed")
 async def test_cycles_of_a_mebibyte_stay_within_the_memory_of_the_manifest(
     redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
@@ -172,7 +173,7 @@ async def test_a_log_that_nobody_reads_stops_neither_the_work_nor_the_end(
     events = names("n", 1000)  # about four pipes full
     environ = environment(redis_server.url, tmp_path, **{**SETTINGS, FOLDER: str(tmp_path)})
     unread, stderr = os.pipe()
-    worker = await asyncio.create_subprocess_exec(
+    worker = await warm.start(
         sys.executable, "-m", "worker", cwd=ROOT, env=environ, stdout=DEVNULL, stderr=stderr
     )
     os.close(stderr)
