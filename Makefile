@@ -10,7 +10,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo scale-demo dev redis sellfern test image check format bench chaos siege lock clean
+.PHONY: help setup demo scale-demo dev redis cluster sellfern test image check format bench chaos siege lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ dev: $(READY) ## run everything to develop with: ARGS="--handlers shop.hooks:han
 
 redis: $(READY) ## start the bundled Redis alone, and print its URL
 	@$(BIN)/python -m deploy.local redis $(ARGS)
+
+cluster: $(READY) ## start a Redis Cluster of the bundled Redis, and print its URL
+	@$(BIN)/python -m deploy.local cluster $(ARGS)
 
 sellfern: $(READY) ## start a Sellfern to develop against, on port 8090
 	@$(BIN)/python -m deploy.sellfern --port 8090 --api-key sk_test_local:org_123 $(ARGS)

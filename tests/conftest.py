@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import pytest
 from redis.asyncio import Redis
 
+from deploy.local.embedded_cluster import EmbeddedCluster, embedded_cluster
 from deploy.local.embedded_redis import EmbeddedRedis
 from tests.acceptance import warm
 from tests.measuring import MEASURED_CASES, is_measured, unmeasured
@@ -101,6 +102,22 @@ def fresh_redis_server() -> Iterator[StartRedis]:
             return servers.enter_context(_in_memory(servers, **options))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[EmbeddedCluster]:
+    """Give three primaries without replicas, which all tests share that harm none of them."""
+    with embedded_cluster(appendfsync="always") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def redis_cluster(shared_cluster: EmbeddedCluster) -> EmbeddedCluster:
+    """Give the same after emptying it."""
+    for node in shared_cluster.nodes:
+        async with Redis.from_url(node.url) as client:
+            await client.flushall()
+    return shared_cluster
 
 
 @pytest.fixture

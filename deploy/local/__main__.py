@@ -9,6 +9,7 @@ _COMMANDS: Final = {
     "scale-demo": "deploy.local.scale_demo:main",
     "dev": "deploy.local.dev:main",
     "redis": "deploy.local.dev:redis",
+    "cluster": "deploy.local.dev:cluster",
 }
 _USAGE_ERROR: Final = 2
 _INTERRUPTED: Final = 130

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from deploy.local.embedded_cluster import embedded_cluster
 from deploy.local.embedded_redis import kept_redis
 from deploy.local.services import begun, changes, watched
 from deploy.local.stage import doing, keep_running, perform, python_as_typed, short
@@ -127,6 +128,47 @@ def redis(*, port: int | None, folder: Path, fresh: bool) -> None:
         return True
 
     raise SystemExit(perform("redis", play, kept=folder))
+
+
+@click.command()
+@click.option("--primaries", type=click.IntRange(1, 16), default=3, show_default=True)
+@click.option("--replicas", type=click.IntRange(0, 4), default=2, show_default=True)
+@click.option(
+    "--node-timeout",
+    type=click.FloatRange(0.5, 60),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a node may not answer before it is taken for failed.",
+)
+def cluster(*, primaries: int, replicas: int, node_timeout: float) -> None:
+    """Run a Redis Cluster of the bundled Redis until Ctrl-C, and print its URL.
+
+    --replicas are those of each primary. A fail-over takes three primaries and a replica. Each node
+    is durable (appendfsync always), but all that they keep is gone with the cluster.
+    """
+
+    def play(folder: Path) -> bool:
+        with contextlib.ExitStack() as stack:
+            with doing(f"starting {primaries * (1 + replicas)} nodes"):
+                nodes = stack.enter_context(
+                    embedded_cluster(
+                        primaries, replicas=replicas, node_timeout=node_timeout, folder=folder
+                    )
+                )
+            click.echo(nodes.url)
+            waited = min(1, replicas)
+            click.echo("To see whether an ingress may use it, from another terminal:", err=True)
+            click.echo(
+                f"  REDIS_URL={nodes.url} WAIT_REPLICAS={waited} {python_as_typed()} "
+                "-m ingress check",
+                err=True,
+            )
+            click.echo("Ctrl-C stops all its nodes, and forgets what they keep.", err=True)
+            keep_running(nodes.check)
+        return True
+
+    raise SystemExit(perform("cluster", play))
 
 
 def _opening(bench: Workbench, handlers: str, place: Path) -> Iterator[str]:

@@ -137,9 +137,9 @@ class EmbeddedRedis:
         # A port that somebody knows can't be exchanged for another one when it is taken.
         for _ in range(0 if self.port else _PORT_TRIES - 1):
             with contextlib.suppress(RedisServerError):
-                self._start_on(_free_port(), program)
+                self._start_on(free_port(), program)
                 return
-        self._start_on(self.port or _free_port(), program)
+        self._start_on(self.port or free_port(), program)
 
     def stop(self) -> None:
         """Ask the server to stop, as a shutdown of the machine would, and wait for it."""
@@ -292,7 +292,8 @@ def _settings(
     return flat + (["--replicaof", replicaof[0], str(replicaof[1])] if replicaof else [])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has now; somebody may before it is used."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 

@@ -1,4 +1,4 @@
-"""Facts about `make dev` and `make redis` as processes: what is printed works as it is typed."""
+"""`make dev`, `make redis` and `make cluster` as processes: what they print works as typed."""
 
 import os
 import re
@@ -43,7 +43,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     def begin(*arguments: str, command: str = "dev") -> Demo:
         folder = tmp_path / f"run-{len(running)}"
         folder.mkdir()
-        words = ("--folder", str(tmp_path / "kept"), *arguments)
+        kept = () if command == "cluster" else ("--folder", str(tmp_path / "kept"))
+        words = (*kept, *arguments)
         running.append(Demo(folder, *words, command=command))
         return running[-1]
 
@@ -156,6 +157,24 @@ def test_what_redis_keeps_is_there_again_until_it_is_forgotten(
         return known
 
     assert [run(), run(), run("--fresh"), run()] == [0, 1, 0, 1]
+
+
+def test_a_cluster_is_there_until_ctrl_c(start: Callable[..., Demo]) -> None:
+    running = start("--primaries", "2", "--replicas", "1", command="cluster")
+    running.until(lambda: "Ctrl-C stops" in running.errors)
+    (url,) = running.output.split()
+    hosts = url.removeprefix("redis+cluster://").split(",")
+    assert len(hosts) == 2
+    assert f"  REDIS_URL={url} WAIT_REPLICAS=1 " in running.errors
+    with Redis.from_url(f"redis://{hosts[0]}") as redis:
+        known = redis.execute_command("CLUSTER", "SLOTS")
+    assert [len(where) for _, _, *where in known] == [2, 2]
+    started = running.started()
+    assert len(started) == 4
+    running.process.send_signal(signal.SIGINT)
+    assert running.ended() == 0, running.errors
+    assert not any(is_same(*each) for each in started.items())
+    assert running.folders == []
 
 
 def test_ctrl_c_while_it_starts_ends_all_with_exit_code_130(start: Callable[..., Demo]) -> None:
