@@ -8,6 +8,7 @@ from typing import Any, Final
 from deploy.local.demo_handlers import FAILURES
 from deploy.local.plan import ACCEPTED, DEAD, KNOWN, REFUSED, Event, Kind, Order, Plan, accepted
 from deploy.local.system import System
+from shared.queue.partition import home
 
 Name = tuple[str, str]
 """An organization's id, and the id of an event or an order of it."""
@@ -43,6 +44,7 @@ class Evidence:
         applied: the state: how often each event was applied.
         attempts: the state: how many attempts an event needed, where more than one.
         orders: the state: the projection of each order, as it stands there.
+        partitions: how many dead letters each of several partitions says that it has.
     """
 
     answers: Mapping[int, str]
@@ -54,6 +56,7 @@ class Evidence:
     applied: Mapping[Name, int]
     attempts: Mapping[Name, int]
     orders: Mapping[Name, Mapping[str, Any]]
+    partitions: Sequence[int] = ()
 
     @property
     def accepted(self) -> int:
@@ -134,8 +137,11 @@ def evidence(
     # One more than there can be, so that one too many is seen.
     most = str(len(plan.deliveries) + 1)
     names = [organization.id for organization in plan.organizations]
-    (status,), letters, *states = system.ask_worker(
-        ("status",), ("dead-letters", "list", "--limit", most), *(("state", name) for name in names)
+    (status,), letters, partitions, *states = system.ask_worker(
+        ("status",),
+        ("dead-letters", "list", "--limit", most),
+        ("partitions",),
+        *(("state", name) for name in names),
     )
     by_organization = dict(zip(names, states, strict=True))
     return Evidence(
@@ -148,12 +154,15 @@ def evidence(
         applied=under("applied/", by_organization),
         attempts=under("attempts/", by_organization),
         orders=under("orders/", by_organization),
+        partitions=[each["dead"] for each in partitions] if system.partitions > 1 else (),
     )
 
 
 def _dead_letter(line: Mapping[str, Any]) -> DeadLetter:
-    # What is no envelope has no id, and is named by its bytes.
-    return DeadLetter((line["organization"], line["event_id"] or line["job"]), line["reason"])
+    # What is no envelope has no id, and is named by its bytes: a job's id, which the tag of its
+    # partition stands in front of.
+    named = line["event_id"] or line["job"].rpartition("}")[2]
+    return DeadLetter((line["organization"], named), line["reason"])
 
 
 def under(prefix: str, states: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[Name, Any]:
@@ -176,6 +185,7 @@ def account(plan: Plan, evidence: Evidence) -> Account:
             *_about_applied(plan, evidence),
             *_about_attempts(plan, evidence),
             *_about_dead(plan, evidence),
+            *_about_partitions(plan, evidence),
             *_about_orders(plan, evidence),
         ],
     )
@@ -321,6 +331,18 @@ def _about_dead(plan: Plan, evidence: Evidence) -> Iterator[str]:
             wrong[f"{' and '.join(reasons) or 'no'} dead letter, expected {should}"].append(name)
     for what, names in wrong.items():
         yield f"{what}: {listed(names)}"
+
+
+def _about_partitions(plan: Plan, evidence: Evidence) -> Iterator[str]:
+    """Each organization's dead letters have to be where it lives."""
+    dead = Counter(
+        home(each.organization, len(evidence.partitions))
+        for each in plan.events
+        if each.kind in DEAD and evidence.partitions
+    )
+    for number, found in enumerate(evidence.partitions):
+        if found != dead[number]:
+            yield f"partition {number}: {found:,} dead letters, expected {dead[number]:,}"
 
 
 def _about_orders(plan: Plan, evidence: Evidence) -> Iterator[str]:

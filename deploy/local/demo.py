@@ -16,6 +16,7 @@ from deploy.local.plan import Plan
 from deploy.local.stage import doing, keep_running, perform, run_until_interrupted
 from deploy.local.system import System, running_system
 from deploy.local.traffic import FEWEST_EVENTS, plan
+from shared.settings.config import MOST_PARTITIONS
 
 _MOST_EVENTS: Final = 200_000
 _PAUSE_SECONDS: Final = 0.5
@@ -38,6 +39,12 @@ _SETTINGS: Final = {
 @click.option("--seed", type=click.IntRange(0), help="Repeat an earlier run's plan; default: new.")
 @click.option("--workers", type=click.IntRange(1, 16), default=2)
 @click.option(
+    "--partitions",
+    type=click.IntRange(1, MOST_PARTITIONS),
+    default=1,
+    help="How many queues of their own the organizations are dealt to, in one Redis.",
+)
+@click.option(
     "--patience",
     type=click.FloatRange(1),
     default=30.0,
@@ -59,7 +66,14 @@ def main(*, seed: int | None, **options: Any) -> None:
 
 
 def _play(
-    folder: Path, *, events: int, seed: int, workers: int, patience: float, stay: bool
+    folder: Path,
+    *,
+    events: int,
+    seed: int,
+    workers: int,
+    partitions: int,
+    patience: float,
+    stay: bool,
 ) -> bool:
     """From the plan to the verdict, whether it balances; everything is stopped afterwards."""
     script = plan(events, seed=seed, now=datetime.now(UTC))
@@ -67,11 +81,13 @@ def _play(
     display.show(console, display.opening(script))
     # Made up for this time, so that a demo never signs with anybody's secret.
     endpoints = [(each.endpoint, each.id, each.secret) for each in script.organizations]
-    with running_system(folder, endpoints, _SETTINGS, workers=workers) as system:
+    settings = {**_SETTINGS, "PARTITIONS": str(partitions)}
+    with running_system(folder, endpoints, settings, workers=workers) as system:
         display.show(console, display.places(system))
         found = _observe(script, system, patience)
         drawn_up = account(script, found)
         display.show(console, [display.account_table(drawn_up), *display.projection(script, found)])
+        display.show(console, display.partitions(script, found))
         display.show(console, display.verdict(drawn_up))
         if stay:
             for line in display.look_around(system, script):

@@ -22,6 +22,7 @@ from deploy.local.plan import Plan
 from deploy.local.stage import python_as_typed
 from deploy.local.system import System
 from shared.display import escape_controls
+from shared.queue.partition import home
 
 _LINE_SECONDS: Final = 1.0
 _BAR_COLUMNS: Final = 24
@@ -178,7 +179,9 @@ def opening(plan: Plan) -> Iterator[RenderableType]:
 def places(system: System) -> Iterator[RenderableType]:
     """What runs where."""
     grid = Table.grid(padding=(0, 2))
-    grid.add_row("  Redis", system.environ["REDIS_URL"], "appendfsync always")
+    number = system.partitions
+    divided = f", {number} partitions" if number > 1 else ""
+    grid.add_row("  Redis", system.environ["REDIS_URL"], f"appendfsync always{divided}")
     grid.add_row("  ingress", f"{system.url}…", f"pid {system.ingress.pid}")
     for worker, port in zip(system.workers, system.worker_admins, strict=True):
         grid.add_row(f"  {worker.name}", f"http://127.0.0.1:{port}/metrics", f"pid {worker.pid}")
@@ -234,6 +237,19 @@ def projection(plan: Plan, evidence: Evidence) -> Iterator[RenderableType]:
     yield rows
 
 
+def partitions(plan: Plan, evidence: Evidence) -> Iterator[RenderableType]:
+    """What each of several partitions has; of a single queue nothing."""
+    number = len(evidence.partitions)
+    if not number:
+        return
+    rows = table("partition", "organizations", right("handled"), right("dead"))
+    for partition, dead in enumerate(evidence.partitions):
+        there = [each.id for each in plan.organizations if home(each.id, number) == partition]
+        handled = sum(organization in there for organization, _ in evidence.applied)
+        rows.add_row(str(partition), ", ".join(there) or "none", f"{handled:,}", f"{dead:,}")
+    yield rows
+
+
 def verdict(account: Account) -> Iterator[RenderableType]:
     """Whether it balances, and if not, why."""
     parts = " + ".join(
@@ -253,6 +269,7 @@ def look_around(system: System, plan: Plan) -> Iterator[RenderableType]:
         "REDIS_URL": system.environ["REDIS_URL"],
         "ENDPOINTS_FILE": system.environ["ENDPOINTS_FILE"],
         "INGRESS_PORT": str(system.ingress_port),
+        **({"PARTITIONS": str(system.partitions)} if system.partitions > 1 else {}),
     }
     organization = plan.organizations[0]
     yield ""

@@ -45,6 +45,11 @@ class System:
     worker_admins: Sequence[int]
 
     @property
+    def partitions(self) -> int:
+        """How many queues its Redis holds."""
+        return int(self.environ.get("PARTITIONS", "1"))
+
+    @property
     def url(self) -> str:
         """Of the ingress, up to the id of an endpoint."""
         return f"http://{_HOST}:{self.ingress_port}/webhooks/"

@@ -37,7 +37,8 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 def test_it_balances_to_the_last_event_and_leaves_nothing_behind(
     demo: Callable[..., Demo],
 ) -> None:
-    running = demo("--events", "200", "--seed", "11")
+    """Over several partitions, too: a single queue's is the one that stays on demand, below."""
+    running = demo("--events", "200", "--seed", "11", "--partitions", "4")
     running.until(lambda: "sent" in running.errors)
     started = running.started()
     assert len([each for each in started.values() if each.endswith("-m worker")]) == 2
@@ -53,6 +54,9 @@ def test_it_balances_to_the_last_event_and_leaves_nothing_behind(
     assert all(expected == got and mark == "✓" for expected, got, mark in rows.values())
     assert re.search(r"ord_\w+ of org_\w+, as worker state knows it: ", running.output)
     assert "✓ 240 sent = " in running.output
+    assert "appendfsync always, 4 partitions" in running.output
+    living = re.findall(r"^ ?(\d) +(\S+) +\d+ +\d+ *$", running.output, re.MULTILINE)
+    assert living == [("0", "org_amber"), ("1", "org_cedar"), ("2", "none"), ("3", "org_birch")]
     assert "sent 240 of 240" in running.errors
     assert not any(is_same(*each) for each in started.items())
     assert running.folders == []

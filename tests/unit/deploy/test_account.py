@@ -10,9 +10,10 @@ import pytest
 
 from deploy.local.account import Account, DeadLetter, Evidence, Name, account
 from deploy.local.demo_handlers import FAILURES
-from deploy.local.display import account_table, projection, verdict
+from deploy.local.display import account_table, partitions, projection, verdict
 from deploy.local.plan import ACCEPTED, DEAD, KNOWN, REFUSED, Delivery, Event, Kind, Plan
 from deploy.local.traffic import plan
+from shared.queue.partition import home
 from tests.unit.deploy.screen import shown
 
 
@@ -254,6 +255,19 @@ def test_the_tables_fit_a_terminal_of_80_columns() -> None:
     assert "balances to the last event" in text
     assert len([line for line in text.splitlines() if "organization_mismatch" in line]) == 1
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_partitions_are_told_with_who_lives_there_and_each_has_its_own_letters() -> None:
+    dead = Counter(home(event.organization, 4) for event in script().events if event.kind in DEAD)
+    evidence = replace(ideal(), partitions=[dead[number] for number in range(4)])
+    assert account(script(), evidence).balances
+    first, *_ = shown(*partitions(script(), evidence), width=80).splitlines()[3:]
+    handled = sum(organization == "org_amber" for organization, _ in evidence.applied)
+    assert first.split() == ["0", "org_amber", str(handled), str(dead[0])]
+    assert not list(partitions(script(), ideal()))
+    moved = [dead[2], dead[1], dead[0], dead[3]]
+    found = complaint(drawn_up(partitions=moved), "partition 0: ")
+    assert found == f"partition 0: 0 dead letters, expected {dead[0]}"
 
 
 def test_a_verdict_of_an_unbalanced_account_names_the_events() -> None:

@@ -66,7 +66,9 @@ def test_an_error_that_nobody_expected_is_one_line_too_and_its_traceback_is_kept
     assert "in fail" in (folder / "demo.log").read_text()
 
 
-@pytest.mark.parametrize("arguments", [["--events", "49"], ["--workers", "0"], ["--seed", "-1"]])
+@pytest.mark.parametrize(
+    "arguments", [["--events", "49"], ["--workers", "0"], ["--seed", "-1"], ["--partitions", "257"]]
+)
 def test_an_option_out_of_its_range_is_refused(arguments: list[str], temporary: Path) -> None:
     result = CliRunner().invoke(demo.main, arguments)
     assert result.exit_code == 2
