@@ -386,6 +386,11 @@ class _Program:
             missing.append(Problem("no_sign_of_life", message))
         return missing
 
+    def _heard(self) -> set[int]:
+        """The partitions that know of this worker."""
+        unheard = [] if self._worker is None else self._worker.unheard(self.settings.lease)
+        return set(range(self.settings.common.partitions)).difference(unheard)
+
     def _unheard(self) -> list[Problem]:
         """The partitions that have not heard of this worker, where others have: it works there."""
         number = self.settings.common.partitions
@@ -494,8 +499,9 @@ class _Program:
             partial(upkeep.restore, partition, lease=settings.lease, log=log),
             partial(upkeep.recount, partition, retention=retention),
         ]
-        if partition.number == 0:  # inboxes know no partitions
-            tasks += [partial(upkeep.prune, partitions, opened, retention=retention, log=log)]
+        # Inboxes know no partitions: one does it for all.
+        prune = partial(upkeep.prune, partitions, opened, retention=retention, log=log)
+        tasks += [upkeep.in_first(partition, self._heard, prune)]
         return upkeep.cron_job(
             *tasks,
             job_prefix=partition.names.job_prefix,

@@ -23,6 +23,7 @@ from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import scripts
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
+from shared.queue.reach import Reach
 from worker.opened import Kept, Known
 from worker.operate import dead_letters, revival
 
@@ -186,6 +187,26 @@ async def recount(partition: Partition, *, retention: float) -> None:
 # Rows of handlers' inboxes whose events can't come again
 
 
+def in_first(
+    partition: Partition,
+    answering: Callable[[], Collection[int]],
+    task: Callable[[], Awaitable[None]],
+) -> Callable[[], Awaitable[None]]:
+    """A task for all partitions: one of them does it, as long as it is the first that answers.
+
+    Args:
+        partition: one that would do it.
+        answering: the numbers of those that answer now.
+        task: what is done.
+    """
+
+    async def do_it() -> None:
+        if partition.number == min(answering(), default=partition.number):
+            await task()
+
+    return do_it
+
+
 async def prune(
     partitions: Partitions,
     databases: Sequence[Kept],
@@ -196,19 +217,29 @@ async def prune(
     """Remove those that are older than a mark is kept, and whose events aren't left to be run.
 
     A row that goes while its event is dead, or is tried still, would let a replay write twice. So
-    where one of the partitions can't be asked, rows of its organizations keep all from going.
+    where one of the partitions can't be asked, rows of its organizations stay.
     """
+    reach = Reach(partitions)
 
     async def are_over(events: Sequence[Known]) -> list[bool]:
-        found: dict[Known, bytes | None] = {}
-        for partition in partitions:
-            here = [each for each in events if partitions.of(each[0]) is partition]
-            if here:
-                named = [partition.names.event(*each) for each in here]
-                found.update(zip(here, await partition.redis.mget(named), strict=True))
-        marks = [found[each] for each in events]
+        by_home: dict[int, list[Known]] = {}
+        for each in events:
+            by_home.setdefault(partitions.of(each[0]).number, []).append(each)
+
+        async def marks(partition: Partition) -> list[bytes | None]:
+            named = [partition.names.event(*each) for each in by_home[partition.number]]
+            found: list[bytes | None] = await partition.redis.mget(named)
+            return found
+
+        told = await reach.gather(marks, [partitions.all[number] for number in by_home])
         # Without a mark such an old event is `unprovable`: it isn't run.
-        return [mark is None or mark.startswith(b"done:") for mark in marks]
+        over = {
+            known
+            for partition, found in told
+            for known, mark in zip(by_home[partition.number], found, strict=True)
+            if mark is None or mark.startswith(b"done:")
+        }
+        return [each in over for each in events]
 
     async def prune_one(database: Kept) -> None:
         if gone := await database.prune(are_over, older_than=retention):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from redis.asyncio import Redis
 from shared.queue import keys
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
+from tests.conftest import StartRedis
+from tests.integration.several import at_home
+from tests.integration.several import over as over_primaries
 from tests.integration.sql.shop import Shop, opened_shop, save
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
@@ -86,6 +90,41 @@ async def test_a_row_stays_while_its_event_is_pending_or_dead(
     )
     assert (await sqlite_shop.entries() == set()) is goes
     assert len(log.of("inbox_pruned")) == int(goes)
+
+
+async def test_rows_of_a_partition_that_is_away_stay_and_keep_no_others(
+    sqlite_shop: Shop, redis: Redis, fresh_redis_server: StartRedis
+) -> None:
+    server = fresh_redis_server()
+    async with Redis.from_url(server.url) as other:
+        partitions = over_primaries(redis, other, number=2)
+        names = [at_home(number, 2) for number in range(2)]
+        for each in names:
+            await sqlite_shop.once("evt_1", name=each)
+        await age(sqlite_shop, 8)
+        log = Workplace(redis).lines.log
+        prune = partial(upkeep.prune, partitions, [sqlite_shop.database], retention=RETENTION)
+        server.stop()
+        await prune(log=log)
+        assert {entry[0] for entry in await sqlite_shop.entries()} == {names[1]}
+        server.start()
+        await prune(log=log)
+        assert await sqlite_shop.entries() == set()
+
+
+@pytest.mark.parametrize(("answering", "does"), [({0, 1, 2}, 0), ({1, 2}, 1), ({2}, 2)])
+async def test_the_first_partition_that_answers_prunes_for_all(
+    redis: Redis, answering: set[int], does: int
+) -> None:
+    done: list[int] = []
+
+    async def note(number: int) -> None:
+        done.append(number)
+
+    for each in over_primaries(redis, number=3):
+        if each.number in answering:
+            await upkeep.in_first(each, lambda: answering, partial(note, each.number))()
+    assert done == [does]
 
 
 async def test_a_database_that_fails_keeps_no_other_from_being_pruned(
