@@ -21,7 +21,7 @@ from shared.program.commands import json_option
 from shared.program.findings import Finding, counted, look, missing_secrets, shadows, show
 from shared.program.in_force import print_settings, settings_option
 from shared.program.setting_names import near_misses
-from shared.queue.partitions import check_layout, open_partitions
+from shared.queue.partitions import check_layout, open_partitions, warn_of_undivided
 from shared.redis.connection import open_redis
 from shared.redis.durability import (
     Durability,
@@ -130,6 +130,8 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
     async with open_partitions(common, connections=1) as partitions:
         for problem in await check_layout(partitions, begins=False):
             yield Finding("error", "redis", problem.code, f"{urls}: {problem.message}")
+        for message in await warn_of_undivided(partitions):
+            yield Finding("warning", "redis", "redis_undivided", message)
 
 
 async def _of_primary(

@@ -14,8 +14,7 @@ from ingress.organization_bytes import OrganizationBytes
 from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import Problem
-from shared.observe.logs import get_logger
-from shared.program.awaiting import MENDS_ITSELF
+from shared.program.awaiting import MENDS_ITSELF, AwaitedPrimary
 from shared.queue.partition import home
 from shared.queue.partitions import Partitions, check_place
 from shared.queue.writer import (
@@ -33,7 +32,6 @@ from shared.settings.config import CommonSettings
 _LOOK_SECONDS: Final = 0.5
 """How long a look at several waits for all of them, once one is well."""
 
-_PAUSE: Final = 1.0
 _OTHERS: Final = 4
 """Connections to each beside the writers': readiness, gauges, its memory."""
 
@@ -41,8 +39,6 @@ _NAMED: Final = 8
 """How many partitions a message names at the most."""
 
 _TIMEOUT: Final = Problem("redis_timeout", "Redis did not answer in time")
-
-_log = get_logger()
 
 
 def lanes(common: CommonSettings) -> int:
@@ -79,6 +75,7 @@ class Primary:
         held: how much of it organizations may hold.
         writers: those of its partitions.
         problems: what was wrong with it at the last look.
+        unfit: what keeps it from being written to, since the first look.
     """
 
     number: int
@@ -89,6 +86,7 @@ class Primary:
     held: OrganizationBytes
     writers: list[QueueWriter] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    unfit: list[Problem] = field(default_factory=list)
     _looking: "asyncio.Task[list[Problem]] | None" = None
 
     async def first_look(self) -> list[Problem]:
@@ -99,7 +97,7 @@ class Primary:
         if not problems:
             for writer in self.writers:
                 await writer.fit()
-        self.problems = problems
+        self.problems = self.unfit = problems
         return problems
 
     def look(self) -> "asyncio.Task[list[Problem]]":
@@ -114,7 +112,8 @@ class Primary:
             self.problems = [_TIMEOUT]
             if self._looking.done():
                 looked, self._looking = self._looking, None
-                self.problems = looked.result()
+                # It may keep what it is given, and yet be the wrong one.
+                self.problems = looked.result() or self.unfit
 
     def told(self) -> list[Problem]:
         """Its problems, each with what it is called."""
@@ -206,7 +205,11 @@ class Primaries:
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """Ask each for its memory again and again; one that is away is written to once it isn't."""
-        missing = [asyncio.create_task(_await(each)) for each in self.all if each.problems]
+        missing = [
+            asyncio.create_task(AwaitedPrimary(each.first_look, named=each.named).found())
+            for each in self.all
+            if each.unfit
+        ]
         try:
             async with AsyncExitStack() as stack:
                 for primary in self.all:
@@ -247,13 +250,3 @@ class Primaries:
 def _keeps_all(problem: Problem) -> bool:
     """Whether it keeps the whole process from beginning, whichever primary has it."""
     return problem.code == "redis_layout" or not MENDS_ITSELF.get(problem.code, False)
-
-
-async def _await(primary: Primary) -> None:
-    problem = primary.problems[0]
-    _log.warning("redis_awaited", url=primary.named, code=problem.code, message=problem.message)
-    while True:
-        if not await primary.first_look():
-            break
-        await asyncio.sleep(_PAUSE)
-    _log.info("redis_found", url=primary.named)

@@ -192,7 +192,9 @@ class _Program:
             concurrency=self.settings.concurrency,
             handlers=len(self.handlers),
         )
-        await worker.async_run()
+        partitions = self.settings.common.partitions
+        with metrics.partitions_up(partitions, lambda: worker.unheard(self.settings.lease)):
+            await worker.async_run()
 
     @contextlib.asynccontextmanager
     async def _opened_worker(
@@ -337,7 +339,8 @@ class _Program:
             return self._unready() or await self._check_servers(partitions)
 
         def notes() -> list[Problem]:
-            return self.endpoints.notes + self._unheard()
+            misplaced = [] if self._worker is None else self._worker.misplaced()
+            return self.endpoints.notes + misplaced + self._unheard()
 
         return admin_site(self.settings.admin, cached(ready), alive=self._dead, notes=notes)
 

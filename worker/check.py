@@ -16,7 +16,7 @@ from shared.program.commands import json_option
 from shared.program.findings import Finding, counted, look, missing_secrets, shadows, show
 from shared.program.in_force import print_settings, settings_option
 from shared.program.setting_names import near_misses
-from shared.queue.partitions import check_layout, open_partitions
+from shared.queue.partitions import check_layout, open_partitions, warn_of_undivided
 from shared.redis.connection import open_redis
 from shared.redis.durability import check_server
 from shared.redis.sentinel import check_sentinels
@@ -99,8 +99,10 @@ async def _of_redis(common: CommonSettings) -> list[Finding]:
     if not any(each.level == "error" for each in found):
         async with open_partitions(common, connections=1) as partitions:
             problems = await check_layout(partitions, begins=False)
+            doubtful = await warn_of_undivided(partitions)
         said = f"{common.redis_url}: "
         found += [Finding("error", "redis", each.code, said + each.message) for each in problems]
+        found += [Finding("warning", "redis", "redis_undivided", each) for each in doubtful]
     return found
 
 

@@ -1,6 +1,8 @@
 """Every metric of both programs, under names that start with ``sellfern_``."""
 
 import platform
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
@@ -12,6 +14,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from shared.observe.tally import Counter, Histogram
 
@@ -173,6 +177,46 @@ REDIS_ERRORS: Final = _counter(
     "Failed calls of Redis, by program and kind of failure",
     ["program", "kind"],
 )
+
+
+class _PartitionsUp(Collector):
+    def __init__(self, number: int, missing: Callable[[], Collection[int]]) -> None:
+        self._number = number
+        self._missing = missing
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield family_of_partitions(self._number, self._missing())
+
+
+def family_of_partitions(number: int, missing: Collection[int]) -> GaugeMetricFamily:
+    """Which of several partitions answer."""
+    family = GaugeMetricFamily(
+        "sellfern_partition_up",
+        "1 where the partition answers: an ingress can read it, or it has heard of the worker",
+        labels=["partition"],
+    )
+    for each in range(number):
+        family.add_metric([str(each)], each not in missing)
+    return family
+
+
+@contextmanager
+def partitions_up(number: int, missing: Callable[[], Collection[int]]) -> Iterator[None]:
+    """Show which of several partitions answer while the block runs; of a single queue nothing.
+
+    Args:
+        number: of all.
+        missing: those that don't; asked by each scrape, in its thread.
+    """
+    if number == 1:
+        yield
+        return
+    collector = _PartitionsUp(number, missing)
+    REGISTRY.register(collector)
+    try:
+        yield
+    finally:
+        REGISTRY.unregister(collector)
 
 
 def render() -> tuple[bytes, str]:

@@ -1,4 +1,4 @@
-"""Waits, at the start of a program, for a Redis that isn't there yet."""
+"""Waits, at the start of a program and after it, for a Redis that isn't there yet."""
 
 import asyncio
 import contextlib
@@ -133,3 +133,51 @@ class AwaitedRedis:
             seconds = round(monotonic() - self._begun, 1)
             _log.info("redis_found", url=str(self._url), seconds=seconds)
         self.problems = problems
+
+
+class AwaitedPrimary:
+    """One of several primaries, which a program can begin without; then it is waited for.
+
+    Its log lines are the same.
+
+    Args:
+        check: finds what keeps it from being worked with.
+        named: what it is called.
+        is_found: whether there is nothing to wait for.
+
+    Attributes:
+        problems: what was wrong at the last look; any thread may read it.
+    """
+
+    def __init__(self, check: Check, *, named: str, is_found: bool = False) -> None:
+        self._check = check
+        self._named = named
+        self._is_found = is_found
+        self._one_looks = asyncio.Lock()
+        self.problems: list[Problem] = []
+
+    async def found(self) -> None:
+        """Wait until nothing is wrong with it; from then on it is left to itself."""
+        async with self._one_looks:
+            while not self._is_found:
+                await self._look()
+                if not self._is_found:
+                    await asyncio.sleep(LONGEST_PAUSE)
+
+    def misplaced(self) -> list[Problem]:
+        """That it is there, and the wrong one; any thread may ask."""
+        return [
+            Problem(each.code, f"{self._named}: {each.message}")
+            for each in self.problems
+            if each.code == "redis_layout"
+        ]
+
+    async def _look(self) -> None:
+        before, self.problems = self.problems, await self._check()
+        if not self.problems:
+            self._is_found = True
+            if before:
+                _log.info("redis_found", url=self._named)
+        elif not before or self.problems[0].code != before[0].code:
+            code, message = self.problems[0].code, self.problems[0].message
+            _log.warning("redis_awaited", url=self._named, code=code, message=message)

@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Final, TypeVar
 
 import msgspec
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -28,7 +29,7 @@ from shared.queue import depths, hashes, held_bytes, keys
 from shared.queue.depths import Depths
 from shared.queue.held_bytes import HeldBytes, RedisMemory
 from shared.queue.partition import Partition
-from shared.queue.partitions import Partitions
+from shared.queue.partitions import Partitions, undivided
 from shared.redis.connection import REDIS_ERRORS, end, translate
 
 CACHE_SECONDS: Final = 5.0
@@ -80,6 +81,7 @@ class Reading(msgspec.Struct, frozen=True):
         slots: events that they can handle at once.
         memory: of Redis.
         names: of the workers alive.
+        undivided: events that wait beside the partitions; ``None`` where there are none.
     """
 
     depths: Depths
@@ -88,6 +90,7 @@ class Reading(msgspec.Struct, frozen=True):
     slots: int
     memory: RedisMemory
     names: Collection[bytes] = ()
+    undivided: int | None = None
 
 
 async def read(partition: Partition) -> Reading:
@@ -116,6 +119,7 @@ def together(readings: Sequence[Reading], memories: Sequence[RedisMemory]) -> Re
     """
     # A worker has its slots in every partition, and is one.
     names = frozenset[bytes]().union(*(each.names for each in readings))
+    beside = [each.undivided for each in readings if each.undivided is not None]
     return Reading(
         depths.together([each.depths for each in readings]),
         sum(each.breakers for each in readings),
@@ -124,6 +128,7 @@ def together(readings: Sequence[Reading], memories: Sequence[RedisMemory]) -> Re
         # A sum would hide that one of them is full.
         max(memories, key=lambda each: (each.used / each.limit if each.limit else 0, each.used)),
         names,
+        sum(beside) if beside else None,
     )
 
 
@@ -265,6 +270,8 @@ class Gauges(Collector):
         log: FilteringBoundLogger,
     ) -> None:
         self._partitions = partitions
+        is_divided = len(partitions) > 1
+        self._firsts = {there[0].number for there in partitions.by_primary() if is_divided}
         self._bytes_limit_of = bytes_limit_of
         self._organizations = organizations
         self._log = log
@@ -303,13 +310,20 @@ class Gauges(Collector):
             # Whoever waited for the lock finds a fresh reading: several scrapes cost one.
             if monotonic() < self._good_until:
                 return
-            said, self._missing = await _ask(self._partitions, read, READ_SECONDS)
+            said, self._missing = await _ask(self._partitions, self._read, READ_SECONDS)
             self._reading = self._together(said)
             if said:
                 await self._refresh_shares()
             self._note()
             # After a failure, too: a Redis that is away isn't asked by every scrape.
             self._good_until = monotonic() + CACHE_SECONDS
+
+    async def _read(self, partition: Partition) -> Reading:
+        """What is in it; of the first one of each Redis also what waits beside all of them."""
+        reading = await read(partition)
+        if partition.number not in self._firsts:
+            return reading
+        return structs.replace(reading, undivided=await undivided(partition))
 
     def _together(self, said: Mapping[int, Reading]) -> Reading | None:
         primaries = [
@@ -350,7 +364,7 @@ class Gauges(Collector):
         if self._shares is not None:
             yield from _families_of_shares(self._shares, self._bytes_limit_of)
         if len(self._partitions) > 1 and self._good_until:
-            yield family_of_partitions(len(self._partitions), self._missing)
+            yield metrics.family_of_partitions(len(self._partitions), self._missing)
 
     def _note(self) -> None:
         """Show nothing where nothing could be read, and tell of what can't be any more."""
@@ -363,18 +377,6 @@ class Gauges(Collector):
             which = {"partitions": sorted(missing)} if number > 1 else {}
             self._log.warning("gauges_not_read", code=missing[min(new)], **which)
         self._told = missing.keys()
-
-
-def family_of_partitions(number: int, missing: Collection[int]) -> GaugeMetricFamily:
-    """Which of several partitions could be read."""
-    family = GaugeMetricFamily(
-        "sellfern_partition_up",
-        "1 where the partition could be read: its share is in the other gauges",
-        labels=["partition"],
-    )
-    for each in range(number):
-        family.add_metric([str(each)], each not in missing)
-    return family
 
 
 def _families(reading: Reading) -> Iterator[GaugeMetricFamily]:
@@ -394,6 +396,9 @@ def _families(reading: Reading) -> Iterator[GaugeMetricFamily]:
         ("redis_memory_limit_bytes", "What it may be; 0 is no limit", reading.memory.limit),
     ):
         yield GaugeMetricFamily(f"sellfern_{name}", about, value=value)
+    if reading.undivided is not None:
+        about = "Events that wait undivided, beside the partitions: no worker of these sees them"
+        yield GaugeMetricFamily("sellfern_undivided_events", about, value=reading.undivided)
 
 
 def _families_of_shares(

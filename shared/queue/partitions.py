@@ -2,16 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from shared.errors import Problem
 from shared.queue.keys import UNTAGGED
 from shared.queue.partition import TAGS, Partition, home
-from shared.redis.connection import REDIS_ERRORS, SOCKET_TIMEOUT, open_redis, translate
+from shared.redis.connection import (
+    REDIS_ERRORS,
+    SOCKET_TIMEOUT,
+    open_redis,
+    server_of,
+    translate,
+)
 from shared.settings.config import CommonSettings
 
 _NUMBERS: Final = {tag: number for number, tag in enumerate(TAGS)}
@@ -163,6 +170,41 @@ async def check_place(
     if found is None or found.decode() == place:
         return []
     return [Problem("redis_layout", _wrong_place(found.decode(), place))]
+
+
+async def undivided(partition: Partition) -> int:
+    """How many events wait in a partition's Redis under the names of a single queue.
+
+    An ingress that was still there with the old setting may accept some after the division: the
+    workers of the partitions never see them. Where nobody may ask there are none.
+
+    Raises: what the client does, but for a refusal.
+    """
+    try:
+        waiting: int = await partition.redis.zcard(UNTAGGED.accepted)
+    except ResponseError:
+        return 0
+    return waiting
+
+
+async def warn_of_undivided(partitions: Partitions) -> list[str]:
+    """Where any wait so, and what to do about it; one that doesn't answer is left out."""
+    if len(partitions) == 1:
+        return []
+    found = []
+    for there in partitions.by_primary():
+        with suppress(*REDIS_ERRORS):
+            if waiting := await undivided(there[0]):
+                found.append(_undivided_at(server_of(there[0].redis), waiting))
+    return found
+
+
+def _undivided_at(server: str, waiting: int) -> str:
+    events = "1 event waits" if waiting == 1 else f"{waiting:,} events wait"
+    return (
+        f"{events} undivided at {server}, accepted by an ingress with PARTITIONS=1: "
+        "run a worker with PARTITIONS=1 against it until none is left"
+    )
 
 
 def _undivided(waiting: int, number: int) -> str:

@@ -154,8 +154,11 @@ async def test_a_primary_that_stands_still_delays_no_others_handlers(
             try:
                 meanwhile = [await seconds(here) for _ in range(6)]
                 ready = await worker.admin("/readyz")
+                metrics = (await worker.admin("/metrics")).body.decode()
             finally:
                 servers[1].thaw()
+            for number, is_up in enumerate((1.0, 0.0)):
+                assert f'sellfern_partition_up{{partition="{number}"}} {is_up}' in metrics
             assert ready.status == 200
             (note,) = ready.json["notes"]
             assert note["code"] == "no_sign_of_life"
@@ -186,6 +189,35 @@ async def test_a_worker_starts_while_the_first_primary_stands_still(
                 await until(here.are_done)
         finally:
             servers[0].thaw()
+
+
+async def test_a_primary_that_comes_back_as_another_one_is_left_alone(
+    fresh_redis_server: StartRedis, tmp_path: Path
+) -> None:
+    servers = fresh_redis_server(), fresh_redis_server()
+    (organization,) = living_in(1, 2)
+    async with field(tmp_path, [organization], *servers, partitions=2) as here:
+        here.gate.touch()
+        partition, layout = here.partitions.of(organization), keys.Names("021").layout
+        await here.accept(organization, 5)
+        await partition.redis.set(layout, "2:1/2")
+        servers[1].stop()
+        async with running(here.environ) as (worker,):
+            servers[1].start()
+            await until(lambda: _is_noted(worker, "redis_layout"))
+            assert not await partition.redis.exists(partition.names.workers)
+            assert not await partition.redis.exists(f"{partition.names.queue}:health-check")
+            assert await here.left() == [0, 5]
+            await partition.redis.set(layout, "2:2/2")
+            await until(here.are_done)
+            codes = [line["code"] for line in worker.events("redis_awaited")]
+            assert codes == ["redis_unreachable", "redis_layout"]
+            await worker.logged("redis_found")
+
+
+async def _is_noted(worker: Program, code: str) -> bool:
+    ready = await worker.admin("/readyz")
+    return any(each["code"] == code for each in ready.json.get("notes", ()))
 
 
 async def test_a_burst_handles_what_waits_in_all_partitions(

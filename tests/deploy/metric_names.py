@@ -17,7 +17,12 @@ _SUFFIXES: Final = {
     "gauge": ("",),
 }
 _READING: Final = gauges.Reading(
-    Depths(0.0, 0, 0, 0, 0, 0, None), breakers=0, workers=0, slots=0, memory=RedisMemory()
+    Depths(0.0, 0, 0, 0, 0, 0, None),
+    breakers=0,
+    workers=0,
+    slots=0,
+    memory=RedisMemory(),
+    undivided=0,
 )
 _SHARES: Final = gauges.Shares(
     organizations={"org_a": (0, 0)},
@@ -30,7 +35,7 @@ def shown() -> dict[str, set[str]]:
     families: list[Metric] = [
         *metrics.REGISTRY.collect(),
         *gauges._families(_READING),
-        gauges.family_of_partitions(2, ()),
+        metrics.family_of_partitions(2, ()),
         *gauges._families_of_shares(_SHARES, lambda _: 1),
     ]
     # The library doesn't say the labels of a metric that has no series yet.

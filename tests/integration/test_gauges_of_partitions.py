@@ -1,5 +1,6 @@
 """Facts about the gauges of several partitions on two primaries, of which one may go away."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -11,9 +12,10 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from ingress.primaries import Primaries
 from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import Endpoints, OrganizationProfile
-from shared.queue import gauges
+from shared.program import awaiting
+from shared.queue import gauges, keys
 from shared.queue.gauges import Gauges
-from shared.queue.partition import home
+from shared.queue.partition import Partition, home
 from shared.queue.partitions import Partitions, open_partitions, opened
 from shared.queue.writer import Queue
 from shared.redis.durability import Durability, Mode
@@ -111,6 +113,13 @@ async def test_a_full_primary_is_not_hidden_behind_an_empty_one(place: Place) ->
     assert await place.scraped("redis_memory_limit_bytes") == 100 * MIB
 
 
+async def test_events_beside_the_partitions_are_counted_once_in_each_primary(place: Place) -> None:
+    assert await place.scraped("undivided_events") == 0
+    for partition in place.partitions.all[:2]:
+        await partition.redis.zadd(keys.ACCEPTED, {"org_a:ab": 1})
+    assert await place.scraped("undivided_events") == 2
+
+
 async def test_one_that_is_away_is_left_out_and_said_once(place: Place) -> None:
     await accept(place.partitions)
     place.servers[1].kill()
@@ -140,6 +149,37 @@ async def test_one_that_hangs_does_not_hang_the_others(
     finally:
         place.servers[1].thaw()
     assert [line["code"] for line in place.lines.of("gauges_not_read")] == ["redis_timeout"]
+
+
+async def test_a_primary_that_comes_back_as_another_one_is_told_though_it_keeps_what_it_is_given(
+    fresh_redis_server: StartRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awaiting, "LONGEST_PAUSE", 0.01)
+    servers = [fresh_redis_server() for _ in range(2)]
+    async with Redis.from_url(servers[1].url) as redis:
+        await redis.set(Partition.at(0, redis).names.layout, "4:1/2")
+    servers[1].stop()
+    environ = {"REDIS_URL": " ".join(each.url for each in servers), "PARTITIONS": "4"}
+    settings = IngressSettings.from_environ(environ)
+    async with open_partitions(settings.common) as partitions:
+        there = Primaries(settings, partitions, Known(Endpoints({}, {})))
+        assert await there.first_look() == []
+        async with there.watching():
+            servers[1].start()
+            async with asyncio.timeout(20):
+                while there.all[1].unfit[:1] == [] or there.all[1].unfit[0].code != "redis_layout":
+                    await asyncio.sleep(0.01)
+            assert await there.problems() == []
+            while any(each._looking for each in there.all):
+                await there.problems()
+            (note,) = there.notes()
+            assert "expected place 1/2 in the list" in note.message
+            await partitions.all[1].redis.set(partitions.all[0].names.layout, "4:2/2")
+            async with asyncio.timeout(20):
+                while there.all[1].unfit:
+                    await asyncio.sleep(0.01)
+            await there.problems()
+            assert there.notes() == []
 
 
 async def test_a_share_of_memory_is_one_of_the_primary_where_an_organization_lives(

@@ -6,7 +6,7 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from shared.errors import Problem
 from shared.queue import keys
 from shared.queue.partition import Partition, home
-from shared.queue.partitions import Partitions, check_layout, check_place, opened
+from shared.queue.partitions import Partitions, check_layout, check_place, opened, warn_of_undivided
 from tests.conftest import StartRedis
 
 
@@ -100,6 +100,19 @@ async def test_what_was_accepted_undivided_after_the_division_is_still_handled(
     await redis.delete(keys.ACCEPTED)
     (problem,) = await check_layout(single, drains=True)
     assert problem.code == "redis_layout"
+
+
+async def test_events_that_wait_beside_the_partitions_are_told_with_where(
+    redis: Redis, redis_server: EmbeddedRedis
+) -> None:
+    async with opened([Redis.from_url(redis_server.url)], 2) as partitions:
+        assert await warn_of_undivided(partitions) == []
+        await redis.zadd(keys.ACCEPTED, {"org_a:ab": 1})
+        (message,) = await warn_of_undivided(partitions)
+    assert message.startswith(
+        f"1 event waits undivided at 127.0.0.1:{redis_server.port}, accepted by an ingress "
+    )
+    assert await warn_of_undivided(Partitions.only(redis)) == []  # they are its own
 
 
 async def test_users_of_a_single_queue_need_no_right_for_partitions(

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.program import tables
+from shared.queue import keys
 from shared.queue.partitions import check_layout
 from shared.queue.reach import Reach
 from shared.redis.connection import SOCKET_TIMEOUT
@@ -87,6 +88,19 @@ def test_status_tells_of_all_of_them_together(office: Office) -> None:
     assert status["dead_by_reason"] == {"rejected": 4}
     assert {each["organization"] for each in status["organizations"]} == {*ORGANIZATIONS}
     assert status["missing"] == []
+
+
+def test_status_shows_what_waits_beside_the_partitions(office: Office) -> None:
+    assert "undivided" not in office.run("status").stdout
+
+    async def accept_undivided(shop: Shop) -> None:
+        assert await check_layout(shop.partitions) == []
+        await shop.places[1].redis.zadd(keys.ACCEPTED, {"org_a:ab": 1})
+
+    office.do(accept_undivided)
+    (status,) = office.json("status")
+    assert (status["waiting"], status["undivided"]) == (4, 1)
+    assert "undivided" in office.run("status").stdout
 
 
 def test_status_shows_the_rest_where_a_primary_is_away(office: Office) -> None:

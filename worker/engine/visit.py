@@ -59,6 +59,7 @@ class Visit(arq.Worker):
     Attributes:
         context: of the partition.
         claims: what the worker holds of it.
+        heard: set once Redis has heard of the worker there.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Visit(arq.Worker):
         self.context = visited.context
         self.partition = visited.partition
         self._pulse = pulse
+        self.heard = asyncio.Event()
         self._foreign: dict[str, Claim] = {}
         claiming: dict[str, Any] = {
             "name": name,
@@ -91,6 +93,11 @@ class Visit(arq.Worker):
             self.claims = SharedClaims(*place, together=together, **claiming)
         # What arq counts in its health record.
         self.tasks = cast("dict[str, asyncio.Task[Any]]", self.claims.running)
+
+    def note_heard(self) -> None:
+        """A sign of life has reached Redis: it knows the worker's slots, and the place is right."""
+        self.heard.set()
+        self.claims.announced.set()
 
     async def settled(self) -> None:
         """Wait until nothing of it runs, or is on its way to Redis."""
@@ -110,7 +117,8 @@ class Visit(arq.Worker):
             await self.pool.aclose(close_connection_pool=True)
 
     async def beat_forever(self) -> None:
-        """arq's health record and cron."""
+        """arq's health record and cron, once it is known that this is the right Redis for them."""
+        await self.heard.wait()
         outage = Outage(self.context.log, "beat", self._pulse)
         while True:
             try:

@@ -12,10 +12,12 @@ from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
+from shared.errors import Problem
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue.partitions import Partitions
-from shared.redis.connection import REDIS_ERRORS
+from shared.program.awaiting import AwaitedPrimary
+from shared.queue.partitions import Partitions, check_place
+from shared.redis.connection import REDIS_ERRORS, server_of
 from worker.engine.claims import Claims
 from worker.engine.leases import Leases
 from worker.engine.process import Exit, Leave
@@ -60,8 +62,13 @@ class Watched:
     announced: Callable[[], None]
     log: FilteringBoundLogger
 
-    async def beat_forever(self, transitions: Transitions) -> None:
-        """A sign of life every third of a lease, whatever Redis does."""
+    async def beat_forever(self, transitions: Transitions, primary: AwaitedPrimary) -> None:
+        """A sign of life every third of a lease, whatever Redis does.
+
+        Before the first one nothing is claimed, so it is given to the right primary only: what is
+        claimed of another one would be handled under wrong names.
+        """
+        await primary.found()
         outage = Outage(self.log, "renew")
         while True:
             try:
@@ -123,6 +130,7 @@ class Watchdog:
     leave: Leave
     log: FilteringBoundLogger
     _supervisor: Supervisor = field(init=False)
+    _primaries: Sequence[AwaitedPrimary] = field(default=(), init=False)
     _blamed: tuple[Work | None, float] = field(default=(None, 0.0), init=False)
     _keeper: "Work | asyncio.Task[Any] | None" = field(default=None, init=False)
     _keeps_from: float = field(default=0.0, init=False)
@@ -136,9 +144,11 @@ class Watchdog:
         """Renew and watch, in this loop, while the block runs."""
         async with self.open_partitions() as partitions:
             here = [Transitions(partition) for partition in partitions]
-            for each, transitions in zip(self.watched, here, strict=True):
+            primaries = _awaited(partitions)
+            self._primaries = list(dict.fromkeys(primaries))
+            for each, transitions, primary in zip(self.watched, here, primaries, strict=True):
                 name = "renew" if each.number is None else f"renew {each.number}"
-                self._supervisor.keep(name, partial(each.beat_forever, transitions))
+                self._supervisor.keep(name, partial(each.beat_forever, transitions, primary))
             self._supervisor.keep("watch", partial(self._watch_forever, here))
             try:
                 yield
@@ -148,6 +158,10 @@ class Watchdog:
     def missing(self) -> list[str]:
         """The loops that are not running."""
         return self._supervisor.missing()
+
+    def misplaced(self) -> list[Problem]:
+        """The primaries that came back as others, where nothing has begun."""
+        return [problem for each in self._primaries for problem in each.misplaced()]
 
     def take_blamed(self) -> Work | None:
         """The event that kept the loop from turning until now, if known; asked in the loop."""
@@ -244,6 +258,19 @@ class Watchdog:
             places.append(place(frame.f_code, frame.f_lineno))
             frame = frame.f_back
         return " > ".join(reversed(places))
+
+
+def _awaited(partitions: Partitions) -> list[AwaitedPrimary]:
+    """The primary of each partition; one that works has been enough for the start."""
+    primaries, found = partitions.by_primary(), dict[int, AwaitedPrimary]()
+    for number, there in enumerate(primaries):
+        primary = AwaitedPrimary(
+            partial(check_place, partitions, number, drains=True),
+            named=server_of(there[0].redis),
+            is_found=len(primaries) == 1,
+        )
+        found |= {partition.number: primary for partition in there}
+    return [found[partition.number] for partition in partitions]
 
 
 def _count(work: Work | None, seconds: float) -> None:

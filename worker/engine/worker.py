@@ -9,6 +9,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final
 
+from shared.errors import Problem
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
 from worker.engine.arq_functions import Context
@@ -216,6 +217,10 @@ class Worker(Visit):
             if leases.renewed_at is None or leases.renewed_at < since
         ]
 
+    def misplaced(self) -> list[Problem]:
+        """The primaries that aren't those of their places; may be asked in any thread."""
+        return [] if self._watchdog is None else self._watchdog.misplaced()
+
     # The watchdog
 
     async def _start_watchdog(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -237,7 +242,7 @@ class Worker(Visit):
                     leases=leases,
                     claims=visit.claims,
                     pipeline=visit.context.pipeline,
-                    announced=partial(self._from_aside, visit.claims.announced.set),
+                    announced=partial(self._from_aside, visit.note_heard),
                     log=visit.context.log,
                 )
                 for visit, leases in zip(self._visits, self._leases, strict=True)

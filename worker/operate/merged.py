@@ -9,6 +9,7 @@ from msgspec import structs
 from shared.errors import Unavailable
 from shared.queue.held_bytes import RedisMemory
 from shared.queue.partition import Partition
+from shared.queue.partitions import undivided
 from shared.queue.reach import Missing, Reach
 from shared.redis.connection import REDIS_ERRORS, server_of
 from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview, read_overview
@@ -40,7 +41,9 @@ async def look(reach: Reach) -> Look:
     parts = {partition.number: overview for partition, overview in found}
     # Partitions that have a server in common have its memory in common.
     memory = {server_of(partition.redis): overview.memory for partition, overview in found}
-    overview = merged([*parts.values()], [*memory.values()], reach.missing, at=time.time())
+    firsts = {server_of(partition.redis): partition for partition, _ in found}
+    beside = sum([number for _, number in await reach.gather(undivided, firsts.values())])
+    overview = merged([*parts.values()], [*memory.values()], reach.missing, beside, at=time.time())
     return Look(overview, parts)
 
 
@@ -58,6 +61,7 @@ def merged(
     parts: Sequence[Overview],
     memory: Sequence[RedisMemory],
     missing: list[Missing],
+    beside: int = 0,
     *,
     at: float,
 ) -> Overview:
@@ -67,6 +71,7 @@ def merged(
         parts: of each partition that answers, one at the least.
         memory: of each server.
         missing: the other partitions.
+        beside: events that wait where no partition has them.
         at: when it was read, by our clock: servers' clocks are apart, and any of them may go away.
     """
     oldest = [each.oldest_seconds for each in parts if each.oldest_seconds is not None]
@@ -89,6 +94,7 @@ def merged(
         memory=all_memory(memory),
         fullest=max(memory, key=_fullness),
         missing=missing,
+        undivided=beside,
     )
 
 

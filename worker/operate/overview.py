@@ -117,6 +117,7 @@ class Overview(msgspec.Struct, frozen=True):
         more_organizations: how many have a share that isn't among these.
         fullest: where there are several Redis, the memory of that which has least left.
         missing: of several partitions, those that none of this tells of; without them, nothing.
+        undivided: events that wait beside the partitions, where no worker of these looks.
     """
 
     at: float
@@ -138,6 +139,7 @@ class Overview(msgspec.Struct, frozen=True):
     # Unset for a single queue, of which the JSON says what it always said.
     fullest: RedisMemory | msgspec.UnsetType = msgspec.UNSET
     missing: list[Missing] | msgspec.UnsetType = msgspec.UNSET
+    undivided: int | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def left_out(self) -> list[Missing]:

@@ -223,6 +223,7 @@ def _now(overview: Overview) -> dict[str, int | str]:
         # Seldom, and a terminal is narrow.
         **({"in turn": overview.in_turn} if overview.in_turn else {}),
         "no handler": overview.unhandled,
+        **({"undivided": overview.undivided} if overview.undivided else {}),
         "dead": overview.dead,
         "oldest": "-" if oldest is None else roughly(oldest),
     }

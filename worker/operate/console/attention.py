@@ -93,6 +93,12 @@ def _workers(overview: Overview) -> Iterator[Finding]:
             f"{overview.unhandled:,} events wait for a worker that can handle them.",
             "Their type has no handler, or a newer version wrote them: start workers that know.",
         )
+    if overview.undivided:
+        yield Finding(
+            "bad",
+            f"{overview.undivided:,} events wait undivided, where no worker of partitions looks.",
+            "An ingress with PARTITIONS=1 has accepted them; python -m worker check says where.",
+        )
     versions = sorted({worker.version for worker in overview.workers})
     if len(versions) > 1:
         yield Finding(

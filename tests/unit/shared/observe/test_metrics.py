@@ -11,15 +11,9 @@ from prometheus_client import REGISTRY as LIBRARYS_OWN
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.observe import metrics
-from shared.observe.metrics import REGISTRY
+from shared.observe.metrics import REGISTRY, family_of_partitions
 from shared.queue.depths import Depths
-from shared.queue.gauges import (
-    Reading,
-    Shares,
-    _families,
-    _families_of_shares,
-    family_of_partitions,
-)
+from shared.queue.gauges import Reading, Shares, _families, _families_of_shares
 from shared.queue.held_bytes import RedisMemory
 
 
@@ -43,7 +37,7 @@ def test_every_metric_says_what_it_counts() -> None:
 def test_the_readme_tells_of_every_metric_and_of_no_other() -> None:
     readme = (Path(__file__).parents[4] / "deploy" / "README.md").read_text()
     told = set(re.findall(r"`(sellfern_[a-z_]+)", readme))
-    reading = Reading(Depths(0.0, 0, 0, 0, 0, 0, None), 0, 0, 0, RedisMemory())
+    reading = Reading(Depths(0.0, 0, 0, 0, 0, 0, None), 0, 0, 0, RedisMemory(), undivided=0)
     of_shares = _families_of_shares(Shares(), lambda _: 0)
     families = [*REGISTRY.collect(), *_families(reading), *of_shares, family_of_partitions(1, ())]
     ours = {f.name + ("_total" if f.type == "counter" else "") for f in families}

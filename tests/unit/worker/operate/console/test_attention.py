@@ -130,6 +130,12 @@ def test_a_partition_that_cannot_be_read_is_told_first() -> None:
     assert told[0].what == "Partitions 1, 3 of 4 can't be read: Redis did not answer in time."
 
 
+def test_events_that_wait_beside_the_partitions_are_bad() -> None:
+    (told,) = found(undivided=1200)
+    assert (told.level, told.what[:28]) == ("bad", "1,200 events wait undivided,")
+    assert found(undivided=0) == []
+
+
 def test_of_several_servers_the_fullest_is_looked_at() -> None:
     full = RedisMemory(95, 100)
     (told,) = found(memory=RedisMemory(100, 1000), fullest=full)
