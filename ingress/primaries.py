@@ -15,7 +15,6 @@ from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import Problem
 from shared.program.awaiting import MENDS_ITSELF, AwaitedPrimary
-from shared.queue.partition import home
 from shared.queue.partitions import Partitions, check_place
 from shared.queue.writer import (
     LANES,
@@ -151,12 +150,13 @@ class Primaries:
             for number, url in enumerate(common.redis_urls)
         ]
         self._writers = [*self._made(settings)]
+        self._partitioned = PartitionedWriter(self._writers)
 
     @property
     def writer(self) -> Writer:
         """Where deliveries go."""
         writers = self._writers
-        return writers[0] if len(writers) == 1 else PartitionedWriter(writers)
+        return writers[0] if len(writers) == 1 else self._partitioned
 
     @classmethod
     @asynccontextmanager
@@ -174,7 +174,7 @@ class Primaries:
 
     def limit_of(self, organization: str) -> int:
         """What an organization may hold, bytes; 0: no limit."""
-        number = home(organization, len(self._partitions))
+        number = self._partitioned.place_of(organization)
         return self.all[number % len(self.all)].held.limit_of(organization)
 
     async def first_look(self) -> list[Problem]:

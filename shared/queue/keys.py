@@ -51,6 +51,11 @@ LATEST = "sellfern:latest"
 LOOKED_UNTIL = "sellfern:looked-until"
 """Where the look for accepted jobs without a place has stopped, while it isn't at its end."""
 
+MOVED = "sellfern:moved"
+"""Of each organization that has gone from here to another partition, the number of that."""
+MOVING = "sellfern:moving"
+"""What is known of each organization's move on its way from, or to, here: ``halt.lua`` tells."""
+
 LAYOUT = "sellfern:layout"
 """How many partitions there are, as the first program to start has it, and which of the primaries
 this is: under the first partition's tag in each."""
@@ -114,9 +119,18 @@ _LUA_CONSTANTS = {
 }
 
 
-def _named(name: str) -> str:
-    """A field of `Names`, by what it is without a tag."""
-    text: str = field(init=False, repr=False, compare=False, metadata={"untagged": name})
+def _named(name: str, of: str) -> str:
+    """A field of `Names`.
+
+    Args:
+        name: what it is without a tag.
+        of: what under it is of one organization, ``org``, in one table for whoever moves one, and
+            for whoever checks rights. Between brackets stand the fields or members that are, in
+            front of them what follows in a key's name. ``job`` is the id of one of its jobs, ``*``
+            any text, ``turn`` the name of one of its turns. Empty: all of it is the partition's.
+    """
+    metadata = {"untagged": name, "of": of}
+    text: str = field(init=False, repr=False, compare=False, metadata=metadata)
     return text
 
 
@@ -136,47 +150,49 @@ class Names:
     tag: str = ""
     job_prefix: str = field(init=False, repr=False, compare=False)
     payloads: str = field(init=False, repr=False, compare=False)
-    queue: str = _named(QUEUE)
-    claims: str = _named(CLAIMS)
-    flows: str = _named(FLOWS)
-    running: str = _named(RUNNING)
-    organizations: str = _named(ORGANIZATIONS)
-    accepted: str = _named(ACCEPTED)
-    waiting: str = _named(WAITING)
-    counters: str = _named(COUNTERS)
-    buried: str = _named(BURIED)
-    workers: str = _named(WORKERS)
-    workers_seen: str = _named(WORKERS_SEEN)
-    slots: str = _named(SLOTS)
-    duty: str = _named(DUTY)
-    wake: str = _named(WAKE)
-    breakers: str = _named(BREAKERS)
-    due: str = _named(DUE)
-    throttled: str = _named(THROTTLED)
-    failures: str = _named(FAILURES)
-    unhandled: str = _named(UNHANDLED)
-    suspects: str = _named(SUSPECTS)
-    bytes: str = _named(BYTES)
-    recount: str = _named(RECOUNT)
-    turns: str = _named(TURNS)
-    in_turn: str = _named(IN_TURN)
-    latest: str = _named(LATEST)
-    looked_until: str = _named(LOOKED_UNTIL)
-    layout: str = _named(LAYOUT)
-    job: str = _named(JOB)
-    arq_retry: str = _named(ARQ_RETRY)
-    parked_prefix: str = _named(PARKED)
-    held_back: str = _named(HELD_BACK)
-    turn: str = _named(TURN)
-    undecided: str = _named(UNDECIDED)
-    superseded: str = _named(SUPERSEDED)
-    unread: str = _named(UNREAD)
-    event_prefix: str = _named(EVENT)
-    revivals_prefix: str = _named(REVIVALS)
-    state_prefix: str = _named(STATE)
-    dead_prefix: str = _named(DEAD)
-    dead_letter_prefix: str = _named(DEAD_LETTER)
-    rates: str = _named(RATES)
+    queue: str = _named(QUEUE, "[job]")
+    claims: str = _named(CLAIMS, "[job]")
+    flows: str = _named(FLOWS, "[org] [retry:org] [order:org]")
+    running: str = _named(RUNNING, "[org]")
+    organizations: str = _named(ORGANIZATIONS, "[org] [pause:org] [breaker:org] [hold:org]")
+    accepted: str = _named(ACCEPTED, "[job]")
+    waiting: str = _named(WAITING, "[org]")
+    counters: str = _named(COUNTERS, "")
+    buried: str = _named(BURIED, "[org]")
+    workers: str = _named(WORKERS, "")
+    workers_seen: str = _named(WORKERS_SEEN, "")
+    slots: str = _named(SLOTS, "")
+    duty: str = _named(DUTY, "")
+    wake: str = _named(WAKE, "")
+    breakers: str = _named(BREAKERS, "[org]")
+    due: str = _named(DUE, "[hold:org] [rate:org]")
+    throttled: str = _named(THROTTLED, "[job]")
+    failures: str = _named(FAILURES, "[job]")
+    unhandled: str = _named(UNHANDLED, "[job]")
+    suspects: str = _named(SUSPECTS, "[job]")
+    bytes: str = _named(BYTES, "[org:*]")
+    recount: str = _named(RECOUNT, "")
+    turns: str = _named(TURNS, "[job]")
+    in_turn: str = _named(IN_TURN, "[org]")
+    latest: str = _named(LATEST, "[turn*]")
+    looked_until: str = _named(LOOKED_UNTIL, "")
+    moved: str = _named(MOVED, "[org]")
+    moving: str = _named(MOVING, "[org]")
+    layout: str = _named(LAYOUT, "")
+    job: str = _named(JOB, "job")
+    arq_retry: str = _named(ARQ_RETRY, "job")
+    parked_prefix: str = _named(PARKED, "org[job]")
+    held_back: str = _named(HELD_BACK, "[org]")
+    turn: str = _named(TURN, "org:*[job]")
+    undecided: str = _named(UNDECIDED, "org[job]")
+    superseded: str = _named(SUPERSEDED, "job")
+    unread: str = _named(UNREAD, "")
+    event_prefix: str = _named(EVENT, "org:*")
+    revivals_prefix: str = _named(REVIVALS, "org:*")
+    state_prefix: str = _named(STATE, "org:*")
+    dead_prefix: str = _named(DEAD, "org[job]")
+    dead_letter_prefix: str = _named(DEAD_LETTER, "job")
+    rates: str = _named(RATES, "[org] [next:org] [ramp:org]")
 
     def __post_init__(self) -> None:
         """Make them all once, so that nobody does for each event."""

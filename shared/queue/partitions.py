@@ -1,7 +1,7 @@
 """All partitions together: where each is, and in which one an organization lives."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Self
@@ -20,6 +20,9 @@ from shared.redis.connection import (
     translate,
 )
 from shared.settings.config import CommonSettings
+
+MOST_HOPS: Final = 4
+"""From one partition to the next, on the way to an organization that has been moved."""
 
 _NUMBERS: Final = {tag: number for number, tag in enumerate(TAGS)}
 
@@ -46,8 +49,37 @@ class Partitions:
         return iter(self.all)
 
     def of(self, organization: str) -> Partition:
-        """The one in which an organization lives."""
+        """The home of an organization, in which it lives unless it has been moved."""
         return self.all[home(organization, len(self.all))]
+
+    async def living(self, organization: str) -> Partition:
+        """The one in which an organization lives now; raises what the client does."""
+        places = {organization: self.of(organization)}
+        return (await self.followed(places))[organization]
+
+    async def followed(self, places: Mapping[str, Partition]) -> dict[str, Partition]:
+        """Where organizations live now that have lived there; raises what the client does."""
+        found = dict(places)
+        asked = found
+        for _ in range(MOST_HOPS):
+            asked = await self.moved(asked)
+            found |= asked
+        return found
+
+    async def moved(self, places: Mapping[str, Partition]) -> dict[str, Partition]:
+        """Where those have gone to that have gone from there; raises what the client does."""
+        if len(self.all) == 1:
+            return {}
+        here: dict[int, list[str]] = {}
+        for name, partition in places.items():
+            here.setdefault(partition.number, []).append(name)
+        found: dict[str, Partition] = {}
+        for number, names in here.items():
+            partition = self.all[number]
+            told = await partition.redis.execute_command("HMGET", partition.names.moved, *names)
+            moved = zip(names, told, strict=True)
+            found |= {name: self.all[int(to)] for name, to in moved if to is not None}
+        return found
 
     def by_primary(self) -> list[list[Partition]]:
         """Those that share a client, together."""
@@ -55,10 +87,6 @@ class Partitions:
         for partition in self.all:
             found.setdefault(id(partition.redis), []).append(partition)
         return list(found.values())
-
-    def of_all(self, organization: str | None) -> tuple[Partition, ...]:
-        """Where what is an organization's may be: of jobs that belong to none, ``?``, in any."""
-        return self.all if organization in {None, "?"} else (self.of(str(organization)),)
 
     def bearing(self, job: str) -> Partition | None:
         """The one whose tag a job's id bears; ``None`` where one that bears none may be in any."""

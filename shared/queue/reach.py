@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from shared.errors import Unavailable
+from shared.queue.job import organization_of
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions, check_place
 from shared.redis.connection import REDIS_ERRORS, end, translate
@@ -64,6 +65,7 @@ class Reach:
         self.partitions = partitions
         self._missing = {each.partition: each for each in missing}
         self._left_out = set[int]()
+        self._places: dict[str, Partition] = {}
 
     @property
     def missing(self) -> list[Missing]:
@@ -75,6 +77,41 @@ class Reach:
 
     def __contains__(self, partition: Partition) -> bool:
         return partition.number not in self._missing
+
+    async def living(self, organization: str) -> Partition:
+        """The one in which an organization lives now; its home, where that doesn't answer.
+
+        Raises: what the client does where no partition is left.
+        """
+        if organization not in self._places:
+            home = self.partitions.of(organization)
+            self._places[organization] = home
+            if home in self:
+                with self.noting(home):
+                    self._places[organization] = await self.partitions.living(organization)
+        return self._places[organization]
+
+    async def having(self, organization: str | None) -> tuple[Partition, ...]:
+        """Where what is an organization's may be: of jobs that belong to none, ``?``, in any.
+
+        Raises: as above.
+        """
+        is_any = organization in {None, "?"}
+        return self.partitions.all if is_any else (await self.living(str(organization)),)
+
+    async def name_now(self, job: str) -> str:
+        """What a job is called by now: with its organization's move its id has another tag.
+
+        Raises: as above.
+        """
+        there = self.partitions.bearing(job)
+        if there is None or not (owner := organization_of(job, there.names.job_prefix)):
+            return job
+        here = there
+        if there in self:
+            with self.noting(there):
+                here = (await self.partitions.followed({owner: there}))[owner]
+        return job if here is there else here.names.from_mark(there.names.in_mark(job))
 
     async def gather(
         self,

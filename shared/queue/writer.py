@@ -14,6 +14,7 @@ from shared.queue import job, scripts
 from shared.queue.group_commit import GroupCommit
 from shared.queue.job import Delivery
 from shared.queue.partition import Partition, home
+from shared.queue.partitions import MOST_HOPS
 from shared.redis.connection import REDIS_ERRORS, translate
 from shared.redis.durability import Durability, Mode, without_needless_wait
 from shared.redis.wire import Argument, Command, Wire
@@ -72,6 +73,18 @@ _ANSWERS: dict[bytes, Accepted | tuple[str, str]] = {
 }
 
 
+class Moved(Unavailable):
+    """The organization lives in another partition by now.
+
+    Attributes:
+        partition: its number.
+    """
+
+    def __init__(self, partition: int) -> None:
+        super().__init__("organization_moved", f"it lives in partition {partition} by now")
+        self.partition = partition
+
+
 class Queue:
     """The queue as its producer sees it.
 
@@ -110,9 +123,21 @@ class Queue:
     async def enqueue(self, deliveries: Sequence[Delivery]) -> list[Accepted | Unavailable]:
         """Enqueue a batch in one round trip; answers when it is durable.
 
+        Where any of it has moved to another partition, that is the answer of those, and the others
+        are enqueued in a second round trip.
+
         Raises:
             Unavailable: the whole batch is in doubt. Sending it again is harmless.
         """
+        answers = await self._answers(deliveries)
+        if b"again" in answers:
+            again = [place for place, raw in enumerate(answers) if raw == b"again"]
+            rest = await self.enqueue([deliveries[place] for place in again])
+            told = dict(zip(again, rest, strict=True))
+            return [told.get(place) or _answer(raw) for place, raw in enumerate(answers)]
+        return [_answer(raw) for raw in answers]
+
+    async def _answers(self, deliveries: Sequence[Delivery]) -> list[bytes]:
         arguments = self._limits_for(deliveries)
         for delivery in deliveries:
             arguments += (
@@ -123,12 +148,12 @@ class Queue:
                 1 / delivery.weight,
             )
         try:
-            answers = await self._send(arguments)
+            answers: list[bytes] = await self._send(arguments)
         except REDIS_ERRORS as exc:
             unavailable = translate(exc)
             metrics.REDIS_ERRORS.labels("ingress", unavailable.code).inc()
             raise unavailable from exc
-        return [_answer(raw) for raw in answers]
+        return answers
 
     def _limits_for(self, deliveries: Sequence[Delivery]) -> list[Argument]:
         """The script's first arguments: all limits, and those of bytes that organizations have."""
@@ -206,7 +231,9 @@ def check_reply(durability: Durability, reply: Any) -> None:
 
 
 def _answer(raw: bytes) -> Accepted | Unavailable:
-    answer = _ANSWERS[raw]
+    answer = _ANSWERS.get(raw)
+    if answer is None:
+        return Moved(int(raw.removeprefix(b"moved:")))
     return answer if isinstance(answer, Accepted) else Unavailable(*answer)
 
 
@@ -269,6 +296,7 @@ class Waiting:
 
 
 _AWAITED: Final = ("redis_awaited", "this process waits for the Redis of this organization")
+_UNSETTLED: Final = ("organization_moving", "this organization moves to another partition")
 _FULL: Final = ("partition_full", "too many deliveries wait for the Redis of this organization")
 
 
@@ -342,7 +370,9 @@ def _again(failure: Unavailable) -> Unavailable:
 
 
 class PartitionedWriter:
-    """A writer for each partition.
+    """A writer for each partition, of which an organization has one: its home, or where it went to.
+
+    What a partition tells of one that has gone is remembered: its next deliveries go there at once.
 
     Args:
         writers: of each, in order.
@@ -350,6 +380,11 @@ class PartitionedWriter:
 
     def __init__(self, writers: Sequence[QueueWriter]) -> None:
         self._writers = writers
+        self._moved: dict[str, int] = {}
+
+    def place_of(self, organization: str) -> int:
+        """The number of the partition in which it is thought to live."""
+        return self._moved.get(organization, home(organization, len(self._writers)))
 
     async def accept(self, delivery: Delivery) -> Accepted:
         """Accept one delivery; returns once it is durable.
@@ -357,5 +392,18 @@ class PartitionedWriter:
         Raises:
             Unavailable: it is not, or that is in doubt.
         """
-        writer = self._writers[home(delivery.organization, len(self._writers))]
-        return await writer.accept(delivery)
+        for _ in range(MOST_HOPS + 1):
+            writer = self._writers[self.place_of(delivery.organization)]
+            try:
+                return await writer.accept(delivery)
+            except Moved as exc:
+                self._note(delivery.organization, exc.partition)
+        # Its senders try again, and by then it has arrived where it is going.
+        raise Unavailable(*_UNSETTLED)
+
+    def _note(self, organization: str, partition: int) -> None:
+        if partition >= len(self._writers):
+            raise Unavailable(*_UNSETTLED)
+        self._moved[organization] = partition
+        if partition == home(organization, len(self._writers)):
+            del self._moved[organization]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import msgspec
@@ -179,6 +179,7 @@ async def test_the_ingress_may_do_in_a_partition_what_it_may_do_without(
         for _ in range(2):
             assert await check_layout(partitions) == []
         one, last = delivery(b"one", "org_x"), partitions.all[3]
+        await admin.hset(last.names.moved, "org_y", "2")  # or nobody asks who has moved
         assert await Queue(last, Durability()).enqueue([one]) == [Accepted.NEW]
         assert (await gauges.read(last)).depths.waiting == 1
         assert (await gauges.read_shares(last, 1)).organizations == {"org_x": (1, 0)}
@@ -191,6 +192,24 @@ async def test_the_ingress_may_do_in_a_partition_what_it_may_do_without(
         ):
             assert await refused(own, *command)
         await admin.delete(partitions.all[0].names.layout)
+
+
+async def test_whoever_moves_an_organization_may_write_all_that_is_its_own(
+    server: DeployedRedis,
+) -> None:
+    """A worker's user may, and so the command has that; an ingress has to know where one went."""
+    async with server.client_of() as admin:
+        for names in (keys.UNTAGGED, keys.Names("021")):
+            for each in fields(names):
+                if each.metadata and each.metadata["of"]:
+                    name = getattr(names, each.name)
+                    name += "" if each.metadata["of"].startswith("[") else "org_a:1"
+                    assert await admin.execute_command("ACL DRYRUN", "worker", "DEL", name) == b"OK"
+    async with server.client_of("ingress") as own, server.client_of("operator") as operator:
+        moved = keys.Names("021").moved
+        assert await own.hmget(moved, ["org_a"]) == [None]
+        assert await refused(own, "HSET", moved, "org_a", "1")
+        assert await refused(operator, "HSET", moved, "org_a", "1")
 
 
 async def refused(redis: Redis, *command: str) -> bool:

@@ -42,7 +42,7 @@ def ask(question: Callable[[Reach], Awaitable[Answer]]) -> Answer:
         return asyncio.run(asked())
     except (*REDIS_ERRORS, Unavailable) as exc:
         cause = translate(exc)
-        if cause.code == "redis_layout":
+        if cause.code in {"redis_layout", "organization_moving"}:
             display.fail(cause.message)
         display.fail(f"REDIS_URL: expected a Redis that answers, got {cause}")
 
@@ -85,7 +85,7 @@ def known_organization(text: str, *, yes: bool, name: str = "ORGANIZATION") -> s
         click.echo(f"{text} is an endpoint of {endpoints[text]}", err=True)
         return checked_organization(endpoints[text], f"ENDPOINTS_FILE ({file})")
     # Nobody knows it: a slip of the hand would else be taken for an organization without events.
-    if not yes and not ask(lambda reach: has_footprint(reach.partitions.of(text), text)):
+    if not yes and not ask(lambda reach: _is_known(reach, text)):
         expected = f"an organization or an endpoint of {file}, or one that Redis knows (or --yes)"
         hint = nearest(text, [*organizations, *endpoints])
         display.fail(f"{name}: expected {expected}, got {text!r}{hint}")
@@ -97,6 +97,10 @@ def checked_organization(organization: str, name: str = "ORGANIZATION") -> str:
     if not keys.ORGANIZATION_PATTERN.fullmatch(organization):
         display.fail(f"{name}: expected 1 to 64 letters, digits, _ or -, got {organization!r:.80}")
     return organization
+
+
+async def _is_known(reach: Reach, organization: str) -> bool:
+    return await has_footprint(await reach.living(organization), organization)
 
 
 async def has_footprint(partition: Partition, organization: str) -> bool:

@@ -86,7 +86,7 @@ def list_them(*, limit: int, yes: bool, as_json: bool, **wanted: Any) -> None:
             # One beyond the limit tells that there are more, without counting them.
             if len(found) > limit:
                 break
-        reach.check_some(Selection(filter=chosen).among(reach.partitions))
+        reach.check_some(await Selection(filter=chosen).among(reach))
         return found
 
     found = ask(collect)
@@ -150,7 +150,7 @@ def export(*, yes: bool, **wanted: Any) -> None:
             more = {"traceback": letter.traceback, "payload": payload}
             click.echo(display.json_line({**_summary(letter), **more}))
             number += 1
-        reach.check_some(Selection(filter=chosen).among(reach.partitions))
+        reach.check_some(await Selection(filter=chosen).among(reach))
         return number, reach.missing
 
     number, missing = ask(printed)
@@ -268,7 +268,8 @@ class Meant:
         """Count them, and show the first ones."""
         # By the clock that is behind the others: what dies while somebody reads isn't meant.
         until = min(moment for _, moment in await reach.gather(records.now)) + 1
-        self.selection = Selection(self.selection.jobs, self.selection.filter.until(until))
+        named = await self.selection.by_names_of_now(reach)
+        self.selection = Selection(named.jobs, named.filter.until(until))
         found: set[str] = set()
         async for letter in self.selection.letters(reach):
             found.add(letter.job)
@@ -277,13 +278,13 @@ class Meant:
             if len(found) <= _PREVIEW:
                 about = f"{letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
                 _say(f"  {letter.job}  {about}")
-        reach.check_some(self.selection.among(reach.partitions))
+        reach.check_some(await self.selection.among(reach))
         self.number = len(found)
         if self.number > _PREVIEW:
             click.echo(f"  … and {self.number - _PREVIEW:,} more")
         for job in self.selection.jobs:
             # Of one that is in a partition that is left out nobody knows.
-            there = all(each in reach for each in Selection((job,)).among(reach.partitions))
+            there = all(each in reach for each in await Selection((job,)).among(reach))
             if there and job not in found:
                 click.echo(f"no dead letter: {display.escape_controls(job)}", err=True)
 
@@ -350,6 +351,7 @@ def _tell(done: revival.Progress) -> None:
     told += [f"{done.absent:,} gone meanwhile"] if done.absent else []
     told += [f"{done.unprovable:,} unprovable left alone"] if done.unprovable else []
     told += [f"{done.unusable:,} without the payload that came"] if done.unusable else []
+    told += [f"{done.moved:,} on their way to another partition"] if done.moved else []
     click.echo(", ".join(told))
     if done.stopped:
         display.fail(

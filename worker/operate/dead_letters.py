@@ -144,12 +144,17 @@ class Selection:
     jobs: tuple[str, ...] = ()
     filter: Filter = Filter()
 
-    def among(self, partitions: Partitions) -> list[Partition]:
+    async def among(self, reach: Reach) -> list[Partition]:
         """Where any of them may be."""
         if not self.jobs:
-            return [*partitions.of_all(self.filter.organization)]
+            return [*await reach.having(self.filter.organization)]
+        partitions = reach.partitions
         numbers = {each.number for job in self.jobs for each in _where(partitions, job)}
         return [partitions.all[number] for number in sorted(numbers)]
+
+    async def by_names_of_now(self, reach: Reach) -> Self:
+        """The same, with the ids that jobs have now: who has one from before a move may name it."""
+        return replace(self, jobs=tuple([await reach.name_now(job) for job in self.jobs]))
 
     async def letters(self, reach: Reach) -> AsyncIterator[DeadLetter]:
         """Those that are there still."""
@@ -204,6 +209,7 @@ async def find_anywhere(reach: Reach, job: str) -> DeadLetter | None:
 
     Raises: what the client does, where the one fails whose tag the job bears.
     """
+    job = await reach.name_now(job)
     if (partition := reach.partitions.bearing(job)) is not None:
         return await find(partition, job)
     return next(iter(await read_named(reach, [job])), None)
@@ -279,7 +285,7 @@ async def _read_pages(
     reach: Reach, wanted: Filter, *, newest_first: bool = False
 ) -> AsyncIterator[list[DeadLetter]]:
     """An organization is in one partition, so a page is all that is held of all of them."""
-    among = reach.partitions.of_all(wanted.organization)
+    among = await reach.having(wanted.organization)
     named = await reach.gather(lambda partition: organizations(partition, wanted), among)
     for organization, partitions in _by_name(named):
         pages = [

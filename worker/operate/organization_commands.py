@@ -22,7 +22,7 @@ def state(organization: str, key_prefix: str, *, yes: bool, as_json: bool) -> No
     name = known_organization(organization, yes=yes)
 
     async def show(reach: Reach) -> None:
-        partition = reach.partitions.of(name)
+        partition = await reach.living(name)
         async for value in organizations.stored_values(partition, name, key_prefix):
             click.echo(display.json_line(value))
 
@@ -36,7 +36,11 @@ def state(organization: str, key_prefix: str, *, yes: bool, as_json: bool) -> No
 def pause(organization: str, *, why: str, yes: bool) -> None:
     """Let an organization's events wait until resume. The ingress goes on accepting them."""
     name = known_organization(organization, yes=yes)
-    if ask(lambda reach: organizations.pause(reach.partitions.of(name), name, why)):
+
+    async def paused(reach: Reach) -> bool:
+        return await organizations.pause(await reach.living(name), name, why)
+
+    if ask(paused):
         click.echo(f"{name} is paused; its events wait")
     else:
         click.echo(f"{name} was paused already")
@@ -62,7 +66,11 @@ def _starts(_context: click.Context, _option: click.Parameter, text: str | None)
 def resume(organization: str, *, rate: float | None, yes: bool) -> None:
     """Let an organization's events go on that wait by a pause, a hold or its breaker, in order."""
     name = known_organization(organization, yes=yes)
-    if ask(lambda reach: organizations.resume(reach.partitions.of(name), name, rate)):
+
+    async def resumed(reach: Reach) -> bool:
+        return await organizations.resume(await reach.living(name), name, rate)
+
+    if ask(resumed):
         click.echo(f"{name} goes on")
     else:
         click.echo(f"{name} was neither paused nor held")

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from shared.errors import StateError
+from shared.errors import StateError, Unavailable
 from shared.queue import scripts
 from shared.queue.partition import Partition
 from worker.value import Value
@@ -17,8 +17,12 @@ _RESUME = scripts.load("resume")
 
 
 async def pause(partition: Partition, organization: str, why: str) -> bool:
-    """Let its events wait; whether it wasn't paused before."""
-    return bool(await partition.run(_PAUSE, organization, why))
+    """Let its events wait; whether it wasn't paused before.
+
+    Raises:
+        Unavailable: it is on its way to another partition (``organization_moving``).
+    """
+    return _is_changed(await partition.run(_PAUSE, organization, why))
 
 
 async def resume(partition: Partition, organization: str, starts: float | None = None) -> bool:
@@ -29,8 +33,20 @@ async def resume(partition: Partition, organization: str, starts: float | None =
         organization: whose.
         starts: how many of them may start a second until none waits any more; without it a few, and
             twice as many each second.
+
+    Raises:
+        Unavailable: it is on its way to another partition (``organization_moving``).
     """
-    return bool(await partition.run(_RESUME, organization, "" if starts is None else starts))
+    starts_a_second = "" if starts is None else starts
+    return _is_changed(await partition.run(_RESUME, organization, starts_a_second))
+
+
+def _is_changed(answer: int | bytes) -> bool:
+    if answer == b"moved":
+        raise Unavailable(
+            "organization_moving", "it is on its way to another partition: see partitions move"
+        )
+    return bool(answer)
 
 
 async def stored_values(

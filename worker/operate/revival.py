@@ -47,6 +47,7 @@ class Progress:
         absent: gone since they were listed.
         unprovable: skipped, since only ``force`` runs them.
         unusable: skipped, since their payload was lost or changed.
+        moved: left alone, since their organization is on its way to another partition.
         died_again: of those queued, as far as is known.
         stopped: whether it stopped by itself, since replays kept dying.
     """
@@ -56,13 +57,15 @@ class Progress:
     absent: int = 0
     unprovable: int = 0
     unusable: int = 0
+    moved: int = 0
     died_again: int = 0
     stopped: bool = False
 
     @property
     def seen(self) -> int:
         """How many dead letters have been looked at."""
-        return self.queued + self.known + self.absent + self.unprovable + self.unusable
+        left_alone = self.unprovable + self.unusable + self.moved
+        return self.queued + self.known + self.absent + left_alone
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import scripts
 from shared.queue.partition import Partition
-from shared.queue.partitions import Partitions
+from shared.queue.partitions import MOST_HOPS, Partitions
 from shared.queue.reach import Reach
 from worker.opened import Kept, Known
 from worker.operate import dead_letters, revival
@@ -51,6 +51,7 @@ _GOOD_WHILE_REFUSED: Final = 600.0
 _LOOKED_AT_ONCE: Final = 500
 _LISTED_AT_ONCE: Final = 200
 _ORDER_KEPT: Final = 3_600.0
+_OVER: Final = b"done:"
 """Seconds for which the order of acceptance of an organization without events is kept: the clocks
 of ingresses are never as far apart."""
 
@@ -222,24 +223,31 @@ async def prune(
     reach = Reach(partitions)
 
     async def are_over(events: Sequence[Known]) -> list[bool]:
-        by_home: dict[int, list[Known]] = {}
-        for each in events:
-            by_home.setdefault(partitions.of(each[0]).number, []).append(each)
+        kept: set[Known] = set()
+        asked = {name: partitions.of(name) for name, _ in events}
 
-        async def marks(partition: Partition) -> list[bytes | None]:
-            named = [partition.names.event(*each) for each in by_home[partition.number]]
-            found: list[bytes | None] = await partition.redis.mget(named)
-            return found
+        async def look(partition: Partition) -> tuple[list[bytes | None], dict[str, Partition]]:
+            names = [name for name, place in asked.items() if place is partition]
+            marks = await partition.redis.mget(
+                [partition.names.event(*each) for each in events if asked.get(each[0]) is partition]
+            )
+            return marks, await partitions.moved(dict.fromkeys(names, partition))
 
-        told = await reach.gather(marks, [partitions.all[number] for number in by_home])
-        # Without a mark such an old event is `unprovable`: it isn't run.
-        over = {
-            known
-            for partition, found in told
-            for known, mark in zip(by_home[partition.number], found, strict=True)
-            if mark is None or mark.startswith(b"done:")
-        }
-        return [each in over for each in events]
+        # Of one that is on its way a mark is where it leaves, or was by then where it goes to.
+        for _ in range(MOST_HOPS + 1):
+            among = {each.number: each for each in asked.values()}
+            told = await reach.gather(look, among.values())
+            found: dict[Known, bytes] = {}
+            gone: dict[str, Partition] = {}
+            for partition, (marks, moved) in told:
+                here = [each for each in events if asked.get(each[0]) is partition]
+                found |= {each: mark or _OVER for each, mark in zip(here, marks, strict=True)}
+                gone |= moved
+            there = {each for each in events if each[0] in asked}
+            # Without a mark such an old event is `unprovable`: it isn't run.
+            kept |= {each for each in there if not found.get(each, b"").startswith(_OVER)}
+            asked = gone
+        return [each not in kept for each in events]
 
     async def prune_one(database: Kept) -> None:
         if gone := await database.prune(are_over, older_than=retention):

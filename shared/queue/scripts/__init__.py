@@ -55,10 +55,10 @@ def load(name: str, names: Names = UNTAGGED, *, allow_oom: bool = True) -> Scrip
         names: those that it reads and writes.
         allow_oom: whether it may run while Redis is full. Everything that drains may.
     """
-    folder = files(__package__)
-    plain = folder.joinpath("plain", f"{name}.lua")
-    body = folder.joinpath(f"{name}.lua").read_text()
-    parts = _parts_of(plain.read_text() if plain.is_file() else "", body)
+    body = files(__package__).joinpath(f"{name}.lua").read_text()
+    # What it asks of an organization that may have moved comes before all else.
+    first = _text_in("partitions", name) if names.tag else ""
+    parts = _parts_of(first + _text_in("plain", name), body)
     shebang = _SHEBANG_ALLOW_OOM if allow_oom else _SHEBANG
     guard = f"redis.call('EXISTS', '{names.queue}:never')\n" if names.tag else ""
     text = shebang + guard + keys.in_place("\n\n".join(parts), names)
@@ -66,6 +66,12 @@ def load(name: str, names: Names = UNTAGGED, *, allow_oom: bool = True) -> Scrip
     digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
     # The name by which a cluster, or a user's rights, know where it may run.
     return Script(name, text, digest, (names.queue,) if names.tag else ())
+
+
+def _text_in(folder: str, name: str) -> str:
+    """What stands there for the script, if anything does."""
+    file = files(__package__).joinpath(folder, f"{name}.lua")
+    return file.read_text() if file.is_file() else ""
 
 
 def of(script: Script, names: Names) -> Script:

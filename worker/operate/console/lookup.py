@@ -164,11 +164,13 @@ async def search_everywhere(reach: Reach, text: str) -> list[FoundEvent]:
     async def search_in(partition: Partition) -> list[FoundEvent]:
         return await search(partition, text, await organizations_of(partition))
 
-    partitions, owner = reach.partitions, organization_of(text)
-    if (bearing := partitions.bearing(text)) is not None:
+    text = await reach.name_now(text)
+    if (bearing := reach.partitions.bearing(text)) is not None:
         return await search_in(bearing)
-    if owner and (found := _by_organization(await reach.gather(search_in, [partitions.of(owner)]))):
-        return found
+    if owner := organization_of(text):
+        home = [await reach.living(owner)]
+        if found := _by_organization(await reach.gather(search_in, home)):
+            return found
     return _by_organization(await reach.gather(search_in))
 
 
@@ -241,6 +243,7 @@ async def find_anywhere(reach: Reach, job: str) -> FoundEvent | None:
 
     Raises: what the client does, where the one fails whose tag the job bears.
     """
+    job = await reach.name_now(job)
     if (bearing := reach.partitions.bearing(job)) is not None:
         return await find(bearing, job)
     found = await reach.gather(lambda partition: find(partition, job))

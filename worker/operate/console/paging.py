@@ -105,7 +105,7 @@ async def _holders(reach: Reach, wanted: Filter) -> dict[int, list[str]]:
     """Whose dead letters may be meant, by partition."""
     found = await reach.gather(
         lambda partition: dead_letters.organizations(partition, wanted),
-        reach.partitions.of_all(wanted.organization),
+        await reach.having(wanted.organization),
     )
     return {partition.number: names for partition, names in found}
 
@@ -159,7 +159,7 @@ async def number_of(reach: Reach, wanted: Filter) -> int | None:
                 )
             return sum(map(int, await pipe.execute()))
 
-    among = reach.partitions.of_all(wanted.organization)
+    among = await reach.having(wanted.organization)
     return sum(number for _, number in await reach.gather(number_in, among))
 
 

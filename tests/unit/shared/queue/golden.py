@@ -3,6 +3,7 @@
 Whoever changes a script on purpose runs it, and commits what has changed.
 """
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,9 @@ def described(names: Names) -> dict[str, Any]:
         "digests": {
             name: scripts.load(name, names, allow_oom=name not in NEED_ROOM).digest
             for name in SCRIPTS
+        },
+        "of an organization": {
+            each.name: each.metadata["of"] for each in fields(names) if each.metadata
         },
     }
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,15 @@ def test_all_names_of_a_partition_hash_to_its_tag_s_slot() -> None:
     ]
     assert len(made) > 45
     assert {key_slot(name.encode()) for name in made} == {key_slot(b"021")}
+
+
+def test_each_name_says_what_under_it_is_of_one_organization() -> None:
+    """In words that whoever moves one knows."""
+    within = r"\[(job|turn\*|(\w+:)?org(:\*)?)\]"
+    for each in fields(Names):
+        if each.metadata:
+            said = each.metadata["of"]
+            assert re.fullmatch(rf"(job|org(:\*)?)?({within}( {within})*)?", said), each.name
 
 
 JOBS = st.one_of(st.text(), st.text().map("{021}".__add__), st.text().map("{}".__add__))

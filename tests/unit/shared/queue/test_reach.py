@@ -8,7 +8,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
 from shared.errors import Unavailable
-from shared.queue.partition import Partition, home
+from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Missing, Reach, sentences
 
@@ -136,7 +136,9 @@ def test_a_job_says_by_its_tag_where_it_is() -> None:
     assert single.bearing("org_a:12") is single.all[0]
 
 
-def test_an_organization_says_by_its_name_where_it_is() -> None:
+async def test_what_belongs_to_no_organization_may_be_anywhere() -> None:
     partitions = four()
-    assert [each.number for each in partitions.of_all("org_a")] == [home("org_a", 4)]
-    assert partitions.of_all(None) == partitions.of_all("?") == partitions.all
+    assert await Reach(partitions).having(None) == partitions.all
+    assert await Reach(partitions).having("?") == partitions.all
+    single = Partitions.only(HERE)
+    assert await Reach(single).having("org_a") == single.all  # nobody is asked

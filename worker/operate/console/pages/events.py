@@ -34,9 +34,9 @@ async def show(request: web.Request) -> web.Response:
     found = await lookup.find_anywhere(reach, job)
     event_id = request.query.get("id", "")
     if found is None and event_id:  # it has left the queue, but perhaps with a mark
-        bearing = reach.partitions.bearing(job)
+        bearing = reach.partitions.bearing(job := await reach.name_now(job))
         organization = organization_of(job, bearing.names.job_prefix if bearing else "")
-        partition = bearing or reach.partitions.of(organization)
+        partition = bearing or await reach.living(organization)
         found = await lookup.find_by_mark(partition, organization, event_id)
     if found is None:
         return render(request, "event_gone.html", job=job)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from shared.errors import Unavailable
 from shared.queue import keys
 from worker.operate import organizations
 from worker.operate.console.context import console_of, session_of, tell
@@ -68,16 +69,19 @@ async def act(request: web.Request) -> web.Response:
     """Pause or resume it."""
     organization, verb = _named(request)
     console = console_of(request)
-    partition = console.partitions.of(organization)
+    partition = await console.partitions.living(organization)
     session = session_of(request)
-    if verb == "pause":
-        given = str((await request.post()).get("why", "")).strip()[:_LONGEST_WHY]
-        why = given or f"by {session.who if session else 'an operator'}"
-        changed = await organizations.pause(partition, organization, why)
-        tell(request, "pause", organization=organization, why=why, changed=changed)
-    else:
-        changed = await organizations.resume(partition, organization)
-        tell(request, "resume", organization=organization, changed=changed)
+    try:
+        if verb == "pause":
+            given = str((await request.post()).get("why", "")).strip()[:_LONGEST_WHY]
+            why = given or f"by {session.who if session else 'an operator'}"
+            changed = await organizations.pause(partition, organization, why)
+            tell(request, "pause", organization=organization, why=why, changed=changed)
+        else:
+            changed = await organizations.resume(partition, organization)
+            tell(request, "resume", organization=organization, changed=changed)
+    except Unavailable as exc:
+        return message(request, HTTPStatus.CONFLICT, "Not now", f"{organization}: {exc.message}.")
     await console.sampler.look()
     if not changed:
         was = "was paused already" if verb == "pause" else "was neither paused nor held"

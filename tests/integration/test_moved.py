@@ -1,0 +1,172 @@
+"""Facts about an organization that lives in another partition than its home."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+from redis.asyncio import Redis
+
+from shared.errors import Unavailable
+from shared.program.findings import Finding
+from shared.queue import scripts
+from shared.queue.partitions import Partitions
+from shared.queue.reach import Reach
+from shared.queue.writer import Accepted, Moved, PartitionedWriter, Queue, QueueWriter
+from shared.redis.durability import Durability, Mode
+from tests.integration.jobs import delivery
+from tests.integration.several import ORGANIZATIONS, Shop, over
+from tests.integration.workplace import Lines
+from worker.opened import Known
+from worker.operate import dead_letters, organizations, revival, upkeep
+from worker.operate.console import lookup
+from worker.operate.dead_letters import Filter, Selection
+
+GONE, STAYS = ORGANIZATIONS[0], "org_stays"
+
+
+@pytest.fixture
+def partitions(redis: Redis) -> Partitions:
+    return over(redis)
+
+
+async def send_off(partitions: Partitions, organization: str, *way: int) -> None:
+    """Let it have gone from its home to another partition, and on to the next."""
+    here = partitions.of(organization)
+    for number in way:
+        await here.redis.hset(here.names.moved, organization, str(number))
+        here = partitions.all[number % len(partitions)]
+
+
+def writer_of(partitions: Partitions) -> PartitionedWriter:
+    queues = [Queue(each, Durability(Mode.MEMORY)) for each in partitions]
+    return PartitionedWriter([QueueWriter(each) for each in queues])
+
+
+async def depths(partitions: Partitions) -> list[int]:
+    return [await each.redis.zcard(each.names.accepted) for each in partitions]
+
+
+async def test_of_a_batch_those_that_have_moved_are_told_and_the_others_enqueued(
+    partitions: Partitions,
+) -> None:
+    queue = Queue(partitions.all[0], Durability(Mode.FSYNC))
+    batch = [delivery(b"1", STAYS), delivery(b"2", GONE), delivery(b"3", STAYS)]
+    assert await queue.enqueue(batch) == [Accepted.NEW] * 3
+    await send_off(partitions, GONE, 3)
+    moved, *rest = [delivery(b"2", GONE), *batch, delivery(b"4", GONE), delivery(b"5", STAYS)]
+    answers = await queue.enqueue([moved, *rest])
+    told = [each.partition if isinstance(each, Moved) else each for each in answers]
+    assert told == [3, Accepted.KNOWN, 3, Accepted.KNOWN, 3, Accepted.NEW]
+    assert await depths(partitions) == [4, 0, 0, 0]
+    (only,) = await queue.enqueue([delivery(b"6", GONE)])
+    assert isinstance(only, Moved)
+
+
+async def test_a_delivery_goes_after_its_organization_and_the_next_one_straight_there(
+    partitions: Partitions,
+) -> None:
+    writer = writer_of(partitions)
+    await send_off(partitions, GONE, 1, 2, 3)
+    assert await writer.accept(delivery(b"1", GONE)) is Accepted.NEW
+    assert writer.place_of(GONE) == 3
+    await partitions.all[0].redis.delete(partitions.all[0].names.moved)
+    assert await writer.accept(delivery(b"2", GONE)) is Accepted.NEW
+    assert await depths(partitions) == [0, 0, 0, 2]
+    # Back at home, who remembers the other place is told there.
+    await send_off(partitions, GONE)
+    last = partitions.all[3]
+    await last.redis.hset(last.names.moved, GONE, "0")
+    assert await writer.accept(delivery(b"3", GONE)) is Accepted.NEW
+    assert await depths(partitions) == [1, 0, 0, 2]
+    assert writer._moved == {}
+
+
+async def test_nobody_goes_round_in_circles(partitions: Partitions) -> None:
+    await send_off(partitions, GONE, 1, 2, 0, 1)
+    with pytest.raises(Unavailable, match="organization_moving"):
+        await writer_of(partitions).accept(delivery(b"1", GONE))
+    await send_off(partitions, GONE, 9)
+    with pytest.raises(Unavailable, match="organization_moving"):
+        await writer_of(partitions).accept(delivery(b"1", GONE))
+    assert await depths(partitions) == [0, 0, 0, 0]
+
+
+async def test_commands_act_where_it_is_and_find_it_by_ids_from_before(redis: Redis) -> None:
+    shop = Shop(over(redis))
+    partitions, there = shop.partitions, shop.partitions.all[1]
+    await send_off(partitions, GONE, 1)
+    # The letter of another organization there, renamed: as a move would have left it.
+    await shop.bury(1, "evt_1")
+    (raw,) = await redis.zrange(there.names.dead(ORGANIZATIONS[1]), 0, -1)
+    job = raw.decode().replace(ORGANIZATIONS[1], GONE)
+    await redis.rename(there.names.dead_letter(raw.decode()), there.names.dead_letter(job))
+    await redis.hset(there.names.dead_letter(job), "organization", GONE)
+    await redis.zadd(there.names.dead(GONE), {job: 1})
+    await redis.hset(there.names.buried, GONE, "1")
+    before = job.replace(there.names.job_prefix, partitions.all[0].names.job_prefix)
+    reach = Reach(partitions)
+    assert await reach.living(GONE) is there
+    assert await reach.name_now(before) == job
+    found = await dead_letters.find_anywhere(reach, before)
+    assert found is not None
+    assert found.job == job
+    named = await Selection((before,)).by_names_of_now(reach)
+    assert [each.job async for each in named.letters(reach)] == [job]
+    meant = Filter(organization=GONE)
+    assert [each.job async for each in dead_letters.select(reach, meant)] == [job]
+    event = await lookup.find_anywhere(reach, before)
+    assert event is not None
+    assert event.job == job
+    assert [each.job for each in await lookup.search_everywhere(reach, before)] == [job]
+    assert await organizations.pause(await reach.living(GONE), GONE, "a test")
+    assert await redis.hget(there.names.organizations, f"pause:{GONE}") == b"a test"
+
+
+async def test_who_has_gone_or_is_on_its_way_is_neither_paused_nor_replayed(redis: Redis) -> None:
+    shop = Shop(over(redis))
+    here = shop.partitions.all[0]
+    await shop.bury(0, "evt_1")
+    (raw,) = await redis.zrange(here.names.dead(GONE), 0, -1)
+    before = {name: await redis.dump(name) for name in await redis.keys()}
+    for name in (here.names.moved, here.names.moving):
+        await redis.hset(name, GONE, "1")
+        for act in (organizations.pause(here, GONE, ""), organizations.resume(here, GONE)):
+            with pytest.raises(Unavailable, match="organization_moving"):
+                await act
+        assert await revival.replay_one(here, raw.decode()) == "moved"
+        assert not await revival.discard(here, raw.decode(), retention=60)
+        await redis.delete(name)
+    assert {name: await redis.dump(name) for name in await redis.keys()} == before
+    assert await organizations.pause(here, GONE, "")
+
+
+async def test_rows_of_an_inbox_are_judged_by_the_marks_where_the_organization_is(
+    partitions: Partitions,
+) -> None:
+    here, there = partitions.all[0], partitions.all[2]
+    await send_off(partitions, GONE, 2)
+    await here.redis.set(here.names.event(GONE, "left"), "dead:x")
+    await there.redis.set(there.names.event(GONE, "carried"), "dead:x")
+    await there.redis.set(there.names.event(GONE, "done"), "done:x")
+    events = [(GONE, each) for each in ("left", "carried", "done", "unknown")]
+    told: list[bool] = []
+
+    class Database:
+        async def check(self) -> list[Finding]:
+            return []
+
+        async def prune(
+            self,
+            are_over: Callable[[Sequence[Known]], Awaitable[Sequence[bool]]],
+            *,
+            older_than: float,
+        ) -> int:
+            told.extend(await are_over(events))
+            return round(older_than)
+
+    await upkeep.prune(partitions, [Database()], retention=1, log=Lines().log)
+    assert told == [False, False, True, True]
+
+
+def test_a_single_queue_looks_for_nobody_who_has_moved() -> None:
+    for name in ("enqueue", "pause", "resume", "replay", "discard"):
+        assert "sellfern:mov" not in scripts.load(name).text
