@@ -51,9 +51,11 @@ _GOOD_WHILE_REFUSED: Final = 600.0
 _LOOKED_AT_ONCE: Final = 500
 _LISTED_AT_ONCE: Final = 200
 _ORDER_KEPT: Final = 3_600.0
-_OVER: Final = b"done:"
 """Seconds for which the order of acceptance of an organization without events is kept: the clocks
 of ingresses are never as far apart."""
+
+_OVER: Final = b"done:"
+"""What the mark of an event that is handled begins with."""
 
 _ROOM: Final = (1e11, 3_000, 5e11, 20_000, 9e11, 1 << 53)
 """From which virtual times on these are renumbered, and with how many jobs and fields of flows at
