@@ -13,7 +13,9 @@ import threading
 from types import TracebackType
 from typing import Final
 
-PROGRAMS: Final = ("ingress", "worker")
+PROGRAMS: Final = ("ingress", "worker", "deploy.sellfern", "tests.acceptance.dying_command")
+"""What is forked: it imports next to nothing but what is here already."""
+_IMPORTED: Final = ("ingress.cli", "worker.cli", "coverage")
 ENDED: Final = 255
 """The exit code where none is known, as asyncio has it."""
 MEASURED_BY: Final = "COVERAGE_PROCESS_CONFIG"
@@ -37,7 +39,7 @@ def serve(channel: int) -> None:
         channel: a socket, which tells each request as one: words, folder and variables, with the
             three streams and a socket for answers. When the other end is closed, this returns.
     """
-    for module in (*(f"{each}.cli" for each in PROGRAMS), "coverage"):
+    for module in _IMPORTED:
         importlib.import_module(module)
     assert threading.active_count() == 1
     gc.collect()

@@ -18,6 +18,7 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from deploy.sellfern import simulator
 from shared.queue import keys
 from shared.queue.job import job_id
+from tests.acceptance import warm
 from tests.acceptance.ingress_process import ingress
 from tests.acceptance.process import (
     ENDPOINTS,
@@ -43,7 +44,7 @@ def environ(**changes: str) -> dict[str, str]:
 @contextlib.asynccontextmanager
 async def program(*arguments: str) -> AsyncIterator[tuple[Program, str]]:
     """The simulator on a free port, and its URL; ended with the block."""
-    process = await asyncio.create_subprocess_exec(
+    process = await warm.start(
         *(sys.executable, "-m", MODULE, "--port", "0", "--api-key", f"{KEY}:org_a", *arguments),
         cwd=ROOT,
         env=environ(),

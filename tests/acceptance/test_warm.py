@@ -16,6 +16,9 @@ from tests.acceptance.process import ROOT, Ended, end_of, environment, run
 TOLD = """
 import atexit, gc, os, signal, sys, threading, time
 
+def name(handler):
+    return getattr(handler, "__name__", str(handler))
+
 def facts():
     import json
     stat = dict(line.split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line)
@@ -25,7 +28,8 @@ def facts():
         "main": sys.modules["__main__"].__file__, "here": os.getcwd(), "environ": dict(os.environ),
         "stdin": sys.stdin.read(), "encodings": [sys.stdout.encoding, sys.stderr.errors],
         "buffered": [sys.stdout.line_buffering, sys.stderr.line_buffering, sys.stdin.isatty()],
-        "handlers": [str(signal.getsignal(each)) for each in sorted(signal.valid_signals())],
+        "handlers": [name(signal.getsignal(each)) for each in sorted(signal.valid_signals())],
+        "is_traced": bool(sys.gettrace()),
         "signals": [stat[each] for each in ("SigBlk", "SigIgn", "SigCgt")],
         "files": os.listdir("/proc/self/fd"),
         "inheritable": [os.get_inheritable(each) for each in range(3)],
