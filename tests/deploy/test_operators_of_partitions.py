@@ -26,7 +26,7 @@ def test_operators_may_look_and_act_in_all_of_them(fresh_redis_server: StartRedi
     for command in (
         *("status", "partitions", "dead-letters export"),
         *(f"dead-letters show {jobs[0]}", f"dead-letters discard {jobs[0]} --yes"),
-        *("dead-letters replay --all --yes", f"state {ORGANIZATIONS[3]}"),
+        *("dead-letters replay --all --yes --wait 0.1", f"state {ORGANIZATIONS[3]}"),
         *(f"pause {ORGANIZATIONS[2]}", f"resume {ORGANIZATIONS[2]}"),
     ):
         result = office.run(*command.split())

@@ -26,8 +26,8 @@ from tests.integration.workplace import Workplace, body, now
 from worker import Event, Handlers, Organization, Reject
 from worker.cli import main
 from worker.operate.asking import ask
-from worker.operate.dead_letter_commands import Meant
 from worker.operate.dead_letters import REASONS, Filter, Selection
+from worker.operate.meant import Meant
 from worker.pipeline.transitions import Settled
 
 HOUR = 3_600_000
@@ -53,6 +53,8 @@ class Desk:
     def run(self, *arguments: str, answers: str = "") -> Result:
         """Run one of the commands, and answer what it asks."""
         env = {"REDIS_URL": self.server.url, "COLUMNS": "250"}
+        if arguments[0] == "replay" and "--wait" not in arguments:
+            arguments += ("--wait", "0")  # mostly no worker is there that would handle them
         return CliRunner().invoke(main, ("dead-letters", *arguments), env=env, input=answers)
 
     def listed(self, *filters: str) -> list[str]:

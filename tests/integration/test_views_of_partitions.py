@@ -180,7 +180,7 @@ def test_dead_letters_of_a_primary_that_is_away_are_left_out(office: Office) -> 
 
 
 def test_all_are_replayed_at_once(office: Office) -> None:
-    result = office.run("dead-letters", "replay", "--all", "--yes")
+    result = office.run("dead-letters", "replay", "--all", "--yes", "--wait", "0")
     assert result.exit_code == 0, result.output
     assert "4 replayed" in result.stdout
     assert office.json("status")[0]["waiting"] == 8
@@ -207,8 +207,8 @@ def test_a_primary_that_is_away_keeps_no_other_from_it(
         "list --organization {name} --yes --json",
         "export --organization {name} --yes",
         "show {job}",
-        "replay {job} --yes",
-        "replay --organization {name} --yes",
+        "replay {job} --yes --wait 0",
+        "replay --organization {name} --yes --wait 0",
         "discard {job} --dry-run",
     ],
 )
@@ -253,7 +253,7 @@ def test_of_a_job_that_is_away_nobody_says_that_it_is_gone(office: Office) -> No
     jobs = {each["event_id"]: each["job"] for each in office.json("dead-letters", "list")}
     office.servers[1].stop()
     here, away = jobs["dead_0"], jobs["dead_1"]
-    result = office.run("dead-letters", "replay", here, away, "--yes")
+    result = office.run("dead-letters", "replay", here, away, "--yes", "--wait", "0")
     assert result.exit_code == 2
     assert "1 replayed" in result.stdout
     assert "no dead letter" not in result.stderr

@@ -14,7 +14,7 @@ from shared.errors import Unavailable
 from shared.queue import keys
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions, open_partitions
-from shared.queue.reach import Reach, reached, sentences
+from shared.queue.reach import Missing, Reach, reached, sentences
 from shared.redis.connection import REDIS_ERRORS, end, translate
 from shared.settings.config import CommonSettings
 
@@ -90,6 +90,15 @@ def known_organization(text: str, *, yes: bool, name: str = "ORGANIZATION") -> s
         hint = nearest(text, [*organizations, *endpoints])
         display.fail(f"{name}: expected {expected}, got {text!r}{hint}")
     return text
+
+
+def fail_if_any(
+    missing: list[Missing], so: str = "nothing is lost, the same command goes on with the rest"
+) -> None:
+    """Say that it isn't done for all that were meant."""
+    if missing:
+        numbers = ", ".join(str(each.partition) for each in missing)
+        display.fail(f"left out: partition {numbers}; {so}")
 
 
 def checked_organization(organization: str, name: str = "ORGANIZATION") -> str:

@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from shared.queue import scripts
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
 from shared.redis.connection import REDIS_ERRORS
 from shared.redis.wire import Argument, Script
-from worker.operate import dead_letters
+from worker.operate import dead_letters, fates
 from worker.operate.dead_letters import DeadLetter
+from worker.operate.fates import Fate, Replayed
 
 # Alone of the three it puts something in line, for which a full Redis has no room.
 _REPLAY = scripts.load("replay", allow_oom=False)
@@ -35,6 +36,7 @@ _LOOK_EVERY = 0.1
 _LOOKED_AT_ONCE = 256
 _CATCH_UP = 1.0  # seconds of the rate that may be made up for after Redis has kept it waiting
 _EXPIRED_AT_ONCE = 256
+_MOST_DEATHS: Final = 100  # kinds of them that are told apart; no two texts need be alike
 
 
 @dataclass(slots=True)
@@ -49,7 +51,13 @@ class Progress:
         unusable: skipped, since their payload was lost or changed.
         moved: left alone, since their organization is on its way to another partition.
         died_again: of those queued, as far as is known.
+        handled: of those queued, as a mark proves.
+        gone: of those queued, neither of the two: discarded or expired meanwhile, say.
+        untold: of those queued, in a partition that doesn't answer any more.
+        retried: of those that wait still, how many have had an attempt already.
+        deaths: of what they died again.
         stopped: whether it stopped by itself, since replays kept dying.
+        is_awaited: whether somebody has waited for what became of those queued.
     """
 
     queued: int = 0
@@ -59,7 +67,38 @@ class Progress:
     unusable: int = 0
     moved: int = 0
     died_again: int = 0
+    handled: int = 0
+    gone: int = 0
+    untold: int = 0
+    retried: int = 0
+    deaths: Counter[str] = field(default_factory=Counter)
     stopped: bool = False
+    is_awaited: bool = False
+
+    @property
+    def known_fates(self) -> int:
+        """Of how many of those queued it is known what became of them."""
+        return self.handled + self.died_again + self.gone
+
+    @property
+    def waiting(self) -> int:
+        """How many of those queued wait still, as far as is known."""
+        return self.queued - self.known_fates - self.untold
+
+    @property
+    def sentence(self) -> str:
+        """What became of those queued, as far as is known, such as ``5 replayed: 5 handled``."""
+        told = [f"{self.handled:,} handled"] if self.handled else []
+        if self.died_again:
+            ((text, number),) = self.deaths.most_common(1) or [("", 0)]
+            such_as = "such as " if number < self.died_again else ""
+            told.append(f"{self.died_again:,} dead again" + f" ({such_as}{text})" * bool(text))
+        if self.waiting and self.is_awaited:
+            retried = f", {self.retried:,} of them for another attempt" if self.retried else ""
+            told.append(f"{self.waiting:,} waiting still{retried}")
+        told += [f"{self.gone:,} gone, nobody knows how"] if self.gone else []
+        told += [f"{self.untold:,} in a partition that can't be read"] if self.untold else []
+        return f"{self.queued:,} replayed" + (f": {', '.join(told)}" if told else "")
 
     @property
     def seen(self) -> int:
@@ -110,14 +149,16 @@ class Replay:
     force: bool = False
     told: Callable[[int], None] = lambda _: None
     progress: Progress = field(default_factory=Progress)
-    _out: deque[DeadLetter] = field(default_factory=deque)
+    _out: deque[Replayed] = field(default_factory=deque)
     _row: int = 0
     _looked: float = field(default_factory=monotonic)
+    _discards: dict[int, int] = field(default_factory=dict)
 
     async def run(self, letters: AsyncIterator[DeadLetter]) -> Progress:
         """Replay them, oldest first, no faster than the rate, each once."""
         moments = await self.reach.gather(dead_letters.now)
         began = {partition.number: moment for partition, moment in moments}
+        self._discards = await fates.discards(self.reach)
         batch, pace = Batch(), Pace(self.rate, due=monotonic())
         async for letter in letters:
             # It has died again by now, and comes by once more.
@@ -133,6 +174,7 @@ class Replay:
                 await asyncio.sleep(max(early, _TICK))
             if monotonic() - self._looked > _LOOK_EVERY:
                 await self._look_back()
+                self.progress.stopped = self._row >= FAILURES_IN_A_ROW
             if self.progress.stopped:
                 return self.progress
             batch.add(letter)
@@ -145,7 +187,7 @@ class Replay:
 
         def count(letter: DeadLetter, answer: bytes) -> None:
             if answer == b"queued":
-                self._out.append(letter)
+                self._out.append(Replayed.of(letter))
             else:
                 pace.went(-1)
             self._count(answer.decode())
@@ -157,39 +199,42 @@ class Replay:
         setattr(self.progress, answer, getattr(self.progress, answer) + 1)
         self.told(self.progress.seen)
 
+    async def wait(self, seconds: float, told: Callable[[int], None] = lambda _: None) -> None:
+        """Wait until it is known what has become of each that was queued, for so long at most.
+
+        Args:
+            seconds: without any, nobody looks.
+            told: called with how many it is known of.
+        """
+        until = monotonic() + seconds
+        self.progress.is_awaited = seconds > 0
+        while self._out and monotonic() < until:
+            self.progress.retried = 0
+            for _ in range(0, len(self._out), _LOOKED_AT_ONCE):
+                await self._look_back()
+                told(self.progress.known_fates)
+            if self._out:
+                await asyncio.sleep(_LOOK_EVERY)
+
     async def _look_back(self) -> None:
         """See what has become of those that are out; who waits still is asked another time."""
         looked_at = [self._out.popleft() for _ in range(min(len(self._out), _LOOKED_AT_ONCE))]
-        for letter, (waits, died_at) in await _fates(self.reach, looked_at):
-            if waits:
-                self._out.append(letter)
-                continue
-            died_again = died_at is not None and float(died_at) > letter.died_at
-            self.progress.died_again += died_again
-            self._row = self._row + 1 if died_again else 0
-            self.progress.stopped |= self._row >= FAILURES_IN_A_ROW
+        found = await fates.look(self.reach, looked_at, self._discards)
+        self.progress.untold += len(looked_at) - len(found)
+        for fate in found:
+            self._take_note(fate)
         self._looked = monotonic()
 
-
-_Fate: TypeAlias = tuple[DeadLetter, tuple[int, bytes | None]]
-"""Of a dead letter, whether it waits, and when it has died if there is a record."""
-
-
-async def _fates(reach: Reach, letters: list[DeadLetter]) -> list[_Fate]:
-    """Those of all whose partition answers."""
-    by_number = _by_partition(letters)
-
-    async def fates_in(partition: Partition) -> list[_Fate]:
-        here, names = by_number[partition.number], partition.names
-        async with partition.redis.pipeline(transaction=False) as pipe:
-            for letter in here:
-                pipe.exists(_raw(names.payload(letter.job)))
-                pipe.execute_command("HGET", _raw(names.dead_letter(letter.job)), "died_at")
-            answers = await pipe.execute()
-        return list(zip(here, zip(answers[::2], answers[1::2], strict=True), strict=True))
-
-    among = [reach.partitions.all[number] for number in by_number]
-    return [fate for _, fates in await reach.gather(fates_in, among) for fate in fates]
+    def _take_note(self, fate: Fate) -> None:
+        progress = self.progress
+        if fate.became == "waiting":
+            self._out.append(fate.of)
+            progress.retried += fate.attempts > 0
+            return
+        setattr(progress, fate.became, getattr(progress, fate.became) + 1)
+        self._row = self._row + 1 if fate.became == "died_again" else 0
+        if fate.why and (fate.why in progress.deaths or len(progress.deaths) < _MOST_DEATHS):
+            progress.deaths[fate.why] += 1
 
 
 def _by_partition(letters: list[DeadLetter]) -> dict[int, list[DeadLetter]]:

@@ -33,6 +33,7 @@ from worker.operate.console.sampling import INTERVAL, Sampler
 from worker.operate.console.sessions import Sessions
 from worker.operate.console.settings import ConsoleSettings
 from worker.operate.console.views import answer_errors, static_file
+from worker.operate.fates import PATIENCE
 
 _CONNECTIONS: Final = 12
 # Seconds; a worker has more patience, but in front of a page somebody waits.
@@ -58,7 +59,11 @@ async def serve(settings: ConsoleSettings) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(
-    settings: ConsoleSettings, partitions: Partitions, *, interval: float = INTERVAL
+    settings: ConsoleSettings,
+    partitions: Partitions,
+    *,
+    interval: float = INTERVAL,
+    patience: float = PATIENCE,
 ) -> AsyncIterator[int]:
     """The console, open while the block runs; gives the port.
 
@@ -66,11 +71,12 @@ async def serving(
         settings: how it is started.
         partitions: all that it needs.
         interval: seconds between two looks at the system.
+        patience: seconds for which a replay waits for what becomes of the last ones.
 
     Raises:
         SettingsError: the address can't be listened on.
     """
-    console = _console(settings, partitions, interval)
+    console = _console(settings, partitions, interval, patience)
     async with served(application(console), settings.address) as sockets:
         looking = asyncio.create_task(console.sampler.look_forever(), name="sampler")
         port = port_of(sockets)
@@ -94,7 +100,9 @@ def application(console: Console) -> web.Application:
     return app
 
 
-def _console(settings: ConsoleSettings, partitions: Partitions, interval: float) -> Console:
+def _console(
+    settings: ConsoleSettings, partitions: Partitions, interval: float, patience: float
+) -> Console:
     log = get_logger()
     sampler = Sampler(partitions, log, interval)
     return Console(
@@ -102,7 +110,7 @@ def _console(settings: ConsoleSettings, partitions: Partitions, interval: float)
         partitions=partitions,
         sampler=sampler,
         sessions=Sessions(),
-        runs=Runs(partitions, log, settings.dedupe_retention, changed=sampler.look),
+        runs=Runs(partitions, log, settings.dedupe_retention, sampler.look, patience),
         log=log,
     )
 

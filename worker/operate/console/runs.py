@@ -13,9 +13,11 @@ from shared.queue.reach import Missing, Reach, sentences
 from shared.redis.connection import REDIS_ERRORS, end, translate
 from worker.operate import revival
 from worker.operate.dead_letters import Selection
+from worker.operate.fates import PATIENCE
 
 Verb = Literal["replay", "discard"]
 State = Literal["running", "finished", "stopped", "failed"]
+Level = Literal["info", "good", "warn", "bad"]
 
 AT_ONCE: Final = 4
 """Runs that may go on at the same time."""
@@ -69,6 +71,37 @@ class Run:
             return 1.0
         return min(1.0, self.seen / self.total) if self.total else None
 
+    @property
+    def level(self) -> Level:
+        """How good it is, as far as it has come: an end by itself is no success."""
+        if self.state == "failed" or self._died_again_all:
+            return "bad"
+        if self.state == "stopped" or self.progress.died_again:
+            return "warn"
+        is_good = self.state == "finished" and not self.progress.waiting
+        return "good" if is_good else "info"
+
+    @property
+    def word(self) -> str:
+        """How it stands, in a word or two."""
+        if self.state != "finished" or not self.progress.died_again:
+            return self.state
+        return "died again" if self._died_again_all else "some died again"
+
+    @property
+    def outcome(self) -> str:
+        """What has come of it, in a sentence without its end."""
+        if self.verb == "discard":
+            return f"{self.discarded:,} discarded"
+        if self._died_again_all:
+            queued = self.progress.queued
+            return f"Replayed {queued:,}: {'it' if queued == 1 else f'all {queued:,}'} died again"
+        return self.progress.sentence
+
+    @property
+    def _died_again_all(self) -> bool:
+        return 0 < self.progress.died_again == self.progress.queued
+
 
 @dataclass(slots=True)
 class Runs:
@@ -79,12 +112,14 @@ class Runs:
         log: told of each run's end.
         retention: seconds for which a discarded event counts as handled.
         changed: called when a run has ended.
+        patience: seconds for which a replay waits for what becomes of the last ones.
     """
 
     partitions: Partitions
     log: FilteringBoundLogger
     retention: float
     changed: Callable[[], Coroutine[Any, Any, None]]
+    patience: float = PATIENCE
     known: list[Run] = field(default_factory=list)
     _tasks: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
 
@@ -121,7 +156,10 @@ class Runs:
         except REDIS_ERRORS as exc:
             self._end(run, "failed", f"{translate(exc).message}; start it again to go on")
         except asyncio.CancelledError:
-            self._end(run, "stopped", "stopped by an operator; start it again to go on")
+            if run.progress.is_awaited:
+                self._end(run, "finished", "")
+            else:
+                self._end(run, "stopped", "stopped by an operator; start it again to go on")
             raise
         else:
             self._end(run, *_outcome(run, missing))
@@ -135,6 +173,8 @@ class Runs:
         if run.verb == "replay":
             going = revival.Replay(reach, run.rate, force=run.force, progress=run.progress)
             await going.run(letters)
+            # Only then is it known whether it was of any use.
+            await going.wait(self.patience)
             return reach.missing
 
         def one_more() -> None:
@@ -154,6 +194,7 @@ class Runs:
             who=run.who,
             outcome=state,
             seen=run.seen,
+            came_to=run.outcome,
             why=note or None,
         )
 

@@ -1,0 +1,152 @@
+"""Facts about what is told of replayed dead letters: handled, dead again, waiting, or gone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from click.testing import CliRunner, Result
+from redis.asyncio import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from shared.queue import keys
+from shared.queue.partition import Partition
+from tests.integration.console.site import browsing
+from tests.integration.console.test_dead_letters import CONFIRM, ended
+from tests.integration.jobs import reach
+from tests.integration.test_revival import Ward
+from worker.cli import main
+from worker.operate import organizations, revival
+from worker.operate.dead_letters import DeadLetter
+from worker.operate.revival import Progress, Replay
+
+LONG = 20.0
+"""Seconds that nobody waits for where all goes well."""
+
+
+@pytest.fixture
+def ward(redis: Redis) -> Ward:
+    return Ward(redis)
+
+
+async def replay(server: EmbeddedRedis, *words: str, answers: str = "") -> Result:
+    """Type the command while a worker of this loop works."""
+    env = {"REDIS_URL": server.url}
+    command = ("dead-letters", "replay", *words)
+    return await asyncio.to_thread(CliRunner().invoke, main, command, env=env, input=answers)
+
+
+async def test_what_died_again_is_said_with_its_reason_and_by_the_exit_code(
+    ward: Ward, redis_server: EmbeddedRedis
+) -> None:
+    await ward.bury(5)
+    ward.rejects = lambda event_id: event_id[-1] in "024"
+    async with ward.working():
+        done = await replay(redis_server, "--all", "--yes", "--wait", str(LONG))
+        assert done.stdout.endswith(
+            "\n5 replayed: 2 handled, 3 dead again (rejected: as told)\n"
+        ), done.output
+        assert done.stderr.endswith("error: 3 died again (see: dead-letters list)\n")
+        assert done.exit_code == 1
+        ward.rejects = lambda _: False
+        done = await replay(redis_server, "--all", "--yes", "--wait", str(LONG))
+    assert done.stdout.endswith("\n3 replayed: 3 handled\n")
+    assert done.exit_code == 0
+
+
+async def test_a_sample_is_of_the_oldest_over_all_organizations(
+    ward: Ward, redis_server: EmbeddedRedis
+) -> None:
+    await ward.bury(3, "org_b")
+    await ward.bury(3, "org_a")
+    jobs = [letter.job async for letter in ward.dead()]
+    # Of those that a replay takes: the oldest of all is none.
+    await ward.redis.hset(keys.dead_letter(jobs[3]), "reason", "unprovable")
+    sample = ("--all", "--limit", "3")
+    done = await replay(redis_server, *sample, "--wait", "0", answers="y\n")
+    assert "\nreplay 3 of 6? [y/N]: y\n3 replayed\n" in done.stdout
+    waiting = {job.decode() for job in await ward.redis.zrange(keys.ACCEPTED, 0, -1)}
+    assert waiting == {jobs[4], jobs[5], jobs[0]}
+    again = await replay(redis_server, *sample, "--dry-run")
+    assert again.stdout.endswith("would replay 3 of 6\n")
+
+
+async def test_what_waits_still_is_no_failure_and_said(
+    ward: Ward, redis_server: EmbeddedRedis
+) -> None:
+    await ward.bury(2)
+    await organizations.pause(Partition.only(ward.redis), "org_a", "a test")
+    done = await replay(redis_server, "--all", "--yes", "--wait", "0.2")
+    assert done.stdout.endswith("\n2 replayed: 2 waiting still\n")
+    assert (done.exit_code, done.stderr) == (0, "what waits still: events show ID, status\n")
+
+
+async def replayed(ward: Ward, letters: Sequence[DeadLetter]) -> Replay:
+    """Queue them, and look no further."""
+
+    async def listed() -> AsyncIterator[DeadLetter]:
+        for letter in letters:
+            yield letter
+
+    replaying = Replay(reach(ward.redis), 10_000, progress=Progress())
+    await replaying.run(listed())
+    return replaying
+
+
+async def test_what_is_tried_again_later_waits_for_another_attempt(ward: Ward) -> None:
+    await ward.bury(1)
+
+    def fails(_: str) -> bool:
+        raise KeyError("as told")
+
+    replaying = await replayed(ward, [letter async for letter in ward.dead()])
+    ward.rejects = fails
+    await ward.place.handle_next()
+    await replaying.wait(0.1)
+    assert replaying.progress.sentence == (
+        "1 replayed: 1 waiting still, 1 of them for another attempt"
+    )
+
+
+async def test_nothing_is_called_handled_that_is_not_known_to_be(ward: Ward) -> None:
+    """Whoever discards one has its event marked as handled."""
+    await ward.bury(3)
+    letters = [letter async for letter in ward.dead()]
+    replaying = await replayed(ward, letters)
+    first, second, third = (letter.job for letter in letters)
+    await ward.redis.delete(keys.payload(third))  # somebody's hand
+    await revival.discard(Partition.only(ward.redis), third, retention=60)
+    await ward.redis.delete(keys.payload(second), keys.dead_letter(second))
+    await ward.redis.zrem(keys.QUEUE, second, third)
+    ward.rejects = lambda _: False
+    await ward.place.handle_next()  # the first one; with those it is no more known than of them
+    await replaying.wait(LONG)
+    assert replaying.progress.sentence == "3 replayed: 3 gone, nobody knows how"
+    assert not await ward.redis.exists(keys.payload(first))
+
+
+async def test_a_dead_letter_without_an_id_is_known_by_its_body(ward: Ward) -> None:
+    await ward.bury(1)
+    (letter,) = [letter async for letter in ward.dead()]
+    await ward.redis.hset(keys.dead_letter(letter.job), "event_id", "")
+    replaying = await replayed(ward, [letter async for letter in ward.dead()])
+    ward.rejects = lambda _: False
+    await ward.place.handle_next()
+    await replaying.wait(LONG)
+    assert replaying.progress.sentence == "1 replayed: 1 handled"
+
+
+async def test_the_console_says_that_all_have_died_again(ward: Ward) -> None:
+    await ward.bury(5)
+    async with ward.working(), browsing(ward.redis, patience=LONG) as site:
+        run = await ended(site, await site.confirm(f"{CONFIRM}?verb=replay&all=1"))
+        assert '<span class="tag bad">died again</span>' in run.text
+        assert "Replayed 5: all 5 died again." in run.text
+        assert "5 of rejected: as told" in run.text
+        assert "Replayed 5: all 5 died again." in (await site.get("/dead-letters")).text
+        ward.rejects = lambda event_id: event_id.endswith("1")
+        run = await ended(site, await site.confirm(f"{CONFIRM}?verb=replay&all=1"))
+        assert '<span class="tag warn">some died again</span>' in run.text
+        ward.rejects = lambda _: False
+        run = await ended(site, await site.confirm(f"{CONFIRM}?verb=replay&all=1"))
+        assert '<span class="tag good">finished</span>' in run.text
+        assert "1 replayed: 1 handled." in run.text

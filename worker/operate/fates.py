@@ -1,0 +1,141 @@
+"""Finds out what has become of dead letters that were given another life."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self
+
+from shared.errors import EnvelopeError
+from shared.queue.partition import Partition
+from shared.queue.reach import Reach
+from shared.sellfern import envelope
+from worker.operate.dead_letters import DeadLetter
+
+PATIENCE: Final = 10.0
+"""Seconds for which those of the last ones are waited for, unless somebody says otherwise."""
+
+_LONGEST: Final = 120  # characters of an error, in a sentence about many
+_DISCARDED: Final = "discarded"
+
+Became = Literal["handled", "died_again", "gone", "waiting"]
+"""``gone``: neither of the two before, so nobody knows; it was discarded or has expired, say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What has to be known of a dead letter to tell what became of it.
+
+    Attributes:
+        job: its id.
+        organization: whose.
+        event_id: Sellfern's; empty where the body gives none.
+        died_at: before, epoch milliseconds.
+        partition: the number of that in which it is.
+    """
+
+    job: str
+    organization: str
+    event_id: str
+    died_at: int
+    partition: int
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> Self:
+        """One that has just been queued; its payload isn't kept."""
+        event_id = letter.event_id or _id_in(letter.body)
+        return cls(letter.job, letter.organization, event_id, letter.died_at, letter.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of one.
+
+    Attributes:
+        of: which one.
+        became: what.
+        why: it died again: the reason, and its error.
+        attempts: that it has had since, where it waits.
+    """
+
+    of: Replayed
+    became: Became
+    why: str = ""
+    attempts: int = 0
+
+
+async def discards(reach: Reach) -> dict[int, int]:
+    """How many dead letters were ever discarded, by partition: for `look`, from before."""
+
+    async def discarded_in(partition: Partition) -> int:
+        command = ("HGET", partition.names.counters, _DISCARDED)
+        return int(await partition.redis.execute_command(*command) or 0)
+
+    found = await reach.gather(discarded_in)
+    return {partition.number: number for partition, number in found}
+
+
+async def look(
+    reach: Reach, replayed: Sequence[Replayed], discarded: Mapping[int, int]
+) -> list[Fate]:
+    """What became of them, of those whose partition answers.
+
+    Args:
+        reach: where they are.
+        replayed: which.
+        discarded: what `discards` said before they were queued. Whoever discards one has it marked
+            as handled: so where that has happened, a mark proves nothing.
+    """
+    by_number: dict[int, list[Replayed]] = {}
+    for each in replayed:
+        by_number.setdefault(each.partition, []).append(each)
+
+    async def look_in(partition: Partition) -> list[Fate]:
+        here, names = by_number[partition.number], partition.names
+        async with partition.redis.pipeline(transaction=False) as pipe:
+            for each in here:
+                job = _raw(each.job)
+                pipe.exists(names.job.encode() + job)
+                pipe.execute_command("HGET", names.claims, job)
+                record = names.dead_letter_prefix.encode() + job
+                pipe.execute_command("HMGET", record, "died_at", "reason", "error")
+                mark = names.event(each.organization, each.event_id)
+                pipe.execute_command("GET", mark.encode(errors="replace"))
+            pipe.hget(names.counters, _DISCARDED)
+            *answers, number = await pipe.execute(raise_on_error=False)
+        are_marks_proof = int(number or 0) == discarded.get(partition.number)
+        return [
+            _fate(each, *answers[n : n + 4], are_marks_proof=are_marks_proof)
+            for each, n in zip(here, range(0, len(answers), 4), strict=True)
+        ]
+
+    among = [reach.partitions.all[number] for number in by_number]
+    return [fate for _, found in await reach.gather(look_in, among) for fate in found]
+
+
+def _fate(  # the answers, in the order of the questions
+    each: Replayed, waits: Any, claim: Any, record: Any, mark: Any, *, are_marks_proof: bool
+) -> Fate:
+    for answer in (waits, claim, record):
+        if isinstance(answer, Exception):
+            raise answer
+    mark = mark if isinstance(mark, bytes) else b""
+    if waits or mark.startswith(b"pending:"):  # perhaps by other bytes of the same event
+        attempts = (claim or b"").split(b":")[1:2]
+        return Fate(each, "waiting", attempts=int(attempts[0]) if attempts else 0)
+    died_at, reason, error = ((value or b"").decode(errors="replace") for value in record)
+    if died_at and int(float(died_at)) != each.died_at:
+        return Fate(each, "died_again", why=": ".join(filter(None, (reason, error[:_LONGEST]))))
+    if died_at or not each.event_id or not are_marks_proof:
+        return Fate(each, "gone")
+    return Fate(each, "handled" if mark.startswith(b"done:") else "gone")
+
+
+def _id_in(body: bytes) -> str:
+    try:
+        return envelope.decode(body).id
+    except EnvelopeError:
+        return ""
+
+
+def _raw(name: str) -> bytes:
+    """A name as Redis has it, where a stock producer's job id is no text, too."""
+    return name.encode(errors="surrogateescape")

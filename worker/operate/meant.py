@@ -1,0 +1,173 @@
+"""Which dead letters a command means: its options, and what is there by them."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappush, heappushpop
+from typing import Any
+
+import click
+
+from shared import display
+from shared.program import tables
+from shared.queue.reach import Reach
+from worker.operate import dead_letters as records
+from worker.operate.asking import ask, known_organization
+from worker.operate.dead_letters import DeadLetter, Filter, Selection
+from worker.operate.revival import why_left_alone
+
+_PREVIEW = 10
+
+Command = Callable[..., Any]
+
+
+def _ago(age: str) -> int:
+    try:
+        return records.ago(age)
+    except ValueError as exc:
+        raise click.BadParameter(f"expected {exc}, got {age!r:.40}") from None
+
+
+def filtered(command: Command) -> Command:
+    """The options that say which dead letters are meant."""
+    for option in (
+        click.option("--younger-than", "died_after", type=_ago, help="Died within, as 2h."),
+        click.option("--older-than", "died_before", type=_ago, help="Died before, as 7d."),
+        click.option("--type", help="Only this event type."),
+        click.option("--reason", type=click.Choice(records.REASONS), help="Only this reason."),
+        click.option("--organization", help="Only this organization's."),
+    ):
+        command = option(command)
+    return command
+
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only say which ones are meant.")
+all_option = click.option("--all", "everything", is_flag=True, help="All there are.")
+jobs_argument = click.argument("jobs", nargs=-1, metavar="[JOB]...")
+
+
+@dataclass
+class Meant:
+    """What a command acts on: what was there when it was counted, nothing that died since.
+
+    Attributes:
+        selection: which ones.
+        number: how many there are.
+        unprovable: how many of those that match only ``--force`` replays.
+        unusable: how many of those hold nothing to replay.
+        of: how many match, where ``number`` is of a sample of them; else ``None``.
+    """
+
+    selection: Selection
+    number: int = 0
+    unprovable: int = 0
+    unusable: int = 0
+    of: int | None = None
+
+    async def count(self, reach: Reach, *, limit: int | None = None, force: bool = False) -> None:
+        """Count them, and show the first ones.
+
+        Args:
+            reach: where they are.
+            limit: no more than so many are meant, the oldest of those that a replay would take.
+            force: whether that takes the unprovable ones, too.
+        """
+        # By the clock that is behind the others: what dies while somebody reads isn't meant.
+        until = min(moment for _, moment in await reach.gather(records.now)) + 1
+        named = await self.selection.by_names_of_now(reach)
+        self.selection = Selection(named.jobs, named.filter.until(until))
+        found, sample = set[str](), _Oldest(limit or 0)
+        async for letter in self.selection.letters(reach):
+            found.add(letter.job)
+            self.unprovable += letter.reason == "unprovable"
+            self.unusable += not letter.is_usable
+            if limit is None and len(found) <= _PREVIEW:
+                say(_line(letter))
+            elif limit is not None and not why_left_alone(letter, force=force):
+                sample.add(letter)
+        reach.check_some(await self.selection.among(reach))
+        await self._tell_absent(reach, found)
+        self.number = len(found)
+        if limit is not None:
+            self.of, jobs, lines = self.number, *sample.taken()
+            self.number, self.selection = len(jobs), Selection(jobs)
+            for line in lines[:_PREVIEW]:
+                say(line)
+        if self.number > _PREVIEW:
+            click.echo(f"  … and {self.number - _PREVIEW:,} more")
+
+    async def _tell_absent(self, reach: Reach, found: set[str]) -> None:
+        for job in self.selection.jobs:
+            # Of one that is in a partition that is left out nobody knows.
+            there = all(each in reach for each in await Selection((job,)).among(reach))
+            if there and job not in found:
+                click.echo(f"no dead letter: {display.escape_controls(job)}", err=True)
+
+
+@dataclass
+class _Oldest:
+    """Of many dead letters, those that died first; of the others nothing is kept.
+
+    Attributes:
+        most: how many.
+    """
+
+    most: int
+    _heap: list[tuple[int, int, str, str]] = field(default_factory=list)
+    _seen: int = 0
+
+    def add(self, letter: DeadLetter) -> None:
+        self._seen += 1
+        # What died last is the first to go, of what died at once whoever came last.
+        item = (-letter.died_at, -self._seen, letter.job, _line(letter))
+        if len(self._heap) < self.most:
+            heappush(self._heap, item)
+        else:
+            heappushpop(self._heap, item)
+
+    def taken(self) -> tuple[tuple[str, ...], list[str]]:
+        """Their jobs, the oldest first, and a line about each."""
+        rows = sorted(self._heap, reverse=True)
+        return tuple(job for _, _, job, _ in rows), [line for *_, line in rows]
+
+
+def _line(letter: DeadLetter) -> str:
+    about = f"{letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
+    return f"  {letter.job}  {about}"
+
+
+def selected(  # what a command was given
+    jobs: tuple[str, ...],
+    wanted: dict[str, Any],
+    *,
+    everything: bool,
+    yes: bool,
+    limit: int | None = None,
+    force: bool = False,
+) -> Meant:
+    """What a command acts on; never everything by accident."""
+    filters = any(value is not None for value in wanted.values())
+    # Never everything by an accident such as an empty variable in a script.
+    if sum((bool(jobs), filters, everything)) != 1:
+        display.fail("expected jobs, or filters such as --organization, or --all; one of the three")
+    meant = Meant(Selection(tuple(dict.fromkeys(jobs)), filter_of(wanted, yes=yes)))
+    ask(lambda reach: meant.count(reach, limit=limit, force=force))
+    return meant
+
+
+def filter_of(wanted: dict[str, Any], *, yes: bool) -> Filter:
+    """The filter that the options say."""
+    organization = wanted["organization"]
+    if organization is not None and organization != "?":  # the jobs of no organization
+        organization = known_organization(organization, yes=yes, name="--organization")
+    # The options are named as the fields are.
+    return Filter(**{**wanted, "organization": organization})
+
+
+def say(line: str) -> None:
+    """Print a line; on a terminal, as much of it as has room."""
+    line = display.escape_controls(line)
+    if sys.stdout.isatty():
+        line = tables.truncate(line, shutil.get_terminal_size().columns)
+    click.echo(line)
