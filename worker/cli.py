@@ -23,6 +23,7 @@ from worker.settings import WorkerSettings
 _COMMANDS: Final = {
     "check": "worker.check:check",
     "console": "worker.operate.console.app:console",
+    "events": "worker.operate.event_commands:events",
     "handlers": "worker.listing:handlers",
     "dead-letters": "worker.operate.dead_letter_commands:dead_letters",
     "partitions": "worker.operate.partitions_command:partitions",

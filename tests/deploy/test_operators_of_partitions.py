@@ -24,7 +24,7 @@ def test_operators_may_look_and_act_in_all_of_them(fresh_redis_server: StartRedi
     jobs = [str(each["job"]) for each in office.json("dead-letters", "list")]
     assert len(jobs) == 2 * FOUR
     for command in (
-        *("status", "partitions", "dead-letters export"),
+        *("status", "partitions", "dead-letters export", "events show evt_0"),
         *(f"dead-letters show {jobs[0]}", f"dead-letters discard {jobs[0]} --yes"),
         *("dead-letters replay --all --yes --wait 0.1", f"state {ORGANIZATIONS[3]}"),
         *(f"pause {ORGANIZATIONS[2]}", f"resume {ORGANIZATIONS[2]}"),

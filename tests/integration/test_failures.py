@@ -21,8 +21,7 @@ from shared.settings.secret import Secret
 from tests.integration.jobs import NOTHING, account
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Failure, Handlers, Organization, Reject, Retry
-from worker.operate import dead_letters
-from worker.operate.console import lookup
+from worker.operate import dead_letters, lookup
 from worker.pipeline.attempts import CURRENT
 from worker.pipeline.policy import Breaker
 from worker.pipeline.transitions import Settled

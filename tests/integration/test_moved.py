@@ -16,8 +16,7 @@ from tests.integration.jobs import delivery
 from tests.integration.several import ORGANIZATIONS, Shop, over
 from tests.integration.workplace import Lines
 from worker.opened import Known
-from worker.operate import dead_letters, organizations, revival, upkeep
-from worker.operate.console import lookup
+from worker.operate import dead_letters, lookup, organizations, revival, upkeep
 from worker.operate.dead_letters import Filter, Selection
 
 GONE, STAYS = ORGANIZATIONS[0], "org_stays"

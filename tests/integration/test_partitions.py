@@ -18,9 +18,9 @@ from tests.integration.jobs import organization_of
 from tests.integration.workplace import Workplace, body
 from worker import Event, Failure, Handlers, Organization, Reject
 from worker.engine import burst
-from worker.operate import dead_letters, organizations, revival, upkeep
+from worker.operate import dead_letters, lookup, organizations, revival, upkeep
 from worker.operate.asking import has_footprint
-from worker.operate.console import lookup, paging
+from worker.operate.console import paging
 from worker.operate.dead_letters import Filter, Selection
 from worker.operate.overview import read_overview
 from worker.pipeline.transitions import Settled

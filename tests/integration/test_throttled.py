@@ -15,8 +15,7 @@ from tests.integration.jobs import counters
 from tests.integration.test_breaker import IN_A_ROW, Shop, claimed
 from tests.integration.workplace import body
 from worker import Throttled
-from worker.operate import organizations
-from worker.operate.console import lookup
+from worker.operate import lookup, organizations
 from worker.pipeline.transitions import Profile, Refused, Settled, Settlement
 
 HOUR = 3600.0

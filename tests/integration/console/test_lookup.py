@@ -8,8 +8,7 @@ from shared.queue.partition import Partition
 from tests.integration.console.site import Site
 from tests.integration.jobs import reach
 from tests.integration.workplace import Workplace, body
-from worker.operate import organizations
-from worker.operate.console import lookup
+from worker.operate import lookup, organizations
 from worker.pipeline.transitions import Profile, Settlement
 
 

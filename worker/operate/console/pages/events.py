@@ -1,15 +1,18 @@
 """Events: where one is, found by its id or its job, and those that have waited longest."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import web
 
+from shared.queue import keys
 from shared.queue.job import organization_of
-from worker.operate.console import lookup
+from worker.operate import lookup
 from worker.operate.console.context import console_of, reach_of
-from worker.operate.console.lookup import FoundEvent
 from worker.operate.console.views import render
 from worker.operate.console.wording import from_reference
+from worker.operate.lookup import FoundEvent
+from worker.operate.searching import Search, search_everywhere
 
 _LONGEST: Final = 512
 _SHOWN_BYTES: Final = 64 * 1024
@@ -19,12 +22,37 @@ async def search(request: web.Request) -> web.Response:
     """Find events, or list the oldest unfinished ones."""
     reach = reach_of(request)
     text = request.query.get("q", "").strip()[:_LONGEST]
+    organization = request.query.get("organization", "").strip()[:_LONGEST]
+    if organization and not keys.ORGANIZATION_PATTERN.fullmatch(organization):
+        problem = "Organization: expected up to 64 letters, digits, _ or -."
+        return _listed(request, text, organization, problem=problem)
     if not text:
-        return render(request, "events.html", text="", found=[], oldest=await lookup.oldest(reach))
-    found = await lookup.search_everywhere(reach, text)
-    if len(found) == 1:
-        return _shown(request, found[0])
-    return render(request, "events.html", text=text, found=found, oldest=[])
+        return _listed(request, text, organization, oldest=await lookup.oldest(reach))
+    search = await search_everywhere(reach, text, organization or None)
+    if len(search.found) == 1:
+        return _shown(request, search.found[0])
+    return _listed(request, text, organization, search=search)
+
+
+def _listed(  # what the page shows
+    request: web.Request,
+    text: str,
+    organization: str,
+    *,
+    problem: str = "",
+    search: Search | None = None,
+    oldest: Sequence[FoundEvent] = (),
+) -> web.Response:
+    return render(
+        request,
+        "events.html",
+        text=text,
+        organization=organization,
+        problem=problem,
+        search=search,
+        found=search.found if search else [],
+        oldest=oldest,
+    )
 
 
 async def show(request: web.Request) -> web.Response:

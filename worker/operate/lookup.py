@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from shared.display import roughly
 from shared.errors import EnvelopeError
 from shared.queue import hashes, keys
 from shared.queue import job as jobs
@@ -37,6 +38,8 @@ State = Literal[
 """Where an event is; ``misplaced`` is a payload without a place in line, ``pending`` a mark whose
 job is gone."""
 
+
+_MARKS_AT_ONCE: Final = 500
 
 _NOBODYS_TOKEN = 40
 """Characters of a token that keeps a slot and that nobody holds; a holder's is shorter."""
@@ -131,6 +134,27 @@ class FoundEvent:
     payload: bytes | None = None
     letter: DeadLetter | None = None
 
+    def whereabouts(self, now: float) -> str:
+        """Where it is, for people; ``now``: seconds since the epoch."""
+        left = roughly(max(0.0, (self.due_at or now) - now))
+        texts: dict[State, str] = {
+            "running": f"held by a worker, whose lease lasts {left} more",
+            "deferred": f"due in {left}",
+            "ready": f"in line, {self.ahead or 0:,} ahead of it",
+            "parked": "parked until its organization has a free slot or is resumed",
+            "in turn": f"waits for its turn of {self.turn}",
+            "misplaced": "a payload without a place in line: the same delivery sent again mends it",
+            "pending": "marked as pending by a job that is gone: a redelivery takes over",
+            "handled": "its job is finished",
+        }
+        return texts.get(self.state, "none")
+
+    @property
+    def attempts(self) -> int:
+        """Those with an outcome, of the life that it is in or, once it is dead, of the last one."""
+        is_over = self.letter is not None and self.payload is None
+        return self.letter.attempts if self.letter and is_over else self.claim.attempts
+
     @property
     def body(self) -> bytes | None:
         """The signed bytes, as far as they are there still."""
@@ -158,32 +182,13 @@ async def search(partition: Partition, text: str, organizations: Sequence[str]) 
     return [each for each in by_id if each is not None]
 
 
-async def search_everywhere(reach: Reach, text: str) -> list[FoundEvent]:
-    """The same in all partitions, or in the one alone that a job's id tells."""
-
-    async def search_in(partition: Partition) -> list[FoundEvent]:
-        return await search(partition, text, await organizations_of(partition))
-
-    text = await reach.name_now(text)
-    if (bearing := reach.partitions.bearing(text)) is not None:
-        return await search_in(bearing)
-    if owner := organization_of(text):
-        home = [await reach.living(owner)]
-        if found := _by_organization(await reach.gather(search_in, home)):
-            return found
-    return _by_organization(await reach.gather(search_in))
-
-
-def _by_organization(found: Iterable[tuple[Partition, list[FoundEvent]]]) -> list[FoundEvent]:
-    return sorted((each for _, some in found for each in some), key=lambda each: each.organization)
-
-
 async def organizations_of(partition: Partition) -> list[str]:
     """Every organization that Redis knows of."""
     names = partition.names
     fields = {
-        field.decode(errors="replace")
-        for name in (names.organizations, names.waiting, names.buried)
+        # What one holds is told by kind; of one of which nothing waits, its marks are all there is.
+        field.decode(errors="replace").partition(":")[0]
+        for name in (names.organizations, names.waiting, names.buried, names.bytes)
         async for page in hashes.pages(partition.redis, name)
         for field in page
     }
@@ -298,11 +303,12 @@ def first_accepted(lists: Iterable[tuple[Partition, _Accepted]]) -> list[tuple[P
 
 async def _marked(partition: Partition, event_id: str, organizations: Sequence[str]) -> list[str]:
     """The organizations that have a mark for this id."""
-    async with partition.redis.pipeline(transaction=False) as pipe:
-        for organization in organizations:
-            pipe.exists(_mark_name(partition, organization, event_id))
-        there = await pipe.execute()
-    return [name for name, is_there in zip(organizations, there, strict=True) if is_there]
+    found: list[str] = []
+    for start in range(0, len(organizations), _MARKS_AT_ONCE):
+        here = organizations[start : start + _MARKS_AT_ONCE]
+        marks = await partition.redis.mget([_mark_name(partition, name, event_id) for name in here])
+        found += [name for name, mark in zip(here, marks, strict=True) if mark is not None]
+    return found
 
 
 async def _mark(partition: Partition, organization: str, event_id: str) -> Mark | None:

@@ -3,7 +3,7 @@
 from redis.asyncio import Redis
 
 from shared.queue.partition import Partition
-from worker.operate.console.lookup import OLDEST, first_accepted
+from worker.operate.lookup import OLDEST, first_accepted
 
 
 def test_the_oldest_are_the_first_of_all_of_them() -> None:

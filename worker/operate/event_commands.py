@@ -1,0 +1,119 @@
+"""``python -m worker events``: what is known of one event."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from shared import display
+from shared.program.commands import json_option
+from shared.queue.reach import Missing, Reach
+from worker.operate.asking import anyway_option, ask, known_organization
+from worker.operate.lookup import FoundEvent
+from worker.operate.searching import LIMITS, Limits, Search, search_everywhere
+
+_NOT_FOUND = 1
+
+
+@click.group()
+def events() -> None:
+    """Find out where an event is, and how it got there."""
+
+
+@events.command()
+@click.argument("event_id", metavar="ID")
+@click.option("--organization", metavar="ORG", help="Whose it is: found faster.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 3600),
+    default=LIMITS.seconds,
+    show_default=True,
+    help="So long, at most, through what waits.",
+)
+@anyway_option
+@json_option
+def show(
+    event_id: str, *, organization: str | None, seconds: float, yes: bool, as_json: bool
+) -> None:
+    """Show what is known of the event with this id, Sellfern's or its job's.
+
+    What waits and no worker has had yet is known by its body alone, so all that waits is looked
+    through. Exit code 1 where it isn't found; how much was looked at is said.
+    """
+    if organization is not None:
+        organization = known_organization(organization, yes=yes, name="--organization")
+
+    async def searched(reach: Reach) -> tuple[Search, list[Missing]]:
+        limits = Limits(seconds=seconds)
+        return await search_everywhere(reach, event_id, organization, limits), reach.missing
+
+    search, missing = ask(searched)
+    for number, found in enumerate(search.found):
+        if as_json:
+            click.echo(display.json_line(_row(found)))
+        else:
+            click.echo("\n" * bool(number), nl=False)
+            _print(found)
+    if not search.found:
+        _tell_not_found(search, missing)
+        raise SystemExit(_NOT_FOUND)
+
+
+def _tell_not_found(search: Search, missing: list[Missing]) -> None:
+    click.echo(f"not found: {search.sentence}", err=True)
+    if search.is_whole and not missing:
+        click.echo(
+            "it may never have come in, or it was handled so long ago that its mark is gone, or it "
+            "is a dead letter whose body gave no id (see: dead-letters list)",
+            err=True,
+        )
+    elif not search.is_whole:
+        click.echo("it may be among the others: --organization ORG, or more --seconds", err=True)
+
+
+def _row(event: FoundEvent) -> dict[str, Any]:
+    """What is known, by names that stay; what isn't known is null."""
+    letter, mark, last = event.letter, event.mark, event.last
+    return {
+        "event_id": event.event_id or None,
+        "type": event.type or None,
+        "organization": event.organization,
+        "endpoint": event.endpoint or None,
+        "job": event.job,
+        "state": event.state,
+        "where": event.whereabouts(time.time()),
+        "accepted": _time(event.received_at),
+        "due": _time(event.due_at),
+        "attempts": None if event.state in {"handled", "pending"} else event.attempts,
+        "throttled": event.throttled,
+        "mark": mark and mark.state,
+        "mark_job": mark and mark.job,
+        "mark_until": mark and _time(mark.expires_at),
+        "last_attempt": last and last.number,
+        "last_attempt_at": last and _time(last.at),
+        "last_error": last.error if last else letter.error if letter else None,
+        "died": letter and _time(letter.died_at / 1000),
+        "reason": letter and letter.reason,
+        "held": letter.held if letter else 0,
+        "traceback": (last.traceback if last else letter.traceback if letter else None) or None,
+    }
+
+
+def _print(event: FoundEvent) -> None:
+    row = _row(event)
+    traceback = row.pop("traceback")
+    if row["mark_job"] == event.job:
+        row["mark_job"] = None
+    for name, value in row.items():
+        if value not in {None, "", 0} or name == "attempts":
+            text = "-" if value is None else display.escape_controls(str(value))
+            click.echo(f"{name.replace('_', ' '):>15}  {text}")
+    for number, line in enumerate(traceback.split("\n") if traceback else []):
+        click.echo(f"{'' if number else 'traceback':>15}  {display.escape_controls(line)}")
+
+
+def _time(seconds: float | None) -> str | None:
+    if not seconds:
+        return None
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds")

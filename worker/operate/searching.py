@@ -1,0 +1,243 @@
+"""Searches for an event: by its job, by its mark, and through the bodies of all that waits."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final, NamedTuple
+
+from shared.queue import hashes, held_bytes
+from shared.queue.job import bears_digest, organization_of
+from shared.queue.partition import Partition
+from shared.queue.reach import Reach
+from worker.operate import lookup
+from worker.operate.lookup import FoundEvent
+
+_LARGE: Final = 16 * 1024
+"""Bytes of a payload, on average: an organization that has larger ones is read more carefully."""
+
+_PART: Final = 64 * 1024  # of a large payload, at a time: Redis copies what it answers
+_PARTS_AT_ONCE: Final = 64
+
+
+class Limits(NamedTuple):
+    """How much of what waits a search looks at.
+
+    Attributes:
+        seconds: after which it ends.
+        events: the same, in number.
+        bytes: of their payloads.
+    """
+
+    seconds: float = 5.0
+    events: int = 2_000_000
+    bytes: int = 2 << 30
+
+
+LIMITS: Final = Limits()
+"""What holds unless somebody says otherwise."""
+
+
+@dataclass(slots=True)
+class Search:
+    """What a search came to.
+
+    Attributes:
+        limits: of the look at what waits.
+        found: the events that it found.
+        organizations: whose marks were asked.
+        looked_at: events that wait whose bodies were looked at, and that it isn't.
+        waiting: how many wait in all, as far as that was asked.
+        bytes: looked at.
+        seconds: that the look at what waits has taken.
+        is_whole: whether there is nothing that waits and wasn't looked at.
+    """
+
+    limits: Limits
+    found: list[FoundEvent] = field(default_factory=list)
+    organizations: int = 0
+    looked_at: int = 0
+    waiting: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    is_whole: bool = True
+    _began: float = field(default_factory=monotonic)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to be looked at."""
+        self.seconds = monotonic() - self._began
+        most = self.limits
+        return bool(self.found) or not (
+            self.seconds < most.seconds and self.looked_at < most.events and self.bytes < most.bytes
+        )
+
+    @property
+    def sentence(self) -> str:
+        """What was looked at in vain, without an end."""
+        number, seconds = f"{self.looked_at:,}", f"{self.seconds:.1f} s"
+        marks = f"no mark of {self.organizations:,} organizations names it"
+        if self.is_whole:
+            return f"looked at all {number} waiting events in {seconds}: not among them; {marks}"
+        # Some come while it looks.
+        of = f"{max(self.waiting, self.looked_at + 1):,}"
+        return f"looked at {number} of {of} waiting events in {seconds}: not among them; {marks}"
+
+
+async def search_everywhere(
+    reach: Reach, text: str, organization: str | None = None, limits: Limits = LIMITS
+) -> Search:
+    """The events that a job's id or an event's id means, in all partitions.
+
+    Args:
+        reach: the partitions.
+        text: the one or the other.
+        organization: whose, where that is known: that is much faster.
+        limits: of the look at what waits, of which an id isn't known until a worker has it.
+    """
+    done, partitions = Search(limits), reach.partitions
+    text = await reach.name_now(text)
+    owner = organization_of(text)
+
+    async def search_in(partition: Partition) -> list[FoundEvent]:
+        names = [organization] if organization else await lookup.organizations_of(partition)
+        done.organizations += len(names)
+        return await lookup.search(partition, text, names)
+
+    async def look_in(partition: Partition) -> list[FoundEvent]:
+        await _look_through(partition, text, organization, done)
+        return done.found
+
+    among = await reach.having(organization)
+    if (bearing := partitions.bearing(text)) is not None and len(partitions) > 1:
+        done.found = await search_in(bearing)
+        return done
+    if owner and len(partitions) > 1:
+        done.found = _gathered(await reach.gather(search_in, [await reach.living(owner)]))
+    if not done.found:
+        done.organizations = 0
+        done.found = _gathered(await reach.gather(search_in, among))
+    if not done.found and not bears_digest(text):
+        await reach.gather(look_in, among)
+        if not done.found:  # perhaps a worker has taken it since its mark was asked for
+            done.organizations = 0
+            done.found = _gathered(await reach.gather(search_in, among))
+    return done
+
+
+def _gathered(found: Iterable[tuple[Partition, list[FoundEvent]]]) -> list[FoundEvent]:
+    return sorted((each for _, some in found for each in some), key=lambda each: each.organization)
+
+
+async def _look_through(
+    partition: Partition, event_id: str, organization: str | None, done: Search
+) -> None:
+    """Look for an id in the bodies of what waits in a partition, until one is found.
+
+    Most bodies are looked at as they are: only one that has the id somewhere is decoded.
+    """
+    names, needles = partition.names, _needles(event_id)
+    large = await _large(partition)
+    done.waiting += await _number_waiting(partition, organization)
+    pattern = f"{_escaped(names.job_prefix)}{organization}:*" if organization else "*"
+    async for page in hashes.members(partition.redis, names.accepted, pattern):
+        if done.is_over:
+            done.is_whole = done.is_whole and bool(done.found)
+            return
+        jobs = [job for job, _ in page]
+        for job in await _those_with(partition, jobs, needles, large, done):
+            found = await lookup.find(partition, job.decode(errors="surrogateescape"))
+            if found is not None and found.event_id == event_id:
+                done.found.append(found)
+        done.looked_at += len(jobs)
+
+
+async def _those_with(
+    partition: Partition,
+    jobs: Sequence[bytes],
+    needles: Sequence[bytes],
+    large: set[str],
+    done: Search,
+) -> list[bytes]:
+    """The jobs whose payload has one of these in it."""
+    prefix = partition.names.job_prefix
+    payload = partition.names.job.encode()
+    careful = [job for job in jobs if large and _owner(job, prefix) in large]
+    others = [job for job in jobs if job not in set(careful)] if careful else jobs
+    found: list[bytes] = []
+    if others:
+        bodies = await partition.redis.mget([payload + job for job in others])
+        for job, body in zip(others, bodies, strict=True):
+            if body is not None:
+                done.bytes += len(body)
+                if any(needle in body for needle in needles):
+                    found.append(job)
+    for start in range(0, len(careful), _PARTS_AT_ONCE):
+        if done.is_over:
+            done.looked_at -= len(careful) - start
+            done.is_whole = False
+            break
+        found += await _by_parts(partition, careful[start : start + _PARTS_AT_ONCE], needles, done)
+    return found
+
+
+async def _by_parts(
+    partition: Partition, jobs: Sequence[bytes], needles: Sequence[bytes], done: Search
+) -> list[bytes]:
+    """The same, of large payloads: no answer has more than a few parts of each."""
+    payload, overlap = partition.names.job.encode(), max(map(len, needles)) - 1
+    found, left, offset = list[bytes](), list(jobs), 0
+    while left:
+        async with partition.redis.pipeline(transaction=False) as pipe:
+            for job in left:
+                pipe.execute_command("GETRANGE", payload + job, offset, offset + _PART - 1)
+            answers = await pipe.execute(raise_on_error=False)
+        # A key of another kind under one of our names holds no event.
+        parts = [answer if isinstance(answer, bytes) else b"" for answer in answers]
+        done.bytes += sum(map(len, parts))
+        found += [
+            job
+            for job, part in zip(left, parts, strict=True)
+            if any(needle in part for needle in needles)
+        ]
+        left = [job for job, part in zip(left, parts, strict=True) if len(part) == _PART]
+        left = [job for job in left if job not in found]
+        offset += _PART - overlap  # it may stand across the end of a part
+    return found
+
+
+async def _large(partition: Partition) -> set[str]:
+    """The organizations whose payloads are large, on average; by what they hold in Redis."""
+    names = partition.names
+    held = held_bytes.by_organization(await hashes.whole(partition.redis, names.bytes))
+    waiting = await hashes.whole(partition.redis, names.waiting)
+    return {
+        name
+        for name, kinds in held.items()
+        if kinds.get("waiting", 0) > _LARGE * max(1, int(waiting.get(name.encode(), 0)))
+    }
+
+
+async def _number_waiting(partition: Partition, organization: str | None) -> int:
+    redis, names = partition.redis, partition.names
+    if organization is None:
+        return int(await redis.execute_command("ZCARD", names.accepted))
+    return int(await redis.execute_command("HGET", names.waiting, organization) or 0)
+
+
+def _needles(event_id: str) -> list[bytes]:
+    """How an id may stand in JSON: as it is, or with the escapes that writers use."""
+    escaped = json.dumps(event_id)
+    upper = re.sub(r"\\u[0-9a-f]{4}", lambda found: r"\u" + found[0][2:].upper(), escaped)
+    texts = (json.dumps(event_id, ensure_ascii=False), escaped, upper)
+    forms = [form for text in texts for form in (text, text.replace("/", r"\/"))]
+    return [form.encode(errors="replace") for form in dict.fromkeys(forms)]
+
+
+def _owner(job: bytes, prefix: str) -> str:
+    return organization_of(job.decode(errors="surrogateescape"), prefix) or "?"
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{each}" if each in "\\*?[]" else each for each in text)
