@@ -177,7 +177,7 @@ class Names:
     latest: str = _named(LATEST, "[turn*]")
     looked_until: str = _named(LOOKED_UNTIL, "")
     moved: str = _named(MOVED, "[org]")
-    moving: str = _named(MOVING, "[org]")
+    moving: str = _named(MOVING, "[org] [lock:org]")
     layout: str = _named(LAYOUT, "")
     job: str = _named(JOB, "job")
     arq_retry: str = _named(ARQ_RETRY, "job")

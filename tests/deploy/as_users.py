@@ -50,7 +50,11 @@ def _user_of(words: tuple[Any, ...], folder: object) -> str | None:
     match words:
         case (_, "-m", "ingress", *_):
             return f"{version}ingress"
-        case (_, "-m", "worker") | (_, "-m", "worker", "run", *_):
+        case (
+            (_, "-m", "worker")
+            | (_, "-m", "worker", "run", *_)
+            | (_, "-m", "worker", "partitions", "move", *_)
+        ):
             return f"{version}worker"
         case (_, "-m", "worker", *_):
             return f"{version}operator"

@@ -18,6 +18,7 @@ from tests.integration.workplace import Lines
 from worker.opened import Known
 from worker.operate import dead_letters, lookup, organizations, revival, upkeep
 from worker.operate.dead_letters import Filter, Selection
+from worker.operate.searching import search_everywhere
 
 GONE, STAYS = ORGANIZATIONS[0], "org_stays"
 
@@ -115,7 +116,7 @@ async def test_commands_act_where_it_is_and_find_it_by_ids_from_before(redis: Re
     event = await lookup.find_anywhere(reach, before)
     assert event is not None
     assert event.job == job
-    assert [each.job for each in await lookup.search_everywhere(reach, before)] == [job]
+    assert [each.job for each in (await search_everywhere(reach, before)).found] == [job]
     assert await organizations.pause(await reach.living(GONE), GONE, "a test")
     assert await redis.hget(there.names.organizations, f"pause:{GONE}") == b"a test"
 

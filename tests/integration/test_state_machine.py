@@ -22,6 +22,7 @@ ROW = re.compile(r"^\| `(\w+)` \| `(\w+)` \| `(\w+)` \|", re.MULTILINE)
 ROWS = ROW.findall(PAGE)
 
 CLOCK = {"forget", "unlist", "renumber"}
+MOVES = {"halt", "open", "depart", "pack", "arrive", "join", "clear", "vacate"}
 
 TURNS = (f"{keys.TURN}org_a:key:k", f"{keys.TURN}org_a:state:v")
 """For which J waits: that of a key, and that of a value."""
@@ -368,7 +369,9 @@ async def test_a_row_of_the_page_happens(redis: Redis, row: tuple[str, str, str]
 
 def test_every_script_is_on_the_page() -> None:
     scripts = {path.stem for path in (ROOT / "shared" / "queue" / "scripts").glob("*.lua")}
-    named = {script for _, _, script in ROWS} | {"pause", "leave", "disown", "recount", *CLOCK}
+    named = (
+        {script for _, _, script in ROWS} | {"pause", "leave", "disown", "recount"} | CLOCK | MOVES
+    )
     assert scripts == named
     assert all(f"`{script}`" in PAGE for script in scripts)
 

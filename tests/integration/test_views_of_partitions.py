@@ -389,3 +389,50 @@ async def test_jobs_of_no_organization_are_in_one_order_over_all(redis: Redis) -
     )
     assert len(gone) == 2
     assert [letter.died_at async for letter in select(reach, Filter())] == [2, 3, 5, 6]
+
+
+def test_an_organization_is_moved_and_each_command_goes_after_it(office: Office) -> None:
+    name = ORGANIZATIONS[0]
+    (prospect,) = office.json("partitions", "move", name, "1", "--dry-run")
+    assert (prospect["from"], prospect["events"], prospect["dead_letters"]) == (0, 1, 1)
+    result = office.run("partitions", "move", name, "1")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[:2] == ["copying marks", "looking for its events"]
+    assert result.stdout.startswith(f"moved {name} from partition 0 to 1: 1 events, 1 dead letters")
+    rows = office.json("partitions")
+    assert [(row["organizations"], row["waiting"]) for row in rows] == [
+        (0, 0),
+        (2, 2),
+        (1, 1),
+        (1, 1),
+    ]
+    (letter,) = office.json("dead-letters", "list", "--organization", name)
+    assert letter["job"].startswith("{357}")
+    assert office.json("dead-letters", "show", letter["job"].replace("{357}", "{021}"))
+    before = letter["job"].replace("{357}", "{021}")
+    assert office.run("dead-letters", "replay", before, "--yes").stdout.endswith("1 replayed\n")
+    assert office.run("pause", name).output == f"{name} is paused; its events wait\n"
+    (status,) = office.json("status")
+    assert {each["organization"]: each["waiting"] for each in status["organizations"]} == {
+        each: 2 if each == name else 1 for each in ORGANIZATIONS
+    }
+    assert office.run("partitions", "move", name, "1").output == f"{name} lives in partition 1\n"
+    assert office.run("partitions", "move", name, "0").exit_code == 0
+    assert office.json("partitions")[0]["waiting"] == 2
+    assert office.run("resume", name).output == f"{name} goes on\n"
+
+
+def test_a_move_that_can_not_be_says_why(office: Office) -> None:
+    name = ORGANIZATIONS[0]
+    for arguments, error in (
+        ((name, "4"), "NUMBER: expected 0 to 3 (PARTITIONS), got 4"),
+        (("org_nobody", "1"), "ORGANIZATION: expected an organization or an endpoint"),
+    ):
+        result = office.run("partitions", "move", *arguments)
+        assert result.exit_code == 2
+        assert error in result.stderr
+    assert office.run("partitions", "move", name, "1", "--drain", "soon").exit_code == 2
+    office.servers[1].stop()
+    result = office.run("partitions", "move", name, "2")
+    assert result.exit_code == 2
+    assert "no connection to Redis" in result.stderr

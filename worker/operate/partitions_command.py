@@ -1,28 +1,173 @@
-"""``python -m worker partitions``: where each partition is, and what it has to do."""
+"""``python -m worker partitions``: where each partition is, and who is to live there."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import click
 
+from shared import display
 from shared.display import roughly
 from shared.program import tables
 from shared.program.commands import json_option
 from shared.queue.reach import Reach
 from shared.redis.connection import server_of
-from worker.operate.asking import ask
+from shared.settings.durations import parse_duration
+from worker.operate.asking import anyway_option, ask, known_organization
+from worker.operate.belongings import Belongings
 from worker.operate.merged import look
+from worker.operate.moving import Move, MoveError, Patience, Progress
 from worker.operate.overview import Overview
 
 _COLUMNS = ("number", "node", "organizations", "waiting", "running", "dead", "oldest", "up")
 
 
-@click.command()
+# What a shell says of a program that SIGINT has ended.
+_INTERRUPTED = 130
+
+
+@click.group(invoke_without_command=True)
 @json_option
-def partitions(*, as_json: bool) -> None:
+@click.pass_context
+def partitions(context: click.Context, *, as_json: bool) -> None:
     """Show where each partition is, what it has to do, and whether it answers."""
-    rows = ask(read_rows)
-    shown = rows if as_json else map(_as_people_say, rows)
-    tables.emit(shown, _COLUMNS, as_json=as_json, title="Partitions")
+    if context.invoked_subcommand is None:
+        rows = ask(read_rows)
+        shown = rows if as_json else map(_as_people_say, rows)
+        tables.emit(shown, _COLUMNS, as_json=as_json, title="Partitions")
+
+
+def _seconds(text: str) -> float:
+    """The seconds of an option's duration."""
+    try:
+        return parse_duration(text)
+    except ValueError as exc:
+        raise click.BadParameter(f"expected {exc}, got {text!r:.40}") from None
+
+
+@partitions.command()
+@click.argument("organization")
+@click.argument("number", type=click.IntRange(0))
+@click.option(
+    "--drain",
+    type=_seconds,
+    default="500ms",
+    show_default=True,
+    help="Let its events wait for so long at a time for its handlers to end.",
+)
+@click.option(
+    "--patience",
+    type=_seconds,
+    default="1m",
+    show_default=True,
+    help="Try that again for so long.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would move.")
+@anyway_option
+@json_option
+def move(
+    *,
+    organization: str,
+    number: int,
+    drain: float,
+    patience: float,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Move an organization to the partition of that number, while events come in.
+
+    None is refused, lost or handled twice. Its events wait for as long as its handlers take to end,
+    and its events, dead letters and state to be copied. Where it is interrupted, or dies, the same
+    command goes on; until then its events may wait. It needs the Redis user of a worker.
+    """
+    name = known_organization(organization, yes=yes)
+
+    async def moved(reach: Reach) -> Progress | dict[str, object]:
+        number_of = len(reach.partitions)
+        if number >= number_of:
+            expected = f"expected 0 to {number_of - 1} (PARTITIONS), got {number}"
+            display.fail(f"NUMBER: {expected}")
+        target = reach.partitions.all[number]
+        if dry_run:
+            return await _prospect(reach, name, number)
+        wait = Patience(drain=drain, all_in_all=patience)
+        return await Move(reach.partitions, name, target, wait, told=_teller()).run()
+
+    try:
+        found = ask(moved)
+    except MoveError as exc:
+        display.fail(str(exc))
+    except KeyboardInterrupt:
+        click.echo(
+            "interrupted: nothing is lost, the same command goes on; its events may wait for it",
+            err=True,
+        )
+        raise SystemExit(_INTERRUPTED) from None
+    row = found if isinstance(found, dict) else _as_row(name, found)
+    if as_json:
+        click.echo(display.json_line(row))
+    else:
+        click.echo(_sentence(row, dry_run=dry_run))
+
+
+def _teller() -> Callable[[Progress], None]:
+    """Says on stderr what is done now, once a step."""
+    said = ""
+
+    def tell(progress: Progress) -> None:
+        nonlocal said
+        if progress.step != said:
+            said = progress.step
+            click.echo(said, err=True)
+
+    return tell
+
+
+async def _prospect(reach: Reach, organization: str, number: int) -> dict[str, object]:
+    """What a move would take along."""
+    partition = await reach.living(organization)
+    here, names = Belongings(partition, organization), partition.names
+    held = await here.ask("HMGET", names.bytes, f"{organization}:marks", f"{organization}:state")
+    return {
+        "organization": organization,
+        "from": partition.number,
+        "to": number,
+        "events": int(await here.field(names.waiting) or 0),
+        "running": int(await here.field(names.running) or 0),
+        "dead_letters": int(await here.field(names.buried) or 0),
+        "bytes_of_marks_and_state": sum(int(each or 0) for each in held),
+    }
+
+
+def _as_row(organization: str, progress: Progress) -> dict[str, object]:
+    return {
+        "organization": organization,
+        "from": progress.source,
+        "to": progress.target,
+        "events": progress.events,
+        "dead_letters": progress.letters,
+        "marks_before": progress.marks,
+        "marks_and_state": progress.values,
+        "held_seconds": round(progress.held, 3),
+    }
+
+
+def _sentence(row: Mapping[str, object], *, dry_run: bool) -> str:
+    name, source, target = row["organization"], row["from"], row["to"]
+    if source == target:
+        return f"{name} lives in partition {target}"
+    told = f"from partition {source} to {target}: {row['events']:,} events, "
+    told += f"{row['dead_letters']:,} dead letters"
+    if dry_run:
+        running, held = row["running"], row["bytes_of_marks_and_state"]
+        return (
+            f"would move {name} {told}, about {held:,} bytes of marks and state; "
+            f"{running:,} of its events are handled now"
+        )
+    before, after = row["marks_before"], row["marks_and_state"]
+    return (
+        f"moved {name} {told}, {before:,} marks before and {after:,} marks and values while its "
+        f"events waited, for {row['held_seconds']} s"
+    )
 
 
 async def read_rows(reach: Reach) -> list[dict[str, object]]:

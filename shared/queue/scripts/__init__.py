@@ -30,6 +30,7 @@ _PRELUDE: Final = (
     "records",
     "removal",
     "asking",
+    "moves",
     "finish",
 )
 """The files of ``prelude``, each using words of itself and of those before it."""

@@ -1,0 +1,38 @@
+-- open: a partition expects an organization: what is accepted of it here waits until all of it has come.
+--
+-- Arguments: organization, the mover's token (hex), the number of the partition from which it comes; and
+--   as `halt` says it there: the lowest virtual time, the last ones of its flow and of its retries, and its
+--   last order.
+-- Result: {'open', how far its flow may have come there, and how far its order, before it goes}; or
+--   {'way', what is known here of another move}.
+-- Transition: none of a job's. Whose order was last there, and whose virtual time, comes before whatever is
+--   accepted here: all virtual times rise by as much as keeps what comes first behind what has gone on.
+
+local organization, token, from = ARGV[1], ARGV[2], ARGV[3]
+local now = now_ms()
+local way = redis.call('HGET', key.moving, organization)
+local before, shift = string.match(way or '', '^in:(%d+):(.*)$')
+if way and before ~= from then return finish({ 'way', way }) end
+
+shift = tonumber(shift) or system_time() + 1 - tonumber(ARGV[4])
+redis.call('HSET', key.moving, organization, 'in:' .. from .. ':' .. number(shift),
+  lock_field .. organization, token)
+redis.call('HSET', key.organizations, key.pause .. organization, 'it comes from another partition')
+redis.call('HDEL', key.moved, organization)
+
+local function raise(field, least)
+  local last = tonumber(redis.call('HGET', key.flows, field)) or 0
+  least = math.max(last, least)
+  redis.call('HSET', key.flows, field, number(least))
+  return least
+end
+
+-- What is accepted there meanwhile: the mover asks at once whether that is all.
+local more_events, more_ms = 100, 50
+local flow = tonumber(ARGV[5]) + shift + more_events / profile_of(organization).weight
+flow = raise(organization, math.min(flow, last_time))
+if ARGV[6] ~= '' then
+  raise('retry:' .. organization, math.min(math.max(tonumber(ARGV[6]) + shift, 0), last_time))
+end
+local order = raise('order:' .. organization, math.max(tonumber(ARGV[7]), now) + more_ms)
+return finish({ 'open', number(flow - shift), number(order) })

@@ -1,0 +1,23 @@
+-- Moves: an organization on its way from one partition to another.
+--
+-- The hash `moving` has, where an organization leaves, 'out:partition:1 where it was paused before', and
+-- where it arrives 'in:partition:by how much its virtual times rise on the way'; while either is there,
+-- all that there is of it waits. Under 'lock:organization' it has the token of the last mover to have
+-- begun, and until when it has the organization to itself (ms).
+
+local lock_field = 'lock:'
+
+-- A mover that was away for too long may have another one behind it, and changes nothing any more.
+local function is_the_movers(organization, token)
+  local holder = redis.call('HGET', key.moving, lock_field .. organization)
+  return holder and string.match(holder, '^%x+') == token
+end
+
+-- How many of its events workers hold. A slot that is kept for a retry nobody holds.
+local function leased_of(organization, first_kept)
+  local leased = running_of(organization)
+  for i = first_kept, #ARGV do
+    if keeps_slot(read_claim(ARGV[i])) then leased = leased - 1 end
+  end
+  return leased
+end

@@ -1,0 +1,255 @@
+"""What an organization has in one partition, as whoever moves it reads it."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+
+from shared.queue import hashes, keys, scripts
+from shared.queue.job import organization_of
+from shared.queue.partition import Partition
+from shared.redis.wire import Argument
+
+_PACK = scripts.load("pack")
+
+_JOBS_AT_ONCE: Final = 128
+"""Of one call: Redis serves nobody else meanwhile."""
+
+_BYTES_AT_ONCE: Final = 1 << 20
+_SCANNED_AT_ONCE: Final = 5000
+"""Names of one step of a scan, which takes Redis a millisecond or two."""
+
+_LOOKED_AT_ONCE: Final = 1000
+_LETTERS_AT_ONCE: Final = 16
+_RECORDS_AT_ONCE: Final = 250
+_KEPT_TOKEN: Final = 40
+"""Digits of the token of a claim that keeps its slot for its retry, and that nobody holds."""
+
+Item = TypeVar("Item")
+
+Record: TypeAlias = list[Argument]
+"""What ``arrive.lua`` takes of one job, letter or value."""
+
+
+class Value(NamedTuple):
+    """A mark, a count of revivals, or a value of its state.
+
+    Attributes:
+        kind: what its name begins with, as ``arrive.lua`` has it.
+        rest: of its name, behind the organization.
+        raw: what it is.
+        kept: for how many more milliseconds; -1: for ever.
+    """
+
+    kind: str
+    rest: bytes
+    raw: bytes
+    kept: int
+
+    @property
+    def record(self) -> Record:
+        """What it is where it goes to."""
+        return _record("value", *self)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is the mark of an event that is done: such a one changes no more."""
+        return self.kind == "event" and self.raw.startswith(b"done:")
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """What an organization has in a partition; whatever reads it raises what the client does.
+
+    Attributes:
+        partition: which.
+        organization: whose.
+    """
+
+    partition: Partition
+    organization: str
+
+    async def ask(self, *command: Argument) -> Any:
+        """Send one command to where it is."""
+        return await self.partition.redis.execute_command(*command)
+
+    async def field(self, name: str, prefix: str = "") -> str:
+        """What a hash says of it; empty where it says nothing."""
+        raw = await self.ask("HGET", name, prefix + self.organization)
+        return raw.decode(errors="replace") if raw else ""
+
+    # Its jobs
+
+    def its_own(self, jobs: Iterable[bytes]) -> list[bytes]:
+        """Those of these that are its."""
+        prefix = self.partition.names.job_prefix
+        texts = ((job, job.decode(errors="surrogateescape")) for job in jobs)
+        return [job for job, text in texts if organization_of(text, prefix) == self.organization]
+
+    async def jobs(self) -> AsyncIterator[list[bytes]]:
+        """Its unfinished ones, from a look at those of all; some may come twice."""
+        redis, accepted = self.partition.redis, self.partition.names.accepted
+        async for page in hashes.members(redis, accepted, f"*{self.organization}:*"):
+            yield self.its_own(job for job, _ in page)
+
+    async def jobs_since(self, order: float) -> AsyncIterator[list[bytes]]:
+        """Those that were accepted behind that one of its orders."""
+        accepted, page, start = self.partition.names.accepted, [b""], 0
+        while page:
+            span = (f"({order:.17g}", "+inf", "BYSCORE", "LIMIT", start, _LOOKED_AT_ONCE)
+            page = await self.ask("ZRANGE", accepted, *span)
+            yield self.its_own(page)
+            start += _LOOKED_AT_ONCE
+
+    async def kept(self) -> list[bytes]:
+        """Those that keep a slot for their retry: they stand among what is due."""
+        names, found, page, start = self.partition.names, list[bytes](), [b""], 0
+        while page:
+            span = (keys.DEFERRED_FROM, "+inf", "BYSCORE", "LIMIT", start, _LOOKED_AT_ONCE)
+            page = await self.ask("ZRANGE", names.queue, *span)
+            if its_own := self.its_own(page):
+                claims = await self.ask("HMGET", names.claims, *its_own)
+                told = zip(its_own, claims, strict=True)
+                found += [job for job, raw in told if raw and raw.find(b":") == _KEPT_TOKEN]
+            start += _LOOKED_AT_ONCE
+        return found
+
+    async def packed(self, jobs: Sequence[bytes]) -> AsyncIterator[list[Record]]:
+        """What is known of them."""
+        rest = list(jobs)
+        while rest:
+            found = await self.partition.run(_PACK, _BYTES_AT_ONCE, *rest[:_JOBS_AT_ONCE])
+            rest = rest[len(found) :]
+            yield [_record("job", *each[:-1], *each[-1]) for each in found if each]
+
+    # Its dead letters
+
+    async def letters(self) -> AsyncIterator[list[Record]]:
+        """What is in each, and when it died; while it is on its way, none comes or goes."""
+        names, start = self.partition.names, 0
+        record = names.dead_letter_prefix.encode()
+        while True:
+            last = start + _LETTERS_AT_ONCE - 1
+            found = await self.ask(
+                *("ZRANGE", names.dead(self.organization), start, last, "WITHSCORES")
+            )
+            async with self.partition.redis.pipeline(transaction=False) as pipe:
+                for job in found[::2]:
+                    pipe.execute_command("HGETALL", record + job)
+                records = await pipe.execute()
+            told = zip(found[::2], found[1::2], records, strict=True)
+            yield [
+                _record("letter", self.in_mark(job), died_at, *_flat(raw))
+                for job, died_at, raw in told
+                if raw
+            ]
+            start += _LETTERS_AT_ONCE
+            if len(records) < _LETTERS_AT_ONCE:
+                return
+
+    def in_mark(self, job: bytes) -> bytes:
+        """A job as marks name it, wherever it is."""
+        text = self.partition.names.in_mark(job.decode(errors="surrogateescape"))
+        return text.encode(errors="surrogateescape")
+
+    # Its marks, its counts of revivals, its state
+
+    async def value_names(self) -> AsyncIterator[list[bytes]]:
+        """Their names, from a look at all names that there are; some may come twice."""
+        starts = tuple(self._starts().values())
+        everything = self.partition.names.event_prefix.removesuffix("event:")
+        found, cursor = list[bytes](), None
+        while cursor != 0:
+            pattern = f"{everything}*:{self.organization}:*"
+            cursor, page = await self.partition.redis.scan(
+                cursor or 0, match=pattern, count=_SCANNED_AT_ONCE
+            )
+            found += [name for name in page if name.startswith(starts)]
+            if len(found) >= _LOOKED_AT_ONCE or cursor == 0:
+                for some in chunks(found, _LOOKED_AT_ONCE):
+                    yield some
+                found = []
+
+    def named(self, name: bytes) -> tuple[str, bytes]:
+        """Of what kind such a name is, and what is behind the organization in it."""
+        kind, start = next(each for each in self._starts().items() if name.startswith(each[1]))
+        return kind, name[len(start) :]
+
+    def name_of(self, kind: str, rest: bytes) -> bytes:
+        """The name of such a kind here."""
+        return self._starts()[kind] + rest
+
+    async def values(self, names: Sequence[bytes]) -> list[Value]:
+        """Those that are there."""
+        if not names:
+            return []
+        async with self.partition.redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("MGET", *names)
+            for name in names:
+                pipe.execute_command("PTTL", name)
+            values, *kept = await pipe.execute()
+        told = zip(names, values, kept, strict=True)
+        # One of another type is nobody's value; one that has just expired is none any more.
+        return [Value(*self.named(name), raw, ms) for name, raw, ms in told if raw and ms >= -1]
+
+    def _starts(self) -> dict[str, bytes]:
+        """What their names begin with, by kind."""
+        names, its = self.partition.names, f"{self.organization}:"
+        kinds = [each.name for each in fields(names) if each.metadata.get("of") == "org:*"]
+        return {
+            each.removesuffix("_prefix"): (getattr(names, each) + its).encode() for each in kinds
+        }
+
+    # What is said of it as a whole
+
+    async def said(self) -> list[Argument]:
+        """What ``join.lua`` takes; empty where nothing is."""
+        names, organization = self.partition.names, self.organization
+        said = [keys.PAUSE, "", keys.BREAKER, keys.HOLD]
+        async with self.partition.redis.pipeline(transaction=False) as pipe:
+            pipe.hmget(names.organizations, [prefix + organization for prefix in said])
+            pipe.hmget(names.rates, [f"next:{organization}", f"ramp:{organization}", organization])
+            pipe.hmget(names.bytes, [f"{organization}:marks", f"{organization}:state"])
+            pipe.execute_command("ZSCORE", names.breakers, organization)
+            (pause, profile, breaker, hold), rates, held, due = await pipe.execute()
+        # Whether somebody else has paused it.
+        if not (await self.field(names.moving)).endswith(":1"):
+            pause = None
+        state, colon, tried = (breaker or b"").partition(b":")
+        if state == b"trying" and tried:
+            breaker = state + colon + self.in_mark(tried)
+        *starts, rate = rates
+        told = [pause, profile, breaker, due, hold, *starts, *held, rate]
+        return ["" if each is None else each for each in told]
+
+
+def _record(kind: str, *told: Argument | None) -> Record:
+    """A kind, how much follows, and that; a script's arguments know no null."""
+    return [kind, len(told), *("" if each is None else each for each in told)]
+
+
+def _flat(record: dict[bytes, bytes]) -> list[bytes]:
+    return [each for pair in record.items() for each in pair]
+
+
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """So many at a time."""
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
+
+
+def of_size(records: Iterable[Record]) -> Iterator[Record]:
+    """Several together, of so many bytes, or one that has more."""
+    some: Record = []
+    size = number = 0
+    for record in records:
+        bytes_of_it = sum(len(each) for each in record if isinstance(each, bytes))
+        if some and (size + bytes_of_it > _BYTES_AT_ONCE or number == _RECORDS_AT_ONCE):
+            yield some
+            some, size, number = [], 0, 0
+        some += record
+        size += bytes_of_it
+        number += 1
+    if some:
+        yield some

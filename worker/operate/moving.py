@@ -1,0 +1,402 @@
+"""Moves an organization to another partition while events come in."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Final
+
+from shared.errors import SellfernError
+from shared.queue import scripts
+from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
+from shared.redis.connection import REDIS_ERRORS
+from worker.operate.belongings import Belongings, Record, Value, chunks, of_size
+
+_ARRIVE = scripts.load("arrive")
+_CLEAR = scripts.load("clear")
+_DEPART = scripts.load("depart")
+_HALT = scripts.load("halt")
+_JOIN = scripts.load("join")
+_OPEN = scripts.load("open")
+_VACATE = scripts.load("vacate")
+
+_FEW: Final = 1000
+"""Marks that may be left to copy while events wait."""
+
+_MOST_PASSES: Final = 5
+_CLEARED_AT_ONCE: Final = 200
+_LOOK: Final = 0.01
+_REST: Final = 0.5
+"""Seconds in which events go on before they wait again."""
+
+
+class MoveError(SellfernError):
+    """A move can't begin, or can't go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What a move may take, in seconds.
+
+    Attributes:
+        drain: for how long events wait at a time for handlers that run to end.
+        all_in_all: for how long that is tried again.
+        lock: after how long without a sign of life another mover may go on with it.
+    """
+
+    drain: float = 0.5
+    all_in_all: float = 60.0
+    lock: float = 10.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a move has come.
+
+    Attributes:
+        source: the number of the partition that it leaves.
+        target: that of the one to which it goes.
+        marks: of done events, copied while others were handled still.
+        events: unfinished ones that have gone there.
+        letters: dead ones.
+        values: of its state, and marks and counts of revivals that were copied last.
+        held: seconds for which its events waited.
+        step: what is done now.
+    """
+
+    source: int = -1
+    target: int = -1
+    marks: int = 0
+    events: int = 0
+    letters: int = 0
+    values: int = 0
+    held: float = 0.0
+    step: str = ""
+
+
+@dataclass(slots=True)
+class Move:
+    """One organization's move. Where one is ended, whenever that is, the next one goes on.
+
+    All that there is of it is copied, and nothing goes from where it was before everything is where
+    it goes to. Between its halt and its arrival Redis holds its events: a mover that has died has
+    them wait, and loses none.
+
+    Attributes:
+        partitions: all of them.
+        organization: whose.
+        target: where to.
+        patience: how long it may take.
+        told: called when a step begins, and now and then in it.
+        progress: how far it has come.
+    """
+
+    partitions: Partitions
+    organization: str
+    target: Partition
+    patience: Patience = Patience()
+    told: Callable[[Progress], None] = lambda _: None
+    progress: Progress = field(default_factory=Progress)
+    _here: Belongings = field(init=False)
+    _there: Belongings = field(init=False)
+    _token: str = field(default_factory=lambda: secrets.token_hex(8))
+    _renewed: float = 0.0
+    _held_since: float = 0.0
+    _jobs: dict[bytes, None] = field(default_factory=dict)
+    _order: float = 0.0
+    _copied: set[bytes] = field(default_factory=set)
+
+    async def run(self) -> Progress:
+        """Move it; returns once it lives there, and nothing of it is left elsewhere.
+
+        Raises:
+            MoveError: it can't be moved now. What has begun goes on with the next run.
+        """
+        way = await self._way()
+        self.progress.source = self._here.partition.number
+        self.progress.target = self.target.number
+        if self._here.partition is self.target:
+            return self.progress
+        await self._lock()
+        try:
+            await self._go(has_begun=bool(way))
+        except BaseException:
+            # So that the next one needn't wait until it is known that nobody is there.
+            with suppress(*REDIS_ERRORS):
+                await self._ask_halt("leave")
+            raise
+        return self.progress
+
+    async def _go(self, *, has_begun: bool) -> None:
+        if not has_begun:
+            await self._prepare()
+            await self._halt()
+        self._held_since = self._held_since or monotonic()
+        if await self._has_departed():
+            await self._open(b"0", b"0", b"", b"0")
+        else:
+            await self._depart()
+        await self._carry()
+        await self._clear()
+
+    # Which way it goes
+
+    async def _way(self) -> str:
+        """What is known of a move that has begun, and isn't over; sets where it comes from."""
+        self._there = Belongings(self.target, self.organization)
+        ways = [(each, await self._way_at(each)) for each in self.partitions]
+        for partition, way in ways:
+            if way.startswith("in:"):
+                self._leave(self.partitions.all[int(way.split(":")[1])])
+                self._check_target(partition.number)
+                return way
+        living = await self.partitions.living(self.organization)
+        for partition, way in ways:
+            if way.startswith("out:"):
+                self._leave(partition)
+                if partition is living:
+                    self._check_target(int(way.split(":")[1]))
+                    return way
+                # It has arrived, and its mover has died before all was cleared away.
+                await self._lock(int(way.split(":")[1]))
+                await self._clear()
+        self._leave(living)
+        return ""
+
+    async def _way_at(self, partition: Partition) -> str:
+        return await Belongings(partition, self.organization).field(partition.names.moving)
+
+    def _leave(self, partition: Partition) -> None:
+        self._here = Belongings(partition, self.organization)
+
+    def _check_target(self, number: int) -> None:
+        if number != self.target.number:
+            raise MoveError(
+                f"{self.organization} is on its way to partition {number}: that has to end first "
+                f"(partitions move {self.organization} {number})"
+            )
+
+    async def _has_departed(self) -> bool:
+        return bool(await self._here.field(self._here.partition.names.moved))
+
+    # Whose move it is
+
+    async def _lock(self, to: int | None = None) -> None:
+        """Have it to oneself, once another mover is done, or gone."""
+        until = monotonic() + 2 * self.patience.lock
+        while (answer := await self._ask_halt("take", to=to))[0] == b"taken":
+            if monotonic() > until:
+                raise MoveError(f"another mover has {self.organization}")
+            self._tell("waiting for another mover")
+            await asyncio.sleep(answer[1] / 1000 + _LOOK)
+
+    async def _ask_halt(self, how: str, *kept: bytes, to: int | None = None) -> list[Any]:
+        """Ask ``halt.lua``; it renews the lock."""
+        self._renewed = monotonic()
+        lock, waits = round(self.patience.lock * 1000), round((self.patience.drain + 2) * 1000)
+        target = self.target.number if to is None else to
+        answer: list[Any] = await self._here.partition.run(
+            _HALT, self.organization, self._token, lock, target, how, waits, *kept
+        )
+        if answer[0] == b"to":
+            self._check_target(answer[1])
+        return answer
+
+    async def _still(self, step: str) -> None:
+        """Say what is done, and that somebody does it."""
+        self._tell(step)
+        if monotonic() - self._renewed > self.patience.lock / 3:
+            self._check_mine((await self._ask_halt("keep"))[0])
+
+    def _check_mine(self, answer: bytes) -> None:
+        if answer in {b"lost", b"taken"}:
+            raise MoveError(f"another mover has taken {self.organization} over")
+
+    def _tell(self, step: str) -> None:
+        self.progress.step = step
+        self.told(self.progress)
+
+    # While its events are handled
+
+    async def _prepare(self) -> None:
+        """Copy what changes no more, again while much of it is new; and find its jobs."""
+        for _ in range(_MOST_PASSES):
+            before = len(self._copied)
+            async for names in self._here.value_names():
+                await self._copy_marks([each for each in names if each not in self._copied])
+                await self._still("copying marks")
+            if len(self._copied) - before <= _FEW:
+                break
+        # Its order rises strictly: what is accepted from here on stands behind it.
+        self._order = float(await self._here.field(self._here.partition.names.flows, "order:") or 0)
+        await self._find_jobs()
+
+    async def _copy_marks(self, names: Sequence[bytes]) -> None:
+        marks = [each for each in names if self._here.named(each)[0] == "event"]
+        done = [each for each in await self._here.values(marks) if each.is_done]
+        if done:
+            async with self.target.redis.pipeline(transaction=False) as pipe:
+                for each in done:
+                    name = self._there.name_of(each.kind, each.rest)
+                    px = max(1, each.kept) if each.kept >= 0 else None
+                    pipe.set(name, each.raw, nx=True, px=px)
+                await pipe.execute()
+        self._copied.update(self._here.name_of(each.kind, each.rest) for each in done)
+        self.progress.marks = len(self._copied)
+
+    async def _find_jobs(self) -> None:
+        async for jobs in self._here.jobs():
+            self._jobs |= dict.fromkeys(jobs)
+            await self._still("looking for its events")
+
+    async def _find_later_jobs(self) -> None:
+        if self._order:
+            async for jobs in self._here.jobs_since(self._order):
+                self._jobs |= dict.fromkeys(jobs)
+
+    async def _halt(self) -> None:
+        """Have its events wait until those that are handled have ended."""
+        until = monotonic() + self.patience.all_in_all
+        while not await self._is_drained():
+            _, leased, *_ = await self._ask_halt("go on")
+            if monotonic() > until:
+                raise MoveError(
+                    f"{leased or 'some'} of its events are handled for longer than "
+                    f"{self.patience.drain:g} s: nothing has moved (see --drain)"
+                )
+            self._tell("waiting for its handlers to end")
+            await asyncio.sleep(_REST)
+
+    async def _is_drained(self) -> bool:
+        self._held_since = monotonic()
+        kept: list[bytes] = []
+        self._check_mine((await self._ask_halt("wait"))[0])
+        while True:
+            word, leased, *_ = await self._ask_halt("stay", *kept)
+            self._check_mine(word)
+            if not leased or monotonic() - self._held_since > self.patience.drain:
+                return not leased
+            await asyncio.sleep(_LOOK)
+            kept = await self._here.kept()
+
+    # From here to there
+
+    async def _depart(self) -> None:
+        """Have the target expect it, and its deliveries go there from one moment on."""
+        is_gone = False
+        while not is_gone:
+            kept = await self._here.kept()
+            word, leased, *times = await self._ask_halt("stay", *kept)
+            self._check_mine(word)
+            if leased:
+                raise MoveError(f"workers hold {leased} of its events again: run it once more")
+            expected = await self._open(*times)
+            answer = await self._here.partition.run(
+                *(_DEPART, self.organization, self._token, self.target.number), *expected, *kept
+            )
+            self._check_mine(answer)
+            is_gone = answer == b"gone"
+
+    async def _open(self, *times: bytes) -> list[bytes]:
+        source = self._here.partition.number
+        answer: list[bytes] = await self.target.run(
+            _OPEN, self.organization, self._token, source, *times
+        )
+        if answer[0] != b"open":
+            raise MoveError(f"partition {self.target.number} knows of another move: {answer[1]!r}")
+        return answer[1:]
+
+    async def _carry(self) -> None:
+        """Copy all that is left of it, and let it go on there."""
+        await self._carry_jobs()
+        async for letters in self._here.letters():
+            await self._arrive(letters)
+            self.progress.letters += len(letters)
+            await self._still("copying dead letters")
+        async for names in self._here.value_names():
+            new = [each for each in names if each not in self._copied]
+            values = await self._not_there(await self._here.values(new))
+            await self._arrive([each.record for each in values])
+            self.progress.values += len(values)
+            await self._still("copying state and marks")
+        said = await self._here.said()
+        self._check_mine(await self.target.run(_JOIN, self.organization, self._token, *said))
+        self.progress.held = monotonic() - self._held_since
+
+    async def _carry_jobs(self) -> None:
+        carried = set[bytes]()
+        # What was found while it was handled still, then what came later, then whatever is there.
+        for look in (None, self._find_later_jobs, self._find_jobs):
+            if look is not None:
+                await look()
+            new = [job for job in self._jobs if job not in carried]
+            async for records in self._here.packed(new):
+                await self._arrive(records)
+                self.progress.events += len(records)
+                await self._still("copying events")
+            carried.update(new)
+            waiting = await self._here.field(self._here.partition.names.waiting)
+            if self.progress.events == int(waiting or 0):
+                return
+
+    async def _not_there(self, values: Sequence[Value]) -> list[Value]:
+        """Those that aren't there as marks of done events, as an earlier mover has copied them."""
+        done = [each for each in values if each.is_done]
+        if not done:
+            return list(values)
+        there = await self._there.ask(
+            "MGET", *(self._there.name_of(each.kind, each.rest) for each in done)
+        )
+        known = {each for each, raw in zip(done, there, strict=True) if raw == each.raw}
+        return [each for each in values if each not in known]
+
+    async def _arrive(self, records: Iterable[Record]) -> None:
+        turns = self._here.partition.names.turn
+        for some in of_size(records):
+            answer = await self.target.run(_ARRIVE, self.organization, self._token, turns, *some)
+            self._check_mine(answer)
+
+    # What is left behind
+
+    async def _clear(self) -> None:
+        """Tell where it is by now, and take away what is where it was."""
+        await self._point()
+        async for jobs in self._here.jobs():
+            await self._clear_all("job", jobs)
+        dead = self._here.partition.names.dead(self.organization)
+        while letters := await self._here.ask("ZRANGE", dead, 0, _CLEARED_AT_ONCE - 1):
+            await self._clear_all("letter", letters)
+        async for names in self._here.value_names():
+            named = [self._here.named(each) for each in names]
+            for kind in {kind for kind, _ in named}:
+                await self._clear_all(kind, [rest for each, rest in named if each == kind])
+        answer = await self._here.partition.run(_VACATE, self.organization, self._token)
+        self._check_mine(answer)
+        if answer == b"left":
+            raise MoveError("it has arrived; run it once more, since something is left behind")
+
+    async def _clear_all(self, kind: str, names: Sequence[bytes]) -> None:
+        for some in chunks(names, _CLEARED_AT_ONCE):
+            pairs = [each for name in some for each in (kind, name)]
+            answer = await self._here.partition.run(_CLEAR, self.organization, self._token, *pairs)
+            self._check_mine(answer)
+            await self._still("clearing away")
+
+    async def _point(self) -> None:
+        """Have all partitions in which it has lived say where it is, so that its way is short."""
+        here, target = (
+            self._here.partition,
+            await self._here.field(self._here.partition.names.moved),
+        )
+        home = self.partitions.of(self.organization)
+        for each in self.partitions:
+            if str(each.number) == target or each is here:
+                continue
+            # One that is away leads to where it leads now: that is a step more.
+            with suppress(*REDIS_ERRORS):
+                known = Belongings(each, self.organization)
+                if each is home or await known.field(each.names.moved):
+                    await known.ask("HSET", each.names.moved, self.organization, target)
