@@ -17,6 +17,7 @@ from shared.program import forking, garbage
 from shared.program.admin import admin_site
 from shared.program.awaiting import AwaitedRedis
 from shared.program.stopping import stop_signal
+from shared.queue import marker
 from shared.queue.gauges import Gauges
 from shared.queue.partitions import open_partitions
 
@@ -85,7 +86,10 @@ async def _serve(
                 if await awaited.found(stop):
                     receiver.closed = None
                     with gauges.registered():
-                        async with primaries.watching():
+                        async with (
+                            primaries.watching(),
+                            marker.watching(partitions, _log, primaries.are_right),
+                        ):
                             await stop.wait()
                     await listener.drain()
     _log.info("ingress_stopped")

@@ -15,6 +15,7 @@ from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import Problem
 from shared.program.awaiting import MENDS_ITSELF, AwaitedPrimary
+from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions, check_place
 from shared.queue.writer import (
     LANES,
@@ -187,6 +188,10 @@ class Primaries:
         problems = self._problems()
         works = not all(each.problems for each in self.all)
         return [] if works and not any(map(_keeps_all, problems)) else problems
+
+    def are_right(self, partition: Partition) -> bool:
+        """Whether its primary has shown that it is the one that it has to be."""
+        return not self.all[partition.number % len(self.all)].unfit
 
     async def problems(self) -> list[Problem]:
         """What keeps the ingress from being ready: nothing, while one of them works."""

@@ -29,6 +29,7 @@ from shared.observe.tracing import Tracing, open_tracing
 from shared.program import forking, garbage
 from shared.program.admin import admin_site, cached
 from shared.program.awaiting import MENDS_ITSELF, AwaitedRedis
+from shared.queue import marker
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions, check_layout, open_partitions
 from shared.redis.connection import connection_pool, end
@@ -164,6 +165,8 @@ class _Program:
             looking = await enter(aside.within(opened_aside()))
             if not self.is_burst:
                 await enter(aside.within(self._admin_site(looking)))
+                # There, since what happens to Redis is told whatever handlers do to the loop.
+                await enter(aside.within(marker.watching(looking, self.log, self._is_heard_by)))
             connections = _CONNECTIONS * common.partitions_each
             partitions = await enter(open_partitions(common, connections=connections))
             await enter(self.endpoints.watching())
@@ -393,6 +396,9 @@ class _Program:
         """The partitions that know of this worker."""
         unheard = [] if self._worker is None else self._worker.unheard(self.settings.lease)
         return set(range(self.settings.common.partitions)).difference(unheard)
+
+    def _is_heard_by(self, partition: Partition) -> bool:
+        return self._worker is not None and partition.number in self._heard()
 
     def _unheard(self) -> list[Problem]:
         """The partitions that have not heard of this worker, where others have: it works there."""

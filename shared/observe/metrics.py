@@ -172,6 +172,11 @@ LOG_LINES_LOST: Final = _counter(
     "Log lines that nobody will read, since the log's reader is too slow or stands still",
 )
 
+REDIS_LOST: Final = _counter(
+    "sellfern_redis_lost",
+    "Times that this program found Redis without what it had, by what: lost, or restored",
+    ["what"],
+)
 REDIS_ERRORS: Final = _counter(
     "sellfern_redis_errors",
     "Failed calls of Redis, by program and kind of failure",

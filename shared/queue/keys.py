@@ -59,6 +59,8 @@ MOVING = "sellfern:moving"
 LAYOUT = "sellfern:layout"
 """How many partitions there are, as the first program to start has it, and which of the primaries
 this is: under the first partition's tag in each."""
+MARKER = "sellfern:marker"
+"""Of the first partition of each primary: ``marker.py`` tells the fields."""
 
 # arq's own, which stock workers and producers look for.
 JOB = "arq:job:"
@@ -179,6 +181,7 @@ class Names:
     moved: str = _named(MOVED, "[org]")
     moving: str = _named(MOVING, "[org] [lock:org]")
     layout: str = _named(LAYOUT, "")
+    marker: str = _named(MARKER, "")
     job: str = _named(JOB, "job")
     arq_retry: str = _named(ARQ_RETRY, "job")
     parked_prefix: str = _named(PARKED, "org[job]")

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from msgspec import structs
 
 from shared.errors import Unavailable
@@ -95,6 +96,7 @@ def merged(
         fullest=max(memory, key=_fullness),
         missing=missing,
         undivided=beside,
+        incidents=[one for each in parts for one in each.incidents or ()] or msgspec.UNSET,
     )
 
 

@@ -8,6 +8,7 @@ from msgspec import structs
 
 from shared.queue import depths, hashes, held_bytes, keys
 from shared.queue.held_bytes import HeldBytes, RedisMemory
+from shared.queue.marker import SHOWN_SECONDS, Incident, incident
 from shared.queue.partition import Partition
 from shared.queue.reach import Missing
 
@@ -118,6 +119,7 @@ class Overview(msgspec.Struct, frozen=True):
         fullest: where there are several Redis, the memory of that which has least left.
         missing: of several partitions, those that none of this tells of; without them, nothing.
         undivided: events that wait beside the partitions, where no worker of these looks.
+        incidents: what has happened to Redis lately; unset where nothing has.
     """
 
     at: float
@@ -140,6 +142,7 @@ class Overview(msgspec.Struct, frozen=True):
     fullest: RedisMemory | msgspec.UnsetType = msgspec.UNSET
     missing: list[Missing] | msgspec.UnsetType = msgspec.UNSET
     undivided: int | msgspec.UnsetType = msgspec.UNSET
+    incidents: list[Incident] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def left_out(self) -> list[Missing]:
@@ -177,8 +180,9 @@ async def read_overview(partition: Partition) -> Overview:
         pipe.hgetall(names.workers)
         pipe.hlen(names.unhandled)
         pipe.info("memory")
+        pipe.hget(names.marker, "incident")
         answers = await pipe.execute()
-    *begun, seen, workers, unhandled, memory = answers[depths.QUESTIONS :]
+    *begun, seen, workers, unhandled, memory, happened = answers[depths.QUESTIONS :]
     profiles, rates, held, *counts = [
         await hashes.whole(partition.redis, *each) for each in zip(whole, begun, strict=True)
     ]
@@ -211,7 +215,14 @@ async def read_overview(partition: Partition) -> Overview:
         unhandled=unhandled,
         in_turn=now.in_turn,
         memory=RedisMemory.of(memory),
+        incidents=_lately(incident(happened), now.at),
     )
+
+
+def _lately(happened: Incident | None, now: float) -> list[Incident] | msgspec.UnsetType:
+    """What has happened to Redis, for as long as operators are shown it."""
+    is_shown = happened is not None and happened.told_at > now - SHOWN_SECONDS
+    return [happened] if happened is not None and is_shown else msgspec.UNSET
 
 
 def _rates(rates: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

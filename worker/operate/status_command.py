@@ -142,6 +142,8 @@ async def _look(partitions: Partitions, history: History) -> str:
 
 def print_tables(overview: Overview, most: int) -> None:
     """Print an overview, with no more organizations than so many."""
+    for each in overview.incidents or ():
+        click.echo(f"{each.sentence}\n", err=True)
     now = {**_now(overview), "redis": _memory(overview)}
     tables.draw([now], list(now), "Events now")
     dead = {f"dead: {reason}": number for reason, number in overview.dead_by_reason.items()}
@@ -197,6 +199,7 @@ def screen(history: History, problem: str, height: int) -> RenderableType:
     left_out = sentences(overview.left_out)
     return Group(
         *told,
+        *(Text(each.sentence, style="bold red") for each in overview.incidents or ()),
         *(Text(escape_controls(each), style="bold red") for each in left_out),
         _figures(overview, history),
         _rates(history),

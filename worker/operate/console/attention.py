@@ -43,6 +43,7 @@ def findings(overview: Overview, history: History) -> list[Finding]:
     """What there is to look at, the worst first; empty when all is well."""
     found = [
         *_missing(overview),
+        *_incidents(overview),
         *_workers(overview),
         *_organizations(overview),
         *_dead(history),
@@ -59,6 +60,16 @@ def _missing(overview: Overview) -> Iterator[Finding]:
             "bad",
             f"{sentence[:1].upper()}{sentence[1:]}.",
             "What is there waits, and new events of its organizations are refused meanwhile.",
+        )
+
+
+def _incidents(overview: Overview) -> Iterator[Finding]:
+    for each in overview.incidents or ():
+        sentence = each.sentence
+        yield Finding(
+            "bad",
+            f"{sentence[:1].upper()}{sentence[1:]}.",
+            "deploy/recovery.md says what that means, and what can be had back.",
         )
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.queue.held_bytes import RedisMemory
+from shared.queue.marker import Incident
 from shared.queue.reach import Missing
 from tests.unit.worker.operate.test_status_command import organization
 from worker.operate import merged
@@ -59,6 +60,10 @@ def test_the_missing_are_told_and_a_single_queue_says_nothing_of_it() -> None:
     assert part().left_out == []
     assert b"missing" not in msgspec.json.encode(part())
     assert b"fullest" not in msgspec.json.encode(part())
+    assert b"incidents" not in msgspec.json.encode(part()) + msgspec.json.encode(found)
+    lost = Incident("lost", "ab", 100.0, 95.0, 7)
+    told = merged.merged([part(), part(incidents=[lost])], [MEMORY], [], at=7)
+    assert told.incidents == [lost]
 
 
 def test_a_worker_is_one_however_many_partitions_it_tells() -> None:

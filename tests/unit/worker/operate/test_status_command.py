@@ -5,6 +5,7 @@ from msgspec import structs
 from rich.console import Console
 
 from shared.display import roughly
+from shared.queue.marker import Incident
 from shared.queue.reach import Missing
 from worker.operate.history import History
 from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview
@@ -113,6 +114,19 @@ def test_of_ten_thousand_the_worst_are_printed_and_the_others_told(
     assert len(text.splitlines()) < 60
     print_tables(overview(100, many(20)), 20)
     assert "more organizations" not in capsys.readouterr().out
+
+
+def test_what_has_happened_to_redis_stands_before_all_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lost = Incident("lost", "ab", 100.0, 95.0, 7)
+    now = structs.replace(overview(100, []), incidents=[lost])
+    history = History()
+    history.add(now)
+    print_tables(now, 20)
+    for told in (shown(history), capsys.readouterr().err):
+        first, *_ = told.splitlines()
+        assert first.startswith("nothing is left of what Redis had at 1970-01-01 00:01:35 UTC: 7 ")
 
 
 def test_a_screen_says_what_is_held_of_those_that_it_has_no_room_for() -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from shared.queue.held_bytes import RedisMemory
+from shared.queue.marker import Incident
 from shared.queue.reach import Missing
 from worker.operate.console.attention import Finding, findings
 from worker.operate.history import History
@@ -128,6 +129,16 @@ def test_a_partition_that_cannot_be_read_is_told_first() -> None:
     told = found(missing=missing, workers=[], waiting=1)
     assert [finding.level for finding in told] == ["bad", "bad"]
     assert told[0].what == "Partitions 1, 3 of 4 can't be read: Redis did not answer in time."
+
+
+def test_what_has_happened_to_redis_is_told_first() -> None:
+    restored = Incident("restored", "ab", 100.0, 95.0, 1200, back_to=40.0)
+    (first, second) = found(incidents=[restored], waiting=1, workers=[])
+    assert first.what == (
+        "Redis is back at its state of 1970-01-01 00:00:40 UTC: 1,200 events that were accepted "
+        "from then until 1970-01-01 00:01:35 UTC are gone, and what was handled since runs again."
+    )
+    assert (first.level, second.level) == ("bad", "bad")
 
 
 def test_events_that_wait_beside_the_partitions_are_bad() -> None:

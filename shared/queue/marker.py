@@ -1,0 +1,232 @@
+"""A marker in each Redis, by which programs notice that it has lost what it had, or is restored."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from secrets import token_hex
+from typing import Final, Literal, NamedTuple, get_args
+
+import msgspec
+
+from shared.observe import metrics
+from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
+from shared.redis.connection import REDIS_ERRORS, end, server_of, translate
+
+EVERY: Final = 2.0
+"""Seconds from one look to the next. What a crash or a fail-over takes of the last ones isn't told:
+``DURABILITY`` says what has been promised of it."""
+
+SHOWN_SECONDS: Final = 86_400.0
+"""For how long operators are shown it."""
+
+What = Literal["lost", "restored"]
+"""What can happen to a Redis."""
+
+
+class Incident(msgspec.Struct, frozen=True):
+    """What has happened to a Redis, as the program has told it that noticed it first.
+
+    Attributes:
+        what: ``lost``: nothing is left of what was there, or it is another one; ``restored``: what
+            is there is of an earlier moment.
+        before: the marker's id until then.
+        told_at: when it was noticed, seconds since the epoch, by the program's clock as all these.
+        seen_at: when that program had seen it last.
+        events: of one that was lost the unfinished ones that were there then; of one that was
+            restored those that had been accepted and aren't known any more, or more than these.
+        back_to: the moment that it was restored to; ``None`` of one that was lost.
+    """
+
+    what: What
+    before: str
+    told_at: float
+    seen_at: float
+    events: int
+    back_to: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The same for people."""
+        seen = _moment(self.seen_at)
+        if self.back_to is None:
+            return (
+                f"nothing is left of what Redis had at {seen}: {self.events:,} unfinished events, "
+                "all marks and all state are gone"
+            )
+        return (
+            f"Redis is back at its state of {_moment(self.back_to)}: {self.events:,} events that "
+            f"were accepted from then until {seen} are gone, and what was handled since runs again"
+        )
+
+
+def incident(raw: bytes | None) -> Incident | None:
+    """What a marker's field says; ``None`` of no field, or of a later version's."""
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(raw or b"", type=Incident)
+    return None
+
+
+class Seen(NamedTuple):
+    """What one look has found.
+
+    Attributes:
+        id: the marker's; empty where there is none.
+        beats: looks of all programs so far.
+        at: when the last one was, seconds since the epoch.
+        told: what has happened, where that is why the id is a new one.
+        accepted: events since the beginning.
+        waiting: of these, those that aren't finished.
+    """
+
+    id: str
+    beats: int
+    at: float
+    told: Incident | None
+    accepted: int
+    waiting: int
+
+
+class Marker:
+    """One Redis's, and what a program knows of it: the last two looks.
+
+    Each look counts itself in Redis. A count that is lower than at the look before the last one is
+    of an earlier moment; another id, or none, is another Redis, or one that was emptied. Who has
+    noticed it writes beside the new id what has happened to the old one: so each program that has
+    seen the old one tells it, once, and one that has begun since doesn't.
+
+    Args:
+        partition: the first one of that Redis.
+        log: told what has happened.
+    """
+
+    def __init__(self, partition: Partition, log: FilteringBoundLogger) -> None:
+        self._partition = partition
+        self._log = log
+        self._older: Seen | None = None
+        self._latest: Seen | None = None
+        self._past = set[str]()
+
+    async def look(self) -> Incident | None:
+        """Look once, and leave a sign of it; what has happened, where that is told now.
+
+        Raises: what the client does.
+        """
+        now = time.time()
+        seen = await self._read()
+        happened = self._judge(seen, now)
+        if happened is not None:
+            self._past.add(happened.before)
+            self._tell(happened)
+        if happened is None or happened is seen.told:
+            seen = seen._replace(id=await self._leave_sign(seen.id, now))
+            is_known = self._latest is not None and self._latest.id == seen.id
+            self._older, self._latest = (self._latest if is_known else None), seen
+        else:
+            await self._write_down(happened, seen.id)
+        return happened
+
+    def _judge(self, seen: Seen, now: float) -> Incident | None:
+        """What has happened to what was there at the look before the last one."""
+        older, latest = self._older, self._latest
+        if older is None or latest is None:
+            return None
+        is_same = seen.id == latest.id
+        if is_same and seen.beats > older.beats:  # that look has counted itself
+            return None
+        if is_same or seen.id in self._past:
+            gone = max(0, latest.accepted - seen.accepted)
+            return Incident("restored", latest.id, now, latest.at, gone, back_to=seen.at)
+        if seen.told is not None and seen.told.before == latest.id:
+            return seen.told
+        # Two have noticed it at once, and one was slow to write it down; or nothing was there yet.
+        if (seen.told is not None and seen.told.before in self._past) or not latest.accepted:
+            return None
+        return Incident("lost", latest.id, now, latest.at, latest.waiting)
+
+    def _tell(self, happened: Incident) -> None:
+        metrics.REDIS_LOST.labels(happened.what).inc()
+        self._log.error(
+            f"redis_{happened.what}",
+            url=server_of(self._partition.redis),
+            message=happened.sentence,
+            events=happened.events,
+        )
+
+    async def _read(self) -> Seen:
+        names = self._partition.names
+        async with self._partition.redis.pipeline(transaction=False) as pipe:
+            pipe.hmget(names.marker, ["id", "beats", "at", "incident"])
+            pipe.hget(names.counters, "accepted")
+            pipe.zcard(names.accepted)
+            (name, beats, at, raw), accepted, waiting = await pipe.execute()
+        return Seen(
+            (name or b"").decode(errors="replace"),
+            int(beats or 0),
+            float(at or 0),
+            incident(raw),
+            int(accepted or 0),
+            waiting,
+        )
+
+    async def _leave_sign(self, name: str, now: float) -> str:
+        """The marker's id, which is made where there is none."""
+        marker = self._partition.names.marker
+        async with self._partition.redis.pipeline(transaction=False) as pipe:
+            if not name:
+                pipe.hsetnx(marker, "id", token_hex(8))
+            pipe.hincrby(marker, "beats", 1)
+            pipe.hset(marker, "at", str(now))
+            pipe.hmget(marker, ["id"])
+            answers = await pipe.execute()
+        ((found,),) = answers[-1:]
+        return str((found or b"").decode(errors="replace"))
+
+    async def _write_down(self, happened: Incident, there: str) -> None:
+        """Say beside the new id what has happened; in one command, so that who sees it sees why."""
+        # Another Redis may have programs of its own, which know its id.
+        name = there if happened.what == "lost" and there else token_hex(8)
+        fields = ("id", name, "incident", msgspec.json.encode(happened))
+        await self._partition.redis.execute_command("HSET", self._partition.names.marker, *fields)
+        self._older = self._latest = None
+
+
+@asynccontextmanager
+async def watching(
+    partitions: Partitions,
+    log: FilteringBoundLogger,
+    may_look: Callable[[Partition], bool] = lambda _: True,
+) -> AsyncIterator[None]:
+    """Look at the marker of each Redis again and again while the block runs.
+
+    Args:
+        partitions: all.
+        log: told what has happened.
+        may_look: whether the Redis of a partition is known to be the right one.
+    """
+
+    async def watch(first: Partition) -> None:
+        marker, is_refused = Marker(first, log), False
+        while True:
+            try:
+                if may_look(first):
+                    await marker.look()
+            except REDIS_ERRORS as exc:  # others tell of an outage
+                if (cause := translate(exc)).code == "redis_permission" and not is_refused:
+                    is_refused = True
+                    log.warning("marker_refused", code=cause.code, message=cause.message)
+            await asyncio.sleep(EVERY)
+
+    for what in get_args(What):  # so that the first one is an increase
+        metrics.REDIS_LOST.labels(what)
+    tasks = [asyncio.create_task(watch(there[0])) for there in partitions.by_primary()]
+    try:
+        yield
+    finally:
+        await end(tasks)
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))

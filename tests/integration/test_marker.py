@@ -1,0 +1,217 @@
+"""Facts about a Redis that is emptied, replaced or restored under programs, which tell of it."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+from redis.asyncio import Redis
+
+from shared.observe import metrics
+from shared.queue import keys, marker
+from shared.queue.marker import Incident, Marker
+from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
+from tests.conftest import StartRedis
+from tests.integration.several import over
+from tests.integration.workplace import Lines, Workplace, body
+from worker.operate.overview import read_overview
+
+LOOKS: Final = 2
+"""So many, and a program knows a Redis well enough to judge it."""
+
+
+class Program:
+    """What one program knows of a Redis, and tells of it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.lines = Lines()
+        self.marker = Marker(Partition.only(redis), self.lines.log)
+
+    async def look(self, times: int = 1) -> list[Incident]:
+        """What it tells by so many looks."""
+        return [each for _ in range(times) if (each := await self.marker.look())]
+
+    async def told(self) -> str:
+        """The event of the only line that it has logged after a few looks."""
+        await self.look(LOOKS + 1)
+        (line,) = self.lines.events()
+        return line
+
+
+async def accept(redis: Redis, number: int, first: int = 0) -> None:
+    """Accept events."""
+    signed = (body(f"evt_{each}") for each in range(first, first + number))
+    await Workplace(redis).accept(*signed)
+
+
+def counted(what: str) -> float:
+    """How often programs here have found it so."""
+    return metrics.REGISTRY.get_sample_value("sellfern_redis_lost_total", {"what": what}) or 0.0
+
+
+async def empty(redis: Redis) -> None:
+    """Lose everything."""
+    await redis.flushall()
+
+
+async def replace(redis: Redis) -> None:
+    """Put another one in its place, which a program that knows nothing has begun."""
+    await redis.flushall()
+    assert await Program(redis).look(LOOKS) == []
+
+
+@pytest.mark.parametrize("lose", [empty, replace])
+async def test_a_redis_without_what_it_had_is_told_once_by_each_that_knew_it(
+    redis: Redis, lose: Callable[[Redis], Awaitable[None]]
+) -> None:
+    before = counted("lost")
+    programs = [Program(redis) for _ in range(3)]
+    await accept(redis, 3)
+    for each in programs:
+        assert await each.look(LOOKS) == []
+    await lose(redis)
+    newcomer = Program(redis)
+    assert await newcomer.look(LOOKS) == []
+    for each in programs:
+        assert await each.told() == "redis_lost"
+        (line,) = each.lines.of("redis_lost")
+        assert line["events"] == 3
+        assert "3 unfinished events, all marks and all state are gone" in line["message"]
+    assert counted("lost") == before + 3
+    assert await newcomer.look(LOOKS) == []
+    (shown,) = (await read_overview(Partition.only(redis))).incidents or ()
+    assert (shown.what, shown.events, shown.back_to) == ("lost", 3, None)
+    # It may happen again.
+    await accept(redis, 1)
+    assert await newcomer.look() == []
+    await lose(redis)
+    assert [each.what for each in await newcomer.look(LOOKS)] == ["lost"]
+
+
+async def test_a_restored_redis_is_told_with_its_moment_and_what_is_missing(
+    tmp_path: Path, fresh_redis_server: StartRedis
+) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    data.mkdir()
+    server = fresh_redis_server(appendfsync="always", folder=data)
+    async with Redis.from_url(server.url) as redis:
+
+        async def put_back() -> None:
+            server.stop()
+            shutil.rmtree(data / "appendonlydir")
+            shutil.copytree(backup, data / "appendonlydir")
+            server.start()
+            await redis.connection_pool.disconnect()
+
+        programs = [Program(redis) for _ in range(3)]
+        await accept(redis, 2)
+        for each in programs:
+            await each.look(LOOKS)
+        saved_at = time.time()
+        shutil.copytree(data / "appendonlydir", backup)
+        await accept(redis, 5, first=2)
+        for each in programs:
+            await each.look(LOOKS)
+        await put_back()
+        for each in programs:
+            assert await each.told() == "redis_restored"
+            (line,) = each.lines.of("redis_restored")
+            assert line["events"] == 5
+        (shown,) = (await read_overview(Partition.only(redis))).incidents or ()
+        assert shown.back_to is not None
+        assert saved_at - 60 < shown.back_to <= saved_at < shown.seen_at
+        # And once more, to the same backup, of which the programs know another id by now.
+        await put_back()
+        (again,) = await programs[0].look(LOOKS)
+        assert again.what == "restored"
+
+
+async def test_what_a_fail_over_or_a_crash_takes_of_the_last_moment_is_not_told(
+    redis: Redis,
+) -> None:
+    program = Program(redis)
+    await accept(redis, 2)
+    await program.look(LOOKS)
+    last = await redis.hgetall(keys.MARKER)
+    await program.look()
+    await redis.hset(keys.MARKER, mapping=last)
+    assert await program.look(LOOKS) == []
+
+
+async def test_two_that_notice_it_at_once_tell_it_once_each(redis: Redis) -> None:
+    programs = [Program(redis) for _ in range(2)]
+    await accept(redis, 2)
+    for each in programs:
+        await each.look(LOOKS)
+    await redis.flushall()
+    seen = [await each.marker._read() for each in programs]
+    for each, found in zip(programs, seen, strict=True):
+        happened = each.marker._judge(found, time.time())
+        assert happened is not None
+        each.marker._past.add(happened.before)
+        await each.marker._write_down(happened, found.id)
+    assert [await each.look(LOOKS + 1) for each in programs] == [[], []]
+
+
+async def test_a_program_tells_nothing_of_what_it_has_never_seen(redis: Redis) -> None:
+    program = Program(redis)
+    assert await program.look(LOOKS) == []
+    await redis.flushall()
+    assert await program.look(LOOKS) == []  # nothing had been accepted
+    await accept(redis, 1)
+    await redis.hset(keys.MARKER, "incident", "a later version's")
+    assert await program.look(LOOKS) == []
+    assert not (await read_overview(Partition.only(redis))).incidents
+
+
+async def test_each_primary_has_a_marker_and_one_that_is_full_or_away_is_no_incident(
+    redis: Redis, fresh_redis_server: StartRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marker, "EVERY", 0.01)
+    server, lines = fresh_redis_server(), Lines()
+    async with Redis.from_url(server.url) as other:
+        partitions = over(redis, other)
+        names = [partitions.all[number].names.marker for number in range(2)]
+
+        async def beats(number: int) -> int:
+            return int(await partitions.all[number].redis.hget(names[number], "beats") or 0)
+
+        async def until_it_goes_on(number: int) -> None:
+            before = await beats(number)
+            async with asyncio.timeout(20):
+                while await beats(number) < before + 3:
+                    await asyncio.sleep(0.01)
+
+        async with marker.watching(partitions, lines.log):
+            for number in range(2):
+                await until_it_goes_on(number)
+            await other.config_set("maxmemory", 1)
+            server.freeze()
+            await until_it_goes_on(0)
+            server.thaw()
+            await other.config_set("maxmemory", 0)
+            await until_it_goes_on(1)
+    assert lines.events() == []
+    assert await redis.keys("*marker") == [names[0].encode()]
+
+
+async def test_nobody_looks_where_it_is_not_known_to_be_the_right_one(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marker, "EVERY", 0.001)
+    asked = 0
+
+    def may_look(_: Partition) -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    async with marker.watching(Partitions.only(redis), Lines().log, may_look):
+        async with asyncio.timeout(20):
+            while asked < 5:
+                await asyncio.sleep(0.001)
+    assert await redis.keys() == []
