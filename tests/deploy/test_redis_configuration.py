@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from shared.queue import keys
+from shared.queue.partition import Partition
+from shared.queue.writer import Accepted, Queue
 from shared.redis.connection import REDIS_ERRORS, open_redis
+from shared.redis.durability import Durability, Mode
 from shared.settings.redis_url import RedisUrl
 from tests.acceptance.process import environment, run, until
 from tests.deploy.deployed_redis import (
@@ -18,6 +22,7 @@ from tests.deploy.deployed_redis import (
     password,
     sentinel_url,
 )
+from tests.integration.jobs import delivery
 from tests.integration.sentinels import IMPATIENT, PATIENCE
 from tests.tools import tool
 
@@ -64,6 +69,30 @@ async def test_a_changed_password_holds_after_a_restart_and_data_stays(tmp_path:
         assert (tmp_path / "data" / "secrets.conf").stat().st_mode & 0o077 == 0
 
 
+def debians_redis(folder: Path) -> DeployedRedis:
+    """Redis 7.0, whose users lack the words that it doesn't know."""
+    server = DeployedRedis(folder, server=tool("redis-server"))
+    users = (REDIS / "users.acl").read_text()
+    for word in SINCE_7_2:
+        users = users.replace(word, "")
+    server.allow(users)
+    return server
+
+
+async def test_what_scripts_have_written_is_there_after_a_restart(tmp_path: Path) -> None:
+    """Redis reads its own file as the user `default`, and leaves out what that one may not do."""
+    for deployed in (DeployedRedis(tmp_path / "bundled"), debians_redis(tmp_path / "debian")):
+        with deployed as server:
+            async with server.client_of("ingress") as redis:
+                queue = Queue(Partition.only(redis), Durability(Mode.MEMORY))
+                assert await queue.enqueue([delivery(b"one", "org_a")]) == [Accepted.NEW]
+            server.kill()
+            server.start()
+            async with server.client_of() as admin:
+                assert await admin.zcard(keys.ACCEPTED) == 1
+                assert await admin.hget(keys.COUNTERS, "accepted") == b"1"
+
+
 @pytest.mark.parametrize("secret", ["two words", 'a "quote"', "back\\slash"])
 def test_a_password_that_redis_could_not_write_down_is_refused(tmp_path: Path, secret: str) -> None:
     server = DeployedRedis(tmp_path)
@@ -79,12 +108,7 @@ def test_a_password_that_redis_could_not_write_down_is_refused(tmp_path: Path, s
 async def test_redis_7_0_takes_the_users_without_the_words_that_it_does_not_know(
     tmp_path: Path,
 ) -> None:
-    server = DeployedRedis(tmp_path, server=tool("redis-server"))
-    users = (REDIS / "users.acl").read_text()
-    for word in SINCE_7_2:
-        users = users.replace(word, "")
-    server.allow(users)
-    with server:
+    with debians_redis(tmp_path) as server:
         url = server.url_of("ingress")
         asserted = environment(url, tmp_path, DURABILITY_ASSERTED="1")
         checked = await run("ingress", "check", environ=asserted)
