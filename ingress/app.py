@@ -48,7 +48,7 @@ async def _serve(
     forking.guard()
     common = settings.common
     to_redis = connections(common)
-    _raise_file_limit(settings.limits.connections, to_redis * len(common.redis_urls))
+    _raise_file_limit(settings.limits.connections, to_redis * common.clients)
     async with (
         stop_signal() as stop,
         open_partitions(common, connections=to_redis) as partitions,

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from time import time
 from typing import Final
 
@@ -21,7 +22,8 @@ from shared.program.commands import json_option
 from shared.program.findings import Finding, counted, look, missing_secrets, shadows, show
 from shared.program.in_force import print_settings, settings_option
 from shared.program.setting_names import near_misses
-from shared.queue.partitions import check_layout, open_partitions, warn_of_undivided
+from shared.queue.partitions import check_layout, open_partitions, places, warn_of_undivided
+from shared.redis.cluster import Slot
 from shared.redis.connection import open_redis
 from shared.redis.durability import (
     Durability,
@@ -115,11 +117,22 @@ def _listed(ids: list[str]) -> str:
 
 async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIterator[Finding]:
     common, problems = settings.common, False
-    for number, url in enumerate(common.redis_urls):
-        named = str(url) if len(common.redis_urls) == 1 else where(common, number)
-        async for finding in _of_primary(settings, url, named, file):
-            problems |= finding.level == "error"
-            yield finding
+    try:
+        clients = places(common)
+    except SettingsError as exc:  # a certificate that the URL of a cluster names
+        yield Finding("error", "redis", "settings_invalid", str(exc))
+        return
+    looks = (_of_primary(settings, url, slot, file) for url, slot in clients)
+    found = await asyncio.gather(*looks)
+    # What holds of several partitions of a cluster is said once.
+    whose: dict[tuple[RedisUrl, Finding], list[int]] = {}
+    for number, ((url, _), each) in enumerate(zip(clients, found, strict=True)):
+        for finding in each:
+            whose.setdefault((url, finding), []).append(number)
+    for (_, finding), numbers in whose.items():
+        problems |= finding.level == "error"
+        named = "" if finding.code == "settings_invalid" else f"{where(common, *numbers)}: "
+        yield replace(finding, message=named + finding.message)
     # It does what it says, and may be meant; but nobody is to find out by a crash.
     if settings.durability.mode is Mode.MEMORY:
         message = "DURABILITY=memory: a crash of Redis loses events that were answered 202"
@@ -135,11 +148,11 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
 
 
 async def _of_primary(
-    settings: IngressSettings, url: RedisUrl, named: str, file: EndpointsFile
-) -> AsyncIterator[Finding]:
+    settings: IngressSettings, url: RedisUrl, slot: Slot | None, file: EndpointsFile
+) -> list[Finding]:
     durability = settings.durability_at(url)
     try:
-        async with open_redis(url) as redis:
+        async with open_redis(url, slot=slot) as redis:
             problems = await check_durability(redis, durability)
             problems = problems or await check_replicas(redis, durability)
             left_out = await count_left_out(redis, durability)
@@ -147,25 +160,34 @@ async def _of_primary(
             held = OrganizationBytes(settings.organization_bytes, file)
             await held.look(redis)
     except SettingsError as exc:  # a certificate that the URL names
-        yield Finding("error", "redis", "settings_invalid", str(exc))
-        return
-    for problem in problems:
-        yield Finding("error", "redis", problem.code, f"{named}: {problem.message}")
+        return [Finding("error", "redis", "settings_invalid", str(exc))]
+    found = [Finding("error", "redis", each.code, each.message) for each in problems]
     if not problems:
-        yield Finding("ok", "redis", "durable", f"{named}: {_held(durability)}")
+        found = [Finding("ok", "redis", "durable", _held(durability))]
     if left_out:
-        yield _left_out(named, durability.replicas, left_out)
-    for problem in doubtful:
-        yield Finding("warning", "redis", problem.code, f"{named}: {problem.message}")
+        found.append(_left_out(durability.replicas, left_out))
+    # With Sentinel as well; but whoever has it may have chosen so long ago.
+    if url.nodes is not None and durability.needed_replicas and not (left_out or problems):
+        found.append(_none_to_spare(durability.replicas))
+    found += (Finding("warning", "redis", each.code, each.message) for each in doubtful)
     if not problems and held.lacks_maxmemory():
-        yield _unbounded(f"{named}: expected a maxmemory, got none", "redis")
+        found.append(_unbounded("expected a maxmemory, got none", "redis"))
+    return found
 
 
-def _left_out(named: str, waited_for: int, left_out: int) -> Finding:
+def _left_out(waited_for: int, left_out: int) -> Finding:
     there = f"{waited_for + left_out} replicas are there"
     loss = "a fail-over to one that lacks accepted events loses them"
-    message = f"{named}: WAIT_REPLICAS={waited_for}, and {there}: {loss}"
+    message = f"WAIT_REPLICAS={waited_for}, and {there}: {loss}"
     return Finding("warning", "redis", "replica_may_lag", message)
+
+
+def _none_to_spare(waited_for: int) -> Finding:
+    message = (
+        f"WAIT_REPLICAS={waited_for}, and as many replicas are there: after a fail-over one is "
+        f"missing, and all is refused; expected {waited_for + 1} of each primary"
+    )
+    return Finding("warning", "redis", "no_replica_to_spare", message)
 
 
 def _held(durability: Durability) -> str:

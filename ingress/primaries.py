@@ -1,10 +1,11 @@
 """The primaries that hold the partitions: each is written to, and looked at, beside the others."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import partial
 from typing import Final, Self
 
 from redis.asyncio import Redis
@@ -25,9 +26,10 @@ from shared.queue.writer import (
     QueueWriter,
     Waiting,
 )
-from shared.redis.connection import end
+from shared.redis.connection import end, server_of
 from shared.redis.durability import Durability, check_durability, check_replicas
 from shared.settings.config import CommonSettings
+from shared.settings.redis_url import RedisUrl
 
 _LOOK_SECONDS: Final = 0.5
 """How long a look at several waits for all of them, once one is well."""
@@ -44,30 +46,40 @@ _TIMEOUT: Final = Problem("redis_timeout", "Redis did not answer in time")
 def lanes(common: CommonSettings) -> int:
     """How many batches of one partition may be on their way at once.
 
-    What has several partitions has as many batches under way beside each other.
+    What has several partitions has as many batches under way beside each other; how many a node of
+    a cluster has changes.
     """
+    if common.in_cluster:
+        return LANES // 2
     return max(2, LANES // common.partitions_each)
 
 
 def connections(common: CommonSettings) -> int:
-    """How many there may be to each primary."""
+    """How many there may be of each client."""
     return lanes(common) * common.partitions_each + _OTHERS
 
 
-def where(common: CommonSettings, primary: int) -> str:
-    """One of several primaries, by its place in ``REDIS_URL``: what it is called."""
-    numbers = range(primary, common.partitions, len(common.redis_urls))
+def where(common: CommonSettings, *clients: int) -> str:
+    """What is reached by one of several clients, or by some of the same cluster, for people.
+
+    Args:
+        common: where they are; a primary has its place in ``REDIS_URL``.
+        clients: from 0.
+    """
+    if common.clients == 1:
+        return str(common.redis_url)
+    numbers = [number for number in range(common.partitions) if number % common.clients in clients]
     more = ", …" if len(numbers) > _NAMED else ""
     listed = ", ".join(map(str, numbers[:_NAMED])) + more
-    return f"{common.redis_urls[primary]} (partitions {listed} of {common.partitions})"
+    return f"{common.url_of(clients[0])} (partitions {listed} of {common.partitions})"
 
 
 @dataclass(slots=True)
 class Primary:
-    """One of them.
+    """One of them; in a cluster, whoever has one partition now.
 
     Attributes:
-        number: its place in ``REDIS_URL``, from 0.
+        number: its place in ``REDIS_URL``, or the partition's number, from 0.
         named: what it is called.
         partitions: those of all primaries.
         redis: its client.
@@ -115,10 +127,6 @@ class Primary:
                 # It may keep what it is given, and yet be the wrong one.
                 self.problems = looked.result() or self.unfit
 
-    def told(self) -> list[Problem]:
-        """Its problems, each with what it is called."""
-        return [Problem(each.code, f"{self.named}: {each.message}") for each in self.problems]
-
     async def close(self) -> None:
         """End the look that is under way."""
         if self._looking is not None:
@@ -145,11 +153,12 @@ class Primaries:
                 where(common, number),
                 partitions,
                 partitions.all[number].redis,
-                settings.durability_at(url),
+                settings.durability_at(common.url_of(number)),
                 OrganizationBytes(settings.organization_bytes, endpoints),
             )
-            for number, url in enumerate(common.redis_urls)
+            for number in range(common.clients)
         ]
+        self._common = common
         self._writers = [*self._made(settings)]
         self._partitioned = PartitionedWriter(self._writers)
 
@@ -229,7 +238,14 @@ class Primaries:
         # of the bytes a half of those that complete bodies always find room in.
         most = limits.connections // 2 if several else limits.connections
         most_bytes = limits.bytes_in_flight // 4 if several else limits.bytes_in_flight
-        waiting = [Waiting(most, most_bytes) for _ in self.all]
+        waiting: dict[str, Waiting] = defaultdict(partial(Waiting, most, most_bytes))
+
+        def waiting_for(redis: Redis) -> Callable[[], Waiting]:
+            if settings.common.in_cluster:  # another node may have it in a moment
+                return lambda: waiting[server_of(redis)]
+            found = waiting[str(id(redis))]
+            return lambda: found
+
         for partition in self._partitions:
             number = partition.number % len(self.all)
             primary = self.all[number]
@@ -238,7 +254,11 @@ class Primaries:
                 lanes=lanes(settings.common),
             )
             is_alone = len(self._partitions) == 1
-            writer = QueueWriter(queue) if is_alone else PartitionWriter(queue, waiting[number])
+            writer = (
+                QueueWriter(queue)
+                if is_alone
+                else PartitionWriter(queue, waiting_for(partition.redis))
+            )
             primary.writers.append(writer)
             yield writer
 
@@ -249,7 +269,16 @@ class Primaries:
     def _problems(self) -> list[Problem]:
         if len(self.all) == 1:
             return self.all[0].problems
-        return list(chain.from_iterable(primary.told() for primary in self.all))
+        # Nodes of a cluster that have the same one, once.
+        whose: dict[tuple[RedisUrl, Problem], list[int]] = {}
+        for primary in self.all:
+            url = self._common.url_of(primary.number)
+            for problem in primary.problems:
+                whose.setdefault((url, problem), []).append(primary.number)
+        return [
+            Problem(each.code, f"{where(self._common, *clients)}: {each.message}")
+            for (_, each), clients in whose.items()
+        ]
 
 
 def _keeps_all(problem: Problem) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from ingress.clients import Network
 from ingress.organization_bytes import SHARE
@@ -80,7 +80,7 @@ class IngressSettings(Settings):
 
     def durability_at(self, url: RedisUrl) -> Durability:
         """What holds before an event counts as accepted by one of several primaries."""
-        return replace(self.durability, fails_over=url.sentinels is not None)
+        return replace(self.durability, **_fail_over(url))
 
     @classmethod
     def from_reader(cls, reader: Reader) -> Self:
@@ -145,14 +145,24 @@ def _durability(reader: Reader, url: RedisUrl) -> Durability:
     if timeout >= SOCKET_TIMEOUT:
         expected = f"less than Redis has for a reply ({format_duration(SOCKET_TIMEOUT)})"
         reader.refuse(SettingsError("DURABILITY_TIMEOUT", expected, format_duration(timeout)))
+    mode = Mode(reader.choice("DURABILITY", modes, Mode.FSYNC.value))
+    # Sentinel is there for a replica, where a cluster may do without.
+    may_be_none = url.nodes is not None and mode is not Mode.REPLICA
+    least = 0 if may_be_none else 1
     return Durability(
-        mode=Mode(reader.choice("DURABILITY", modes, Mode.FSYNC.value)),
-        replicas=reader.integer("WAIT_REPLICAS", 1, minimum=1, maximum=100),
+        mode=mode,
+        replicas=reader.integer("WAIT_REPLICAS", 1, minimum=least, maximum=100),
         timeout=timeout,
         asserted=reader.flag("DURABILITY_ASSERTED", default=False),
-        fails_over=url.sentinels is not None,
         is_said=reader.is_set("WAIT_REPLICAS"),
+        **_fail_over(url),
     )
+
+
+def _fail_over(url: RedisUrl) -> dict[str, Any]:
+    if url.nodes is not None:
+        return {"fails_over": True, "promoter": "a cluster"}
+    return {"fails_over": url.sentinels is not None}
 
 
 def _backlog(reader: Reader, partitions: int) -> BacklogLimits:

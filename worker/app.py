@@ -31,7 +31,7 @@ from shared.program.admin import admin_site, cached
 from shared.program.awaiting import MENDS_ITSELF, AwaitedRedis
 from shared.queue import marker
 from shared.queue.partition import Partition
-from shared.queue.partitions import Partitions, check_layout, open_partitions
+from shared.queue.partitions import Partitions, check_layout, open_partitions, places
 from shared.redis.connection import connection_pool, end
 from shared.redis.durability import check_server
 from shared.sellfern.reference_file import load_reference
@@ -209,7 +209,9 @@ class _Program:
         """The worker, which gives back at its end what it still holds."""
         common = self.settings.common
         connections = _ARQ_CONNECTIONS * common.partitions_each
-        pools = [connection_pool(url, connections=connections) for url in common.redis_urls]
+        pools = [
+            connection_pool(url, connections=connections, slot=slot) for url, slot in places(common)
+        ]
         first, *others = [
             Visited(context, partition, self._options(context, partition, pool, partitions))
             for context, partition, pool in zip(
@@ -355,7 +357,7 @@ class _Program:
         """
         looks = (check_server(there[0].redis) for there in partitions.by_primary())
         found = await asyncio.gather(*looks)
-        problems = list(chain.from_iterable(found))
+        problems = list(dict.fromkeys(chain.from_iterable(found)))
         # All are told, though one of them would do for the end. A burst waits for none.
         lasts = self.is_burst or any(not MENDS_ITSELF.get(each.code, False) for each in problems)
         if problems and (lasts or all(found)):

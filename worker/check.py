@@ -16,7 +16,8 @@ from shared.program.commands import json_option
 from shared.program.findings import Finding, counted, look, missing_secrets, shadows, show
 from shared.program.in_force import print_settings, settings_option
 from shared.program.setting_names import near_misses
-from shared.queue.partitions import check_layout, open_partitions, warn_of_undivided
+from shared.queue.partitions import check_layout, open_partitions, places, warn_of_undivided
+from shared.redis.cluster import Slot
 from shared.redis.connection import open_redis
 from shared.redis.durability import check_server
 from shared.redis.sentinel import check_sentinels
@@ -95,7 +96,13 @@ def _look_at_parts(
 
 
 async def _of_redis(common: CommonSettings) -> list[Finding]:
-    found = [each for url in common.redis_urls for each in await _of_primary(url)]
+    try:
+        clients = places(common)
+    except SettingsError as exc:  # a certificate that the URL of a cluster names
+        return [Finding("error", "redis", "settings_invalid", str(exc))]
+    looks = await asyncio.gather(*(_of_primary(url, slot) for url, slot in clients))
+    # What all partitions of a cluster have in common is said once.
+    found = list(dict.fromkeys(each for look in looks for each in look))
     if not any(each.level == "error" for each in found):
         async with open_partitions(common, connections=1) as partitions:
             problems = await check_layout(partitions, begins=False)
@@ -106,9 +113,9 @@ async def _of_redis(common: CommonSettings) -> list[Finding]:
     return found
 
 
-async def _of_primary(url: RedisUrl) -> list[Finding]:
+async def _of_primary(url: RedisUrl, slot: Slot | None) -> list[Finding]:
     try:
-        async with open_redis(url) as redis:
+        async with open_redis(url, slot=slot) as redis:
             problems = await check_server(redis)
             doubtful = await check_sentinels(url)
     except SettingsError as exc:  # a certificate that the URL names

@@ -16,6 +16,8 @@ MENDS_ITSELF: Final[Mapping[str, bool]] = {
     "redis_unreachable": True,
     "redis_timeout": True,
     "redis_no_primary": True,
+    "redis_cluster_down": True,
+    "redis_partition_moving": True,
     "redis_loading": True,
     "redis_busy": True,
     "redis_readonly": True,  # a fail-over is under way, or the host's name follows it later
@@ -32,6 +34,7 @@ MENDS_ITSELF: Final[Mapping[str, bool]] = {
     "redis_refused_certificate": False,
     "redis_too_old": False,
     "redis_cluster": False,
+    "redis_full_coverage": False,
     "redis_evicts": False,
     "not_durable": False,
     # What nobody knows isn't waited for: whoever starts the program again tries it again.

@@ -30,7 +30,7 @@ from shared.queue.depths import Depths
 from shared.queue.held_bytes import HeldBytes, RedisMemory
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions, undivided
-from shared.redis.connection import REDIS_ERRORS, end, translate
+from shared.redis.connection import REDIS_ERRORS, end, server_of, translate
 
 CACHE_SECONDS: Final = 5.0
 """How long a reading is good for, however many scrape."""
@@ -326,12 +326,13 @@ class Gauges(Collector):
         return structs.replace(reading, undivided=await undivided(partition))
 
     def _together(self, said: Mapping[int, Reading]) -> Reading | None:
-        primaries = [
-            [said[each.number].memory for each in there if each.number in said]
-            for there in self._partitions.by_primary()
-        ]
-        memories = [those[0] for those in primaries if those]
-        return together(list(said.values()), memories) if said else None
+        # One of each server: several partitions of a cluster may be in one.
+        memories = {
+            server_of(each.redis): said[each.number].memory
+            for each in self._partitions
+            if each.number in said
+        }
+        return together(list(said.values()), list(memories.values())) if said else None
 
     async def _refresh_shares(self) -> None:
         """Take what the look at all organizations has found; it goes on beside, if it is long."""

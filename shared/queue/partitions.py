@@ -12,14 +12,18 @@ from redis.exceptions import ResponseError
 from shared.errors import Problem
 from shared.queue.keys import UNTAGGED
 from shared.queue.partition import TAGS, Partition, home
+from shared.redis.cluster import Slot, SlotPool
 from shared.redis.connection import (
     REDIS_ERRORS,
     SOCKET_TIMEOUT,
     open_redis,
     server_of,
+    slot_of,
+    slots_of,
     translate,
 )
 from shared.settings.config import CommonSettings
+from shared.settings.redis_url import RedisUrl
 
 MOST_HOPS: Final = 4
 """From one partition to the next, on the way to an organization that has been moved."""
@@ -88,6 +92,11 @@ class Partitions:
             found.setdefault(id(partition.redis), []).append(partition)
         return list(found.values())
 
+    @property
+    def in_cluster(self) -> bool:
+        """Whether any node of a cluster may have any of them."""
+        return isinstance(self.all[0].redis.connection_pool, SlotPool)
+
     def bearing(self, job: str) -> Partition | None:
         """The one whose tag a job's id bears; ``None`` where one that bears none may be in any."""
         if len(self.all) == 1:
@@ -99,19 +108,20 @@ class Partitions:
 
 @asynccontextmanager
 async def opened(
-    openings: Sequence[AbstractAsyncContextManager[Redis]], number: int
+    openings: Sequence[AbstractAsyncContextManager[Redis]], number: int, *, is_divided: bool = False
 ) -> AsyncIterator[Partitions]:
-    """Those of some independent primaries, while the clients are open.
+    """Those of some independent primaries, or of a cluster, while the clients are open.
 
     Args:
         openings: of a client each; the partitions are dealt between them in turn.
-        number: of partitions, 1 to 256. A single one of a single Redis has names without a tag.
+        number: of partitions, 1 to 256.
+        is_divided: whether names bear a tag though there is a single one, and a single client.
 
     Raises: what the openings do.
     """
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(opening) for opening in openings]
-        if number == len(clients) == 1:
+        if number == len(clients) == 1 and not is_divided:
             yield Partitions.only(clients[0])
         else:
             dealt = (Partition.at(each, clients[each % len(clients)]) for each in range(number))
@@ -125,17 +135,30 @@ def open_partitions(
 
     Args:
         common: where they are, and how many.
-        connections: to each primary at most; who finds none free waits for one.
+        connections: to each primary at most, or in a cluster for each partition; who finds none
+            free waits for one.
         socket_timeout: seconds to connect, and to wait for a reply.
 
     Raises:
         SettingsError: a certificate that a URL names is not there, or is none.
     """
     openings = [
-        open_redis(url, connections=connections, socket_timeout=socket_timeout)
-        for url in common.redis_urls
+        open_redis(url, connections=connections, socket_timeout=socket_timeout, slot=slot)
+        for url, slot in places(common)
     ]
-    return opened(openings, common.partitions)
+    return opened(openings, common.partitions, is_divided=common.in_cluster)
+
+
+def places(common: CommonSettings) -> list[tuple[RedisUrl, Slot | None]]:
+    """What each client connects to: a primary or, in a cluster, whoever has a partition's slot.
+
+    Raises:
+        SettingsError: a certificate that the URL of a cluster names is not there, or is none.
+    """
+    if not common.in_cluster:
+        return [(url, None) for url in common.redis_urls]
+    slots = slots_of(common.redis_url)
+    return [(common.redis_url, slot_of(slots, tag)) for tag in TAGS[: common.partitions]]
 
 
 async def check_layout(
@@ -144,8 +167,9 @@ async def check_layout(
     """What keeps these from being the partitions that other programs have; the first one decides.
 
     With another number of them, or with the primaries in another order, an organization would live
-    elsewhere, and what waits there for it would never be handled. So each primary knows its place.
-    One that is away is no problem, while there is another one.
+    elsewhere, and what waits there for it would never be handled. So each primary knows its place,
+    and in a cluster, whose nodes have none, each partition the number. One that is away is no
+    problem, while there is another one.
 
     Args:
         partitions: these.
@@ -175,6 +199,8 @@ async def check_place(
         drains: as above. What an ingress has accepted undivided, after others had divided the
             queue, a worker of a single one handles.
     """
+    if partitions.in_cluster:
+        return await _check_number(partitions, partitions.all[primary], begins=begins)
     number, primaries = len(partitions), partitions.by_primary()
     first = Partition.at(0, primaries[primary][0].redis)
     # Of one by itself it is the number alone.
@@ -186,15 +212,47 @@ async def check_place(
         if found is None and number > 1:
             if waiting := await first.redis.zcard(UNTAGGED.accepted):
                 return [Problem("redis_layout", _undivided(waiting, number))]
-            if begins:
-                await first.redis.set(first.names.layout, place, nx=True)
-                found = await first.redis.get(first.names.layout)
+            found = await _begun(first, place, begins=begins)
     except REDIS_ERRORS as exc:
         unavailable = translate(exc)
         # Whose users know the names of a single queue only has no partitions.
         if number == 1 and unavailable.code == "redis_permission":
             return []
         return [Problem(unavailable.code, unavailable.message)]
+    return _compared(found, place)
+
+
+async def _check_number(
+    partitions: Partitions, partition: Partition, *, begins: bool
+) -> list[Problem]:
+    """The same of a partition in a cluster.
+
+    Of one that nobody has begun the first one tells: what another number of them would put there
+    nobody would find.
+    """
+    number, first = str(len(partitions)), partitions.all[0]
+    try:
+        found = await partition.redis.get(partition.names.layout)
+        if found is None:
+            found = await _begun(first, number, begins=begins)
+            if not _compared(found, number):
+                found = await _begun(partition, number, begins=begins)
+    except REDIS_ERRORS as exc:
+        unavailable = translate(exc)
+        return [Problem(unavailable.code, unavailable.message)]
+    return _compared(found, number)
+
+
+async def _begun(partition: Partition, place: str, *, begins: bool) -> bytes | None:
+    """What it knows of its place, once this may have been the first to say so."""
+    redis, layout = partition.redis, partition.names.layout
+    if begins:
+        await redis.set(layout, place, nx=True)
+    found: bytes | None = await redis.get(layout)
+    return found
+
+
+def _compared(found: bytes | None, place: str) -> list[Problem]:
     if found is None or found.decode() == place:
         return []
     return [Problem("redis_layout", _wrong_place(found.decode(), place))]

@@ -1,7 +1,7 @@
 """Accepts deliveries into the queue, durably."""
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final
@@ -309,10 +309,10 @@ class PartitionWriter(QueueWriter):
 
     Args:
         queue: where they go.
-        waiting: what waits for this primary; of all its partitions the same.
+        waiting: what waits for its primary, whichever that is now; of all that has the same.
     """
 
-    def __init__(self, queue: Queue, waiting: Waiting) -> None:
+    def __init__(self, queue: Queue, waiting: Callable[[], Waiting]) -> None:
         super().__init__(queue)
         self.waiting = waiting
         self._failure: Unavailable | None = Unavailable(*_AWAITED)
@@ -340,7 +340,7 @@ class PartitionWriter(QueueWriter):
             self._is_tried = False
 
     async def _wait_for(self, delivery: Delivery) -> Accepted:
-        waiting, size = self.waiting, len(delivery.body)
+        waiting, size = self.waiting(), len(delivery.body)
         if waiting.number >= waiting.most or waiting.bytes + size > waiting.most_bytes:
             raise Unavailable(*_FULL)
         waiting.number += 1

@@ -11,8 +11,12 @@ from typing import Any, Final
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import parse_url
+from redis.crc import key_slot
 
 from shared.errors import Unavailable
+from shared.redis.cluster import Slot, SlotPool, Slots
+from shared.redis.primary_pool import PrimaryPool, address
 from shared.redis.sentinel import SentinelPool
 from shared.redis.tls import TlsConnection, certificates
 from shared.redis.wire import mended
@@ -41,7 +45,11 @@ SOCKET_TIMEOUT: Final = 3.0
 REDIS_ERRORS: Final = (exceptions.RedisError, OSError, asyncio.TimeoutError)
 """What a call of the Redis client may raise; ``translate`` knows each."""
 
-_CLUSTER: Final = ("redis_cluster", "Redis is in cluster mode; expected a Redis that has all keys")
+_CLUSTER: Final = (
+    "redis_cluster",
+    "Redis is a node of a cluster: expected redis+cluster://… in REDIS_URL",
+)
+_CLUSTER_DOWN: Final = ("redis_cluster_down", "no node of the cluster serves this partition")
 
 _BY_PREFIX: Final = {
     "READONLY": ("redis_readonly", "Redis is a replica or read-only"),
@@ -54,6 +62,10 @@ _BY_PREFIX: Final = {
     "NOAUTH": ("redis_refused_login", "Redis asks for a password"),
     "Authentication required": ("redis_refused_login", "Redis asks for a password"),
     "WRONGPASS": ("redis_refused_login", "Redis refuses the user name or password"),
+    "This instance has cluster support disabled": (
+        "redis_cluster",
+        "Redis is no node of a cluster: expected redis://… in REDIS_URL",
+    ),
     "No master found": ("redis_no_primary", "no Sentinel in reach names a primary"),
     "NOPERM": ("redis_permission", "the Redis user may not do this"),
     "ACL failure": ("redis_permission", "the Redis user may not do this"),
@@ -80,6 +92,15 @@ _BY_TEXT: Final = (
     ),
 )
 
+# Before the text: redis-py puts its own words in front of that of a command in a pipeline.
+_OF_CLUSTER: Final = (
+    (exceptions.ClusterDownError, _CLUSTER_DOWN),
+    (
+        exceptions.TryAgainError,
+        ("redis_partition_moving", "this partition is moving from one node to another"),
+    ),
+)
+
 # redis-py takes the code word off the errors that it has a class for. Subclasses stand first.
 _BY_KIND: Final = (
     ((exceptions.ReadOnlyError,), _BY_PREFIX["READONLY"]),
@@ -94,7 +115,11 @@ _BY_KIND: Final = (
 
 @asynccontextmanager
 async def open_redis(
-    url: RedisUrl, *, connections: int = 4, socket_timeout: float = SOCKET_TIMEOUT
+    url: RedisUrl,
+    *,
+    connections: int = 4,
+    socket_timeout: float = SOCKET_TIMEOUT,
+    slot: Slot | None = None,
 ) -> AsyncIterator[Redis]:
     """Open a bounded pool of connections; nothing is sent until the first command.
 
@@ -102,11 +127,12 @@ async def open_redis(
         url: where Redis is.
         connections: how many at most; who finds none free waits for one.
         socket_timeout: seconds to connect, and to wait for a reply.
+        slot: of a cluster, whose owner is meant.
 
     Raises:
         SettingsError: a certificate that the URL names is not there, or is none.
     """
-    pool = connection_pool(url, connections=connections, socket_timeout=socket_timeout)
+    pool = connection_pool(url, connections=connections, socket_timeout=socket_timeout, slot=slot)
     redis = Redis(connection_pool=pool)
     try:
         yield redis
@@ -117,9 +143,19 @@ async def open_redis(
 
 
 def connection_pool(
-    url: RedisUrl, *, connections: int, socket_timeout: float = SOCKET_TIMEOUT
+    url: RedisUrl,
+    *,
+    connections: int,
+    socket_timeout: float = SOCKET_TIMEOUT,
+    slot: Slot | None = None,
 ) -> BlockingConnectionPool:
     """A bounded, blocking pool with socket time-outs and TCP keep-alive.
+
+    Args:
+        url: where Redis is.
+        connections: how many at most.
+        socket_timeout: seconds to connect, to wait for a reply, and for a free connection.
+        slot: of a cluster, whose owner is meant; None: the first one.
 
     Raises:
         SettingsError: a certificate that the URL names is not there, or is none.
@@ -135,7 +171,10 @@ def connection_pool(
         options["socket_keepalive"] = True
     tls = None if url.tls is None else certificates(url.tls)
     pool: BlockingConnectionPool
-    if url.sentinels is not None:
+    if url.nodes is not None:
+        options |= {"slot": slot or Slot(slots_of(url), 0), "tls": tls}
+        pool = SlotPool.from_url(url.reveal_server(), **options)
+    elif url.sentinels is not None:
         options |= {"sentinels": url.sentinels, "tls": tls}
         pool = SentinelPool.from_url(url.reveal_server(), **options)
     else:
@@ -146,22 +185,40 @@ def connection_pool(
     return pool
 
 
+def slots_of(url: RedisUrl) -> Slots:
+    """Who has which slot of the cluster that a URL names.
+
+    Raises:
+        SettingsError: a certificate that the URL names is not there, or is none.
+    """
+    options = parse_url(url.reveal_server())
+    who = {name: options.get(name) for name in ("username", "password")}
+    return Slots(url.nodes or (), tls=None if url.tls is None else certificates(url.tls), **who)
+
+
+def slot_of(slots: Slots, tag: str) -> Slot:
+    """That of all names that bear a tag."""
+    return Slot(slots, key_slot(tag.encode()))
+
+
 def server_of(redis: Redis) -> str:
     """Where a client's server is, for people: host and port, or its socket; never a password."""
     pool = redis.connection_pool
-    if isinstance(pool, SentinelPool):
+    if isinstance(pool, PrimaryPool):
         return pool.place
     options = pool.connection_kwargs
     if path := options.get("path"):
         return str(path)
-    host = str(options.get("host", "localhost"))
-    return f"{f'[{host}]' if ':' in host else host}:{options.get('port', 6379)}"
+    return address(str(options.get("host", "localhost")), options.get("port", 6379))
 
 
 def translate(exc: BaseException) -> Unavailable:
     """Say in this project's words why Redis did not do what it was asked."""
     if isinstance(exc, Unavailable):
         return exc
+    for kind, (code, message) in _OF_CLUSTER:
+        if isinstance(exc, kind):
+            return Unavailable(code, message)
     # The text before the class: redis-py has one class for errors that mean different things.
     text = str(exc)
     for pattern, (code, message) in _BY_TEXT:

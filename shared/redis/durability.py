@@ -11,8 +11,9 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from shared.errors import Problem
+from shared.redis.cluster import SlotPool
 from shared.redis.connection import REDIS_ERRORS, translate
-from shared.redis.sentinel import SentinelPool
+from shared.redis.primary_pool import PrimaryPool
 
 OLDEST_REDIS: Final = (7, 0)
 """Scripts with flags exist since Redis 7.0 (Redis manual, "Eval scripts introduction")."""
@@ -38,12 +39,15 @@ class Durability:
 
     Attributes:
         mode: what ``DURABILITY`` says.
-        replicas: how many replicas must have it, for ``replica`` and after a fail-over.
+        replicas: how many replicas must have it, for ``replica`` and after a fail-over; 0 where a
+            primary of a cluster has none, so that nobody can take its place.
         timeout: seconds to wait for the disk or the replicas.
         asserted: the operator vouches for ``appendfsync always`` where it can't be read
             (``DURABILITY_ASSERTED``).
-        fails_over: a replica may take the primary's place (``redis+sentinel://``), and what it
-            hasn't got is lost then, whatever the old primary's disk holds.
+        fails_over: a replica may take the primary's place (``redis+sentinel://``,
+            ``redis+cluster://``), and what it hasn't got is lost then, whatever the old primary's
+            disk holds.
+        promoter: who has it do so, for people.
         is_said: somebody has said how many replicas (``WAIT_REPLICAS``).
         needed_replicas: how many must have an event, in memory or on disk as the mode says.
     """
@@ -53,6 +57,7 @@ class Durability:
     timeout: float = 2.0
     asserted: bool = False
     fails_over: bool = False
+    promoter: str = "Sentinel"
     is_said: bool = False
     needed_replicas: int = field(init=False)
 
@@ -65,7 +70,7 @@ class Durability:
     def waits_for_disk(self) -> bool:
         """Whether Redis is asked after each batch what has been synced."""
         # Nobody can vouch for what a replica had synced at the moment of the primary's end.
-        return self.mode is Mode.FSYNC and (self.fails_over or not self.asserted)
+        return self.mode is Mode.FSYNC and (self.needed_replicas > 0 or not self.asserted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class _Server:
     copying: bool
     role: str
     is_cluster: bool
+    needs_all_slots: bool
     writes: bool
     eviction: str
     appendfsync: str | None
@@ -85,7 +91,7 @@ class _Server:
 
 async def without_needless_wait(redis: Redis, durability: Durability) -> Durability:
     """The same durability for a Redis that is older than ``WAITAOF`` and syncs always."""
-    if durability.mode is not Mode.FSYNC or durability.fails_over:
+    if durability.mode is not Mode.FSYNC or durability.needed_replicas:
         return durability
     try:
         server = await _look_at(redis)
@@ -100,7 +106,7 @@ async def without_needless_wait(redis: Redis, durability: Durability) -> Durabil
 async def check_server(redis: Redis) -> list[Problem]:
     """What keeps this Redis from being worked with at all."""
     try:
-        return list(_common_problems(await _look_at(redis)))
+        return list(_common_problems(await _look_at(redis), redis))
     except REDIS_ERRORS as exc:
         return [_problem(exc)]
 
@@ -111,7 +117,7 @@ async def check_durability(redis: Redis, durability: Durability) -> list[Problem
         server = await _look_at(redis)
     except REDIS_ERRORS as exc:
         return [_problem(exc)]
-    return [*_common_problems(server), *_mode_problems(server, durability)]
+    return [*_common_problems(server, redis), *_mode_problems(server, durability)]
 
 
 async def check_replicas(redis: Redis, durability: Durability) -> list[Problem]:
@@ -121,7 +127,7 @@ async def check_replicas(redis: Redis, durability: Durability) -> list[Problem]:
     be asked, or that is copying the primary's data, is taken for a good one.
     """
     pool = redis.connection_pool
-    if not (durability.needed_replicas and isinstance(pool, SentinelPool)):
+    if not (durability.needed_replicas and isinstance(pool, PrimaryPool)):
         return []
     try:
         server = await _look_at(redis)
@@ -130,7 +136,7 @@ async def check_replicas(redis: Redis, durability: Durability) -> list[Problem]:
     # Fewer than all may be meant, since all have to be there then; but nobody loses events unasked.
     if not durability.is_said and server.replicas > durability.replicas:
         message = (
-            f"WAIT_REPLICAS: expected a number, since Sentinel may promote any of "
+            f"WAIT_REPLICAS: expected a number, since {durability.promoter} may promote any of "
             f"{server.replicas} replicas ({server.replicas} loses nothing at a fail-over, fewer "
             "may lose accepted events), got none"
         )
@@ -152,7 +158,9 @@ async def count_left_out(redis: Redis, durability: Durability) -> int:
     """How many replicas may be made the primary without what has been accepted.
 
     Sentinel may take one that was not waited for, and an old primary that hasn't heard of it goes
-    on with the others, which throw that away as soon as they follow the new one.
+    on with the others, which throw that away as soon as they follow the new one. So does a cluster,
+    though of those that it hears of it prefers the one that has most.
+
     """
     if not (durability.fails_over and durability.needed_replicas):
         return 0
@@ -163,7 +171,7 @@ async def count_left_out(redis: Redis, durability: Durability) -> int:
 
 
 async def _wrong_replica(
-    pool: SentinelPool, place: tuple[str, int], durability: Durability
+    pool: PrimaryPool, place: tuple[str, int], durability: Durability
 ) -> str | None:
     host, port = place
     try:
@@ -181,14 +189,18 @@ def _problem(exc: BaseException) -> Problem:
     return Problem(unavailable.code, unavailable.message)
 
 
-def _common_problems(server: _Server) -> Iterator[Problem]:
+def _common_problems(server: _Server, redis: Redis) -> Iterator[Problem]:
     if server.version < OLDEST_REDIS:
         got = _dotted(server.version)
         yield Problem("redis_too_old", f"expected Redis 7.0 or newer, got {got}")
-    if server.is_cluster:
+    in_cluster = isinstance(redis.connection_pool, SlotPool)
+    if server.is_cluster and not in_cluster:
         # A node of one knows no key but its own: INFO is answered, and every delivery is refused.
         message = "cluster-enabled: expected no, got yes: keys of one event lie apart"
-        yield Problem("redis_cluster", message)
+        yield Problem("redis_cluster", f"{message}; redis+cluster://… is for all its nodes")
+    if in_cluster and server.needs_all_slots:
+        message = "expected no, got yes: one primary that is away would stop all the others"
+        yield Problem("redis_full_coverage", f"cluster-require-full-coverage: {message}")
     if server.loading:
         yield _problem(exceptions.BusyLoadingError())
     # With its disk full Redis goes on to answer questions, this one too; only writes fail.
@@ -208,19 +220,23 @@ def _mode_problems(server: _Server, durability: Durability) -> Iterator[Problem]
     if server.replicas < durability.needed_replicas:
         expected = f"{durability.needed_replicas} connected replicas"
         yield Problem("not_replicated", f"{name}: expected {expected}, got {server.replicas}")
+    is_bare = durability.mode is Mode.FSYNC and not durability.needed_replicas
+    if is_bare and durability.fails_over and server.replicas:
+        replicas = f"any of {server.replicas} replicas may be promoted"
+        yield Problem("not_durable", f"WAIT_REPLICAS: expected 1 or more, since {replicas}, got 0")
 
 
 def _named(durability: Durability) -> str:
     named = f"DURABILITY={durability.mode.value}"
     is_other = durability.mode is Mode.FSYNC and durability.fails_over
-    return f"{named} with Sentinel" if is_other else named
+    return f"{named} with {durability.promoter}" if is_other else named
 
 
 def _wrong_fsync(server: _Server, durability: Durability) -> str | None:
     """What is expected and what is there instead; None where all is well."""
     if not server.aof_enabled:
         return "appendonly yes, got no"
-    if durability.fails_over and server.version < _WAITAOF_SINCE:
+    if durability.needed_replicas and server.version < _WAITAOF_SINCE:
         version = _dotted(server.version)
         return f"Redis 7.2 or newer (WAITAOF), got {version}; DURABILITY=replica does without"
     return _wrong_appendfsync(server, asserted=not durability.waits_for_disk)
@@ -262,9 +278,11 @@ async def _look_at(redis: Redis) -> _Server:
         copying=info.get("master_link_status", "up") != "up",
         role=str(info.get("role", "unknown")),
         writes=info.get("aof_last_write_status", "ok") == "ok",
-        is_cluster=info.get("cluster_enabled") == 1,
+        is_cluster=(is_cluster := info.get("cluster_enabled") == 1),
+        needs_all_slots=is_cluster
+        and await _setting(redis, "cluster-require-full-coverage") == "yes",
         eviction=str(info.get("maxmemory_policy", "unknown")),
-        appendfsync=await _appendfsync(redis),
+        appendfsync=await _setting(redis, "appendfsync"),
     )
 
 
@@ -274,13 +292,13 @@ def _replica_places(info: dict[str, Any]) -> Iterator[tuple[str, int]]:
             yield str(said["ip"]), int(said["port"])
 
 
-async def _appendfsync(redis: Redis) -> str | None:
+async def _setting(redis: Redis, name: str) -> str | None:
     try:
-        settings = await redis.config_get("appendfsync")
+        settings = await redis.config_get(name)
     # The user may have no right to CONFIG; then nobody knows.
     except exceptions.ResponseError:
         return None
-    return str(settings["appendfsync"]) if settings else None
+    return str(settings[name]) if settings else None
 
 
 def _version(text: str) -> tuple[int, int]:

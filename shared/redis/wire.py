@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from shared.observe import metrics
+from shared.redis.primary_pool import PrimaryConnection
 
 Argument: TypeAlias = bytes | str | int | float
 Command: TypeAlias = tuple[Argument, ...]
@@ -120,7 +121,7 @@ class Wire:
             except BaseException:
                 await self._drop(connection)
                 raise
-            if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            if _is_outdated(connection) or any(isinstance(each, ReadOnlyError) for each in replies):
                 await self._drop(connection)  # it is a primary no more
             else:
                 self._idle.append(connection)
@@ -134,7 +135,7 @@ class Wire:
     async def _take(self) -> AbstractConnection:
         while self._idle:
             connection = self._idle.pop()
-            if not _is_closed(connection):
+            if not (_is_closed(connection) or _is_outdated(connection)):
                 return connection
             await self._drop(connection)
         return cast("AbstractConnection", await self._pool.get_connection())
@@ -169,6 +170,11 @@ def _is_closed(connection: AbstractConnection) -> bool:
     """Whether Redis has ended it since the last batch, as a restart does."""
     reader = connection._reader  # noqa: SLF001  the client would poll instead
     return reader is None or reader.at_eof() or reader.exception() is not None
+
+
+def _is_outdated(connection: AbstractConnection) -> bool:
+    """Whether it leads to what was the primary once, as its pool knows."""
+    return isinstance(connection, PrimaryConnection) and connection.is_outdated
 
 
 _subclasses: dict[type[AbstractConnection], type[AbstractConnection]] = {}

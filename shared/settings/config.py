@@ -22,6 +22,7 @@ MOST_PARTITIONS: Final = 256
 
 _REDIS_URL: Final = "redis://127.0.0.1:6379/0"
 _PARTITIONS_OF_SEVERAL: Final = 16
+"""Of several primaries, or of a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class CommonSettings(Settings):
     """What both programs need to be told.
 
     Attributes:
-        redis_urls: the Redis that they share; of several independent primaries each one.
+        redis_urls: the Redis that they share; of several independent primaries each one. A
+            cluster is one.
         partitions: how many queues these hold together.
         endpoints_file: the TOML file of endpoints and their secrets.
         reference_file: the imported reference data; None where none is named.
@@ -54,9 +56,19 @@ class CommonSettings(Settings):
         return self.redis_urls[0]
 
     @property
+    def in_cluster(self) -> bool:
+        """Whether they are in a cluster, whose nodes may have any of them."""
+        return self.redis_url.nodes is not None
+
+    @property
+    def clients(self) -> int:
+        """How many clients reach them all: one for each primary, or in a cluster one for each."""
+        return self.partitions if self.in_cluster else len(self.redis_urls)
+
+    @property
     def partitions_each(self) -> int:
-        """How many partitions the primary has that has most."""
-        return -(-self.partitions // len(self.redis_urls))
+        """How many partitions the client has that has most."""
+        return -(-self.partitions // self.clients)
 
     def url_of(self, partition: int) -> RedisUrl:
         """Where a partition is, by its number."""
@@ -82,7 +94,7 @@ class CommonSettings(Settings):
         )
         return cls(
             redis_urls=redis_urls,
-            partitions=_partitions(reader, len(redis_urls)),
+            partitions=_partitions(reader, redis_urls),
             endpoints_file=Path(reader.text("ENDPOINTS_FILE", "endpoints.toml")),
             reference_file=Path(reference_file) if reference_file else None,
             log_level=reader.choice("LOG_LEVEL", get_args(LogLevel), "info"),
@@ -98,13 +110,17 @@ def _redis_urls(text: str) -> tuple[RedisUrl, ...]:
     if len(set(urls)) < len(urls):
         twice = next(str(url) for url in urls if urls.count(url) > 1)
         raise SettingsError("REDIS_URL", "each primary once", f"{twice} twice")
+    if len(urls) > 1 and any(url.nodes for url in urls):
+        raise SettingsError("REDIS_URL", "a cluster by itself", f"{len(urls)} URLs")
     if len(urls) > MOST_PARTITIONS:
         raise SettingsError("REDIS_URL", f"at most {MOST_PARTITIONS} primaries", str(len(urls)))
     return urls
 
 
-def _partitions(reader: Reader, primaries: int) -> int:
+def _partitions(reader: Reader, urls: tuple[RedisUrl, ...]) -> int:
     """How many there are: a single one has today's names, so one Redis stays as it is."""
-    default = 1 if primaries == 1 else max(_PARTITIONS_OF_SEVERAL, primaries)
+    primaries = len(urls)
+    is_single = primaries == 1 and urls[0].nodes is None
+    default = 1 if is_single else max(_PARTITIONS_OF_SEVERAL, primaries)
     # One that has none would never be asked, and nobody would notice that it is gone.
     return reader.integer("PARTITIONS", default, minimum=primaries, maximum=MOST_PARTITIONS)

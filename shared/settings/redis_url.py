@@ -10,13 +10,17 @@ from shared.errors import SettingsError
 from shared.files.plain_text import UNWRAPPED, has_blanks_or_quotes, split_wrapping
 
 _MASK: Final = "***"
+_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26_379
 
-EXPECTED: Final = "redis://host:port/database, rediss://…, redis+sentinel://… or unix://…"
+EXPECTED: Final = (
+    "redis://host:port/database, rediss://…, redis+sentinel://…, redis+cluster://… or unix://…"
+)
 """What an error message says was expected."""
 
 # What begins another URL, so that a blank in a password is told as ever.
-_NEXT_URL: Final = re.compile(r"\s+(?=(?:rediss?(?:\+sentinel)?|unix)://)")
+_SCHEME: Final = re.compile(r"(?:rediss?(?:\+sentinel|\+cluster)?|unix)://")
+_NEXT_URL: Final = re.compile(rf"\s+(?={_SCHEME.pattern})")
 
 _URL_OPTIONS: Final = frozenset({"client_name", "db", "password", "username"})
 _TLS_OPTIONS: Final = frozenset(
@@ -26,8 +30,8 @@ _SENTINEL_OPTIONS: Final = frozenset({"sentinel_password", "sentinel_username"})
 _HIDDEN_OPTIONS: Final = frozenset({"password", "username", *_SENTINEL_OPTIONS})
 
 # Not by urlsplit: newer ones refuse several hosts of which one stands in brackets.
-_SENTINEL_URL: Final = re.compile(
-    r"(?P<scheme>rediss?\+sentinel)://(?P<netloc>[^/?]*)(?P<path>[^?]*)(?:\?(?P<query>.*))?"
+_URL_OF_SEVERAL: Final = re.compile(
+    r"(?P<scheme>rediss?\+(?:sentinel|cluster))://(?P<netloc>[^/?]*)(?P<path>[^?]*)(?:\?(?P<query>.*))?"
 )
 _SERVICE: Final = re.compile(r"/(?P<service>[A-Za-z0-9._-]+)(?:/(?P<db>[0-9]{0,5}))?", re.ASCII)
 
@@ -81,7 +85,8 @@ class RedisUrl:
 
     Takes ``redis://[[user]:password@]host[:port][/database]``, ``rediss://…`` for TLS,
     ``redis+sentinel://[[user]:password@]host[:port][,host[:port]…]/service[/database]``,
-    ``rediss+sentinel://…`` and ``unix:///path/of.sock?db=0``. Of redis-py's query options it takes
+    ``rediss+sentinel://…``, ``redis+cluster://[[user]:password@]host[:port][,host[:port]…]``,
+    ``rediss+cluster://…`` and ``unix:///path/of.sock?db=0``. Of redis-py's query options it takes
     those that say where and who, not those that would change time-outs or the form of replies.
 
     Args:
@@ -134,22 +139,29 @@ class RedisUrl:
             return None
         options = _options(self._parts)
         return Sentinels(
-            hosts=tuple(_host_and_port(each) for each in _hosts(self._parts)),
+            hosts=_places(self._parts, _SENTINEL_PORT),
             service=path["service"],
             username=options.get("sentinel_username"),
             password=options.get("sentinel_password"),
         )
 
+    @property
+    def nodes(self) -> tuple[tuple[str, int], ...] | None:
+        """Host and port of some nodes of a cluster, which know the others; None: it is none."""
+        return _places(self._parts, _PORT) if _has_nodes(self._parts) else None
+
     def reveal_server(self) -> str:
         """Give a URL for redis-py, with the password and without what only this project reads.
 
-        Where Sentinels know the host, the one that it names stands for it.
+        Where Sentinels or a cluster's nodes know the host, the one that it names stands for it.
         """
         options = [each for each in self._parts.query.split("&") if _is_redis_pys(each)]
         who, at, where = self._parts.netloc.rpartition("@")
         path = self._parts.path
         if found := _has_sentinels(self._parts) and _SERVICE.fullmatch(path):
             where, path = "sentinel.invalid", f"/{found['db'] or 0}"
+        elif _has_nodes(self._parts):
+            where, path = "cluster.invalid", "/0"
         scheme = "unix" if self.is_unix_socket else "redis"
         query = "&".join(options)
         return f"{scheme}://{who}{at}{where}{path}{query and '?' + query}"
@@ -168,20 +180,23 @@ class RedisUrl:
 
 
 def _has_tls(parts: SplitResult) -> bool:
-    return parts.scheme in {"rediss", "rediss+sentinel"}
+    return parts.scheme.startswith("rediss")
 
 
 def _has_sentinels(parts: SplitResult) -> bool:
     return parts.scheme.endswith("+sentinel")
 
 
+def _has_nodes(parts: SplitResult) -> bool:
+    return parts.scheme.endswith("+cluster")
+
+
 def _split_url(url: str) -> SplitResult | str:
     """Take a Redis URL apart, or say what was expected in its place."""
-    schemes = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "unix://")
-    if not url.startswith(schemes) or not url.isprintable():
+    if not _SCHEME.match(url) or not url.isprintable():
         return EXPECTED
-    if sentinel := _SENTINEL_URL.fullmatch(url):
-        named = sentinel.groupdict(default="")
+    if several := _URL_OF_SEVERAL.fullmatch(url):
+        named = several.groupdict(default="")
         parts = SplitResult(**named, fragment="#" if "#" in url else "")
     else:
         try:
@@ -192,8 +207,13 @@ def _split_url(url: str) -> SplitResult | str:
     # Cut off by urlsplit, it would be a password's second half.
     if parts.fragment:
         return "no # (in a password it is written %23)"
-    wrong_place = _wrong_service(parts) if _has_sentinels(parts) else _wrong_place(parts)
-    return wrong_place or _wrong_option(parts) or parts
+    return _wrong_places(parts) or _wrong_option(parts) or parts
+
+
+def _wrong_places(parts: SplitResult) -> str | None:
+    if _has_sentinels(parts):
+        return _wrong_service(parts)
+    return _wrong_nodes(parts) if _has_nodes(parts) else _wrong_place(parts)
 
 
 def _wrong_place(parts: SplitResult) -> str | None:
@@ -213,6 +233,22 @@ def _wrong_place(parts: SplitResult) -> str | None:
 
 
 def _wrong_service(parts: SplitResult) -> str | None:
+    if wrong := _wrong_hosts(parts, "Sentinel"):
+        return wrong
+    if not _SERVICE.fullmatch(parts.path):
+        return "/service or /service/database after the Sentinels, as in /mymaster/0"
+    return None
+
+
+def _wrong_nodes(parts: SplitResult) -> str | None:
+    if wrong := _wrong_hosts(parts, "node"):
+        return wrong
+    if parts.path not in {"", "/", "/0"}:
+        return "nothing after the nodes: a cluster has database 0 only"
+    return None
+
+
+def _wrong_hosts(parts: SplitResult, kind: str) -> str | None:
     who, at, _ = parts.netloc.rpartition("@")
     try:
         each = [urlsplit(f"redis://{who}{at}{host}") for host in _hosts(parts)]
@@ -221,11 +257,9 @@ def _wrong_service(parts: SplitResult) -> str | None:
         wrong = True
     if wrong:
         return (
-            f"host:port of each Sentinel after {parts.scheme}://, with commas between them "
+            f"host:port of each {kind} after {parts.scheme}://, with commas between them "
             "(and %2F, %23, %3F and %40 for /, #, ? and @ in a password)"
         )
-    if not _SERVICE.fullmatch(parts.path):
-        return "/service or /service/database after the Sentinels, as in /mymaster/0"
     return None
 
 
@@ -233,15 +267,15 @@ def _hosts(parts: SplitResult) -> list[str]:
     return parts.netloc.rpartition("@")[2].split(",")
 
 
-def _host_and_port(text: str) -> tuple[str, int]:
-    split = urlsplit(f"redis://{text}")
-    return split.hostname or "", split.port or _SENTINEL_PORT
+def _places(parts: SplitResult, port: int) -> tuple[tuple[str, int], ...]:
+    each = (urlsplit(f"redis://{host}") for host in _hosts(parts))
+    return tuple((split.hostname or "", split.port or port) for split in each)
 
 
 def _wrong_option(parts: SplitResult) -> str | None:
     given = parse_qsl(parts.query, keep_blank_values=True)
     options = dict(given)
-    known = set(_URL_OPTIONS)
+    known = _URL_OPTIONS - {"db"} if _has_nodes(parts) else set(_URL_OPTIONS)
     known |= _TLS_OPTIONS if _has_tls(parts) else set()
     known |= _SENTINEL_OPTIONS if _has_sentinels(parts) else set()
     if not options.keys() <= known:

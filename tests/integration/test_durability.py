@@ -231,7 +231,9 @@ async def test_a_node_of_a_cluster_is_refused_before_it_refuses_every_delivery(
     async with client(server.url) as redis:
         (problem,) = await check_server(redis)
         assert problem == Problem(
-            "redis_cluster", "cluster-enabled: expected no, got yes: keys of one event lie apart"
+            "redis_cluster",
+            "cluster-enabled: expected no, got yes: keys of one event lie apart; "
+            "redis+cluster://… is for all its nodes",
         )
         assert await check_durability(redis, FSYNC) == [problem]
         queue = Queue(Partition.only(redis), MEMORY)

@@ -67,8 +67,9 @@ async def refused(accepting: "asyncio.Task[Accepted]") -> str:
     return caught.value.code
 
 
-def roomy() -> Waiting:
-    return Waiting(most=100, most_bytes=100)
+def roomy() -> Callable[[], Waiting]:
+    waiting = Waiting(most=100, most_bytes=100)
+    return lambda: waiting
 
 
 async def failing() -> tuple[Told, PartitionWriter]:
@@ -139,17 +140,17 @@ async def test_what_has_gathered_behind_a_batch_that_fails_is_not_sent() -> None
     first = begin(writer, b"first")
     await until(lambda: bool(queue.replies))
     gathered = [begin(writer, b"%d" % number) for number in range(3)]
-    await until(lambda: writer.waiting.number == 4)
+    await until(lambda: writer.waiting().number == 4)
     queue.fail()
     assert {await refused(each) for each in (first, *gathered)} == {"redis_timeout"}
     assert queue.sent == [[b"first"]]
-    assert (writer.waiting.number, writer.waiting.bytes) == (0, 0)
+    assert (writer.waiting().number, writer.waiting().bytes) == (0, 0)
 
 
 @pytest.mark.parametrize("waiting", [Waiting(2, 100), Waiting(100, 10)])
 async def test_all_partitions_of_a_primary_share_what_may_wait_for_it(waiting: Waiting) -> None:
     queues = [Told(), Told()]
-    first, second = (PartitionWriter(queue, waiting) for queue in queues)
+    first, second = (PartitionWriter(queue, lambda: waiting) for queue in queues)
     for writer in (first, second):
         await writer.fit()
     accepting = [begin(first, b"12345"), begin(second, b"67890")]

@@ -260,6 +260,16 @@ def test_redis_may_be_several_primaries() -> None:
     assert common(REDIS_URL=f"{A} {B}", PARTITIONS="3").partitions_each == 2
 
 
+def test_a_cluster_is_divided_and_any_node_may_have_any_partition() -> None:
+    url = "redis+cluster://u:secret@a,b:1"
+    settings = common(REDIS_URL=url)
+    assert (settings.redis_urls, settings.partitions) == ((RedisUrl(url),), 16)
+    assert (settings.in_cluster, settings.clients, settings.partitions_each) == (True, 16, 1)
+    assert settings.url_of(7) == RedisUrl(url)
+    assert common(REDIS_URL=url, PARTITIONS="1").clients == 1
+    assert [common(REDIS_URL=each).clients for each in (A, f"{A} {B}")] == [1, 2]
+
+
 def test_every_primary_has_a_partition() -> None:
     many = " ".join(f"redis://h{number}" for number in range(20))
     assert common(REDIS_URL=many).partitions == 20
@@ -284,6 +294,10 @@ def test_several_primaries_are_shown_without_their_passwords() -> None:
         (
             {"REDIS_URL": f"{A} {B} {A}"},
             "REDIS_URL: expected each primary once, got redis://:***@a:1 twice",
+        ),
+        (
+            {"REDIS_URL": f"{A} redis+cluster://u:secret@a"},
+            "REDIS_URL: expected a cluster by itself, got 2 URLs",
         ),
         (
             {"REDIS_URL": " ".join(f"redis://h{number}" for number in range(257))},
