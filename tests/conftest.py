@@ -46,17 +46,30 @@ class StartRedis(Protocol):
         ...
 
 
+class StartCluster(Protocol):
+    """Starts a cluster for one test alone, with the arguments of `embedded_cluster`."""
+
+    def __call__(self, primaries: int = 3, **options: Any) -> EmbeddedCluster:  # passed through
+        """Start it; it ends with the test."""
+        ...
+
+
 def _in_memory(stack: ExitStack, **options: Any) -> EmbeddedRedis:  # passed through
     """A server whose files are in memory where there is room, and leave it with the stack.
 
     A server that is killed finds them again all the same. A disk may take a thousand times as long
     for a write, and longer where others write, for which tests that watch the clock have no time.
     """
+    return EmbeddedRedis(**{"folder": folder_in_memory(stack), **options})
+
+
+def folder_in_memory(stack: ExitStack) -> Path:
+    """A folder in memory where there is room, which leaves with the stack."""
     is_roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES
     folder = tempfile.TemporaryDirectory(
         prefix="sellfern-redis-", dir=_MEMORY if is_roomy else None, ignore_cleanup_errors=True
     )
-    return EmbeddedRedis(**{"folder": Path(stack.enter_context(folder)), **options})
+    return Path(stack.enter_context(folder))
 
 
 _CASES: Final = Counter[Any]()
@@ -107,8 +120,20 @@ def fresh_redis_server() -> Iterator[StartRedis]:
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[EmbeddedCluster]:
     """Give three primaries without replicas, which all tests share that harm none of them."""
-    with embedded_cluster(appendfsync="always") as cluster:
-        yield cluster
+    with ExitStack() as stack:
+        yield stack.enter_context(embedded_cluster(folder=folder_in_memory(stack)))
+
+
+@pytest.fixture
+def fresh_cluster() -> Iterator[StartCluster]:
+    """Start clusters whose nodes a test may stop, freeze or tell anything."""
+    with ExitStack() as clusters:
+
+        def start(primaries: int = 3, **options: Any) -> EmbeddedCluster:  # passed through
+            options["folder"] = folder_in_memory(clusters)
+            return clusters.enter_context(embedded_cluster(primaries, **options))
+
+        yield start
 
 
 @pytest.fixture

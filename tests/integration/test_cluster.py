@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from deploy.local.embedded_cluster import EmbeddedCluster, embedded_cluster
+from deploy.local.embedded_cluster import EmbeddedCluster
 from shared.errors import Problem
 from shared.queue.keys import Names
 from shared.queue.partition import TAGS
@@ -29,7 +29,7 @@ from shared.redis.wire import Wire
 from shared.settings.config import CommonSettings
 from shared.settings.reader import Reader
 from shared.settings.redis_url import RedisUrl
-from tests.conftest import StartRedis
+from tests.conftest import StartCluster, StartRedis
 from tests.integration.jobs import delivery
 from tests.integration.resharding import ask, resharding
 from tests.integration.test_partitions import use
@@ -170,18 +170,20 @@ async def test_a_key_that_has_gone_ahead_is_not_followed(redis_cluster: Embedded
         assert await redis.mget(KEY, KEY + "2") == [b"v", b"v"]
 
 
-async def test_a_slot_that_nobody_has_is_down_and_the_others_are_not() -> None:
-    with embedded_cluster(2, appendfsync=None) as cluster:
-        owner = cluster.owner(SLOT)
-        async with first_of(cluster.url) as redis, open_redis(RedisUrl(cluster.url)) as other:
-            assert await code_of(redis) == ""
-            for node in cluster.nodes:
-                await ask(node, "DELSLOTS", SLOT)
-            # By who had it, and then by all that are asked.
-            assert {await code_of(redis) for _ in range(3)} == {"redis_cluster_down"}
-            assert await other.set(NAME_IN_FIRST_SLOT, "v")
-            await ask(owner, "ADDSLOTS", SLOT)
-            assert set(await until_it_works(redis)) <= {"redis_cluster_down"}
+async def test_a_slot_that_nobody_has_is_down_and_the_others_are_not(
+    fresh_cluster: StartCluster,
+) -> None:
+    cluster = fresh_cluster(2)
+    owner = cluster.owner(SLOT)
+    async with first_of(cluster.url) as redis, open_redis(RedisUrl(cluster.url)) as other:
+        assert await code_of(redis) == ""
+        for node in cluster.nodes:
+            await ask(node, "DELSLOTS", SLOT)
+        # By who had it, and then by all that are asked.
+        assert {await code_of(redis) for _ in range(3)} == {"redis_cluster_down"}
+        assert await other.set(NAME_IN_FIRST_SLOT, "v")
+        await ask(owner, "ADDSLOTS", SLOT)
+        assert set(await until_it_works(redis)) <= {"redis_cluster_down"}
 
 
 async def test_who_may_not_ask_the_nodes_is_told_so(redis_cluster: EmbeddedCluster) -> None:
@@ -210,19 +212,21 @@ async def test_a_cluster_that_stops_as_a_whole_is_refused(redis_cluster: Embedde
 
 
 @pytest.mark.parametrize("way", ["kill", "freeze"])
-async def test_after_a_failover_the_same_pools_go_on_with_the_new_primary(way: str) -> None:
+async def test_after_a_failover_the_same_pools_go_on_with_the_new_primary(
+    way: str, fresh_cluster: StartCluster
+) -> None:
     """A frozen one takes connections still, and answers no login."""
-    with embedded_cluster(3, replicas=1, node_timeout=0.5) as cluster:
-        await admit(cluster, "~*", "+@all")
-        old = cluster.owner(SLOT)
-        url = f"redis+cluster://u:p@{cluster.hosts}"
-        async with first_of(url, connections=8, socket_timeout=0.5) as redis:
-            wire = Wire(redis, width=4)
-            await asyncio.gather(*(code_of(wire) for _ in range(4)), redis.ping())
-            getattr(old, way)()
-            codes = set(await until_it_works(wire))
-            assert codes
-            assert codes <= {"redis_unreachable", "redis_timeout", "redis_cluster_down"}
-            # Those that were idle know the old one.
-            assert [await code_of(each) for each in (wire, redis, wire, redis)] == [""] * 4
-            assert server_of(redis) != f"127.0.0.1:{old.port}"
+    cluster = fresh_cluster(replicas=1, node_timeout=0.5)
+    await admit(cluster, "~*", "+@all")
+    old = cluster.owner(SLOT)
+    url = f"redis+cluster://u:p@{cluster.hosts}"
+    async with first_of(url, connections=8, socket_timeout=0.5) as redis:
+        wire = Wire(redis, width=4)
+        await asyncio.gather(*(code_of(wire) for _ in range(4)), redis.ping())
+        getattr(old, way)()
+        codes = set(await until_it_works(wire))
+        assert codes
+        assert codes <= {"redis_unreachable", "redis_timeout", "redis_cluster_down"}
+        # Those that were idle know the old one.
+        assert [await code_of(each) for each in (wire, redis, wire, redis)] == [""] * 4
+        assert server_of(redis) != f"127.0.0.1:{old.port}"
