@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from tests.bench import events
 from tests.bench.probe import KIND, HandledEvents
 
-
 STARTED = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 
