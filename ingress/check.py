@@ -133,6 +133,9 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
         problems |= finding.level == "error"
         named = "" if finding.code == "settings_invalid" else f"{where(common, *numbers)}: "
         yield replace(finding, message=named + finding.message)
+    if slot := clients[0][1]:
+        for finding in _unserved(common.redis_url, slot.slots.unserved):
+            yield finding
     # It does what it says, and may be meant; but nobody is to find out by a crash.
     if settings.durability.mode is Mode.MEMORY:
         message = "DURABILITY=memory: a crash of Redis loses events that were answered 202"
@@ -173,6 +176,13 @@ async def _of_primary(
     if not problems and held.lacks_maxmemory():
         found.append(_unbounded("expected a maxmemory, got none", "redis"))
     return found
+
+
+def _unserved(url: RedisUrl, slots: int) -> Iterator[Finding]:
+    # Those of a partition of ours are an error of it; the others may be wanted tomorrow.
+    if slots:
+        message = f"{url}: expected a node for each slot, got none for {slots}"
+        yield Finding("warning", "redis", "redis_slots_unserved", message)
 
 
 def _left_out(waited_for: int, left_out: int) -> Finding:

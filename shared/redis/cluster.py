@@ -25,6 +25,7 @@ from shared.redis.primary_pool import (
 )
 from shared.redis.tls import Certificates
 
+_SLOTS: Final = 16_384
 _FRESH_SECONDS: Final = 0.1
 """How old the answer may be that whoever doubts it is given: a partition whose primary is away has
 as many connections that fail as it has deliveries."""
@@ -79,6 +80,12 @@ class Slots:
             if first <= slot <= last:
                 return where
         raise ClusterDownError("no node of the cluster has the slot")
+
+    @property
+    def unserved(self) -> int:
+        """How many slots nobody had when a node answered last; none, where none has."""
+        served = sum(last - first + 1 for first, last, _ in self._ranges)
+        return _SLOTS - served if served else 0
 
     def suggest(self, node: tuple[str, int]) -> None:
         """Ask a node that has said that a slot is elsewhere: it is the first to know."""

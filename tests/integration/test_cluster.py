@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +13,15 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from deploy.local.embedded_cluster import EmbeddedCluster
+from ingress.check import findings
+from ingress.primaries import Primaries
+from ingress.settings import IngressSettings
+from shared.endpoints.endpoint import Endpoints
 from shared.errors import Problem
 from shared.queue.keys import Names
 from shared.queue.partition import TAGS
 from shared.queue.partitions import check_layout, open_partitions
-from shared.queue.writer import Accepted, Queue
+from shared.queue.writer import Accepted, PartitionWriter, Queue
 from shared.redis.connection import (
     REDIS_ERRORS,
     open_redis,
@@ -29,6 +35,7 @@ from shared.redis.wire import Wire
 from shared.settings.config import CommonSettings
 from shared.settings.reader import Reader
 from shared.settings.redis_url import RedisUrl
+from tests.acceptance.process import environment
 from tests.conftest import StartCluster, StartRedis
 from tests.integration.jobs import delivery
 from tests.integration.resharding import ask, resharding
@@ -209,6 +216,35 @@ async def test_a_cluster_that_stops_as_a_whole_is_refused(redis_cluster: Embedde
         "cluster-require-full-coverage: expected no, got yes: one primary that is away would stop "
         "all the others",
     )
+
+
+async def test_what_waits_for_partitions_of_one_node_is_bounded_together(
+    redis_cluster: EmbeddedCluster,
+) -> None:
+    """Those of a node that hangs leave room for the others'."""
+    settings = IngressSettings.from_environ({"REDIS_URL": redis_cluster.url, "WAIT_REPLICAS": "0"})
+    async with open_partitions(settings.common) as partitions:
+        endpoints = SimpleNamespace(current=Endpoints({}, {}))
+        primaries = Primaries(settings, partitions, endpoints)
+        assert await primaries.first_look() == []
+        waiting: dict[str, set[int]] = {}
+        for primary in primaries.all:
+            (writer,) = primary.writers
+            assert isinstance(writer, PartitionWriter)
+            waiting.setdefault(server_of(primary.redis), set()).add(id(writer.waiting()))
+        assert [len(each) for each in waiting.values()] == [1, 1, 1]
+        assert len(set.union(*waiting.values())) == 3
+
+
+async def test_check_warns_where_no_replica_is_to_spare_and_where_slots_are_nobodys(
+    fresh_cluster: StartCluster, tmp_path: Path
+) -> None:
+    cluster = fresh_cluster(1, replicas=1)
+    await ask(cluster.nodes[0], "DELSLOTS", key_slot(b"{of somebody else's}"))
+    environ = environment(cluster.url, tmp_path, PARTITIONS="2")
+    codes = [each.code async for each in findings(environ) if each.subject == "redis"]
+    expected = ["durable", "no_replica_to_spare", "organization_bytes_unbounded"]
+    assert codes == [*expected, "redis_slots_unserved"]
 
 
 @pytest.mark.parametrize("way", ["kill", "freeze"])

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from shared.redis.connection import REDIS_ERRORS
+from shared.redis.connection import REDIS_ERRORS, server_of
 from worker.engine.claims import Claims, Duty
 from worker.pipeline.transitions import Claim, Claimed, Settled, Settlement, pack
 
@@ -187,10 +187,10 @@ class SharedClaims(Claims):
         return self._together.alone(self)
 
     def _most_bytes(self) -> int:
-        # Those that share a Redis bring no more at once than a single one would.
-        redis = self.partition.redis
+        # Those that share a Redis, or a node now, bring no more at once than a single one would.
+        here = server_of(self.partition.redis)
         return super()._most_bytes() // sum(
-            each.partition.redis is redis for each in self._together.all
+            server_of(each.partition.redis) == here for each in self._together.all
         )
 
     def _heard(self, claimed: Claimed | None) -> None:
