@@ -80,7 +80,7 @@ def embedded_cluster(
     *,
     replicas: int = 0,
     node_timeout: float = 2.0,
-    arguments: Mapping[str, str] | None = None,
+    arguments: Callable[[], Mapping[str, str]] = dict,
     folder: Path | None = None,
     **options: Any,
 ) -> Iterator[EmbeddedCluster]:
@@ -90,7 +90,7 @@ def embedded_cluster(
         primaries: how many; a fail-over takes three, since most of them have to agree.
         replicas: how many each one has.
         node_timeout: seconds until a node that doesn't answer is taken for failed.
-        arguments: further settings of each node.
+        arguments: gives further settings of a node; it is asked for each.
         folder: where each node has a folder of its own; None: where nobody looks for it.
         options: those of `EmbeddedRedis`, for all of them.
 
@@ -100,7 +100,7 @@ def embedded_cluster(
     with contextlib.ExitStack() as running:
 
         def start(number: int) -> EmbeddedRedis:
-            settings = {**_settings(node_timeout), **(arguments or {})}
+            settings = {**_settings(node_timeout), **arguments()}
             own = folder and folder / f"node-{number}"
             if own:
                 own.mkdir(parents=True)

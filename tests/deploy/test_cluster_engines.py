@@ -1,0 +1,75 @@
+"""Clusters of other servers than the bundled Redis: Valkey with the users of deploy/redis, TLS."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from tests.acceptance.ingress_process import ingress
+from tests.acceptance.process import run
+from tests.acceptance.test_partitions import ORGANIZATIONS, deliver_to_all, environ_of
+from tests.acceptance.worker_process import running
+from tests.conftest import StartCluster
+from tests.deploy.as_users import let_users_in
+from tests.deploy.deployed_redis import password
+from tests.deploy.test_valkey import valkey_server
+from tests.integration.certificates import make_certificates
+from tests.ports import free_port
+from tests.tools import tool
+
+__all__ = ["valkey_server"]
+
+ALL = len(ORGANIZATIONS)
+
+
+async def test_users_of_deploy_redis_work_in_a_cluster_of_valkey(
+    valkey_server: Path, fresh_cluster: StartCluster, tmp_path: Path
+) -> None:
+    cluster = fresh_cluster(3, program=valkey_server)
+    for node in cluster.nodes:
+        let_users_in(node)
+    urls = {
+        user: cluster.url.replace("//", f"//{user}:{password(user)}@")
+        for user in ("ingress", "worker", "operator")
+    }
+    await works(tmp_path, urls, WAIT_REPLICAS="0")
+
+
+async def test_both_programs_work_by_tls_in_a_cluster_of_the_oldest_redis(
+    fresh_cluster: StartCluster, tmp_path: Path
+) -> None:
+    """It has no ``WAITAOF``, so its replicas are waited for in memory."""
+    own = make_certificates(tmp_path)
+
+    def by_tls() -> dict[str, str]:
+        return {**own.server_settings(free_port()), "tls-cluster": "yes"}
+
+    cluster = fresh_cluster(2, replicas=1, program=tool("redis-server"), arguments=by_tls)
+    ports, versions = [], set()
+    for node in cluster.nodes:
+        async with Redis(port=node.port) as admin:
+            ports.append((await admin.config_get("tls-port"))["tls-port"])
+            versions.add((await admin.info("server"))["redis_version"][:4])
+    assert versions == {"7.0."}
+    hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+    url = f"rediss+cluster://{hosts}?ssl_ca_certs={own.authority}"
+    urls = dict.fromkeys(("ingress", "worker", "operator"), url)
+    await works(tmp_path, urls, DURABILITY="replica", WAIT_REPLICAS="1")
+
+
+async def works(folder: Path, urls: Mapping[str, str], **changes: str) -> None:
+    """Accept, handle, show and discard, each as its user."""
+    common = {**environ_of(folder), "PARTITIONS": "4", **changes}
+    environ = {user: {**common, "REDIS_URL": url} for user, url in urls.items()}
+    checked = await run("ingress", "check", environ=environ["ingress"])
+    assert checked.code == 0, checked.stdout
+    async with ingress(environ["ingress"]) as program, running(environ["worker"]) as (worker,):
+        assert await deliver_to_all(program) == {"accepted": ALL}
+        await worker.logged("event_dead", ALL)
+        discard = ("dead-letters", "discard", "--all", "--yes")
+        assert (await run("worker", *discard, environ=environ["operator"])).code == 0
+        (shown,) = (await run("worker", "status", "--json", environ=environ["operator"])).json
+        assert (shown["dead"], shown["waiting"]) == (0, 0)
+        for each in (program, worker):
+            assert (await each.admin("/readyz")).status == 200
+            assert "redis_permission" not in each.text
