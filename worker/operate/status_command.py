@@ -35,9 +35,16 @@ from worker.operate.overview import OrganizationOverview, Overview, worst_first
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _SPARK: Final = 40
+_TEXTS: Final = frozenset({"events", "lately", "organization", "condition"})
+_GIVE_WAY: Final = frozenset({"organization", "condition"})
 _FRAME_LINES: Final = 21
 """Lines of the screen that are not organizations: what wouldn't fit is cut off at the end, where
 the others are told."""
+_TABLE_LINES: Final = 5
+"""Lines of a table with one row."""
+_NARROW: Final = 80
+"""Columns below which there is no room for reasons beside the numbers."""
+_GAP: Final = 3  # columns between two of a table
 _MOST: Final = 20
 """Organizations that are shown where nobody asks for all: with the rest of it, a screen full."""
 
@@ -124,7 +131,7 @@ def _draw() -> Iterator[_Show]:
     # Drawn when something was looked at, and only then.
     with Live(console=console, screen=True, auto_refresh=False) as live:
         yield lambda history, problem: live.update(
-            screen(history, problem, console.height), refresh=True
+            screen(history, problem, console.height, console.width), refresh=True
         )
 
 
@@ -184,27 +191,30 @@ def print_tables(overview: Overview, most: int) -> None:
     )
 
 
-def screen(history: History, problem: str, height: int) -> RenderableType:
-    """What a watch shows now.
+def screen(history: History, problem: str, height: int, width: int) -> RenderableType:
+    """What a watch shows now. Whatever has no room is cut, but never a number.
 
     Args:
         history: the looks so far.
         problem: why the last one failed; empty where it didn't.
         height: lines of the terminal.
+        width: its columns.
     """
     told: list[RenderableType] = [Text(problem, style="bold red")] if problem else []
     overview = history.latest
     if overview is None:
         return Group(*told, Text("Nothing is known yet.", style="dim"))
     left_out = sentences(overview.left_out)
+    figures = list(_figures(overview, history, width))
+    taken = _FRAME_LINES + len(left_out) + _TABLE_LINES * (len(figures) - 1)
     return Group(
         *told,
         *(Text(each.sentence, style="bold red") for each in overview.incidents or ()),
         *(Text(escape_controls(each), style="bold red") for each in left_out),
-        _figures(overview, history),
-        _rates(history),
+        *figures,
+        _rates(history, width),
         _workers(overview),
-        *_organizations(overview, max(3, height - _FRAME_LINES - len(left_out))),
+        *_organizations(overview, max(3, height - taken), width),
         Text("Ctrl-C ends", style="dim"),
     )
 
@@ -232,21 +242,30 @@ def _now(overview: Overview) -> dict[str, int | str]:
     }
 
 
-def _figures(overview: Overview, history: History) -> Table:
+def _figures(overview: Overview, history: History, width: int) -> Iterator[Table]:
+    """One table or, on a narrow terminal, as many as it takes."""
     p99 = history.quantile(0.99)
     shown = _now(overview)
     del shown["no handler"]
     shown |= {"p99": "-" if p99 is None else f"{p99:.3g}s", "redis": _memory(overview)}
-    row = [each if isinstance(each, str) else f"{each:,}" for each in shown.values()]
-    return _table(list(shown), [row])
+    row: dict[str, str] = {}
+    for name, value in shown.items():
+        text = value if isinstance(value, str) else f"{value:,}"
+        if sum(max(map(len, each)) + _GAP for each in (*row.items(), (name, text))) > width:
+            yield _table(list(row), [[*row.values()]])
+            row = {}
+        row[name] = text
+    yield _table(list(row), [[*row.values()]])
 
 
-def _rates(history: History) -> Table:
+def _rates(history: History, width: int) -> Table:
     rows = []
     for counter in ("accepted", "handled", "retried", "dead"):
-        values = [each.rates[counter] for each in history.samples if each.rates][-_SPARK:]
+        values = [each.rates[counter] for each in history.samples if each.rates]
         rate = history.rate(counter)
-        rows.append([counter, "-" if rate is None else f"{rate:,.1f}/s", sparkline(values)])
+        told = [counter, "-" if rate is None else f"{rate:,.1f}/s"]
+        room = max(1, min(_SPARK, width - sum(map(len, told)) - 3 * _GAP))
+        rows.append([*told, sparkline(values[-room:])])
     return _table(["events", "rate", "lately"], rows)
 
 
@@ -262,8 +281,11 @@ def _workers(overview: Overview) -> Text:
     )
 
 
-def _organizations(overview: Overview, most: int) -> Iterator[RenderableType]:
+def _organizations(overview: Overview, most: int, width: int) -> Iterator[RenderableType]:
     largest = worst_first(overview.organizations)
+    is_narrow = width < _NARROW
+    shown = largest[: most // 2 if is_narrow else most]
+    names = ["organization", "waiting", "running", "dead", "redis"]
     rows = [
         [
             escape_controls(each.organization),
@@ -271,13 +293,18 @@ def _organizations(overview: Overview, most: int) -> Iterator[RenderableType]:
             f"{each.running:,}",
             f"{each.dead:,}",
             size(each.bytes_held),
-            _condition(each),
+            *([] if is_narrow else [_condition(each)]),
         ]
-        for each in largest[:most]
+        for each in shown
     ]
-    yield _table(["organization", "waiting", "running", "dead", "redis", "condition"], rows)
-    if len(largest) > most:
-        yield Text(_more(largest[most:]), no_wrap=True, overflow="ellipsis")
+    yield _table(names if is_narrow else [*names, "condition"], rows)
+    for each in shown if is_narrow else []:
+        what, _, why = _condition(each).partition(": ")
+        if what:
+            told = f"{what}: {escape_controls(each.organization)}{', ' * bool(why)}{why}"
+            yield Text(told, no_wrap=True, overflow="ellipsis")
+    if len(largest) > len(shown):
+        yield Text(_more(largest[len(shown) :]), no_wrap=True, overflow="ellipsis")
 
 
 def _more(left_out: Sequence[OrganizationOverview]) -> str:
@@ -331,10 +358,13 @@ def _breaker(organization: OrganizationOverview) -> str | None:
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
-        is_text = name in {"events", "lately", "organization", "condition"}
+        is_text = name in _TEXTS
+        # What might be wrapped gives way first, so a number's column is as wide as it needs.
         table.add_column(
-            Text(name), justify="left" if is_text else "right", no_wrap=True, overflow="ellipsis"
+            Text(name, no_wrap=True, overflow="ellipsis"),
+            justify="left" if is_text else "right",
+            no_wrap=name not in _GIVE_WAY,
         )
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(each, no_wrap=True, overflow="ellipsis") for each in row))
     return table

@@ -5,6 +5,7 @@ from msgspec import structs
 from rich.console import Console
 
 from shared.display import roughly
+from shared.queue.held_bytes import RedisMemory
 from shared.queue.marker import Incident
 from shared.queue.reach import Missing
 from worker.operate.history import History
@@ -34,10 +35,10 @@ def overview(at: float, organizations: list[OrganizationOverview], workers: int 
     return Overview(at, 9, 1, 2, 3, 4, 5, 70.0, counters, {}, organizations, [worker] * workers)
 
 
-def shown(history: History, problem: str = "", height: int = 40) -> str:
-    console = Console(width=100, height=height, emoji=False, highlight=False)
+def shown(history: History, problem: str = "", height: int = 40, width: int = 100) -> str:
+    console = Console(width=width, height=height, emoji=False, highlight=False)
     with console.capture() as capture:
-        console.print(screen(history, problem, height))
+        console.print(screen(history, problem, height, width))
     return capture.get()
 
 
@@ -67,6 +68,35 @@ def test_a_screen_shows_figures_rates_workers_and_organizations() -> None:
     ):
         assert part in text
     assert text.index("org_a") < text.index("org_b") < text.index("org_c")
+
+
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_no_number_is_squeezed_out_by_whatever_is_long(width: int) -> None:
+    """Numbers of seven digits, reasons and ids as long as they may be."""
+    history = History()
+    each = {"running": 1_234_001, "dead": 1_234_002, "held": {"dead": 123 << 20}}
+    crowded = [
+        organization("org_" + "x" * 60, 1_234_000, paused="why " * 50, **each),
+        organization("org_b", 5, throttled="429 " * 50, throttled_seconds=250.0, **each),
+        organization("org_c", 4, breaker="open", breaker_seconds=250.0, **each),
+    ]
+    figures = {
+        name: 9_876_000 + number
+        for number, name in enumerate(("waiting", "ready", "running", "deferred", "parked"))
+    }
+    memory = RedisMemory(1023 << 20, 1023 << 30)
+    for at in (100, 2_000_000):
+        look = overview(at, crowded)
+        history.add(structs.replace(look, **figures, dead=9_876_009, in_turn=7, memory=memory))
+    text = shown(history, width=width, height=45)
+    for number in (*figures.values(), 9_876_009, 1_234_000):
+        assert f"{number:,}" in text, text
+    assert text.count("1,234,001") == text.count("1,234,002") == text.count("123.0 MiB") == 3
+    conditions = ("paused: ", "throttled: ", "breaker open")
+    for whole in ("1023.0 MiB of 1023.0 GiB", "1m 10s", "1.0/s", *conditions):
+        assert whole in text, text
+    assert max(map(len, text.splitlines())) <= width
+    assert len(text.splitlines()) <= 45
 
 
 def test_what_came_from_outside_does_not_move_the_cursor() -> None:
