@@ -174,7 +174,7 @@ LOG_LINES_LOST: Final = _counter(
 
 REDIS_LOST: Final = _counter(
     "sellfern_redis_lost",
-    "Times that this program found Redis without what it had, by what: lost, or restored",
+    "Times that this program found Redis without what it had, by what: emptied, or restored",
     ["what"],
 )
 REDIS_ERRORS: Final = _counter(

@@ -19,10 +19,13 @@ EVERY: Final = 2.0
 """Seconds from one look to the next. What a crash or a fail-over takes of the last ones isn't told:
 ``DURABILITY`` says what has been promised of it."""
 
+UNWATCHED: Final = 60.0
+"""Seconds without a look at Redis by any program after which the next one says so."""
+
 SHOWN_SECONDS: Final = 86_400.0
 """For how long operators are shown it."""
 
-What = Literal["lost", "restored"]
+What = Literal["emptied", "restored"]
 """What can happen to a Redis."""
 
 
@@ -30,14 +33,15 @@ class Incident(msgspec.Struct, frozen=True):
     """What has happened to a Redis, as the program has told it that noticed it first.
 
     Attributes:
-        what: ``lost``: nothing is left of what was there, or it is another one; ``restored``: what
-            is there is of an earlier moment.
+        what: ``emptied``: nothing is left of what was there, or it is another one; ``restored``:
+            what is there is of an earlier moment.
         before: the marker's id until then.
         told_at: when it was noticed, seconds since the epoch, by the program's clock as all these.
         seen_at: when that program had seen it last.
-        events: of one that was lost the unfinished ones that were there then; of one that was
+        events: of one that was emptied the unfinished ones that were there then; of one that was
             restored those that had been accepted and aren't known any more, or more than these.
-        back_to: the moment that it was restored to; ``None`` of one that was lost.
+        back_to: the moment that it was restored to; ``None`` of one that was emptied, or that lacks
+            a part only.
     """
 
     what: What
@@ -50,16 +54,37 @@ class Incident(msgspec.Struct, frozen=True):
     @property
     def sentence(self) -> str:
         """The same for people."""
-        seen = _moment(self.seen_at)
-        if self.back_to is None:
+        seen = moment(self.seen_at)
+        if self.what == "emptied":
             return (
                 f"nothing is left of what Redis had at {seen}: {self.events:,} unfinished events, "
                 "all marks and all state are gone"
             )
+        if self.back_to is None:
+            return f"of what Redis had at {seen}, {self.events:,} accepted events are gone"
         return (
-            f"Redis is back at its state of {_moment(self.back_to)}: {self.events:,} events that "
+            f"Redis is back at its state of {moment(self.back_to)}: {self.events:,} events that "
             f"were accepted from then until {seen} are gone, and what was handled since runs again"
         )
+
+
+def unwatched(at: bytes | float | None, now: float) -> float | None:
+    """When a program looked for the last time, where that is a while ago; seconds since the epoch.
+
+    Nothing is known of what came later. Of a Redis that was restored while no program ran this is
+    how much was lost, as far as anybody can tell.
+
+    Args:
+        at: what the marker says of it.
+        now: by any clock.
+    """
+    last = float(at or 0)
+    return last if 0 < last < now - UNWATCHED else None
+
+
+def unwatched_since(last: float) -> str:
+    """The same for people."""
+    return f"no program has looked at Redis since {moment(last)}: of what came later it has nothing"
 
 
 def incident(raw: bytes | None) -> Incident | None:
@@ -116,16 +141,22 @@ class Marker:
         """
         now = time.time()
         seen = await self._read()
+        if self._latest is None and (last := unwatched(seen.at, now)) is not None:
+            url, seconds = server_of(self._partition.redis), round(now - last)
+            self._log.warning(
+                "redis_unwatched", url=url, seconds=seconds, message=unwatched_since(last)
+            )
         happened = self._judge(seen, now)
-        if happened is not None:
-            self._past.add(happened.before)
-            self._tell(happened)
         if happened is None or happened is seen.told:
             seen = seen._replace(id=await self._leave_sign(seen.id, now))
             is_known = self._latest is not None and self._latest.id == seen.id
             self._older, self._latest = (self._latest if is_known else None), seen
         else:
             await self._write_down(happened, seen.id)
+        # Only now: where one of these has failed, the next look finds the same.
+        if happened is not None:
+            self._past.add(happened.before)
+            self._tell(happened)
         return happened
 
     def _judge(self, seen: Seen, now: float) -> Incident | None:
@@ -133,18 +164,19 @@ class Marker:
         older, latest = self._older, self._latest
         if older is None or latest is None:
             return None
-        is_same = seen.id == latest.id
+        is_same, gone = seen.id == latest.id, max(0, latest.accepted - seen.accepted)
         if is_same and seen.beats > older.beats:  # that look has counted itself
-            return None
+            # What scripts have written may be missing alone: a Redis may leave it out at its start.
+            is_whole = seen.accepted >= older.accepted
+            return None if is_whole else Incident("restored", latest.id, now, latest.at, gone)
         if is_same or seen.id in self._past:
-            gone = max(0, latest.accepted - seen.accepted)
             return Incident("restored", latest.id, now, latest.at, gone, back_to=seen.at)
         if seen.told is not None and seen.told.before == latest.id:
             return seen.told
         # Two have noticed it at once, and one was slow to write it down; or nothing was there yet.
         if (seen.told is not None and seen.told.before in self._past) or not latest.accepted:
             return None
-        return Incident("lost", latest.id, now, latest.at, latest.waiting)
+        return Incident("emptied", latest.id, now, latest.at, latest.waiting)
 
     def _tell(self, happened: Incident) -> None:
         metrics.REDIS_LOST.labels(happened.what).inc()
@@ -187,7 +219,7 @@ class Marker:
     async def _write_down(self, happened: Incident, there: str) -> None:
         """Say beside the new id what has happened; in one command, so that who sees it sees why."""
         # Another Redis may have programs of its own, which know its id.
-        name = there if happened.what == "lost" and there else token_hex(8)
+        name = there if happened.what == "emptied" and there else token_hex(8)
         fields = ("id", name, "incident", msgspec.json.encode(happened))
         await self._partition.redis.execute_command("HSET", self._partition.names.marker, *fields)
         self._older = self._latest = None
@@ -228,5 +260,6 @@ async def watching(
         await end(tasks)
 
 
-def _moment(at: float) -> str:
+def moment(at: float) -> str:
+    """A moment for people, in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))

@@ -4,9 +4,11 @@ import asyncio
 import shutil
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -68,7 +70,7 @@ async def replace(redis: Redis) -> None:
 async def test_a_redis_without_what_it_had_is_told_once_by_each_that_knew_it(
     redis: Redis, lose: Callable[[Redis], Awaitable[None]]
 ) -> None:
-    before = counted("lost")
+    before = counted("emptied")
     programs = [Program(redis) for _ in range(3)]
     await accept(redis, 3)
     for each in programs:
@@ -77,19 +79,19 @@ async def test_a_redis_without_what_it_had_is_told_once_by_each_that_knew_it(
     newcomer = Program(redis)
     assert await newcomer.look(LOOKS) == []
     for each in programs:
-        assert await each.told() == "redis_lost"
-        (line,) = each.lines.of("redis_lost")
+        assert await each.told() == "redis_emptied"
+        (line,) = each.lines.of("redis_emptied")
         assert line["events"] == 3
         assert "3 unfinished events, all marks and all state are gone" in line["message"]
-    assert counted("lost") == before + 3
+    assert counted("emptied") == before + 3
     assert await newcomer.look(LOOKS) == []
     (shown,) = (await read_overview(Partition.only(redis))).incidents or ()
-    assert (shown.what, shown.events, shown.back_to) == ("lost", 3, None)
+    assert (shown.what, shown.events, shown.back_to) == ("emptied", 3, None)
     # It may happen again.
     await accept(redis, 1)
     assert await newcomer.look() == []
     await lose(redis)
-    assert [each.what for each in await newcomer.look(LOOKS)] == ["lost"]
+    assert [each.what for each in await newcomer.look(LOOKS)] == ["emptied"]
 
 
 async def test_a_restored_redis_is_told_with_its_moment_and_what_is_missing(
@@ -142,6 +144,16 @@ async def test_what_a_fail_over_or_a_crash_takes_of_the_last_moment_is_not_told(
     assert await program.look(LOOKS) == []
 
 
+async def test_accepted_events_that_alone_are_missing_are_told(redis: Redis) -> None:
+    program = Program(redis)
+    await accept(redis, 5)
+    await program.look(LOOKS)
+    await redis.hset(keys.COUNTERS, "accepted", "3")
+    (told,) = await program.look(LOOKS)
+    assert (told.what, told.events, told.back_to) == ("restored", 2, None)
+    assert told.sentence.endswith(" UTC, 2 accepted events are gone")
+
+
 async def test_two_that_notice_it_at_once_tell_it_once_each(redis: Redis) -> None:
     programs = [Program(redis) for _ in range(2)]
     await accept(redis, 2)
@@ -166,6 +178,21 @@ async def test_a_program_tells_nothing_of_what_it_has_never_seen(redis: Redis) -
     await redis.hset(keys.MARKER, "incident", "a later version's")
     assert await program.look(LOOKS) == []
     assert not (await read_overview(Partition.only(redis))).incidents
+
+
+async def test_a_start_after_a_while_says_since_when_nobody_has_looked(redis: Redis) -> None:
+    await Program(redis).look()
+    assert (await read_overview(Partition.only(redis))).unwatched_since is msgspec.UNSET
+    await redis.hset(keys.MARKER, "at", str(time.time() - 3600))
+    overview = await read_overview(Partition.only(redis))
+    assert overview.unwatched_since
+    assert overview.unwatched_since == pytest.approx(time.time() - 3600, abs=60)
+    program = Program(redis)
+    assert await program.look(LOOKS) == []
+    (line,) = program.lines.of("redis_unwatched")
+    assert line["seconds"] == pytest.approx(3600, abs=60)
+    assert marker.unwatched_since(overview.unwatched_since) == line["message"]
+    assert (await read_overview(Partition.only(redis))).unwatched_since is msgspec.UNSET
 
 
 async def test_each_primary_has_a_marker_and_one_that_is_full_or_away_is_no_incident(
@@ -215,3 +242,26 @@ async def test_nobody_looks_where_it_is_not_known_to_be_the_right_one(
             while asked < 5:
                 await asyncio.sleep(0.001)
     assert await redis.keys() == []
+
+
+async def test_what_could_not_be_written_down_is_told_once_all_the_same(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Program(redis)
+    await accept(redis, 2)
+    await program.look(LOOKS)
+    await redis.flushall()
+    execute: Callable[..., Awaitable[Any]] = redis.execute_command
+
+    async def fail(*arguments: Any, after: bool) -> None:
+        if after:
+            await execute(*arguments)
+        raise ConnectionError("reset by peer")
+
+    for after in (False, True):
+        with monkeypatch.context() as patched:
+            patched.setattr(redis, "execute_command", partial(fail, after=after))
+            with pytest.raises(ConnectionError):
+                await program.look()
+        assert program.lines.events() == []
+    assert await program.told() == "redis_emptied"

@@ -96,6 +96,9 @@ def merged(
         fullest=max(memory, key=_fullness),
         missing=missing,
         undivided=beside,
+        unwatched_since=min(
+            (each.unwatched_since for each in parts if each.unwatched_since), default=msgspec.UNSET
+        ),
         incidents=[one for each in parts for one in each.incidents or ()] or msgspec.UNSET,
     )
 

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from shared.queue import depths, hashes, held_bytes, keys
 from shared.queue.held_bytes import HeldBytes, RedisMemory
-from shared.queue.marker import SHOWN_SECONDS, Incident, incident
+from shared.queue.marker import SHOWN_SECONDS, Incident, incident, unwatched
 from shared.queue.partition import Partition
 from shared.queue.reach import Missing
 
@@ -120,6 +120,7 @@ class Overview(msgspec.Struct, frozen=True):
         missing: of several partitions, those that none of this tells of; without them, nothing.
         undivided: events that wait beside the partitions, where no worker of these looks.
         incidents: what has happened to Redis lately; unset where nothing has.
+        unwatched_since: when a program looked at it for the last time, where that is a while ago.
     """
 
     at: float
@@ -143,6 +144,7 @@ class Overview(msgspec.Struct, frozen=True):
     missing: list[Missing] | msgspec.UnsetType = msgspec.UNSET
     undivided: int | msgspec.UnsetType = msgspec.UNSET
     incidents: list[Incident] | msgspec.UnsetType = msgspec.UNSET
+    unwatched_since: float | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def left_out(self) -> list[Missing]:
@@ -180,9 +182,9 @@ async def read_overview(partition: Partition) -> Overview:
         pipe.hgetall(names.workers)
         pipe.hlen(names.unhandled)
         pipe.info("memory")
-        pipe.hget(names.marker, "incident")
+        pipe.hmget(names.marker, ["incident", "at"])
         answers = await pipe.execute()
-    *begun, seen, workers, unhandled, memory, happened = answers[depths.QUESTIONS :]
+    *begun, seen, workers, unhandled, memory, (happened, looked_at) = answers[depths.QUESTIONS :]
     profiles, rates, held, *counts = [
         await hashes.whole(partition.redis, *each) for each in zip(whole, begun, strict=True)
     ]
@@ -216,6 +218,7 @@ async def read_overview(partition: Partition) -> Overview:
         in_turn=now.in_turn,
         memory=RedisMemory.of(memory),
         incidents=_lately(incident(happened), now.at),
+        unwatched_since=unwatched(looked_at, now.at) or msgspec.UNSET,
     )
 
 

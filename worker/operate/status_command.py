@@ -23,6 +23,7 @@ from shared.display import escape_controls, roughly, size
 from shared.errors import Unavailable
 from shared.program import tables
 from shared.program.commands import json_option
+from shared.queue.marker import unwatched_since
 from shared.queue.partitions import Partitions, open_partitions
 from shared.queue.reach import reached, sentences
 from shared.redis.connection import REDIS_ERRORS, translate
@@ -149,8 +150,8 @@ async def _look(partitions: Partitions, history: History) -> str:
 
 def print_tables(overview: Overview, most: int) -> None:
     """Print an overview, with no more organizations than so many."""
-    for each in overview.incidents or ():
-        click.echo(f"{each.sentence}\n", err=True)
+    for each in _of_redis(overview):
+        click.echo(f"{each}\n", err=True)
     now = {**_now(overview), "redis": _memory(overview)}
     tables.draw([now], list(now), "Events now")
     dead = {f"dead: {reason}": number for reason, number in overview.dead_by_reason.items()}
@@ -209,7 +210,7 @@ def screen(history: History, problem: str, height: int, width: int) -> Renderabl
     taken = _FRAME_LINES + len(left_out) + _TABLE_LINES * (len(figures) - 1)
     return Group(
         *told,
-        *(Text(each.sentence, style="bold red") for each in overview.incidents or ()),
+        *(Text(each, style="bold red") for each in _of_redis(overview)),
         *(Text(escape_controls(each), style="bold red") for each in left_out),
         *figures,
         _rates(history, width),
@@ -217,6 +218,13 @@ def screen(history: History, problem: str, height: int, width: int) -> Renderabl
         *_organizations(overview, max(3, height - taken), width),
         Text("Ctrl-C ends", style="dim"),
     )
+
+
+def _of_redis(overview: Overview) -> Iterator[str]:
+    """What is to be known of Redis before all else is believed."""
+    yield from (each.sentence for each in overview.incidents or ())
+    if overview.unwatched_since:
+        yield unwatched_since(overview.unwatched_since)
 
 
 def sparkline(values: Sequence[float]) -> str:

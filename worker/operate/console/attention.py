@@ -7,6 +7,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from shared.display import size
+from shared.queue.marker import unwatched_since
 from shared.queue.reach import sentences
 from worker.operate.history import History
 from worker.operate.overview import OrganizationOverview, Overview
@@ -70,6 +71,13 @@ def _incidents(overview: Overview) -> Iterator[Finding]:
             "bad",
             f"{sentence[:1].upper()}{sentence[1:]}.",
             "deploy/recovery.md says what that means, and what can be had back.",
+        )
+    if overview.unwatched_since:
+        sentence = unwatched_since(overview.unwatched_since)
+        yield Finding(
+            "warn",
+            f"{sentence[:1].upper()}{sentence[1:]}.",
+            "No ingress and no worker runs; or they are of an earlier version.",
         )
 
 

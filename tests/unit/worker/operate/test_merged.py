@@ -61,7 +61,7 @@ def test_the_missing_are_told_and_a_single_queue_says_nothing_of_it() -> None:
     assert b"missing" not in msgspec.json.encode(part())
     assert b"fullest" not in msgspec.json.encode(part())
     assert b"incidents" not in msgspec.json.encode(part()) + msgspec.json.encode(found)
-    lost = Incident("lost", "ab", 100.0, 95.0, 7)
+    lost = Incident("emptied", "ab", 100.0, 95.0, 7)
     told = merged.merged([part(), part(incidents=[lost])], [MEMORY], [], at=7)
     assert told.incidents == [lost]
 

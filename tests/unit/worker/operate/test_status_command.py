@@ -149,7 +149,7 @@ def test_of_ten_thousand_the_worst_are_printed_and_the_others_told(
 def test_what_has_happened_to_redis_stands_before_all_else(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    lost = Incident("lost", "ab", 100.0, 95.0, 7)
+    lost = Incident("emptied", "ab", 100.0, 95.0, 7)
     now = structs.replace(overview(100, []), incidents=[lost])
     history = History()
     history.add(now)
