@@ -33,6 +33,7 @@ from shared.redis.durability import (
     count_left_out,
 )
 from shared.redis.sentinel import check_sentinels
+from shared.settings.config import CommonSettings
 from shared.settings.durations import format_duration
 from shared.settings.redis_url import RedisUrl
 
@@ -140,14 +141,18 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
     if settings.durability.mode is Mode.MEMORY:
         message = "DURABILITY=memory: a crash of Redis loses events that were answered 202"
         yield Finding("warning", "redis", "memory_only", message)
-    if problems:
-        return
+    if not problems:
+        for finding in await _of_layout(common):
+            yield finding
+
+
+async def _of_layout(common: CommonSettings) -> list[Finding]:
     urls = " ".join(map(str, common.redis_urls))
     async with open_partitions(common, connections=1) as partitions:
-        for problem in await check_layout(partitions, begins=False):
-            yield Finding("error", "redis", problem.code, f"{urls}: {problem.message}")
-        for message in await warn_of_undivided(partitions):
-            yield Finding("warning", "redis", "redis_undivided", message)
+        wrong = await check_layout(partitions, begins=False)
+        undivided = await warn_of_undivided(partitions)
+    found = [Finding("error", "redis", each.code, f"{urls}: {each.message}") for each in wrong]
+    return found + [Finding("warning", "redis", "redis_undivided", text) for text in undivided]
 
 
 async def _of_primary(

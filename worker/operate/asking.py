@@ -112,10 +112,10 @@ async def _is_known(reach: Reach, organization: str) -> bool:
     return await has_footprint(await reach.living(organization), organization)
 
 
-async def has_footprint(partition: Partition, organization: str) -> bool:
+async def has_footprint(partition: Partition, organization: str, *, is_quick: bool = False) -> bool:
     """Whether there is an event, a mark, a value or a dead letter of it, or it has a rule.
 
-    Where nothing else is found it walks over all keys in Redis.
+    Where nothing else is found it walks over all keys in Redis, unless it is to be quick.
     """
     names = partition.names
     # What costs little first: the scan below goes over all keys.
@@ -129,6 +129,8 @@ async def has_footprint(partition: Partition, organization: str) -> bool:
         asked.exists(names.dead(organization), names.parked(organization))
         if any(await asked.execute()):
             return True
+    if is_quick:
+        return False
     for start in (names.state(organization, ""), names.event(organization, "")):
         async for _ in partition.redis.scan_iter(match=f"{start}*", count=1000):
             return True

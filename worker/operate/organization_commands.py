@@ -37,13 +37,18 @@ def pause(organization: str, *, why: str, yes: bool) -> None:
     """Let an organization's events wait until resume. The ingress goes on accepting them."""
     name = known_organization(organization, yes=yes)
 
-    async def paused(reach: Reach) -> bool:
-        return await organizations.pause(await reach.living(name), name, why)
+    async def paused(reach: Reach) -> tuple[bool, str | None]:
+        partition = await reach.living(name)
+        if await organizations.pause(partition, name, why):
+            return True, None
+        return False, await organizations.pause_of(partition, name)
 
-    if ask(paused):
+    is_changed, before = ask(paused)
+    if is_changed:
         click.echo(f"{name} is paused; its events wait")
     else:
-        click.echo(f"{name} was paused already")
+        because = f" ({display.escape_controls(before)})" if before else ""
+        click.echo(f"{name} was paused already{because}")
 
 
 def _starts(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:

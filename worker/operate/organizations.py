@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from shared.errors import StateError, Unavailable
-from shared.queue import scripts
+from shared.queue import keys, scripts
 from shared.queue.partition import Partition
 from worker.value import Value
 
@@ -23,6 +23,13 @@ async def pause(partition: Partition, organization: str, why: str) -> bool:
         Unavailable: it is on its way to another partition (``organization_moving``).
     """
     return _is_changed(await partition.run(_PAUSE, organization, why))
+
+
+async def pause_of(partition: Partition, organization: str) -> str | None:
+    """Why it is paused; ``None`` while it isn't."""
+    command = ("HGET", partition.names.organizations, keys.PAUSE + organization)
+    why = await partition.redis.execute_command(*command)
+    return None if why is None else why.decode(errors="replace")
 
 
 async def resume(partition: Partition, organization: str, starts: float | None = None) -> bool:

@@ -338,7 +338,8 @@ def _memory(overview: Overview) -> str:
 
 def _condition(each: OrganizationOverview) -> str:
     if each.paused is not None:
-        return f"paused: {escape_controls(each.paused)}"
+        held = f", breaker {each.breaker}" if each.breaker else ""
+        return f"paused{held}: {escape_controls(each.paused)}"
     if (throttled := _throttled(each)) is not None:
         return f"throttled: {escape_controls(throttled)}"
     breaker = _breaker(each)

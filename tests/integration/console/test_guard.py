@@ -16,6 +16,7 @@ async def is_paused(redis: Redis) -> bool:
 
 
 async def test_an_action_is_done_once_it_is_confirmed(site: Site, redis: Redis) -> None:
+    await redis.hset(keys.ORGANIZATIONS, "org_a", ":1")
     asked = await site.get(PAUSE)
     assert "Pause org_a?" in asked.text
     assert not await is_paused(redis)

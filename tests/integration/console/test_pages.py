@@ -1,7 +1,8 @@
 """Facts about what the console's pages show."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from markupsafe import escape
@@ -121,6 +122,7 @@ async def test_failures_in_a_row_are_told(site: Site, place: Workplace) -> None:
 
 
 async def test_pausing_says_who_did_it(site: Site, redis: Redis) -> None:
+    await redis.hset(keys.ORGANIZATIONS, "org_a", ":1")
     with captured_log("info") as log:
         await site.confirm("/organizations/org_a/pause")
         (line,) = told(log, "console_action")
@@ -134,6 +136,50 @@ async def test_pausing_says_who_did_it(site: Site, redis: Redis) -> None:
 @pytest.mark.parametrize("organization", ["a:b", "%3F", "x" * 65, "%00"])
 async def test_what_is_no_organization_is_not_paused(site: Site, organization: str) -> None:
     assert (await site.get(f"/organizations/{organization}/pause")).status == 404
+
+
+async def test_a_pause_is_offered_beside_an_open_breaker_and_both_are_told(
+    site: Site, redis: Redis
+) -> None:
+    await redis.hset(keys.ORGANIZATIONS, "breaker:org_a", f"open:{4 * keys.DEFERRED_FROM}")
+    text = await looked(site, "breaker open", "/organizations?show=held")
+    for label in ("Resume org_a", "Pause org_a"):
+        assert f'aria-label="{label}"' in text
+        assert f'aria-label="{label}"' in (await site.get("/")).text
+    asked = await site.get("/organizations/org_a/pause")
+    assert "Its breaker is open" in asked.text
+    paused = await site.post("/organizations/org_a/pause", {**asked.fields, "why": "by hand"})
+    row = paused.text.partition("<tbody>")[2]
+    for part in (">paused</span>", ">breaker open</span>", "by hand"):
+        assert part in row
+    assert "org_a" in (await site.get("/organizations?show=paused")).text
+
+
+async def test_a_name_that_nobody_knows_is_no_organization_unless_somebody_says_so(
+    redis: Redis, endpoints_file: Callable[[str], Path]
+) -> None:
+    table = '[[endpoint]]\nid = "acme"\norganization_id = "org_a"\nsecrets = ["whsec_a"]\n'
+    async with browsing(redis, ENDPOINTS_FILE=str(endpoints_file(table))) as site:
+        for typed, doubt in (
+            ("org_b", "Nobody knows org_b: neither Redis nor the endpoints file; did you mean"),
+            ("acme", "acme is an endpoint; its organization is org_a."),
+        ):
+            for verb in ("pause", "resume"):
+                path = f"/organizations/{typed}/{verb}"
+                asked = await site.get(path)
+                assert doubt in asked.text
+                assert "though nobody knows it" in asked.text
+                refused = await site.post(path, asked.fields)
+                assert refused.status == 409
+                assert doubt in refused.text
+            for path in ("/dead-letters?", "/events?q=evt_1&"):
+                assert doubt in (await site.get(f"{path}organization={typed}")).text
+        assert await redis.hlen(keys.ORGANIZATIONS) == 0
+        known = await site.get("/organizations/org_a/pause")
+        assert "nobody knows" not in known.text.lower()
+        assert "is paused" in (await site.post("/organizations/org_a/pause", known.fields)).text
+        taken = {**(await site.get("/organizations/org_b/pause")).fields, "anyway": "1"}
+        assert (await site.post("/organizations/org_b/pause", taken)).status == 200
 
 
 async def test_organizations_are_found_sorted_and_paged(site: Site, redis: Redis) -> None:

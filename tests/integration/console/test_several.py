@@ -107,6 +107,7 @@ async def test_one_dead_letter_is_replayed_where_it_is(house: House) -> None:
 
 async def test_an_organization_is_paused_where_it_lives(house: House) -> None:
     name = ORGANIZATIONS[2]
+    await house.shop.wait(2, "evt_1")
     done = await house.site.confirm(f"/organizations/{name}/pause")
     assert done.status == 200
     partition = house.shop.partitions.all[2]

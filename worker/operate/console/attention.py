@@ -1,6 +1,6 @@
 """Says what an operator should look at first: is anything stuck, whose, why, what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
@@ -15,6 +15,7 @@ from worker.operate.overview import OrganizationOverview, Overview
 _OLD_SECONDS: Final = 300.0
 _FAILURES_IN_A_ROW: Final = 5
 _MOST_ORGANIZATIONS: Final = 5
+_MOST_PAUSED: Final = 3
 _LATELY: Final = 900.0
 _NEARLY_FULL: Final = 0.7
 
@@ -31,6 +32,9 @@ class Finding:
         advice: what to do about it.
         link: where to do it; empty where it isn't done here.
         verb: what the link says.
+        about: the organization that it acts on, if on one.
+        other_verb: what else may be done to that; empty where there is nothing.
+        other_link: where to do that.
     """
 
     level: Level
@@ -38,6 +42,9 @@ class Finding:
     advice: str
     link: str = ""
     verb: str = ""
+    about: str = ""
+    other_verb: str = ""
+    other_link: str = ""
 
 
 def findings(overview: Overview, history: History) -> list[Finding]:
@@ -159,27 +166,59 @@ def _organizations(overview: Overview) -> Iterator[Finding]:
             "/organizations?show=held",
             "Show them",
         )
+    # By themselves: somebody wanted it so, and they are to hide none that fails.
+    yield from _paused([each for each in worst if each.paused is not None])
+
+
+def _paused(paused: Sequence[OrganizationOverview]) -> Iterator[Finding]:
+    if len(paused) > _MOST_PAUSED:
+        yield Finding(
+            "info",
+            f"{len(paused):,} organizations are paused. "
+            f"{_waiting(sum(each.waiting for each in paused))}.",
+            "Nothing of them is handled until they are resumed.",
+            "/organizations?show=paused",
+            "Show them",
+        )
+        return
+    for each in paused:
+        breaker = f", and its breaker is {each.breaker}" if each.breaker else ""
+        yield Finding(
+            "info",
+            f"{each.organization} is paused ({each.paused}){breaker}. {_waiting(each.waiting)}.",
+            "Nothing of it is handled until it is resumed.",
+            _address(each, "resume"),
+            "Resume",
+            each.organization,
+        )
 
 
 def _organization(each: OrganizationOverview) -> Finding | None:
+    """What holds or fails one that isn't paused."""
     name, verb = each.organization, "resume"
     level: Level = "warn"
+    if each.paused is not None:
+        return None
     if each.throttled is not None:
         level, what = "info", f"{name}'s own system asks for fewer calls ({each.throttled})"
         advice = "They go on by themselves."
     elif each.breaker is not None:
         what = f"{name}: its handlers kept failing, so its breaker is {each.breaker}"
-        advice = "One event is tried by itself; resume once the cause is gone."
-    elif each.paused is not None:
-        level, what = "info", f"{name} is paused ({each.paused})"
-        advice = "Nothing of it is handled until it is resumed."
+        advice = (
+            "One event is tried by itself; pause it to let none be, resume once the cause is gone."
+        )
     elif each.failures >= _FAILURES_IN_A_ROW:
         what, verb = f"{name}: {each.failures:,} handlers failed in a row", "pause"
         advice = "The log says why; pause it to spend no more attempts."
     else:
         return None
-    link = f"/organizations/{quote(name, safe='')}/{verb}"
-    return Finding(level, f"{what}. {_waiting(each.waiting)}.", advice, link, verb.capitalize())
+    other = ("Pause", _address(each, "pause")) if each.breaker else ("", "")
+    what = f"{what}. {_waiting(each.waiting)}."
+    return Finding(level, what, advice, _address(each, verb), verb.capitalize(), name, *other)
+
+
+def _address(each: OrganizationOverview, verb: str) -> str:
+    return f"/organizations/{quote(each.organization, safe='')}/{verb}"
 
 
 def _waiting(number: int) -> str:

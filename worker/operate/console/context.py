@@ -1,13 +1,17 @@
 """What the pages of the console share, and the session of a request."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
+from shared.endpoints.endpoint import nearest
+from shared.endpoints.text import endpoint_names
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach, sentences
+from worker.operate.asking import has_footprint
 from worker.operate.console.runs import Runs
 from worker.operate.console.sampling import Sampler
 from worker.operate.console.sessions import Session, Sessions
@@ -34,6 +38,8 @@ class Console:
     runs: Runs
     log: FilteringBoundLogger
 
+
+_FILE_SECONDS: Final = 2.0  # it may hang
 
 CONSOLE: Final[web.AppKey[Console]] = web.AppKey("console", Console)
 SESSION: Final[web.RequestKey[Session]] = web.RequestKey("session", Session)
@@ -62,6 +68,29 @@ def missing_in(request: web.Request) -> list[str]:
     seen = {each.partition: each for each in console_of(request).sampler.missing}
     found = request[REACH].missing if REACH in request else []
     return sentences((seen | {each.partition: each for each in found}).values())
+
+
+async def doubt_about(request: web.Request, organization: str) -> str:
+    """Why it may be a slip of the hand; empty where something knows it."""
+    console = console_of(request)
+    if console.sampler.organization(organization):
+        return ""
+    # Not by all keys of Redis, which a command walks over: somebody waits for this page.
+    partition = await console.partitions.living(organization)
+    if await has_footprint(partition, organization, is_quick=True):
+        return ""
+    try:
+        async with asyncio.timeout(_FILE_SECONDS):
+            file = console.settings.common.endpoints_file
+            endpoints = await asyncio.to_thread(endpoint_names, file)
+    except TimeoutError:
+        endpoints = {}
+    if organization in endpoints.values():
+        return ""
+    if organization in endpoints:
+        return f"{organization} is an endpoint; its organization is {endpoints[organization]}."
+    hint = nearest(organization, [*endpoints.values(), *endpoints])
+    return f"Nobody knows {organization}: neither Redis nor the endpoints file{hint}."
 
 
 def session_of(request: web.Request) -> Session | None:

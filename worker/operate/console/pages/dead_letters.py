@@ -13,7 +13,7 @@ from shared.queue import keys
 from worker.operate import dead_letters as records
 from worker.operate import revival
 from worker.operate.console import paging
-from worker.operate.console.context import console_of, reach_of, session_of, tell
+from worker.operate.console.context import console_of, doubt_about, reach_of, session_of, tell
 from worker.operate.console.paging import Place
 from worker.operate.console.runs import AT_ONCE, Run, Verb
 from worker.operate.console.views import message, render
@@ -39,6 +39,8 @@ async def show(request: web.Request) -> web.Response:
         after = Place.read(request.query.get("after", ""))
         page = await paging.read_page(reach, wanted, after)
         number, problem = await paging.number_of(reach, wanted), ""
+        if not page.letters and wanted.organization not in {None, "?"}:
+            problem = await doubt_about(request, str(wanted.organization))
     return render(
         request,
         "dead_letters.html",

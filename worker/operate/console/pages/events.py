@@ -8,7 +8,7 @@ from aiohttp import web
 from shared.queue import keys
 from shared.queue.job import organization_of
 from worker.operate import lookup
-from worker.operate.console.context import console_of, reach_of
+from worker.operate.console.context import console_of, doubt_about, reach_of
 from worker.operate.console.views import render
 from worker.operate.console.wording import from_reference
 from worker.operate.lookup import FoundEvent
@@ -31,7 +31,8 @@ async def search(request: web.Request) -> web.Response:
     search = await search_everywhere(reach, text, organization or None)
     if len(search.found) == 1:
         return _shown(request, search.found[0])
-    return _listed(request, text, organization, search=search)
+    problem = "" if search.found or not organization else await doubt_about(request, organization)
+    return _listed(request, text, organization, search=search, problem=problem)
 
 
 def _listed(  # what the page shows

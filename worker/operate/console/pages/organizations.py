@@ -1,5 +1,6 @@
 """The organizations: how each one does, and stopping or resuming one."""
 
+import contextlib
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
@@ -8,8 +9,9 @@ from aiohttp import web
 
 from shared.errors import Unavailable
 from shared.queue import keys
+from shared.redis.connection import REDIS_ERRORS
 from worker.operate import organizations
-from worker.operate.console.context import console_of, session_of, tell
+from worker.operate.console.context import console_of, doubt_about, session_of, tell
 from worker.operate.console.views import message, render
 from worker.operate.overview import OrganizationOverview
 
@@ -23,6 +25,13 @@ _SORTS: Final[dict[str, Callable[[OrganizationOverview], Any]]] = {
     "bytes": lambda each: (-each.bytes_held, each.organization),
     "name": lambda each: each.organization,
 }
+_SHOWN: Final[dict[str, Callable[[OrganizationOverview], bool]]] = {
+    "": lambda _: True,
+    "held": lambda each: bool(
+        each.paused is not None or each.breaker or each.failures or each.throttled is not None
+    ),
+    "paused": lambda each: each.paused is not None,
+}
 
 
 async def show(request: web.Request) -> web.Response:
@@ -31,12 +40,8 @@ async def show(request: web.Request) -> web.Response:
     sort = request.query.get("sort", "waiting")
     seen = console_of(request).sampler.organizations
     found = [each for each in seen if text in each.organization]
-    if shown == "held":
-        found = [
-            each
-            for each in found
-            if each.paused or each.breaker or each.failures or each.throttled is not None
-        ]
+    shown = shown if shown in _SHOWN else ""
+    found = list(filter(_SHOWN[shown], found))
     found.sort(key=_SORTS.get(sort, _SORTS["waiting"]))
     page = _page(request)
     return render(
@@ -56,12 +61,16 @@ async def show(request: web.Request) -> web.Response:
 async def ask(request: web.Request) -> web.Response:
     """Ask whether an organization is to be paused or resumed."""
     organization, verb = _named(request)
+    doubt = ""
+    with contextlib.suppress(*REDIS_ERRORS):  # whoever says yes is told
+        doubt = await doubt_about(request, organization)
     return render(
         request,
         "organization_confirm.html",
         organization=organization,
         verb=verb,
         found=console_of(request).sampler.organization(organization),
+        doubt=doubt,
     )
 
 
@@ -69,11 +78,13 @@ async def act(request: web.Request) -> web.Response:
     """Pause or resume it."""
     organization, verb = _named(request)
     console = console_of(request)
+    session, form = session_of(request), await request.post()
+    if "anyway" not in form and (doubt := await doubt_about(request, organization)):
+        return message(request, HTTPStatus.CONFLICT, "Nothing has changed", doubt)
     partition = await console.partitions.living(organization)
-    session = session_of(request)
     try:
         if verb == "pause":
-            given = str((await request.post()).get("why", "")).strip()[:_LONGEST_WHY]
+            given = str(form.get("why", "")).strip()[:_LONGEST_WHY]
             why = given or f"by {session.who if session else 'an operator'}"
             changed = await organizations.pause(partition, organization, why)
             tell(request, "pause", organization=organization, why=why, changed=changed)

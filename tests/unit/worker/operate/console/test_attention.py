@@ -82,6 +82,25 @@ def test_what_holds_an_organization_leads_to_its_end() -> None:
     ]
 
 
+def test_while_a_breaker_is_open_a_pause_is_offered() -> None:
+    (told,) = found(organizations=[organization("a", breaker="open")])
+    assert (told.verb, told.other_verb) == ("Resume", "Pause")
+    assert (told.other_link, told.about) == ("/organizations/a/pause", "a")
+    (told,) = found(organizations=[organization("a", breaker="open", paused="by ada")])
+    assert told.what == "a is paused (by ada), and its breaker is open. 0 events wait."
+    assert not told.other_link
+
+
+def test_those_that_somebody_has_paused_hide_none_that_fails() -> None:
+    paused = [organization(f"p{n}", waiting=100, paused="by ada") for n in range(8)]
+    told = found(organizations=[*paused, organization("o", waiting=1, failures=5)])
+    assert [finding.link for finding in told] == [
+        "/organizations/o/pause",
+        "/organizations?show=paused",
+    ]
+    assert told[1].what == "8 organizations are paused. 800 events wait."
+
+
 def test_an_organizations_name_does_not_leave_its_link() -> None:
     (told,) = found(organizations=[organization("../x?y", paused="")])
     assert told.link == "/organizations/..%2Fx%3Fy/resume"
