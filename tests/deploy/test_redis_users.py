@@ -27,6 +27,7 @@ from tests.deploy.traffic import handled, settled
 from tests.integration.jobs import delivery
 from tests.integration.workplace import body
 from worker.operate import revival
+from worker.operate.belongings import Belongings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -205,6 +206,15 @@ async def test_whoever_moves_an_organization_may_write_all_that_is_its_own(
                     name = getattr(names, each.name)
                     name += "" if each.metadata["of"].startswith("[") else "org_a:1"
                     assert await admin.execute_command("ACL DRYRUN", "worker", "DEL", name) == b"OK"
+    for user in ("worker", "operator"):
+        async with server.client_of(user) as redis:
+            its_own = Belongings(Partition.at(0, redis), "org_a")
+            changes = await its_own.watched()
+            assert (changes is not None) == (user == "worker")
+            if changes is not None:
+                await redis.set(its_own.name_of("state", b"x"), "1")
+                assert await changes.names() == {its_own.name_of("state", b"x")}
+                await changes.close()
     async with server.client_of("ingress") as own, server.client_of("operator") as operator:
         moved = keys.Names("021").moved
         assert await own.hmget(moved, ["org_a"]) == [None]

@@ -117,7 +117,7 @@ class Shop:
         while not (self.ends and await self.is_done()):
             claimed = await place.claim(8)
             await asyncio.gather(*(place.run(*each) for each in claimed))
-            await asyncio.sleep(0 if claimed else 0.005)
+            await asyncio.sleep(0 if claimed else 0.02)
 
     async def is_done(self) -> bool:
         names = [each.names.accepted for each in self.partitions]

@@ -24,10 +24,14 @@ anyway_option = click.option("--yes", is_flag=True, help="Though nobody knows th
 """Of a command that takes an organization: the ``yes`` of `known_organization`."""
 
 
-def ask(question: Callable[[Reach], Awaitable[Answer]]) -> Answer:
+def ask(question: Callable[[Reach], Awaitable[Answer]], *, connections: int = 1) -> Answer:
     """Ask it; one line on stderr and exit code 2 where Redis doesn't answer.
 
     A line on stderr tells as well which partitions of several were left out.
+
+    Args:
+        question: what is asked.
+        connections: that it takes to each primary.
 
     Raises:
         SettingsError: where it is can't be told.
@@ -35,7 +39,7 @@ def ask(question: Callable[[Reach], Awaitable[Answer]]) -> Answer:
     settings = CommonSettings.from_environ(os.environ)
 
     async def asked() -> Answer:
-        async with open_partitions(settings, connections=1) as partitions:
+        async with open_partitions(settings, connections=connections) as partitions:
             return await _answered(_asked(question, partitions))
 
     try:

@@ -1,13 +1,18 @@
-"""What an organization has in one partition, as whoever moves it reads it."""
+"""What an organization has in a partition, as whoever moves it reads it, and what changes of it."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeAlias, TypeVar
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 
 from shared.queue import hashes, keys, scripts
 from shared.queue.job import organization_of
 from shared.queue.partition import Partition
+from shared.redis.connection import REDIS_ERRORS
 from shared.redis.wire import Argument
 
 _PACK = scripts.load("pack")
@@ -16,7 +21,7 @@ _JOBS_AT_ONCE: Final = 128
 """Of one call: Redis serves nobody else meanwhile."""
 
 _BYTES_AT_ONCE: Final = 1 << 20
-_SCANNED_AT_ONCE: Final = 5000
+_SCANNED_AT_ONCE: Final = 2000
 """Names of one step of a scan, which takes Redis a millisecond or two."""
 
 _LOOKED_AT_ONCE: Final = 1000
@@ -170,6 +175,14 @@ class Belongings:
                     yield some
                 found = []
 
+    async def watched(self) -> "Changes | None":
+        """Whatever changes of these from now on; ``None`` where Redis doesn't tell this user."""
+        changes = await Changes.begin(self.partition.redis, [*self._starts().values()])
+        if changes.is_told:
+            return changes
+        await changes.close()
+        return None
+
     def named(self, name: bytes) -> tuple[str, bytes]:
         """Of what kind such a name is, and what is behind the organization in it."""
         kind, start = next(each for each in self._starts().items() if name.startswith(each[1]))
@@ -221,6 +234,74 @@ class Belongings:
         *starts, rate = rates
         told = [pause, profile, breaker, due, hold, *starts, *held, rate]
         return ["" if each is None else each for each in told]
+
+
+class Changes:
+    """The names that change, as Redis tells those that keep a copy of what is under them.
+
+    One connection asks for that, and another one is told. Neither is ever opened anew.
+
+    Args:
+        pool: that has both.
+        teller: the one that asks for it.
+        listener: the one that is told.
+
+    Attributes:
+        is_told: whether Redis tells, and has told all.
+    """
+
+    def __init__(
+        self, pool: ConnectionPool, teller: AbstractConnection, listener: AbstractConnection
+    ) -> None:
+        self._pool, self._teller, self._listener = pool, teller, listener
+        self.is_told = True
+
+    @classmethod
+    async def begin(cls, redis: Redis, starts: Sequence[bytes]) -> Self:
+        """Be told of names that begin so."""
+        pool = redis.connection_pool
+        changes = cls(pool, await pool.get_connection(), await pool.get_connection())
+        prefixes = [each for start in starts for each in ("PREFIX", start)]
+        with changes._noting():  # its own
+            number = await _asked(changes._listener, "CLIENT", "ID")
+            await _asked(changes._listener, "SUBSCRIBE", "__redis__:invalidate")
+            tracking = ("CLIENT", "TRACKING", "ON", "REDIRECT", number, "BCAST")
+            await _asked(changes._teller, *tracking, *prefixes)
+        return changes
+
+    async def names(self) -> set[bytes]:
+        """Those that have changed since the last time: all of them, if `is_told` is true still."""
+        found = set[bytes]()
+        # One that has ended would be opened anew, and know nothing of what it was asked for.
+        self.is_told &= self._teller.is_connected and self._listener.is_connected
+        if not self.is_told:
+            return found
+        with self._noting():
+            await _asked(self._teller, "PING")
+            # What was changed before this is told before the answer to it.
+            await self._listener.send_command("PING")
+            while (told := await self._listener.read_response())[0] != b"pong":
+                found.update(told[2] or ())
+        return found
+
+    async def close(self) -> None:
+        """Be told no more."""
+        self.is_told = False
+        for each in (self._teller, self._listener):
+            await each.disconnect()
+            await self._pool.release(each)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except REDIS_ERRORS:
+            self.is_told = False
+
+
+async def _asked(connection: AbstractConnection, *command: Argument) -> Any:
+    await connection.send_command(*command)
+    return await connection.read_response()
 
 
 def _record(kind: str, *told: Argument | None) -> Record:

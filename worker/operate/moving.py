@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -13,7 +13,7 @@ from shared.queue import scripts
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
 from shared.redis.connection import REDIS_ERRORS
-from worker.operate.belongings import Belongings, Record, Value, chunks, of_size
+from worker.operate.belongings import Belongings, Changes, Record, Value, chunks, of_size
 
 _ARRIVE = scripts.load("arrive")
 _CLEAR = scripts.load("clear")
@@ -108,6 +108,9 @@ class Move:
     _jobs: dict[bytes, None] = field(default_factory=dict)
     _order: float = 0.0
     _copied: set[bytes] = field(default_factory=set)
+    _left: set[bytes] = field(default_factory=set)
+    _changed: set[bytes] = field(default_factory=set)
+    _changes: Changes | None = None
 
     async def run(self) -> Progress:
         """Move it; returns once it lives there, and nothing of it is left elsewhere.
@@ -128,6 +131,9 @@ class Move:
             with suppress(*REDIS_ERRORS):
                 await self._ask_halt("leave")
             raise
+        finally:
+            if self._changes is not None:
+                await self._changes.close()
         return self.progress
 
     async def _go(self, *, has_begun: bool) -> None:
@@ -210,6 +216,7 @@ class Move:
         self._tell(step)
         if monotonic() - self._renewed > self.patience.lock / 3:
             self._check_mine((await self._ask_halt("keep"))[0])
+            await self._note_changes()  # Redis keeps for so long what nobody reads
 
     def _check_mine(self, answer: bytes) -> None:
         if answer in {b"lost", b"taken"}:
@@ -223,16 +230,36 @@ class Move:
 
     async def _prepare(self) -> None:
         """Copy what changes no more, again while much of it is new; and find its jobs."""
+        self._changes = await self._here.watched()
         for _ in range(_MOST_PASSES):
-            before = len(self._copied)
-            async for names in self._here.value_names():
-                await self._copy_marks([each for each in names if each not in self._copied])
+            new = 0
+            async for names in self._new_names():
+                new += len(names)
+                await self._copy_marks(names)
                 await self._still("copying marks")
-            if len(self._copied) - before <= _FEW:
+            if new <= _FEW:
                 break
         # Its order rises strictly: what is accepted from here on stands behind it.
         self._order = float(await self._here.field(self._here.partition.names.flows, "order:") or 0)
         await self._find_jobs()
+
+    async def _new_names(self) -> AsyncIterator[list[bytes]]:
+        """Those of its values that have not been seen as they are, or may not have been."""
+        knows_all = await self._note_changes()
+        if knows_all and (self._copied or self._left):
+            changed, self._changed = self._changed, set()
+            for some in chunks(changed, _FEW):
+                yield some
+            return
+        async for names in self._here.value_names():
+            yield [each for each in names if each not in self._copied]
+
+    async def _note_changes(self) -> bool:
+        """Take note of what has changed; whether that is known of all."""
+        if self._changes is None:
+            return False
+        self._changed |= await self._changes.names()
+        return self._changes.is_told
 
     async def _copy_marks(self, names: Sequence[bytes]) -> None:
         marks = [each for each in names if self._here.named(each)[0] == "event"]
@@ -244,7 +271,11 @@ class Move:
                     px = max(1, each.kept) if each.kept >= 0 else None
                     pipe.set(name, each.raw, nx=True, px=px)
                 await pipe.execute()
-        self._copied.update(self._here.name_of(each.kind, each.rest) for each in done)
+        copied = {self._here.name_of(each.kind, each.rest) for each in done}
+        self._copied.difference_update(names)
+        self._copied |= copied
+        self._left.update(names)
+        self._left -= copied
         self.progress.marks = len(self._copied)
 
     async def _find_jobs(self) -> None:
@@ -316,9 +347,8 @@ class Move:
             await self._arrive(letters)
             self.progress.letters += len(letters)
             await self._still("copying dead letters")
-        async for names in self._here.value_names():
-            new = [each for each in names if each not in self._copied]
-            values = await self._not_there(await self._here.values(new))
+        async for names in self._names_left():
+            values = await self._not_there(await self._here.values(names))
             await self._arrive([each.record for each in values])
             self.progress.values += len(values)
             await self._still("copying state and marks")
@@ -341,6 +371,15 @@ class Move:
             waiting = await self._here.field(self._here.partition.names.waiting)
             if self.progress.events == int(waiting or 0):
                 return
+
+    async def _names_left(self) -> AsyncIterator[list[bytes]]:
+        """Those of its values that may not be there as they are: of an interrupted move, all."""
+        if await self._note_changes():
+            for some in chunks(self._left | self._changed, _FEW):
+                yield some
+            return
+        async for names in self._here.value_names():
+            yield [each for each in names if each not in self._copied or each in self._changed]
 
     async def _not_there(self, values: Sequence[Value]) -> list[Value]:
         """Those that aren't there as marks of done events, as an earlier mover has copied them."""

@@ -20,6 +20,9 @@ from worker.operate.overview import Overview
 _COLUMNS = ("number", "node", "organizations", "waiting", "running", "dead", "oldest", "up")
 
 
+_CONNECTIONS = 3
+"""One to ask, and two by which Redis tells what changes meanwhile."""
+
 # What a shell says of a program that SIGINT has ended.
 _INTERRUPTED = 130
 
@@ -93,7 +96,7 @@ def move(
         return await Move(reach.partitions, name, target, wait, told=_teller()).run()
 
     try:
-        found = ask(moved)
+        found = ask(moved, connections=_CONNECTIONS)
     except MoveError as exc:
         display.fail(str(exc))
     except KeyboardInterrupt:
