@@ -84,6 +84,9 @@ OPERATING: Final = (
 AUTHORS: Final = "worker/README.md"
 """The page whose programs `test_author_docs.py` runs."""
 
+RECOVERY: Final = "deploy/recovery.md"
+"""The page whose commands `tests/deploy/test_recovery_page.py` types."""
+
 TYPED: Final = (DEMO, DEVELOPING, DEPLOYING, SIMULATING, OPERATING)
 
 NOT_TYPED: Final = {
@@ -114,7 +117,7 @@ NOT_TYPED: Final = {
 
 def test_every_command_of_every_page_is_typed_or_has_its_reason_not_to_be() -> None:
     shown = {command for page in pages() for command in commands(page)}
-    typed = {each.command for each in chain.from_iterable(TYPED)}
+    typed = {each.command for each in chain.from_iterable(TYPED)} | {*commands(RECOVERY)}
     by_authors = {each.command for program in programs(AUTHORS) for each in program.typed}
     assert shown == typed | by_authors | NOT_TYPED.keys()
 

