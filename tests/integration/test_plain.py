@@ -194,14 +194,25 @@ async def told(redis: Redis, seed: int) -> list[Any]:
     return scene.told
 
 
+_AS_IT_IS: Final[dict[int, list[Any]]] = {}
+"""What was told with the scripts as they are, by seed: it is the same for every test."""
+
+
+async def as_it_is(redis: Redis, seed: int) -> list[Any]:
+    """What is told with the scripts as they are."""
+    if seed not in _AS_IT_IS:
+        _AS_IT_IS[seed] = await told(redis, seed)
+    return _AS_IT_IS[seed]
+
+
 async def differs(redis: Redis, patch: Callable[[], None], unpatch: Callable[[], None]) -> Any:
     """The first step of some runs after which it is not the same with scripts that are patched."""
     for seed in range(RUNS):
-        as_it_is = await told(redis, seed)
+        expected = await as_it_is(redis, seed)
         patch()
         changed = await told(redis, seed)
         unpatch()
-        for one, other in zip(as_it_is, changed, strict=True):
+        for one, other in zip(expected, changed, strict=True):
             if one != other:
                 return seed, one, other
     return None
