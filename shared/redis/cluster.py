@@ -118,11 +118,18 @@ class Slots:
             closing(brief_client(host, port, **self._who)) as asked,
         ):
             said = await asked.execute_command("CLUSTER", "SLOTS")
-        # A node that doesn't know its own address gives none.
         return [
-            (first, last, (owner[0].decode() if owner[0] else host, owner[1]))
-            for first, last, owner, *_ in said
+            (first, last, (_host_of(owner) or host, owner[1])) for first, last, owner, *_ in said
         ]
+
+
+def _host_of(node: list[Any]) -> str:
+    """What clients should call a node; nothing, where it is the host that they have asked."""
+    host = node[0] or b""
+    if host == b"?":  # it is to be called by a name that nobody has given it
+        others = node[3] if len(node) > 3 else []  # noqa: PLR2004  # Redis's own form
+        host = dict(zip(others[::2], others[1::2], strict=False)).get(b"ip", b"")
+    return str(host.decode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ The tests themselves stay the default user, who may do everything.
 """
 
 import asyncio
+import re
 from asyncio.subprocess import Process
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -21,7 +22,7 @@ from tests.deploy.deployed_redis import REDIS, password
 
 Start = Callable[..., Coroutine[Any, Any, Process]]
 
-_HOST: Final = "redis://127.0.0.1:"
+_URL: Final = re.compile(r"(redis(?:\+cluster)?://)(127\.0\.0\.1:.*)")
 _rules: Final = [line.split() for line in (REDIS / "users.acl").read_text().splitlines()]
 _as_user: Final[list[str]] = []
 _EARLIER: Final = "earlier-"
@@ -73,13 +74,10 @@ def _as_users() -> Any:
     def as_user(begin: Start) -> Start:
         async def begun(*words: Any, **options: Any) -> Process:
             environ, user = options.get("env") or {}, _user_of(words, options.get("cwd"))
-            url = environ.get("REDIS_URL", "")
-            if user is not None and url.startswith(_HOST):
+            url = _URL.fullmatch(environ.get("REDIS_URL", ""))
+            if user is not None and url is not None:
                 login = f"{user}:{password(user)}@"
-                options["env"] = {
-                    **environ,
-                    "REDIS_URL": f"redis://{login}{url.removeprefix('redis://')}",
-                }
+                options["env"] = {**environ, "REDIS_URL": f"{url[1]}{login}{url[2]}"}
                 _as_user.append(user)
             return await begin(*words, **options)
 

@@ -247,6 +247,24 @@ async def test_check_warns_where_no_replica_is_to_spare_and_where_slots_are_nobo
     assert codes == [*expected, "redis_slots_unserved"]
 
 
+@pytest.mark.parametrize("kind", ["unknown-endpoint", "hostname"])
+async def test_nodes_that_have_no_name_are_found_by_their_address(
+    kind: str, redis_cluster: EmbeddedCluster
+) -> None:
+    async def prefer(kind: str) -> None:
+        for node in redis_cluster.nodes:
+            async with Redis(port=node.port) as admin:
+                await admin.config_set("cluster-preferred-endpoint-type", kind)
+
+    await prefer(kind)
+    try:
+        async with first_of(redis_cluster.url) as redis:
+            assert await code_of(redis) == ""
+            assert server_of(redis) == f"127.0.0.1:{redis_cluster.owner(SLOT).port}"
+    finally:
+        await prefer("ip")
+
+
 @pytest.mark.parametrize("way", ["kill", "freeze"])
 async def test_after_a_failover_the_same_pools_go_on_with_the_new_primary(
     way: str, fresh_cluster: StartCluster
