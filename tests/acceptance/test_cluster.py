@@ -48,7 +48,7 @@ async def test_what_all_partitions_accept_is_handled_and_shown(
         assert (await worker.admin("/readyz")).status == 200
         letters = (await ask("dead-letters", "list", "--json")).json
         assert len(letters) == ALL
-        replayed = await ask("dead-letters", "replay", letters[0]["job"], "--yes")
+        replayed = await ask("dead-letters", "replay", letters[0]["job"], "--yes", "--wait", "0")
         assert replayed.code == 0, replayed.stderr
         await worker.logged("event_dead", ALL + 1)
     assert worker.process.returncode == 0

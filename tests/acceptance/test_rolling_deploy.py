@@ -152,12 +152,12 @@ async def test_an_earlier_version_reads_and_replays_a_letter_that_was_held(
     assert (shown.json[0]["reason"], shown.json[0]["attempts"]) == ("rejected", 1)
 
     async with running(environ, folder=earlier) as (before,):
-        await commanded(ROOT, environ, "replay", job, "--yes")
+        await commanded(ROOT, environ, "replay", job, "--yes", "--wait", "0")
         await before.logged("event_dead")
         await commanded(earlier, environ, "replay", job, "--yes")
         await before.logged("event_dead", times=2)
     async with running(environ) as (now,):
-        await commanded(ROOT, environ, "replay", job, "--yes")
+        await commanded(ROOT, environ, "replay", job, "--yes", "--wait", "0")
         await now.logged("event_dead")
     (letter,) = (await commanded(ROOT, environ, "list", "--json")).json
     assert (letter["job"], letter["held"]) == (job, 0)
