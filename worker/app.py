@@ -437,7 +437,8 @@ class _Program:
                 retention=self.settings.policy.limits.dedupe_retention,
                 has_turns=self.handlers.has_turns,
             )
-            batcher = Batcher(transitions, patience=lease, log=log, pulse=self.pulse)
+            slots = self.settings.concurrency
+            batcher = Batcher(transitions, patience=lease, log=log, pulse=self.pulse, slots=slots)
             prefix = partition.names.job_prefix
             if contexts:
                 pipeline = contexts[0].pipeline.within(batcher, prefix)

@@ -122,15 +122,19 @@ def sizes(redis: Redis) -> Sizes:
     return Sizes(redis)
 
 
-async def test_marks_and_settlements_of_many_handlers_go_in_bounded_batches(sizes: Sizes) -> None:
-    batcher = Batcher(sizes, patience=5, log=Lines().log)
+@pytest.mark.parametrize(("slots", "at_once"), [(10, 40), (100, 40), (300, 50), (1000, 80)])
+async def test_marks_and_settlements_of_many_handlers_go_in_bounded_batches(
+    sizes: Sizes, slots: int, at_once: int
+) -> None:
+    batcher = Batcher(sizes, patience=5, log=Lines().log, slots=slots)
     claims = [Claim(f"org_a:{number}", "aa") for number in range(600)]
     marked = [asyncio.get_running_loop().create_future() for _ in claims]
     for claim, each in zip(claims, marked, strict=True):
         batcher.post_mark(MarkRequest(claim, "evt_1"), each.set_result)
     await asyncio.gather(*marked)
     await asyncio.gather(*(batcher.settle(Settlement(each, "release")) for each in claims))
-    assert sizes.of == [40] * 30
+    rest = [600 % at_once] if 600 % at_once else []
+    assert sizes.of == 2 * [*[at_once] * (600 // at_once), *rest]
 
 
 async def test_settlements_that_write_much_go_in_batches_of_a_megabyte(sizes: Sizes) -> None:

@@ -31,15 +31,12 @@ from worker.pipeline.transitions import (
     Claim,
     Claimed,
     Settled,
+    claimed_at_once,
 )
 from worker.pipeline.work import Work
 
 _LONGEST_SLEEP: Final = 1.0
 """Seconds that an idle worker sleeps at the most before it looks by itself."""
-
-_MOST_CLAIMED: Final = 48
-"""Jobs of one claim: more, and the scripts of others wait too long for Redis; fewer, and claims
-don't keep the slots filled."""
 
 _FIRST: Final = 5.0
 """Seconds that a worker is quiet for a suspect, at first: most handlers have ended by then."""
@@ -100,6 +97,7 @@ class Claims:
         self._asleep = Wire(partition.redis)
         self._name = name
         self._most = worker.max_jobs
+        self._at_once = claimed_at_once(worker.max_jobs)
         self._changed = changed or asyncio.Event()
         self.slots = Slots(self._changed)
         self._pulse = pulse
@@ -185,7 +183,7 @@ class Claims:
             return self.free() > 0
         is_wanted = self._is_more_in_line and self._asks_for_rest is None and bool(self.running)
         has_lane = len(self.asked.on_their_way) < LANES
-        return is_wanted and has_lane and self.free() >= _MOST_CLAIMED
+        return is_wanted and has_lane and self.free() >= self._at_once
 
     async def _is_over(self, claimed: Claimed, *, was_idle: bool) -> bool:
         """See what an answer says of the next claim; whether there is to be none."""
@@ -243,7 +241,7 @@ class Claims:
     def _ask(self) -> None:
         if not self.asked.on_their_way:
             self._asks_for_rest = None  # of one whose companions got lost
-        most = min(self.free(), _MOST_CLAIMED)
+        most = min(self.free(), self._at_once)
         call = partial(
             self._transitions.claim,
             self._name,

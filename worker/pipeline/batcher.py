@@ -18,6 +18,7 @@ from worker.pipeline.transitions import (
     Settlement,
     Transitions,
     pack,
+    settled_at_once,
 )
 
 _FIRST_PAUSE: Final = 0.05
@@ -26,11 +27,6 @@ _LONGEST_PAUSE: Final = 1.0
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-
-
-_BATCH: Final = 40
-"""Items in a call: fewer than a worker has slots, so that it handles what the last call brought
-while Redis works on the next one. With everything in one call, each waits for the other."""
 
 
 class Batcher:
@@ -47,6 +43,7 @@ class Batcher:
             somebody else has the jobs by then.
         log: told when Redis goes away, and when it is back.
         pulse: of the worker's loop, which may be what kept a reply from being read.
+        slots: of the worker: the more, the more go in a call.
     """
 
     def __init__(
@@ -56,6 +53,7 @@ class Batcher:
         patience: float,
         log: FilteringBoundLogger,
         pulse: Pulse | None = None,
+        slots: int = 1,
     ) -> None:
         self._names = transitions.names
         self._pulse = pulse
@@ -63,13 +61,13 @@ class Batcher:
         self._log = log
         self._marks: GroupCommit[MarkRequest, Marked] = GroupCommit(
             self._persistently("mark", transitions.mark),
-            most_items=_BATCH,
+            most_items=settled_at_once(slots),
             lanes=LANES,
             task=Task,
         )
         self._settlements: GroupCommit[Settlement, Settled] = GroupCommit(
             self._persistently("settle", transitions.settle),
-            most_items=_BATCH,
+            most_items=settled_at_once(slots),
             lanes=LANES,
             task=Task,
         )
