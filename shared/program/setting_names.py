@@ -75,6 +75,7 @@ NAMES: Final = frozenset(
         # console
         "CONSOLE_HOST",
         "CONSOLE_PORT",
+        "CONSOLE_READ_TOKEN",
         "CONSOLE_SHOW_PAYLOADS",
         "CONSOLE_TOKEN",
     }

@@ -197,7 +197,8 @@ def test_every_secret_and_configuration_that_a_pod_names_is_there(objects: Objec
             for variable in container.get("env", []):
                 if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
                     secret = objects.one("Secret", reference["name"])
-                    assert reference["key"] in secret["data"]
+                    is_there = reference["key"] in secret["data"]
+                    assert is_there or reference.get("optional"), reference
             for source in container.get("envFrom", []):
                 ((kind, reference),) = source.items()
                 assert reference["name"] in there[kind.removesuffix("Ref")]

@@ -48,6 +48,31 @@ async def test_a_dead_letter_is_listed_and_opened(site: Site, place: Workplace) 
         assert text in opened.text
 
 
+async def test_whose_a_dead_letter_is_joins_the_filters_that_there_are(
+    site: Site, place: Workplace
+) -> None:
+    await one_dead(place)
+    filters = "reason=unavailable_event&type=order.exploded&younger=2h"
+    listed = await site.get(f"/dead-letters?{filters}")
+    assert f"/dead-letters?{filters}&organization=org_a" in listed.links("/dead-letters?")
+
+
+async def test_a_dead_letter_has_as_many_attempts_wherever_it_is_shown(
+    site: Site, place: Workplace
+) -> None:
+    (job,) = await place.accept(body("evt_1", data={"order_id": "bad"}))
+    while await place.handle_next() is not Settled.DEAD:
+        pass
+    number = (await place.redis.hget(keys.dead_letter(job), "attempts")).decode()
+    (link,) = (await site.get("/dead-letters")).links("/event?")
+    attempts = re.compile(r"<dt>Attempts</dt><dd>([^<]*)</dd>")
+    shown = attempts.findall((await site.get(link)).text)
+    assert shown == [number, f"{number} with an outcome"]
+    await site.confirm(f"{CONFIRM}?verb=replay&job={job}")
+    shown = attempts.findall((await site.get(link)).text)
+    assert shown == [f"{number}, before it died", "0 with an outcome, since it died"]
+
+
 async def test_the_last_failure_is_shown_line_by_line_dead_or_not(
     site: Site, place: Workplace
 ) -> None:

@@ -1,14 +1,20 @@
 """Facts about who may ask the console what."""
 
+import re
+
 import pytest
 from aiohttp import ClientSession, CookieJar
 from redis.asyncio import Redis
 
 from shared.queue import keys
-from tests.integration.console.site import TOKEN, Site, browsing
-from tests.integration.workplace import Workplace
+from tests.integration.console.site import TOKEN, Site, browsing, told
+from tests.integration.console.test_pages import looked
+from tests.integration.workplace import Workplace, body
+from tests.log_support import captured_log
+from worker.operate.console.guesses import AT_ONCE
 
 PAUSE = "/organizations/org_a/pause"
+READ_TOKEN = "a token to look around"
 
 
 async def is_paused(redis: Redis) -> bool:
@@ -157,9 +163,27 @@ async def test_a_wrong_token_opens_nothing(redis: Redis) -> None:
         assert (await site.get("/")).path.startswith("/login")
 
 
-async def test_with_a_token_an_action_without_a_session_is_refused(redis: Redis) -> None:
+async def test_whoever_signs_in_again_finds_what_was_typed(redis: Redis) -> None:
     async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
-        assert (await site.post(PAUSE, {})).status == 403
+        form = {"form_token": "old", "why": "the ERP's <b>down</b>"}
+        asked = await site.post(PAUSE, form)
+        assert asked.path.startswith(f"/login?next={PAUSE}?why%3D")
+        assert "old" not in asked.path
+        opened = await site.post(asked.path, {"name": "Ada", "token": TOKEN})
+        assert "Pause org_a?" in opened.text
+        assert 'value="the ERP&#39;s &lt;b&gt;down&lt;/b&gt;"' in opened.text
+        await site.session.get(f"{site.origin}/")  # nothing was done by any of that
+        site.session.cookie_jar.clear()
+        chosen = {"verb": "replay", "all": "1", "reason": "rejected", "rate": "7", "force": "1"}
+        asked = await site.post("/dead-letters/confirm", chosen)
+        opened = await site.post(asked.path, {"name": "Ada", "token": TOKEN})
+        assert opened.fields["reason"] == "rejected"
+        assert 'value="7"' in opened.text
+        assert 'value="1" checked>' in opened.text
+        for path, there in (("/runs/x/stop", "/runs/x"), ("/logout", "/"), (PAUSE, PAUSE)):
+            site.session.cookie_jar.clear()
+            asked = await site.post(path, {"why": "x" * (5000 if path == PAUSE else 0)})
+            assert asked.path == f"/login?next={there}{'?why%3D' * (path == '/runs/x/stop')}"
     assert not await is_paused(redis)
 
 
@@ -188,11 +212,83 @@ async def test_signing_in_leads_nowhere_but_here(redis: Redis, wanted: str) -> N
             assert response.headers["Location"] in {"/", "/%5Cevil.example"}  # a path, so here
 
 
-async def test_signing_out_ends_the_session(redis: Redis) -> None:
+async def test_signing_out_ends_the_session_wherever_its_cookie_is(redis: Redis) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        opened = await site.post("/login", {"name": "Ada", "token": TOKEN})
+        kept = {each.key: each.value for each in site.session.cookie_jar}
+        await site.post("/logout", opened.fields)
+        assert (await site.get("/")).path.startswith("/login")
+        site.session.cookie_jar.update_cookies(kept)
+        assert (await site.get("/")).path.startswith("/login")
+        assert (await site.post(PAUSE, opened.fields)).path.startswith("/login")
+    assert not await is_paused(redis)
+
+
+async def test_who_guesses_is_slowed_and_logged_and_keeps_no_known_browser_out(
+    redis: Redis,
+) -> None:
     async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
         opened = await site.post("/login", {"name": "Ada", "token": TOKEN})
         await site.post("/logout", opened.fields)
+        async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:
+            other = Site(session, site.port)
+            with captured_log("warning") as log:
+                guesses = [
+                    await other.post("/login", {"name": "Eve", "token": f"guess {number}"})
+                    for number in range(9)
+                ]
+                assert len(told(log, "console_sign_in_refused")) == AT_ONCE
+                (slowed,) = told(log, "console_sign_in_slowed")
+            assert (slowed["who"], slowed["address"]) == ("Eve", "127.0.0.1")
+            statuses = [each.status for each in guesses]
+            assert statuses == [403] * AT_ONCE + [429] * (9 - AT_ONCE)
+            assert "Try again in" in guesses[-1].text
+            assert int(guesses[-1].headers["Retry-After"]) > 1
+            # The right one isn't looked at either, or a guess would be as good as before.
+            late = await other.post("/login", {"name": "Eve", "token": TOKEN})
+            assert late.status == 429
+        again = await site.post("/login", {"name": "Ada", "token": TOKEN})
+        assert again.path == "/"
+
+
+async def test_who_may_only_look_sees_all_and_changes_nothing(
+    redis: Redis, place: Workplace
+) -> None:
+    await place.handle(body("evt_1", type="order.exploded"))
+    await redis.hset(keys.ORGANIZATIONS, "breaker:org_a", f"open:{4 * keys.DEFERRED_FROM}")
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN, CONSOLE_READ_TOKEN=READ_TOKEN) as site:
+        form = {"name": "Ada", "token": TOKEN}
+        opened = await site.post("/login", form)
+        await looked(site, "its breaker is open")
+        (letter,) = (await site.get("/dead-letters")).links("/event?")
+        confirm = f"/dead-letters/confirm?verb=replay&{letter.partition('?')[2]}"
+        pages = ("/", "/organizations", "/dead-letters", letter)
+        acting = re.compile(r"/(pause|resume)\"|/confirm|name=\"job\"|>Stop<")
+        for path in pages:
+            assert acting.search((await site.get(path)).text), path
+        await site.post("/logout", opened.fields)
+        opened = await site.post("/login", {**form, "token": READ_TOKEN})
+        assert "may only look" in opened.text
+        for path in pages:
+            shown = await site.get(path)
+            assert shown.status == 200
+            assert not acting.search(shown.text), path
+        for path in (PAUSE, "/organizations/org_a/resume", confirm, "/runs/x/stop"):
+            if not path.startswith("/runs"):
+                assert (await site.get(path)).status == 403
+            job = {"verb": "replay", "job": "org_a:x", "all": "1"}
+            refused = await site.post(path.partition("?")[0], {**opened.fields, **job})
+            assert refused.status == 403
+            assert "may look at everything, and change nothing" in refused.text
+        assert not await redis.zcard(keys.ACCEPTED)
+        assert not await is_paused(redis)
+        await site.post("/logout", opened.fields)
         assert (await site.get("/")).path.startswith("/login")
+    async with browsing(redis, CONSOLE_READ_TOKEN=READ_TOKEN) as site:
+        assert (await site.get("/")).path.startswith("/login")
+        assert (await site.post("/login", {"name": "Ada", "token": ""})).status == 403
+        assert (await site.post("/login", {"name": "Ada", "token": READ_TOKEN})).status == 200
+        assert (await site.get(PAUSE)).status == 403
 
 
 async def test_a_refreshing_page_whose_session_is_over_is_sent_to_sign_in(redis: Redis) -> None:

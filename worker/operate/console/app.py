@@ -21,6 +21,7 @@ from shared.queue.partitions import Partitions, open_partitions
 from shared.redis.connection import end
 from worker.operate.console import guard
 from worker.operate.console.context import CONSOLE, Console
+from worker.operate.console.guesses import Guesses
 from worker.operate.console.pages import (
     dead_letters,
     events,
@@ -110,6 +111,7 @@ def _console(
         partitions=partitions,
         sampler=sampler,
         sessions=Sessions(),
+        guesses=Guesses(),
         runs=Runs(partitions, log, settings.dedupe_retention, sampler.look, patience),
         log=log,
     )
@@ -120,7 +122,8 @@ def console() -> None:
     """Serve a web page to see what happens and to act on it. It needs nothing but Redis.
 
     It listens on CONSOLE_HOST (127.0.0.1) and CONSOLE_PORT (9200). Beyond this machine it asks
-    for CONSOLE_TOKEN; bodies are shown with CONSOLE_SHOW_PAYLOADS=1.
+    for CONSOLE_TOKEN; who signs in with CONSOLE_READ_TOKEN may only look. Bodies are shown with
+    CONSOLE_SHOW_PAYLOADS=1.
     """
     settings = ConsoleSettings.from_mapping(os.environ)
     logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)

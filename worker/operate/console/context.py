@@ -12,6 +12,7 @@ from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach, sentences
 from worker.operate.asking import has_footprint
+from worker.operate.console.guesses import Guesses
 from worker.operate.console.runs import Runs
 from worker.operate.console.sampling import Sampler
 from worker.operate.console.sessions import Session, Sessions
@@ -27,6 +28,7 @@ class Console:
         partitions: all that it needs.
         sampler: looks at the system.
         sessions: who uses it.
+        guesses: who guesses the token.
         runs: replays and discards of many dead letters.
         log: where actions are told.
     """
@@ -35,6 +37,7 @@ class Console:
     partitions: Partitions
     sampler: Sampler
     sessions: Sessions
+    guesses: Guesses
     runs: Runs
     log: FilteringBoundLogger
 

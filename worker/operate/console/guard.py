@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
 from shared.errors import SellfernError
 from worker.operate.console.context import SESSION, Console, console_of
+from worker.operate.console.guesses import network
 from worker.operate.console.sessions import SECONDS, Session
 from worker.operate.console.settings import is_loopback
 
@@ -21,6 +22,11 @@ PUBLIC: Final = frozenset({"/login", "/livez", "/readyz"})
 """What is answered without a session, besides the static files."""
 
 STATIC: Final = "/static/"
+SIGN_OUT: Final = "/logout"
+BROWSER_SECONDS: Final = 90 * 86_400
+"""How long a browser is known in which somebody has signed in."""
+
+_LONGEST_NEXT: Final = 4096
 
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _HEADERS: Final = {
@@ -60,12 +66,14 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     session = _session(request, console)
     fresh = session is None
     if session is None:
-        if console.settings.token:
-            return _to_login(request)
+        if console.settings.asks:
+            return await _to_login(request)
         session = console.sessions.begin("local", has_token=False)
     request[SESSION] = session
     if request.method not in _SAFE:
         await _check_form(request, console, session)
+        if request.path != SIGN_OUT:
+            check_may_act(request)
     response = await handler(request)
     # One that is on its way has sent its headers.
     if fresh and not response.prepared:
@@ -78,7 +86,7 @@ def check_host(request: web.Request, console: Console) -> None:
 
     Where a token is asked for, such a site has no session under its own name.
     """
-    if console.settings.token:
+    if console.settings.asks:
         return
     name = request.host.rpartition(":")[0] if _has_port(request.host) else request.host
     if not is_loopback(name) and name.strip("[]") not in console.settings.address.hosts:
@@ -96,17 +104,51 @@ def check_origin(request: web.Request) -> None:
         raise Refused(text="This request doesn't come from a page of the console.")
 
 
+def check_may_act(request: web.Request) -> None:
+    """Refuse who may only look."""
+    session = request.get(SESSION)
+    if session is None or not session.may_act:
+        raise Refused(
+            text="Whoever has signed in with CONSOLE_READ_TOKEN may look at everything, and change "
+            "nothing. Sign out, and in again with CONSOLE_TOKEN."
+        )
+
+
+def place_of(request: web.Request) -> str:
+    """Where a token comes from: a browser in which one was right before, or an address."""
+    sealed = request.cookies.get(_browser_cookie(request), "")
+    known = console_of(request).sessions.known_browser(sealed)
+    return f"browser {known}" if known else network(request.remote)
+
+
 def keep_session(request: web.Request, response: web.StreamResponse, session: Session) -> None:
     """Give the browser the session's cookie."""
+    sealed = console_of(request).sessions.seal(session)
+    _keep(request, response, cookie_name(request), sealed, SECONDS)
+
+
+def keep_browser(request: web.Request, response: web.StreamResponse) -> None:
+    """Know the browser again, so that no guesses of others keep it from signing in."""
+    sealed = console_of(request).sessions.seal_browser()
+    _keep(request, response, _browser_cookie(request), sealed, BROWSER_SECONDS)
+
+
+def _keep(
+    request: web.Request, response: web.StreamResponse, name: str, value: str, seconds: int
+) -> None:
     response.set_cookie(
-        cookie_name(request),
-        console_of(request).sessions.seal(session),
-        max_age=SECONDS,
+        name,
+        value,
+        max_age=seconds,
         path="/",
         httponly=True,
         samesite="Lax",  # links from an alert keep working; nothing changes by following one
         secure=is_https(request),
     )
+
+
+def _browser_cookie(request: web.Request) -> str:
+    return f"{cookie_name(request)}_browser"
 
 
 def forget_session(request: web.Request, response: web.StreamResponse) -> None:
@@ -130,17 +172,31 @@ def _has_port(host: str) -> bool:
 
 def _session(request: web.Request, console: Console) -> Session | None:
     session = console.sessions.open(request.cookies.get(cookie_name(request), ""))
-    if session and bool(console.settings.token) != session.has_token:
+    if session and console.settings.asks != session.has_token:
         return None
     return session
 
 
-def _to_login(request: web.Request) -> web.StreamResponse:
-    if request.method not in _SAFE:
-        raise Refused(text="Your session is over. Sign in, then do it again.")
+async def _to_login(request: web.Request) -> web.StreamResponse:
     if "HX-Request" in request.headers:  # a page that refreshes itself is to go there as a whole
         return web.Response(status=HTTPStatus.NO_CONTENT, headers={"HX-Refresh": "true"})
-    raise web.HTTPSeeOther(f"/login?next={quote(request.path_qs, safe='')}")
+    wanted = request.path_qs if request.method in _SAFE else await _asking_again(request)
+    raise web.HTTPSeeOther(f"/login?next={quote(wanted, safe='')}")
+
+
+async def _asking_again(request: web.Request) -> str:
+    """The page that asks for what a form would have done, with what was typed into that."""
+    if request.path == SIGN_OUT:
+        return "/"
+    path = request.path.removesuffix("/stop")  # of a run, which its own page asks for
+    form = await request.post()
+    typed = [
+        (name, value)
+        for name, value in form.items()
+        if name != FORM_TOKEN and isinstance(value, str)
+    ]
+    wanted = f"{path}?{urlencode(typed, errors='surrogateescape')}"
+    return wanted if len(wanted) <= _LONGEST_NEXT else path
 
 
 async def _check_form(request: web.Request, console: Console, session: Session) -> None:

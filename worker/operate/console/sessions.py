@@ -13,6 +13,8 @@ import msgspec
 SECONDS: Final = 12 * 3600
 """How long a session lasts."""
 
+_MOST_ENDED: Final = 10_000
+
 
 class Session(msgspec.Struct, frozen=True):
     """One person's stay in one browser.
@@ -21,13 +23,15 @@ class Session(msgspec.Struct, frozen=True):
         id: drawn at random.
         who: the name that was given with the token; ``local`` where none is asked for.
         until: when it ends, seconds since the epoch.
-        has_token: whether the token was given.
+        has_token: whether a token was given.
+        may_act: whether it may change anything.
     """
 
     id: str
     who: str
     until: float
     has_token: bool
+    may_act: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,24 @@ class Sessions:
     """
 
     now: Callable[[], float] = time.time
-    _key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    _key: list[bytes] = field(default_factory=lambda: [secrets.token_bytes(32)], repr=False)
+    _ended: dict[str, float] = field(default_factory=dict, repr=False)
 
-    def begin(self, who: str, *, has_token: bool) -> Session:
+    def begin(self, who: str, *, has_token: bool, may_act: bool = True) -> Session:
         """A new session."""
-        return Session(secrets.token_urlsafe(16), who, self.now() + SECONDS, has_token)
+        until = self.now() + SECONDS
+        return Session(secrets.token_urlsafe(16), who, until, has_token, may_act)
+
+    def end(self, session: Session) -> None:
+        """End one before its time: whoever has its cookie still has nothing."""
+        now = self.now()
+        for known in [each for each, until in self._ended.items() if until <= now]:
+            del self._ended[known]
+        self._ended[session.id] = session.until
+        if len(self._ended) > _MOST_ENDED:
+            # To forget one would bring it back: rather all are over.
+            self._ended.clear()
+            self._key[:] = [secrets.token_bytes(32)]
 
     def seal(self, session: Session) -> str:
         """The session as a cookie's value."""
@@ -56,7 +73,19 @@ class Sessions:
         if not same_secret(signature, self._sign("session", text)):
             return None
         session = msgspec.json.decode(urlsafe_b64decode(text + "=="), type=Session)
-        return session if session.until > self.now() else None
+        if session.id in self._ended or session.until <= self.now():
+            return None
+        return session
+
+    def seal_browser(self) -> str:
+        """A value for a browser in which somebody has known a token."""
+        name = secrets.token_urlsafe(16)
+        return f"{name}.{self._sign('browser', name)}"
+
+    def known_browser(self, sealed: str) -> str | None:
+        """The browser's name in such a value, if it was sealed here."""
+        name, _, signature = sealed.partition(".")
+        return name if same_secret(signature, self._sign("browser", name)) else None
 
     def form_token(self, session: Session) -> str:
         """What each form of this session bears, and no other site can know."""
@@ -69,7 +98,7 @@ class Sessions:
     def _sign(self, purpose: str, text: str) -> str:
         # With its purpose, so that the token of a form is no session.
         message = f"{purpose}\n{text}".encode(errors="surrogateescape")
-        return hmac.digest(self._key, message, "sha256").hex()
+        return hmac.digest(self._key[0], message, "sha256").hex()
 
 
 def same_secret(given: str, expected: str) -> bool:

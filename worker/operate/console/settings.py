@@ -22,7 +22,9 @@ class ConsoleSettings:
     Attributes:
         common: what all programs need.
         address: where to listen.
-        token: what people have to know to get in; false where nobody has to.
+        token: what people have to know to see and to act.
+        read_token: what people have to know who may only look. Where neither is set, nobody has to
+            know anything, and everybody may act.
         show_payloads: whether the bodies of events are shown.
         dedupe_retention: seconds for which a discarded event counts as handled.
     """
@@ -30,6 +32,7 @@ class ConsoleSettings:
     common: CommonSettings
     address: Address
     token: Secret
+    read_token: Secret
     show_payloads: bool
     dedupe_retention: float
 
@@ -51,25 +54,37 @@ class ConsoleSettings:
             common=worker.common,
             address=read_address(reader, "CONSOLE", 9200),
             token=reader.secret("CONSOLE_TOKEN", ""),
+            read_token=reader.secret("CONSOLE_READ_TOKEN", ""),
             show_payloads=reader.flag("CONSOLE_SHOW_PAYLOADS", default=False),
             dedupe_retention=worker.policy.limits.dedupe_retention,
         )
-        if reader.are_good("CONSOLE_TOKEN"):  # else it would be called missing as well
-            reader.note(settings._check_token)
+        if reader.are_good("CONSOLE_TOKEN", "CONSOLE_READ_TOKEN"):  # else called missing as well
+            reader.note(settings._check_tokens)
         return settings
+
+    @property
+    def asks(self) -> bool:
+        """Whether people have to know a token."""
+        return bool(self.token or self.read_token)
 
     @property
     def is_loopback(self) -> bool:
         """Whether only programs of this machine can reach it."""
         return all(map(is_loopback, self.address.hosts))
 
-    def _check_token(self) -> None:
-        length = len(self.token.reveal())
-        if 0 < length < _SHORTEST_TOKEN:
+    def _check_tokens(self) -> None:
+        tokens = {"CONSOLE_TOKEN": self.token, "CONSOLE_READ_TOKEN": self.read_token}
+        for name, token in tokens.items():
+            length = len(token.reveal())
+            if 0 < length < _SHORTEST_TOKEN:
+                raise SettingsError(
+                    name, f"at least {_SHORTEST_TOKEN} characters", f"{length} of them"
+                )
+        if self.asks and self.token.reveal() == self.read_token.reveal():
             raise SettingsError(
-                "CONSOLE_TOKEN", f"at least {_SHORTEST_TOKEN} characters", f"{length} of them"
+                "CONSOLE_READ_TOKEN", "another token than CONSOLE_TOKEN's", "the same"
             )
-        if not length and not self.is_loopback:
+        if not self.asks and not self.is_loopback:
             raise SettingsError(
                 "CONSOLE_TOKEN",
                 f"a token of at least {_SHORTEST_TOKEN} characters, since CONSOLE_HOST "

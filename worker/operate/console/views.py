@@ -96,6 +96,7 @@ def render(
         path=request.path,
         here=request.path_qs,
         is_live=request.query.get("live") != "off",
+        may_act=session is not None and session.may_act,
         form_token=console.sessions.form_token(session) if session else "",
         form_token_name=FORM_TOKEN,
         **values,

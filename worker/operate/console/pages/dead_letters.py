@@ -14,6 +14,7 @@ from worker.operate import dead_letters as records
 from worker.operate import revival
 from worker.operate.console import paging
 from worker.operate.console.context import console_of, doubt_about, reach_of, session_of, tell
+from worker.operate.console.guard import check_may_act
 from worker.operate.console.paging import Place
 from worker.operate.console.runs import AT_ONCE, Run, Verb
 from worker.operate.console.views import message, render
@@ -59,6 +60,7 @@ async def show(request: web.Request) -> web.Response:
 
 async def ask(request: web.Request) -> web.Response:
     """Ask whether these are to be replayed or discarded."""
+    check_may_act(request)
     verb = _verb(request.query)
     selection, given = _selection(request.query)
     reach = reach_of(request)
@@ -75,6 +77,8 @@ async def ask(request: web.Request) -> web.Response:
         given=given,
         number=len(letters) or await paging.number_of(reach, selection.filter),
         letters=letters,
+        rate=f"{_rate(request.query.get('rate', '')):g}",
+        force="force" in request.query,
     )
 
 

@@ -12,6 +12,7 @@ from shared.queue import keys
 from shared.redis.connection import REDIS_ERRORS
 from worker.operate import organizations
 from worker.operate.console.context import console_of, doubt_about, session_of, tell
+from worker.operate.console.guard import check_may_act
 from worker.operate.console.views import message, render
 from worker.operate.overview import OrganizationOverview
 
@@ -60,6 +61,7 @@ async def show(request: web.Request) -> web.Response:
 
 async def ask(request: web.Request) -> web.Response:
     """Ask whether an organization is to be paused or resumed."""
+    check_may_act(request)
     organization, verb = _named(request)
     doubt = ""
     with contextlib.suppress(*REDIS_ERRORS):  # whoever says yes is told
@@ -71,6 +73,7 @@ async def ask(request: web.Request) -> web.Response:
         verb=verb,
         found=console_of(request).sampler.organization(organization),
         doubt=doubt,
+        why=request.query.get("why", "")[:_LONGEST_WHY],
     )
 
 

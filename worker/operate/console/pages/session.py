@@ -1,52 +1,77 @@
 """Signing in and out, and the probes."""
 
-import asyncio
 import re
 from http import HTTPStatus
+from math import ceil
 from typing import Final
 
 from aiohttp import web
 from yarl import URL
 
-from worker.operate.console.context import console_of
-from worker.operate.console.guard import forget_session, keep_session
+from shared.settings.secret import Secret
+from worker.operate.console.context import console_of, session_of
+from worker.operate.console.guard import (
+    SIGN_OUT,
+    forget_session,
+    keep_browser,
+    keep_session,
+    place_of,
+)
 from worker.operate.console.sessions import same_secret
 from worker.operate.console.views import render
 
 _NAME: Final = re.compile(r"[\w.@+ -]{1,64}")
 # Not `//host` nor `/\host`, which lead elsewhere.
 _HERE: Final = re.compile(r"/(?![/\\])[!-~]*")
-_PENALTY_SECONDS: Final = 1.0
 
 
 async def ask(request: web.Request) -> web.Response:
-    """Ask for a name and the token."""
-    if not console_of(request).settings.token:
+    """Ask for a name and a token."""
+    if not console_of(request).settings.asks:
         raise web.HTTPSeeOther("/")
     return _form(request)
 
 
 async def sign_in(request: web.Request) -> web.StreamResponse:
-    """Begin a session for who knows the token."""
+    """Begin a session for who knows a token."""
     console = console_of(request)
     form = await request.post()
     name, token = str(form.get("name", "")).strip(), str(form.get("token", ""))
-    if not console.settings.token or not same_secret(token, console.settings.token.reveal()):
-        console.log.warning("console_sign_in_refused", who=name[:64], address=request.remote)
-        # Whoever guesses waits, and nobody else does.
-        await asyncio.sleep(_PENALTY_SECONDS)
-        return _form(request, "That is not the token.", name)
+    place = place_of(request)
+    if wait := ceil(console.guesses.wait(place)):
+        problem = f"Too many wrong tokens have come from here. Try again in {wait} s."
+        answer = _form(request, problem, name, HTTPStatus.TOO_MANY_REQUESTS)
+        answer.headers["Retry-After"] = str(wait)
+        return answer
+    may_act = _is(token, console.settings.token)
+    if not may_act and not _is(token, console.settings.read_token):
+        who = {"who": name[:64], "address": request.remote}
+        console.log.warning("console_sign_in_refused", **who)
+        if console.guesses.wrong(place):
+            console.log.warning("console_sign_in_slowed", **who)
+        return _form(request, "That is not the token.", name, HTTPStatus.FORBIDDEN)
     if not _NAME.fullmatch(name):
-        return _form(request, "A name has up to 64 letters, digits, spaces or . @ + _ -.", name)
-    session = console.sessions.begin(name, has_token=True)
-    console.log.info("console_signed_in", who=name, address=request.remote)
+        problem = "A name has up to 64 letters, digits, spaces or . @ + _ -."
+        return _form(request, problem, name, HTTPStatus.FORBIDDEN)
+    session = console.sessions.begin(name, has_token=True, may_act=may_act)
+    console.log.info("console_signed_in", who=name, address=request.remote, may_act=may_act)
     response = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": _next(request)})
     keep_session(request, response, session)
+    keep_browser(request, response)
     return response
 
 
+def _is(token: str, expected: Secret) -> bool:
+    # An empty one is nobody's: it isn't set.
+    return same_secret(token, expected.reveal()) and bool(expected)
+
+
 async def sign_out(request: web.Request) -> web.StreamResponse:
-    """Forget the session."""
+    """End the session, in whichever browser its cookie is."""
+    console, session = console_of(request), session_of(request)
+    if session is not None:
+        console.sessions.end(session)
+        console.log.info("console_signed_out", who=session.who, address=request.remote)
     response = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": "/login"})
     forget_session(request, response)
     return response
@@ -66,8 +91,9 @@ async def readyz(request: web.Request) -> web.Response:
     )
 
 
-def _form(request: web.Request, problem: str = "", name: str = "") -> web.Response:
-    status = HTTPStatus.FORBIDDEN if problem else HTTPStatus.OK
+def _form(
+    request: web.Request, problem: str = "", name: str = "", status: HTTPStatus = HTTPStatus.OK
+) -> web.Response:
     return render(request, "login.html", status, problem=problem, name=name, next=_next(request))
 
 
@@ -80,7 +106,7 @@ def _next(request: web.Request) -> str:
 routes = [
     web.get("/login", ask),
     web.post("/login", sign_in),
-    web.post("/logout", sign_out),
+    web.post(SIGN_OUT, sign_out),
     web.get("/livez", livez),
     web.get("/readyz", readyz),
 ]

@@ -34,6 +34,39 @@ def test_a_session_of_another_process_is_none() -> None:
     assert Sessions().open(sealed) is None
 
 
+def test_a_session_that_was_ended_is_none_though_its_cookie_is_kept() -> None:
+    sessions = Sessions()
+    ada, bob = (sessions.begin(name, has_token=True) for name in ("Ada", "Bob"))
+    kept = [sessions.seal(each) for each in (ada, bob)]
+    sessions.end(ada)
+    assert [sessions.open(each) for each in kept] == [None, bob]
+
+
+def test_however_many_are_ended_none_comes_back_and_little_is_kept() -> None:
+    clock = Clock()
+    sessions = Sessions(clock)
+    first = sessions.seal(one := sessions.begin("Ada", has_token=True))
+    sessions.end(one)
+    for _ in range(10_001):
+        sessions.end(sessions.begin("Ada", has_token=True))
+        assert len(sessions._ended) <= 10_000
+    assert sessions.open(first) is None
+    clock.now += SECONDS
+    sessions.end(sessions.begin("Ada", has_token=True))
+    assert len(sessions._ended) == 1
+
+
+def test_a_known_browser_is_no_session_and_no_other_name() -> None:
+    sessions = Sessions()
+    sealed = sessions.seal_browser()
+    name, _, signature = sealed.partition(".")
+    assert sessions.known_browser(sealed) == name
+    assert sessions.open(sealed) is None
+    for other in ("", ".", f"x.{signature}", f"{name}.", Sessions().seal_browser()):
+        assert sessions.known_browser(other) is None
+    assert sessions.known_browser(sessions.seal(sessions.begin("Ada", has_token=True))) is None
+
+
 def test_a_changed_session_is_none() -> None:
     sessions = Sessions()
     sealed = sessions.seal(sessions.begin("Ada", has_token=False))

@@ -35,6 +35,22 @@ def test_a_short_token_is_refused_and_not_shown() -> None:
     assert str(caught.value) == "CONSOLE_TOKEN: expected at least 16 characters, got 15 of them"
 
 
+def test_a_token_to_look_is_another_one_and_enough_beyond_this_machine() -> None:
+    settings = ConsoleSettings.from_mapping(
+        {"CONSOLE_HOST": "10.0.0.1", "CONSOLE_READ_TOKEN": TOKEN}
+    )
+    assert settings.asks
+    assert not settings.token
+    assert TOKEN not in repr(settings)
+    for given, expected in (
+        (TOKEN, "CONSOLE_READ_TOKEN: expected another token than CONSOLE_TOKEN's, got the same"),
+        ("short", "CONSOLE_READ_TOKEN: expected at least 16 characters, got 5 of them"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            ConsoleSettings.from_mapping({"CONSOLE_TOKEN": TOKEN, "CONSOLE_READ_TOKEN": given})
+        assert str(caught.value) == expected
+
+
 def test_a_token_that_is_none_is_not_called_missing_as_well() -> None:
     with pytest.raises(SettingsError) as caught:
         ConsoleSettings.from_mapping({"CONSOLE_HOST": "10.0.0.1", "CONSOLE_TOKEN": "${TOKEN}"})
