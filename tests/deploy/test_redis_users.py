@@ -86,7 +86,7 @@ async def test_both_programs_and_every_command_work_as_their_users(place: Place)
     assert [letter["reason"] for letter in letters] == ["rejected"]
     for arguments in (
         ("dead-letters", "show", letters[0]["job"]),
-        ("dead-letters", "replay", letters[0]["job"], "--yes", "--wait", "0"),
+        ("dead-letters", "replay", letters[0]["job"], "--yes"),
         ("pause", "org_a"),
         ("resume", "org_a"),
         ("dead-letters", "export"),
