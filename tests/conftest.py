@@ -76,6 +76,14 @@ _CASES: Final = Counter[Any]()
 """How many cases of each test have begun; a file's run in one process."""
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Measure what tests import in one of the processes: it is the same in all."""
+    is_first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
+    with nullcontext() if is_first else unmeasured():
+        return (yield)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _measured(request: pytest.FixtureRequest) -> Iterator[None]:
     """Measure the tests of a file, or don't."""

@@ -13,7 +13,13 @@ import threading
 from types import TracebackType
 from typing import Final
 
-PROGRAMS: Final = ("ingress", "worker", "deploy.sellfern", "tests.acceptance.dying_command")
+PROGRAMS: Final = (
+    "ingress",
+    "worker",
+    "deploy.sellfern",
+    "tests.acceptance.dying_command",
+    "tests.acceptance.forking_parent",
+)
 """What is forked: it imports next to nothing but what is here already."""
 _IMPORTED: Final = ("ingress.cli", "worker.cli", "coverage")
 ENDED: Final = 255

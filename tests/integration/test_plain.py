@@ -1,5 +1,6 @@
 """What a script does plainly it would do in the same way without its plain part."""
 
+import functools
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -28,8 +29,20 @@ WHERE: Final = {
     "settle": "worker.pipeline.transitions._SETTLE",
 }
 PLAIN: Final = Path(scripts.__file__).parent / "plain"
+_LASTING: Final = """
+local lasting = {}
+for _, name in ipairs(KEYS) do
+  if redis.call('TTL', name) == -1 then lasting[#lasting + 1] = name end
+end
+return lasting
+"""
 _MOMENT: Final = re.compile(r"\b1[78]\d{11}(\.0)?\b")
 """Two runs of the same steps are some milliseconds apart."""
+
+
+@functools.lru_cache(2000)  # most values stay as they are for many steps
+def _timeless(text: str) -> str:
+    return _MOMENT.sub("then", text)
 
 
 def never_plain(name: str) -> Script:
@@ -70,13 +83,10 @@ class Scene:
 
     async def _held(self) -> Any:
         values = (await Books.read(self._redis)).values
-        lasting = [
-            name
-            for name in sorted(values)
-            if name.startswith(keys.EVENT) and await self._redis.ttl(name) == -1
-        ]
+        marks = [name for name in sorted(values) if name.startswith(keys.EVENT)]
+        lasting = await self._redis.execute_command("EVAL", _LASTING, len(marks), *marks)
         return lasting, {
-            name: _MOMENT.sub("then", repr(sorted(value.items()) if type(value) is dict else value))
+            name: _timeless(repr(sorted(value.items()) if type(value) is dict else value))
             for name, value in values.items()
             if name != keys.FAILURES  # each with its moment, packed
         }
