@@ -184,7 +184,7 @@ async def check_layout(
     problems = [problem for each in found for problem in each]
     wrong = [problem for problem in problems if problem.code == "redis_layout"]
     # Where all say the same, once is enough.
-    return list(dict.fromkeys(wrong)) or (problems if all(found) else [])
+    return list(dict.fromkeys(wrong or (problems if all(found) else [])))
 
 
 async def check_place(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from copy import copy
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
@@ -55,8 +56,10 @@ class Slots:
         self._nodes = deque(hosts)
         self._who = {"tls": tls, **who}
         self._ranges: list[tuple[int, int, tuple[str, int]]] = []
-        self._told = -_FRESH_SECONDS
-        # One at a time: what the first one is told, the others are as well.
+        self._asked = -_FRESH_SECONDS
+        self._failure: Exception | None = None
+        # One at a time: what the first one is told, the others are as well; and where no node
+        # answers, none waits for that after all the others.
         self._asking = asyncio.Lock()
 
     async def owner(self, slot: int, *, is_doubtful: bool) -> tuple[str, int]:
@@ -72,10 +75,12 @@ class Slots:
             OSError: the same.
         """
         if is_doubtful or not self._ranges:
-            asked = monotonic()
+            since = monotonic() - _FRESH_SECONDS
             async with self._asking:
-                if self._told < asked - _FRESH_SECONDS:
+                if self._asked < since:
                     await self._refresh()
+            if self._failure is not None:
+                raise copy(self._failure)
         for first, last, where in self._ranges:
             if first <= slot <= last:
                 return where
@@ -89,27 +94,26 @@ class Slots:
 
     def suggest(self, node: tuple[str, int]) -> None:
         """Ask a node that has said that a slot is elsewhere: it is the first to know."""
-        self._nodes.appendleft(node)
-        self._told = -_FRESH_SECONDS
+        self._nodes = deque(dict.fromkeys([node, *self._nodes]))
+        self._asked = -_FRESH_SECONDS
 
     async def _refresh(self) -> None:
         """Ask one node after another: the next one each time, since one that is cut off may lie."""
-        failure: Exception = RedisConnectionError("no node of the cluster is known")
         for _ in range(min(_MOST_ASKED, len(self._nodes))):
-            node = self._nodes.popleft()
+            node = self._nodes[0]
+            self._nodes.rotate(-1)  # before the question, which may be cancelled
             try:
-                found = await self._ask(node)
+                self._ranges = await self._ask(node)
             except (RedisError, OSError) as exc:
-                self._nodes.append(node)
-                failure = exc
+                self._failure = exc
             else:
-                self._ranges, self._told = found, monotonic()
+                self._failure = None
                 # Seeds as well: they may be names of what has several addresses.
-                known = dict.fromkeys([*(where for *_, where in found), *self._hosts])
-                behind = [each for each in self._nodes if each in known]
-                self._nodes = deque(dict.fromkeys([*behind, *known]))
-                return
-        raise failure
+                known = {*(where for *_, where in self._ranges), *self._hosts}
+                first = [each for each in self._nodes if each in known and each != node]
+                self._nodes = deque(dict.fromkeys([*first, *(known - {node}), node]))
+                break
+        self._asked = monotonic()
 
     async def _ask(self, node: tuple[str, int]) -> list[tuple[int, int, tuple[str, int]]]:
         host, port = node

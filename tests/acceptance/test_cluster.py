@@ -1,22 +1,31 @@
 """Both programs over a cluster: what is accepted is handled, and what is wrong is said."""
 
+import json
 from collections.abc import Callable
 from inspect import isasyncgen
 from pathlib import Path
 from typing import Any
 
+from redis.crc import key_slot
+
 from deploy.local.embedded_cluster import EmbeddedCluster
 from ingress import check as ingress_check
 from shared.program.findings import Finding
+from shared.queue.partition import TAGS, home
 from tests.acceptance.ingress_process import ingress
-from tests.acceptance.process import Ended, run
+from tests.acceptance.process import Ended, run, until
 from tests.acceptance.test_partitions import ORGANIZATIONS, deliver_to_all, environ_of
 from tests.acceptance.worker_process import running
-from tests.conftest import StartRedis
+from tests.conftest import StartCluster, StartRedis
 from worker import check as worker_check
 
 NUMBER = 6
 ALL = len(ORGANIZATIONS)
+
+
+def slot_of(partition: int) -> int:
+    """The slot of a partition's names."""
+    return key_slot(TAGS[partition].encode())
 
 
 def environ_in(folder: Path, url: str, **changes: str) -> dict[str, str]:
@@ -83,3 +92,36 @@ async def test_check_says_whether_a_cluster_will_do(
         assert f"error: {node}: cluster-enabled: expected no, got yes" in message
         (message,) = await found(look, f"redis+cluster://127.0.0.1:{fresh_redis_server().port}")
         assert "Redis is no node of a cluster: expected redis://… in REDIS_URL" in message
+
+
+async def test_one_primary_that_is_away_is_told_and_the_rest_goes_on(
+    fresh_cluster: StartCluster, tmp_path: Path
+) -> None:
+    """From the start of both programs; its events are accepted once it is back."""
+    cluster = fresh_cluster(replicas=0)
+    environ = environ_in(tmp_path, cluster.url)
+    async with ingress(environ):
+        pass  # the first start of all has told each partition how many there are
+    away = cluster.owner(slot_of(0))
+    its = [number for number in range(NUMBER) if cluster.owner(slot_of(number)) is away]
+    there = [name for name in ORGANIZATIONS if home(name, NUMBER) not in its]
+    away.kill()
+    async with ingress(environ) as program, running(environ) as (worker,):
+        codes = await deliver_to_all(program)
+        assert codes == {"accepted": len(there), "redis_awaited": ALL - len(there)}
+        await worker.logged("event_dead", len(there))
+        named = f"(partitions {', '.join(map(str, its))} of {NUMBER}): no connection to Redis"
+        ready = await program.admin("/readyz")
+        assert ready.status == 200
+        assert any(named in each["message"] for each in ready.json["notes"])
+        status = await run("worker", "status", "--json", environ=environ)
+        (shown,) = [json.loads(line) for line in status.stdout.splitlines()]
+        assert [each["partition"] for each in shown["missing"]] == its
+        assert shown["dead"] == len(there)
+        away.start()
+
+        async def are_all_accepted() -> bool:
+            return "redis_awaited" not in await deliver_to_all(program)
+
+        await until(are_all_accepted)
+        await worker.logged("event_dead", ALL)
