@@ -5,8 +5,10 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
+from deploy.local.embedded_cluster import EmbeddedCluster
+from shared.redis.connection import server_of
 from tests.acceptance.ingress_process import ingress
-from tests.acceptance.process import run
+from tests.acceptance.process import run, until
 from tests.acceptance.test_partitions import ORGANIZATIONS, deliver_to_all, environ_of
 from tests.acceptance.worker_process import running
 from tests.conftest import StartCluster
@@ -14,6 +16,8 @@ from tests.deploy.as_users import let_users_in
 from tests.deploy.deployed_redis import password
 from tests.deploy.test_valkey import valkey_server
 from tests.integration.certificates import make_certificates
+from tests.integration.resharding import ask, name, resharding
+from tests.integration.test_cluster import SLOT, code_of, first_of
 from tests.ports import free_port
 from tests.tools import tool
 
@@ -33,6 +37,24 @@ async def test_users_of_deploy_redis_work_in_a_cluster_of_valkey(
         for user in ("ingress", "worker", "operator")
     }
     await works(tmp_path, urls, WAIT_REPLICAS="0")
+    await moves_a_slot_in_one_step(cluster)
+
+
+async def moves_a_slot_in_one_step(cluster: EmbeddedCluster) -> None:
+    """As Valkey does since 9.0: then a partition is elsewhere, and was never in between."""
+    move = resharding(cluster, SLOT)
+    async with first_of(cluster.url) as redis:
+        assert await code_of(redis) == ""
+        whole = ("SLOTSRANGE", SLOT, SLOT, "NODE", await name(move.target))
+        await ask(move.source, "MIGRATESLOTS", *whole)
+        codes = set()
+
+        async def has_moved() -> bool:
+            codes.add(await code_of(redis))
+            return server_of(redis) == f"127.0.0.1:{move.target.port}"
+
+        await until(has_moved)
+        assert codes <= {"", "redis_partition_moving"}
 
 
 async def test_both_programs_work_by_tls_in_a_cluster_of_the_oldest_redis(
