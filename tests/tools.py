@@ -14,6 +14,7 @@ _INSTALLED_BY = {
     "kubernetes-validate": "requirements-deploy.lock",
     "promtool": "the Debian package prometheus",
     "redis-server": "the Debian package redis-server",
+    "redis-cli": "the Debian package redis-tools",
     "systemd-analyze": "the Debian package systemd",
     "openssl": "the Debian package openssl",
     "curl": "the Debian package curl",

@@ -31,6 +31,8 @@ _EARLIER: Final = "earlier-"
 
 def _both(user: str, rules: list[str]) -> list[str]:
     """The rights of this version and of the earlier one, as CHANGELOG.md has them put together."""
+    if user not in earlier.users():
+        return rules
     root, bracket, selector = earlier.users()[user].partition("(")
     return [*rules, f"({root.strip()})", *([bracket + selector] if bracket else [])]
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis, find_redis_server
 
 REDIS: Final = Path(__file__).parents[2] / "deploy" / "redis"
-USERS: Final = ("ingress", "worker", "operator", "replica", "sentinel")
+USERS: Final = ("ingress", "worker", "operator", "replica", "sentinel", "cluster")
 _ADMIN: Final = "admin"
 
 

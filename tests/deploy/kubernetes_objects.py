@@ -23,6 +23,8 @@ def built(folder: Path, overlay: str = "example") -> Path:
     assert ended.returncode == 0, ended.stderr
     example = copy / "kubernetes" / "example"
     subprocess.run([tool("sh"), example / "example.sh"], check=True, capture_output=True)
+    cluster = example.with_name("cluster")
+    subprocess.run([tool("sh"), cluster / "cluster.sh"], check=True, capture_output=True)
     shop = copy / "kubernetes" / "handlers" / "secrets"
     shop.mkdir()
     (shop / "shop.env").write_text("ERP_TOKEN=a token of the ERP\n")

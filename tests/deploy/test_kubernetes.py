@@ -18,9 +18,9 @@ POD = "10.1.2.3"
 PROGRAMS = ("sellfern-ingress", "sellfern-worker", "sellfern-console")
 
 
-@pytest.fixture(scope="module", params=["example", "handlers"])
+@pytest.fixture(scope="module", params=["example", "handlers", "cluster"])
 def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Objects:
-    """Build the example, and the one with a team's own handlers: all is to hold for both."""
+    """Build the example, that with a team's handlers, that on a cluster: all holds for each."""
     return Objects(built(tmp_path_factory.mktemp("kubernetes"), request.param))
 
 
@@ -250,5 +250,5 @@ def test_workers_follow_what_waits_and_ingresses_their_load(objects: Objects) ->
 def test_the_redis_has_the_memory_that_its_configuration_allows(objects: Objects) -> None:
     container = objects.container("sellfern-redis")
     assert container["resources"]["limits"]["memory"] == "1536Mi"
-    configuration = next(each for each in objects.names("ConfigMap") if "redis" in each)
+    configuration = next(each for each in objects.names("ConfigMap") if "redis-conf" in each)
     assert "maxmemory 1gb\n" in objects.one("ConfigMap", configuration)["data"]["redis.conf"]
