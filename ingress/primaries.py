@@ -20,13 +20,14 @@ from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions, check_place
 from shared.queue.writer import (
     LANES,
+    BacklogLimits,
     PartitionedWriter,
     PartitionWriter,
     Queue,
     QueueWriter,
     Waiting,
 )
-from shared.redis.connection import end, server_of
+from shared.redis.connection import end, open_redis, server_of
 from shared.redis.durability import Durability, check_durability, check_replicas
 from shared.settings.config import CommonSettings
 from shared.settings.redis_url import RedisUrl
@@ -39,6 +40,9 @@ _OTHERS: Final = 4
 
 _NAMED: Final = 8
 """How many partitions a message names at the most."""
+
+BEFORE: Final = -1
+"""In place of its number, for the Redis of a single queue that organizations leave."""
 
 _TIMEOUT: Final = Problem("redis_timeout", "Redis did not answer in time")
 
@@ -105,7 +109,8 @@ class Primary:
         """What keeps it from keeping accepted events; where nothing does, it may be written to."""
         problems = await check_durability(self.redis, self.durability)
         problems = problems or await check_replicas(self.redis, self.durability)
-        problems = problems or await check_place(self.partitions, self.number)
+        if self.number != BEFORE:
+            problems = problems or await check_place(self.partitions, self.number)
         if not problems:
             for writer in self.writers:
                 await writer.fit()
@@ -140,10 +145,15 @@ class Primaries:
         settings: how the ingress is set.
         partitions: those that they hold together.
         endpoints: knows whose are served now.
+        before: the Redis of a single queue from which organizations move into these, while they do.
     """
 
     def __init__(
-        self, settings: IngressSettings, partitions: Partitions, endpoints: CurrentEndpoints
+        self,
+        settings: IngressSettings,
+        partitions: Partitions,
+        endpoints: CurrentEndpoints,
+        before: Redis | None = None,
     ) -> None:
         common = settings.common
         self._partitions = partitions
@@ -160,7 +170,26 @@ class Primaries:
         ]
         self._common = common
         self._writers = [*self._made(settings)]
-        self._partitioned = PartitionedWriter(self._writers)
+        self._before: Primary | None = None
+        if before is not None and (url := common.redis_url_before) is not None:
+            held = OrganizationBytes(settings.organization_bytes, endpoints)
+            durability = settings.durability_at(url)
+            named = f"{url} (REDIS_URL_BEFORE)"
+            # It isn't one of several that have a part each.
+            part, times = settings.backlog, common.partitions
+            whole = BacklogLimits(part.total * times, part.organization * times)
+            self._before = Primary(BEFORE, named, partitions, before, durability, held)
+            queue = Queue(
+                *(Partition.only(before), durability, whole, held.limits),
+                lanes=lanes(common),
+                is_left=True,
+            )
+            waiting = Waiting(
+                settings.limits.connections // 2, settings.limits.bytes_in_flight // 4
+            )
+            self._before.writers.append(PartitionWriter(queue, lambda: waiting))
+        old = self._before.writers[0] if self._before else None
+        self._partitioned = PartitionedWriter(self._writers, old)
 
     @property
     def writer(self) -> Writer:
@@ -174,13 +203,22 @@ class Primaries:
         cls, settings: IngressSettings, partitions: Partitions, endpoints: CurrentEndpoints
     ) -> AsyncIterator[Self]:
         """All of them, as above; what the writers hold is sent before the block has ended."""
-        primaries = cls(settings, partitions, endpoints)
         async with AsyncExitStack() as stack:
-            for primary in primaries.all:
+            before, url = None, settings.common.redis_url_before
+            if url is not None:
+                opening = open_redis(url, connections=lanes(settings.common) + _OTHERS)
+                before = await stack.enter_async_context(opening)
+            primaries = cls(settings, partitions, endpoints, before)
+            for primary in primaries._every:
                 stack.push_async_callback(primary.close)
-            for writer in primaries._writers:
-                stack.push_async_callback(writer.drain)
+                for writer in primary.writers:
+                    stack.push_async_callback(writer.drain)
             yield primaries
+
+    @property
+    def _every(self) -> list[Primary]:
+        """All that are written to."""
+        return [*self.all, self._before] if self._before else self.all
 
     def limit_of(self, organization: str) -> int:
         """What an organization may hold, bytes; 0: no limit."""
@@ -193,9 +231,9 @@ class Primaries:
         One that works is enough, but for what somebody has to mend. Those that are there have to
         agree on how many partitions there are, and where.
         """
-        await asyncio.gather(*(primary.first_look() for primary in self.all))
+        await asyncio.gather(*(primary.first_look() for primary in self._every))
         problems = self._problems()
-        works = not all(each.problems for each in self.all)
+        works = not all(each.problems for each in self._every)
         return [] if works and not any(map(_keeps_all, problems)) else problems
 
     def are_right(self, partition: Partition) -> bool:
@@ -204,29 +242,29 @@ class Primaries:
 
     async def problems(self) -> list[Problem]:
         """What keeps the ingress from being ready: nothing, while one of them works."""
-        looks = [primary.look() for primary in self.all]
+        looks = [primary.look() for primary in self._every]
         await asyncio.wait(looks, timeout=_LOOK_SECONDS)
         self._note()
-        if all(each.problems for each in self.all):  # whoever is slow may be well
+        if all(each.problems for each in self._every):  # whoever is slow may be well
             await asyncio.wait(looks)
             self._note()
-        return self._problems() if all(each.problems for each in self.all) else []
+        return self._problems() if all(each.problems for each in self._every) else []
 
     def notes(self) -> list[Problem]:
         """What is wrong with some, though this process is ready."""
-        return self._problems() if len(self.all) > 1 else []
+        return self._problems() if len(self._every) > 1 else []
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """Ask each for its memory again and again; one that is away is written to once it isn't."""
         missing = [
             asyncio.create_task(AwaitedPrimary(each.first_look, named=each.named).found())
-            for each in self.all
+            for each in self._every
             if each.unfit
         ]
         try:
             async with AsyncExitStack() as stack:
-                for primary in self.all:
+                for primary in self._every:
                     await stack.enter_async_context(primary.held.watching(primary.redis))
                 yield
         finally:
@@ -263,11 +301,11 @@ class Primaries:
             yield writer
 
     def _note(self) -> None:
-        for primary in self.all:
+        for primary in self._every:
             primary.note()
 
     def _problems(self) -> list[Problem]:
-        if len(self.all) == 1:
+        if len(self._every) == 1:
             return self.all[0].problems
         # Nodes of a cluster that have the same one, once.
         whose: dict[tuple[RedisUrl, Problem], list[int]] = {}
@@ -275,10 +313,16 @@ class Primaries:
             url = self._common.url_of(primary.number)
             for problem in primary.problems:
                 whose.setdefault((url, problem), []).append(primary.number)
-        return [
+        found = [
             Problem(each.code, f"{where(self._common, *clients)}: {each.message}")
             for (_, each), clients in whose.items()
         ]
+        if self._before is not None:
+            named = self._before.named
+            found += [
+                Problem(each.code, f"{named}: {each.message}") for each in self._before.problems
+            ]
+        return found
 
 
 def _keeps_all(problem: Problem) -> bool:

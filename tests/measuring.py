@@ -42,6 +42,7 @@ UNMEASURED: Final = (
     "acceptance/test_wheel.py",
     "deploy",
     "integration/test_memory_ledger.py",
+    "integration/test_moving_killed.py",
     "integration/test_moving_slot.py",
     "integration/test_mutants.py",
     "integration/test_plain.py",

@@ -15,6 +15,7 @@ NAMES: Final = frozenset(
         "LOG_LEVEL",
         "PARTITIONS",
         "REDIS_URL",
+        "REDIS_URL_BEFORE",
         "REFERENCE_FILE",
         "TRACING",
         # ingress

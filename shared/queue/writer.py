@@ -20,6 +20,7 @@ from shared.redis.durability import Durability, Mode, without_needless_wait
 from shared.redis.wire import Argument, Command, Wire
 
 _ENQUEUE = scripts.load("enqueue", allow_oom=False)
+_FOLLOWING = scripts.load("enqueue", allow_oom=False, follows=True)
 
 LANES: Final = 8
 """Batches that may be on their way at once: a connection each."""
@@ -77,11 +78,12 @@ class Moved(Unavailable):
     """The organization lives in another partition by now.
 
     Attributes:
-        partition: its number.
+        partition: its number; ``None``: all have left this queue, and this one is at home.
     """
 
-    def __init__(self, partition: int) -> None:
-        super().__init__("organization_moved", f"it lives in partition {partition} by now")
+    def __init__(self, partition: int | None) -> None:
+        where = "at home" if partition is None else f"in partition {partition}"
+        super().__init__("organization_moved", f"it lives {where} by now")
         self.partition = partition
 
 
@@ -94,6 +96,7 @@ class Queue:
         limits: how many unfinished events there may be.
         bytes_limits: how much one organization may hold; read for each batch, so they may change.
         lanes: batches that may be on their way at once: a connection each.
+        is_left: whether organizations move from this single queue into partitions.
     """
 
     def __init__(
@@ -104,11 +107,12 @@ class Queue:
         bytes_limits: BytesLimits | None = None,
         *,
         lanes: int = LANES,
+        is_left: bool = False,
     ) -> None:
         self.lanes = lanes
         self._redis = partition.redis
         self._wire = Wire(partition.redis, width=lanes)
-        self._enqueue = partition.script(_ENQUEUE)
+        self._enqueue = _FOLLOWING if is_left else partition.script(_ENQUEUE)
         self._job_prefix = partition.names.job_prefix
         self._durability = durability
         self._waits = wait_commands(durability)
@@ -233,7 +237,8 @@ def check_reply(durability: Durability, reply: Any) -> None:
 def _answer(raw: bytes) -> Accepted | Unavailable:
     answer = _ANSWERS.get(raw)
     if answer is None:
-        return Moved(int(raw.removeprefix(b"moved:")))
+        text = raw.removeprefix(b"moved:")
+        return Moved(None if text == b"*" else int(text))
     return answer if isinstance(answer, Accepted) else Unavailable(*answer)
 
 
@@ -376,10 +381,14 @@ class PartitionedWriter:
 
     Args:
         writers: of each, in order.
+        before: of a single queue from which organizations move into these: the first to be asked
+            of each that isn't known to have done so.
     """
 
-    def __init__(self, writers: Sequence[QueueWriter]) -> None:
+    def __init__(self, writers: Sequence[QueueWriter], before: QueueWriter | None = None) -> None:
         self._writers = writers
+        self._before = before
+        self._has_left = set[str]()
         self._moved: dict[str, int] = {}
 
     def place_of(self, organization: str) -> int:
@@ -392,6 +401,11 @@ class PartitionedWriter:
         Raises:
             Unavailable: it is not, or that is in doubt.
         """
+        if self._before is not None and delivery.organization not in self._has_left:
+            try:
+                return await self._before.accept(delivery)
+            except Moved as exc:
+                self._leave(delivery.organization, exc.partition)
         for _ in range(MOST_HOPS + 1):
             writer = self._writers[self.place_of(delivery.organization)]
             try:
@@ -401,8 +415,16 @@ class PartitionedWriter:
         # Its senders try again, and by then it has arrived where it is going.
         raise Unavailable(*_UNSETTLED)
 
-    def _note(self, organization: str, partition: int) -> None:
-        if partition >= len(self._writers):
+    def _leave(self, organization: str, partition: int | None) -> None:
+        """Never ask there again: for this one, or, once all have left it, for anybody."""
+        self._has_left.add(organization)
+        if partition is None:
+            self._before = None
+        else:
+            self._note(organization, partition)
+
+    def _note(self, organization: str, partition: int | None) -> None:
+        if partition is None or partition >= len(self._writers):
             raise Unavailable(*_UNSETTLED)
         self._moved[organization] = partition
         if partition == home(organization, len(self._writers)):

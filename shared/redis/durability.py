@@ -14,6 +14,7 @@ from shared.errors import Problem
 from shared.redis.cluster import SlotPool
 from shared.redis.connection import REDIS_ERRORS, translate
 from shared.redis.primary_pool import PrimaryPool
+from shared.redis.wire import Command, Wire
 
 OLDEST_REDIS: Final = (7, 0)
 """Scripts with flags exist since Redis 7.0 (Redis manual, "Eval scripts introduction")."""
@@ -101,6 +102,38 @@ async def without_needless_wait(redis: Redis, durability: Durability) -> Durabil
     if server.version < _WAITAOF_SINCE and server.appendfsync == "always":
         return replace(durability, asserted=True)
     return durability
+
+
+async def is_kept(redis: Redis, write: Command, within: float) -> bool:
+    """Write something; whether that, and all that was written before, is where it survives a crash.
+
+    That is with all replicas that there are, and on the disk where this Redis writes a file.
+
+    Args:
+        redis: which.
+        write: a command that changes something: one that doesn't is answered at once.
+        within: seconds to wait for the replicas, and for the disk.
+
+    Raises: what the client does.
+    """
+    server, milliseconds = await _look_at(redis), round(within * 1000)
+    waits: list[Command] = []
+    if server.replicas:
+        waits.append(("WAIT", server.replicas, milliseconds))
+    # An older one syncs before its reply, or never says; with "no", this one doesn't either.
+    syncs = server.aof_enabled and server.appendfsync != "no"
+    if syncs and server.version >= _WAITAOF_SINCE:
+        waits.append(("WAITAOF", 1, 0, milliseconds))
+    wire = Wire(redis)
+    try:
+        replies = await wire.execute_commands(write, *waits)
+    finally:
+        await wire.hang_up()
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    counts = [reply[0] if isinstance(reply, list) else reply for reply in replies[1:]]
+    return all(count >= wait[1] for count, wait in zip(counts, waits, strict=True))
 
 
 async def check_server(redis: Redis) -> list[Problem]:

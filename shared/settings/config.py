@@ -39,6 +39,8 @@ class CommonSettings(Settings):
         log_format: JSON for machines, console for people.
         tracing: whether spans are made, and where they go.
         drain_seconds: how long what is in hand may take to finish after SIGTERM.
+        redis_url_before: a single queue from which organizations move into partitions, while they
+            do.
     """
 
     redis_urls: tuple[RedisUrl, ...]
@@ -49,6 +51,7 @@ class CommonSettings(Settings):
     log_format: LogFormat
     tracing: TracingMode
     drain_seconds: float
+    redis_url_before: RedisUrl | None = None
 
     @property
     def redis_url(self) -> RedisUrl:
@@ -92,9 +95,11 @@ class CommonSettings(Settings):
             *("REDIS_URL", (RedisUrl(_REDIS_URL),), _redis_urls, EXPECTED),
             show=lambda urls: " ".join(map(str, urls)),
         )
+        partitions = _partitions(reader, redis_urls)
         return cls(
             redis_urls=redis_urls,
-            partitions=_partitions(reader, redis_urls),
+            redis_url_before=_before(reader, redis_urls, partitions),
+            partitions=partitions,
             endpoints_file=Path(reader.text("ENDPOINTS_FILE", "endpoints.toml")),
             reference_file=Path(reference_file) if reference_file else None,
             log_level=reader.choice("LOG_LEVEL", get_args(LogLevel), "info"),
@@ -115,6 +120,22 @@ def _redis_urls(text: str) -> tuple[RedisUrl, ...]:
     if len(urls) > MOST_PARTITIONS:
         raise SettingsError("REDIS_URL", f"at most {MOST_PARTITIONS} primaries", str(len(urls)))
     return urls
+
+
+def _before(reader: Reader, redis_urls: tuple[RedisUrl, ...], partitions: int) -> RedisUrl | None:
+    found = reader.parsed(
+        *("REDIS_URL_BEFORE", (), lambda text: (RedisUrl(text),), EXPECTED),
+        show=lambda urls: " ".join(map(str, urls)),
+    )
+    if not found:
+        return None
+    if partitions == 1:
+        expected = "PARTITIONS over 1, into which its organizations move"
+        reader.refuse(SettingsError("REDIS_URL_BEFORE", expected, "PARTITIONS=1"))
+    if found[0] in redis_urls:
+        expected = "another Redis than REDIS_URL"
+        reader.refuse(SettingsError("REDIS_URL_BEFORE", expected, str(found[0])))
+    return found[0]
 
 
 def _partitions(reader: Reader, urls: tuple[RedisUrl, ...]) -> int:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from shared.errors import Problem, Unavailable
 from shared.queue.partition import Partition
@@ -17,6 +18,7 @@ from shared.redis.durability import (
     Mode,
     check_durability,
     check_server,
+    is_kept,
     without_needless_wait,
 )
 from shared.settings.redis_url import RedisUrl
@@ -387,3 +389,26 @@ async def slow_down_loading(admin: Redis) -> None:
     await admin.execute_command("DEBUG", "POPULATE", 20_000)
     await admin.config_set("loading-process-events-interval-bytes", 1024)
     await admin.config_set("key-load-delay", 1000)
+
+
+async def test_what_survives_a_crash_is_known(fresh_redis_server: StartRedis) -> None:
+    """With every replica that there is, and on the disk where there is a file."""
+    write = ("HINCRBY", "a", "b", 1)
+    primary = fresh_redis_server(appendfsync="everysec")
+    replica = fresh_redis_server(appendfsync=None, replicaof=("127.0.0.1", primary.port))
+    async with client(primary.url) as redis, client(replica.url) as other:
+        async with asyncio.timeout(20):
+            while not (await redis.info("replication"))["connected_slaves"]:
+                await asyncio.sleep(0.01)
+            while not await is_kept(redis, write, 5):
+                pass
+        assert await redis.hget("a", "b") == await other.hget("a", "b")
+        replica.freeze()
+        assert not await is_kept(redis, write, 0.05)
+        replica.thaw()
+        assert await is_kept(pretending(redis, redis_version="7.0.0"), write, 20)
+    memory = fresh_redis_server(appendfsync=None)
+    async with client(memory.url) as redis:
+        assert await is_kept(redis, write, 0.05)
+        with pytest.raises(ResponseError):
+            await is_kept(redis, ("HINCRBY", "a"), 0.05)

@@ -1,13 +1,9 @@
-"""Facts about moving an organization: under load, and whenever its mover dies, nothing is amiss."""
+"""Facts about moving an organization: all that is its own, by one mover, under no lease."""
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields
-from itertools import count
-from statistics import median
+from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -16,187 +12,9 @@ from redis.asyncio import Redis
 
 from shared.queue.keys import Names
 from shared.queue.partition import Partition
-from shared.queue.partitions import Partitions
-from shared.queue.writer import Accepted, PartitionedWriter, Queue, QueueWriter
-from shared.redis.durability import Durability, Mode
-from tests.integration.jobs import delivery
-from tests.integration.several import ORGANIZATIONS, over
-from tests.integration.workplace import Workplace, body
-from worker import Event, Handlers, Organization, Reject
+from tests.integration.moves import ORG, Died, Life, Mortal, Shop, move, traces
+from tests.integration.several import over
 from worker.operate.moving import Move, MoveError, Patience, Progress
-
-ORG = ORGANIZATIONS[0]
-KEYS = ("a", "b", "c")
-SHORT = Patience(lock=0.03)
-
-
-class Died(BaseException):
-    """A mover is ended, wherever it is."""
-
-
-class Mortal(Redis):
-    """Ends whoever asks it once more than it may be asked; what was asked last has been done."""
-
-    def __init__(self, redis: Redis) -> None:
-        super().__init__(connection_pool=redis.connection_pool)
-        self.calls, self.most = 0, 1 << 30
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        self._check()
-        answer = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        self._count()
-        return answer
-
-    def pipeline(self, *args: Any, **options: Any) -> Any:
-        pipe = super().pipeline(*args, **options)
-        execute = pipe.execute
-
-        async def counted(*args: Any, **options: Any) -> Any:
-            self._check()
-            answer = await execute(*args, **options)
-            self._count()
-            return answer
-
-        pipe.execute = counted  # type: ignore[method-assign]
-        return pipe
-
-    def _count(self) -> None:
-        self.calls += 1
-        self._check()
-
-    def _check(self) -> None:
-        if self.calls > self.most:
-            raise Died
-
-
-def handlers() -> Handlers:
-    """One whose events are applied once each, and in their order for each key."""
-    found = Handlers()
-
-    @found.on("order.updated", key="order_id")
-    async def apply(event: Event[dict[str, Any]], organization: Organization) -> Reject | None:
-        if event.data.get("bad"):
-            return Reject("a test")
-        applied = await organization.state.get(event.data["order_id"], 0)
-        if event.data["n"] != applied + 1:
-            await organization.state.increment("amiss")
-        await organization.state.put(event.data["order_id"], applied + 1)
-        return None
-
-    return found
-
-
-@dataclass
-class Shop:
-    """Senders and workers of all partitions, as long as a test lasts."""
-
-    partitions: Partitions
-    sent: Counter[str] = field(default_factory=Counter)
-    ends: bool = False
-
-    def __post_init__(self) -> None:
-        queues = [Queue(each, Durability(Mode.MEMORY)) for each in self.partitions]
-        self.writer = PartitionedWriter([QueueWriter(each) for each in queues])
-        self.places = [
-            Workplace(each.redis, handlers(), names=each.names) for each in self.partitions
-        ]
-
-    async def deliver(self, key: str, **data: Any) -> None:
-        """Have the next event of a key accepted; it never isn't."""
-        self.sent[key] += 1
-        number = self.sent[key]
-        signed = body(f"{key}_{number}", ORG, data={"order_id": key, "n": number, **data})
-        assert await self.writer.accept(delivery(signed, ORG)) is Accepted.NEW
-
-    async def send(self, key: str) -> None:
-        while not self.ends:
-            await self.deliver(key)
-            await asyncio.sleep(0.05)
-
-    async def work(self, place: Workplace) -> None:
-        while not (self.ends and await self.is_done()):
-            claimed = await place.claim(8)
-            await asyncio.gather(*(place.run(*each) for each in claimed))
-            await asyncio.sleep(0 if claimed else 0.02)
-
-    async def is_done(self) -> bool:
-        names = [each.names.accepted for each in self.partitions]
-        return not any([await self.places[0].redis.zcard(name) for name in names])
-
-    async def work_off(self, partition: int) -> None:
-        """Handle what waits there."""
-        place = self.places[partition]
-        while await place.redis.zcard(place.partition.names.accepted):
-            for each in await place.claim(40):
-                await place.run(*each)
-
-    @asynccontextmanager
-    async def busy(self) -> AsyncIterator[None]:
-        """Send, and handle, until the block ends and all is handled."""
-        async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
-            for place in self.places:
-                tasks.create_task(self.work(place))
-            for key in KEYS:
-                tasks.create_task(self.send(key))
-            yield
-            self.ends = True
-
-    async def state(self, partition: Partition) -> dict[str, bytes]:
-        start = partition.names.state(ORG, "")
-        found = [name async for name in partition.redis.scan_iter(match=f"{start}*", count=1000)]
-        values = await partition.redis.mget(found)
-        texts = [name.decode().removeprefix(start) for name in found]
-        return dict(zip(texts, values, strict=True))
-
-
-async def traces(redis: Redis, partition: Partition) -> dict[str, Any]:
-    """Whatever in a partition bears the organization's name, but for where it is by now."""
-    found: dict[str, Any] = {}
-    async for raw in redis.scan_iter(match=f"*{partition.names.job_prefix}*", count=1000):
-        name, kind = raw.decode(), await redis.type(raw)
-        held: Any = ()
-        if kind == b"hash":
-            held = [*(await redis.hgetall(raw)).items()]
-        elif kind in {b"zset", b"set"}:
-            held = await (redis.zrange(raw, 0, -1) if kind == b"zset" else redis.smembers(raw))
-        its_own = [each for each in held if ORG.encode() in repr(each).encode()]
-        if name != partition.names.moved and (ORG in name or its_own):
-            found[name] = its_own
-    return found
-
-
-async def move(redis: Redis, to: int, **options: Any) -> Progress:
-    partitions = over(redis)
-    return await Move(partitions, ORG, partitions.all[to], **options).run()
-
-
-async def test_a_mover_may_die_after_any_of_its_calls_while_events_come_in(redis: Redis) -> None:
-    shop, mortal = Shop(over(redis)), Mortal(redis)
-    for _ in range(300):
-        await shop.deliver("done")
-    for _ in range(20):
-        await shop.deliver("bad", bad=True)
-    await shop.work_off(0)
-    to, held = 0, list[float]()
-    async with shop.busy():
-        for most in count():
-            mortal.calls, mortal.most, to = 0, most, (to + 1) % 4
-            try:
-                await move(mortal, to, patience=SHORT)
-                break
-            except Died:
-                mortal.most = 1 << 30
-            held.append((await move(mortal, to, patience=SHORT)).held)
-            last = shop.partitions.all[to - 1]
-            assert await traces(redis, last) == {}
-    assert most > 30
-    assert median(held) < 1
-    bad = shop.sent.pop("bad")
-    expected = {key: str(number).encode() for key, number in shop.sent.items()}
-    assert await shop.state(shop.partitions.all[to]) == expected
-    there = shop.partitions.all[to]
-    assert await redis.zcard(there.names.dead(ORG)) == bad
-
 
 HOUR = 3_600_000
 
@@ -209,6 +27,7 @@ def everything(partition: Partition, now: int, shift: float) -> dict[str, Any]:
     """Something under each name that may hold something of an organization: what there is of it."""
     names = partition.names
     zero, one, two, three, four, five = jobs_of(partition)
+    foreign = f"{ORG}:a-stock-producers"  # which bears no tag, wherever it is
     turn = f"{names.turn}{ORG}:key:k"
     kind = f"{turn}\nhandler"
 
@@ -216,18 +35,28 @@ def everything(partition: Partition, now: int, shift: float) -> dict[str, Any]:
         return msgspec.msgpack.encode([turn, "", kind, waits, 0, False])
 
     return {
-        **{names.payload(job): f"payload {job[-1]}" for job in (one, two, three, four, five)},
+        **{
+            names.payload(job): f"payload {job[-1]}"
+            for job in (one, two, three, four, five, foreign)
+        },
         names.arq_retry + one: "2",
-        names.accepted: {job: 1000.5 + n for n, job in enumerate(jobs_of(partition)) if n},
+        names.accepted: {
+            job: 1000.5 + n for n, job in enumerate([*jobs_of(partition), foreign]) if n
+        },
         names.queue: {two: now + HOUR},
-        names.parked(ORG): {one: 5 + shift, four: 6 + shift, five: 7.25 + shift},
+        names.parked(ORG): {
+            one: 5 + shift,
+            four: 6 + shift,
+            five: 7.25 + shift,
+            foreign: 9 + shift,
+        },
         names.held_back: {ORG},
         names.claims: {
             one: f":1:0:{5 + shift:g}:evt_1",
             two: f"{'a' * 40}:2:1:{5 + shift:g}:evt_2",
         },
         names.running: {ORG: "1"},
-        names.waiting: {ORG: "5"},
+        names.waiting: {ORG: "6"},
         names.buried: {ORG: "1"},
         names.in_turn: {ORG: "1"},
         names.throttled: {one: "3"},
@@ -252,6 +81,7 @@ def everything(partition: Partition, now: int, shift: float) -> dict[str, Any]:
         names.event(ORG, "evt_1"): f"pending:{names.in_mark(one)}",
         names.event(ORG, "evt:{0}"): f"dead:{names.in_mark(zero)}",
         names.event(ORG, "evt_done"): "done:x",
+        names.event(ORG, "evt_6"): f"pending:{names.in_mark(foreign)}",
         names.revivals(ORG, "evt_2"): "4:99",
         names.state(ORG, "a:b"): "1",
         names.state(ORG, "kept"): "2",
@@ -311,7 +141,7 @@ async def test_whatever_is_of_an_organization_is_moved_as_it_stands(redis: Redis
     things = everything(here, now, 0)
     await write(redis, things)
     await redis.hset(here.names.flows, mapping={"*": 6, ORG: 9.5, f"retry:{ORG}": 8})
-    await redis.hset(here.names.flows, f"order:{ORG}", "1006")
+    await redis.hset(here.names.flows, f"order:{ORG}", "1007")
     await redis.hset(here.names.bytes, mapping={f"{ORG}:marks": 30, f"{ORG}:state": 40})
     await redis.hset(there.names.flows, "*", "40")
     for name in ("evt_done", "evt_1"):
@@ -323,14 +153,14 @@ async def test_whatever_is_of_an_organization_is_moved_as_it_stands(redis: Redis
     seen = {
         each
         for each in its_own
-        for name in await traces(redis, here)
+        for name in await traces(here)
         if name.startswith(getattr(here.names, each))
     }
     assert its_own - seen == {"moved", "moving", "undecided"}
 
-    progress = await move(redis, 1)
-    assert (progress.events, progress.letters) == (5, 1)
-    assert await traces(redis, here) == {}
+    progress = await move(partitions, 1)
+    assert (progress.events, progress.letters) == (6, 1)
+    assert await traces(here) == {}
     expected = as_read(everything(there, now, 40 + 1 - 5))
     assert await read(redis, expected) == expected
     held = await redis.hgetall(there.names.bytes)
@@ -343,35 +173,43 @@ async def test_whatever_is_of_an_organization_is_moved_as_it_stands(redis: Redis
     assert float(flows[ORG.encode()]) > 9.5 + 36
     assert await redis.hgetall(here.names.moved) == {ORG.encode(): b"1"}
     # It goes on, and all of it as well at home.
-    assert (await move(redis, 0)).events == 5
-    assert await traces(redis, there) == {}
+    assert (await move(partitions, 0)).events == 6
+    assert await traces(there) == {}
     assert await redis.hgetall(here.names.moved) == {}
 
 
 async def test_there_is_one_mover_at_a_time_and_one_way(redis: Redis) -> None:
-    shop, mortal = Shop(over(redis)), Mortal(redis)
+    shop, life = Shop(over(redis)), Life(most=1000)
     here, there, other = shop.partitions.all[:3]
     await shop.deliver("a")
-    ghost = Move(over(mortal), ORG, there, Patience(lock=0.4))
-    mortal.most = 18
+    ghost = Move(over(Mortal(redis, life)), ORG, there, Patience(lock=0.4))
+
+    def die_once_it_has_halted(progress: Progress) -> None:
+        if progress.step == "copying events":
+            life.begin(-1)
+
+    ghost.told = die_once_it_has_halted
     with pytest.raises(Died):
         await ghost.run()
-    assert await redis.hget(here.names.moving, ORG) == b"out:1:0"
+    ghost.told = lambda _: None
+    assert await redis.hget(here.names.moved, ORG) == b"1"
     with pytest.raises(MoveError, match="on its way to partition 1"):
-        await move(redis, 2)
+        await move(shop.partitions, 2)
     steps: list[str] = []
-    await move(redis, 1, told=lambda progress: steps.append(progress.step))
+    await move(shop.partitions, 1, told=lambda progress: steps.append(progress.step))
     assert steps[0] == "waiting for another mover"
-    assert await traces(redis, here) == {}
+    assert await traces(here) == {}
     # It comes to again, though another has gone on in its place, and changes nothing.
-    before = {name: await redis.dump(name) for name in await redis.keys()}
-    mortal.most = 1 << 30
+    counters = {each.names.counters.encode() for each in (here, there)}
+    names = [name for name in await redis.keys() if name not in counters]
+    before = [await redis.dump(name) for name in names]
+    life.begin()
     for step in (ghost._depart, ghost._carry, ghost._clear):
         with pytest.raises(MoveError, match="taken org_0 over"):
             await step()
-    assert {name: await redis.dump(name) for name in await redis.keys()} == before
-    await move(redis, 2)
-    assert await traces(redis, there) == {}
+    assert [await redis.dump(name) for name in names] == before
+    await move(shop.partitions, 2)
+    assert await traces(there) == {}
     assert await redis.hgetall(here.names.moved) == {ORG.encode(): b"2"}
     assert await shop.state(other) == {}
 
@@ -383,10 +221,10 @@ async def test_handlers_that_take_too_long_keep_it_where_it_is(redis: Redis) -> 
     (held,) = await shop.places[0].claim()
     short = Patience(drain=0.05, all_in_all=0.01)
     with pytest.raises(MoveError, match=r"1 of its events are handled for longer than 0\.05 s"):
-        await move(redis, 1, patience=short)
+        await move(shop.partitions, 1, patience=short)
     await shop.deliver("b")
     (other,) = await shop.places[0].claim()  # nobody waits for a mover that has given up
     await asyncio.gather(*(shop.places[0].run(*each) for each in (held, other)))
-    assert (await move(redis, 1, patience=short)).events == 0
+    assert (await move(shop.partitions, 1, patience=short)).events == 0
     assert await shop.state(shop.partitions.all[1]) == {"a": b"1", "b": b"1"}
-    assert await traces(redis, here) == {}
+    assert await traces(here) == {}

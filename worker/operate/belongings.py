@@ -1,6 +1,7 @@
 """What an organization has in a partition, as whoever moves it reads it, and what changes of it."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -55,11 +56,6 @@ class Value(NamedTuple):
     def record(self) -> Record:
         """What it is where it goes to."""
         return _record("value", *self)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it is the mark of an event that is done: such a one changes no more."""
-        return self.kind == "event" and self.raw.startswith(b"done:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +137,12 @@ class Belongings:
             async with self.partition.redis.pipeline(transaction=False) as pipe:
                 for job in found[::2]:
                     pipe.execute_command("HGETALL", record + job)
-                records = await pipe.execute()
+                records = await pipe.execute(raise_on_error=False)
             told = zip(found[::2], found[1::2], records, strict=True)
             yield [
                 _record("letter", self.in_mark(job), died_at, *_flat(raw))
                 for job, died_at, raw in told
-                if raw
+                if raw and isinstance(raw, dict)  # else somebody's hand has left it
             ]
             start += _LETTERS_AT_ONCE
             if len(records) < _LETTERS_AT_ONCE:
@@ -183,6 +179,12 @@ class Belongings:
         await changes.close()
         return None
 
+    def done(self, raw: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """The marks of events that are done, which change no more."""
+        start = self._starts()["event"]
+        is_done = ((name, it) for name, it in raw.items() if it.startswith(b"done:"))
+        return {name: it for name, it in is_done if name.startswith(start)}
+
     def named(self, name: bytes) -> tuple[str, bytes]:
         """Of what kind such a name is, and what is behind the organization in it."""
         kind, start = next(each for each in self._starts().items() if name.startswith(each[1]))
@@ -192,18 +194,20 @@ class Belongings:
         """The name of such a kind here."""
         return self._starts()[kind] + rest
 
-    async def values(self, names: Sequence[bytes]) -> list[Value]:
-        """Those that are there."""
-        if not names:
-            return []
+    async def raw(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
+        """What is under each; one of another type is nobody's value."""
+        found = await self.ask("MGET", *names) if names else ()
+        return {name: raw for name, raw in zip(names, found, strict=True) if raw}
+
+    async def values(self, raw: Mapping[bytes, bytes]) -> list[Value]:
+        """The same, each with for how long it is kept."""
         async with self.partition.redis.pipeline(transaction=False) as pipe:
-            pipe.execute_command("MGET", *names)
-            for name in names:
+            for name in raw:
                 pipe.execute_command("PTTL", name)
-            values, *kept = await pipe.execute()
-        told = zip(names, values, kept, strict=True)
-        # One of another type is nobody's value; one that has just expired is none any more.
-        return [Value(*self.named(name), raw, ms) for name, raw, ms in told if raw and ms >= -1]
+            kept = await pipe.execute() if raw else ()
+        told = zip(raw.items(), kept, strict=True)
+        # One that has just expired is none any more.
+        return [Value(*self.named(name), it, ms) for (name, it), ms in told if ms >= -1]
 
     def _starts(self) -> dict[str, bytes]:
         """What their names begin with, by kind."""
@@ -226,7 +230,7 @@ class Belongings:
             pipe.execute_command("ZSCORE", names.breakers, organization)
             (pause, profile, breaker, hold), rates, held, due = await pipe.execute()
         # Whether somebody else has paused it.
-        if not (await self.field(names.moving)).endswith(":1"):
+        if not re.match(r"out:\d+:1", await self.field(names.moving)):
             pause = None
         state, colon, tried = (breaker or b"").partition(b":")
         if state == b"trying" and tried:
@@ -297,6 +301,89 @@ class Changes:
             yield
         except REDIS_ERRORS:
             self.is_told = False
+
+
+class Copies:
+    """The values of an organization of which some are copied while it is where it was.
+
+    Args:
+        here: where that is.
+        there: where they are copied to.
+    """
+
+    def __init__(self, here: Belongings, there: Belongings) -> None:
+        self._here, self._there = here, there
+        self._copied, self._left, self._changed = set[bytes](), set[bytes](), set[bytes]()
+        self._changes: Changes | None = None
+
+    @property
+    def number(self) -> int:
+        """How many are there as they are here."""
+        return len(self._copied)
+
+    async def watch(self) -> None:
+        """Be told of what changes from now on, if Redis tells this user."""
+        self._changes = await self._here.watched()
+
+    async def close(self) -> None:
+        """Be told no more."""
+        if self._changes is not None:
+            await self._changes.close()
+
+    async def note_changes(self) -> bool:
+        """Take note of what has changed; whether that is known of all."""
+        if self._changes is None:
+            return False
+        self._changed |= await self._changes.names()
+        return self._changes.is_told
+
+    async def add(self) -> AsyncIterator[int]:
+        """Copy marks of done events, of those that have not been seen as they are now, or may not.
+
+        How many names were looked at, some at a time.
+        """
+        if await self.note_changes() and (self._copied or self._left):
+            changed, self._changed = self._changed, set()
+            for names in chunks(changed, _LOOKED_AT_ONCE):
+                yield await self._add(names)
+            return
+        async for found in self._here.value_names():
+            yield await self._add([each for each in found if each not in self._copied])
+
+    async def _add(self, names: Sequence[bytes]) -> int:
+        done = self._here.done(await self._here.raw(names))
+        async with self._there.partition.redis.pipeline(transaction=False) as pipe:
+            for each in await self._here.values(done):
+                name = self._there.name_of(each.kind, each.rest)
+                pipe.set(name, each.raw, nx=True, px=max(1, each.kept) if each.kept >= 0 else None)
+            if done:
+                await pipe.execute()
+        self._copied.difference_update(names)
+        self._copied.update(done)
+        self._left.update(names)
+        self._left.difference_update(done)
+        return len(names)
+
+    async def left(self) -> AsyncIterator[list[Value]]:
+        """Those that may not be there as they are, some at a time."""
+        if await self.note_changes():
+            for names in chunks(self._left | self._changed, _LOOKED_AT_ONCE):
+                yield await self._not_there(names)
+            return
+        # Of a move that another mover has begun, nobody knows.
+        async for found in self._here.value_names():
+            yield await self._not_there(
+                [each for each in found if each not in self._copied or each in self._changed]
+            )
+
+    async def _not_there(self, names: Sequence[bytes]) -> list[Value]:
+        raw = await self._here.raw(names)
+        done = self._here.done(raw)
+        places = {self._there.name_of(*self._here.named(name)): name for name in done}
+        for place, it in (await self._there.raw(list(places))).items():
+            if done[places[place]] == it:
+                del raw[places[place]]
+        return await self._here.values(raw)
 
 
 async def _asked(connection: AbstractConnection, *command: Argument) -> Any:

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -13,7 +13,8 @@ from shared.queue import scripts
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
 from shared.redis.connection import REDIS_ERRORS
-from worker.operate.belongings import Belongings, Changes, Record, Value, chunks, of_size
+from shared.redis.durability import is_kept
+from worker.operate.belongings import Belongings, Copies, Record, chunks, of_size
 
 _ARRIVE = scripts.load("arrive")
 _CLEAR = scripts.load("clear")
@@ -28,9 +29,16 @@ _FEW: Final = 1000
 
 _MOST_PASSES: Final = 5
 _CLEARED_AT_ONCE: Final = 200
+_KEPT_WITHIN: Final = 2.0
+"""Seconds that a disk, or a replica, has at a time."""
+
 _LOOK: Final = 0.01
 _REST: Final = 0.5
 """Seconds in which events go on before they wait again."""
+
+
+BEFORE: Final = 999
+"""The number of a single queue that organizations leave for partitions; no partition has it."""
 
 
 class MoveError(SellfernError):
@@ -91,6 +99,7 @@ class Move:
         target: where to.
         patience: how long it may take.
         told: called when a step begins, and now and then in it.
+        before: a single queue where it is unless it has left that, under the number `BEFORE`.
         progress: how far it has come.
     """
 
@@ -99,6 +108,7 @@ class Move:
     target: Partition
     patience: Patience = Patience()
     told: Callable[[Progress], None] = lambda _: None
+    before: Partition | None = None
     progress: Progress = field(default_factory=Progress)
     _here: Belongings = field(init=False)
     _there: Belongings = field(init=False)
@@ -107,10 +117,7 @@ class Move:
     _held_since: float = 0.0
     _jobs: dict[bytes, None] = field(default_factory=dict)
     _order: float = 0.0
-    _copied: set[bytes] = field(default_factory=set)
-    _left: set[bytes] = field(default_factory=set)
-    _changed: set[bytes] = field(default_factory=set)
-    _changes: Changes | None = None
+    _copies: Copies = field(init=False)
 
     async def run(self) -> Progress:
         """Move it; returns once it lives there, and nothing of it is left elsewhere.
@@ -132,8 +139,7 @@ class Move:
                 await self._ask_halt("leave")
             raise
         finally:
-            if self._changes is not None:
-                await self._changes.close()
+            await self._copies.close()
         return self.progress
 
     async def _go(self, *, has_begun: bool) -> None:
@@ -153,13 +159,15 @@ class Move:
     async def _way(self) -> str:
         """What is known of a move that has begun, and isn't over; sets where it comes from."""
         self._there = Belongings(self.target, self.organization)
-        ways = [(each, await self._way_at(each)) for each in self.partitions]
+        places = [*self.partitions, *([self.before] if self.before else [])]
+        ways = [(each, await self._way_at(each)) for each in places]
         for partition, way in ways:
             if way.startswith("in:"):
-                self._leave(self.partitions.all[int(way.split(":")[1])])
+                number = int(way.split(":")[1])
+                self._leave(next(each for each in places if each.number == number))
                 self._check_target(partition.number)
                 return way
-        living = await self.partitions.living(self.organization)
+        living = await self._living()
         for partition, way in ways:
             if way.startswith("out:"):
                 self._leave(partition)
@@ -172,11 +180,19 @@ class Move:
         self._leave(living)
         return ""
 
+    async def _living(self) -> Partition:
+        if self.before is not None:
+            its_own = Belongings(self.before, self.organization)
+            if not await its_own.field(self.before.names.moved):
+                return self.before
+        return await self.partitions.living(self.organization)
+
     async def _way_at(self, partition: Partition) -> str:
         return await Belongings(partition, self.organization).field(partition.names.moving)
 
     def _leave(self, partition: Partition) -> None:
         self._here = Belongings(partition, self.organization)
+        self._copies = Copies(self._here, self._there)
 
     def _check_target(self, number: int) -> None:
         if number != self.target.number:
@@ -216,7 +232,7 @@ class Move:
         self._tell(step)
         if monotonic() - self._renewed > self.patience.lock / 3:
             self._check_mine((await self._ask_halt("keep"))[0])
-            await self._note_changes()  # Redis keeps for so long what nobody reads
+            await self._copies.note_changes()  # Redis keeps for so long what nobody reads
 
     def _check_mine(self, answer: bytes) -> None:
         if answer in {b"lost", b"taken"}:
@@ -230,53 +246,18 @@ class Move:
 
     async def _prepare(self) -> None:
         """Copy what changes no more, again while much of it is new; and find its jobs."""
-        self._changes = await self._here.watched()
+        await self._copies.watch()
         for _ in range(_MOST_PASSES):
             new = 0
-            async for names in self._new_names():
-                new += len(names)
-                await self._copy_marks(names)
+            async for number in self._copies.add():
+                new += number
+                self.progress.marks = self._copies.number
                 await self._still("copying marks")
             if new <= _FEW:
                 break
         # Its order rises strictly: what is accepted from here on stands behind it.
         self._order = float(await self._here.field(self._here.partition.names.flows, "order:") or 0)
         await self._find_jobs()
-
-    async def _new_names(self) -> AsyncIterator[list[bytes]]:
-        """Those of its values that have not been seen as they are, or may not have been."""
-        knows_all = await self._note_changes()
-        if knows_all and (self._copied or self._left):
-            changed, self._changed = self._changed, set()
-            for some in chunks(changed, _FEW):
-                yield some
-            return
-        async for names in self._here.value_names():
-            yield [each for each in names if each not in self._copied]
-
-    async def _note_changes(self) -> bool:
-        """Take note of what has changed; whether that is known of all."""
-        if self._changes is None:
-            return False
-        self._changed |= await self._changes.names()
-        return self._changes.is_told
-
-    async def _copy_marks(self, names: Sequence[bytes]) -> None:
-        marks = [each for each in names if self._here.named(each)[0] == "event"]
-        done = [each for each in await self._here.values(marks) if each.is_done]
-        if done:
-            async with self.target.redis.pipeline(transaction=False) as pipe:
-                for each in done:
-                    name = self._there.name_of(each.kind, each.rest)
-                    px = max(1, each.kept) if each.kept >= 0 else None
-                    pipe.set(name, each.raw, nx=True, px=px)
-                await pipe.execute()
-        copied = {self._here.name_of(each.kind, each.rest) for each in done}
-        self._copied.difference_update(names)
-        self._copied |= copied
-        self._left.update(names)
-        self._left -= copied
-        self.progress.marks = len(self._copied)
 
     async def _find_jobs(self) -> None:
         async for jobs in self._here.jobs():
@@ -347,14 +328,31 @@ class Move:
             await self._arrive(letters)
             self.progress.letters += len(letters)
             await self._still("copying dead letters")
-        async for names in self._names_left():
-            values = await self._not_there(await self._here.values(names))
+        async for values in self._copies.left():
             await self._arrive([each.record for each in values])
             self.progress.values += len(values)
             await self._still("copying state and marks")
         said = await self._here.said()
+        # Or a crash would have it live in both, or in neither.
+        await self._keep(self._here.partition)
+        await self._keep(self.target)
         self._check_mine(await self.target.run(_JOIN, self.organization, self._token, *said))
         self.progress.held = monotonic() - self._held_since
+        await self._keep(self.target)
+
+    async def _keep(self, partition: Partition) -> None:
+        """Go on once what has been written there survives a crash."""
+        # One that doesn't matter, and is behind all of it.
+        write = ("HINCRBY", partition.names.counters, "moves", 1)
+        self._tell("waiting for the disk, or for replicas")
+        until = monotonic() + self.patience.all_in_all
+        while not await is_kept(partition.redis, write, _KEPT_WITHIN):
+            if monotonic() > until:
+                raise MoveError(
+                    f"partition {partition.number} has it neither on its disk nor with its "
+                    "replicas in time: run the same command again"
+                )
+            await self._still("waiting for the disk, or for replicas")
 
     async def _carry_jobs(self) -> None:
         carried = set[bytes]()
@@ -371,26 +369,6 @@ class Move:
             waiting = await self._here.field(self._here.partition.names.waiting)
             if self.progress.events == int(waiting or 0):
                 return
-
-    async def _names_left(self) -> AsyncIterator[list[bytes]]:
-        """Those of its values that may not be there as they are: of an interrupted move, all."""
-        if await self._note_changes():
-            for some in chunks(self._left | self._changed, _FEW):
-                yield some
-            return
-        async for names in self._here.value_names():
-            yield [each for each in names if each not in self._copied or each in self._changed]
-
-    async def _not_there(self, values: Sequence[Value]) -> list[Value]:
-        """Those that aren't there as marks of done events, as an earlier mover has copied them."""
-        done = [each for each in values if each.is_done]
-        if not done:
-            return list(values)
-        there = await self._there.ask(
-            "MGET", *(self._there.name_of(each.kind, each.rest) for each in done)
-        )
-        known = {each for each, raw in zip(done, there, strict=True) if raw == each.raw}
-        return [each for each in values if each not in known]
 
     async def _arrive(self, records: Iterable[Record]) -> None:
         turns = self._here.partition.names.turn
@@ -415,7 +393,10 @@ class Move:
         answer = await self._here.partition.run(_VACATE, self.organization, self._token)
         self._check_mine(answer)
         if answer == b"left":
-            raise MoveError("it has arrived; run it once more, since something is left behind")
+            raise MoveError(
+                f"{self.organization} has moved, but partition {self._here.partition.number} has "
+                "events that a stock producer has put there since"
+            )
 
     async def _clear_all(self, kind: str, names: Sequence[bytes]) -> None:
         for some in chunks(names, _CLEARED_AT_ONCE):

@@ -1,6 +1,8 @@
 """``python -m worker partitions``: where each partition is, and who is to live there."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import click
 
@@ -8,13 +10,18 @@ from shared import display
 from shared.display import roughly
 from shared.program import tables
 from shared.program.commands import json_option
+from shared.queue import hashes, keys
+from shared.queue.keys import UNTAGGED
+from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach
-from shared.redis.connection import server_of
+from shared.redis.connection import open_redis, server_of
+from shared.settings.config import CommonSettings
 from shared.settings.durations import parse_duration
 from worker.operate.asking import anyway_option, ask, known_organization
 from worker.operate.belongings import Belongings
 from worker.operate.merged import look
-from worker.operate.moving import Move, MoveError, Patience, Progress
+from worker.operate.moving import BEFORE, Move, MoveError, Patience, Progress
 from worker.operate.overview import Overview
 
 _COLUMNS = ("number", "node", "organizations", "waiting", "running", "dead", "oldest", "up")
@@ -46,23 +53,42 @@ def _seconds(text: str) -> float:
         raise click.BadParameter(f"expected {exc}, got {text!r:.40}") from None
 
 
-@partitions.command()
-@click.argument("organization")
-@click.argument("number", type=click.IntRange(0))
-@click.option(
+_drain_option = click.option(
     "--drain",
     type=_seconds,
     default="500ms",
     show_default=True,
     help="Let its events wait for so long at a time for its handlers to end.",
 )
-@click.option(
+_patience_option = click.option(
     "--patience",
     type=_seconds,
     default="1m",
     show_default=True,
     help="Try that again for so long.",
 )
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Say why a move has ended before its end."""
+    try:
+        yield
+    except MoveError as exc:
+        display.fail(str(exc))
+    except KeyboardInterrupt:
+        click.echo(
+            "interrupted: nothing is lost, the same command goes on; its events may wait for it",
+            err=True,
+        )
+        raise SystemExit(_INTERRUPTED) from None
+
+
+@partitions.command()
+@click.argument("organization")
+@click.argument("number", type=click.IntRange(0))
+@_drain_option
+@_patience_option
 @click.option("--dry-run", is_flag=True, help="Only say what would move.")
 @anyway_option
 @json_option
@@ -95,21 +121,85 @@ def move(
         wait = Patience(drain=drain, all_in_all=patience)
         return await Move(reach.partitions, name, target, wait, told=_teller()).run()
 
-    try:
+    with _going_on():
         found = ask(moved, connections=_CONNECTIONS)
-    except MoveError as exc:
-        display.fail(str(exc))
-    except KeyboardInterrupt:
-        click.echo(
-            "interrupted: nothing is lost, the same command goes on; its events may wait for it",
-            err=True,
-        )
-        raise SystemExit(_INTERRUPTED) from None
     row = found if isinstance(found, dict) else _as_row(name, found)
     if as_json:
         click.echo(display.json_line(row))
     else:
         click.echo(_sentence(row, dry_run=dry_run))
+
+
+@partitions.command()
+@_drain_option
+@_patience_option
+@json_option
+def migrate(*, drain: float, patience: float, as_json: bool) -> None:
+    """Move all organizations from the single queue of REDIS_URL_BEFORE into partitions.
+
+    While events come in: each organization goes home, as `move` has it. All ingresses have
+    REDIS_URL_BEFORE; workers of the single queue handle what waits there, until this has ended.
+    """
+    url = CommonSettings.from_environ(os.environ).redis_url_before
+    if url is None:
+        display.fail("REDIS_URL_BEFORE: expected the Redis that they leave, got nothing")
+    wait, number = Patience(drain=drain, all_in_all=patience), 0
+
+    def tell(organization: str, progress: Progress) -> None:
+        nonlocal number
+        number += 1
+        row = _as_row(organization, progress)
+        click.echo(display.json_line(row) if as_json else _sentence(row, dry_run=False))
+
+    async def migrated(reach: Reach) -> None:
+        async with open_redis(url, connections=_CONNECTIONS) as redis:
+            before = Partition(BEFORE, UNTAGGED, redis)
+            await migrate_all(reach.partitions, before, wait, tell)
+
+    with _going_on():
+        ask(migrated, connections=_CONNECTIONS)
+    if not as_json:
+        click.echo(f"{number:,} organizations have moved, and no other is accepted there any more")
+
+
+async def migrate_all(
+    partitions: Partitions,
+    before: Partition,
+    patience: Patience,
+    told: Callable[[str, Progress], None],
+) -> None:
+    """Move all organizations from a single queue home, and have it accept nothing any more.
+
+    Raises:
+        MoveError: one can't be moved now; those before it have been.
+    """
+    is_closed = False
+    while True:
+        for organization in (names := sorted(await _with_something(before))):
+            target = partitions.of(organization)
+            move = Move(partitions, organization, target, patience, before=before)
+            told(organization, await move.run())
+        if is_closed and not names:
+            return
+        # What was accepted before that is seen in the next round.
+        is_closed = is_closed or not names
+        if is_closed:
+            await Belongings(before, "*").ask("HSET", before.names.moved, "*", "home")
+
+
+async def _with_something(partition: Partition) -> set[str]:
+    """The organizations of which there is anything but what an endpoints file says."""
+    names, found = partition.names, set[str]()
+    for name in (names.waiting, names.buried, names.bytes, names.organizations, names.moving):
+        async for page in hashes.pages(partition.redis, name):
+            for raw in page:
+                field = raw.decode(errors="replace")
+                if name == names.bytes:
+                    field = field.rpartition(":")[0]
+                elif name == names.organizations:
+                    field = field.partition(":")[2]  # such as a pause
+                found.add(field)
+    return {each for each in found if keys.ORGANIZATION_PATTERN.fullmatch(each)}
 
 
 def _teller() -> Callable[[Progress], None]:

@@ -44,7 +44,9 @@ _DEFINED: Final = re.compile(r"^local (?:function )?(\w+(?:, \w+)*)", re.MULTILI
 
 
 @cache
-def load(name: str, names: Names = UNTAGGED, *, allow_oom: bool = True) -> Script:
+def load(
+    name: str, names: Names = UNTAGGED, *, allow_oom: bool = True, follows: bool = False
+) -> Script:
     """Read ``{name}.lua`` behind the words of the prelude that it uses.
 
     A partition's begins with a look at a name that nothing ever has. While its slot goes from one
@@ -55,10 +57,11 @@ def load(name: str, names: Names = UNTAGGED, *, allow_oom: bool = True) -> Scrip
         name: of the file beside this one, without its ending.
         names: those that it reads and writes.
         allow_oom: whether it may run while Redis is full. Everything that drains may.
+        follows: whether it looks for organizations that have moved, also in a single queue.
     """
     body = files(__package__).joinpath(f"{name}.lua").read_text()
     # What it asks of an organization that may have moved comes before all else.
-    first = _text_in("partitions", name) if names.tag else ""
+    first = _text_in("partitions", name) if names.tag or follows else ""
     parts = _parts_of(first + _text_in("plain", name), body)
     shebang = _SHEBANG_ALLOW_OOM if allow_oom else _SHEBANG
     guard = f"redis.call('EXISTS', '{names.queue}:never')\n" if names.tag else ""

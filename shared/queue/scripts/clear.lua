@@ -6,8 +6,9 @@
 -- Transition: any → absent, here.
 
 local organization = ARGV[1]
-local is_gone = redis.call('HEXISTS', key.moved, organization) == 1
-if not is_gone or not is_the_movers(organization, ARGV[2]) then return finish('lost') end
+local way = redis.call('HGET', key.moving, organization)
+local last_order = tonumber(string.match(way or '', '^out:%d+:[01]:(.*)$'))
+if not last_order or not is_the_movers(organization, ARGV[2]) then return finish('lost') end
 
 local prefixes = { event = key.event, revivals = key.revivals, state = key.state }
 
@@ -24,11 +25,18 @@ local function leave_no_turn(job)
 end
 
 local function leave(job)
+  local order = redis.call('ZSCORE', key.accepted, job)
+  if order and tonumber(order) > last_order then return end -- it came later, and is nowhere else
   leave_no_turn(job)
   local claim = read_claim(job)
   if claim.token ~= '' then add(slots, organization, -1) end
   claim.token = ''
   remove_job(claim)
+  -- What bears no tag has the same name there, which may be in this very Redis.
+  if string.sub(key.in_mark(job), 1, 2) == '{}' then
+    names_to_delete[#names_to_delete - 1] = key.superseded .. job -- which is gone already
+    names_to_delete[#names_to_delete] = key.superseded .. job
+  end
 end
 
 for i = 3, #ARGV, 2 do

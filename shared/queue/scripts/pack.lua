@@ -20,8 +20,9 @@ end
 local function packed(job)
   local order = redis.call('ZSCORE', key.accepted, job)
   if not order then return {} end
+  local payload = redis.pcall('GET', key.job .. job) -- gone, where somebody's hand has made it no text
   local record = {
-    key.in_mark(job), redis.call('GET', key.job .. job), order, place_of(job),
+    key.in_mark(job), type(payload) == 'string' and payload, order, place_of(job),
     redis.call('HGET', key.claims, job), redis.call('GET', key.arq_retry .. job),
   }
   for i, name in ipairs({ key.throttled, key.failures, key.unhandled, key.suspects, key.turns }) do

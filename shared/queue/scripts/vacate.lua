@@ -1,8 +1,8 @@
 -- vacate: nothing is left here of an organization that lives in another partition.
 --
 -- Arguments: organization, the mover's token (hex).
--- Result: 'vacated'; 'left' where an event or a dead letter of it is here yet; or 'lost' where the
---   organization is another mover's by now.
+-- Result: 'vacated'; 'left' where an event or a dead letter of it is here yet, as a stock producer may
+--   have put one in line here since; or 'lost' where the organization is another mover's by now.
 -- Transition: none of a job's. All that stays is where it has gone to.
 
 local organization = ARGV[1]

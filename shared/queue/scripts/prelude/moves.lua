@@ -1,8 +1,8 @@
 -- Moves: an organization on its way from one partition to another.
 --
--- The hash `moving` has, where an organization leaves, 'out:partition:1 where it was paused before', and
--- where it arrives 'in:partition:by how much its virtual times rise on the way'; while either is there,
--- all that there is of it waits. Under 'lock:organization' it has the token of the last mover to have
+-- The hash `moving` has, where an organization leaves, 'out:partition:1 where it was paused before' and,
+-- once it has left, ':order behind which nothing was accepted here'; where it arrives 'in:partition:by how
+-- much its virtual times rise on the way'. While either is there, all that there is of it waits. Under 'lock:organization' it has the token of the last mover to have
 -- begun, and until when it has the organization to itself (ms).
 
 local lock_field = 'lock:'

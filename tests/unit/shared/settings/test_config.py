@@ -35,6 +35,28 @@ def error(text: str | None, reads: Read) -> str:
 
 
 @pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({}, "expected PARTITIONS over 1, into which its organizations move, got PARTITIONS=1"),
+        (
+            {"PARTITIONS": "4", "REDIS_URL": "redis://before:6379"},
+            "expected another Redis than REDIS_URL, got redis://before:6379",
+        ),
+    ],
+)
+def test_organizations_leave_another_redis_for_several_partitions(
+    environ: dict[str, str], message: str
+) -> None:
+    before = {"REDIS_URL_BEFORE": "redis://before:6379"}
+    with pytest.raises(SettingsError) as caught:
+        CommonSettings.from_environ({**before, **environ})
+    assert str(caught.value) == f"REDIS_URL_BEFORE: {message}"
+    found = CommonSettings.from_environ({**before, "PARTITIONS": "4"})
+    assert found.redis_url_before == RedisUrl("redis://before:6379")
+    assert CommonSettings.from_environ({}).redis_url_before is None
+
+
+@pytest.mark.parametrize(
     ("reads", "expected"),
     [
         (lambda r: r.text("X"), "a text"),
