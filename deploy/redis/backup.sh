@@ -30,8 +30,10 @@ finish() { # whatever happens: no server stays, and nothing half done
     rm -rf ${private:+"$private"} ${linked:+"$linked"} ${copy:+"$copy.part"}
 }
 
-is_whole() { # whether the files are there that the manifest in a folder names
-    while read -r _ file _; do [ -f "$1/$file" ] || return 1; done < "$1/appendonly.aof.manifest"
+is_whole() { # whether the files are there that the manifest in a folder names, but for past ones
+    while read -r _ file _ _ _ type _; do
+        [ "$type" = h ] || [ -f "$1/$file" ] || return 1
+    done < "$1/appendonly.aof.manifest"
 }
 
 make() {

@@ -1,18 +1,22 @@
 """Facts about deploy/recovery.md: its commands, typed as they stand, do what it says."""
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from redis import Redis as Client
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from deploy.local.embedded_redis import EmbeddedRedis, RedisServerError, find_redis_server
 from shared.queue import keys
@@ -195,6 +199,45 @@ async def _lose(site: Site) -> None:
     site.server.stop()
     site.type(BROKEN)
     site.server.start()
+
+
+def test_a_backup_is_whole_while_the_file_is_compacted(tmp_path: Path) -> None:
+    """Redis ends files, begins others and removes the old ones meanwhile."""
+    data = tmp_path / "data"
+    data.mkdir()
+    environ = {**os.environ, "STATE_DIR": str(data), "BACKUPS": str(tmp_path / "backups")}
+    is_over = threading.Event()
+
+    def write(server: EmbeddedRedis) -> None:
+        with Client.from_url(server.url) as redis:
+            while not is_over.is_set():
+                redis.incr("number")
+                with contextlib.suppress(ResponseError):  # one is under way
+                    redis.bgrewriteaof()
+
+    with (
+        EmbeddedRedis(folder=data) as server,
+        Client.from_url(server.url) as redis,
+        ThreadPoolExecutor() as threads,
+    ):
+        writing = threads.submit(write, server)
+        try:
+            for _ in range(5):
+                before = int(redis.get("number") or 0)
+                with Terminal(ROOT, environ, tmp_path) as terminal:
+                    terminal.type_all([Typed(MAKE, "/backups/20")])
+                (made,) = (tmp_path / "backups").iterdir()
+                assert before <= _number_in(made) <= int(redis.get("number") or 0)
+                shutil.rmtree(made)
+        finally:
+            is_over.set()
+        writing.result()
+        assert not list(data.glob(".backup*"))
+
+
+def _number_in(backup: Path) -> int:
+    with EmbeddedRedis(folder=backup) as server, Client.from_url(server.url) as redis:
+        return int(redis.get("number") or 0)
 
 
 @pytest.fixture(scope="module")
