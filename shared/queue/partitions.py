@@ -262,10 +262,14 @@ async def undivided(partition: Partition) -> int:
     """How many events wait in a partition's Redis under the names of a single queue.
 
     An ingress that was still there with the old setting may accept some after the division: the
-    workers of the partitions never see them. Where nobody may ask there are none.
+    workers of the partitions never see them. Where nobody may ask there are none, nor in a cluster,
+    where a single queue bears a tag as well.
 
     Raises: what the client does, but for a refusal.
     """
+    # It would ask the node of one slot for what another one has, and put in doubt where that is.
+    if isinstance(partition.redis.connection_pool, SlotPool):
+        return 0
     try:
         waiting: int = await partition.redis.zcard(UNTAGGED.accepted)
     except ResponseError:

@@ -18,10 +18,14 @@ from ingress.primaries import Primaries
 from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import Endpoints
 from shared.errors import Problem
+from shared.queue.gauges import Gauges
 from shared.queue.keys import Names
+from shared.queue.marker import Marker
 from shared.queue.partition import TAGS
-from shared.queue.partitions import check_layout, open_partitions
+from shared.queue.partitions import check_layout, open_partitions, warn_of_undivided
+from shared.queue.reach import Reach
 from shared.queue.writer import Accepted, PartitionWriter, Queue
+from shared.redis.cluster import SlotConnection
 from shared.redis.connection import (
     REDIS_ERRORS,
     open_redis,
@@ -40,6 +44,8 @@ from tests.conftest import StartCluster, StartRedis
 from tests.integration.jobs import delivery
 from tests.integration.resharding import ask, resharding
 from tests.integration.test_partitions import use
+from tests.integration.workplace import Lines
+from worker.operate.merged import look
 
 PATIENCE = 60.0
 TAG = TAGS[0]
@@ -98,6 +104,27 @@ async def test_each_partition_is_asked_where_it_is(redis_cluster: EmbeddedCluste
         assert len({server_of(each.redis) for each in partitions}) == 3
         found = [await each.redis.get(each.names.queue) for each in partitions]
         assert found == [b"%d" % number for number in range(6)]
+
+
+async def test_who_looks_at_partitions_puts_in_doubt_where_none_of_them_is(
+    redis_cluster: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, doubts = Lines(), list[SlotConnection]()
+
+    def note(connection: SlotConnection) -> None:
+        doubts.append(connection)
+
+    monkeypatch.setattr(SlotConnection, "_refuse", note)
+    async with open_partitions(in_cluster(redis_cluster.url)) as partitions:
+        shown = Gauges(partitions, organizations=3, bytes_limit_of=lambda _: 0, log=lines.log)
+        await shown.refresh()
+        assert await warn_of_undivided(partitions) == []
+        assert (await look(Reach(partitions))).overview.undivided == 0
+        for partition in partitions:
+            await Marker(partition, lines.log).look()
+            assert await partition.redis.hget(partition.names.marker, "beats") == b"1"
+    assert lines.events() == []
+    assert doubts == []
 
 
 async def test_a_single_partition_bears_its_tag_there(redis_cluster: EmbeddedCluster) -> None:
