@@ -32,7 +32,10 @@ FLAGS: Final = (
     "--disable-sync",
 )
 SIZES: Final = {"phone": (390, 844), "desktop": (1280, 900)}
-PAGES: Final = ("/", "/organizations", "/events", "/dead-letters", "/workers", "/nothing")
+PAGES: Final = (
+    *("/", "/organizations", "/events", "/dead-letters", "/workers", "/nothing"),
+    *("/events?q=evt_nowhere&organization=org_a", "/organizations/org_nobody/pause"),
+)
 PATIENCE: Final = 20_000.0
 """Milliseconds."""
 
@@ -176,7 +179,7 @@ async def test_a_dead_letter_is_replayed_by_the_keyboard_alone(
         assert line["outcome"] == "queued"
         for path in PAGES:
             await page.goto(f"{address}{path}")
-            await picture(path.strip("/") or "overview-later")
+            await picture(path.strip("/").replace("/", "-") or "overview-later")
 
 
 async def test_everything_works_with_scripts_off(

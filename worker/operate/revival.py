@@ -229,7 +229,8 @@ class Replay:
         progress = self.progress
         if fate.became == "waiting":
             self._out.append(fate.of)
-            progress.retried += fate.attempts > 0
+            # Before that, only some are asked at a time.
+            progress.retried += fate.attempts > 0 and progress.is_awaited
             return
         setattr(progress, fate.became, getattr(progress, fate.became) + 1)
         self._row = self._row + 1 if fate.became == "died_again" else 0
