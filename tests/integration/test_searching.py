@@ -93,7 +93,17 @@ async def test_who_looks_at_a_part_says_so_and_not_that_it_never_came(
             assert NEVER_CAME not in (await site.get(path)).text
         assert "of 3,000 waiting events" in (await site.get("/events?q=evt_003001")).text
         whole = await site.get("/events?q=evt_003001&organization=org_1")
-        assert "looked at all 91 waiting events" in whole.text
+        assert "Looked at all 91 waiting events" in whole.text
+
+
+async def test_what_was_not_asked_is_not_said(place: Workplace, redis: Redis) -> None:
+    nothing = await search_everywhere(reach(redis), "evt_1", "org_a")
+    assert nothing.sentence == "no event waits of this one, and no mark of 1 organization names it"
+    await place.accept(body("evt_1"))
+    job = await search_everywhere(reach(redis), job_id("org_a", b"nothing"))
+    assert job.sentence == (
+        "no event that waits or is dead has this job, and no mark of 1 organization names it"
+    )
 
 
 async def test_an_event_is_shown_wherever_it_is(

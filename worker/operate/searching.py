@@ -52,9 +52,12 @@ class Search:
         bytes: looked at.
         seconds: that the look at what waits has taken.
         is_whole: whether there is nothing that waits and wasn't looked at.
+        has_looked: whether any of that was to be looked at: not for a job, which is its own name.
+        organization: the one that is meant, if one was said.
     """
 
     limits: Limits
+    organization: str | None = None
     found: list[FoundEvent] = field(default_factory=list)
     organizations: int = 0
     looked_at: int = 0
@@ -62,6 +65,7 @@ class Search:
     bytes: int = 0
     seconds: float = 0.0
     is_whole: bool = True
+    has_looked: bool = False
     _began: float = field(default_factory=monotonic)
 
     @property
@@ -77,7 +81,12 @@ class Search:
     def sentence(self) -> str:
         """What was looked at in vain, without an end."""
         number, seconds = f"{self.looked_at:,}", f"{self.seconds:.1f} s"
-        marks = f"no mark of {self.organizations:,} organizations names it"
+        whose = "organization" if self.organizations == 1 else "organizations"
+        marks = f"no mark of {self.organizations:,} {whose} names it"
+        if not self.has_looked:
+            return f"no event that waits or is dead has this job, and {marks}"
+        if self.is_whole and not self.looked_at:
+            return f"no event waits{' of this one' * bool(self.organization)}, and {marks}"
         if self.is_whole:
             return f"looked at all {number} waiting events in {seconds}: not among them; {marks}"
         # Some come while it looks.
@@ -96,7 +105,7 @@ async def search_everywhere(
         organization: whose, where that is known: that is much faster.
         limits: of the look at what waits, of which an id isn't known until a worker has it.
     """
-    done, partitions = Search(limits), reach.partitions
+    done, partitions = Search(limits, organization), reach.partitions
     text = await reach.name_now(text)
     owner = organization_of(text)
 
@@ -119,6 +128,7 @@ async def search_everywhere(
         done.organizations = 0
         done.found = _gathered(await reach.gather(search_in, among))
     if not done.found and not bears_digest(text):
+        done.has_looked = True
         await reach.gather(look_in, among)
         if not done.found:  # perhaps a worker has taken it since its mark was asked for
             done.organizations = 0

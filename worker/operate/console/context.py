@@ -93,7 +93,7 @@ async def doubt_about(request: web.Request, organization: str) -> str:
     if organization in endpoints:
         return f"{organization} is an endpoint; its organization is {endpoints[organization]}."
     hint = nearest(organization, [*endpoints.values(), *endpoints])
-    return f"Nobody knows {organization}: neither Redis nor the endpoints file{hint}."
+    return f"Nobody knows {organization}: neither Redis nor the endpoints file{hint or '.'}"
 
 
 def session_of(request: web.Request) -> Session | None:
