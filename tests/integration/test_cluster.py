@@ -28,6 +28,7 @@ from shared.queue.writer import Accepted, PartitionWriter, Queue
 from shared.redis.cluster import SlotConnection
 from shared.redis.connection import (
     REDIS_ERRORS,
+    end,
     open_redis,
     server_of,
     slot_of,
@@ -173,6 +174,21 @@ async def test_seeds_that_are_away_or_no_nodes_are_passed_over(
         assert await code_of(redis) == "redis_unreachable"
     async with first_of(f"redis+cluster://127.0.0.1:{plain.port}") as redis:
         assert await code_of(redis) == "redis_cluster"
+
+
+async def test_nodes_stay_known_though_whoever_asks_them_is_cancelled(
+    fresh_cluster: StartCluster,
+) -> None:
+    """As a handler is whose time is over, or a look that another one makes needless."""
+    cluster = fresh_cluster(1)
+    async with first_of(cluster.url) as redis:
+        cluster.nodes[0].freeze()
+        for _ in range(2):
+            asking = asyncio.create_task(code_of(redis))
+            await asyncio.sleep(0.05)
+            await end([asking])
+        cluster.nodes[0].thaw()
+        assert await until_it_works(redis) == []
 
 
 async def test_a_slot_that_has_gone_is_refused_once_and_then_found(
