@@ -32,7 +32,7 @@ from shared.program.awaiting import MENDS_ITSELF, AwaitedRedis
 from shared.queue import marker
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions, check_layout, open_partitions, places
-from shared.redis.connection import connection_pool, end
+from shared.redis.connection import close, connection_pool, end
 from shared.redis.durability import check_server
 from shared.sellfern.reference_file import load_reference
 from worker.engine import arq_functions, burst, process
@@ -241,7 +241,7 @@ class _Program:
             left = self.deadline.left() or 0.0
             await first.context.pipeline.hooks.drain(left - _HOOKS_BEFORE)
             for pool in pools:
-                await pool.aclose()
+                await close(pool)
             # Where Redis has stayed away, nothing could be given back.
             if held := worker.held():
                 self._note_left(held)

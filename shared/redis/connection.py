@@ -6,11 +6,11 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.crc import key_slot
 
@@ -41,6 +41,9 @@ async def end(tasks: Collection["asyncio.Future[Any]"]) -> None:
 
 SOCKET_TIMEOUT: Final = 3.0
 """Seconds that a reply may take before the outcome of a command is in doubt."""
+
+_GOODBYE: Final = 0.5
+"""Seconds for the end of connections: by TLS each side says goodbye, but one that is frozen."""
 
 REDIS_ERRORS: Final = (exceptions.RedisError, OSError, asyncio.TimeoutError)
 """What a call of the Redis client may raise; ``translate`` knows each."""
@@ -139,7 +142,14 @@ async def open_redis(
     finally:
         await redis.aclose()
         # redis-py doesn't close a pool that it was given.
-        await pool.aclose()
+        await close(pool)
+
+
+async def close(pool: ConnectionPool) -> None:
+    """Close all connections of a pool, whatever the other side says to that."""
+    with suppress(*REDIS_ERRORS):
+        async with asyncio.timeout(_GOODBYE):
+            await pool.aclose()
 
 
 def connection_pool(

@@ -62,7 +62,9 @@ class PrimaryPool(BlockingConnectionPool):
         """Find out where it is."""
         found = await self._find()
         if self._primary not in {None, found}:
-            await self.disconnect(inuse_connections=False)  # those that are idle know the old one
+            # Those that are idle know the old one, which may be frozen: none waits for its goodbye.
+            for idle in tuple(self._available_connections):
+                await idle.disconnect(nowait=True)
         self._primary = found
         return found
 
@@ -79,7 +81,7 @@ class PrimaryPool(BlockingConnectionPool):
     async def release(self, connection: AbstractConnection) -> None:
         """Take a connection back; one to a server that is no primary any more is closed."""
         if isinstance(connection, PrimaryConnection) and connection.is_outdated:
-            await connection.disconnect()
+            await connection.disconnect(nowait=True)
         await super().release(connection)
 
 

@@ -13,6 +13,7 @@ from redis.asyncio import Redis as AsyncRedis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.errors import SettingsError
 from shared.redis.connection import REDIS_ERRORS, connection_pool, open_redis, translate
+from shared.redis.primary_pool import PrimaryConnection, PrimaryPool
 from shared.redis.tls import certificates
 from shared.settings.redis_url import RedisUrl, Tls
 from tests.integration.certificates import Certificates, make_certificates, overwrite
@@ -225,6 +226,40 @@ async def test_sentinels_are_met_with_the_certificates_as_they_are_now(
                 while (found := await answer(redis)) == "redis_no_primary":
                     pass  # the Sentinel has yet to see the primary
             assert found == "OK"
+
+
+async def test_nobody_waits_for_the_goodbye_of_a_primary_that_is_frozen(
+    own: Certificates, tls_server: tuple[EmbeddedRedis, int]
+) -> None:
+    """It is to be left for the new one, and says nothing any more."""
+    _, new = tls_server
+    port = free_port()
+    arguments = own.server_settings(port)
+
+    class Pool(PrimaryPool):
+        found = "127.0.0.1", port
+
+        async def _find(self) -> tuple[str, int]:
+            return self.found
+
+    with EmbeddedRedis(
+        appendfsync=None, program=tool("redis-server"), arguments=arguments
+    ) as server:
+        pool = Pool(
+            tls=certificates(Tls(ca_certs=str(own.authority))),
+            connection_class=PrimaryConnection,
+            socket_timeout=5,
+            socket_connect_timeout=0.5,
+        )
+        for each in [await pool.get_connection() for _ in range(3)]:
+            await pool.release(each)
+        url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={own.authority}"
+        async with open_redis(RedisUrl(url)) as redis:
+            await redis.ping()
+            server.freeze()
+        pool.found = "127.0.0.1", new
+        assert await pool.primary() == pool.found
+        await pool.aclose()
 
 
 def test_the_key_of_a_certificate_may_not_ask_for_a_pass_phrase(
