@@ -26,6 +26,11 @@ class RedisMemory(msgspec.Struct, frozen=True):
     used: int = 0
     limit: int = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes no more."""
+        return 0 < self.limit <= self.used
+
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> Self:
         """What its ``INFO memory`` says."""

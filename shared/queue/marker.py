@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from secrets import token_hex
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -14,6 +14,7 @@ from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
 from shared.redis.connection import REDIS_ERRORS, end, server_of, translate
+from shared.redis.primary_pool import PrimaryPool
 
 EVERY: Final = 2.0
 """Seconds from one look to the next. What a crash or a fail-over takes of the last ones isn't told:
@@ -36,7 +37,7 @@ class Incident(msgspec.Struct, frozen=True):
         what: ``emptied``: nothing is left of what was there, or it is another one; ``restored``:
             what is there is of an earlier moment.
         before: the marker's id until then.
-        told_at: when it was noticed, seconds since the epoch, by the program's clock as all these.
+        told_at: when it was noticed, seconds since the epoch, by Redis's clock as all these.
         seen_at: when that program had seen it last.
         events: of one that was emptied the unfinished ones that were there then; of one that was
             restored those that had been accepted and aren't known any more, or more than these.
@@ -76,7 +77,7 @@ def unwatched(at: bytes | float | None, now: float) -> float | None:
 
     Args:
         at: what the marker says of it.
-        now: by any clock.
+        now: by Redis's clock: those of two programs may be minutes apart.
     """
     last = float(at or 0)
     return last if 0 < last < now - UNWATCHED else None
@@ -100,7 +101,8 @@ class Seen(NamedTuple):
     Attributes:
         id: the marker's; empty where there is none.
         beats: looks of all programs so far.
-        at: when the last one was, seconds since the epoch.
+        now: Redis's clock, seconds since the epoch.
+        at: when the last one was.
         told: what has happened, where that is why the id is a new one.
         accepted: events since the beginning.
         waiting: of these, those that aren't finished.
@@ -108,17 +110,36 @@ class Seen(NamedTuple):
 
     id: str
     beats: int
+    now: float
     at: float
     told: Incident | None
     accepted: int
     waiting: int
 
 
+class Sign(NamedTuple):
+    """What a look has left, and who has it.
+
+    Attributes:
+        id: the marker's.
+        server: where; empty where nobody takes a primary's place.
+        offset: of the server's stream of changes, which has the sign by then.
+        replicas: how far those have come that follow it.
+    """
+
+    id: str
+    server: str = ""
+    offset: int = 0
+    replicas: tuple[int, ...] = ()
+
+
 class Marker:
-    """One Redis's, and what a program knows of it: the last two looks.
+    """One Redis's, and what a program knows of it: the last look, and one before it.
 
     Each look counts itself in Redis. A count that is lower than at the look before the last one is
-    of an earlier moment; another id, or none, is another Redis, or one that was emptied. Who has
+    of an earlier moment; another id, or none, is another Redis, or one that was emptied. A look of
+    which a fail-over or a crash has taken the sign is left out, and so is one whose sign no replica
+    had by the next one: a primary that is cut off counts on, and what it counts is refused. Who has
     noticed it writes beside the new id what has happened to the old one: so each program that has
     seen the old one tells it, once, and one that has begun since doesn't.
 
@@ -132,6 +153,8 @@ class Marker:
         self._log = log
         self._older: Seen | None = None
         self._latest: Seen | None = None
+        self._sign = Sign("")
+        self._has_followers = False
         self._past = set[str]()
 
     async def look(self) -> Incident | None:
@@ -139,18 +162,17 @@ class Marker:
 
         Raises: what the client does.
         """
-        now = time.time()
         seen = await self._read()
-        if self._latest is None and (last := unwatched(seen.at, now)) is not None:
-            url, seconds = server_of(self._partition.redis), round(now - last)
-            self._log.warning(
-                "redis_unwatched", url=url, seconds=seconds, message=unwatched_since(last)
-            )
-        happened = self._judge(seen, now)
+        happened = self._judge(seen, seen.now)
         if happened is None or happened is seen.told:
-            seen = seen._replace(id=await self._leave_sign(seen.id, now))
-            is_known = self._latest is not None and self._latest.id == seen.id
-            self._older, self._latest = (self._latest if is_known else None), seen
+            sign = await self._leave_sign(seen)
+            # Only now: a full Redis has taken no sign of anybody.
+            if self._latest is None and (last := unwatched(seen.at, seen.now)) is not None:
+                url, seconds = server_of(self._partition.redis), round(seen.now - last)
+                self._log.warning(
+                    "redis_unwatched", url=url, seconds=seconds, message=unwatched_since(last)
+                )
+            self._note(seen._replace(id=sign.id), sign)
         else:
             await self._write_down(happened, seen.id)
         # Only now: where one of these has failed, the next look finds the same.
@@ -158,6 +180,19 @@ class Marker:
             self._past.add(happened.before)
             self._tell(happened)
         return happened
+
+    def _note(self, seen: Seen, sign: Sign) -> None:
+        """Take a look for the last one, and the one before it where that will last."""
+        latest, before = self._latest, self._sign
+        if latest is None or latest.id != seen.id:
+            self._older = None
+        elif latest.beats < seen.beats and latest.accepted <= seen.accepted:
+            is_same = before.server == sign.server
+            is_followed = is_same and any(each >= before.offset for each in sign.replicas)
+            if is_followed or not self._has_followers:
+                self._older = latest
+        self._latest, self._sign = seen, sign
+        self._has_followers = self._has_followers or bool(sign.replicas)
 
     def _judge(self, seen: Seen, now: float) -> Incident | None:
         """What has happened to what was there at the look before the last one."""
@@ -193,28 +228,38 @@ class Marker:
             pipe.hmget(names.marker, ["id", "beats", "at", "incident"])
             pipe.hget(names.counters, "accepted")
             pipe.zcard(names.accepted)
-            (name, beats, at, raw), accepted, waiting = await pipe.execute()
+            pipe.time()
+            (name, beats, at, raw), accepted, waiting, now = await pipe.execute()
         return Seen(
             (name or b"").decode(errors="replace"),
             int(beats or 0),
+            now[0] + now[1] / 1e6,
             float(at or 0),
             incident(raw),
             int(accepted or 0),
             waiting,
         )
 
-    async def _leave_sign(self, name: str, now: float) -> str:
-        """The marker's id, which is made where there is none."""
-        marker = self._partition.names.marker
-        async with self._partition.redis.pipeline(transaction=False) as pipe:
-            if not name:
+    async def _leave_sign(self, seen: Seen) -> Sign:
+        """Count this look; where there is no marker, one is made."""
+        marker, redis = self._partition.names.marker, self._partition.redis
+        fails_over = isinstance(redis.connection_pool, PrimaryPool)
+        async with redis.pipeline(transaction=False) as pipe:
+            if not seen.id:
                 pipe.hsetnx(marker, "id", token_hex(8))
             pipe.hincrby(marker, "beats", 1)
-            pipe.hset(marker, "at", str(now))
+            pipe.hset(marker, "at", str(seen.now))
             pipe.hmget(marker, ["id"])
+            if fails_over:
+                pipe.execute_command("ROLE")
             answers = await pipe.execute()
+        role: Any = answers.pop() if fails_over else None
         ((found,),) = answers[-1:]
-        return str((found or b"").decode(errors="replace"))
+        name = str((found or b"").decode(errors="replace"))
+        if role is None:
+            return Sign(name)
+        _, offset, replicas = role
+        return Sign(name, server_of(redis), int(offset), tuple(int(at) for *_, at in replicas))
 
     async def _write_down(self, happened: Incident, there: str) -> None:
         """Say beside the new id what has happened; in one command, so that who sees it sees why."""

@@ -11,14 +11,17 @@ from typing import Any, Final
 import msgspec
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from shared.observe import metrics
 from shared.queue import keys, marker
 from shared.queue.marker import Incident, Marker
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
-from tests.conftest import StartRedis
+from tests.conftest import StartCluster, StartRedis
+from tests.integration.resharding import ask
 from tests.integration.several import over
+from tests.integration.test_cluster import first_of, until_it_works
 from tests.integration.workplace import Lines, Workplace, body
 from worker.operate.overview import read_overview
 
@@ -29,9 +32,11 @@ LOOKS: Final = 2
 class Program:
     """What one program knows of a Redis, and tells of it."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, partition: Partition | None = None) -> None:
         self.lines = Lines()
-        self.marker = Marker(Partition.only(redis), self.lines.log)
+        partition = partition or Partition.only(redis)
+        self.names = partition.names
+        self.marker = Marker(partition, self.lines.log)
 
     async def look(self, times: int = 1) -> list[Incident]:
         """What it tells by so many looks."""
@@ -44,10 +49,12 @@ class Program:
         return line
 
 
-async def accept(redis: Redis, number: int, first: int = 0) -> None:
+async def accept(
+    redis: Redis, number: int, first: int = 0, *, names: keys.Names | None = None
+) -> None:
     """Accept events."""
     signed = (body(f"evt_{each}") for each in range(first, first + number))
-    await Workplace(redis).accept(*signed)
+    await Workplace(redis, names=names).accept(*signed)
 
 
 def counted(what: str) -> float:
@@ -135,13 +142,43 @@ async def test_a_restored_redis_is_told_with_its_moment_and_what_is_missing(
 async def test_what_a_fail_over_or_a_crash_takes_of_the_last_moment_is_not_told(
     redis: Redis,
 ) -> None:
-    program = Program(redis)
+    programs = [Program(redis) for _ in range(3)]
     await accept(redis, 2)
-    await program.look(LOOKS)
-    last = await redis.hgetall(keys.MARKER)
-    await program.look()
-    await redis.hset(keys.MARKER, mapping=last)
-    assert await program.look(LOOKS) == []
+    for each in programs:
+        await each.look(LOOKS)
+    last = {name: await redis.dump(name) for name in (keys.MARKER, keys.COUNTERS)}
+    await accept(redis, 3, first=2)
+    for each in reversed(programs):
+        await each.look()
+    for name, dumped in last.items():
+        await redis.restore(name, 0, dumped, replace=True)
+    # The one that has seen most of what is gone looks for a while before the others find Redis.
+    for each in programs:
+        assert await each.look(LOOKS + 1) == []
+
+
+async def test_what_no_replica_has_got_is_not_told_either(fresh_cluster: StartCluster) -> None:
+    """A primary that is cut off counts on, and whatever it counts has been answered by a 503."""
+    cluster = fresh_cluster(1, replicas=1)
+    primary, replica = cluster.nodes
+    url = f"{cluster.url},127.0.0.1:{replica.port}"
+    async with first_of(url, connections=20) as redis:
+        program = Program(redis, Partition.at(0, redis))
+        for number in range(LOOKS + 1):
+            await accept(redis, 1, first=number, names=program.names)
+            assert await program.look() == []
+            assert await redis.execute_command("WAIT", 1, 0) == 1
+        replica.kill()
+        await accept(redis, 5, first=9, names=program.names)
+        assert await program.look(LOOKS + 2) == []
+        primary.kill()
+        replica.start()
+        await ask(replica, "FAILOVER", "TAKEOVER")
+        await until_it_works(redis)
+        assert await program.look(LOOKS + 2) == []
+        # What it has known since is missed as ever.
+        await redis.delete(program.names.marker)
+        assert [each.what for each in await program.look()] == ["emptied"]
 
 
 async def test_accepted_events_that_alone_are_missing_are_told(redis: Redis) -> None:
@@ -193,6 +230,34 @@ async def test_a_start_after_a_while_says_since_when_nobody_has_looked(redis: Re
     assert line["seconds"] == pytest.approx(3600, abs=60)
     assert marker.unwatched_since(overview.unwatched_since) == line["message"]
     assert (await read_overview(Partition.only(redis))).unwatched_since is msgspec.UNSET
+
+
+async def test_a_program_whose_clock_is_behind_is_there_all_the_same(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = time.time
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: real() - 300)
+        await Program(redis).look()
+    assert (await read_overview(Partition.only(redis))).unwatched_since is msgspec.UNSET
+    newcomer = Program(redis)
+    await newcomer.look()
+    assert newcomer.lines.events() == []
+
+
+async def test_while_redis_is_full_nobody_is_said_to_have_been_away(
+    fresh_redis_server: StartRedis,
+) -> None:
+    """Programs look at it all the time, and can't leave a sign."""
+    async with Redis.from_url(fresh_redis_server().url) as redis:
+        await Program(redis).look()
+        await redis.hset(keys.MARKER, "at", str(time.time() - 3600))
+        await redis.config_set("maxmemory", 1)
+        assert (await read_overview(Partition.only(redis))).unwatched_since is msgspec.UNSET
+        newcomer = Program(redis)
+        with pytest.raises(OutOfMemoryError):
+            await newcomer.look()
+        assert newcomer.lines.events() == []
 
 
 async def test_each_primary_has_a_marker_and_one_that_is_full_or_away_is_no_incident(

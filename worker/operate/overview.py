@@ -191,7 +191,9 @@ async def read_overview(partition: Partition) -> Overview:
     counters, *by_organization = map(depths.numbers, counts)
     events = _Events(*by_organization)
     totals = (sum(each.values()) for each in (events.running, events.in_turn))
-    now = depths.told(answers[: depths.QUESTIONS], *totals)
+    now, its = depths.told(answers[: depths.QUESTIONS], *totals), RedisMemory.of(memory)
+    # While it is full, no program can leave a sign that it has looked.
+    last = None if its.is_full else unwatched(looked_at, now.at)
     return Overview(
         at=now.at,
         waiting=now.waiting,
@@ -216,9 +218,9 @@ async def read_overview(partition: Partition) -> Overview:
         workers=_workers(seen, workers, now.at),
         unhandled=unhandled,
         in_turn=now.in_turn,
-        memory=RedisMemory.of(memory),
+        memory=its,
         incidents=_lately(incident(happened), now.at),
-        unwatched_since=unwatched(looked_at, now.at) or msgspec.UNSET,
+        unwatched_since=last or msgspec.UNSET,
     )
 
 
