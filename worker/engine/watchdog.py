@@ -264,9 +264,11 @@ def _awaited(partitions: Partitions) -> list[AwaitedPrimary]:
     """The primary of each partition; one that works has been enough for the start."""
     primaries, found = partitions.by_primary(), dict[int, AwaitedPrimary]()
     for number, there in enumerate(primaries):
+        # Which node of a cluster has one is known once that has been reached.
+        at = f"partition {number}" if partitions.in_cluster else server_of(there[0].redis)
         primary = AwaitedPrimary(
             partial(check_place, partitions, number, drains=True),
-            named=server_of(there[0].redis),
+            named=at,
             is_found=len(primaries) == 1,
         )
         found |= {partition.number: primary for partition in there}
