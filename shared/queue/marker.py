@@ -252,14 +252,18 @@ class Marker:
             pipe.hmget(marker, ["id"])
             if fails_over:
                 pipe.execute_command("ROLE")
-            answers = await pipe.execute()
-        role: Any = answers.pop() if fails_over else None
+            answers: list[Any] = await pipe.execute(raise_on_error=False)
+        role = answers.pop() if fails_over else None
+        for each in answers:
+            if isinstance(each, Exception):
+                raise each
         ((found,),) = answers[-1:]
         name = str((found or b"").decode(errors="replace"))
-        if role is None:
-            return Sign(name)
-        _, offset, replicas = role
-        return Sign(name, server_of(redis), int(offset), tuple(int(at) for *_, at in replicas))
+        match role:
+            case [b"master", offset, replicas]:
+                come = tuple(int(at) for *_, at in replicas)
+                return Sign(name, server_of(redis), int(offset), come)
+        return Sign(name)  # not everybody may ask, and not every service answers
 
     async def _write_down(self, happened: Incident, there: str) -> None:
         """Say beside the new id what has happened; in one command, so that who sees it sees why."""

@@ -21,7 +21,7 @@ from shared.queue.partitions import Partitions
 from tests.conftest import StartCluster, StartRedis
 from tests.integration.resharding import ask
 from tests.integration.several import over
-from tests.integration.test_cluster import first_of, until_it_works
+from tests.integration.test_cluster import admit, first_of, until_it_works
 from tests.integration.workplace import Lines, Workplace, body
 from worker.operate.overview import read_overview
 
@@ -162,6 +162,11 @@ async def test_what_no_replica_has_got_is_not_told_either(fresh_cluster: StartCl
     cluster = fresh_cluster(1, replicas=1)
     primary, replica = cluster.nodes
     url = f"{cluster.url},127.0.0.1:{replica.port}"
+    await admit(cluster, "~*", "+@all", "-role")
+    async with first_of(f"redis+cluster://u:p@{cluster.hosts}") as redis:
+        stranger = Program(redis, Partition.at(0, redis))  # who may not ask for replicas
+        assert await stranger.look(LOOKS) == []
+        assert int(await redis.hget(stranger.names.marker, "beats") or 0) == LOOKS
     async with first_of(url, connections=20) as redis:
         program = Program(redis, Partition.at(0, redis))
         for number in range(LOOKS + 1):
