@@ -8,7 +8,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -22,11 +22,10 @@ from deploy.local.embedded_redis import EmbeddedRedis, RedisServerError, find_re
 from shared.queue import keys
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.pages import Terminal, Typed, commands
-from tests.acceptance.process import ROOT, environment, until
+from tests.acceptance.process import ROOT, Program, environment, until
 from tests.acceptance.worker_process import running
 from tests.deploy.deployed_redis import DeployedRedis
 from tests.deploy.test_valkey import valkey_server
-from tests.deploy.traffic import handled
 from tests.integration.workplace import body
 from tests.tools import tool
 
@@ -87,16 +86,29 @@ class Site:
                     found[name] = await _read(redis, name)
             return found
 
-    async def known(self) -> None:
+    async def handled(self, **times: int) -> None:
+        """Wait until handlers of the organization that isn't paused have counted so."""
+        begin = keys.state("org_a", "handled/")
+
+        async def so_often() -> bool:
+            async with self.server.client_of() as redis:
+                names = sorted([name async for name in redis.scan_iter(f"{begin}*")])
+                found = [int(await redis.get(name)) for name in names]
+                return dict(zip(names, found, strict=True)) == expected
+
+        expected = {f"{begin}{event_id}".encode(): number for event_id, number in times.items()}
+        await until(so_often)
+
+    async def known(self, since: int) -> None:
         """Wait until both programs have looked at Redis often enough to judge it."""
-        before = await self._beats()
 
         async def is_known() -> bool:
-            return await self._beats() >= before + 8
+            return await self.beats() >= since + 8
 
         await until(is_known)
 
-    async def _beats(self) -> int:
+    async def beats(self) -> int:
+        """How often programs have looked at Redis."""
         async with self.server.client_of() as redis:
             return int(await redis.hget(keys.MARKER, "beats") or 0)
 
@@ -121,15 +133,6 @@ async def accept(receiver: IngressProcess, *event_ids: str, waits: bool = False)
         assert (await receiver.deliver(signed, endpoint=endpoint, secret=secret)).status == 202
 
 
-async def are_handled(environ: Mapping[str, str], **times: int) -> None:
-    """Wait until handlers of the organization that isn't paused have counted so."""
-
-    async def so_often() -> bool:
-        return await handled(environ) == times
-
-    await until(so_often)
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A running Redis, as ``start.sh`` starts it."""
@@ -138,20 +141,19 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 async def test_a_backup_is_put_back_and_a_lost_redis_begins_anew(site: Site) -> None:
-    operator = site.environ["operator"]
     async with site.server.client_of() as admin:
         await admin.hset(keys.ORGANIZATIONS, f"{keys.PAUSE}org_b", "by an operator")
     async with ingress(site.environ["ingress"]) as receiver, running(site.environ["worker"]):
         await accept(receiver, "evt_1", "evt_2")
         await accept(receiver, "evt_w1", "evt_w2", "evt_w3", waits=True)
-        await are_handled(operator, evt_1=1, evt_2=1)
+        await site.handled(evt_1=1, evt_2=1)
         async with site.server.client_of() as admin:  # an hour passes until it is needed
             await admin.hset(keys.MARKER, "at", str(time.time() - 3600))
         kept = await _backed_up(site)
         site.type(LOOK, r"^of 20\d\d-\d\d-\d\d .* UTC: 3 unfinished events, \d+ keys$")
         await accept(receiver, "evt_3")
         await accept(receiver, "evt_w4", waits=True)
-        await are_handled(operator, evt_1=1, evt_2=1, evt_3=1)
+        await site.handled(evt_1=1, evt_2=1, evt_3=1)
     site.server.stop()
     site.type(ASIDE)
     site.type(BACK)
@@ -161,27 +163,40 @@ async def test_a_backup_is_put_back_and_a_lost_redis_begins_anew(site: Site) -> 
     assert await site.there() == kept
     site.type(STATUS, r"^no program has looked at Redis since 20\d\d-.*: of what came later it ha")
     site.type(PARTITIONS, r"^ +0 +127\.0\.0\.1:")
+    begun = await site.beats()
     async with (
         ingress(site.environ["ingress"]) as receiver,
         running(site.environ["worker"]) as (worker,),
     ):
         site.type(CHECK, "^ok +redis +durable", user="ingress")
         site.type(LETTERS, "Dead letters: none")
-        unwatched = receiver.events("redis_unwatched") + worker.events("redis_unwatched")
-        assert 3500 < unwatched[0]["seconds"] < 3700
+        unwatched = await _first_told("redis_unwatched", receiver, worker)
+        assert 3500 < unwatched["seconds"] < 3700
         # What was lost is new, should it come again; what was there is known.
         await accept(receiver, "evt_1", "evt_3")
-        await are_handled(operator, evt_1=1, evt_2=1, evt_3=1)
-        await site.known()
+        await site.handled(evt_1=1, evt_2=1, evt_3=1)
+        await site.known(begun)
         await _lose(site)
         await accept(receiver, "evt_new")
-        await are_handled(operator, evt_new=1)
+        await site.handled(evt_new=1)
         for program in (receiver, worker):
             (line,) = await program.logged("redis_emptied")
             assert line["events"] == 3
         site.type(STATUS, "^nothing is left of what Redis had at 20.*: 3 unfinished events, all m")
         site.type(CHECK, "^ok +redis +durable", user="ingress")
         site.type("python -m worker check", "^ok +redis +usable", user="worker")
+
+
+async def _first_told(event: str, *programs: Program) -> dict[str, Any]:
+    """What the program has said of it that was the first one."""
+    told: list[dict[str, Any]] = []
+
+    async def is_told() -> bool:
+        told.extend(line for each in programs for line in each.events(event))
+        return bool(told)
+
+    await until(is_told)
+    return told[0]
 
 
 async def _backed_up(site: Site) -> dict[bytes, Any]:
