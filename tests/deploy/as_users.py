@@ -56,7 +56,7 @@ def _user_of(words: tuple[Any, ...], folder: object) -> str | None:
         case (
             (_, "-m", "worker")
             | (_, "-m", "worker", "run", *_)
-            | (_, "-m", "worker", "partitions", "move", *_)
+            | (_, "-m", "worker", "partitions", "move" | "migrate", *_)
         ):
             return f"{version}worker"
         case (_, "-m", "worker", *_):

@@ -398,7 +398,9 @@ def test_an_organization_is_moved_and_each_command_goes_after_it(office: Office)
     result = office.run("partitions", "move", name, "1")
     assert result.exit_code == 0, result.output
     assert result.stderr.splitlines()[:2] == ["copying marks", "looking for its events"]
-    assert result.stdout.startswith(f"moved {name} from partition 0 to 1: 1 events, 1 dead letters")
+    assert result.stdout.startswith(
+        f"moved {name} from partition 0 to partition 1: 1 events, 1 dead letters"
+    )
     rows = office.json("partitions")
     assert [(row["organizations"], row["waiting"]) for row in rows] == [
         (0, 0),

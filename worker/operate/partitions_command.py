@@ -248,7 +248,8 @@ def _sentence(row: Mapping[str, object], *, dry_run: bool) -> str:
     name, source, target = row["organization"], row["from"], row["to"]
     if source == target:
         return f"{name} lives in partition {target}"
-    told = f"from partition {source} to {target}: {row['events']:,} events, "
+    here = "REDIS_URL_BEFORE" if source == BEFORE else f"partition {source}"
+    told = f"from {here} to partition {target}: {row['events']:,} events, "
     told += f"{row['dead_letters']:,} dead letters"
     if dry_run:
         running, held = row["running"], row["bytes_of_marks_and_state"]
