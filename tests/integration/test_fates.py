@@ -77,7 +77,8 @@ async def test_what_waits_still_is_no_failure_and_said(
     await organizations.pause(Partition.only(ward.redis), "org_a", "a test")
     done = await replay(redis_server, "--all", "--yes", "--wait", "0.2")
     assert done.stdout.endswith("\n2 replayed: 2 waiting still\n")
-    assert (done.exit_code, done.stderr) == (0, "what waits still: events show ID, status\n")
+    assert done.stderr.endswith("what waits still: events show ID, status\n")
+    assert done.exit_code == 0
 
 
 async def replayed(ward: Ward, letters: Sequence[DeadLetter]) -> Replay:

@@ -33,7 +33,7 @@ async def one_dead(place: Workplace, event_id: str = "evt_1", **changes: str) ->
 
 async def ended(site: Site, run: Answer) -> Answer:
     """A run's page once the run has ended."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (answer := await site.get(run.path)).text.count('">running</span>'):
             await asyncio.sleep(0.02)
     return answer
