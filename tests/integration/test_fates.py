@@ -144,6 +144,12 @@ async def test_the_console_says_that_all_have_died_again(ward: Ward) -> None:
         assert "Replayed 5: all 5 died again." in run.text
         assert "5 of rejected: as told" in run.text
         assert "Replayed 5: all 5 died again." in (await site.get("/dead-letters")).text
+        sample = await ended(site, await site.confirm(f"{CONFIRM}?verb=replay&all=1", limit="2"))
+        assert "Replayed 2: all 2 died again." in sample.text
+        assert "2 of 2 looked at" in sample.text
+        none = f"{CONFIRM}?verb=replay&all=1&type=order.none"
+        assert "<p>0 looked at" in (await ended(site, await site.confirm(none, limit="2"))).text
+        assert (await site.confirm(none, limit="2e9")).status == 400
         ward.rejects = lambda event_id: event_id.endswith("1")
         run = await ended(site, await site.confirm(f"{CONFIRM}?verb=replay&all=1"))
         assert '<span class="tag warn">some died again</span>' in run.text

@@ -132,6 +132,23 @@ class _Oldest:
         return tuple(job for _, _, job, _ in rows), [line for *_, line in rows]
 
 
+async def oldest(reach: Reach, selection: Selection, most: int, *, force: bool) -> tuple[str, ...]:
+    """The jobs of the first to have died, of those that a replay would take.
+
+    Args:
+        reach: where they are.
+        selection: of which.
+        most: how many.
+        force: whether the replay takes the unprovable ones, too.
+    """
+    sample = _Oldest(most)
+    async for letter in selection.letters(reach):
+        if not why_left_alone(letter, force=force):
+            sample.add(letter)
+    jobs, _ = sample.taken()
+    return jobs
+
+
 def _line(letter: DeadLetter) -> str:
     about = f"{letter.reason}  {letter.type or '-'}  {letter.event_id or '-'}"
     return f"  {letter.job}  {about}"

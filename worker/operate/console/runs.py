@@ -14,6 +14,7 @@ from shared.redis.connection import REDIS_ERRORS, end, translate
 from worker.operate import revival
 from worker.operate.dead_letters import Selection
 from worker.operate.fates import PATIENCE
+from worker.operate.meant import oldest
 
 Verb = Literal["replay", "discard"]
 State = Literal["running", "finished", "stopped", "failed"]
@@ -36,6 +37,7 @@ class Run:
         total: how many there were when it began; ``None`` where nobody has counted.
         rate: replays a second.
         force: whether it replays the unprovable ones, too.
+        limit: it replays no more than so many, the oldest; ``None``: all.
         id: names it in an address.
         started: seconds since the epoch.
         ended: the same; ``None`` while it goes on.
@@ -51,6 +53,7 @@ class Run:
     total: int | None
     rate: float = 100.0
     force: bool = False
+    limit: int | None = None
     id: str = field(default_factory=lambda: secrets.token_urlsafe(8))
     started: float = field(default_factory=time.time)
     ended: float | None = None
@@ -169,6 +172,11 @@ class Runs:
     async def _run(self, run: Run, selection: Selection) -> list[Missing]:
         """Do it for all partitions that answer; the others."""
         reach = Reach(self.partitions)
+        if run.limit is not None:
+            jobs = await oldest(reach, selection, run.limit, force=run.force)
+            run.total, selection = len(jobs), Selection(jobs)
+            if not jobs:  # a selection of no jobs means all
+                return reach.missing
         letters = selection.letters(reach)
         if run.verb == "replay":
             going = revival.Replay(reach, run.rate, force=run.force, progress=run.progress)

@@ -77,6 +77,7 @@ async def ask(request: web.Request) -> web.Response:
         given=given,
         number=len(letters) or await paging.number_of(reach, selection.filter),
         letters=letters,
+        limit=request.query.get("limit", "")[:8],
         rate=f"{_rate(request.query.get('rate', '')):g}",
         force="force" in request.query,
     )
@@ -91,13 +92,16 @@ async def act(request: web.Request) -> web.Response:
     if len(selection.jobs) == 1:
         return await _one(request, verb, selection.jobs[0], force="force" in form)
     console, session = console_of(request), session_of(request)
+    limit = None if selection.jobs or verb == "discard" else _limit(form.get("limit", ""))
+    sample = "" if limit is None else f"the oldest {limit:,} of: "
     run = Run(
         verb=verb,
-        about=_about(selection, given),
+        about=sample + _about(selection, given),
         who=session.who if session else "",
         total=len(selection.jobs) or await paging.number_of(reach_of(request), selection.filter),
         rate=_rate(form.get("rate", "")),
         force="force" in form,
+        limit=limit,
     )
     if not console.runs.start(run, selection):
         return message(
@@ -189,6 +193,16 @@ def _rate(text: str) -> float:
     except ValueError:
         return _RATE
     return min(_HIGHEST_RATE, max(1.0, rate)) if rate == rate else _RATE  # noqa: PLR0124  # not for NaN
+
+
+def _limit(text: str) -> int | None:
+    """How many a sample is of; what can't be read is no reason to replay all."""
+    text = text.strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 8 and int(text)):  # noqa: PLR2004  # more than there can be
+        raise web.HTTPBadRequest(text="Only the oldest: expected a number from 1 to 9,999,999.")
+    return int(text)
 
 
 def _about(selection: Selection, given: Mapping[str, str]) -> str:
