@@ -14,7 +14,7 @@ import msgspec
 from shared.errors import Unavailable
 from shared.queue.job import organization_of
 from shared.queue.partition import Partition
-from shared.queue.partitions import Partitions, check_place
+from shared.queue.partitions import MOST_HOPS, Partitions, check_place
 from shared.redis.connection import REDIS_ERRORS, end, translate
 
 Answer = TypeVar("Answer")
@@ -79,16 +79,13 @@ class Reach:
         return partition.number not in self._missing
 
     async def living(self, organization: str) -> Partition:
-        """The one in which an organization lives now; its home, where that doesn't answer.
+        """The one in which an organization lives now, or the first on the way that doesn't answer.
 
         Raises: what the client does where no partition is left.
         """
         if organization not in self._places:
             home = self.partitions.of(organization)
-            self._places[organization] = home
-            if home in self:
-                with self.noting(home):
-                    self._places[organization] = await self.partitions.living(organization)
+            self._places[organization] = await self._followed(organization, home)
         return self._places[organization]
 
     async def having(self, organization: str | None) -> tuple[Partition, ...]:
@@ -107,11 +104,20 @@ class Reach:
         there = self.partitions.bearing(job)
         if there is None or not (owner := organization_of(job, there.names.job_prefix)):
             return job
-        here = there
-        if there in self:
-            with self.noting(there):
-                here = (await self.partitions.followed({owner: there}))[owner]
+        here = await self._followed(owner, there)
         return job if here is there else here.names.from_mark(there.names.in_mark(job))
+
+    async def _followed(self, organization: str, here: Partition) -> Partition:
+        """Where one lives now that has lived here."""
+        for _ in range(MOST_HOPS):
+            found: dict[str, Partition] = {}
+            if here in self:
+                with self.noting(here):
+                    found = await self.partitions.moved({organization: here})
+            if not found:
+                break
+            here = found[organization]
+        return here
 
     async def gather(
         self,

@@ -1,6 +1,8 @@
 """Facts about an organization that lives in another partition than its home."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
@@ -11,6 +13,7 @@ from shared.queue import scripts
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach
 from shared.queue.writer import Accepted, Moved, PartitionedWriter, Queue, QueueWriter
+from shared.redis.connection import REDIS_ERRORS
 from shared.redis.durability import Durability, Mode
 from tests.integration.jobs import delivery
 from tests.integration.several import ORGANIZATIONS, Shop, over
@@ -165,8 +168,49 @@ async def test_rows_of_an_inbox_are_judged_by_the_marks_where_the_organization_i
 
     await upkeep.prune(partitions, [Database()], retention=1, log=Lines().log)
     assert told == [False, False, True, True]
+    # On its way home again, home knows of it what has come already, and not from where it comes.
+    told.clear()
+    await here.redis.delete(here.names.moved)
+    await here.redis.hset(here.names.moving, GONE, "in:2:1")
+    await upkeep.prune(partitions, [Database()], retention=1, log=Lines().log)
+    assert told == [False, False, False, False]
+
+
+async def test_a_stock_arq_worker_takes_nothing_of_who_is_on_its_way(redis: Redis) -> None:
+    shop = Shop(over(redis))
+    here = shop.partitions.all[0]
+    (job,) = await shop.wait(0, "evt_1")
+    for name in (here.names.moving, here.names.moved):
+        await redis.hset(name, GONE, "out:1:0")
+        assert await shop.places[0].transitions.adopt(job, lease=30) is None
+        await redis.delete(name)
+    assert await shop.places[0].transitions.adopt(job, lease=30) is not None
+
+
+@asynccontextmanager
+async def one_away(redis: Redis) -> AsyncIterator[Partitions]:
+    """Of four partitions the second one's server doesn't answer."""
+    async with Redis(port=1) as nobody:
+        partitions = over(redis)
+        away = replace(partitions.all[1], redis=nobody)
+        yield Partitions((partitions.all[0], away, *partitions.all[2:]))
+
+
+async def test_the_partition_that_is_said_to_be_away_is_the_one_that_is(redis: Redis) -> None:
+    async with one_away(redis) as partitions:
+        home, away = partitions.all[:2]
+        await redis.hset(home.names.moved, GONE, "1")
+        reach = Reach(partitions)
+        assert await reach.living(GONE) is away
+        job = f"{home.names.job_prefix}{GONE}:{1:032x}"
+        assert await reach.name_now(job) == away.names.job_prefix + job.removeprefix(
+            home.names.job_prefix
+        )
+        assert [each.partition for each in reach.missing] == [1]
+        with pytest.raises(REDIS_ERRORS):
+            await partitions.living(GONE)
 
 
 def test_a_single_queue_looks_for_nobody_who_has_moved() -> None:
-    for name in ("enqueue", "pause", "resume", "replay", "discard"):
+    for name in ("enqueue", "pause", "resume", "replay", "discard", "adopt"):
         assert "sellfern:mov" not in scripts.load(name).text

@@ -228,26 +228,36 @@ async def prune(
         kept: set[Known] = set()
         asked = {name: partitions.of(name) for name, _ in events}
 
-        async def look(partition: Partition) -> tuple[list[bytes | None], dict[str, Partition]]:
+        async def look(
+            partition: Partition,
+        ) -> tuple[list[bytes | None], dict[str, Partition], set[str]]:
             names = [name for name, place in asked.items() if place is partition]
             marks = await partition.redis.mget(
                 [partition.names.event(*each) for each in events if asked.get(each[0]) is partition]
             )
-            return marks, await partitions.moved(dict.fromkeys(names, partition))
+            ways = await partition.redis.execute_command("HMGET", partition.names.moving, *names)
+            moving = {name for name, way in zip(names, ways, strict=True) if way}
+            return marks, await partitions.moved(dict.fromkeys(names, partition)), moving
 
-        # Of one that is on its way a mark is where it leaves, or was by then where it goes to.
         for _ in range(MOST_HOPS + 1):
             among = {each.number: each for each in asked.values()}
             told = await reach.gather(look, among.values())
             found: dict[Known, bytes] = {}
             gone: dict[str, Partition] = {}
-            for partition, (marks, moved) in told:
+            moving: set[str] = set()
+            for partition, (marks, moved, on_their_way) in told:
                 here = [each for each in events if asked.get(each[0]) is partition]
                 found |= {each: mark or _OVER for each, mark in zip(here, marks, strict=True)}
                 gone |= moved
+                moving |= on_their_way
             there = {each for each in events if each[0] in asked}
-            # Without a mark such an old event is `unprovable`: it isn't run.
-            kept |= {each for each in there if not found.get(each, b"").startswith(_OVER)}
+            # Without a mark such an old event is `unprovable`: it isn't run. But of one that is on
+            # its way here, and here knows nothing of from where, the marks have yet to come.
+            kept |= {
+                each
+                for each in there
+                if each[0] in moving or not found.get(each, b"").startswith(_OVER)
+            }
             asked = gone
         return [each not in kept for each in events]
 
