@@ -200,7 +200,9 @@ async def test_one_that_is_stuck_and_is_known_to_have_blocked_is_charged_for_tha
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-    assert [isinstance(each, Later) and each.blocked for each in stand.outcomes] == [True, False]
+    # In whichever order: a busy machine looks at both at once.
+    charged = [isinstance(each, Later) and each.blocked for each in stand.outcomes]
+    assert sorted(charged) == [False, True]
 
 
 async def test_what_the_worker_gives_back_is_released_though_it_does_not_end() -> None:
