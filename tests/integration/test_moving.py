@@ -182,7 +182,7 @@ async def test_there_is_one_mover_at_a_time_and_one_way(redis: Redis) -> None:
     shop, life = Shop(over(redis)), Life(most=1000)
     here, there, other = shop.partitions.all[:3]
     await shop.deliver("a")
-    ghost = Move(over(Mortal(redis, life)), ORG, there, Patience(lock=0.4))
+    ghost = Move(over(Mortal(redis, life)), ORG, there, Patience(lock=600))
 
     def die_once_it_has_halted(progress: Progress) -> None:
         if progress.step == "copying events":
@@ -195,9 +195,17 @@ async def test_there_is_one_mover_at_a_time_and_one_way(redis: Redis) -> None:
     assert await redis.hget(here.names.moved, ORG) == b"1"
     with pytest.raises(MoveError, match="on its way to partition 1"):
         await move(shop.partitions, 2)
-    steps: list[str] = []
-    await move(shop.partitions, 1, told=lambda progress: steps.append(progress.step))
-    assert steps[0] == "waiting for another mover"
+    waits = asyncio.Event()
+
+    def note(progress: Progress) -> None:
+        if progress.step == "waiting for another mover":
+            waits.set()
+
+    moving = asyncio.create_task(move(shop.partitions, 1, told=note))
+    async with asyncio.timeout(60):
+        await waits.wait()
+        await redis.hset(here.names.moving, f"lock:{ORG}", "abcd:1")  # it has been dead for long
+        await moving
     assert await traces(here) == {}
     # It comes to again, though another has gone on in its place, and changes nothing.
     counters = {each.names.counters.encode() for each in (here, there)}
@@ -225,6 +233,6 @@ async def test_handlers_that_take_too_long_keep_it_where_it_is(redis: Redis) -> 
     await shop.deliver("b")
     (other,) = await shop.places[0].claim()  # nobody waits for a mover that has given up
     await asyncio.gather(*(shop.places[0].run(*each) for each in (held, other)))
-    assert (await move(shop.partitions, 1, patience=short)).events == 0
+    assert (await move(shop.partitions, 1, patience=Patience(drain=30))).events == 0
     assert await shop.state(shop.partitions.all[1]) == {"a": b"1", "b": b"1"}
     assert await traces(here) == {}

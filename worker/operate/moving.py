@@ -213,7 +213,7 @@ class Move:
             if monotonic() > until:
                 raise MoveError(f"another mover has {self.organization}")
             self._tell("waiting for another mover")
-            await asyncio.sleep(answer[1] / 1000 + _LOOK)
+            await asyncio.sleep(min(answer[1] / 1000 + _LOOK, _REST))
 
     async def _ask_halt(self, how: str, *kept: bytes, to: int | None = None) -> list[Any]:
         """Ask ``halt.lua``; it renews the lock."""
