@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shutil
 import signal
 import tempfile
 from collections import Counter
@@ -17,6 +16,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_cluster import EmbeddedCluster, embedded_cluster
 from deploy.local.embedded_redis import EmbeddedRedis
 from tests.acceptance import warm
+from tests.in_memory import folder_in_memory
 from tests.measuring import MEASURED_CASES, is_measured, unmeasured
 
 # Where tests run in several processes, these tell the width of the terminal that pytest has; what a
@@ -32,10 +32,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # A project of its own, whose tests `tests/acceptance/test_wheel.py` runs where it is installed.
 collect_ignore = ["examples"]
-
-# Where Linux has files in memory; a container may have given it 64 MiB.
-_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # only the parent of a folder of one's own
-_MEMORY_BYTES: Final = 1024**3
 
 
 class StartRedis(Protocol):
@@ -61,15 +57,6 @@ def _in_memory(stack: ExitStack, **options: Any) -> EmbeddedRedis:  # passed thr
     for a write, and longer where others write, for which tests that watch the clock have no time.
     """
     return EmbeddedRedis(**{"folder": folder_in_memory(stack), **options})
-
-
-def folder_in_memory(stack: ExitStack) -> Path:
-    """A folder in memory where there is room, which leaves with the stack."""
-    is_roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES
-    folder = tempfile.TemporaryDirectory(
-        prefix="sellfern-redis-", dir=_MEMORY if is_roomy else None, ignore_cleanup_errors=True
-    )
-    return Path(stack.enter_context(folder))
 
 
 _CASES: Final = Counter[Any]()

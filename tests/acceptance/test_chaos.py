@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.process import ROOT
-from tests.chaos import faults
+from tests.chaos import faults, single_faults
 
 PATIENCE = 300.0
 """A machine may be busy with other things; on a quiet one it takes half a minute."""
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits files by
 
 
 def test_one_fault_of_each_kind_breaks_no_promise(tmp_path: Path) -> None:
-    kinds = faults.REQUIRED["fsync"]
+    kinds = single_faults.REQUIRED["fsync"]
     options = {
         "--durability": "fsync",
         "--faults": str(len(kinds)),

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from tests.chaos.report import show
-from tests.chaos.run import QUIET_WITHIN, Plan, run
+from tests.chaos.run import OTHERS_WITHIN, QUIET_WITHIN, Plan, run
 
 
 @click.command()
@@ -22,6 +22,12 @@ from tests.chaos.run import QUIET_WITHIN, Plan, run
     type=click.Choice(["fsync", "replica", "both"]),
     default="both",
     show_default=True,
+)
+@click.option(
+    "--cluster",
+    "in_cluster",
+    is_flag=True,
+    help="On 3 primaries with 2 replicas each, in 6 partitions.",
 )
 @click.option("--faults", type=click.IntRange(1), default=56, show_default=True, help="A run's.")
 @click.option(
@@ -52,6 +58,13 @@ from tests.chaos.run import QUIET_WITHIN, Plan, run
     show_default=True,
     help="Seconds after the last fault in which everything has to end.",
 )
+@click.option(
+    "--others-within",
+    type=click.FloatRange(0),
+    default=OTHERS_WITHIN,
+    show_default=True,
+    help="Seconds by which a fault of a cluster may delay answers to others, beyond twice.",
+)
 @click.option("--partial", is_flag=True, help="What is not exercised is told, and fails nothing.")
 @click.option("--seed", type=click.IntRange(0), help="Repeat a run's draws; default: new.")
 def main(*, durability: str, faults: int, seed: int | None, **options: Any) -> None:
@@ -60,7 +73,8 @@ def main(*, durability: str, faults: int, seed: int | None, **options: Any) -> N
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     held = True
     for kind in ("fsync", "replica") if durability == "both" else (durability,):
-        console.rule(f"DURABILITY={kind}, seed {seed}")
+        where = "a cluster, " if options["in_cluster"] else ""
+        console.rule(f"{where}DURABILITY={kind}, seed {seed}")
         held &= _run(Plan(kind, faults, seed=seed, **options), console)
     raise SystemExit(0 if held else 1)
 

@@ -1,20 +1,21 @@
 """Holds what was accepted against what was done. It shares no code with the product.
 
-It reads the sender's ledger, the files of the handlers, and the plain keys of Redis.
+It reads the sender's ledger, the files of the handlers, and what `kept` has read in Redis.
 """
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
-HELD: Final = "held"
-BROKEN: Final = "broken"
-NOT_EXERCISED: Final = "not exercised"
+from tests.chaos import others
+from tests.chaos.kept import Kept, read
+from tests.chaos.others import Others
+from tests.chaos.verdict import BROKEN, HELD, NOT_EXERCISED, Finding
 
 # What has to become of an accepted event of each kind.
 _APPLIED: Final = frozenset({"good", "flaky", "hostile"})
@@ -24,7 +25,6 @@ _BURIED: Final = {
     "stale": "stale",
     "rubbish": "malformed",
 }
-_PAGE: Final = 1000
 
 
 @dataclass(slots=True)
@@ -50,15 +50,6 @@ class Period:
     fault: str
     began: float
     events: list[Event] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One invariant and how it fared."""
-
-    invariant: str
-    verdict: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +87,7 @@ class Witnesses:
         self.ended_in_time = False
         self.workers_left = 0
         self.unknown_handled: list[str] = []
+        self.others = Others()
         for line in _lines(folder / "ledger.jsonl"):
             self._take(line)
         for path in sorted(folder.glob("handled-*.jsonl")):
@@ -110,6 +102,7 @@ class Witnesses:
                 self._period_at(event.accepted).events.append(event)
 
     def _take(self, line: Mapping[str, Any]) -> None:
+        self.others.take(line)
         match line["what"]:
             case "event":
                 self.events[line["id"]] = Event(
@@ -141,19 +134,25 @@ class Witnesses:
 
 
 async def check(
-    folder: Path, redis: Redis, required: Iterable[str], quiet_within: float
+    folder: Path,
+    primaries: Sequence[Redis],
+    required: Iterable[str],
+    quiet_within: float,
+    others_within: float | None = None,
 ) -> Verdict:
     """Draw up the account.
 
     Args:
         folder: with the ledger and the files of the handlers.
-        redis: the primary, after everything has ended.
+        primaries: all that have anything, after everything has ended.
         required: the faults that had to be exercised.
         quiet_within: seconds after the last fault in which everything had to end.
+        others_within: seconds that a fault of some organizations may cost others' answers, beyond
+            twice what they take; ``None`` where all have one primary.
     """
     seen = Witnesses(folder)
-    await _read_state(redis, seen)
-    await _read_dead(redis, seen)
+    kept = await read(primaries)
+    _take_kept(kept, seen)
     accepted = [event for event in seen.events.values() if event.accepted is not None]
     findings = [
         _zero("nothing accepted is missing", accepted, _is_missing),
@@ -210,8 +209,8 @@ async def check(
             [e for e in accepted if len(e.bodies) > 1 and e.kind in _APPLIED],
             lambda event: event.applied != 1,
         ),
-        await _orders_are_newest(redis, accepted),
-        await _nothing_is_left(redis),
+        _orders_are_newest(kept, accepted),
+        _nothing_is_left(kept),
         _all_faults(seen.periods, required),
         _quiet(seen, quiet_within),
         Finding(
@@ -225,6 +224,8 @@ async def check(
             ", ".join(seen.unknown_handled[:5]),
         ),
     ]
+    if others_within is not None:
+        findings += [_each_lives_in_one_place(kept), *others.findings(seen.others, others_within)]
     return Verdict(seen.periods, findings, _totals(seen, accepted))
 
 
@@ -275,79 +276,69 @@ def _shown(event: Event) -> str:
     )
 
 
-async def _read_state(redis: Redis, seen: Witnesses) -> None:
-    """How often each event changed the state of any organization."""
-    async for name in redis.scan_iter(match="sellfern:state:*:applied/*", count=_PAGE):
-        head, _, event_id = name.decode().partition(":applied/")
+def _take_kept(kept: Kept, seen: Witnesses) -> None:
+    """What Redis says of each event: how often it changed any state, and why it is dead."""
+    for organization, event_id, times in kept.applied:
         event = seen.events.get(event_id)
         if event is not None:
-            event.applied += int(await redis.get(name))
-            if head.rpartition(":")[2] != event.organization:
-                event.handled.append(
-                    {"organization": head.rpartition(":")[2], "claimed": event.organization}
-                )
-
-
-async def _read_dead(redis: Redis, seen: Witnesses) -> None:
+            event.applied += times
+            if organization != event.organization:
+                event.handled.append({"organization": organization, "claimed": event.organization})
     by_body = {sha: event for event in seen.events.values() for sha in event.bodies}
-    async for name in redis.scan_iter(match="sellfern:dead-letter:*", count=_PAGE):
-        record = await redis.hgetall(name)
-        event = by_body.get(name.decode().rpartition(":")[2])
+    for sha, reason in kept.dead:
+        event = by_body.get(sha)
         if event is not None:
-            event.dead = record[b"reason"].decode()
+            event.dead = reason
 
 
-async def _orders_are_newest(redis: Redis, accepted: list[Event]) -> Finding:
+def _orders_are_newest(kept: Kept, accepted: list[Event]) -> Finding:
     """Each order's value is one whose version no other write was newer than.
 
     The handlers write the time at which the event happened, as value and as version.
     """
     invariant = "an older event never replaces a newer one"
-    looked_at, broken = 0, []
-    async for name in redis.scan_iter(match="sellfern:state:*:orders/*", count=_PAGE):
-        raw = (await redis.get(name)).decode()
-        value, version, _ = raw.split("\n")
-        looked_at += 1
-        if int(value) * 1000 != int(float(version)):
-            broken.append(f"{name.decode()} holds {value} as version {version}")
-    newest = await _newest_by_order(redis, accepted)
-    broken += [f"{name}: {got} rather than {want}" for name, got, want in newest if got < want]
+    broken = [
+        f"{order} of {organization} holds {value} as version {version}"
+        for (organization, order), (value, version) in kept.orders.items()
+        if value * 1000 != int(version)
+    ]
+    for order, want in _newest_by_order(accepted).items():
+        got, _ = kept.orders.get(order, (0, 0.0))
+        if got < want:
+            broken.append(f"{order}: {got} rather than {want}")
     if broken:
         return Finding(invariant, BROKEN, "; ".join(broken[:5]))
-    return Finding(invariant, HELD if looked_at else NOT_EXERCISED, f"{looked_at} orders")
+    return Finding(invariant, HELD if kept.orders else NOT_EXERCISED, f"{len(kept.orders)} orders")
 
 
-async def _newest_by_order(redis: Redis, accepted: list[Event]) -> list[tuple[str, int, int]]:
-    """What each order holds, beside the newest event that was applied to it."""
-    wanted: dict[str, int] = defaultdict(int)
+def _newest_by_order(accepted: list[Event]) -> dict[tuple[str, str], int]:
+    """By each order the newest event that was applied to it."""
+    wanted: dict[tuple[str, str], int] = defaultdict(int)
     for event in accepted:
         for line in event.handled if event.applied else ():
             if "order" in line:
-                name = f"sellfern:state:{event.organization}:orders/{line['order']}"
-                wanted[name] = max(wanted[name], int(line["number"]))
-    found = []
-    for name, want in wanted.items():
-        raw = await redis.get(name)
-        found.append((name, int(raw.decode().partition("\n")[0]) if raw else 0, want))
-    return found
+                order = (event.organization, line["order"])
+                wanted[order] = max(wanted[order], int(line["number"]))
+    return wanted
 
 
-async def _nothing_is_left(redis: Redis) -> Finding:
+def _nothing_is_left(kept: Kept) -> Finding:
     """No job, no claim, no slot, no count of what is not there."""
-    left = []
-    for name in ("queue", "claims", "running", "accepted", "waiting"):
-        kind = (await redis.type(f"sellfern:{name}")).decode()
-        if kind != "none":
-            left.append(f"sellfern:{name}")
-    for pattern in ("arq:job:*", "sellfern:parked:*"):
-        left += [name.decode() async for name in redis.scan_iter(match=pattern, count=_PAGE)]
-    left += [
-        name.decode()
-        async for name in redis.scan_iter(match="sellfern:event:*", count=_PAGE)
-        if (await redis.get(name)).startswith(b"pending:")
+    verdict = BROKEN if kept.left else HELD
+    return Finding("in the end nothing is left half done", verdict, ", ".join(kept.left[:5]))
+
+
+def _each_lives_in_one_place(kept: Kept) -> Finding:
+    """What a move has taken along is nowhere else."""
+    split = [
+        f"{organization} in {', '.join(sorted(tags))}"
+        for organization, tags in kept.places.items()
+        if len(tags) > 1
     ]
-    verdict = BROKEN if left else HELD
-    return Finding("in the end nothing is left half done", verdict, ", ".join(left[:5]))
+    verdict = BROKEN if split else HELD if kept.places else NOT_EXERCISED
+    tags = {tag for each in kept.places.values() for tag in each}
+    detail = "; ".join(split[:5]) or f"{len(kept.places)} in {len(tags)}"
+    return Finding("each organization is in one partition", verdict, detail)
 
 
 def _all_faults(periods: list[Period], required: Iterable[str]) -> Finding:

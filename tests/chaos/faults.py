@@ -1,17 +1,16 @@
-"""The faults: each does its harm and, before it returns, ends it."""
+"""The faults of programs: each does its harm and, before it returns, ends it."""
 
 import asyncio
 import random
-import resource
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from deploy.local.supervisor import Program
 from tests.chaos.stage import LEASE_SECONDS, Stage
 
-_PATIENCE: Final = 20.0
+PATIENCE: Final = 20.0
 
 
 @dataclass(slots=True)
@@ -21,10 +20,12 @@ class Saboteur:
     Attributes:
         stage: what is under fire.
         random: seeded.
+        harms: told whose events a fault may delay, where all others' may not be.
     """
 
     stage: Stage
     random: random.Random
+    harms: Callable[[Iterable[str]], None]
 
     async def ingress_killed(self) -> None:
         """SIGKILL an ingress; it comes back."""
@@ -66,61 +67,9 @@ class Saboteur:
         async with self.stage.in_hand[number]:
             await self.stage.stop(self.stage.workers[number])
             self.stage.workers[number] = await self.stage.start_worker(number, clock)
-            await self._lasts(1.0, 2.0)
+            await self.lasts(1.0, 2.0)
             await self.stage.stop(self.stage.workers[number])
             self.stage.workers[number] = await self.stage.start_worker(number)
-
-    async def redis_killed(self) -> None:
-        """SIGKILL Redis, and start it again on its append-only file."""
-        self.stage.primary.kill()
-        await self._lasts(0.1, 1.0)
-        await self.stage.start_primary()
-
-    async def redis_frozen(self) -> None:
-        """SIGSTOP Redis for a while."""
-        self.stage.primary.freeze()
-        await self._lasts(0.5, 4.0)
-        self.stage.primary.thaw()
-
-    async def connections_cut(self) -> None:
-        """Let replies end in their middle."""
-        self.stage.proxy.cut_replies(self.random.randint(3, 12))
-        async with asyncio.timeout(_PATIENCE):
-            while self.stage.proxy.cuts_left:
-                await asyncio.sleep(0.02)
-
-    async def redis_readonly(self) -> None:
-        """Make the primary a replica of nobody who is there, and then a primary again."""
-        async with self.stage.redis() as redis:
-            await redis.execute_command("REPLICAOF", "127.0.0.1", 1)
-        await self._lasts(0.5, 2.0)
-        await self.stage.promote()
-
-    async def redis_full(self) -> None:
-        """Reach maxmemory; workers go on, nothing more is accepted."""
-        async with self.stage.redis() as redis:
-            await redis.config_set("maxmemory", "1mb")
-            await self._lasts(0.5, 2.0)
-            await redis.config_set("maxmemory", "0")
-
-    async def scripts_flushed(self) -> None:
-        """Let Redis forget the scripts, as a failover does."""
-        async with self.stage.redis() as redis:
-            for _ in range(5):
-                await redis.script_flush()
-                await asyncio.sleep(0.1)
-
-    async def disk_full(self) -> None:
-        """Leave the append-only file no room: Redis exits, and is started with room."""
-        primary = self.stage.primary
-        files = primary.folder.glob("appendonlydir/*.incr.aof")
-        size = max(file.stat().st_size for file in files)
-        resource.prlimit(primary.pid, resource.RLIMIT_FSIZE, (size + 4096, size + 4096))
-        async with asyncio.timeout(_PATIENCE):
-            while "exiting" not in primary.log().lower().rpartition("ready to accept")[2]:
-                await asyncio.sleep(0.05)
-        primary.kill()
-        await self.stage.start_primary()
 
     async def endpoints_rotated(self) -> None:
         """Give every organization a new secret: both are accepted, then only the new one."""
@@ -132,49 +81,28 @@ class Saboteur:
         await asyncio.sleep(1.0)  # what was signed with the old ones is still on its way
         await self.stage.publish_endpoints(new)
 
-    async def replica_promoted(self) -> None:
-        """Kill the primary, promote its replica, and give that one a replica of its own."""
-        stage = self.stage
-        stage.primary.kill()
-        stage.primary = stage.replica
-        await stage.promote()
-        stage.proxy.upstream = stage.primary.port
-        stage.proxy.drop_all()
-        await stage.new_replica()
-
     async def _killed(self, program: Program) -> None:
         program.signal(signal.SIGKILL)
-        await self.stage.do(lambda: program.wait(_PATIENCE))
+        await self.stage.do(lambda: program.wait(PATIENCE))
 
-    async def _lasts(self, least: float, most: float) -> None:
+    async def lasts(self, least: float, most: float) -> None:
+        """Wait for so many seconds."""
         await asyncio.sleep(self.random.uniform(least, most))
 
 
-Fault = Callable[[Saboteur], Awaitable[None]]
+Fault = Callable[[Any], Awaitable[None]]
+"""A method of a saboteur."""
 
-EVERYWHERE: Final[tuple[Fault, ...]] = (
+OF_PROGRAMS: Final[tuple[Fault, ...]] = (
     Saboteur.ingress_killed,
     Saboteur.ingress_terminated,
     Saboteur.worker_killed,
     Saboteur.worker_terminated,
     Saboteur.worker_stopped_past_its_lease,
     Saboteur.worker_clock_wrong,
-    Saboteur.redis_killed,
-    Saboteur.redis_frozen,
-    Saboteur.connections_cut,
-    Saboteur.redis_readonly,
-    Saboteur.redis_full,
-    Saboteur.scripts_flushed,
-    Saboteur.disk_full,
     Saboteur.endpoints_rotated,
 )
-"""What every run has to survive, whatever the durability."""
-
-REQUIRED: Final[dict[str, tuple[Fault, ...]]] = {
-    "fsync": EVERYWHERE,
-    "replica": (*EVERYWHERE, Saboteur.replica_promoted),
-}
-"""The kinds of fault that a run of each durability has to exercise."""
+"""What every run has to survive, wherever the events are kept."""
 
 
 def name(fault: Fault) -> str:
@@ -183,13 +111,13 @@ def name(fault: Fault) -> str:
 
 
 def schedule(
-    durability: str, number: int, rng: random.Random, *, partial: bool = False
+    required: Iterable[Fault], number: int, rng: random.Random, *, partial: bool = False
 ) -> list[Fault]:
     """So many faults in a random order, each kind as often as the others.
 
     Each kind comes at least once, unless the run is a part of one.
     """
-    kinds = list(REQUIRED[durability])
+    kinds = list(required)
     drawn: list[Fault] = []
     while len(drawn) < number:
         rng.shuffle(kinds)

@@ -7,7 +7,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.checker import HELD, Event, Verdict
+from tests.chaos.checker import Event, Verdict
+from tests.chaos.verdict import HELD
 
 _STYLES: Final = {HELD: "green"}
 

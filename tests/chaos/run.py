@@ -2,20 +2,26 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.chaos import faults
+from tests.chaos import cluster_faults, faults, single_faults
 from tests.chaos.checker import Verdict, check
+from tests.chaos.cluster import ClusterStage
+from tests.chaos.cluster_faults import ClusterSaboteur
 from tests.chaos.faults import Fault, Saboteur
 from tests.chaos.ledger import Ledger
 from tests.chaos.sender import Sender
+from tests.chaos.single import SingleStage
+from tests.chaos.single_faults import SingleSaboteur
 from tests.chaos.stage import LEASE_SECONDS, Stage
 
 QUIET_WITHIN: Final = 2.0 * LEASE_SECONDS
 """Two leases."""
+
+OTHERS_WITHIN: Final = 0.010
 
 _GIVE_UP: Final = 120.0
 
@@ -33,6 +39,9 @@ class Plan:
         seed: draws events and faults.
         quiet_within: seconds after the last fault in which everything has to end.
         partial: whether what is not exercised fails nothing.
+        in_cluster: on a cluster rather than on one primary.
+        others_within: seconds by which whom a fault of the cluster doesn't concern may be answered
+            later, beyond twice what answers take.
     """
 
     durability: str
@@ -43,24 +52,36 @@ class Plan:
     seed: int
     quiet_within: float = QUIET_WITHIN
     partial: bool = False
+    in_cluster: bool = False
+    others_within: float = OTHERS_WITHIN
+
+    @property
+    def required(self) -> tuple[Fault, ...]:
+        """The kinds of fault that it has to exercise."""
+        of_one = single_faults.REQUIRED[self.durability]
+        return cluster_faults.REQUIRED if self.in_cluster else of_one
 
 
 async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Verdict:
     """Run it in an empty folder; what was found."""
     ledger = Ledger(folder / "ledger.jsonl")
     rng = random.Random(plan.seed)
-    order = faults.schedule(plan.durability, plan.number, rng, partial=plan.partial)
+    order = faults.schedule(plan.required, plan.number, rng, partial=plan.partial)
 
     def problem(text: str) -> None:
         say(text)
         ledger.write("problem", text=text)
 
-    async with Stage(folder, plan.durability, problem).running() as stage:
+    def harms(organizations: Iterable[str]) -> None:
+        ledger.write("harms", organizations=list(organizations))
+
+    stage, saboteur = _set_up(plan, folder, rng, problem, harms)
+    async with stage.running():
         sender = Sender(stage.ports, stage.secrets, ledger, random.Random(plan.seed + 1))
         stop = asyncio.Event()
         sending = asyncio.create_task(sender.run(plan.rate, stop))
         try:
-            await _sabotage(plan, order, Saboteur(stage, rng), sender, ledger, say)
+            await _sabotage(plan, order, saboteur, sender, ledger, say)
         finally:
             stop.set()
         await sending
@@ -68,9 +89,24 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Verdict:
         ledger.write("workers left", number=stage.left)
         ledger.write("all ended", in_time=in_time)
         ledger.close()
-        required = [faults.name(fault) for fault in faults.REQUIRED[plan.durability]]
-        async with stage.redis() as redis:
-            return await check(folder, redis, required, plan.quiet_within)
+        required = [faults.name(fault) for fault in plan.required]
+        within = plan.others_within if plan.in_cluster else None
+        async with stage.primaries() as primaries:
+            return await check(folder, primaries, required, plan.quiet_within, within)
+
+
+def _set_up(
+    plan: Plan,
+    folder: Path,
+    rng: random.Random,
+    problem: Callable[[str], None],
+    harms: Callable[[Iterable[str]], None],
+) -> tuple[Stage, Saboteur]:
+    if plan.in_cluster:
+        nodes = ClusterStage(folder, plan.durability, problem)
+        return nodes, ClusterSaboteur(nodes, rng, harms)
+    stage = SingleStage(folder, plan.durability, problem)
+    return stage, SingleSaboteur(stage, rng, harms)
 
 
 async def _sabotage(
@@ -94,8 +130,8 @@ async def _sabotage(
 async def _all_ended(stage: Stage) -> bool:
     """Wait until nothing that was accepted is unfinished; whether that came."""
     try:
-        async with asyncio.timeout(_GIVE_UP), stage.redis() as redis:
-            while await redis.zcard("sellfern:accepted"):
+        async with asyncio.timeout(_GIVE_UP):
+            while await stage.has_more():
                 await asyncio.sleep(0.02)
     except TimeoutError:
         return False

@@ -5,17 +5,26 @@ import hashlib
 import hmac
 import json
 import random
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import aiohttp
 
 from tests.chaos.ledger import Ledger
 
-ORGANIZATIONS: Final = ("org_a", "org_b", "org_c", "org_d", "org_ordered")
-_SHARES: Final = (5, 5, 5, 5, 0.4)  # one at a time takes its time
+ORDERED: Final = "org_ordered"
+"""One at a time takes its time: it has few events."""
+
+FEW: Final = ("org_a", "org_b", "org_c", "org_d", ORDERED)
+_SHARE: Final = 5.0
+_SHARE_ORDERED: Final = 0.4
 _ORDERS: Final = 40
+_MOST_UNANSWERED: Final = 300
+"""What waits is sent again, and costs the sender as much as what is new."""
+
 _REDELIVERED: Final = 0.2
 _PATIENCE: Final = 4.0
 _FIRST_PAUSE: Final = 0.1
@@ -46,9 +55,12 @@ _MISDEEDS: Final = {
 class Secrets:
     """What each organization signs with now; the saboteur changes it."""
 
-    current: dict[str, str] = field(
-        default_factory=lambda: {name: f"whsec_{name}_1" for name in ORGANIZATIONS}
-    )
+    current: dict[str, str]
+
+    @classmethod
+    def first_of(cls, organizations: Iterable[str]) -> Self:
+        """Those that they begin with."""
+        return cls({name: f"whsec_{name}_1" for name in organizations})
 
 
 @dataclass(slots=True)
@@ -69,19 +81,26 @@ class Sender:
     random: random.Random
     accepted: int = 0
     _number: int = 0
+    _shares: dict[str, float] = field(init=False)
     _sending: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Let all but one have equally many."""
+        self._shares = dict.fromkeys(self.secrets.current, _SHARE) | {ORDERED: _SHARE_ORDERED}
 
     async def run(self, rate: float, stop: asyncio.Event) -> None:
         """Begin ``rate`` events a second until told to stop; returns when each has its answer."""
         loop = asyncio.get_running_loop()
-        began = loop.time()
-        connector = aiohttp.TCPConnector(limit=200)
+        began, left_out = loop.time(), 0
+        # Those that wait for what has failed keep nobody else from being sent.
+        connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=_PATIENCE)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             while not stop.is_set():
-                due = int((loop.time() - began) * rate)
-                while self._number < due:
+                due = int((loop.time() - began) * rate) - left_out
+                while self._number < due and len(self._sending) < _MOST_UNANSWERED:
                     self._begin(session)
+                left_out += max(0, due - self._number)
                 await asyncio.sleep(0.01)
             while self._sending:
                 await asyncio.wait(self._sending)
@@ -94,7 +113,7 @@ class Sender:
 
     async def _event(self, session: aiohttp.ClientSession, number: int) -> None:
         kind = self.random.choices(list(_KINDS), list(_KINDS.values()))[0]
-        organization = self.random.choices(ORGANIZATIONS, _SHARES)[0]
+        organization = self.random.choices(list(self._shares), list(self._shares.values()))[0]
         event_id = f"evt_{number}"
         body = self._body(kind, organization, event_id, number)
         self.ledger.write("event", id=event_id, kind=kind, organization=organization)
@@ -112,7 +131,7 @@ class Sender:
         happened = datetime.now(UTC) - timedelta(seconds=self.random.random() * 5)
         if kind == "stale":
             happened -= timedelta(days=30)
-        others = [name for name in ORGANIZATIONS if name != organization]
+        others = [name for name in self._shares if name != organization]
         data: dict[str, Any] = {
             "order": f"order_{self.random.randrange(_ORDERS)}",
             "number": int(happened.timestamp() * 1000),
@@ -145,10 +164,10 @@ class Sender:
         """Send until there is an answer that ends it; whether that was a 2xx."""
         pause = _FIRST_PAUSE
         while True:
+            began = time.monotonic()
             status, code = await self._post(session, kind, organization, body)
-            self.ledger.write(
-                "answer", id=event_id, sha=_sha(body), status=status, code=code, kind=kind
-            )
+            answer = {"status": status, "code": code, "took": time.monotonic() - began}
+            self.ledger.write("answer", id=event_id, sha=_sha(body), kind=kind, **answer)
             if status is not None and status != 503:
                 return 200 <= status < 300
             await asyncio.sleep(pause * (0.5 + self.random.random()))

@@ -1,21 +1,21 @@
-"""What is put under fire: a primary and its replica, two ingresses, three workers."""
+"""What is put under fire: two ingresses, three workers, and whatever keeps their events."""
 
 import asyncio
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final, TypeVar
 
 from redis.asyncio import Redis
 
-from deploy.local.embedded_redis import EmbeddedRedis
 from deploy.local.supervisor import Program, bare_environment
-from tests.chaos.proxy import Proxy
-from tests.chaos.sender import ORGANIZATIONS, Secrets
+from tests.chaos.sender import ORDERED, Secrets
 from tests.ports import free_ports
 
 LEASE_SECONDS: Final = 3
@@ -31,74 +31,82 @@ _WRONG_CLOCK: Final = Path(__file__).parent / "wrong_clock"
 Result = TypeVar("Result")
 
 
-class Stage:
+class Stage(ABC):
     """Everything that runs; faults act on it.
 
     Args:
         folder: for logs, data and what the handlers write.
         durability: ``fsync`` or ``replica``.
         say: tells of what must not happen, such as a program that doesn't stop as it should.
+        organizations: who has events.
     """
 
-    def __init__(self, folder: Path, durability: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        durability: str,
+        say: Callable[[str], None],
+        organizations: Iterable[str],
+    ) -> None:
         self.folder = folder
         self.durability = durability
         self.say = say
-        self.secrets = Secrets()
+        self.secrets = Secrets.first_of(organizations)
         self.ports = free_ports(INGRESSES)
         self.ingresses: list[Program] = []
         self.workers: list[Program] = []
         self.in_hand = [asyncio.Lock() for _ in range(WORKERS)]
         self.left = 0
-        self.primary = self._server("redis-1")
-        self.replica = self.primary
-        self.proxy = Proxy(0)
-        self._servers = 1
         self._programs = 0
         # Children end with the thread that started them: this one stays.
         self._thread = ThreadPoolExecutor(max_workers=1)
 
+    @abstractmethod
+    def storing(self) -> AbstractAsyncContextManager[None]:
+        """Have Redis run, in whatever form, for the time of a block."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, str]:
+        """The settings that tell both programs of it."""
+
+    @abstractmethod
+    def primaries(self) -> AbstractAsyncContextManager[list[Redis]]:
+        """Clients of all that have anything, which nothing cuts off."""
+
+    @abstractmethod
+    async def has_more(self) -> bool:
+        """Whether anything that was accepted is unfinished."""
+
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Stage"]:
+    async def running(self) -> AsyncIterator[None]:
         """Start everything, and end it all with the block."""
         self.write_endpoints(self.secrets.current)
         try:
-            await self.do(self.primary.start)
-            await self.new_replica()
-            self.proxy.upstream = self.primary.port
-            async with self.proxy.listening():
+            async with self.storing():
                 for number in range(INGRESSES):
                     self.ingresses.append(await self.start_ingress(number))
                 for number in range(WORKERS):
                     self.workers.append(await self.start_worker(number))
                 async with self._keeping_workers():
-                    yield self
+                    yield
         finally:
             for program in (*self.ingresses, *self.workers):
                 program.signal(signal.SIGCONT)
                 program.kill()
-            self.primary.kill()
-            self.replica.kill()
             self._thread.shutdown()
 
     async def do(self, action: Callable[[], Result]) -> Result:
         """Do what takes a while in the thread that starts and waits for processes."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, action)
 
-    @contextlib.asynccontextmanager
-    async def redis(self) -> AsyncIterator[Redis]:
-        """A client of the primary, past the proxy."""
-        async with Redis(host="127.0.0.1", port=self.primary.port, socket_timeout=10) as client:
-            yield client
-
     def write_endpoints(
         self, secrets: Mapping[str, str], old: Mapping[str, str] | None = None
     ) -> None:
         """Write the endpoints file: for each organization its secret, and perhaps an old one."""
         tables = []
-        for name in ORGANIZATIONS:
+        for name in secrets:
             valid = [secrets[name], *([old[name]] if old else [])]
-            cap = "concurrency = 1\n" if name == "org_ordered" else ""
+            cap = "concurrency = 1\n" if name == ORDERED else ""
             listed = ", ".join(f'"{secret}"' for secret in valid)
             tables.append(
                 f'[[endpoint]]\nid = "{name}"\norganization_id = "{name}"\n'
@@ -123,12 +131,12 @@ class Stage:
 
     async def start_ingress(self, number: int) -> Program:
         """Start an ingress on its port."""
-        environ = self._environ(INGRESS_PORT=str(self.ports[number]))
+        environ = self.environ(INGRESS_PORT=str(self.ports[number]))
         return await self._start(f"ingress-{number}", "ingress", "ingress_listening", environ)
 
     async def start_worker(self, number: int, clock: float = 0.0) -> Program:
         """Start a worker, perhaps with a clock that is so many seconds wrong."""
-        environ = self._environ()
+        environ = self.environ()
         if clock:
             environ |= {"CHAOS_CLOCK_SECONDS": str(clock), "PYTHONPATH": str(_WRONG_CLOCK)}
         return await self._start(f"worker-{number}", "worker", "worker_started", environ)
@@ -173,55 +181,23 @@ class Stage:
             self.say(f"{program.name} left by itself with code {code}")
         self.workers[number] = await self.start_worker(number)
 
-    async def start_primary(self) -> None:
-        """Start the primary on its files again; one that was promoted begins as a replica."""
-        await self.do(self.primary.start)
-        await self.promote()
-
-    async def promote(self) -> None:
-        """Let the primary follow nobody."""
-        async with self.redis() as redis:
-            await redis.execute_command("REPLICAOF", "NO", "ONE")
-
-    async def new_replica(self) -> None:
-        """Start another replica of the primary; returns once it follows."""
-        self._servers += 1
-        self.replica = self._server(
-            f"redis-{self._servers}", replicaof=("127.0.0.1", self.primary.port)
-        )
-        await self.do(self.replica.start)
-        await self.replica_follows()
-
-    async def replica_follows(self) -> None:
-        """Wait until the replica has all that the primary has."""
-        async with asyncio.timeout(_PATIENCE), self.redis() as redis:
-            while not await redis.wait(1, 100):
-                await asyncio.sleep(0.05)
-
-    def _server(self, name: str, replicaof: tuple[str, int] | None = None) -> EmbeddedRedis:
-        folder = self.folder / name
-        folder.mkdir()
-        return EmbeddedRedis(
-            appendfsync="always",
-            folder=folder,
-            replicaof=replicaof,
-            arguments={"repl-timeout": "5", "auto-aof-rewrite-percentage": "0"},
-        )
-
     async def _start(
         self, name: str, module: str, ready: str, environ: Mapping[str, str]
     ) -> Program:
-        self._programs += 1
-        label = f"{name}-{self._programs}"
-        command = [sys.executable, "-m", module]
-        program = await self.do(lambda: Program(label, command, environ, self.folder))
+        program = await self.start_program(name, environ, "-m", module)
         await asyncio.to_thread(program.wait_for, ready)
         return program
 
-    def _environ(self, **more: str) -> dict[str, str]:
+    async def start_program(self, name: str, environ: Mapping[str, str], *words: str) -> Program:
+        """Start a Python with some arguments; what it is may be started several times."""
+        self._programs += 1
+        label, command = f"{name}-{self._programs}", [sys.executable, *words]
+        return await self.do(lambda: Program(label, command, environ, self.folder))
+
+    def environ(self, **more: str) -> dict[str, str]:
+        """What both programs go by."""
         return bare_environment(
             os.environ,
-            REDIS_URL=f"redis://127.0.0.1:{self.proxy.port}/0",
             ENDPOINTS_FILE=str(self.folder / "endpoints.toml"),
             LOG_FORMAT="json",
             INGRESS_ADMIN_PORT="0",
@@ -241,6 +217,7 @@ class Stage:
             DRAIN_SECONDS="10s",
             BODY_TIMEOUT="5s",
             CHAOS_FOLDER=str(self.folder),
+            **self.settings(),
             **more,
         )
 

@@ -27,7 +27,7 @@ from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import run, until
 from tests.acceptance.test_partitions import ORGANIZATIONS, environ_of, secret_of
 from tests.acceptance.worker_process import running
-from tests.conftest import folder_in_memory
+from tests.in_memory import folder_in_memory
 from tests.integration.resharding import resharding
 from tests.integration.workplace import body
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.chaos import faults
-from tests.chaos.checker import BROKEN, HELD, NOT_EXERCISED, Verdict, check
+from tests.chaos import cluster_faults, faults, single_faults
+from tests.chaos.checker import Verdict, check
+from tests.chaos.verdict import BROKEN, HELD, NOT_EXERCISED
 
 FAULTS = ("redis killed", "worker killed")
 HAPPENED = 1_795_000_000_000
@@ -69,7 +70,7 @@ class Account:
         for path, lines in (("ledger", self.ledger), ("handled-1", self.handled)):
             text = "".join(json.dumps(line) + "\n" for line in lines)
             (self.folder / f"{path}.jsonl").write_text(text)
-        return await check(self.folder, self.redis, FAULTS, 6.0)
+        return await check(self.folder, [self.redis], FAULTS, 6.0)
 
 
 @pytest.fixture
@@ -275,24 +276,106 @@ async def test_a_fault_during_which_nothing_was_accepted_is_not_exercised(
 
 async def check_with(account: Account, *required: str) -> Verdict:
     await account.verdict()
-    return await check(account.folder, account.redis, required, 6.0)
+    return await check(account.folder, [account.redis], required, 6.0)
 
 
 async def test_a_line_that_a_killed_worker_cut_is_passed_over(account: Account) -> None:
     await account.verdict()
     with (account.folder / "handled-2.jsonl").open("w") as file:
         file.write('{"id": "evt_good", "organi')
-    assert (await check(account.folder, account.redis, FAULTS, 6.0)).holds
+    assert (await check(account.folder, [account.redis], FAULTS, 6.0)).holds
 
 
-@pytest.mark.parametrize("durability", ["fsync", "replica"])
-def test_a_whole_run_has_each_kind_of_fault_and_a_part_of_one_as_many_as_asked(
-    durability: str,
+WHOLE = "each organization is in one partition"
+FAST = "others' p99 is twice what it was and 10 ms, at most"
+REFUSED = "others are refused nothing"
+
+
+class Divided:
+    """The account of a cluster, in which one organization's primary fails.
+
+    Args:
+        account: of one queue; its events are those of the others.
+        others: how many answers they get before and meanwhile, and what each takes then, seconds.
+    """
+
+    def __init__(self, account: Account, others: tuple[float, float], status: int = 202) -> None:
+        self.account = account
+        account.write("fault began", fault="primary killed")
+        account.write("fault ended", fault="primary killed")
+        before, meanwhile = others
+        self._answers(before)
+        account.write("fault began", fault="primary killed")
+        account.write("harms", organizations=["org_harmed"])
+        self._answers(meanwhile, status)
+        self._answers(60.0, 503, "org_harmed")
+        account.write("fault ended", fault="primary killed")
+        account.write("all ended", in_time=True)
+
+    def _answers(self, took: float, status: int = 202, organization: str = "org_other") -> None:
+        for _ in range(10):
+            name = f"evt_{len(self.account.ledger)}"
+            self.account.write("event", id=name, kind="unsigned", organization=organization)
+            answer = {"status": status, "took": took, "code": "", "sha": name}
+            self.account.write("answer", id=name, kind="unsigned", **answer)
+
+    async def verdict(self) -> Verdict:
+        """What the checker makes of it, of what concerns a cluster."""
+        account = self.account
+        await account.verdict()
+        return await check(account.folder, [account.redis], FAULTS, 60.0, 0.010)
+
+
+def of_a_cluster(verdict: Verdict) -> dict[str, str]:
+    """How its own invariants fared."""
+    return {
+        each.invariant: each.verdict
+        for each in verdict.findings
+        if each.invariant in {WHOLE, FAST, REFUSED}
+    }
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "status", "broken"),
+    [(0.029, 202, set()), (0.031, 202, {FAST}), (0.010, 503, {REFUSED})],
+)
+async def test_others_may_be_answered_a_little_later_and_refused_nothing(
+    account: Account, meanwhile: float, status: int, broken: set[str]
 ) -> None:
-    kinds = set(faults.REQUIRED[durability])
-    whole = faults.schedule(durability, 3, random.Random(1))
+    verdict = await Divided(account, (0.010, meanwhile), status).verdict()
+    found = of_a_cluster(verdict)
+    assert {name for name, kind in found.items() if kind == BROKEN} == broken
+    assert set(found) == {WHOLE, FAST, REFUSED}
+
+
+async def test_whoever_is_left_in_two_partitions_is_found(account: Account) -> None:
+    divided = Divided(account, (0.010, 0.010))
+    await account.redis.set("sellfern:{021}:state:org_a:applied/evt_good", 1)
+    await account.redis.set("sellfern:{357}:event:org_b:evt_other", "pending:org_b:x")
+    await account.redis.hset("sellfern:{461}:dead-letter:{461}org_c:evt_x-0", "reason", "stale")
+    verdict = await divided.verdict()
+    assert of_a_cluster(verdict)[WHOLE] == BROKEN
+    broken = {each.invariant: each.detail for each in verdict.findings if each.verdict == BROKEN}
+    assert broken[WHOLE] == "org_a in , 021"
+    assert TWICE in broken
+    left = broken["in the end nothing is left half done"]
+    assert left == "sellfern:{357}:event:org_b:evt_other"
+
+
+async def test_nobody_is_told_of_others_where_no_fault_has_spared_any(account: Account) -> None:
+    await account.verdict()
+    verdict = await check(account.folder, [account.redis], FAULTS, 60.0, 0.010)
+    assert of_a_cluster(verdict) == {WHOLE: HELD, FAST: NOT_EXERCISED, REFUSED: NOT_EXERCISED}
+
+
+@pytest.mark.parametrize("required", [*single_faults.REQUIRED.values(), cluster_faults.REQUIRED])
+def test_a_whole_run_has_each_kind_of_fault_and_a_part_of_one_as_many_as_asked(
+    required: tuple[faults.Fault, ...],
+) -> None:
+    kinds = set(required)
+    whole = faults.schedule(kinds, 3, random.Random(1))
     assert set(whole) == kinds
     assert len(whole) == len(kinds)
-    assert len(faults.schedule(durability, 3, random.Random(1), partial=True)) == 3
-    twice_each = faults.schedule(durability, 2 * len(kinds), random.Random(1))
+    assert len(faults.schedule(kinds, 3, random.Random(1), partial=True)) == 3
+    twice_each = faults.schedule(kinds, 2 * len(kinds), random.Random(1))
     assert all(twice_each.count(kind) == 2 for kind in kinds)
