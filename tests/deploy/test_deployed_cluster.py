@@ -15,9 +15,9 @@ from tests.acceptance.ingress_process import ingress
 from tests.acceptance.process import Ended, run, run_command, until
 from tests.acceptance.test_partitions import ORGANIZATIONS, deliver_to_all, environ_of
 from tests.acceptance.worker_process import running
-from tests.conftest import folder_in_memory
 from tests.deploy.deployed_redis import DeployedRedis, password
 from tests.deploy.kubernetes_objects import DEPLOY
+from tests.in_memory import folder_in_memory
 from tests.ports import free_port
 from tests.tools import tool
 
