@@ -28,8 +28,8 @@ class PrimaryConnection(TlsConnection):
 
     @property
     def is_outdated(self) -> bool:
-        """Whether it is to be used no more."""
-        return self._is_refused
+        """Whether it is to be used no more; so is one to what another has learned is no primary."""
+        return self._is_refused or self._pool.has_left(self.host, self.port)
 
     async def _connect(self) -> None:
         self._is_refused = False
@@ -57,6 +57,10 @@ class PrimaryPool(BlockingConnectionPool):
     def place(self) -> str:
         """Where the primary was when it was asked for last."""
         return address(*self._primary) if self._primary else "?"
+
+    def has_left(self, host: str, port: int) -> bool:
+        """Whether a server is known not to be the primary any more."""
+        return self._primary is not None and self._primary != (host, port)
 
     async def primary(self) -> tuple[str, int]:
         """Find out where it is."""

@@ -217,6 +217,8 @@ async def at_work(
         assert receiver.is_alive
         assert worker.is_alive
         await until(lambda: are_done(cluster), PATIENCE)
+        for program in (receiver, worker):  # nothing that was promised is missing
+            assert program.events("redis_restored") + program.events("redis_emptied") == []
     applied = await counted(cluster, name)
     assert there.load.accepted() - applied.keys() == set()
     assert set(applied.values()) == {1}

@@ -11,6 +11,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.redis.connection import open_redis
+from shared.redis.primary_pool import PrimaryConnection, PrimaryPool
 from shared.redis.wire import Wire
 from shared.settings.redis_url import RedisUrl
 from tests.conftest import StartRedis
@@ -178,3 +179,27 @@ def test_a_transport_of_uvloop_that_has_just_ended_is_an_error_of_redis(
 
     with pytest.raises(RedisConnectionError, match="has ended"):
         uvloop.run(write())
+
+
+async def test_once_one_has_learned_of_a_new_primary_none_goes_on_with_the_old_one(
+    redis: Redis, fresh_redis_server: StartRedis
+) -> None:
+    """It answers still, though it may be cut off from all that have left it."""
+    where = redis.connection_pool.connection_kwargs
+    new = fresh_redis_server(appendfsync=None)
+
+    class Pool(PrimaryPool):
+        found = where["host"], where["port"]
+
+        async def _find(self) -> tuple[str, int]:
+            return self.found
+
+    pool = Pool(connection_class=PrimaryConnection)
+    wire = Wire(Redis(connection_pool=pool), width=2)
+    await asyncio.gather(*(wire.execute_command("SET", "k", "old") for _ in range(2)))
+    pool.found = "127.0.0.1", new.port
+    await pool.release(await pool.get_connection())
+    await asyncio.gather(*(wire.execute_command("SET", "k", "new") for _ in range(2)))
+    assert await redis.get("k") == b"old"
+    await wire.hang_up()
+    await pool.aclose()
