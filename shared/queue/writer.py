@@ -30,6 +30,9 @@ _APART: Final = 0.003
 half the size would cost more than the wait."""
 
 
+_UNKNOWN: Final = "unknown command 'WAITAOF'"
+
+
 class Accepted(enum.Enum):
     """How a delivery was accepted: both are answered 202."""
 
@@ -189,6 +192,8 @@ class Queue:
         # All: the script may be done, and the wait for it refused.
         for reply in replies:
             if isinstance(reply, Exception):
+                if self._durability.or_unknown and str(reply).startswith(_UNKNOWN):
+                    return replies[0]
                 raise reply
         try:
             check_reply(self._durability, replies[-1])

@@ -25,6 +25,7 @@ from shared.settings.redis_url import RedisUrl
 from tests.conftest import StartRedis
 from tests.integration.jobs import delivery, open_queue
 from tests.ports import in_cluster_mode
+from tests.tools import tool
 
 FSYNC = Durability(Mode.FSYNC)
 REPLICA = Durability(Mode.REPLICA)
@@ -307,6 +308,24 @@ async def test_before_waitaof_nothing_is_waited_for_where_every_write_is_synced(
     assert await without_needless_wait(redis, FSYNC) is FSYNC  # a newer one can be asked
     for other in (REPLICA, MEMORY):
         assert await without_needless_wait(old, other) is other
+
+
+async def test_a_slot_may_go_to_a_node_that_is_new_enough_to_be_asked_and_syncs_later(
+    fresh_redis_server: StartRedis,
+) -> None:
+    durability = Durability(Mode.FSYNC, replicas=0, fails_over=True)
+    old = fresh_redis_server(program=tool("redis-server"))
+    async with client(old.url) as redis:
+        fitted = await without_needless_wait(redis, durability)
+        queue = Queue(Partition.only(redis), durability)
+        with pytest.raises(Unavailable):
+            await queue.enqueue([delivery(b"x")])
+        await queue.fit()
+        assert await queue.enqueue([delivery(b"y")]) == [Accepted.NEW]
+    async with client(fresh_redis_server(appendfsync="everysec").url) as redis:
+        queue = Queue(Partition.only(redis), fitted)
+        assert await queue.enqueue([delivery(b"x")]) == [Accepted.NEW]
+        assert "cmdstat_waitaof" in await redis.info("commandstats")
 
 
 async def test_before_waitaof_whoever_may_not_read_the_setting_may_vouch_for_it(
