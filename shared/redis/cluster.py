@@ -162,7 +162,7 @@ class SlotConnection(PrimaryConnection):
     async def connect(self) -> None:
         """Connect, unless it is connected to the slot's owner."""
         if self.is_connected and self.is_outdated:
-            await self.disconnect()
+            await self.disconnect(nowait=True)
         if self.is_connected:
             return
         try:
