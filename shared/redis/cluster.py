@@ -80,7 +80,9 @@ class Slots:
                 if self._asked < since:
                     await self._refresh()
             if self._failure is not None:
-                raise copy(self._failure)
+                failure = copy(self._failure)
+                failure.__context__ = self._failure.__context__  # what the system said
+                raise failure
         for first, last, where in self._ranges:
             if first <= slot <= last:
                 return where
@@ -165,14 +167,19 @@ class SlotConnection(PrimaryConnection):
             await self.disconnect(nowait=True)
         if self.is_connected:
             return
+        before: BaseException | None = None
         try:
             await super().connect()  # type: ignore[no-untyped-call]  # redis-py left it out
         except BaseException as exc:
             self._pool.is_doubtful = True
             # redis-py makes an error of its own of what the nodes have said.
-            if isinstance(exc, RedisConnectionError) and isinstance(exc.__cause__, RedisError):
-                raise exc.__cause__ from None
-            raise
+            if not isinstance(exc, RedisConnectionError):
+                raise
+            if not isinstance(exc.__cause__, RedisError):
+                raise
+            before = exc.__cause__
+        if before is not None:  # here, where it keeps what it came of itself
+            raise before
         self._pool.is_doubtful = False
 
     async def read_response(self, *args: Any, **options: Any) -> Any:

@@ -54,6 +54,7 @@ SLOT = key_slot(TAG.encode())
 KEY = f"{{{TAG}}}"
 NAME_IN_FIRST_SLOT = next(name for name in map(str, count()) if not key_slot(name.encode()))
 MEMORY = Durability(Mode.MEMORY)
+AWAY = "redis_unreachable: no connection to Redis"
 
 
 def in_cluster(url: str, number: int = 6) -> CommonSettings:
@@ -171,7 +172,9 @@ async def test_seeds_that_are_away_or_no_nodes_are_passed_over(
     async with first_of(f"redis+cluster://{seeds},{redis_cluster.hosts}") as redis:
         assert await code_of(redis) == ""
     async with first_of("redis+cluster://127.0.0.1:1") as redis:
-        assert await code_of(redis) == "redis_unreachable"
+        with pytest.raises(REDIS_ERRORS) as caught:
+            await redis.ping()
+        assert str(translate(caught.value)) == f"{AWAY}: connection refused"
     async with first_of(f"redis+cluster://127.0.0.1:{plain.port}") as redis:
         assert await code_of(redis) == "redis_cluster"
 
