@@ -1,6 +1,6 @@
 """Both programs over a cluster whose primaries die and freeze, and whose slots move, under load.
 
-``CLUSTER_RATE=50`` sends 600 events a second rather than 120, and holds figures that want an idle
+``CLUSTER_RATE=50`` sends 600 events a second rather than 60, and holds figures that want an idle
 machine; ``-s`` shows them.
 """
 
@@ -32,7 +32,7 @@ from tests.integration.resharding import resharding
 from tests.integration.workplace import body
 
 NUMBER = 6
-RATE = int(os.environ.get("CLUSTER_RATE", "10"))
+RATE = int(os.environ.get("CLUSTER_RATE", "5"))
 """Events a second of each organization."""
 
 IS_MEASURED = "CLUSTER_RATE" in os.environ
@@ -108,7 +108,7 @@ class Load:
         took = monotonic() - began
         self.answers.append(Answer(organization, event_id, began, took, reply.code))
 
-    async def accepts(self, each: int = 20) -> None:
+    async def accepts(self, each: int = 10) -> None:
         """Wait until so many more of each organization are accepted."""
         before = len(self.answers)
 
