@@ -34,6 +34,10 @@ async def test_all_go_home_and_none_is_refused(
         async with shop.busy():
             await migrate_all(shop.partitions, before, SHORT, told.__setitem__)
             await shop.deliver("after")
+            # A count that somebody's hand has left keeps nobody there.
+            await old.hset(UNTAGGED.bytes, f"{OTHER}:marks", "1")
+            await migrate_all(shop.partitions, before, SHORT, told.__setitem__)
+            await old.delete(UNTAGGED.bytes)
         assert told.keys() == {ORG, OTHER}
         bad = shop.sent.pop("bad")
         expected = {key: str(number).encode() for key, number in shop.sent.items()}

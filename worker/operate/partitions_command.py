@@ -175,14 +175,17 @@ async def migrate_all(
     """
     is_closed = False
     while True:
-        for organization in (names := sorted(await _with_something(before))):
+        number = 0
+        for organization in sorted(await _with_something(before)):
             target = partitions.of(organization)
-            move = Move(partitions, organization, target, patience, before=before)
-            told(organization, await move.run())
-        if is_closed and not names:
+            progress = await Move(partitions, organization, target, patience, before=before).run()
+            if progress.source != progress.target:
+                told(organization, progress)
+                number += 1
+        if is_closed and not number:
             return
         # What was accepted before that is seen in the next round.
-        is_closed = is_closed or not names
+        is_closed = is_closed or not number
         if is_closed:
             await Belongings(before, "*").ask("HSET", before.names.moved, "*", "home")
 
