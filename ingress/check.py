@@ -11,7 +11,7 @@ import click
 
 from ingress.management.settings import read_all
 from ingress.organization_bytes import OrganizationBytes
-from ingress.primaries import where
+from ingress.primaries import before_named, where
 from ingress.settings import IngressSettings
 from shared.display import USAGE_ERROR
 from shared.endpoints.endpoint import Endpoint, Endpoints
@@ -134,6 +134,9 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
         problems |= finding.level == "error"
         named = "" if finding.code == "settings_invalid" else f"{where(common, *numbers)}: "
         yield replace(finding, message=named + finding.message)
+    for finding in await _of_before(settings, file):
+        problems |= finding.level == "error"
+        yield finding
     if slot := clients[0][1]:
         for finding in _unserved(common.redis_url, slot.slots.unserved):
             yield finding
@@ -144,6 +147,13 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
     if not problems:
         for finding in await _of_layout(common):
             yield finding
+
+
+async def _of_before(settings: IngressSettings, file: EndpointsFile) -> list[Finding]:
+    if (url := settings.common.redis_url_before) is None:
+        return []
+    found = await _of_primary(settings, url, None, file)
+    return [replace(each, message=f"{before_named(url)}: {each.message}") for each in found]
 
 
 async def _of_layout(common: CommonSettings) -> list[Finding]:

@@ -78,6 +78,11 @@ def where(common: CommonSettings, *clients: int) -> str:
     return f"{common.url_of(clients[0])} (partitions {listed} of {common.partitions})"
 
 
+def before_named(url: RedisUrl) -> str:
+    """What the Redis of a single queue is called that organizations leave."""
+    return f"{url} (REDIS_URL_BEFORE)"
+
+
 @dataclass(slots=True)
 class Primary:
     """One of them; in a cluster, whoever has one partition now.
@@ -174,7 +179,7 @@ class Primaries:
         if before is not None and (url := common.redis_url_before) is not None:
             held = OrganizationBytes(settings.organization_bytes, endpoints)
             durability = settings.durability_at(url)
-            named = f"{url} (REDIS_URL_BEFORE)"
+            named = before_named(url)
             # It isn't one of several that have a part each.
             part, times = settings.backlog, common.partitions
             whole = BacklogLimits(part.total * times, part.organization * times)

@@ -89,6 +89,9 @@ async def test_a_single_queue_is_left_for_partitions_on_other_servers(
     single = environ_of(tmp_path, old, partitions=1)
     several = environ_of(tmp_path, *servers)
     both = {**several, "REDIS_URL_BEFORE": old.url}
+    checked = await run("ingress", "check", "--json", environ=both)
+    assert checked.code == 0, checked.stdout
+    assert f"{old.url} (REDIS_URL_BEFORE): DURABILITY=fsync holds" in checked.stdout
     async with ingress(both) as receiver, running(single), running(several):
         async with sending(receiver) as sent:
             ended = await run("worker", "partitions", "migrate", environ=both)
