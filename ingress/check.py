@@ -134,12 +134,12 @@ async def _of_redis(settings: IngressSettings, file: EndpointsFile) -> AsyncIter
         problems |= finding.level == "error"
         named = "" if finding.code == "settings_invalid" else f"{where(common, *numbers)}: "
         yield replace(finding, message=named + finding.message)
-    for finding in await _of_before(settings, file):
+    more = await _of_before(settings, file)
+    if slot := clients[0][1]:
+        more += _unserved(common.redis_url, slot.slots.unserved)
+    for finding in more:
         problems |= finding.level == "error"
         yield finding
-    if slot := clients[0][1]:
-        for finding in _unserved(common.redis_url, slot.slots.unserved):
-            yield finding
     # It does what it says, and may be meant; but nobody is to find out by a crash.
     if settings.durability.mode is Mode.MEMORY:
         message = "DURABILITY=memory: a crash of Redis loses events that were answered 202"
