@@ -121,13 +121,13 @@ class Shop:
     async def send(self, key: str) -> None:
         while not self.ends:
             await self.deliver(key)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
 
     async def work(self, place: Workplace) -> None:
         while not (self.ends and await self.is_done()):
             claimed = await place.claim(8)
             await asyncio.gather(*(place.run(*each) for each in claimed))
-            await asyncio.sleep(0 if claimed else 0.02)
+            await asyncio.sleep(0 if claimed else 0.05)
 
     async def is_done(self) -> bool:
         return not any([await each.redis.zcard(each.names.accepted) for each in self.all])
@@ -140,7 +140,7 @@ class Shop:
                 await place.run(*each)
 
     @asynccontextmanager
-    async def busy(self, patience: float = 300) -> AsyncIterator[None]:
+    async def busy(self, patience: float = 600) -> AsyncIterator[None]:
         """Send, and handle, until the block ends and all is handled."""
         async with asyncio.timeout(patience), asyncio.TaskGroup() as tasks:
             for place in self.places:
