@@ -1,6 +1,7 @@
 """Facts about who may ask the console what."""
 
 import re
+from urllib.parse import quote
 
 import pytest
 from aiohttp import ClientSession, CookieJar
@@ -332,3 +333,37 @@ async def test_a_form_larger_than_any_is_refused(site: Site) -> None:
     asked = await site.get(PAUSE)
     answer = await site.post(PAUSE, {**asked.fields, "why": "x" * 100_000})
     assert answer.status == 413
+
+
+@pytest.mark.parametrize("host", ["console:x", "console:99999999", "x@console:y"])
+async def test_a_host_that_is_none_is_refused_and_no_failure(redis: Redis, host: str) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        for path in ("/", "/login"):
+            assert (await site.get(path, Host=host)).status == 400
+
+
+@pytest.mark.parametrize("wanted", ["//[", "//host:x", "http://host:99999999"])
+async def test_a_next_page_that_is_none_is_the_first(redis: Redis, wanted: str) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        assert 'action="/login?next=%2F"' in (await site.get(f"/login?next={quote(wanted)}")).text
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "status"),
+    [
+        ("multipart/form-data", b"", 415),
+        ("multipart/form-data; boundary=x", b"nothing", 415),
+        ("application/x-www-form-urlencoded; charset=nothing", b"a=b", 415),
+        ("application/x-www-form-urlencoded; charset=utf-16", b"a=b", 415),
+        ("application/x-www-form-urlencoded", b"a=\xff", 400),
+    ],
+)
+async def test_a_form_that_no_page_sends_is_refused_and_no_failure(
+    redis: Redis, kind: str, sent: bytes, status: int
+) -> None:
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        headers = {"Origin": site.origin, "Content-Type": kind}
+        for path in ("/login", PAUSE):
+            url = f"{site.origin}{path}"
+            async with site.session.post(url, data=sent, headers=headers) as response:
+                assert response.status == status

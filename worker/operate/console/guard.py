@@ -61,6 +61,7 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     check_host(request, console)
     if request.method not in _SAFE:
         check_origin(request)
+        await _read_form(request)
     if request.path in PUBLIC or request.path.startswith(STATIC):
         return await handler(request)
     session = _session(request, console)
@@ -86,6 +87,10 @@ def check_host(request: web.Request, console: Console) -> None:
 
     Where a token is asked for, such a site has no session under its own name.
     """
+    try:
+        _ = request.url
+    except ValueError:
+        raise web.HTTPBadRequest(text="Host: expected the name of a host.") from None
     if console.settings.asks:
         return
     name = request.host.rpartition(":")[0] if _has_port(request.host) else request.host
@@ -197,6 +202,17 @@ async def _asking_again(request: web.Request) -> str:
     ]
     wanted = f"{path}?{urlencode(typed, errors='surrogateescape')}"
     return wanted if len(wanted) <= _LONGEST_NEXT else path
+
+
+async def _read_form(request: web.Request) -> None:
+    """Read what a page's form sends, once for all who look at it."""
+    is_ours = not request.content_type.startswith("multipart/")
+    if not is_ours or (request.charset or "utf-8").lower() != "utf-8":
+        raise web.HTTPUnsupportedMediaType(text="This isn't how the console's forms are sent.")
+    try:
+        await request.post()
+    except (ValueError, web.RequestPayloadError):
+        raise web.HTTPBadRequest(text="The form can't be read.") from None
 
 
 async def _check_form(request: web.Request, console: Console, session: Session) -> None:

@@ -99,7 +99,10 @@ def _form(
 
 def _next(request: web.Request) -> str:
     """Where to go afterwards; nowhere but here."""
-    wanted = str(URL(request.query.get("next", "/")))
+    try:
+        wanted = str(URL(request.query.get("next", "/")))
+    except ValueError:  # a stranger's
+        return "/"
     return wanted if _HERE.fullmatch(wanted) else "/"
 
 
