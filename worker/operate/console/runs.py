@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from shared.errors import Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Missing, Reach, sentences
@@ -139,8 +140,10 @@ class Runs:
         """Begin it; false where too many go on already."""
         if len(self.going) >= AT_ONCE:
             return False
-        # In this process only: what a run has done stands in Redis, whoever forgets it.
-        self.known = [run, *self.known][:_REMEMBERED]
+        # In this process only: what a run has done stands in Redis, whoever forgets it. One that
+        # goes on isn't forgotten: nobody could stop it.
+        older = [each for n, each in enumerate(self.known, 2) if n <= _REMEMBERED or not each.ended]
+        self.known = [run, *older]
         self._tasks[run.id] = asyncio.create_task(self._to_its_end(run, selection), name="run")
         return True
 
@@ -154,43 +157,45 @@ class Runs:
         await end(list(self._tasks.values()))
 
     async def _to_its_end(self, run: Run, selection: Selection) -> None:
+        reach = Reach(self.partitions)
         try:
-            missing = await self._run(run, selection)
-        except REDIS_ERRORS as exc:
+            await self._run(run, selection, reach)
+        except (*REDIS_ERRORS, Unavailable) as exc:
             self._end(run, "failed", f"{translate(exc).message}; start it again to go on")
         except asyncio.CancelledError:
-            if run.progress.is_awaited:
-                self._end(run, "finished", "")
+            if run.progress.is_awaited:  # nothing but its fates was to come
+                self._end(run, *_outcome(run, reach.missing))
             else:
                 self._end(run, "stopped", "stopped by an operator; start it again to go on")
             raise
+        except Exception:  # else it would go on for ever, in everybody's eyes
+            self.log.exception("console_run_failed", run=run.id)
+            self._end(run, "failed", "the console's log says why")
         else:
-            self._end(run, *_outcome(run, missing))
+            self._end(run, *_outcome(run, reach.missing))
         # So that the next page shows what it came to.
         await self.changed()
 
-    async def _run(self, run: Run, selection: Selection) -> list[Missing]:
-        """Do it for all partitions that answer; the others."""
-        reach = Reach(self.partitions)
+    async def _run(self, run: Run, selection: Selection, reach: Reach) -> None:
+        """Do it for all partitions that answer."""
         if run.limit is not None:
             jobs = await oldest(reach, selection, run.limit, force=run.force)
             run.total, selection = len(jobs), Selection(jobs)
             if not jobs:  # a selection of no jobs means all
-                return reach.missing
+                return
         letters = selection.letters(reach)
         if run.verb == "replay":
             going = revival.Replay(reach, run.rate, force=run.force, progress=run.progress)
             await going.run(letters)
             # Only then is it known whether it was of any use.
             await going.wait(self.patience)
-            return reach.missing
+            return
 
         def one_more() -> None:
             run.discarded += 1
 
         retention = self.retention
         await revival.discard_all(reach, letters, retention=retention, told=one_more)
-        return reach.missing
 
     def _end(self, run: Run, state: State, note: str) -> None:
         run.state, run.note, run.ended = state, note, time.time()
