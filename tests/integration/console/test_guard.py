@@ -254,6 +254,23 @@ async def test_who_guesses_is_slowed_and_logged_and_keeps_no_known_browser_out(
         assert again.path == "/"
 
 
+async def test_who_may_only_look_guesses_no_faster_and_is_kept_out_by_nobody(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guesses, "SECONDS", 3600.0)  # however busy this machine is
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN, CONSOLE_READ_TOKEN=READ_TOKEN) as site:
+        statuses = []
+        for number in range(AT_ONCE + 2):
+            if number < AT_ONCE:
+                site.session.cookie_jar.clear()  # each time another browser
+            form = {"name": "Eve", "token": READ_TOKEN}
+            assert (await site.post("/login", form)).status == 200
+            guess = await site.post("/login", {**form, "token": f"guess {number}"})
+            statuses.append(guess.status)
+        assert statuses == [403] * AT_ONCE + [429] * 2
+        assert (await site.post("/login", {"name": "Eve", "token": TOKEN})).status == 429
+
+
 async def test_who_may_only_look_sees_all_and_changes_nothing(
     redis: Redis, place: Workplace
 ) -> None:

@@ -119,10 +119,14 @@ def check_may_act(request: web.Request) -> None:
         )
 
 
-def place_of(request: web.Request) -> str:
-    """Where a token comes from: a browser in which one was right before, or an address."""
+def place_of(request: web.Request, *, may_act: bool) -> str:
+    """Where a token of a kind comes from: a browser in which it was right before, or an address.
+
+    Who knows the one to look would else have as many places to guess the other one from as they
+    like: each time they sign in, a browser more.
+    """
     sealed = request.cookies.get(_browser_cookie(request), "")
-    known = console_of(request).sessions.known_browser(sealed)
+    known = console_of(request).sessions.known_browser(sealed, may_act=may_act)
     return f"browser {known}" if known else network(request.remote)
 
 
@@ -132,9 +136,9 @@ def keep_session(request: web.Request, response: web.StreamResponse, session: Se
     _keep(request, response, cookie_name(request), sealed, SECONDS)
 
 
-def keep_browser(request: web.Request, response: web.StreamResponse) -> None:
-    """Know the browser again, so that no guesses of others keep it from signing in."""
-    sealed = console_of(request).sessions.seal_browser()
+def keep_browser(request: web.Request, response: web.StreamResponse, *, may_act: bool) -> None:
+    """Know the browser again, so that no guesses of others keep it from signing in like that."""
+    sealed = console_of(request).sessions.seal_browser(may_act=may_act)
     _keep(request, response, _browser_cookie(request), sealed, BROWSER_SECONDS)
 
 

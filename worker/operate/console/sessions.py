@@ -14,6 +14,7 @@ SECONDS: Final = 12 * 3600
 """How long a session lasts."""
 
 _MOST_ENDED: Final = 10_000
+_KINDS: Final = {True: "acting browser", False: "looking browser"}
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -77,15 +78,16 @@ class Sessions:
             return None
         return session
 
-    def seal_browser(self) -> str:
-        """A value for a browser in which somebody has known a token."""
+    def seal_browser(self, *, may_act: bool) -> str:
+        """A value for a browser in which somebody has known a token, perhaps one to look."""
         name = secrets.token_urlsafe(16)
-        return f"{name}.{self._sign('browser', name)}"
+        return f"{name}.{self._sign(_KINDS[may_act], name)}"
 
-    def known_browser(self, sealed: str) -> str | None:
-        """The browser's name in such a value, if it was sealed here."""
+    def known_browser(self, sealed: str, *, may_act: bool) -> str | None:
+        """The browser's name in such a value, if it was sealed here for a token as good as that."""
         name, _, signature = sealed.partition(".")
-        return name if same_secret(signature, self._sign("browser", name)) else None
+        signs = [self._sign(_KINDS[each], name) for each in {True, may_act}]
+        return name if any(same_secret(signature, sign) for sign in signs) else None
 
     def form_token(self, session: Session) -> str:
         """What each form of this session bears, and no other site can know."""

@@ -37,19 +37,9 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     console = console_of(request)
     form = await request.post()
     name, token = str(form.get("name", "")).strip(), str(form.get("token", ""))
-    place = place_of(request)
-    if wait := ceil(console.guesses.wait(place)):
-        problem = f"Too many wrong tokens have come from here. Try again in {wait} s."
-        answer = _form(request, problem, name, HTTPStatus.TOO_MANY_REQUESTS)
-        answer.headers["Retry-After"] = str(wait)
-        return answer
-    may_act = _is(token, console.settings.token)
-    if not may_act and not _is(token, console.settings.read_token):
-        who = {"who": name[:64], "address": request.remote}
-        console.log.warning("console_sign_in_refused", **who)
-        if console.guesses.wrong(place):
-            console.log.warning("console_sign_in_slowed", **who)
-        return _form(request, "That is not the token.", name, HTTPStatus.FORBIDDEN)
+    may_act = _kind(request, token)
+    if may_act is None:
+        return _refused(request, name)
     if not _NAME.fullmatch(name):
         problem = "A name has up to 64 letters, digits, spaces or . @ + _ -."
         return _form(request, problem, name, HTTPStatus.FORBIDDEN)
@@ -57,8 +47,36 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     console.log.info("console_signed_in", who=name, address=request.remote, may_act=may_act)
     response = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": _next(request)})
     keep_session(request, response, session)
-    keep_browser(request, response)
+    keep_browser(request, response, may_act=may_act)
     return response
+
+
+def _kind(request: web.Request, token: str) -> bool | None:
+    """Whether who knows this token may act; ``None``: it isn't right, or isn't looked at."""
+    settings, guesses = console_of(request).settings, console_of(request).guesses
+    for may_act, expected in ((True, settings.token), (False, settings.read_token)):
+        if not guesses.wait(place_of(request, may_act=may_act)) and _is(token, expected):
+            return may_act
+    return None
+
+
+def _refused(request: web.Request, name: str) -> web.Response:
+    """Take note of a wrong token, where it was looked at, and say so."""
+    console = console_of(request)
+    places = {place_of(request, may_act=may_act) for may_act in (True, False)}
+    wait = ceil(max(map(console.guesses.wait, places)))
+    looked_at = [each for each in places if not console.guesses.wait(each)]
+    who = {"who": name[:64], "address": request.remote}
+    if looked_at:
+        console.log.warning("console_sign_in_refused", **who)
+    if any([console.guesses.wrong(each) for each in looked_at]):  # noqa: C419  # each is told
+        console.log.warning("console_sign_in_slowed", **who)
+    if not wait:
+        return _form(request, "That is not the token.", name, HTTPStatus.FORBIDDEN)
+    problem = f"Too many wrong tokens have come from here. Try again in {wait} s."
+    answer = _form(request, problem, name, HTTPStatus.TOO_MANY_REQUESTS)
+    answer.headers["Retry-After"] = str(wait)
+    return answer
 
 
 def _is(token: str, expected: Secret) -> bool:

@@ -58,13 +58,22 @@ def test_however_many_are_ended_none_comes_back_and_little_is_kept() -> None:
 
 def test_a_known_browser_is_no_session_and_no_other_name() -> None:
     sessions = Sessions()
-    sealed = sessions.seal_browser()
+    sealed = sessions.seal_browser(may_act=True)
     name, _, signature = sealed.partition(".")
-    assert sessions.known_browser(sealed) == name
+    assert sessions.known_browser(sealed, may_act=True) == name
     assert sessions.open(sealed) is None
-    for other in ("", ".", f"x.{signature}", f"{name}.", Sessions().seal_browser()):
-        assert sessions.known_browser(other) is None
-    assert sessions.known_browser(sessions.seal(sessions.begin("Ada", has_token=True))) is None
+    for other in ("", ".", f"x.{signature}", f"{name}.", Sessions().seal_browser(may_act=True)):
+        assert sessions.known_browser(other, may_act=True) is None
+    sealed = sessions.seal(sessions.begin("Ada", has_token=True))
+    assert sessions.known_browser(sealed, may_act=True) is None
+
+
+def test_a_browser_that_may_act_may_look_as_well_and_not_the_other_way() -> None:
+    sessions = Sessions()
+    acts, looks = sessions.seal_browser(may_act=True), sessions.seal_browser(may_act=False)
+    assert sessions.known_browser(acts, may_act=False)
+    assert sessions.known_browser(looks, may_act=False)
+    assert sessions.known_browser(looks, may_act=True) is None
 
 
 def test_a_changed_session_is_none() -> None:
