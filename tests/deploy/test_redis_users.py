@@ -17,7 +17,7 @@ from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions, check_layout
 from shared.queue.writer import Accepted, Queue
 from shared.redis.connection import open_redis
-from shared.redis.durability import Durability
+from shared.redis.durability import Durability, is_kept
 from shared.settings.redis_url import RedisUrl
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import Program, environment, run
@@ -216,6 +216,8 @@ async def test_whoever_moves_an_organization_may_write_all_that_is_its_own(
                 await redis.set(its_own.name_of("state", b"x"), "1")
                 assert await changes.names() == {its_own.name_of("state", b"x")}
                 await changes.close()
+                write = ("HINCRBY", its_own.partition.names.counters, "moves", 1)
+                assert await is_kept(redis, write, 20)
     async with server.client_of("ingress") as own, server.client_of("operator") as operator:
         moved = keys.Names("021").moved
         assert await own.hmget(moved, ["org_a"]) == [None]

@@ -11,8 +11,9 @@ from tests.integration.jobs import delivery
 from tests.integration.moves import ORG, SHORT, Shop
 from tests.integration.several import ORGANIZATIONS, over
 from worker.operate import organizations
-from worker.operate.moving import BEFORE, Progress
+from worker.operate.moving import Progress
 from worker.operate.partitions_command import migrate_all
+from worker.operate.ways import BEFORE
 
 OTHER = ORGANIZATIONS[1]
 

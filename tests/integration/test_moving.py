@@ -14,7 +14,8 @@ from shared.queue.keys import Names
 from shared.queue.partition import Partition
 from tests.integration.moves import ORG, Died, Life, Mortal, Shop, move, traces
 from tests.integration.several import over
-from worker.operate.moving import Move, MoveError, Patience, Progress
+from worker.operate.moving import Move, Patience, Progress
+from worker.operate.ways import MoveError
 
 HOUR = 3_600_000
 

@@ -79,6 +79,10 @@ class Belongings:
         raw = await self.ask("HGET", name, prefix + self.organization)
         return raw.decode(errors="replace") if raw else ""
 
+    async def way(self) -> str:
+        """What is known here of its way from or to here; empty where it is on none."""
+        return await self.field(self.partition.names.moving)
+
     # Its jobs
 
     def its_own(self, jobs: Iterable[bytes]) -> list[bytes]:
@@ -113,7 +117,8 @@ class Belongings:
                 told = zip(its_own, claims, strict=True)
                 found += [job for job, raw in told if raw and raw.find(b":") == _KEPT_TOKEN]
             start += _LOOKED_AT_ONCE
-        return found
+        # Where others come and go between two pages, one may stand on both.
+        return [*dict.fromkeys(found)]
 
     async def packed(self, jobs: Sequence[bytes]) -> AsyncIterator[list[Record]]:
         """What is known of them."""
@@ -173,7 +178,8 @@ class Belongings:
 
     async def watched(self) -> "Changes | None":
         """Whatever changes of these from now on; ``None`` where Redis doesn't tell this user."""
-        changes = await Changes.begin(self.partition.redis, [*self._starts().values()])
+        starts, queue = [*self._starts().values()], self.partition.names.queue
+        changes = await Changes.begin(self.partition.redis, starts, asked=queue)
         if changes.is_told:
             return changes
         await changes.close()
@@ -249,22 +255,27 @@ class Changes:
         pool: that has both.
         teller: the one that asks for it.
         listener: the one that is told.
+        asked: a name of the same slot: in a cluster it may have gone to a node that tells nothing.
 
     Attributes:
         is_told: whether Redis tells, and has told all.
     """
 
     def __init__(
-        self, pool: ConnectionPool, teller: AbstractConnection, listener: AbstractConnection
+        self,
+        pool: ConnectionPool,
+        teller: AbstractConnection,
+        listener: AbstractConnection,
+        asked: str,
     ) -> None:
-        self._pool, self._teller, self._listener = pool, teller, listener
+        self._pool, self._teller, self._listener, self._asked = pool, teller, listener, asked
         self.is_told = True
 
     @classmethod
-    async def begin(cls, redis: Redis, starts: Sequence[bytes]) -> Self:
+    async def begin(cls, redis: Redis, starts: Sequence[bytes], *, asked: str) -> Self:
         """Be told of names that begin so."""
         pool = redis.connection_pool
-        changes = cls(pool, await pool.get_connection(), await pool.get_connection())
+        changes = cls(pool, await pool.get_connection(), await pool.get_connection(), asked)
         prefixes = [each for start in starts for each in ("PREFIX", start)]
         with changes._noting():  # its own
             number = await _asked(changes._listener, "CLIENT", "ID")
@@ -281,7 +292,7 @@ class Changes:
         if not self.is_told:
             return found
         with self._noting():
-            await _asked(self._teller, "PING")
+            await _asked(self._teller, "EXISTS", self._asked)
             # What was changed before this is told before the answer to it.
             await self._listener.send_command("PING")
             while (told := await self._listener.read_response())[0] != b"pong":

@@ -5,16 +5,18 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from time import monotonic
 from typing import Any, Final
 
-from shared.errors import SellfernError
 from shared.queue import scripts
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
 from shared.redis.connection import REDIS_ERRORS
 from shared.redis.durability import is_kept
+from shared.redis.wire import Argument
 from worker.operate.belongings import Belongings, Copies, Record, chunks, of_size
+from worker.operate.ways import MoveError, OnItsWayError, Way, find_way
 
 _ARRIVE = scripts.load("arrive")
 _CLEAR = scripts.load("clear")
@@ -35,14 +37,6 @@ _KEPT_WITHIN: Final = 2.0
 _LOOK: Final = 0.01
 _REST: Final = 0.5
 """Seconds in which events go on before they wait again."""
-
-
-BEFORE: Final = 999
-"""The number of a single queue that organizations leave for partitions; no partition has it."""
-
-
-class MoveError(SellfernError):
-    """A move can't begin, or can't go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +119,23 @@ class Move:
         Raises:
             MoveError: it can't be moved now. What has begun goes on with the next run.
         """
-        way = await self._way()
-        self.progress.source = self._here.partition.number
-        self.progress.target = self.target.number
-        if self._here.partition is self.target:
-            return self.progress
+        self.progress.source = self.progress.target = self.target.number
+        while way := await self._find_way():
+            if await self._is_over(way):
+                break
+        return self.progress
+
+    async def _is_over(self, way: Way) -> bool:
+        """Do what is to be done, unless another mover has by the time that it may begin."""
+        self._here = Belongings(way.source, self.organization)
+        self._there = Belongings(way.target, self.organization)
+        self._copies = Copies(self._here, self._there)
         await self._lock()
         try:
-            await self._go(has_begun=bool(way))
+            if await self._find_way() == way:
+                await self._go(way)
+                return not way.has_arrived
+            await self._ask_halt("leave")
         except BaseException:
             # So that the next one needn't wait until it is known that nobody is there.
             with suppress(*REDIS_ERRORS):
@@ -140,91 +143,51 @@ class Move:
             raise
         finally:
             await self._copies.close()
-        return self.progress
+        return False
 
-    async def _go(self, *, has_begun: bool) -> None:
-        if not has_begun:
+    async def _go(self, way: Way) -> None:
+        if way.has_arrived:
+            await self._clear()
+            return
+        self.progress.source = way.source.number
+        if not way.has_begun:
             await self._prepare()
             await self._halt()
         self._held_since = self._held_since or monotonic()
-        if await self._has_departed():
-            await self._open(b"0", b"0", b"", b"0")
-        else:
+        has_departed = await self._has_departed()
+        if not has_departed:
             await self._depart()
-        await self._carry()
+        if not has_departed or await self._open():
+            await self._carry()
         await self._clear()
 
-    # Which way it goes
-
-    async def _way(self) -> str:
-        """What is known of a move that has begun, and isn't over; sets where it comes from."""
-        self._there = Belongings(self.target, self.organization)
-        places = [*self.partitions, *([self.before] if self.before else [])]
-        ways = [(each, await self._way_at(each)) for each in places]
-        for partition, way in ways:
-            if way.startswith("in:"):
-                number = int(way.split(":")[1])
-                self._leave(next(each for each in places if each.number == number))
-                self._check_target(partition.number)
-                return way
-        living = await self._living()
-        for partition, way in ways:
-            if way.startswith("out:"):
-                self._leave(partition)
-                if partition is living:
-                    self._check_target(int(way.split(":")[1]))
-                    return way
-                # It has arrived, and its mover has died before all was cleared away.
-                await self._lock(int(way.split(":")[1]))
-                await self._clear()
-        self._leave(living)
-        return ""
-
-    async def _living(self) -> Partition:
-        if self.before is not None:
-            its_own = Belongings(self.before, self.organization)
-            if not await its_own.field(self.before.names.moved):
-                return self.before
-        return await self.partitions.living(self.organization)
-
-    async def _way_at(self, partition: Partition) -> str:
-        return await Belongings(partition, self.organization).field(partition.names.moving)
-
-    def _leave(self, partition: Partition) -> None:
-        self._here = Belongings(partition, self.organization)
-        self._copies = Copies(self._here, self._there)
-
-    def _check_target(self, number: int) -> None:
-        if number != self.target.number:
-            raise MoveError(
-                f"{self.organization} is on its way to partition {number}: that has to end first "
-                f"(partitions move {self.organization} {number})"
-            )
+    async def _find_way(self) -> Way | None:
+        return await find_way(self.partitions, self.before, self.organization, self.target)
 
     async def _has_departed(self) -> bool:
         return bool(await self._here.field(self._here.partition.names.moved))
 
     # Whose move it is
 
-    async def _lock(self, to: int | None = None) -> None:
+    async def _lock(self) -> None:
         """Have it to oneself, once another mover is done, or gone."""
         until = monotonic() + 2 * self.patience.lock
-        while (answer := await self._ask_halt("take", to=to))[0] == b"taken":
+        while (answer := await self._ask_halt("take"))[0] == b"taken":
             if monotonic() > until:
                 raise MoveError(f"another mover has {self.organization}")
             self._tell("waiting for another mover")
             await asyncio.sleep(min(answer[1] / 1000 + _LOOK, _REST))
 
-    async def _ask_halt(self, how: str, *kept: bytes, to: int | None = None) -> list[Any]:
+    async def _ask_halt(self, how: str, *kept: bytes) -> list[Any]:
         """Ask ``halt.lua``; it renews the lock."""
         self._renewed = monotonic()
         lock, waits = round(self.patience.lock * 1000), round((self.patience.drain + 2) * 1000)
-        target = self.target.number if to is None else to
+        target = self._there.partition.number
         answer: list[Any] = await self._here.partition.run(
             _HALT, self.organization, self._token, lock, target, how, waits, *kept
         )
         if answer[0] == b"to":
-            self._check_target(answer[1])
+            raise OnItsWayError(self.organization, answer[1])
         return answer
 
     async def _still(self, step: str) -> None:
@@ -255,6 +218,7 @@ class Move:
                 await self._still("copying marks")
             if new <= _FEW:
                 break
+        await self._keep_both(self._here, self._there)  # before any event waits for it
         # Its order rises strictly: what is accepted from here on stands behind it.
         self._order = float(await self._here.field(self._here.partition.names.flows, "order:") or 0)
         await self._find_jobs()
@@ -298,26 +262,31 @@ class Move:
 
     async def _depart(self) -> None:
         """Have the target expect it, and its deliveries go there from one moment on."""
-        is_gone = False
-        while not is_gone:
+        for tries in count():
             kept = await self._here.kept()
             word, leased, *times = await self._ask_halt("stay", *kept)
             self._check_mine(word)
             if leased:
-                raise MoveError(f"workers hold {leased} of its events again: run it once more")
-            expected = await self._open(*times)
+                raise MoveError(
+                    f"workers hold {leased} of its events again: run the same command again"
+                )
+            expected = await self._open(*times, tries)
+            if not tries:
+                await self._keep_both(self._there)
             answer = await self._here.partition.run(
                 *(_DEPART, self.organization, self._token, self.target.number), *expected, *kept
             )
             self._check_mine(answer)
-            is_gone = answer == b"gone"
+            if answer == b"gone":
+                return
 
-    async def _open(self, *times: bytes) -> list[bytes]:
+    async def _open(self, *times: Argument) -> list[bytes]:
+        """What the target expects; nothing, where it has arrived there already."""
         source = self._here.partition.number
         answer: list[bytes] = await self.target.run(
             _OPEN, self.organization, self._token, source, *times
         )
-        if answer[0] != b"open":
+        if answer[0] == b"way":
             raise MoveError(f"partition {self.target.number} knows of another move: {answer[1]!r}")
         return answer[1:]
 
@@ -333,12 +302,21 @@ class Move:
             self.progress.values += len(values)
             await self._still("copying state and marks")
         said = await self._here.said()
-        # Or a crash would have it live in both, or in neither.
-        await self._keep(self._here.partition)
-        await self._keep(self.target)
+        # Who has departed only in what that Redis has lost would go on in both.
+        await self._keep_both(self._here)
+        if not await self._has_departed():
+            raise MoveError("it has come back from where it has gone: run the same command again")
         self._check_mine(await self.target.run(_JOIN, self.organization, self._token, *said))
         self.progress.held = monotonic() - self._held_since
-        await self._keep(self.target)
+
+    async def _keep_both(self, *written: Belongings) -> None:
+        """Have what was written there survive a crash before the other server is told what follows.
+
+        Of one server that isn't needed: what it loses is the last that it was told.
+        """
+        if self._here.partition.redis is not self._there.partition.redis:
+            for each in written:
+                await self._keep(each.partition)
 
     async def _keep(self, partition: Partition) -> None:
         """Go on once what has been written there survives a crash."""
@@ -380,6 +358,11 @@ class Move:
 
     async def _clear(self) -> None:
         """Tell where it is by now, and take away what is where it was."""
+        await self._keep(self._there.partition)
+        if (await self._there.way()).startswith("in:"):
+            raise MoveError(
+                "what it has been told where it goes to is lost: run the same command again"
+            )
         await self._point()
         async for jobs in self._here.jobs():
             await self._clear_all("job", jobs)

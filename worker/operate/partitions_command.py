@@ -21,8 +21,9 @@ from shared.settings.durations import parse_duration
 from worker.operate.asking import anyway_option, ask, known_organization
 from worker.operate.belongings import Belongings
 from worker.operate.merged import look
-from worker.operate.moving import BEFORE, Move, MoveError, Patience, Progress
+from worker.operate.moving import Move, Patience, Progress
 from worker.operate.overview import Overview
+from worker.operate.ways import BEFORE, MoveError
 
 _COLUMNS = ("number", "node", "organizations", "waiting", "running", "dead", "oldest", "up")
 

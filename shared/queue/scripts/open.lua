@@ -2,9 +2,9 @@
 --
 -- Arguments: organization, the mover's token (hex), the number of the partition from which it comes; and
 --   as `halt` says it there: the lowest virtual time, the last ones of its flow and of its retries, and its
---   last order.
--- Result: {'open', how far its flow may have come there, and how far its order, before it goes}; or
---   {'way', what is known here of another move}.
+--   last order; how often that was too little. Nothing of all that where it has departed.
+-- Result: {'open', how far its flow may have come there, and how far its order, before it goes}, of one that
+--   has departed {'open', ''}; {'arrived'}, of such a one; or {'way', what is known here of another move}.
 -- Transition: none of a job's. Whose order was last there, and whose virtual time, comes before whatever is
 --   accepted here: all virtual times rise by as much as keeps what comes first behind what has gone on.
 
@@ -13,6 +13,12 @@ local now = now_ms()
 local way = redis.call('HGET', key.moving, organization)
 local before, shift = string.match(way or '', '^in:(%d+):(.*)$')
 if way and before ~= from then return finish({ 'way', way }) end
+-- It was expected before it departed, and is no more: it lives here, whoever has had it come.
+if not ARGV[4] and not way then return finish({ 'arrived' }) end
+if not ARGV[4] then
+  redis.call('HSET', key.moving, lock_field .. organization, token)
+  return finish({ 'open', '' })
+end
 
 shift = tonumber(shift) or system_time() + 1 - tonumber(ARGV[4])
 redis.call('HSET', key.moving, organization, 'in:' .. from .. ':' .. number(shift),
@@ -27,8 +33,10 @@ local function raise(field, least)
   return least
 end
 
--- What is accepted there meanwhile: the mover asks at once whether that is all.
-local more_events, more_ms = 100, 50
+-- What is accepted there meanwhile: the mover asks at once whether that is all. Where it is far away, or
+-- very much comes in, it is not.
+local times = 2 ^ math.min(tonumber(ARGV[8]), 10)
+local more_events, more_ms = 100 * times, 50 * times
 local flow = tonumber(ARGV[5]) + shift + more_events / profile_of(organization).weight
 flow = raise(organization, math.min(flow, last_time))
 if ARGV[6] ~= '' then

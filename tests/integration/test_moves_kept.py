@@ -1,0 +1,191 @@
+"""Facts about a move that doesn't go as it should: servers forget, movers meet, much comes in."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from shared.queue.partition import Partition
+from shared.redis import durability
+from shared.redis.wire import Argument, Script
+from tests.conftest import StartRedis
+from tests.integration.moves import ORG, SHORT, Shop, move, traces
+from tests.integration.several import over
+from worker.operate import moving
+from worker.operate.belongings import Belongings
+from worker.operate.moving import Move, Patience
+from worker.operate.ways import MoveError
+
+
+@pytest.mark.parametrize(("where", "behind"), [("here", 1), ("there", 1), ("there", 2)])
+async def test_what_a_server_loses_at_its_end_is_where_it_was_before(
+    fresh_redis_server: StartRedis, monkeypatch: pytest.MonkeyPatch, where: str, behind: int
+) -> None:
+    """All is lost that a mover has told it behind one of the moments for which it has waited."""
+    monkeypatch.setattr(moving, "_KEPT_WITHIN", 0.1)
+    servers = [fresh_redis_server(appendfsync=None) for _ in range(2)]
+    lost = servers[where == "there"]
+    replica = fresh_redis_server(appendfsync=None, replicaof=("127.0.0.1", lost.port))
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(Redis(port=each.port)) for each in servers]
+        successor = await stack.enter_async_context(Redis(port=replica.port))
+        asked, waited = clients[where == "there"], 0
+
+        async def is_kept(redis: Redis, *options: Any) -> bool:
+            nonlocal waited
+            kept = await durability.is_kept(redis, *options)
+            if kept and redis is asked:
+                waited += 1
+                if waited == behind:
+                    replica.freeze()
+            return kept
+
+        monkeypatch.setattr(moving, "is_kept", is_kept)
+        shop = Shop(over(*clients))
+        for _ in range(3):
+            await shop.deliver("done")
+        await shop.deliver("bad", bad=True)
+        await shop.work_off(0)
+        await shop.deliver("done")
+        async with asyncio.timeout(20):
+            while not await asked.wait(1, 1000):
+                pass
+        with pytest.raises(MoveError, match="run the same command again"):
+            await move(shop.partitions, 1, patience=Patience(lock=0.03, all_in_all=0.3))
+        lost.kill()
+        replica.thaw()
+        await successor.replicaof("NO", "ONE")
+        clients[where == "there"] = successor
+        again = Shop(over(*clients), sent=shop.sent)
+        await move(again.partitions, 1, patience=SHORT)
+        await again.deliver("done")
+        await asyncio.gather(again.work_off(0), again.work_off(1))
+        assert await again.state(again.partitions.all[0]) == {}
+        assert await again.state(again.partitions.all[1]) == {"done": b"5"}
+        there = again.partitions.all[1]
+        assert await there.redis.zcard(there.names.dead(ORG)) == 1
+
+
+async def test_who_waits_for_another_mover_finds_it_moved(redis: Redis) -> None:
+    partitions = over(redis)
+    here, there = partitions.all[:2]
+    await redis.hset(here.names.organizations, f"pause:{ORG}", "by hand")
+    await redis.hset(here.names.bytes, f"{ORG}:state", "40")
+    lock = Patience(lock=0.2)
+    one, other = await asyncio.gather(*(move(partitions, 1, patience=lock) for _ in range(2)))
+    assert sorted([(one.source, one.target), (other.source, other.target)]) == [(0, 1), (1, 1)]
+    assert await redis.hget(there.names.organizations, f"pause:{ORG}") == b"by hand"
+    assert await redis.hget(there.names.bytes, f"{ORG}:state") == b"40"
+    # And of several ways each is gone, one after the other.
+    await asyncio.gather(*(move(partitions, to, patience=lock) for to in (2, 2)))
+    assert (await partitions.living(ORG)).number == 2
+    assert not await redis.exists(*(each.names.moving for each in partitions))
+
+
+async def test_a_mover_that_comes_to_late_brings_nothing_back(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lets the organization go on at the moment in which another one takes its move over."""
+    shop = Shop(over(redis))
+    here, there = shop.partitions.all[:2]
+    await shop.deliver("a")
+    await shop.work_off(0)
+    ghost = Move(shop.partitions, ORG, there, SHORT)
+    run = Partition.run
+
+    async def stands_still(partition: Partition, script: Script, *arguments: Argument) -> Any:
+        if script.name == "join":
+            raise asyncio.CancelledError
+        return await run(partition, script, *arguments)
+
+    monkeypatch.setattr(Partition, "run", stands_still)
+    with pytest.raises(asyncio.CancelledError):
+        await ghost.run()
+    said = await ghost._here.said()
+
+    async def comes_to(partition: Partition, script: Script, *arguments: Argument) -> Any:
+        if script.name == "open" and await redis.hexists(there.names.moving, ORG):
+            assert await run(there, moving._JOIN, ORG, ghost._token, *said) == b"joined"
+            await shop.deliver("a")
+            await shop.work_off(1)
+        return await run(partition, script, *arguments)
+
+    monkeypatch.setattr(Partition, "run", comes_to)
+    await move(shop.partitions, 1, patience=SHORT)
+    assert await shop.state(there) == {"a": b"2"}
+    assert await shop.state(here) == {}
+    await shop.deliver("a")
+    await shop.work_off(1)
+    assert await shop.state(there) == {"a": b"3"}
+
+
+async def test_nothing_is_taken_away_where_its_arrival_is_lost(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(over(redis))
+    here, there = shop.partitions.all[:2]
+    await shop.deliver("a")
+    run = Partition.run
+
+    async def fails_over(partition: Partition, script: Script, *arguments: Argument) -> Any:
+        said = await redis.hgetall(there.names.moving)
+        answer = await run(partition, script, *arguments)
+        if script.name == "join":
+            await redis.hset(there.names.moving, mapping=said)
+        return answer
+
+    monkeypatch.setattr(Partition, "run", fails_over)
+    before = await redis.zrange(here.names.accepted, 0, -1)
+    with pytest.raises(MoveError, match="is lost: run the same command again"):
+        await move(shop.partitions, 1, patience=SHORT)
+    assert await redis.zrange(here.names.accepted, 0, -1) == before != []
+    monkeypatch.setattr(Partition, "run", run)
+    await move(shop.partitions, 1, patience=SHORT)
+    await shop.work_off(1)
+    assert await shop.state(there) == {"a": b"1"}
+    assert await traces(here) == {}
+
+
+async def test_it_departs_however_much_comes_in_at_a_time(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(over(redis))
+    run = Partition.run
+    tries = 0
+
+    async def far_away(partition: Partition, script: Script, *arguments: Argument) -> Any:
+        nonlocal tries
+        if script.name == "depart":
+            tries += 1
+            assert tries < 10
+            await asyncio.gather(*(shop.deliver(f"{tries}_{each}") for each in range(150)))
+        return await run(partition, script, *arguments)
+
+    monkeypatch.setattr(Partition, "run", far_away)
+    await move(shop.partitions, 1)
+    assert tries > 1
+    monkeypatch.setattr(Partition, "run", run)
+    await shop.work_off(1)
+    assert await shop.state(shop.partitions.all[1]) == dict.fromkeys(shop.sent, b"1")
+
+
+async def test_who_keeps_a_slot_is_counted_once_though_places_change_meanwhile(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = over(redis).all[0]
+    belongings = Belongings(here, ORG)
+    job = f"{here.names.job_prefix}{ORG}:{1:032x}"
+    await redis.hset(here.names.claims, job, f"{'a' * 40}:1:0:1:")
+    await redis.zadd(here.names.queue, {f"x{each}": 2e12 + each for each in range(999)})
+    await redis.zadd(here.names.queue, {job: 3e12})
+    ask = Belongings.ask
+
+    async def changing(its: Belongings, *command: Argument) -> Any:
+        answer = await ask(its, *command)
+        await redis.zadd(here.names.queue, {f"new{len(command)}": 1.5e12})
+        return answer
+
+    monkeypatch.setattr(Belongings, "ask", changing)
+    assert await belongings.kept() == [job.encode()]
