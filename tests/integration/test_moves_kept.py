@@ -73,7 +73,7 @@ async def test_who_waits_for_another_mover_finds_it_moved(redis: Redis) -> None:
     here, there = partitions.all[:2]
     await redis.hset(here.names.organizations, f"pause:{ORG}", "by hand")
     await redis.hset(here.names.bytes, f"{ORG}:state", "40")
-    lock = Patience(lock=0.2)
+    lock = Patience(lock=1)
     one, other = await asyncio.gather(*(move(partitions, 1, patience=lock) for _ in range(2)))
     assert sorted([(one.source, one.target), (other.source, other.target)]) == [(0, 1), (1, 1)]
     assert await redis.hget(there.names.organizations, f"pause:{ORG}") == b"by hand"
@@ -189,3 +189,27 @@ async def test_who_keeps_a_slot_is_counted_once_though_places_change_meanwhile(
 
     monkeypatch.setattr(Belongings, "ask", changing)
     assert await belongings.kept() == [job.encode()]
+
+
+async def test_what_a_backup_brings_back_of_one_that_has_moved_is_cleared_away(
+    redis: Redis,
+) -> None:
+    """As `deploy/recovery.md` has it."""
+    shop = Shop(over(redis))
+    here, there = shop.partitions.all[:2]
+    await shop.deliver("a")
+    await shop.work_off(0)
+    await shop.deliver("a")
+    names = await redis.keys(f"*{here.names.job_prefix}*")
+    backup = {name: await redis.dump(name) for name in names}
+    await move(shop.partitions, 1)
+    await shop.work_off(1)
+    for name, raw in backup.items():
+        await redis.restore(name, 0, raw, replace=True)
+    await redis.delete(here.names.moved)
+    await redis.hset(here.names.moved, ORG, "1")
+    await redis.hset(here.names.moving, ORG, "out:1:0:9e15")
+    progress = await move(shop.partitions, 1)
+    assert progress.source == progress.target == 1
+    assert await traces(here) == {}
+    assert await shop.state(there) == {"a": b"2"}

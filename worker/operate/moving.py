@@ -304,6 +304,9 @@ class Move:
         said = await self._here.said()
         # Who has departed only in what that Redis has lost would go on in both.
         await self._keep_both(self._here)
+        # Refused where its slot is on its way to another node: a look at names tells of no more
+        # than are left.
+        self._check_mine((await self._ask_halt("keep"))[0])
         if not await self._has_departed():
             raise MoveError("it has come back from where it has gone: run the same command again")
         self._check_mine(await self.target.run(_JOIN, self.organization, self._token, *said))
