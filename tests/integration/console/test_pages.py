@@ -15,6 +15,7 @@ from tests.integration.console.site import Site, browsing, told
 from tests.integration.workplace import Workplace, body
 from tests.log_support import captured_log
 from worker.operate import organizations
+from worker.operate.console import context
 
 SCRIPT = "<script>alert('x')</script>"
 ESCAPED = str(escape(SCRIPT))
@@ -180,6 +181,24 @@ async def test_a_name_that_nobody_knows_is_no_organization_unless_somebody_says_
         assert "is paused" in (await site.post("/organizations/org_a/pause", known.fields)).text
         taken = {**(await site.get("/organizations/org_b/pause")).fields, "anyway": "1"}
         assert (await site.post("/organizations/org_b/pause", taken)).status == 200
+
+
+async def test_of_a_file_that_is_not_read_in_time_nothing_is_said(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "_FILE_SECONDS", 0.0)
+    asked = await site.get("/organizations/org_b/pause")
+    assert escape("Redis doesn't know org_b, and the endpoints file isn't read") in asked.text
+
+
+async def test_of_very_many_names_none_is_called_the_nearest(
+    redis: Redis, endpoints_file: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "_MOST_NAMES", 1)
+    table = '[[endpoint]]\nid = "acme"\norganization_id = "org_a"\nsecrets = ["whsec_a"]\n'
+    async with browsing(redis, ENDPOINTS_FILE=str(endpoints_file(table))) as site:
+        asked = await site.get("/organizations/org_b/pause")
+    assert "neither Redis nor the endpoints file." in asked.text
 
 
 async def test_organizations_are_found_sorted_and_paged(site: Site, redis: Redis) -> None:
