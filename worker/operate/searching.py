@@ -54,6 +54,7 @@ class Search:
         is_whole: whether there is nothing that waits and wasn't looked at.
         has_looked: whether any of that was to be looked at: not for a job, which is its own name.
         organization: the one that is meant, if one was said.
+        is_everywhere: whether no partition was left out.
     """
 
     limits: Limits
@@ -66,6 +67,7 @@ class Search:
     seconds: float = 0.0
     is_whole: bool = True
     has_looked: bool = False
+    is_everywhere: bool = True
     _began: float = field(default_factory=monotonic)
 
     @property
@@ -80,6 +82,10 @@ class Search:
     @property
     def sentence(self) -> str:
         """What was looked at in vain, without an end."""
+        return self._looked if self.is_everywhere else f"where Redis can be read, {self._looked}"
+
+    @property
+    def _looked(self) -> str:
         number, seconds = f"{self.looked_at:,}", f"{self.seconds:.1f} s"
         whose = "organization" if self.organizations == 1 else "organizations"
         marks = f"no mark of {self.organizations:,} {whose} names it"
@@ -133,6 +139,7 @@ async def search_everywhere(
         if not done.found:  # perhaps a worker has taken it since its mark was asked for
             done.organizations = 0
             done.found = _gathered(await reach.gather(search_in, among))
+    done.is_everywhere = not reach.missing
     return done
 
 

@@ -95,6 +95,23 @@ async def took(site: Site, path: str) -> float:
     return monotonic() - began
 
 
+async def test_what_may_be_in_a_partition_that_is_away_is_not_called_gone(house: House) -> None:
+    await house.shop.wait(0, "evt_0")
+    house.servers[1].kill()
+    untagged = f"org_a:{'0' * 32}"  # as a stock producer's: it may be in any of them
+    page = "/dead-letters/confirm"
+    asked = await house.site.get(f"{page}?verb=discard&all=1")
+    one = {"verb": "discard", "job": untagged, "form_token": asked.fields["form_token"]}
+    for found in (
+        await house.site.get(f"{page}?verb=discard&job={untagged}"),
+        await house.site.post(page, one),
+    ):
+        assert (found.status, "Nothing was changed" in found.text) == (503, True)
+    assert "is finished" not in (await house.site.get(f"/event?job={untagged}")).text
+    searched = (await house.site.get("/events?q=evt_9")).text
+    assert "Where Redis can be read, looked at all 1 waiting events" in searched
+
+
 async def test_nobody_waits_for_a_primary_that_is_frozen(house: House) -> None:
     await house.shop.bury(0, "dead_0")
     await house.shop.wait(0, "evt_0")

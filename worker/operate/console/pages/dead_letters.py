@@ -66,9 +66,7 @@ async def ask(request: web.Request) -> web.Response:
     reach = reach_of(request)
     letters = await records.read_named(reach, selection.jobs, with_payload=False)
     if selection.jobs and not letters:
-        return message(
-            request, HTTPStatus.NOT_FOUND, "Gone", "These dead letters are not there any more."
-        )
+        return _not_there(request)
     return render(
         request,
         "dead_letters_confirm.html",
@@ -117,7 +115,10 @@ async def act(request: web.Request) -> web.Response:
 
 async def _one(request: web.Request, verb: Verb, job: str, *, force: bool) -> web.Response:
     console = console_of(request)
-    letter = await records.find_anywhere(reach_of(request), job)
+    reach = reach_of(request)
+    letter = await records.find_anywhere(reach, job)
+    if letter is None and reach.missing:
+        return _not_there(request)
     if letter is None:
         outcome = "absent"
     elif verb == "discard":
@@ -132,6 +133,14 @@ async def _one(request: web.Request, verb: Verb, job: str, *, force: bool) -> we
     await console.sampler.look()
     told = {"job": to_reference(job), "id": letter.event_id if letter else "", "did": outcome}
     raise web.HTTPSeeOther(f"/event?{urlencode(told)}")
+
+
+def _not_there(request: web.Request) -> web.Response:
+    if reach_of(request).missing:
+        text = "What was meant may be where Redis can't be read just now. Nothing was changed."
+        return message(request, HTTPStatus.SERVICE_UNAVAILABLE, "Not found", text)
+    text = "These dead letters are not there any more."
+    return message(request, HTTPStatus.NOT_FOUND, "Gone", text)
 
 
 def _verb(values: Mapping[str, object]) -> Verb:
