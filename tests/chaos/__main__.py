@@ -12,8 +12,9 @@ from typing import Any
 import click
 from rich.console import Console
 
+from tests.chaos.others import Bounds
 from tests.chaos.report import show
-from tests.chaos.run import OTHERS_WITHIN, QUIET_WITHIN, Plan, run
+from tests.chaos.run import QUIET_WITHIN, Plan, run
 
 
 @click.command()
@@ -61,15 +62,31 @@ from tests.chaos.run import OTHERS_WITHIN, QUIET_WITHIN, Plan, run
 @click.option(
     "--others-within",
     type=click.FloatRange(0),
-    default=OTHERS_WITHIN,
+    default=Bounds().within,
     show_default=True,
     help="Seconds by which a fault of a cluster may delay answers to others, beyond twice.",
 )
+@click.option(
+    "--others-refused",
+    type=click.FloatRange(0, 1),
+    default=Bounds().refused,
+    show_default=True,
+    help="The share of answers to others that may be refusals meanwhile.",
+)
 @click.option("--partial", is_flag=True, help="What is not exercised is told, and fails nothing.")
 @click.option("--seed", type=click.IntRange(0), help="Repeat a run's draws; default: new.")
-def main(*, durability: str, faults: int, seed: int | None, **options: Any) -> None:
+def main(
+    *,
+    durability: str,
+    faults: int,
+    seed: int | None,
+    others_within: float,
+    others_refused: float,
+    **options: Any,
+) -> None:
     """Break everything that can break while events come in; exit code 1 if a promise breaks."""
     seed = random.SystemRandom().randrange(100_000) if seed is None else seed
+    options["bounds"] = Bounds(others_within, others_refused)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     held = True
     for kind in ("fsync", "replica") if durability == "both" else (durability,):

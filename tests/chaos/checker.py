@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from tests.chaos import others
 from tests.chaos.kept import Kept, read
-from tests.chaos.others import Others
+from tests.chaos.others import Bounds, Others
 from tests.chaos.verdict import BROKEN, HELD, NOT_EXERCISED, Finding
 
 # What has to become of an accepted event of each kind.
@@ -138,7 +138,7 @@ async def check(
     primaries: Sequence[Redis],
     required: Iterable[str],
     quiet_within: float,
-    others_within: float | None = None,
+    bounds: Bounds | None = None,
 ) -> Verdict:
     """Draw up the account.
 
@@ -147,8 +147,8 @@ async def check(
         primaries: all that have anything, after everything has ended.
         required: the faults that had to be exercised.
         quiet_within: seconds after the last fault in which everything had to end.
-        others_within: seconds that a fault of some organizations may cost others' answers, beyond
-            twice what they take; ``None`` where all have one primary.
+        bounds: what a fault of some organizations may cost others; ``None`` where all have one
+            primary.
     """
     seen = Witnesses(folder)
     kept = await read(primaries)
@@ -224,8 +224,8 @@ async def check(
             ", ".join(seen.unknown_handled[:5]),
         ),
     ]
-    if others_within is not None:
-        findings += [_each_lives_in_one_place(kept), *others.findings(seen.others, others_within)]
+    if bounds is not None:
+        findings += [_each_lives_in_one_place(kept), *others.findings(seen.others, bounds)]
     return Verdict(seen.periods, findings, _totals(seen, accepted))
 
 

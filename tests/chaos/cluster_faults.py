@@ -118,8 +118,7 @@ class ClusterSaboteur(Saboteur):
     async def mover_killed(self) -> None:
         """SIGKILL a mover wherever it is; another one goes on."""
         name, target = self._drawn_move()
-        for _ in range(self.random.randint(1, 2)):
-            await self._half_moved(name, target)
+        await self._half_moved(name, target)
         await self._moved(name, target)
 
     async def primary_killed_as_it_moves(self) -> None:

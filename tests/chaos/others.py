@@ -109,10 +109,25 @@ def _p99(answers: Sequence[Answer]) -> float:
     return found[len(found) * 99 // 100] if found else 0.0
 
 
-def findings(others: Others, within: float) -> Iterable[Finding]:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a fault may cost whom it doesn't concern.
+
+    Attributes:
+        within: seconds beyond twice what answers take.
+        refused: the share of answers that may be refusals; where a machine stands still, nodes take
+            others for failed that nothing has happened to.
+    """
+
+    within: float = 0.010
+    refused: float = 0.0
+
+
+def findings(others: Others, bounds: Bounds) -> Iterable[Finding]:
     """Whom a fault doesn't concern notices nothing of it."""
     by_fault = {harm: others.meanwhile(harm) for harm in others.harms}
     answers = [each for found in by_fault.values() for each in found]
+    within = bounds.within
     is_known = bool(answers and others.in_between())
     before, meanwhile = _p99(others.in_between()), _p99(answers)
     by_kind: dict[str, list[Answer]] = defaultdict(list)
@@ -128,8 +143,9 @@ def findings(others: Others, within: float) -> Iterable[Finding]:
         harm.fault for harm, found in by_fault.items() for each in found if each.is_refusal
     )
     shown = ", ".join(f"{kind} {number}" for kind, number in refused.items())
+    is_refused = refused.total() > bounds.refused * len(answers)
     yield Finding(
         "others are refused nothing",
-        NOT_EXERCISED if not is_known else BROKEN if refused else HELD,
+        NOT_EXERCISED if not is_known else BROKEN if is_refused else HELD,
         f"{shown or 'none'} of {len(answers)} answers",
     )

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from tests.chaos.cluster import ClusterStage
 from tests.chaos.cluster_faults import ClusterSaboteur
 from tests.chaos.faults import Fault, Saboteur
 from tests.chaos.ledger import Ledger
+from tests.chaos.others import Bounds
 from tests.chaos.sender import Sender
 from tests.chaos.single import SingleStage
 from tests.chaos.single_faults import SingleSaboteur
@@ -20,8 +21,6 @@ from tests.chaos.stage import LEASE_SECONDS, Stage
 
 QUIET_WITHIN: Final = 2.0 * LEASE_SECONDS
 """Two leases."""
-
-OTHERS_WITHIN: Final = 0.010
 
 _GIVE_UP: Final = 120.0
 
@@ -40,8 +39,7 @@ class Plan:
         quiet_within: seconds after the last fault in which everything has to end.
         partial: whether what is not exercised fails nothing.
         in_cluster: on a cluster rather than on one primary.
-        others_within: seconds by which whom a fault of the cluster doesn't concern may be answered
-            later, beyond twice what answers take.
+        bounds: what a fault of the cluster may cost whom it doesn't concern.
     """
 
     durability: str
@@ -53,7 +51,7 @@ class Plan:
     quiet_within: float = QUIET_WITHIN
     partial: bool = False
     in_cluster: bool = False
-    others_within: float = OTHERS_WITHIN
+    bounds: Bounds = field(default_factory=Bounds)
 
     @property
     def required(self) -> tuple[Fault, ...]:
@@ -90,9 +88,9 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Verdict:
         ledger.write("all ended", in_time=in_time)
         ledger.close()
         required = [faults.name(fault) for fault in plan.required]
-        within = plan.others_within if plan.in_cluster else None
+        bounds = plan.bounds if plan.in_cluster else None
         async with stage.primaries() as primaries:
-            return await check(folder, primaries, required, plan.quiet_within, within)
+            return await check(folder, primaries, required, plan.quiet_within, bounds)
 
 
 def _set_up(

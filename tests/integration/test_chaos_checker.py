@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from tests.chaos import cluster_faults, faults, single_faults
 from tests.chaos.checker import Verdict, check
+from tests.chaos.others import Bounds
 from tests.chaos.verdict import BROKEN, HELD, NOT_EXERCISED
 
 FAULTS = ("redis killed", "worker killed")
@@ -323,7 +324,7 @@ class Divided:
         """What the checker makes of it, of what concerns a cluster."""
         account = self.account
         await account.verdict()
-        return await check(account.folder, [account.redis], FAULTS, 60.0, 0.010)
+        return await check(account.folder, [account.redis], FAULTS, 60.0, Bounds())
 
 
 def of_a_cluster(verdict: Verdict) -> dict[str, str]:
@@ -364,7 +365,7 @@ async def test_whoever_is_left_in_two_partitions_is_found(account: Account) -> N
 
 async def test_nobody_is_told_of_others_where_no_fault_has_spared_any(account: Account) -> None:
     await account.verdict()
-    verdict = await check(account.folder, [account.redis], FAULTS, 60.0, 0.010)
+    verdict = await check(account.folder, [account.redis], FAULTS, 60.0, Bounds())
     assert of_a_cluster(verdict) == {WHOLE: HELD, FAST: NOT_EXERCISED, REFUSED: NOT_EXERCISED}
 
 
