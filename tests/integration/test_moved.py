@@ -129,6 +129,7 @@ async def test_who_has_gone_or_is_on_its_way_is_neither_paused_nor_replayed(redi
     here = shop.partitions.all[0]
     await shop.bury(0, "evt_1")
     (raw,) = await redis.zrange(here.names.dead(GONE), 0, -1)
+    left: list[int] = []
     before = {name: await redis.dump(name) for name in await redis.keys()}
     for name in (here.names.moved, here.names.moving):
         await redis.hset(name, GONE, "1")
@@ -136,9 +137,18 @@ async def test_who_has_gone_or_is_on_its_way_is_neither_paused_nor_replayed(redi
             with pytest.raises(Unavailable, match="organization_moving"):
                 await act
         assert await revival.replay_one(here, raw.decode()) == "moved"
-        assert not await revival.discard(here, raw.decode(), retention=60)
+        assert await revival.discard(here, raw.decode(), retention=60) == "moved"
+        letters = Selection((raw.decode(),)).letters(Reach(shop.partitions))
+        await revival.discard_all(
+            Reach(shop.partitions),
+            letters,
+            retention=60,
+            told=pytest.fail,
+            left=lambda: left.append(1),
+        )
         await redis.delete(name)
     assert {name: await redis.dump(name) for name in await redis.keys()} == before
+    assert left == [1, 1]
     assert await organizations.pause(here, GONE, "")
 
 

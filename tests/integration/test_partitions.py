@@ -89,7 +89,7 @@ async def look(partition: Partition) -> None:
     assert values == ["orders/1"]
     assert await has_footprint(partition, "org_a")
     assert not await has_footprint(partition, "org_b")
-    assert await revival.discard(partition, dead.job, retention=60)
+    assert await revival.discard(partition, dead.job, retention=60) == "discarded"
     assert await dead_letters.find(partition, dead.job) is None
 
 

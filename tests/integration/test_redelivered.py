@@ -228,7 +228,7 @@ async def test_what_is_discarded_meanwhile_ends_as_a_duplicate(
     redis: Redis, hand: Hand, again: Delivery
 ) -> None:
     job, claim = await holding(hand, again)
-    assert await revival.discard(Partition.only(redis), job, retention=RETENTION)
+    assert await revival.discard(Partition.only(redis), job, retention=RETENTION) == "discarded"
     assert await hand.hold(claim) is Settled.AGAIN
     assert await hand.mark(claim) in (Mark.DUPLICATE, Mark.CONFLICTING)
     assert await hand.duplicate(claim) is Settled.DUPLICATE

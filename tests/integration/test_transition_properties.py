@@ -545,7 +545,10 @@ class Machine(RuleBasedStateMachine):
     @rule(place=places)
     def discard(self, place: int) -> None:
         job = sorted(self.books.records)[place % len(self.books.records)]
-        assert self.run(revival.discard(Partition.only(self.redis), job, retention=RETENTION))
+        assert (
+            self.run(revival.discard(Partition.only(self.redis), job, retention=RETENTION))
+            == "discarded"
+        )
         self.given_up.add(self.event(job))
         if self.books.records[job]:  # a late redelivery must not bring it back
             assert self.look().marks[self.event(job)] == f"done:{job}"

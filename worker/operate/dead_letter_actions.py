@@ -118,7 +118,7 @@ def discard(
     meant = selected(jobs, wanted, everything=everything, yes=yes)
     if not _confirmed("discard", meant, dry_run=dry_run, yes=yes):
         return
-    gone = 0
+    gone = on_their_way = 0
 
     async def run(reach: Reach) -> list[Missing]:
         # The workers' own, since it counts as handled for as long as what they handle.
@@ -130,13 +130,20 @@ def discard(
                 gone += 1
                 told(gone)
 
+            def one_left() -> None:
+                nonlocal on_their_way
+                on_their_way += 1
+
             letters = meant.selection.letters(reach)
-            await revival.discard_all(reach, letters, retention=retention, told=one_more)
+            await revival.discard_all(
+                reach, letters, retention=retention, told=one_more, left=one_left
+            )
         return reach.missing
 
     with _interruptible(lambda: _and_the_rest(gone, "discarded")):
         missing = ask(run)
-    click.echo(f"{gone:,} discarded")
+    left = f", {on_their_way:,} on their way to another partition" if on_their_way else ""
+    click.echo(f"{gone:,} discarded{left}")
     fail_if_any(missing)
 
 

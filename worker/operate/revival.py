@@ -323,7 +323,7 @@ async def revive(partition: Partition, letter: DeadLetter, *, force: bool) -> st
 
 
 async def replay_one(partition: Partition, job: str) -> str:
-    """Give one dead letter another life: ``queued``, ``known`` or ``absent``.
+    """Give one dead letter another life: ``queued``, ``known`` or ``absent``; or ``moved``.
 
     One that is known waits already, as a redelivery perhaps, and isn't held any more.
     """
@@ -331,16 +331,16 @@ async def replay_one(partition: Partition, job: str) -> str:
     return answer.decode()
 
 
-async def discard(partition: Partition, job: str, *, retention: float) -> bool:
-    """Give one up for good; whether it was there.
+async def discard(partition: Partition, job: str, *, retention: float) -> str:
+    """Give one up for good: ``discarded``, ``absent``, or ``moved`` while it is on its way.
 
     Args:
         partition: where it is.
         job: its id.
         retention: seconds for which a redelivery of it counts as handled.
     """
-    answer = await partition.run(_DISCARD, _raw(job), round(retention * 1000))
-    return bool(answer == b"discarded")
+    answer: bytes = await partition.run(_DISCARD, _raw(job), round(retention * 1000))
+    return answer.decode()
 
 
 async def discard_all(
@@ -349,6 +349,7 @@ async def discard_all(
     *,
     retention: float,
     told: Callable[[], None] = lambda: None,
+    left: Callable[[], None] = lambda: None,
 ) -> None:
     """Give dead letters up for good; what is interrupted is told of all that it has done.
 
@@ -357,6 +358,7 @@ async def discard_all(
         letters: which.
         retention: seconds for which a redelivery of one counts as handled.
         told: called for each that was there.
+        left: called for each that is on its way to another partition.
     """
     batch, details = Batch(), (round(retention * 1000),)
 
@@ -364,6 +366,8 @@ async def discard_all(
         del letter
         if answer == b"discarded":
             told()
+        elif answer == b"moved":
+            left()
 
     async for letter in letters:
         if batch.is_full:

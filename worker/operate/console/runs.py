@@ -194,8 +194,11 @@ class Runs:
         def one_more() -> None:
             run.discarded += 1
 
+        def one_left() -> None:
+            run.progress.moved += 1
+
         retention = self.retention
-        await revival.discard_all(reach, letters, retention=retention, told=one_more)
+        await revival.discard_all(reach, letters, retention=retention, told=one_more, left=one_left)
 
     def _end(self, run: Run, state: State, note: str) -> None:
         run.state, run.note, run.ended = state, note, time.time()

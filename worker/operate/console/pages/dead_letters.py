@@ -124,8 +124,7 @@ async def _one(request: web.Request, verb: Verb, job: str, *, force: bool) -> we
     elif verb == "discard":
         retention = console.settings.dedupe_retention
         partition = console.partitions.all[letter.partition]
-        is_done = await revival.discard(partition, job, retention=retention)
-        outcome = "discarded" if is_done else "absent"
+        outcome = await revival.discard(partition, job, retention=retention)
     else:
         partition = console.partitions.all[letter.partition]
         outcome = await revival.revive(partition, letter, force=force)
