@@ -25,7 +25,6 @@ MENDS_ITSELF: Final[Mapping[str, bool]] = {
     # Workers make room; a disk gets free or fast again.
     "redis_out_of_memory": True,
     "redis_not_persisting": True,
-    "not_synced": True,
     # Programs are given another number one after the other; whoever is early waits for the others.
     "redis_layout": True,
     # Somebody has to do something, and is best told by a start that fails.
