@@ -397,7 +397,7 @@ def test_an_organization_is_moved_and_each_command_goes_after_it(office: Office)
     assert (prospect["from"], prospect["events"], prospect["dead_letters"]) == (0, 1, 1)
     result = office.run("partitions", "move", name, "1")
     assert result.exit_code == 0, result.output
-    assert result.stderr.splitlines()[:2] == ["copying marks", "looking for its events"]
+    assert {"copying marks", "looking for its events"} <= {*result.stderr.splitlines()}
     assert result.stdout.startswith(
         f"moved {name} from partition 0 to partition 1: 1 events, 1 dead letters"
     )
