@@ -56,9 +56,11 @@ class Program:
         found: list[dict[str, Any]] = []
 
         def look() -> bool:
+            # Before the look: it may end with what is looked for.
+            has_ended = self._process.poll() is not None
             lines = self._log.read_text(errors="replace").splitlines()
             found.extend(json.loads(line) for line in lines if f'"event":"{event}"' in line)
-            if not found:  # else it may have ended with that
+            if has_ended and not found:
                 self.check()
             return bool(found)
 
