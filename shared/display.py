@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
 import click
@@ -52,6 +53,17 @@ def roughly(seconds: float) -> str:
         if whole or parts:
             parts.append(f"{whole:.0f}{unit}")
     return " ".join(parts[:2]) or "0s"
+
+
+def moment(seconds: float | None) -> str | None:
+    """A moment as text, ISO 8601 in UTC to the millisecond; nothing where there is none.
+
+    Args:
+        seconds: since the epoch; ``None`` or 0 where there is none.
+    """
+    if not seconds:
+        return None
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds")
 
 
 def json_line(value: object) -> str:

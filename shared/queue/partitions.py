@@ -58,17 +58,13 @@ class Partitions:
 
     async def living(self, organization: str) -> Partition:
         """The one in which an organization lives now; raises what the client does."""
-        places = {organization: self.of(organization)}
-        return (await self.followed(places))[organization]
-
-    async def followed(self, places: Mapping[str, Partition]) -> dict[str, Partition]:
-        """Where organizations live now that have lived there; raises what the client does."""
-        found = dict(places)
-        asked = found
+        here = self.of(organization)
         for _ in range(MOST_HOPS):
-            asked = await self.moved(asked)
-            found |= asked
-        return found
+            found = await self.moved({organization: here})
+            if not found:
+                break
+            here = found[organization]
+        return here
 
     async def moved(self, places: Mapping[str, Partition]) -> dict[str, Partition]:
         """Where those have gone to that have gone from there; raises what the client does."""

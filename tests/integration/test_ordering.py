@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, counters
-from tests.integration.workplace import Workplace, body
+from tests.integration.workplace import Workplace, body, working
 from worker import Event, Handlers, Organization, Retry
 from worker.engine.worker import Worker
 from worker.pipeline.transitions import Profile
@@ -72,15 +72,8 @@ class Floor:
         """Let both workers run as long as the block."""
         profiles = [Profile("org_a", self.cap)]
         workers = [self.place.worker(profiles=lambda: list(profiles)) for _ in range(2)]
-        tasks = [asyncio.create_task(worker.async_run()) for worker in workers]
-        try:
+        async with working(*workers):
             yield workers
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for worker in workers:
-                await worker.close()
 
     async def accept(self, organization: str, number: int) -> list[str]:
         """Let so many events come in, one after the other; their ids in this order."""

@@ -2,7 +2,6 @@
 
 import base64
 import sys
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -65,7 +64,8 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
     for letter in letters:
         click.secho(display.escape_controls(letter.job), bold=True)
         for line in (
-            f"{letter.reason}  died {_time(letter.died_at)}  attempts: {letter.attempts}"
+            f"{letter.reason}  died {display.moment(letter.died_at / 1000)}  "
+            f"attempts: {letter.attempts}"
             + (f"  held redeliveries: {letter.held}" if letter.held else ""),
             f"{letter.type or '-'}  {letter.event_id or '-'}",
             letter.error,
@@ -122,14 +122,8 @@ def _summary(letter: DeadLetter) -> dict[str, object]:
         "job": letter.job,
         **{name: getattr(letter, name) for name in records.TEXTS},
         "attempts": letter.attempts,
-        "received": _time(letter.received_at),
-        "died": _time(letter.died_at),
+        "received": display.moment(letter.received_at / 1000),
+        "died": display.moment(letter.died_at / 1000),
         "held": letter.held,
-        "held_at": _time(letter.held_at),
+        "held_at": display.moment(letter.held_at / 1000),
     }
-
-
-def _time(milliseconds: int) -> str | None:
-    if not milliseconds:
-        return None
-    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC).isoformat(timespec="milliseconds")

@@ -258,8 +258,7 @@ async def read(
     fields = [*TEXTS, *_NUMBERS, "by_hand", *(["payload", "traceback"] if with_payload else [])]
     async with partition.redis.pipeline(transaction=False) as pipe:
         for job in jobs:
-            name = partition.names.dead_letter(job).encode(errors="surrogateescape")
-            pipe.execute_command("HMGET", name, *fields)
+            pipe.execute_command("HMGET", raw_name(partition.names.dead_letter(job)), *fields)
         records = await pipe.execute()
     number = partition.number
     return [
@@ -388,3 +387,8 @@ def _parse(job: str, raw: Mapping[str, bytes], partition: int) -> DeadLetter:
     }
     payload, by_hand = raw.get("payload", b""), "by_hand" in raw
     return DeadLetter(job=job, payload=payload, by_hand=by_hand, partition=partition, **fields)
+
+
+def raw_name(name: str) -> bytes:
+    """A name as Redis has it, where a stock producer's job id is no text, too."""
+    return name.encode(errors="surrogateescape")

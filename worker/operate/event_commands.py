@@ -1,7 +1,6 @@
 """``python -m worker events``: what is known of one event."""
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -83,17 +82,17 @@ def _row(event: FoundEvent) -> dict[str, Any]:
         "job": event.job,
         "state": event.state,
         "where": event.whereabouts(time.time()),
-        "accepted": _time(event.received_at),
-        "due": _time(event.due_at),
+        "accepted": display.moment(event.received_at),
+        "due": display.moment(event.due_at),
         "attempts": None if event.state in {"handled", "pending"} else event.attempts,
         "throttled": event.throttled,
         "mark": mark and mark.state,
         "mark_job": mark and mark.job,
-        "mark_until": mark and _time(mark.expires_at),
+        "mark_until": mark and display.moment(mark.expires_at),
         "last_attempt": last and last.number,
-        "last_attempt_at": last and _time(last.at),
+        "last_attempt_at": last and display.moment(last.at),
         "last_error": last.error if last else letter.error if letter else None,
-        "died": letter and _time(letter.died_at / 1000),
+        "died": letter and display.moment(letter.died_at / 1000),
         "reason": letter and letter.reason,
         "held": letter.held if letter else 0,
         "traceback": (last.traceback if last else letter.traceback if letter else None) or None,
@@ -111,9 +110,3 @@ def _print(event: FoundEvent) -> None:
             click.echo(f"{name.replace('_', ' '):>15}  {text}")
     for number, line in enumerate(traceback.split("\n") if traceback else []):
         click.echo(f"{'' if number else 'traceback':>15}  {display.escape_controls(line)}")
-
-
-def _time(seconds: float | None) -> str | None:
-    if not seconds:
-        return None
-    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds")

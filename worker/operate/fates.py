@@ -8,7 +8,7 @@ from shared.errors import EnvelopeError
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
 from shared.sellfern import envelope
-from worker.operate.dead_letters import DeadLetter
+from worker.operate.dead_letters import DeadLetter, raw_name
 
 PATIENCE: Final = 10.0
 """Seconds for which those of the last ones are waited for, unless somebody says otherwise."""
@@ -92,7 +92,7 @@ async def look(
         here, names = by_number[partition.number], partition.names
         async with partition.redis.pipeline(transaction=False) as pipe:
             for each in here:
-                job = _raw(each.job)
+                job = raw_name(each.job)
                 pipe.exists(names.job.encode() + job)
                 pipe.execute_command("HGET", names.claims, job)
                 record = names.dead_letter_prefix.encode() + job
@@ -134,8 +134,3 @@ def _id_in(body: bytes) -> str:
         return envelope.decode(body).id
     except EnvelopeError:
         return ""
-
-
-def _raw(name: str) -> bytes:
-    """A name as Redis has it, where a stock producer's job id is no text, too."""
-    return name.encode(errors="surrogateescape")

@@ -14,7 +14,7 @@ from shared.queue.reach import Reach
 from shared.redis.connection import REDIS_ERRORS
 from shared.redis.wire import Argument, Script
 from worker.operate import dead_letters, fates
-from worker.operate.dead_letters import DeadLetter
+from worker.operate.dead_letters import DeadLetter, raw_name
 from worker.operate.fates import Fate, Replayed
 
 # Alone of the three it puts something in line, for which a full Redis has no room.
@@ -286,7 +286,7 @@ class Batch:
 
         async def send_to(partition: Partition) -> None:
             letters = by_number[partition.number]
-            calls = [(_raw(each.job), *details) for each in letters]
+            calls = [(raw_name(each.job), *details) for each in letters]
             answers = await partition.script(script).run_each(partition.redis, calls)
             failed = [answer for answer in answers if isinstance(answer, Exception)]
             for letter, answer in zip(letters, answers, strict=True):
@@ -327,7 +327,7 @@ async def replay_one(partition: Partition, job: str) -> str:
 
     One that is known waits already, as a redelivery perhaps, and isn't held any more.
     """
-    answer: bytes = await partition.run(_REPLAY, _raw(job))
+    answer: bytes = await partition.run(_REPLAY, raw_name(job))
     return answer.decode()
 
 
@@ -339,7 +339,7 @@ async def discard(partition: Partition, job: str, *, retention: float) -> str:
         job: its id.
         retention: seconds for which a redelivery of it counts as handled.
     """
-    answer: bytes = await partition.run(_DISCARD, _raw(job), round(retention * 1000))
+    answer: bytes = await partition.run(_DISCARD, raw_name(job), round(retention * 1000))
     return answer.decode()
 
 
@@ -390,8 +390,3 @@ async def expire(partition: Partition, organization: str, *, died_before: int) -
         gone += removed
         if removed < _EXPIRED_AT_ONCE:
             return gone
-
-
-def _raw(name: str) -> bytes:
-    """A name as Redis has it, where a stock producer's job id is no text, too."""
-    return name.encode(errors="surrogateescape")
