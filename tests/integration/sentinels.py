@@ -81,6 +81,30 @@ class Fleet:
                 while not await self._knows_all(asked):
                     await asyncio.sleep(0.02)
 
+    async def until_settled(self) -> None:
+        """Wait until every Sentinel finds the primary well, and every other server follows it.
+
+        After a fail-over that takes as long as their pings; on a machine that others have, too.
+        """
+        async with asyncio.timeout(PATIENCE):
+            while not await self._is_settled():
+                await asyncio.sleep(0.02)
+
+    async def _is_settled(self) -> bool:
+        primary = await self.primary()
+        for sentinel in self.sentinels:
+            async with Redis(port=sentinel.port) as asked:
+                known = (await asked.sentinel_masters()).get(SERVICE, {})
+            if known.get("flags") != "master" or known.get("port") != primary.port:
+                return False
+        others = [server for server in self.servers if server is not primary]
+        return all([await self._follows(server, primary) for server in others])
+
+    async def _follows(self, server: EmbeddedRedis, primary: EmbeddedRedis) -> bool:
+        async with Redis(port=server.port) as asked:
+            role, *where = await asked.role()
+        return bool(role == b"slave" and where[1:3] == [primary.port, b"connected"])
+
     async def _knows_all(self, sentinel: Redis) -> bool:
         known = (await sentinel.sentinel_masters()).get(SERVICE, {})
         return bool(
