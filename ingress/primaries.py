@@ -16,7 +16,7 @@ from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import Problem
 from shared.program.awaiting import MENDS_ITSELF, AwaitedPrimary
-from shared.queue.partition import Partition
+from shared.queue.partition import BEFORE, Partition
 from shared.queue.partitions import Partitions, check_place
 from shared.queue.writer import (
     LANES,
@@ -40,9 +40,6 @@ _OTHERS: Final = 4
 
 _NAMED: Final = 8
 """How many partitions a message names at the most."""
-
-BEFORE: Final = -1
-"""In place of its number, for the Redis of a single queue that organizations leave."""
 
 _TIMEOUT: Final = Problem("redis_timeout", "Redis did not answer in time")
 
@@ -175,24 +172,7 @@ class Primaries:
         ]
         self._common = common
         self._writers = [*self._made(settings)]
-        self._before: Primary | None = None
-        if before is not None and (url := common.redis_url_before) is not None:
-            held = OrganizationBytes(settings.organization_bytes, endpoints)
-            durability = settings.durability_at(url)
-            named = before_named(url)
-            # It isn't one of several that have a part each.
-            part, times = settings.backlog, common.partitions
-            whole = BacklogLimits(part.total * times, part.organization * times)
-            self._before = Primary(BEFORE, named, partitions, before, durability, held)
-            queue = Queue(
-                *(Partition.only(before), durability, whole, held.limits),
-                lanes=lanes(common),
-                is_left=True,
-            )
-            waiting = Waiting(
-                settings.limits.connections // 2, settings.limits.bytes_in_flight // 4
-            )
-            self._before.writers.append(PartitionWriter(queue, lambda: waiting))
+        self._before = None if before is None else self._left(settings, before, endpoints)
         old = self._before.writers[0] if self._before else None
         self._partitioned = PartitionedWriter(self._writers, old)
 
@@ -277,11 +257,8 @@ class Primaries:
 
     def _made(self, settings: IngressSettings) -> Iterator[QueueWriter]:
         limits, several = settings.limits, len(self.all) > 1
-        # A half of the connections: those of one Redis that hangs leave as many for the others. And
-        # of the bytes a half of those that complete bodies always find room in.
-        most = limits.connections // 2 if several else limits.connections
-        most_bytes = limits.bytes_in_flight // 4 if several else limits.bytes_in_flight
-        waiting: dict[str, Waiting] = defaultdict(partial(Waiting, most, most_bytes))
+        most = _halves(settings) if several else (limits.connections, limits.bytes_in_flight)
+        waiting: dict[str, Waiting] = defaultdict(partial(Waiting, *most))
 
         def waiting_for(redis: Redis) -> Callable[[], Waiting]:
             if settings.common.in_cluster:  # another node may have it in a moment
@@ -304,6 +281,30 @@ class Primaries:
             )
             primary.writers.append(writer)
             yield writer
+
+    def _left(
+        self, settings: IngressSettings, redis: Redis, endpoints: CurrentEndpoints
+    ) -> Primary | None:
+        """The Redis of a single queue that organizations leave."""
+        common, url = settings.common, settings.common.redis_url_before
+        if url is None:
+            return None
+        held = OrganizationBytes(settings.organization_bytes, endpoints)
+        left = Primary(
+            *(BEFORE, before_named(url), self._partitions, redis),
+            *(settings.durability_at(url), held),
+        )
+        # It isn't one of several that have a part each.
+        part, times = settings.backlog, common.partitions
+        whole = BacklogLimits(part.total * times, part.organization * times)
+        queue = Queue(
+            *(Partition.only(redis), left.durability, whole, held.limits),
+            lanes=lanes(common),
+            is_left=True,
+        )
+        waiting = Waiting(*_halves(settings))
+        left.writers.append(PartitionWriter(queue, lambda: waiting))
+        return left
 
     def _note(self) -> None:
         for primary in self._every:
@@ -328,6 +329,15 @@ class Primaries:
                 Problem(each.code, f"{named}: {each.message}") for each in self._before.problems
             ]
         return found
+
+
+def _halves(settings: IngressSettings) -> tuple[int, int]:
+    """How many connections, and bytes, may wait for one of several.
+
+    Those of one Redis that hangs leave as many connections for the others; and of the bytes a half
+    of those that complete bodies always find room in.
+    """
+    return settings.limits.connections // 2, settings.limits.bytes_in_flight // 4
 
 
 def _keeps_all(problem: Problem) -> bool:

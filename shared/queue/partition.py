@@ -34,6 +34,9 @@ TAGS: Final = tuple(
 to each of as many equal ranges of a cluster's slots. By plain numbers as tags, the busiest of 16
 nodes would have four times its share."""
 
+BEFORE: Final = 999
+"""The number of a single queue that organizations leave for partitions; none of them has it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Partition:

@@ -3,7 +3,7 @@
 from redis.asyncio import Redis
 
 from shared.queue.keys import UNTAGGED
-from shared.queue.partition import Partition
+from shared.queue.partition import BEFORE, Partition
 from shared.queue.writer import Accepted, Moved, Queue
 from shared.redis.durability import Durability, Mode
 from tests.conftest import StartRedis
@@ -13,7 +13,6 @@ from tests.integration.several import ORGANIZATIONS, over
 from worker.operate import organizations
 from worker.operate.moving import Progress
 from worker.operate.partitions_command import migrate_all
-from worker.operate.ways import BEFORE
 
 OTHER = ORGANIZATIONS[1]
 

@@ -12,7 +12,7 @@ from shared.program import tables
 from shared.program.commands import json_option
 from shared.queue import hashes, keys
 from shared.queue.keys import UNTAGGED
-from shared.queue.partition import Partition
+from shared.queue.partition import BEFORE, Partition
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach
 from shared.redis.connection import open_redis, server_of
@@ -23,7 +23,7 @@ from worker.operate.belongings import Belongings
 from worker.operate.merged import look
 from worker.operate.moving import Move, Patience, Progress
 from worker.operate.overview import Overview
-from worker.operate.ways import BEFORE, MoveError
+from worker.operate.ways import MoveError
 
 _COLUMNS = ("number", "node", "organizations", "waiting", "running", "dead", "oldest", "up")
 

@@ -1,15 +1,11 @@
 """Which way an organization is to go next between partitions, as far as one is known."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from shared.errors import SellfernError
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
 from worker.operate.belongings import Belongings
-
-BEFORE: Final = 999
-"""The number of a single queue that organizations leave for partitions; no partition has it."""
 
 
 class MoveError(SellfernError):
