@@ -14,6 +14,9 @@ KEPT_SECONDS: Final = 3600.0
 LATENCY_SECONDS: Final = 30.0
 """Workers tell their latencies only now and then, so a percentile looks back as long as this."""
 
+_CLOCKS_APART: Final = 30.0
+"""Seconds between a worker's clock and Redis's, by which a look is dated."""
+
 COUNTED: Final = ("accepted", "handled", "retried", "dead")
 """The counters whose rates are of interest."""
 
@@ -49,7 +52,7 @@ class History:
 
     samples: deque[Sample] = field(default_factory=deque)
     latest: Overview | None = None
-    _told: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    _told: dict[str, tuple[float, Mapping[str, int]]] = field(default_factory=dict)
     _counted: dict[int, Overview] = field(default_factory=dict)
 
     def add(self, overview: Overview, parts: Mapping[int, Overview] | None = None) -> None:
@@ -68,15 +71,17 @@ class History:
                 at=overview.at,
                 rates={} if before is None else self._rates_since(parts or {0: overview}),
                 depths={place: getattr(overview, place) for place in PLACES},
-                latency=self._latency_since(overview.workers, first=before is None),
+                latency={} if before is None else self._latency_since(overview, before.at),
             )
         )
         self.latest = overview
+        self._told |= {each.worker: (overview.at, each.latency) for each in overview.workers}
         # One that is away stays as it was: what it does meanwhile is seen when it is back.
         self._counted |= parts or {0: overview}
         # The newest is always there, so there is a first one.
-        while self.samples[0].at < overview.at - KEPT_SECONDS:
+        while self.samples[0].at < (forgotten := overview.at - KEPT_SECONDS):
             self.samples.popleft()
+        self._told = {name: told for name, told in self._told.items() if told[0] >= forgotten}
 
     def since(self, seconds: float) -> Iterator[Sample]:
         """The looks of the last so many seconds."""
@@ -103,19 +108,25 @@ class History:
         ]
         return {name: sum(rates[name] for rates in each) for name in COUNTED}
 
-    def _latency_since(self, workers: Sequence[WorkerOverview], *, first: bool) -> dict[float, int]:
-        """What workers have handled since the look before; nothing is known before the first."""
-        before, self._told = self._told, {each.worker: each.latency for each in workers}
-        # What workers tell is since their beginning, not since a look.
-        if first:
-            return {}
+    def _latency_since(self, overview: Overview, before: float) -> dict[float, int]:
+        """What workers have handled since each was seen last.
+
+        They tell it since their beginning. Of one that has gone on unseen, since its signs of life
+        were late, all that would be no news: of whoever nobody has seen yet, only what has begun
+        since the look before.
+        """
         return summed(
-            {
-                float(bound): number - before.get(each.worker, {}).get(bound, 0)
-                for bound, number in each.latency.items()
-            }
-            for each in workers
+            {float(bound): number - seen.get(bound, 0) for bound, number in each.latency.items()}
+            for each in overview.workers
+            if (seen := self._seen(each, before)) is not None
         )
+
+    def _seen(self, worker: WorkerOverview, before: float) -> Mapping[str, int] | None:
+        """What it told last; ``None`` where that isn't known."""
+        if worker.worker in self._told:
+            return self._told[worker.worker][1]
+        is_new = worker.started is not None and worker.started > before - _CLOCKS_APART
+        return {} if is_new else None
 
 
 def _rates(before: Overview, now: Overview) -> dict[str, float]:

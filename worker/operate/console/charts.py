@@ -31,7 +31,7 @@ class Series:
 
     Attributes:
         name: what it is.
-        now: its last value, in words.
+        now: its value of now, in words: the same as anywhere else on the page.
         paths: its shape; several where there are gaps.
     """
 
@@ -86,17 +86,36 @@ def overview_charts(history: History, seconds: float) -> list[Chart]:
     samples = list(history.since(seconds))
     over_time = partial(columns, samples, COLUMNS, seconds)
     until = history.latest.at if history.latest else 0.0
-    rates = {name: over_time(mean_rate(name)) for name in ("accepted", "handled")}
-    latencies = {
-        name: over_time(latency_quantile(q), looks_back=True)
-        for name, q in (("p50", 0.5), ("p99", 0.99))
-    }
-    depths = {place.replace("_", " "): over_time(mean_depth(place)) for place in PLACES}
+    rates, latencies = ("accepted", "handled"), {"p50": 0.5, "p99": 0.99}
+    depths = {place.replace("_", " "): place for place in PLACES}
     times = [until - (COLUMNS - 1 - place) * seconds / COLUMNS for place in range(COLUMNS)]
+    # What a legend says of now is what is said of it elsewhere: a column may be of a whole minute.
+    latest = history.latest
     return [
-        _lines("Events per second", rates, times, short),
-        _lines("Accepted to handled", latencies, times, duration),
-        _areas("Unfinished events", depths, times, lambda depth: short(round(depth))),
+        _lines(
+            "Events per second",
+            {name: over_time(mean_rate(name)) for name in rates},
+            {name: history.rate(name) for name in rates},
+            times,
+            short,
+        ),
+        _lines(
+            "Accepted to handled",
+            {
+                name: over_time(latency_quantile(q), looks_back=True)
+                for name, q in latencies.items()
+            },
+            {name: history.quantile(q) for name, q in latencies.items()},
+            times,
+            duration,
+        ),
+        _areas(
+            "Unfinished events",
+            {name: over_time(mean_depth(place)) for name, place in depths.items()},
+            {name: getattr(latest, place, None) for name, place in depths.items()},
+            times,
+            lambda depth: short(round(depth)),
+        ),
     ]
 
 
@@ -140,25 +159,32 @@ class _Scale:
         time = f"{datetime.fromtimestamp(self.times[place], UTC):%H:%M:%S} UTC"
         return Hint(round(place * WIDTH / COLUMNS, 1), f"{time}  {', '.join(told)}" if told else "")
 
-    def last(self, values: Values) -> str:
-        """The value of now."""
-        known = [value for value in values if value is not None]
-        return self.say(known[-1]) if known else _NOTHING
+    def now(self, value: float | None) -> str:
+        """A value of now."""
+        return _NOTHING if value is None else self.say(value)
 
 
 def _lines(
-    title: str, values: Mapping[str, Values], times: Sequence[float], say: Callable[[float], str]
+    title: str,
+    values: Mapping[str, Values],
+    now: Mapping[str, float | None],
+    times: Sequence[float],
+    say: Callable[[float], str],
 ) -> Chart:
     scale = _Scale(times, say, nice_top(_greatest(values.values())))
     series = [
-        Series(name, scale.last(each), [_line(run) for run in _runs(scale.points(each))])
+        Series(name, scale.now(now[name]), [_line(run) for run in _runs(scale.points(each))])
         for name, each in values.items()
     ]
     return _chart(title, series, values, scale, is_stacked=False)
 
 
 def _areas(
-    title: str, values: Mapping[str, Values], times: Sequence[float], say: Callable[[float], str]
+    title: str,
+    values: Mapping[str, Values],
+    now: Mapping[str, float | None],
+    times: Sequence[float],
+    say: Callable[[float], str],
 ) -> Chart:
     """Each stands on the one before, so that the last one's edge is the sum."""
     edges: list[Values] = [[0.0] * COLUMNS]
@@ -166,10 +192,10 @@ def _areas(
         edges.append([_sum(a, b) for a, b in zip(edges[-1], each, strict=True)])
     scale = _Scale(times, say, nice_top(max(_LEAST_TOP, _greatest(edges))))
     series = []
-    for (name, each), (below, above) in zip(values.items(), pairwise(edges), strict=True):
+    for name, (below, above) in zip(values, pairwise(edges), strict=True):
         both = zip(scale.points(above), scale.points(below), strict=True)
         strips = _runs([a and b and (*a, b[1]) for a, b in both])
-        series.append(Series(name, scale.last(each), [_area(run) for run in strips]))
+        series.append(Series(name, scale.now(now[name]), [_area(run) for run in strips]))
     return _chart(title, series, values, scale, is_stacked=True)
 
 

@@ -15,12 +15,14 @@ from worker.operate.history import (
 )
 from worker.operate.overview import Overview, WorkerOverview
 
+BEGAN = {"w1": 10.0, "w2": 115.0}
+
 
 def overview(
     at: float, *, handled: int = 0, ready: int = 0, latency: dict[str, dict[str, int]] | None = None
 ) -> Overview:
     workers = [
-        WorkerOverview(name, "h", 1, "1", 10, 0, 0, None, counts, 10)
+        WorkerOverview(name, "h", 1, "1", 10, 0, 0, BEGAN[name], counts, 10)
         for name, counts in (latency or {}).items()
     ]
     return Overview(at, ready, ready, 0, 0, 0, 0, None, {"handled": handled}, {}, [], workers)
@@ -66,6 +68,32 @@ def test_latency_is_what_workers_have_handled_since_the_console_knows_them() -> 
     assert history.quantile(0.5) == pytest.approx(0.05)
     history.add(overview(120, latency={"w1": {"0.1": 60, "1.0": 50}, "w2": {"1.0": 30}}))
     assert history.quantile(0.99) == pytest.approx(0.987, abs=0.01)
+
+
+def test_a_worker_that_comes_back_tells_no_old_news() -> None:
+    history = History()
+    slow = {"w1": {"0.1": 50, "3600.0": 50}}
+    history.add(overview(100, latency=slow))
+    for at in range(102, 400, 2):
+        history.add(overview(at))
+    history.add(overview(400, latency={"w1": {"0.1": 60, "3600.0": 50}}))
+    assert history.quantile(0.99) == pytest.approx(0.099)
+    late = History()
+    for at in (100, 102):
+        late.add(overview(at))
+    late.add(overview(104, latency=slow))
+    assert late.quantile(0.99) is None
+    late.add(overview(106, latency={"w1": {"0.1": 60, "3600.0": 50}}))
+    assert late.quantile(0.99) == pytest.approx(0.099)
+
+
+def test_a_worker_that_is_gone_for_long_is_forgotten() -> None:
+    history = History()
+    for at in (100, 102, 102 + KEPT_SECONDS):
+        history.add(overview(at, latency={"w1": {"0.1": 1}} if at < 103 else None))
+    assert history._told.keys() == {"w1"}
+    history.add(overview(104 + KEPT_SECONDS))
+    assert history._told == {}
 
 
 def test_a_worker_that_is_gone_takes_nothing_back() -> None:

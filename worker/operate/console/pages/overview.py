@@ -31,7 +31,7 @@ async def show(request: web.Request) -> web.Response:
         largest=[each for each in largest if each.waiting or each.dead][:_LARGEST],
         handled_rate=history.rate("handled"),
         accepted_rate=history.rate("accepted"),
-        p99=history.quantile(0.99, 60),
+        p99=history.quantile(0.99),
         is_new=len(history.samples) < 2,  # noqa: PLR2004  # a rate needs two looks
         runs=console.runs.going,
     )

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.operate.console.charts import nice_top, overview_charts
+from worker.operate.console.wording import duration, short
 from worker.operate.history import History
-from worker.operate.overview import Overview
+from worker.operate.overview import Overview, WorkerOverview
 
 
 def overview(at: float, **changes: Any) -> Overview:
@@ -19,8 +20,7 @@ def overview(at: float, **changes: Any) -> Overview:
         counters={"accepted": round(at) * 10},
         dead_by_reason={},
         organizations=[],
-        workers=[],
-        **{**depths, **changes},
+        **{"workers": [], **depths, **changes},
     )
 
 
@@ -51,6 +51,20 @@ def test_charts_show_the_rate_and_where_events_are() -> None:
     assert "parked 60" in depths.summary
     assert len(depths.hints) == 75
     assert "ready 40, parked 60" in depths.hints[3].text
+
+
+@pytest.mark.parametrize("seconds", [300, 3600])
+def test_a_legend_says_what_is_said_elsewhere_of_now(seconds: float) -> None:
+    """A column of an hour's chart is of most of a minute."""
+    history = History()
+    for second in range(0, 3600, 2):
+        slow = {"60": 1} if second < 3575 else {"60": 1, "0.05": 10}
+        worker = WorkerOverview("w", started=1000, latency=slow)
+        history.add(overview(1000 + second, ready=second, workers=[worker]))
+    rates, latencies, depths = overview_charts(history, seconds)
+    assert rates.series[0].now == short(history.rate("accepted") or 0)
+    assert latencies.series[1].now == duration(history.quantile(0.99) or 0)
+    assert depths.series[1].now == short(3598)
 
 
 def test_a_gap_is_no_line() -> None:
