@@ -16,7 +16,7 @@ from redis.crc import key_slot
 
 from shared.errors import Unavailable
 from shared.redis.cluster import Slot, SlotPool, Slots
-from shared.redis.primary_pool import PrimaryPool, address
+from shared.redis.primary_pool import UNBLOCKED, PrimaryPool, address
 from shared.redis.sentinel import SentinelPool
 from shared.redis.tls import TlsConnection, certificates
 from shared.redis.wire import mended
@@ -54,8 +54,11 @@ _CLUSTER: Final = (
 )
 _CLUSTER_DOWN: Final = ("redis_cluster_down", "no node of the cluster serves this partition")
 
+_READONLY: Final = ("redis_readonly", "Redis is a replica or read-only")
+
 _BY_PREFIX: Final = {
-    "READONLY": ("redis_readonly", "Redis is a replica or read-only"),
+    "READONLY": _READONLY,
+    UNBLOCKED: _READONLY,
     "OOM": ("redis_out_of_memory", "Redis has reached its maxmemory"),
     "MISCONF": ("redis_not_persisting", "Redis can't write to its disk"),
     "LOADING": ("redis_loading", "Redis is loading its data"),
@@ -106,7 +109,7 @@ _OF_CLUSTER: Final = (
 
 # redis-py takes the code word off the errors that it has a class for. Subclasses stand first.
 _BY_KIND: Final = (
-    ((exceptions.ReadOnlyError,), _BY_PREFIX["READONLY"]),
+    ((exceptions.ReadOnlyError,), _READONLY),
     ((exceptions.OutOfMemoryError,), _BY_PREFIX["OOM"]),
     ((exceptions.BusyLoadingError,), _BY_PREFIX["LOADING"]),
     ((exceptions.AuthenticationError,), _BY_PREFIX["WRONGPASS"]),

@@ -6,11 +6,15 @@ from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from shared.redis.tls import Certificates, TlsConnection
 
 ANSWER_SECONDS: Final = 1
 """How long one of those may take that know where the primary is; the next one is asked then."""
+
+UNBLOCKED: Final = "UNBLOCKED"
+"""How a primary answers whoever waits for replicas, or in a list, as it becomes a replica."""
 
 
 class PrimaryConnection(TlsConnection):
@@ -30,6 +34,15 @@ class PrimaryConnection(TlsConnection):
     def is_outdated(self) -> bool:
         """Whether it is to be used no more; so is one to what another has learned is no primary."""
         return self._is_refused or self._pool.has_left(self.host, self.port)
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """Read a reply; who waited when this became a replica is told that, as by any replica."""
+        try:
+            return await super().read_response(*args, **options)
+        except ResponseError as exc:
+            if str(exc).startswith(UNBLOCKED):
+                raise ReadOnlyError(str(exc)) from None
+            raise
 
     async def _connect(self) -> None:
         self._is_refused = False

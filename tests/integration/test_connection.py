@@ -5,9 +5,12 @@ import shutil
 from urllib.parse import quote
 
 from redis.asyncio import Redis
+from redis.exceptions import ReadOnlyError
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.redis.connection import REDIS_ERRORS, open_redis, translate
+from shared.redis.primary_pool import PrimaryConnection, PrimaryPool
+from shared.redis.wire import Wire, mended
 from shared.settings.redis_url import RedisUrl
 from tests.conftest import StartRedis
 
@@ -43,6 +46,36 @@ async def test_a_replica_and_one_that_lost_its_primary(fresh_redis_server: Start
         assert await code_of(redis, "SET", "k", "v") == "redis_readonly"
         await redis.config_set("replica-serve-stale-data", "no")
         assert await code_of(redis, "GET", "k") == "redis_unreachable"
+
+
+class Found(PrimaryPool):
+    """A pool for whom the primary is at one place, whatever that is by now."""
+
+    def __init__(self, port: int) -> None:
+        kind = mended(PrimaryConnection)
+        super().__init__(connection_class=kind, max_connections=1, timeout=20)
+        self._port = port
+
+    async def _find(self) -> tuple[str, int]:
+        return "127.0.0.1", self._port
+
+
+async def test_who_waits_for_replicas_of_what_becomes_one_is_told_so(
+    fresh_redis_server: StartRedis,
+) -> None:
+    """As after each fail-over, by a primary that has heard of it late."""
+    server = fresh_redis_server(appendfsync=None)
+    pool = Found(server.port)
+    wire = Wire(Redis(connection_pool=pool))
+    async with Redis(port=server.port) as admin, asyncio.timeout(20):
+        waiting = asyncio.create_task(wire.execute_commands(("SET", "k", "v"), ("WAIT", 1, 0)))
+        while not (await admin.info("clients"))["blocked_clients"]:
+            await asyncio.sleep(0.01)
+        await admin.replicaof("127.0.0.1", 1)
+        _, refusal = await waiting
+        assert translate(refusal).code == "redis_readonly"
+        assert isinstance(refusal, ReadOnlyError)  # by which its connection is used no more
+    await pool.aclose()
 
 
 async def test_a_primary_with_too_few_replicas(fresh_redis_server: StartRedis) -> None:

@@ -45,6 +45,7 @@ SYSTEMS_ERRORS = [
     [
         (exceptions.ReadOnlyError("You can't write"), "redis_readonly"),
         (exceptions.ResponseError("READONLY You can't write against a replica"), "redis_readonly"),
+        (exceptions.ResponseError("UNBLOCKED force unblock from blocking"), "redis_readonly"),
         (exceptions.OutOfMemoryError("command not allowed"), "redis_out_of_memory"),
         (exceptions.ResponseError("OOM command not allowed"), "redis_out_of_memory"),
         (exceptions.BusyLoadingError("loading"), "redis_loading"),
