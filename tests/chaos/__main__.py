@@ -6,12 +6,15 @@ import shutil
 import sys
 import tempfile
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from tests.chaos import cluster_faults, single_faults
+from tests.chaos.faults import name
 from tests.chaos.others import Bounds
 from tests.chaos.report import show
 from tests.chaos.run import QUIET_WITHIN, Plan, run
@@ -72,6 +75,14 @@ from tests.chaos.run import QUIET_WITHIN, Plan, run
     default=Bounds().refused,
     show_default=True,
     help="The share of answers to others that may be refusals meanwhile.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(
+        sorted(map(name, {*cluster_faults.REQUIRED, *chain(*single_faults.REQUIRED.values())}))
+    ),
+    help="This kind of fault and no others; may be said several times.",
 )
 @click.option("--partial", is_flag=True, help="What is not exercised is told, and fails nothing.")
 @click.option("--seed", type=click.IntRange(0), help="Repeat a run's draws; default: new.")

@@ -219,6 +219,8 @@ class ClusterStage(Stage):
             and all(map(_is_followed, primaries))
             and all(said.get("master_link_status", "up") == "up" for said in looks)
             and not any(b"fail" in said["nodes"] for said in looks)
+            # One that has just started refuses everything for two seconds.
+            and all(b"cluster_state:ok" in said["cluster"] for said in looks)
             # Each is called by the address that can be cut off.
             and not any(b"%s:" % _HERE.encode() in said["nodes"] for said in looks)
         )
@@ -240,7 +242,8 @@ class ClusterStage(Stage):
     async def _look_at(self, node: EmbeddedRedis) -> Mapping[str, Any]:
         redis = self.client(node)
         nodes = await redis.execute_command("CLUSTER", "NODES")
-        return {**await redis.info("replication"), "nodes": nodes}
+        cluster = await redis.execute_command("CLUSTER", "INFO")
+        return {**await redis.info("replication"), "nodes": nodes, "cluster": cluster}
 
     def _keep_logs(self) -> None:
         """Their folders leave with them."""

@@ -19,12 +19,21 @@ class Answer:
         began: when it was, seconds.
         took: seconds.
         status: of it; ``None`` where the connection broke, or nothing came.
+        code: of a refusal.
+        port: of the ingress.
     """
 
     organization: str
     began: float
     took: float
     status: int | None
+    code: str = ""
+    port: int = 0
+
+    @property
+    def ended(self) -> float:
+        """When it came, seconds."""
+        return self.began + self.took
 
     @property
     def is_refusal(self) -> bool:
@@ -73,7 +82,8 @@ class Others:
             case "answer":
                 took = line.get("took", 0.0)
                 organization = self._organizations[line["id"]]
-                self.answers.append(Answer(organization, line["at"] - took, took, line["status"]))
+                told = line["status"], line.get("code", ""), line.get("port", 0)
+                self.answers.append(Answer(organization, line["at"] - took, took, *told))
             case "fault began":
                 self._began, self._harmed = line["at"], None
             case "harms":
@@ -85,12 +95,22 @@ class Others:
                     self.harms.append(harm)
 
     def meanwhile(self, harm: Harm) -> list[Answer]:
-        """Those to others during a fault."""
-        return [
-            each
-            for each in self.answers
-            if harm.began <= each.began < harm.ended and each.organization not in harm.harmed
-        ]
+        """Those to others during a fault.
+
+        Whom an ingress refused when it began, and hasn't accepted since, an earlier one harms yet:
+        a primary that is whole again is tried once at a time.
+        """
+        found, refused = [], set[tuple[str, int]]()
+        for each in self.answers:
+            whose = each.organization, each.port
+            if not each.is_refusal:
+                refused.discard(whose)
+            elif each.ended < harm.began:
+                refused.add(whose)
+            is_meanwhile = harm.began <= each.began < harm.ended
+            if is_meanwhile and whose not in refused and each.organization not in harm.harmed:
+                found.append(each)
+        return found
 
     def in_between(self) -> list[Answer]:
         """Those of the times between two faults."""
@@ -139,13 +159,23 @@ def findings(others: Others, bounds: Bounds) -> Iterable[Finding]:
         NOT_EXERCISED if not is_known else HELD if meanwhile <= 2 * before + within else BROKEN,
         f"{meanwhile * 1000:.0f} ms, {before * 1000:.0f} ms between faults ({shown})",
     )
-    refused = Counter(
-        harm.fault for harm, found in by_fault.items() for each in found if each.is_refusal
-    )
-    shown = ", ".join(f"{kind} {number}" for kind, number in refused.items())
-    is_refused = refused.total() > bounds.refused * len(answers)
+    refused = {kind: [each for each in found if each.is_refusal] for kind, found in by_kind.items()}
+    shown = "; ".join(f"{kind} {_refusals(found)}" for kind, found in refused.items() if found)
+    is_refused = sum(map(len, refused.values())) > bounds.refused * len(answers)
     yield Finding(
         "others are refused nothing",
         NOT_EXERCISED if not is_known else BROKEN if is_refused else HELD,
         f"{shown or 'none'} of {len(answers)} answers",
     )
+
+
+def _refusals(found: Sequence[Answer]) -> str:
+    """How many, and how many by each code to whom."""
+    by_code: dict[str, Counter[str]] = defaultdict(Counter)
+    for each in found:
+        by_code[each.code][each.organization] += 1
+    shown = (
+        f"{code} {' '.join(f'{name} {number}' for name, number in whose.items())}"
+        for code, whose in by_code.items()
+    )
+    return f"{len(found)} ({', '.join(shown)})"

@@ -40,6 +40,7 @@ class Plan:
         partial: whether what is not exercised fails nothing.
         in_cluster: on a cluster rather than on one primary.
         bounds: what a fault of the cluster may cost whom it doesn't concern.
+        only: the names of some kinds, where the others are left out.
     """
 
     durability: str
@@ -52,12 +53,14 @@ class Plan:
     partial: bool = False
     in_cluster: bool = False
     bounds: Bounds = field(default_factory=Bounds)
+    only: tuple[str, ...] = ()
 
     @property
     def required(self) -> tuple[Fault, ...]:
         """The kinds of fault that it has to exercise."""
         of_one = single_faults.REQUIRED[self.durability]
-        return cluster_faults.REQUIRED if self.in_cluster else of_one
+        every = cluster_faults.REQUIRED if self.in_cluster else of_one
+        return tuple(each for each in every if not self.only or faults.name(each) in self.only)
 
 
 async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Verdict:

@@ -165,8 +165,10 @@ class Sender:
         pause = _FIRST_PAUSE
         while True:
             began = time.monotonic()
-            status, code = await self._post(session, kind, organization, body)
-            answer = {"status": status, "code": code, "took": time.monotonic() - began}
+            port = self.random.choice(self.ports)
+            status, code = await self._post(session, port, kind, organization, body)
+            took = time.monotonic() - began
+            answer = {"status": status, "code": code, "took": took, "port": port}
             self.ledger.write("answer", id=event_id, sha=_sha(body), kind=kind, **answer)
             if status is not None and status != 503:
                 return 200 <= status < 300
@@ -174,11 +176,11 @@ class Sender:
             pause = min(_LONGEST_PAUSE, pause * 2)
 
     async def _post(
-        self, session: aiohttp.ClientSession, kind: str, organization: str, body: bytes
+        self, session: aiohttp.ClientSession, port: int, kind: str, organization: str, body: bytes
     ) -> tuple[int | None, str]:
         secret = "whsec_wrong" if kind == "unsigned" else self.secrets.current[organization]
         signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-        url = f"http://127.0.0.1:{self.random.choice(self.ports)}/webhooks/{organization}"
+        url = f"http://127.0.0.1:{port}/webhooks/{organization}"
         headers = {"X-Sellfern-Signature": signature, "Content-Type": "application/json"}
         try:
             async with session.post(url, data=body, headers=headers) as response:

@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from redis.asyncio import Redis
 
 from tests.chaos import cluster_faults, faults, single_faults
 from tests.chaos.checker import Verdict, check
-from tests.chaos.others import Bounds
+from tests.chaos.others import Bounds, Others, findings
+from tests.chaos.run import Plan
 from tests.chaos.verdict import BROKEN, HELD, NOT_EXERCISED
 
 FAULTS = ("redis killed", "worker killed")
@@ -349,6 +351,30 @@ async def test_others_may_be_answered_a_little_later_and_refused_nothing(
     assert set(found) == {WHOLE, FAST, REFUSED}
 
 
+def test_whom_an_earlier_fault_harms_it_does_until_that_ingress_accepts_again() -> None:
+    others, clock = Others(), count()
+
+    def take(what: str, **fields: Any) -> None:
+        others.take({"what": what, "at": next(clock), **fields})
+
+    def answer(status: int, port: int) -> None:
+        take("answer", id="evt", status=status, port=port, code="redis_cluster_down")
+
+    take("event", id="evt", organization="org_other")
+    answer(503, 1)
+    take("fault began", fault="primary killed")
+    take("harms", organizations=["org_harmed"])
+    for status, port in ((503, 1), (503, 2), (202, 1), (503, 1)):
+        answer(status, port)
+    take("fault ended", fault="primary killed")
+    (harm,) = others.harms
+    found = [(each.status, each.port) for each in others.meanwhile(harm)]
+    assert found == [(503, 2), (202, 1), (503, 1)]
+    *_, refused = findings(others, Bounds())
+    shown = "primary killed 2 (redis_cluster_down org_other 2) of 3 answers"
+    assert (refused.invariant, refused.detail) == (REFUSED, shown)
+
+
 async def test_whoever_is_left_in_two_partitions_is_found(account: Account) -> None:
     divided = Divided(account, (0.010, 0.010))
     await account.redis.set("sellfern:{021}:state:org_a:applied/evt_good", 1)
@@ -380,3 +406,9 @@ def test_a_whole_run_has_each_kind_of_fault_and_a_part_of_one_as_many_as_asked(
     assert len(faults.schedule(kinds, 3, random.Random(1), partial=True)) == 3
     twice_each = faults.schedule(kinds, 2 * len(kinds), random.Random(1))
     assert all(twice_each.count(kind) == 2 for kind in kinds)
+
+
+def test_a_run_may_have_some_kinds_only() -> None:
+    plan = Plan("fsync", 1, 1, 1.0, 1.0, 1, in_cluster=True, only=("primary cut off",))
+    assert [faults.name(kind) for kind in plan.required] == ["primary cut off"]
+    assert Plan("fsync", 1, 1, 1.0, 1.0, 1).required == single_faults.REQUIRED["fsync"]
