@@ -64,34 +64,35 @@ async def _serve(
             bytes_limit_of=primaries.limit_of,
             log=_log,
         )
+        gauges.is_awaiting = True
         receiver, site = _receiver_and_site(endpoints, primaries.writer, settings, tracing)
         # All that stays for as long as the process is there by now: no look at it finds garbage.
         garbage.tune()
-        async with (
-            gauges.walking(),
-            admin_site(
-                settings.admin,
-                ready.problems,
-                routes=SecretUse(endpoints, receiver.verified).routes(),
-                refresh=gauges.refresh,
-                notes=lambda: [*endpoints.notes, *primaries.notes()],
-            ),
-        ):
-            # Where all is well, nobody sees the port before it takes deliveries. Else it is open
-            # meanwhile: its senders are told when to come again, as in any other outage, and a
-            # port that is taken is found out now rather than when Redis is back.
-            if not await awaited.look(stop):
-                receiver.closed = REDIS_AWAITED
-            async with listening(settings, receiver, ready, site) as listener:
-                if await awaited.found(stop):
-                    receiver.closed = None
-                    with gauges.registered():
+        with gauges.registered():
+            async with (
+                gauges.walking(),
+                admin_site(
+                    settings.admin,
+                    ready.problems,
+                    routes=SecretUse(endpoints, receiver.verified).routes(),
+                    refresh=gauges.refresh,
+                    notes=lambda: [*endpoints.notes, *primaries.notes()],
+                ),
+            ):
+                # Where all is well, nobody sees the port before it takes deliveries. Else it is
+                # open meanwhile: its senders are told when to come again, as in any other outage,
+                # and a port that is taken is found out now rather than when Redis is back.
+                if not await awaited.look(stop):
+                    receiver.closed = REDIS_AWAITED
+                async with listening(settings, receiver, ready, site) as listener:
+                    if await awaited.found(stop):
+                        receiver.closed, gauges.is_awaiting = None, False
                         async with (
                             primaries.watching(),
                             marker.watching(partitions, _log, primaries.are_right),
                         ):
                             await stop.wait()
-                    await listener.drain()
+                        await listener.drain()
     _log.info("ingress_stopped")
 
 

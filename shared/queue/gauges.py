@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import heapq
-from collections import ChainMap
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -22,12 +20,14 @@ from msgspec import structs
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from redis.exceptions import NoPermissionError
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue import depths, hashes, held_bytes, keys
+from shared.queue import depths, due, held_bytes
 from shared.queue.depths import Depths
-from shared.queue.held_bytes import HeldBytes, RedisMemory
+from shared.queue.due import Due
+from shared.queue.held_bytes import HeldBytes, RedisMemory, Shares
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions, undivided
 from shared.redis.connection import REDIS_ERRORS, end, server_of, translate
@@ -42,33 +42,13 @@ _WALK_SECONDS: Final = 0.5
 """How long a scrape waits for what organizations have; where they are many, it shows what was read
 before."""
 
-_BRISK_PAGES: Final = 40
-_PAUSE: Final = 0.02
-"""Seconds between two pages from then on. To read and digest one takes this process a millisecond:
-so 100,000 organizations take half a minute, and deliveries beside it next to nothing."""
-
+NAMED: Final = 3
+"""Organizations that are named of those whose events have waited longest for a worker."""
 
 _AWAY: Final = frozenset({"redis_timeout", "redis_unreachable"})
 """What the other partitions of the same Redis would find as well."""
 
-Name = TypeVar("Name", str, bytes)
 Answer = TypeVar("Answer")
-
-
-class Shares(msgspec.Struct, frozen=True):
-    """What organizations have: it takes a look at each.
-
-    Attributes:
-        dead: dead letters.
-        holds: organizations whose events wait since their handlers asked for it.
-        organizations: those with the most unfinished events: waiting and running of each.
-        held: those that hold most in Redis: bytes of each by kind.
-    """
-
-    dead: int = 0
-    holds: int = 0
-    organizations: Mapping[str, tuple[int, int]] = {}
-    held: Mapping[str, HeldBytes] = {}
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -82,6 +62,7 @@ class Reading(msgspec.Struct, frozen=True):
         memory: of Redis.
         names: of the workers alive.
         undivided: events that wait beside the partitions; ``None`` where there are none.
+        due: what another worker could take; ``None`` where nobody has looked.
     """
 
     depths: Depths
@@ -91,6 +72,7 @@ class Reading(msgspec.Struct, frozen=True):
     memory: RedisMemory
     names: Collection[bytes] = ()
     undivided: int | None = None
+    due: Due | None = None
 
 
 async def read(partition: Partition) -> Reading:
@@ -100,14 +82,16 @@ async def read(partition: Partition) -> Reading:
     async with partition.redis.pipeline(transaction=False) as pipe:
         depths.ask(pipe, names)
         pipe.zcard(names.breakers)
-        pipe.zrange(names.workers_seen, 0, -1)
+        pipe.zrange(names.workers_seen, 0, -1, withscores=True)
         pipe.get(names.slots)
         pipe.info("memory")
         answers = await pipe.execute()
-    breakers, workers, slots, memory = answers[depths.QUESTIONS :]
+    breakers, seen, slots, memory = answers[depths.QUESTIONS :]
     now = depths.told(answers[: depths.QUESTIONS], *await depths.read_rest(partition))
-    slots, memory = int(slots or 0), RedisMemory.of(memory)
-    return Reading(now, breakers, len(workers), slots, memory, workers)
+    # Who was killed stands there still, until another one sees to it: there may be none.
+    workers = [name for name, until in seen if until / 1000 >= now.at]
+    slots = int(slots or 0) if workers else 0
+    return Reading(now, breakers, len(workers), slots, RedisMemory.of(memory), workers)
 
 
 def together(readings: Sequence[Reading], memories: Sequence[RedisMemory]) -> Reading:
@@ -120,6 +104,7 @@ def together(readings: Sequence[Reading], memories: Sequence[RedisMemory]) -> Re
     # A worker has its slots in every partition, and is one.
     names = frozenset[bytes]().union(*(each.names for each in readings))
     beside = [each.undivided for each in readings if each.undivided is not None]
+    due_there = [each.due for each in readings if each.due is not None]
     return Reading(
         depths.together([each.depths for each in readings]),
         sum(each.breakers for each in readings),
@@ -129,56 +114,7 @@ def together(readings: Sequence[Reading], memories: Sequence[RedisMemory]) -> Re
         max(memories, key=lambda each: (each.used / each.limit if each.limit else 0, each.used)),
         names,
         sum(beside) if beside else None,
-    )
-
-
-async def read_shares(partition: Partition, organizations: int) -> Shares:
-    """Look at all organizations, a page at a time.
-
-    Args:
-        partition: where the queue is.
-        organizations: how many to name: those with the most unfinished events, and those that hold
-            most. Each named one is a series for good: ten thousand would be too many.
-    """
-    redis, names = partition.redis, partition.names
-    pages = 0
-
-    async def rest() -> None:
-        nonlocal pages
-        pages += 1
-        await asyncio.sleep(0 if pages < _BRISK_PAGES else _PAUSE)
-
-    dead = await hashes.total(redis, names.buried, rest=rest)
-    holds = 0
-    async for page in hashes.members(redis, names.due, f"{keys.HOLD}*", rest):
-        holds += len(page)
-    if not organizations:
-        return Shares(dead, holds)
-    return Shares(
-        dead,
-        holds,
-        await _busiest(partition, organizations, rest),
-        await _largest(partition, organizations, rest),
-    )
-
-
-def shares_together(several: Sequence[Shares], organizations: int) -> Shares:
-    """Those of some partitions; each organization lives in one.
-
-    Args:
-        several: of each.
-        organizations: how many to name.
-    """
-    if len(several) == 1:
-        return several[0]
-    events = dict(ChainMap(*(dict(each.organizations) for each in several)))
-    held = dict(ChainMap(*(dict(each.held) for each in several)))
-    busiest = _first(organizations, events, {name: events[name][0] for name in events})
-    return Shares(
-        sum(each.dead for each in several),
-        sum(each.holds for each in several),
-        {name: events[name] for name in busiest},
-        {name: held[name] for name in held_bytes.largest(held, organizations)},
+        due.together(due_there, NAMED) if due_there else None,
     )
 
 
@@ -215,40 +151,6 @@ async def _ask(
     return said, missing
 
 
-async def _busiest(
-    partition: Partition, most: int, rest: hashes.Rest
-) -> dict[str, tuple[int, int]]:
-    names = partition.names
-    waiting: dict[bytes, int] = {}
-    async for page in hashes.pages(partition.redis, names.waiting, rest=rest):
-        # Of those before it only the first are kept: to sort all at the end would take long.
-        waiting |= {name: int(number) for name, number in page.items()}
-        waiting = {name: waiting[name] for name in _first(most, waiting, waiting)}
-    running = (
-        await partition.redis.execute_command("HMGET", names.running, *waiting) if waiting else []
-    )
-    return {
-        name.decode(errors="replace"): (number, int(runs or 0))
-        for (name, number), runs in zip(waiting.items(), running, strict=True)
-    }
-
-
-async def _largest(partition: Partition, most: int, rest: hashes.Rest) -> dict[str, HeldBytes]:
-    held: dict[str, int] = {}
-    first: list[str] = []
-    async for page in hashes.pages(partition.redis, partition.names.bytes, rest=rest):
-        here = held_bytes.by_organization(page)
-        for organization, kinds in here.items():
-            held[organization] = held.get(organization, 0) + sum(kinds.values())
-        # The kinds of one come in several pages. With the last of them it is weighed as a whole.
-        first = _first(most, {*first, *here}, held)
-    return await held_bytes.of(partition, first)
-
-
-def _first(most: int, names: Collection[Name], numbers: Mapping[Name, int]) -> list[Name]:
-    return heapq.nlargest(most, names, key=numbers.__getitem__)
-
-
 class Gauges(Collector):
     """Shows the last reading; nothing of one that is too old, since it might be wrong by now.
 
@@ -259,6 +161,9 @@ class Gauges(Collector):
         organizations: how many get a series of their own.
         bytes_limit_of: what an organization may hold in Redis, bytes; 0: no limit.
         log: told once when a reading fails.
+
+    Attributes:
+        is_awaiting: whether Redis isn't found to be one to work with yet; nothing of it is shown.
     """
 
     def __init__(
@@ -284,6 +189,9 @@ class Gauges(Collector):
         self._missing: dict[int, str] = {}
         self._walk_missing: dict[int, str] = {}
         self._told: Collection[int] = ()
+        self._looks = {each.number: due.Look(each) for each in partitions}
+        self._due_missing: dict[int, str] = {}
+        self.is_awaiting = False
 
     @contextlib.contextmanager
     def registered(self, registry: CollectorRegistry = metrics.REGISTRY) -> Iterator[None]:
@@ -321,9 +229,26 @@ class Gauges(Collector):
     async def _read(self, partition: Partition) -> Reading:
         """What is in it; of the first one of each Redis also what waits beside all of them."""
         reading = await read(partition)
+        reading = structs.replace(reading, due=await self._due(partition, reading))
         if partition.number not in self._firsts:
             return reading
         return structs.replace(reading, undivided=await undivided(partition))
+
+    async def _due(self, partition: Partition, reading: Reading) -> Due | None:
+        """What is due; ``None`` where Redis's users are those of an earlier version."""
+        look, now = self._looks[partition.number], reading.depths
+        try:
+            found = await look.read(
+                now.at,
+                slots=reading.slots,
+                parked=now.parked,
+                organizations=min(NAMED, self._organizations),
+            )
+        except NoPermissionError as exc:
+            self._due_missing[partition.number] = translate(exc).code
+            return None
+        self._due_missing.pop(partition.number, None)
+        return found
 
     def _together(self, said: Mapping[int, Reading]) -> Reading | None:
         # One of each server: several partitions of a cluster may be in one.
@@ -350,16 +275,21 @@ class Gauges(Collector):
     async def _walked(self) -> Shares | None:
         began = monotonic()
         said, self._walk_missing = await _ask(
-            self._partitions, partial(read_shares, organizations=self._organizations)
+            self._partitions, partial(held_bytes.read_shares, organizations=self._organizations)
         )
         if not said:
             return None
         # Where it is work, there is a rest as long.
         self._shares_good_until = 2 * monotonic() - began
-        return shares_together(list(said.values()), self._organizations)
+        return held_bytes.shares_together(list(said.values()), self._organizations)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges, for the client library."""
+        if self._good_until:
+            is_up = self._reading is not None and not self.is_awaiting
+            yield family_of_redis(is_up=is_up)
+        if self.is_awaiting:
+            return
         if self._reading is not None:
             yield from _families(self._reading)
         if self._shares is not None:
@@ -373,11 +303,17 @@ class Gauges(Collector):
         # What a walk misses hides no reading: with many organizations the next one ends late.
         if len(self._missing) == number:
             self._shares = None
-        missing = self._walk_missing | self._missing
+        missing = self._walk_missing | self._due_missing | self._missing
         if new := missing.keys() - self._told:
             which = {"partitions": sorted(missing)} if number > 1 else {}
             self._log.warning("gauges_not_read", code=missing[min(new)], **which)
         self._told = missing.keys()
+
+
+def family_of_redis(*, is_up: bool) -> GaugeMetricFamily:
+    """Whether there is a Redis to work with."""
+    about = "1 where the ingress can read Redis, and has found that it may rely on it"
+    return GaugeMetricFamily("sellfern_redis_up", about, value=int(is_up))
 
 
 def _families(reading: Reading) -> Iterator[GaugeMetricFamily]:
@@ -397,9 +333,32 @@ def _families(reading: Reading) -> Iterator[GaugeMetricFamily]:
         ("redis_memory_limit_bytes", "What it may be; 0 is no limit", reading.memory.limit),
     ):
         yield GaugeMetricFamily(f"sellfern_{name}", about, value=value)
+    if reading.due is not None:
+        yield from _families_of_due(reading.due)
     if reading.undivided is not None:
         about = "Events that wait undivided, beside the partitions: no worker of these sees them"
         yield GaugeMetricFamily("sellfern_undivided_events", about, value=reading.undivided)
+
+
+def _families_of_due(found: Due) -> Iterator[GaugeMetricFamily]:
+    about = "Events that another worker could take now"
+    yield GaugeMetricFamily("sellfern_due_events", about, value=found.events)
+    seconds = GaugeMetricFamily(
+        "sellfern_due_seconds",
+        "For how long one of them could have been taken, by partition where there are several",
+        labels=["partition"],
+    )
+    for number, each in found.seconds.items():
+        seconds.add_metric([number], each)  # of a single queue: an empty label is none
+    yield seconds
+    longest = GaugeMetricFamily(
+        "sellfern_organization_due_seconds",
+        "The same of the organizations of which one has waited longest",
+        labels=["organization"],
+    )
+    for name, each in found.organizations.items():
+        longest.add_metric([name], each)
+    yield longest
 
 
 def _families_of_shares(

@@ -6,8 +6,9 @@ from typing import Any, Final
 from prometheus_client.core import Metric
 
 from shared.observe import metrics
-from shared.queue import gauges
+from shared.queue import gauges, held_bytes
 from shared.queue.depths import Depths
+from shared.queue.due import Due
 from shared.queue.held_bytes import RedisMemory
 
 _NAME: Final = re.compile(r"\bsellfern_[a-z0-9_]+")
@@ -23,8 +24,9 @@ _READING: Final = gauges.Reading(
     slots=0,
     memory=RedisMemory(),
     undivided=0,
+    due=Due(0, {"0": 0.0}, {"org_a": 0.0}),
 )
-_SHARES: Final = gauges.Shares(
+_SHARES: Final = held_bytes.Shares(
     organizations={"org_a": (0, 0)},
     held={"org_a": {"waiting": 0}},
 )
@@ -35,6 +37,7 @@ def shown() -> dict[str, set[str]]:
     families: list[Metric] = [
         *metrics.REGISTRY.collect(),
         *gauges._families(_READING),
+        gauges.family_of_redis(is_up=True),
         metrics.family_of_partitions(2, ()),
         *gauges._families_of_shares(_SHARES, lambda _: 1),
     ]

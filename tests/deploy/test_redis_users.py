@@ -11,7 +11,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
-from shared.queue import gauges, keys
+from shared.queue import due, gauges, held_bytes, keys
 from shared.queue.job import job_id
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions, check_layout
@@ -184,7 +184,10 @@ async def test_the_ingress_may_do_in_a_partition_what_it_may_do_without(
         await admin.hset(last.names.moved, "org_y", "2")  # or nobody asks who has moved
         assert await Queue(last, Durability()).enqueue([one]) == [Accepted.NEW]
         assert (await gauges.read(last)).depths.waiting == 1
-        assert (await gauges.read_shares(last, 1)).organizations == {"org_x": (1, 0)}
+        assert (await held_bytes.read_shares(last, 1)).organizations == {"org_x": (1, 0)}
+        at = (await gauges.read(last)).depths.at
+        found = await due.Look(last).read(at, slots=1, parked=1, organizations=1)
+        assert (found.events, [*found.organizations]) == (1, ["org_x"])
         (job,) = await admin.zrange(last.names.accepted, 0, -1)
         for command in (
             ("GET", last.names.payload(job.decode())),

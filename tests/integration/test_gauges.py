@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from shared.observe import metrics
-from shared.queue import gauges, keys
+from shared.queue import gauges, held_bytes, keys
 from shared.queue.gauges import CACHE_SECONDS, Gauges
 from shared.queue.partitions import Partitions
 from tests.conftest import StartRedis
@@ -31,6 +31,12 @@ async def scraped(redis: Redis, organizations: int = 20) -> CollectorRegistry:
     registry.register(shown)
     await shown.refresh()
     return registry
+
+
+def told(shown: Gauges) -> dict[str, float]:
+    """What has no labels, by name."""
+    samples = [sample for family in shown.collect() for sample in family.samples]
+    return {each.name: each.value for each in samples if not each.labels}
 
 
 def depths(registry: CollectorRegistry) -> dict[str, float]:
@@ -100,6 +106,50 @@ async def test_live_workers_and_their_slots_are_counted(redis: Redis) -> None:
     registry = await scraped(redis)
     assert registry.get_sample_value("sellfern_workers") == 2
     assert registry.get_sample_value("sellfern_worker_slots") == 60
+    for name in ("w1", "w2"):  # killed: no other worker is there to see to it
+        await redis.zadd(keys.WORKERS_SEEN, {name: 1})
+    registry = await scraped(redis)
+    assert registry.get_sample_value("sellfern_workers") == 0
+    assert registry.get_sample_value("sellfern_worker_slots") == 0
+
+
+async def test_for_how_long_something_has_been_due_is_told_with_whose_it_is(redis: Redis) -> None:
+    place = Workplace(redis)
+    seconds, _ = await redis.time()
+    await place.accept(body(), received_at=(seconds - 100) * 1000)
+    names = [f"org_{number}" for number in range(5)]
+    for name in names:
+        await place.accept(body(organization=name), organization=name)
+    registry = await scraped(redis)
+    longest = registry.get_sample_value("sellfern_due_seconds", {"partition": ""})
+    assert longest is not None
+    assert 100 <= longest < 130
+    assert registry.get_sample_value("sellfern_due_events") == 6
+
+    def of(name: str) -> float | None:
+        labels = {"organization": name}
+        return registry.get_sample_value("sellfern_organization_due_seconds", labels)
+
+    assert of("org_a") == longest
+    assert len([name for name in names if of(name) is not None]) == gauges.NAMED - 1
+
+
+async def test_with_the_rights_of_an_earlier_version_the_other_gauges_are_told(
+    fresh_redis_server: StartRedis,
+) -> None:
+    server, lines, registry = fresh_redis_server(appendfsync=None), Lines(), CollectorRegistry()
+    async with Redis.from_url(server.url) as redis:
+        await Workplace(redis).accept(body())
+        rights = ("resetkeys", "~sellfern:[abdiqrstw]*")  # nothing of organizations
+        await redis.execute_command("ACL", "SETUSER", "default", *rights)
+        shown = Gauges(
+            Partitions.only(redis), organizations=2, bytes_limit_of=lambda _: 0, log=lines.log
+        )
+        with shown.registered(registry):
+            await shown.refresh()
+        assert told(shown)["sellfern_redis_up"] == 1
+        assert "sellfern_due_events" not in told(shown)
+        assert [line["code"] for line in lines.of("gauges_not_read")] == ["redis_permission"]
 
 
 async def test_ten_thousand_organizations_have_no_more_series_than_twenty(redis: Redis) -> None:
@@ -172,9 +222,9 @@ async def test_a_walk_that_has_failed_hides_no_reading(redis: Redis, monkeypatch
     """Until the next one ends it takes half a minute, if there are many organizations."""
     monkeypatch.setattr(gauges, "CACHE_SECONDS", 0.0)
     registry, walks = CollectorRegistry(), asyncio.Event()
-    walk = gauges.read_shares
+    walk = held_bytes.read_shares
 
-    async def slow(*arguments: Any, **named: Any) -> gauges.Shares:
+    async def slow(*arguments: Any, **named: Any) -> held_bytes.Shares:
         await walks.wait()
         return await walk(*arguments, **named)
 
@@ -189,7 +239,7 @@ async def test_a_walk_that_has_failed_hides_no_reading(redis: Redis, monkeypatch
         assert depths(registry)["queued"] == 0
         assert registry.get_sample_value("sellfern_dead_letters_kept") is None
         await redis.delete(keys.BURIED)
-        monkeypatch.setattr(gauges, "read_shares", slow)
+        monkeypatch.setattr(held_bytes, "read_shares", slow)
         async with asyncio.timeout(30), shown.walking():
             await shown.refresh()
             assert depths(registry)["queued"] == 0
@@ -213,7 +263,7 @@ async def test_many_scrapes_share_a_reading(redis: Redis) -> None:
     await redis.config_resetstat()
     await asyncio.gather(*(shown.refresh() for _ in range(10)))
     await shown.refresh()
-    assert (await redis.info("commandstats"))["cmdstat_zcount"]["calls"] == 2  # of one reading
+    assert (await redis.info("commandstats"))["cmdstat_zcount"]["calls"] == 4  # of one reading
 
 
 async def test_a_redis_that_is_away_leaves_no_old_gauges_and_one_line(
@@ -231,11 +281,13 @@ async def test_a_redis_that_is_away_leaves_no_old_gauges_and_one_line(
         server.kill()
         await shown.refresh()
         await shown.refresh()
-        assert list(shown.collect()) == []
+        assert told(shown) == {"sellfern_redis_up": 0}
         assert [line["code"] for line in lines.of("gauges_not_read")] == ["redis_unreachable"]
         server.start()
         await shown.refresh()
-        assert list(shown.collect())
+        assert told(shown)["sellfern_redis_up"] == 1
+        shown.is_awaiting = True  # by another look than ours it isn't one to work with
+        assert told(shown) == {"sellfern_redis_up": 0}
 
 
 async def test_a_redis_that_hangs_does_not_hang_a_scrape(
@@ -253,7 +305,7 @@ async def test_a_redis_that_hangs_does_not_hang_a_scrape(
                 await shown.refresh()
         finally:
             server.thaw()
-        assert list(shown.collect()) == []
+        assert told(shown) == {"sellfern_redis_up": 0}
 
 
 async def test_after_its_end_a_scrape_starts_no_look_that_nobody_ends(

@@ -95,7 +95,9 @@ async def test_a_worker_is_one_wherever_it_works_and_the_oldest_is_the_oldest_an
 ) -> None:
     for partition in place.partitions:
         names = partition.names
-        await partition.redis.zadd(names.workers_seen, {"w1": 1, f"w{partition.number % 2}": 1})
+        await partition.redis.zadd(
+            names.workers_seen, {"w1": 1e15, f"w{partition.number % 2}": 1e15}
+        )
         await partition.redis.set(names.slots, 30)
     (seconds, _) = await place.partitions.all[1].redis.time()
     accepted = {"job": (seconds - 100) * 1000}
@@ -104,7 +106,23 @@ async def test_a_worker_is_one_wherever_it_works_and_the_oldest_is_the_oldest_an
     assert await place.scraped("worker_slots") == 30
     oldest = await place.scraped("oldest_waiting_seconds")
     assert oldest is not None
-    assert 100 <= oldest < 110
+    assert 100 <= oldest < 130
+
+
+async def test_what_is_due_is_told_of_each_partition_and_of_none_that_cannot_be_read(
+    place: Place,
+) -> None:
+    await accept(place.partitions)
+    seconds = [await place.scraped("due_seconds", partition=str(each)) for each in range(NUMBER)]
+    assert all(each is not None for each in seconds)
+    assert await place.scraped("due_events") == sum(range(13))
+    place.servers[1].kill()
+    assert await place.scraped("redis_up") == 1
+    seconds = [await place.scraped("due_seconds", partition=str(each)) for each in range(NUMBER)]
+    assert [each is None for each in seconds] == [False, True, False, True]
+    place.servers[0].kill()
+    assert await place.scraped("redis_up") == 0
+    assert await place.scraped("due_events") is None
 
 
 async def test_a_full_primary_is_not_hidden_behind_an_empty_one(place: Place) -> None:

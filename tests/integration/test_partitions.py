@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from shared.queue import gauges
+from shared.queue import gauges, held_bytes
 from shared.queue.keys import Names
 from shared.queue.partition import TAGS, Partition
 from shared.queue.partitions import Partitions
@@ -84,7 +84,7 @@ async def look(partition: Partition) -> None:
     assert await lookup.oldest(Reach(Partitions((partition,)))) == []
     assert await paging.number_of(Reach(Partitions((partition,))), Filter()) == 1
     assert (await gauges.read(partition)).depths.waiting == 0
-    assert (await gauges.read_shares(partition, 5)).dead == 1
+    assert (await held_bytes.read_shares(partition, 5)).dead == 1
     values = [each["key"] async for each in organizations.stored_values(partition, "org_a")]
     assert values == ["orders/1"]
     assert await has_footprint(partition, "org_a")

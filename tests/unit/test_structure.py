@@ -10,7 +10,7 @@ from tests.bench.structure import Structure, measure
 
 MOST_CODE_LINES = 29_500
 MOST_SMALL_MODULES = 4
-MOST_WITH_ONE_IMPORTER = 40  # some put a room together, as `worker.sql.database` does
+MOST_WITH_ONE_IMPORTER = 41  # some put a room together, as `worker.sql.database` does; `gauges` has two pieces
 FEWEST_COMMENTS = 4.4
 """A hundred lines of code."""
 

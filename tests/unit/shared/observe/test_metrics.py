@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared.observe import metrics
 from shared.observe.metrics import REGISTRY, family_of_partitions
 from shared.queue.depths import Depths
-from shared.queue.gauges import Reading, Shares, _families, _families_of_shares
-from shared.queue.held_bytes import RedisMemory
+from shared.queue.gauges import Reading, _families, _families_of_shares
+from shared.queue.held_bytes import RedisMemory, Shares
 
 
 def families() -> list[str]:

@@ -1,0 +1,294 @@
+"""What is due, and another worker could take now: how much, since when, and whose.
+
+An organization that is paused or held, whose breaker is open, or that is at a cap or over a rate of
+its own waits for something else than a worker; so does an event whose next attempt isn't due, or
+whose turn isn't. How long these wait says nothing about workers.
+"""
+
+import heapq
+import math
+from collections import ChainMap
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+import msgspec
+
+from shared.queue import hashes, keys
+from shared.queue.job import organization_of
+from shared.queue.partition import Partition
+
+LOOKED_AT: Final = 1000
+"""Events in line that are looked at, and as many that have become due. The next one of every
+organization is among the first in line, where no more than so many have any there."""
+
+_ENDS: Final = 64
+_LONGEST_HOLD: Final = 3_600_000
+"""Milliseconds: what seems to last longer is by the clock of another Redis, as the scripts say."""
+
+_SHARE: Final = 0.8
+"""Of all slots, what one organization may have: as `cap_of` in ``prelude/organizations.lua``."""
+
+
+class Due(msgspec.Struct, frozen=True):
+    """What is due, and could be claimed.
+
+    Attributes:
+        events: how many.
+        seconds: for how long the first event has been, 0 without any: by the number of the
+            partition, which a single queue has none.
+        organizations: those of whom something has waited longest, and for how long (seconds).
+    """
+
+    events: int
+    seconds: Mapping[str, float]
+    organizations: Mapping[str, float] = {}
+
+
+class _Waiting(NamedTuple):
+    """What waits for a worker.
+
+    Attributes:
+        organization: whose it is.
+        name: of the job, or of the set where an organization's are parked.
+        since: when it could be claimed for the first time, epoch seconds.
+        events: how many.
+        has_slot: whether its organization's slot is its own, as one's is whose lease is over.
+    """
+
+    organization: str
+    name: str
+    since: float
+    events: int = 1
+    has_slot: bool = False
+
+
+class _Rules(NamedTuple):
+    """What makes an organization's events wait, as Redis has it.
+
+    Attributes:
+        profile: its cap and weight.
+        is_paused: by an operator.
+        breaker: its state.
+        hold: until when (ms) it is held, and why.
+        running: how many of its events run.
+        next_start: when (ms) its rate lets the next one start.
+    """
+
+    profile: str
+    is_paused: bool
+    breaker: str
+    hold: str
+    running: str
+    next_start: str
+
+    def keep(self, one: _Waiting, now: float) -> bool:
+        """Whether one of its events waits for something else than a worker, at a moment (ms)."""
+        state, _, rest = self.breaker.partition(":")
+        cap = self.profile.partition(":")[0]
+        return bool(
+            self.is_paused
+            or (state == "open" and _number(rest) > now)
+            or (state == "trying" and rest not in {"", one.name})
+            or now < _number(self.hold.partition(":")[0]) <= now + _LONGEST_HOLD
+            or now < _number(self.next_start)
+            or (cap.isdigit() and not one.has_slot and _number(self.running) >= int(cap))
+        )
+
+
+class _First(NamedTuple):
+    """The first ones of a partition.
+
+    Attributes:
+        line: jobs in line.
+        in_line: how many are.
+        back: jobs whose next attempt is due, or whose lease is over, with since when (ms).
+        are_back: how many are.
+        ended: organizations whose wait is over, with since when (seconds).
+    """
+
+    line: Sequence[bytes]
+    in_line: int
+    back: Sequence[tuple[bytes, float]]
+    are_back: int
+    ended: Mapping[str, float]
+
+
+class Look:
+    """Looks at a partition again and again.
+
+    Redis says when an event was accepted, and not since when one is in line that has come back:
+    from a pause, a dead letter, or its turn. Here is remembered that the last look didn't see it.
+
+    Args:
+        partition: at which.
+    """
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+        self._since: dict[str, float] = {}
+        self._whole_at = 0.0  # 0: it has not seen all that was there
+
+    async def read(self, now: float, *, slots: int, parked: int, organizations: int) -> Due:
+        """Look.
+
+        Args:
+            now: Redis's time, seconds since the epoch.
+            slots: events that all live workers can handle at once.
+            parked: how many events are parked; where none is, nobody looks for them.
+            organizations: how many to name.
+
+        Raises: what redis-py raises.
+        """
+        first = await self._first(now)
+        found = [*await self._in_line(first.line), *self._back(first.back)]
+        if parked:
+            found += await self._parked(await self._large(slots), first.ended)
+        rules = await self._rules(sorted({each.organization for each in found} - {""}))
+        waiting = [
+            each
+            for each in found
+            if each.organization not in rules or not rules[each.organization].keep(each, now * 1000)
+        ]
+        unseen = first.in_line - len(first.line) + first.are_back - len(first.back)
+        self._since = {each.name: each.since for each in waiting}
+        self._whole_at = 0.0 if unseen else now
+        number = str(self._partition.number) if self._partition.names.tag else ""
+        return Due(
+            unseen + sum(each.events for each in waiting),
+            {number: now - min([now, *(each.since for each in waiting)])},
+            _worst(waiting, now, organizations),
+        )
+
+    async def _first(self, now: float) -> _First:
+        names, until = self._partition.names, int(now * 1000)
+        line, back = (0, keys.DEFERRED_FROM - 1), (keys.DEFERRED_FROM, until)
+        async with self._partition.redis.pipeline(transaction=False) as pipe:
+            pipe.zrange(names.queue, *line, byscore=True, offset=0, num=LOOKED_AT)
+            pipe.zcount(names.queue, *line)
+            pipe.zrange(names.queue, *back, byscore=True, offset=0, num=LOOKED_AT, withscores=True)
+            pipe.zcount(names.queue, *back)
+            for name in (names.breakers, names.due):
+                pipe.zrange(name, 0, until, byscore=True, offset=0, num=_ENDS, withscores=True)
+            first, in_line, backs, are_back, *ends = await pipe.execute()
+        ended = {_text(name).rpartition(":")[2]: at / 1000 for each in ends for name, at in each}
+        # One may have come, or gone, between two of the answers.
+        return _First(first, max(in_line, len(first)), backs, max(are_back, len(backs)), ended)
+
+    async def _in_line(self, jobs: Sequence[bytes]) -> Iterator[_Waiting]:
+        accepted = zip(jobs, await self._accepted(jobs), strict=True)
+        return (
+            _Waiting(self._owner(job), _text(job), self._new_since(_text(job), at))
+            for job, at in accepted
+            if at is not None
+        )
+
+    def _back(self, jobs: Sequence[tuple[bytes, float]]) -> Iterator[_Waiting]:
+        return (
+            _Waiting(self._owner(job), _text(job), at / 1000, has_slot=True) for job, at in jobs
+        )
+
+    async def _large(self, slots: int) -> list[str]:
+        """Who has as many slots as one may have: with more workers it would have more."""
+        most = max(1, int(slots * _SHARE)) if slots else math.inf
+        pages = hashes.pages(self._partition.redis, self._partition.names.running)
+        return [
+            _text(name)
+            async for page in pages
+            for name, runs in page.items()
+            if _number(_text(runs)) >= most
+        ]
+
+    async def _parked(self, large: Collection[str], ended: Mapping[str, float]) -> list[_Waiting]:
+        """What is parked and needs a worker: all of a large one's, one event where a wait is over.
+
+        Where workers live, the next claim ends such a wait, and long before the next look.
+        """
+        names, several = self._partition.names, sorted({*large, *ended})
+        if not several:
+            return []
+        async with self._partition.redis.pipeline(transaction=False) as pipe:
+            for each in several:
+                pipe.zrange(names.parked(each), 0, 0)
+                pipe.zcard(names.parked(each))
+            answers = await pipe.execute()
+        there = [
+            (each, first[0], number)
+            for each, first, number in zip(several, answers[::2], answers[1::2], strict=True)
+            if first
+        ]
+        accepted = await self._accepted([job for _, job, _ in there])
+        return [
+            _Waiting(each, names.parked(each), ended[each])
+            if each in ended
+            else _Waiting(each, names.parked(each), self._new_since(names.parked(each), at), number)
+            for (each, _, number), at in zip(there, accepted, strict=True)
+        ]
+
+    async def _accepted(self, jobs: Sequence[bytes]) -> list[float | None]:
+        """When jobs were accepted, milliseconds."""
+        if not jobs:
+            return []
+        accepted = self._partition.names.accepted
+        said: list[float | None] = await self._partition.redis.execute_command(
+            "ZMSCORE", accepted, *jobs
+        )
+        return said
+
+    def _new_since(self, name: str, accepted: float | None) -> float:
+        """Since when something can be claimed that was accepted then (ms)."""
+        return self._since.get(name) or max((accepted or 0.0) / 1000, self._whole_at)
+
+    async def _rules(self, organizations: list[str]) -> dict[str, _Rules]:
+        if not organizations:
+            return {}
+        names = self._partition.names
+        async with self._partition.redis.pipeline(transaction=False) as pipe:
+            for prefix in ("", keys.PAUSE, keys.BREAKER, keys.HOLD):
+                pipe.hmget(names.organizations, [prefix + each for each in organizations])
+            pipe.hmget(names.running, organizations)
+            pipe.hmget(names.rates, [f"next:{each}" for each in organizations])
+            answers = await pipe.execute()
+        return {
+            each: _Rules(_text(profile), pause is not None, *map(_text, others))
+            for each, profile, pause, *others in zip(organizations, *answers, strict=True)
+        }
+
+    def _owner(self, job: bytes) -> str:
+        return organization_of(_text(job), self._partition.names.job_prefix)
+
+
+def together(several: Iterable[Due], organizations: int) -> Due:
+    """What is due in some partitions.
+
+    Args:
+        several: of each.
+        organizations: how many to name.
+    """
+    all_of_them = [*several]
+    worst = ChainMap(*(dict(each.organizations) for each in all_of_them))
+    return Due(
+        sum(each.events for each in all_of_them),
+        dict(ChainMap(*(dict(each.seconds) for each in all_of_them))),
+        dict(heapq.nlargest(organizations, worst.items(), key=itemgetter(1))),
+    )
+
+
+def _worst(waiting: Iterable[_Waiting], now: float, most: int) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for each in waiting:
+        name = each.organization or "?"
+        seconds[name] = max(seconds.get(name, 0.0), now - each.since)
+    return dict(heapq.nlargest(most, seconds.items(), key=itemgetter(1)))
+
+
+def _text(raw: bytes | None) -> str:
+    return (raw or b"").decode(errors="replace")
+
+
+def _number(text: str) -> float:
+    """0 for what is no number: somebody's hand wrote it."""
+    try:
+        return float(text or 0)
+    except ValueError:
+        return 0.0
