@@ -12,19 +12,18 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-DEPTH_QUERY: Final = 'max(sellfern_queue_depth{state="queued"})'
-OLDEST_QUERY: Final = (
-    'max(sellfern_oldest_waiting_seconds) * (max(sellfern_queue_depth{state="queued"}) > bool 0)'
-)
+DEPTH_QUERY: Final = "max(sellfern_due_events)"
+OLDEST_QUERY: Final = "max(sellfern_due_seconds) unless on () (min(sellfern_partition_up) == 0)"
 """The questions to Prometheus whose answers `Reading` gives."""
 
 # Without it, a number that is nearly right would change at every reading.
 TOLERANCE: Final = 0.1
 """Kubernetes' own: so near to its threshold a metric asks for no change."""
 
+# The last is whether KEDA may take no answer for 0, as it does where nobody says that it may not.
 _EXPECTED_TRIGGERS: Final = {
-    "depth": ("AverageValue", DEPTH_QUERY),
-    "oldest": ("Value", OLDEST_QUERY),
+    "depth": ("AverageValue", DEPTH_QUERY, "false"),
+    "oldest": ("Value", OLDEST_QUERY, "false"),
 }
 
 
@@ -33,19 +32,14 @@ class Reading:
     """What the ingress's gauges tell.
 
     Attributes:
-        queued: events in line for a worker.
-        oldest_seconds: age of the oldest unfinished event.
+        due: events that another worker could take; ``None`` where nobody knows.
+        seconds: for how long one of them could have been; ``None`` where nobody knows of all.
         unfinished: events wherever they are.
     """
 
-    queued: float
-    oldest_seconds: float
+    due: float | None
+    seconds: float | None
     unfinished: float = 0.0
-
-    @property
-    def oldest_in_line(self) -> float:
-        """That age while anything is in line, else 0: no worker could help what is held back."""
-        return self.oldest_seconds if self.queued > 0 else 0.0
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -81,8 +75,8 @@ class Rule:
     Attributes:
         fewest: workers.
         most: workers.
-        depth: events in line for each worker.
-        oldest: seconds that the oldest may wait.
+        depth: events for each worker that another one could take.
+        oldest: seconds that one of these may wait.
         up: how fast workers are added.
         down: how fast they are taken away.
     """
@@ -96,11 +90,18 @@ class Rule:
 
     def wanted(self, reading: Reading, current: int) -> int:
         """How many workers a reading asks for, were it followed at once."""
-        # AverageValue: what each worker may have in line, so that the ratio is to all of them
+        # AverageValue: what each worker may have before it, so that the ratio is to all of them
         # together.
-        by_depth = reading.queued / (self.depth * current)
-        by_age = reading.oldest_in_line / self.oldest
-        return max(_asked(by_depth, current), _asked(by_age, current))
+        wishes = [
+            _asked(value / enough, current)
+            for value, enough in (
+                (reading.due, self.depth * current),
+                (reading.seconds, self.oldest),
+            )
+            if value is not None
+        ]
+        # What nobody knows may ask for as many as there are: others may be added, none go.
+        return max([*wishes, current] if len(wishes) < len(_EXPECTED_TRIGGERS) else wishes)
 
     def faster(self, factor: float) -> "Rule":
         """The same rule where time passes faster."""
@@ -131,7 +132,11 @@ def read_rule(scaled_object: Mapping[str, Any]) -> Rule:
     spec = scaled_object["spec"]
     triggers = {each["name"]: each for each in spec["triggers"]}
     found = {
-        name: (each["metricType"], " ".join(each["metadata"]["query"].split()))
+        name: (
+            each["metricType"],
+            " ".join(each["metadata"]["query"].split()),
+            each["metadata"].get("ignoreNullValues"),
+        )
         for name, each in triggers.items()
     }
     # A rule that is changed there and not here would make the demo show something else than what

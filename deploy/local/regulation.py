@@ -83,7 +83,8 @@ class Fleet:
 
 
 _DEPTH: Final = "sellfern_queue_depth"
-_OLDEST: Final = "sellfern_oldest_waiting_seconds"
+_DUE: Final = "sellfern_due_events"
+_OLDEST: Final = "sellfern_due_seconds"
 _LOOK_SECONDS: Final = 0.25
 # The ingress reads its gauges so seldom; a decision by an old reading would be one too many.
 _READ_SECONDS: Final = CACHE_SECONDS + 0.05
@@ -243,8 +244,9 @@ def read_gauges(text: str) -> Reading | None:
     """The whole queue by an ingress's metrics; None while it doesn't know it."""
     families = {family.name: family for family in text_string_to_metric_families(text)}
     # Until the ingress has asked Redis once there is nothing to tell, which is not the same as 0.
-    if _DEPTH not in families or _OLDEST not in families:
+    if not {_DEPTH, _DUE, _OLDEST} <= families.keys():
         return None
-    depths = {each.labels["state"]: each.value for each in families[_DEPTH].samples}
-    (oldest,) = families[_OLDEST].samples
-    return Reading(depths["queued"], oldest.value, sum(depths.values()))
+    depth, due, oldest = (
+        [each.value for each in families[name].samples] for name in (_DEPTH, _DUE, _OLDEST)
+    )
+    return Reading(max(due), max(oldest), sum(depth))

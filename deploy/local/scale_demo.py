@@ -94,12 +94,16 @@ def _play(folder: Path, *, seconds: float, peak: float, most: int, plot: Path | 
 
 def local_rule(speed: float, most: int) -> Rule:
     """The ScaledObject's rule for small workers and a clock that runs faster."""
-    objects: list[dict[str, Any]] = list(yaml.safe_load_all(SCALED_OBJECT.read_text()))
-    # The very file that is deployed, so that the demo shows what Kubernetes would do.
-    (found,) = (each for each in objects if each["kind"] == "ScaledObject")
     # The same rule in the same proportions: less time and smaller workers, so that a few events a
     # second do here what thousands do there.
-    return read_rule(found).faster(speed).for_workers(_SLOTS / _ITS_SLOTS).at_most(most)
+    return deployed_rule().faster(speed).for_workers(_SLOTS / _ITS_SLOTS).at_most(most)
+
+
+def deployed_rule() -> Rule:
+    """The rule of the very file that is deployed, so that the demo shows what Kubernetes does."""
+    objects: list[dict[str, Any]] = list(yaml.safe_load_all(SCALED_OBJECT.read_text()))
+    (found,) = (each for each in objects if each["kind"] == "ScaledObject")
+    return read_rule(found)
 
 
 async def _observe(system: System, rule: Rule, ramp: Ramp) -> tuple[Course, Sellfern]:

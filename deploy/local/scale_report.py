@@ -46,7 +46,7 @@ def opening(
     )
     yield indented(
         f"The rule is the ScaledObject's, {speed:.3g} times as fast, for workers of {slots} slots: "
-        f"one for each {rule.depth:g} events in line, more when the oldest has waited for "
+        f"one for each {rule.depth:g} events that are due, more when one has waited for "
         f"{rule.oldest:.2g} s, {rule.fewest} to {rule.most} workers, fewer only after "
         f"{rule.down.window:.2g} s."
     )
@@ -55,14 +55,14 @@ def opening(
 
 def decisions(course: Course) -> RenderableType:
     """Each reading and what was done."""
-    names = ("time", "events/s", "in line", "oldest", "asked for", "workers")
+    names = ("time", "events/s", "due", "longest", "asked for", "workers")
     rows = table(*map(right, names), "")
     for each in course.decisions:
         rows.add_row(
             f"{each.at:.0f} s",
             f"{each.rate:.0f}",
-            f"{each.reading.queued:,.0f}",
-            f"{each.reading.oldest_seconds:.1f} s",
+            f"{each.reading.due or 0:,.0f}",
+            f"{each.reading.seconds or 0:.1f} s",
             str(each.wanted),
             str(each.after),
             _change(each),
@@ -93,9 +93,7 @@ def _line(course: Course) -> str:
     """Where it is."""
     now = course.samples[-1]
     reading = course.decisions[-1].reading if course.decisions else None
-    waits = (
-        f"{reading.queued:,.0f} in line, oldest {reading.oldest_seconds:.1f} s" if reading else ""
-    )
+    waits = f"{reading.due or 0:,.0f} due, for {reading.seconds or 0:.1f} s" if reading else ""
     return (
         f"{now.at:3.0f} s, {now.rate:4.0f} events/s, {waits}, "
         f"{now.workers:2} workers {_WORKER * now.workers}"
@@ -188,11 +186,11 @@ def plot(course: Course, rule: Rule) -> str:
             Curve("load, events/s", _rates(course)),
             Curve("workers", [(each.at, each.workers) for each in course.samples], is_stepped=True),
             Curve(
-                "oldest event's age, s",
-                [(each.at, each.reading.oldest_seconds) for each in read],
+                "longest wait for a worker, s",
+                [(each.at, each.reading.seconds or 0) for each in read],
                 limit=(rule.oldest, "more workers above"),
             ),
-            Curve("events in line", [(each.at, each.reading.queued) for each in read]),
+            Curve("events that are due", [(each.at, each.reading.due or 0) for each in read]),
         ],
     )
 

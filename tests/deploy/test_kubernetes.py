@@ -241,8 +241,14 @@ def test_workers_follow_what_waits_and_ingresses_their_load(objects: Objects) ->
         assert trigger["type"] == "prometheus"
         assert unknown_metrics(trigger["metadata"]["query"]) == set()
         assert re.fullmatch(r"[0-9]+", trigger["metadata"]["threshold"])
+        # Absent is not zero: KEDA takes it for that unless it is told otherwise.
+        assert trigger["metadata"]["ignoreNullValues"] == "false"
     hpa = objects.one("HorizontalPodAutoscaler", "sellfern-ingress")
     assert hpa["spec"]["scaleTargetRef"]["name"] in objects.names("Deployment")
+    # Of a processor, and not of what its containers request.
+    (share,) = re.findall(r"Add one at (\d+) % processor use", (DEPLOY / "sizing.md").read_text())
+    (metric,) = hpa["spec"]["metrics"]
+    assert metric["resource"]["target"] == {"type": "AverageValue", "averageValue": f"{share}0m"}
     for name in ("sellfern-ingress", "sellfern-worker"):
         assert "replicas" not in objects.one("Deployment", name)["spec"]
 

@@ -19,7 +19,7 @@ from deploy.local.autoscaling import (
 )
 from deploy.local.scale_demo import SCALED_OBJECT, local_rule
 
-IDLE = Reading(queued=0, oldest_seconds=0)
+IDLE = Reading(due=0, seconds=0)
 
 
 def scaled_object() -> dict[str, Any]:
@@ -51,6 +51,10 @@ def test_another_trigger_or_policy_than_is_followed_here_is_refused() -> None:
     with pytest.raises(ValueError, match="expected the triggers"):
         read_rule(other)
     other = scaled_object()
+    del other["spec"]["triggers"][1]["metadata"]["ignoreNullValues"]  # KEDA takes it for 0 then
+    with pytest.raises(ValueError, match="expected the triggers"):
+        read_rule(other)
+    other = scaled_object()
     behavior = other["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     behavior["scaleUp"]["policies"][0]["type"] = "Nodes"
     with pytest.raises(ValueError, match="expected a policy"):
@@ -58,7 +62,7 @@ def test_another_trigger_or_policy_than_is_followed_here_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("queued", "oldest", "current", "wanted"),
+    ("due", "seconds", "current", "wanted"),
     [
         (0, 0, 4, 0),
         (1, 1, 4, 1),
@@ -70,13 +74,15 @@ def test_another_trigger_or_policy_than_is_followed_here_is_refused() -> None:
         (1, 60, 4, 8),
         (1, 31.5, 4, 4),
         (9_001, 60, 4, 10),  # the larger wish counts
-        (0, 3_600, 4, 0),  # old, but nobody could take it
+        (None, None, 4, 4),  # nothing can be read: as it is
+        (9_001, None, 4, 10),  # a partition can't be read: more, where the others need it
+        (0, None, 4, 4),  # but not fewer
     ],
 )
 def test_a_reading_asks_for_workers_by_depth_and_by_age(
-    queued: int, oldest: float, current: int, wanted: int
+    due: float | None, seconds: float | None, current: int, wanted: int
 ) -> None:
-    assert RULE.wanted(Reading(queued, oldest), current) == wanted
+    assert RULE.wanted(Reading(due, seconds), current) == wanted
 
 
 def test_it_adds_four_or_as_many_again_within_fifteen_seconds_up_to_the_most() -> None:
