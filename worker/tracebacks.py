@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import linecache
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -194,6 +195,18 @@ def _is_plain(file: str) -> bool:
 
 
 # Where code stands, on one line
+
+
+_LIBRARIES: Final = re.compile(
+    r"^<|[/\\](?:site|dist)-packages[/\\]|[/\\]lib[/\\]?python3\.|\.zip[/\\]"
+)
+"""What a file's name has in it that is a library's, Python's own, or none."""
+
+
+def is_the_authors(file: str) -> bool:
+    """Whether code of this file is neither the worker's nor a library's, by its name alone."""
+    is_ours = file.startswith(f"{_HERE}/") and not file.startswith(_OWN_HANDLERS)
+    return not is_ours and _LIBRARIES.search(file) is None
 
 
 def stack_of(task: "asyncio.Task[Any] | None") -> str:

@@ -1,0 +1,217 @@
+"""Tells which dead letters died of one cause, by what their records say."""
+
+import re
+from collections.abc import Callable
+from hashlib import sha256
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+from worker.tracebacks import is_the_authors
+
+ANY: Final = "*"
+"""What stands in a group's error for whatever differs from letter to letter."""
+
+HARMED: Final = frozenset({"payload_lost", "payload_changed", "undecodable"})
+"""Reasons of letters of which an earlier record may know more, as ``records.lua`` has them."""
+
+_KEY_DIGITS: Final = 12
+_LONGEST_READ: Final = 600
+_LONGEST: Final = 200
+_LONGEST_PLACE: Final = 120
+_SHORTEST_DRAWN: Final = 6
+
+
+class Cause(NamedTuple):
+    """What letters of one group have in common, besides their organization.
+
+    Attributes:
+        key: names it within an organization; the same bug has the same one in others.
+        error: the first line of the error without what differs.
+        place: the innermost frame of the author's code, as ``shop/hooks.py in save``; empty where
+            no traceback tells of one.
+    """
+
+    key: str
+    error: str
+    place: str
+
+
+def cause_of(reason: str, event_type: str, error: str, traceback: str) -> Cause:
+    """The group of a letter, by the fields of its record.
+
+    Args:
+        reason: why it was buried.
+        event_type: of the event; empty where the body gave none.
+        error: the last one, without secrets; it begins with the exception's class, if there is one.
+        traceback: as `traceback_of` writes it; empty where there is none.
+    """
+    traceback = _SECOND_PART.split(traceback, maxsplit=1)[0]
+    line, place = normalized(_line_of(error, traceback)), _place_in(traceback)
+    kind = "" if reason in HARMED else event_type
+    told = f"{reason}\n{kind}\n{line}\n{place}".encode(errors="backslashreplace")
+    digest = sha256(told).hexdigest()
+    return Cause(digest[:_KEY_DIGITS], line, place)
+
+
+def _line_of(error: str, traceback: str) -> str:
+    """The line of an error that says most: of a group of errors, that of the first one in it."""
+    if _GROUP.match(error) and (inner := _within(traceback)):
+        return inner
+    lines = [line.strip() for line in error[: 4 * _LONGEST_READ].splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):  # as SQLAlchemy's, whose own text comes below
+        return f"{lines[0]} {lines[1]}"
+    return lines[0] if lines else ""
+
+
+_GROUP: Final = re.compile(r"\w*ExceptionGroup: ")
+_SECOND_PART: Final = re.compile(r"^[ |]*\+- 2 of ", re.MULTILINE)
+_INDENT: Final = re.compile(r"^(?:  \| )+")
+
+
+def _within(traceback: str) -> str:
+    """The first line, in what a traceback tells of a group's parts, that an error begins with."""
+    inner = [_INDENT.sub("", line) for line in traceback.splitlines() if _INDENT.match(line)]
+    said = (line for line in inner if _ERROR.match(line) and not _GROUP.match(line))
+    return next(said, "")
+
+
+_ERROR: Final = re.compile(r"[A-Za-z_]\w*(?:: |$)")
+_FRAME: Final = re.compile(r'^[ |]*File "(.+)", line \d+, in (.+)$', re.MULTILINE)
+
+
+def _place_in(traceback: str) -> str:
+    """Where in the author's own code it went wrong, wherever that is installed."""
+    places = [(file, name) for file, name in _FRAME.findall(traceback) if is_the_authors(file)]
+    if not places:
+        return ""
+    file, name = places[-1]
+    # Folders above differ between machines, and from one release to the next.
+    short = "/".join(file.replace("\\", "/").split("/")[-2:])
+    return f"{short} in {name}"[:_LONGEST_PLACE]
+
+
+# What differs from one letter to the next
+
+_ALL_PHRASES: Final = frozenset(each.phrase for each in HTTPStatus)
+_PHRASES: Final = "|".join(map(re.escape, sorted(_ALL_PHRASES, key=len, reverse=True)))
+_DAYS: Final = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,?"
+_MONTHS: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
+_CLOCK: Final = r"\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?(?:[ ]?(?:[AP]M|Z|UTC|GMT|[+-]\d\d:?\d\d))?"
+
+_TOKEN: Final = re.compile(
+    rf"""
+    (?P<kept>
+        (?<!\w)[1-5]\d\d(?=\ (?:{_PHRASES}|Client\ Error|Server\ Error)|,\ message=)
+      | (?<!\w)(?:HTTP(?:/\d(?:\.\d)?)?|status(?:[ _-]?code)?)
+        ['"]?[ :=(]{{1,3}}(?:is\ |was\ )?[1-5]\d\d(?!\w|[.,:]\d)
+      | (?<!\w)(?:code|error|response|returned|answered)['"]?[ :=(]{{1,3}}[1-5]\d\d
+        (?!\w|[.,:]\d|\s*[a-z%])
+      | (?<!\w)Errno\ \d+
+    )
+  | (?P<url>(?<!\w)[a-z][a-z0-9+.-]*://[^\s'"<>)\]}}|,;]+)
+  | (?P<moving>
+        (?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*
+      | (?<!\w)\d{{4}}-\d\d-\d\d(?:[T ]{_CLOCK})?
+      | (?<!\w)(?:{_DAYS}\ )?(?:\d{{1,2}}\ {_MONTHS}|{_MONTHS}\ {{1,2}}\d{{1,2}})
+        (?:,?\ {_CLOCK})?,?\ \d{{4}}(?:\ {_CLOCK})?
+      | (?<!\w)(?:[0-9A-Fa-f]{{1,4}}:){{3,7}}[0-9A-Fa-f]{{1,4}}(?!\w)
+      | (?<![\w)])[-+]?\d+(?:[.,:]\d+)*(?!\w)
+    )
+  | (?P<word>\w+(?:-\w+)*)
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""In a text; the first that matches says what becomes of it."""
+
+_NAMED: Final = re.compile(r"""(?<!\w)(['"“«`])([^'"”»`\n]{3,80})(['"”»`])(?!\w)""")
+_PROPER: Final = re.compile(r"[^\W\d_a-z]\S*(?:\ (?:[^\W\d_a-z]\S*|&|und|and|van|von|de|of))+")
+"""Names of people and firms, unlike sentences, have all words begin with a capital."""
+
+_IN_ROW: Final = re.compile(r"\*(?:[\s,.:/+-]*\*)+")
+_LISTED: Final = re.compile(r"""(['"]?)([\w-]*\*)\1(?:,\ *\1\2\1)+""")
+_SHORT_NUMBER: Final = re.compile(r"[a-z]{2,}\d{1,2}")
+_SEGMENT: Final = re.compile(r"[-_]+|[^-_]+")
+_LONG_HEX: Final = re.compile(r"[0-9a-f]{12,}", re.IGNORECASE)
+_CAMEL: Final = re.compile(r"(?:[A-Z]*[a-z]{2,}|[A-Z]{2,}(?![a-z]))+[A-Z]?")
+_STEP: Final = re.compile(r"v\d{1,2}|[a-z][a-z_.-]{0,31}", re.IGNORECASE)
+
+
+def normalized(line: str) -> str:
+    """A line of an error, with ``*`` for what differs from one event to another.
+
+    The hosts of URLs stay, with the steps of their path up to the first that is no word; so do
+    quoted identifiers, and HTTP's status codes. UUIDs, dates, addresses of mail, ``prefix_id``s,
+    hexadecimals and numbers go.
+    """
+    head, colon, rest = line[:_LONGEST_READ].partition(": ")
+    if not (colon and head.isidentifier()):  # an exception's class is nobody's id
+        head, colon, rest = "", "", line[:_LONGEST_READ]
+    rest = _NAMED.sub(_without_name, rest)
+    rest = _TOKEN.sub(_without_ids, rest)
+    rest = _LISTED.sub(r"\1\2\1", _IN_ROW.sub(ANY, rest))
+    return f"{head}{colon}{' '.join(rest.split())}"[:_LONGEST]
+
+
+def _without_name(found: re.Match[str]) -> str:
+    is_name = _PROPER.fullmatch(found[2]) and found[2] not in _ALL_PHRASES
+    return f"{found[1]}{ANY}{found[3]}" if is_name else found[0]
+
+
+def _without_ids(found: re.Match[str]) -> str:
+    replace: Callable[[str], str] | None = _REPLACED.get(found.lastgroup or "")
+    return replace(found[0]) if replace else found[0]
+
+
+def _url(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    place, _, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    host = place.rpartition("@")[2]
+    if re.fullmatch(r"[\d.]+(?::\d+)?|\[.*", host):  # of one of many machines
+        host = ANY
+    steps: list[str] = []
+    for step in filter(None, path.rstrip(".:").split("/")):
+        if not _STEP.fullmatch(step):
+            steps.append(ANY)
+            break
+        steps.append(step)
+    return "/".join((f"{scheme}://{host}", *steps))
+
+
+def _word(text: str) -> str:
+    """A word as it is, or what is left of it without the parts that are ids."""
+    if not any(map(str.isdigit, text)) and not _looks_drawn(text):
+        return text
+    parts, kept = _SEGMENT.findall(text), list[str]()
+    for part in parts:
+        kept.append(ANY if _is_id(part, is_first=not kept) else part)
+    first_any = next((n for n, part in enumerate(kept) if part == ANY), None)
+    if first_any is None:
+        return text
+    # What stands behind an id belongs to it, and so do the letters of a document's number.
+    is_number = parts[0].isupper() and parts[1:2] == ["-"]
+    return ANY if is_number else "".join(kept[: first_any + 1])
+
+
+def _is_id(part: str, *, is_first: bool) -> bool:
+    if any(map(str.isdigit, part)):
+        return not _SHORT_NUMBER.fullmatch(part)
+    return (not is_first and _is_mixed(part)) or _LONG_HEX.fullmatch(part) is not None
+
+
+def _looks_drawn(text: str) -> bool:
+    """Whether it may be drawn by lot, though no digit came up."""
+    _, *others = re.split("[-_]+", text)
+    return any(map(_is_mixed, others)) or _LONG_HEX.fullmatch(text) is not None
+
+
+def _is_mixed(part: str) -> bool:
+    """Whether capitals and small letters stand in an order that no name has."""
+    has_both = part != part.lower() and part != part.upper()
+    return has_both and len(part) >= _SHORTEST_DRAWN and _CAMEL.fullmatch(part) is None
+
+
+_REPLACED: Final[dict[str, Callable[[str], str]]] = {
+    "url": _url,
+    "moving": lambda _: ANY,
+    "word": _word,
+}
