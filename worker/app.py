@@ -527,5 +527,6 @@ class _Program:
                 "pid": os.getpid(),
                 "version": metrics.installed_version(),
                 "concurrency": self.settings.concurrency,
+                "lists_letters": True,
             }
         )

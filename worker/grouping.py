@@ -14,6 +14,9 @@ ANY: Final = "*"
 HARMED: Final = frozenset({"payload_lost", "payload_changed", "undecodable"})
 """Reasons of letters of which an earlier record may know more, as ``records.lua`` has them."""
 
+CAUSE_FIELDS: Final = ("reason", "type", "error", "traceback")
+"""Of a record: the arguments of `cause_of`."""
+
 _KEY_DIGITS: Final = 12
 _LONGEST_READ: Final = 600
 _LONGEST: Final = 200

@@ -77,6 +77,18 @@ REVIVALS = "sellfern:revivals:"
 STATE = "sellfern:state:"
 DEAD = "sellfern:dead:"
 DEAD_LETTER = "sellfern:dead-letter:"
+DEAD_GROUP = "sellfern:dead-group:"
+"""The dead letters of an organization that died of one cause, by the time of their death."""
+DEAD_GROUPS = "sellfern:dead-groups"
+"""How many each group has, as ``organization:group``."""
+DEAD_LABELS = "sellfern:dead-labels:"
+"""What the letters of each of an organization's groups have in common: ``records.lua`` has it."""
+DEAD_KIND = "sellfern:dead-kind:"
+"""The dead letters of one reason and one type, of all organizations, by the time of their death."""
+DEAD_KINDS = "sellfern:dead-kinds"
+"""How many there are of each reason and type, as ``reason:type``."""
+DEAD_LISTED = "sellfern:dead-listed"
+"""Since when all of them are in a group and of a kind (epoch milliseconds), if they are."""
 
 PAUSE = "pause:"
 """In front of an organization's id: the field of ``ORGANIZATIONS`` that says why it is paused."""
@@ -195,6 +207,12 @@ class Names:
     state_prefix: str = _named(STATE, "org:*")
     dead_prefix: str = _named(DEAD, "org[job]")
     dead_letter_prefix: str = _named(DEAD_LETTER, "job")
+    dead_group_prefix: str = _named(DEAD_GROUP, "org:*[job]")
+    dead_groups: str = _named(DEAD_GROUPS, "[org:*]")
+    dead_labels_prefix: str = _named(DEAD_LABELS, "org")
+    dead_kind_prefix: str = _named(DEAD_KIND, "*[job]")
+    dead_kinds: str = _named(DEAD_KINDS, "")
+    dead_listed: str = _named(DEAD_LISTED, "")
     rates: str = _named(RATES, "[org] [next:org] [ramp:org]")
 
     def __post_init__(self) -> None:
@@ -232,6 +250,18 @@ class Names:
     def dead_letter(self, job: str) -> str:
         """The record of one dead letter."""
         return self.dead_letter_prefix + job
+
+    def dead_group(self, organization: str, group: str) -> str:
+        """The dead letters of a group, by the time of their death."""
+        return f"{self.dead_group_prefix}{organization}:{group}"
+
+    def dead_labels(self, organization: str) -> str:
+        """What the letters of each of an organization's groups have in common."""
+        return self.dead_labels_prefix + organization
+
+    def dead_kind(self, kind: str) -> str:
+        """The dead letters of a reason and a type, ``reason:type``, by the time of their death."""
+        return self.dead_kind_prefix + kind
 
     def parked(self, organization: str) -> str:
         """The jobs of an organization that wait for a slot of its own."""

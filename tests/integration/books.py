@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from tests.integration.jobs import full_mark, organization_of
+from worker.grouping import CAUSE_FIELDS, cause_of
 
 _DUMP = """
 local dump = {}
@@ -151,7 +152,7 @@ class Books:
         elif name.startswith(keys.UNDECIDED):
             self.undecided |= value
         else:
-            assert name.startswith((keys.DEAD, *_singles())), name
+            assert name.startswith((keys.DEAD, *_lists(), *_singles())), name
 
     def _suspect(self, suspicions: dict[str, str]) -> None:
         """Read what still holds of what is said of suspects, all of which are unfinished."""
@@ -222,6 +223,7 @@ class Books:
         self._check_holds()
         self._check_bytes(robbed)
         self._check_marks(robbed)
+        self._check_lists()
         self._check_nothing_waits_for_nobody()
 
     def _check_places(self, robbed: set[str]) -> None:
@@ -343,6 +345,30 @@ class Books:
             assert times == 1, event
             assert self.marks[event].startswith("done:")
 
+    def _check_lists(self) -> None:
+        """Each letter that was buried with its cause is in the group of that, and of its kind."""
+        groups, kinds = dict[str, dict[str, float]](), dict[str, dict[str, float]]()
+        for job in self.records:
+            record = self.values[keys.dead_letter(job)]
+            if "group" not in record:
+                continue
+            organization, died_at = organization_of(job), float(record["died_at"])
+            told = [record.get(name, "") for name in CAUSE_FIELDS]
+            name = f"{organization}:{cause_of(*told).key}"
+            groups.setdefault(name, {})[job] = died_at
+            kinds.setdefault(":".join(told[:2]), {})[job] = died_at
+        assert self._under(keys.DEAD_GROUP) == groups
+        assert self._under(keys.DEAD_KIND) == kinds
+        labels = self._under(keys.DEAD_LABELS)
+        named = {f"{organization}:{key}" for organization in labels for key in labels[organization]}
+        assert named == groups.keys()
+        assert self.values.get(keys.DEAD_GROUPS, {}) == {n: len(jobs) for n, jobs in groups.items()}
+        assert self._numbers(keys.DEAD_KINDS) == {n: len(jobs) for n, jobs in kinds.items()}
+
+    def _under(self, prefix: str) -> dict[str, Any]:
+        found = ((name, value) for name, value in self.values.items() if name.startswith(prefix))
+        return {name.removeprefix(prefix): value for name, value in found}
+
     def _check_nothing_waits_for_nobody(self) -> None:
         """Who is parked is brought back in line by somebody's end, or by a resume."""
         coming = _tally(self.in_line)
@@ -365,7 +391,7 @@ def _size(text: str) -> int:
 
 def _record_cost(_: str, record: Any) -> int:
     texts = (record["payload"], record["error"], record.get("traceback", ""))
-    return cost(sum(map(_size, texts)), 5)
+    return cost(sum(map(_size, texts)), 7 if "group" in record else 5)
 
 
 def _kinds() -> Iterator[tuple[str, str, Callable[[str, Any], int]]]:
@@ -374,6 +400,18 @@ def _kinds() -> Iterator[tuple[str, str, Callable[[str, Any], int]]]:
     yield "dead", keys.DEAD_LETTER + keys.UNTAGGED.job_prefix, _record_cost
     yield "marks", keys.EVENT, lambda rest, _: cost(len(rest.partition(":")[2]), 1)
     yield "state", keys.STATE, lambda rest, value: cost(len(keys.STATE + rest + value), 1)
+
+
+def _lists() -> tuple[str, ...]:
+    """Names of what dead letters are found by, and what these begin with."""
+    return (
+        keys.DEAD_GROUP,
+        keys.DEAD_GROUPS,
+        keys.DEAD_LABELS,
+        keys.DEAD_KIND,
+        keys.DEAD_KINDS,
+        keys.DEAD_LISTED,
+    )
 
 
 def _singles() -> tuple[str, ...]:

@@ -14,10 +14,13 @@ from shared.queue.keys import Names
 from shared.queue.partition import Partition
 from tests.integration.moves import ORG, Died, Life, Mortal, Shop, move, traces
 from tests.integration.several import over
+from worker.grouping import CAUSE_FIELDS, cause_of
 from worker.operate.moving import Move, Patience, Progress
 from worker.operate.ways import MoveError
 
 HOUR = 3_600_000
+LETTER = ("rejected", "order.updated", "KeyError: 'sku'", "")
+"""Why one died."""
 
 
 def jobs_of(partition: Partition) -> list[str]:
@@ -31,6 +34,7 @@ def everything(partition: Partition, now: int, shift: float) -> dict[str, Any]:
     foreign = f"{ORG}:a-stock-producers"  # which bears no tag, wherever it is
     turn = f"{names.turn}{ORG}:key:k"
     kind = f"{turn}\nhandler"
+    cause = cause_of(*LETTER)
 
     def in_turn(*, waits: bool) -> bytes:
         return msgspec.msgpack.encode([turn, "", kind, waits, 0, False])
@@ -78,7 +82,18 @@ def everything(partition: Partition, now: int, shift: float) -> dict[str, Any]:
         names.breakers: {ORG: now + HOUR},
         names.rates: {ORG: "100:100", f"next:{ORG}": "1", f"ramp:{ORG}": f"{now}:10:1"},
         names.dead(ORG): {zero: 77.0},
-        names.dead_letter(zero): {"organization": ORG, "payload": "x", "error": "", "held": "3"},
+        names.dead_letter(zero): {
+            **dict(zip(CAUSE_FIELDS, LETTER, strict=True)),
+            "organization": ORG,
+            "payload": "x",
+            "held": "3",
+            "died_at": "77",
+            "group": cause.key,
+        },
+        names.dead_group(ORG, cause.key): {zero: 77.0},
+        names.dead_groups: {f"{ORG}:{cause.key}": 1.0},
+        names.dead_labels(ORG): {cause.key: msgspec.msgpack.encode([77, *LETTER[:2], *cause[1:]])},
+        names.dead_kind(":".join(LETTER[:2])): {zero: 77.0},
         names.event(ORG, "evt_1"): f"pending:{names.in_mark(one)}",
         names.event(ORG, "evt:{0}"): f"dead:{names.in_mark(zero)}",
         names.event(ORG, "evt_done"): "done:x",

@@ -28,6 +28,7 @@ from tests.integration.by_hand import LATER, RETENTION
 from tests.integration.jobs import RECEIVED_AT, delivery, organization_of
 from tests.integration.stepping import take_random_steps
 from tests.integration.workplace import Lines
+from worker.grouping import cause_of
 from worker.operate import revival, upkeep
 from worker.operate.organizations import pause, resume
 from worker.pipeline.policy import Breaker
@@ -429,8 +430,17 @@ class Machine(RuleBasedStateMachine):
             "retry": (LATER, breaker, False, ("KeyError: 'as told'", TRACEBACK)),
             "block": (LATER, breaker, True),
             "throttle": (LATER, "429"),
-            "dead": ("rejected", "why", "t", "acme", RECEIVED_AT, failed, breaker, TRACEBACK),
         }
+        if verb == "dead":
+            # Of one cause: those of an event that have failed.
+            reason, error = (
+                ("exhausted", f"KeyError: {claim.token}") if failed else ("rejected", "")
+            )
+            error = error or f"no such thing as {self.event_of[claim.job]}, of its own"
+            kind = f"order.{self.event_of[claim.job]}"
+            cause = cause_of(reason, kind, error, TRACEBACK)
+            told = (reason, error, kind, "acme", RECEIVED_AT, failed, breaker, TRACEBACK)
+            return Settlement(claim, verb, (*told, None, cause))
         return Settlement(claim, verb.replace("block", "retry"), details.get(verb, ()))
 
     def settled(self, claim: Claim, verb: str, *, failed: bool) -> Settled:

@@ -15,6 +15,7 @@ from shared.queue.job import organization_of
 from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS
 from shared.redis.wire import Argument
+from worker.grouping import CAUSE_FIELDS, Cause, cause_of
 
 _PACK = scripts.load("pack")
 
@@ -145,7 +146,7 @@ class Belongings:
                 records = await pipe.execute(raise_on_error=False)
             told = zip(found[::2], found[1::2], records, strict=True)
             yield [
-                _record("letter", self.in_mark(job), died_at, *_flat(raw))
+                _record("letter", self.in_mark(job), died_at, *_cause(raw), *_flat(raw))
                 for job, died_at, raw in told
                 if raw and isinstance(raw, dict)  # else somebody's hand has left it
             ]
@@ -407,6 +408,13 @@ async def _asked(connection: AbstractConnection, *command: Argument) -> Any:
 def _record(kind: str, *told: Argument | None) -> Record:
     """A kind, how much follows, and that; a script's arguments know no null."""
     return [kind, len(told), *("" if each is None else each for each in told)]
+
+
+def _cause(record: dict[bytes, bytes]) -> Cause:
+    """By which a letter is listed; where there are too many, the other partition decides anew."""
+    record.pop(b"group", None)
+    told = [record.get(name.encode(), b"").decode(errors="replace") for name in CAUSE_FIELDS]
+    return cause_of(*told)
 
 
 def _flat(record: dict[bytes, bytes]) -> list[bytes]:

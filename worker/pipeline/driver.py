@@ -17,6 +17,7 @@ from shared.queue.group_commit import Tell, resolve
 from shared.queue.job import Delivery, organization_of
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
+from worker.grouping import cause_of
 from worker.lifespans import Lifespan
 from worker.masking import Masks
 from worker.outcomes import Busy, Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
@@ -354,7 +355,10 @@ class Pipeline:
                 return "retry", self._retry(outcome)
             case Dead():
                 traceback = _printable(outcome.fault.traceback)
-                return "dead", (*_burial(work, outcome), self._breaker(outcome), traceback)
+                burial, breaker = _burial(work, outcome), self._breaker(outcome)
+                reason, error, event_type, *_ = burial
+                cause = cause_of(reason, event_type, error, traceback)
+                return "dead", (*burial, breaker, traceback, None, cause)
             case Busy(error=error, after=after):
                 details = (math.ceil(after * 1000), _printable(error))
                 # What a stock arq worker has is its by adoption, without a look at the payload.

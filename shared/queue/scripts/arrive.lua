@@ -3,7 +3,8 @@
 -- Arguments: organization, the mover's token (hex), what the names of turns begin with there; then of each
 --   thing its kind, how many arguments follow for it, and these, '' where there is none:
 --   job     as `pack` tells of one, with the ids that it stands for at the end
---   letter  job as marks name it, when it died (ms), its fields and their values
+--   letter  job as marks name it, when it died (ms), the name of its group, error and place of that, its fields
+--           and their values
 --   value   what its name begins with: 'event', 'revivals' or 'state', the rest of its name, value, for
 --           how long it is kept (ms; -1: for ever)
 -- Result: 'arrived', or 'lost' where the organization is another mover's by now, or has arrived already.
@@ -90,8 +91,9 @@ function take.letter(record)
   local job = key.from_mark(marked)
   local name = key.dead_letter .. job
   if redis.call('EXISTS', name) == 0 then
-    redis.call('HSET', name, unpack(record, 3))
+    redis.call('HSET', name, unpack(record, 6))
     hold(organization, 'dead', cost_of_record(bytes_of_record(name)))
+    pcall(list_letter, organization, job, { record[3], record[4], record[5] })
   end
   if redis.call('ZADD', key.dead .. organization, record[2], job) == 1 then
     add(buried, organization, 1)

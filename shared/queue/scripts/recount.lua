@@ -64,7 +64,8 @@ local kinds = {
     add_found(organization_of(job), 'waiting', cost_of_payload(length_of('STRLEN', name)))
   end,
   [key.dead_letter] = function(name, job)
-    add_found(organization_of(job), 'dead', cost_of_record(bytes_of_record(name)))
+    local lists = redis.call('HEXISTS', name, 'group') * cost_of_lists
+    add_found(organization_of(job), 'dead', cost_of_record(bytes_of_record(name)) + lists)
   end,
   [key.event] = function(_, rest)
     local organization, event_id = string.match(rest, '^([%w_-]+):(.*)$')

@@ -7,7 +7,7 @@
 --   retry      {delay ms, breaker, whether the handler blocked its worker's loop (or left out),
 --              {error, traceback or ''} of the attempt (or left out)}
 --   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made, breaker,
---              traceback or '' (or left out)}
+--              traceback or '' (or left out), nil, what it died of: {name of the group, error, place} (or left out)}
 --   duplicate  {whether a handler has begun (or left out)}
 --   hold       {the same}: a redelivery of a dead event, one of too many; the dead letter stays
 --   release    {the same}: its claim doesn't count
@@ -385,7 +385,8 @@ local function write_record(claim, details)
   local before = 0
   if not no_records then
     before = redis.call('EXISTS', record) * cost_of_record(bytes_of_record(record))
-    redis.call('HDEL', record, 'by_hand', 'held', 'held_at', 'traceback')
+    pcall(unlist_letter, claim.organization, claim.job)
+    redis.call('HDEL', record, 'by_hand', 'held', 'held_at', 'traceback', 'group')
   end
   if not keeps_payload(claim, details[1], record) then
     redis.call('HSET', record, 'endpoint', details[4], 'type', details[3],
@@ -402,6 +403,7 @@ local function write_record(claim, details)
     redis.call('HSET', record, 'order', redis.call('ZSCORE', key.accepted, claim.job) or now)
   end
   hold(claim.organization, 'dead', cost_of_record(bytes_of_record(record)) - before)
+  if details[10] then pcall(list_letter, claim.organization, claim.job, details[10]) end
 end
 
 local function leave_as_duplicate(claim, has_begun)

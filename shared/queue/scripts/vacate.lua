@@ -25,5 +25,11 @@ redis.call('ZREM', key.due, key.hold .. organization, key.rate .. organization)
 redis.call('SREM', key.held_back, organization)
 redis.call('DEL', key.parked .. organization, key.undecided .. organization, key.dead .. organization,
   key.recount)
+-- Letters that an earlier version has removed may be listed still.
+for _, group in ipairs(redis.call('HKEYS', key.dead_labels .. organization)) do
+  redis.call('ZREM', key.dead_groups, organization .. ':' .. group)
+  redis.call('DEL', key.dead_group .. organization .. ':' .. group)
+end
+redis.call('DEL', key.dead_labels .. organization)
 redis.call('HDEL', key.moving, organization, lock_field .. organization)
 return finish('vacated')

@@ -20,6 +20,8 @@ local function cost_of_payload(bytes) return cost(bytes, 2) end -- its key; queu
 
 local function cost_of_record(bytes) return cost(bytes, 5) end -- eleven fields; its mark is apart
 
+local cost_of_lists = 400 -- what a dead letter is found by: two places
+
 local function cost_of_mark(event_id) return cost(#event_id, 1) end
 
 local function cost_of_state(name, bytes) return cost(#name + bytes, 1) end

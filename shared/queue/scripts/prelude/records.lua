@@ -1,4 +1,10 @@
--- Records: dead letters.
+-- Records: dead letters, and what they are found by.
+--
+-- Of an organization's letters those of one cause are a group, and of a partition's those of one reason and
+-- type a kind. Each is a sorted set of jobs by when they died, and is counted where all of them are: `dead_groups`,
+-- `dead_kinds`. `dead_labels` tells what the letters of a group have in common, as MessagePack: {when the first
+-- one died (ms), reason, type, error, place}. Beyond so many, letters are in one group for each reason,
+-- and of one kind for each reason, whose type is '*'.
 
 -- How many come and go, by organization.
 local buried = {}
@@ -40,9 +46,82 @@ local function bytes_of_record(record)
     + length_of('HSTRLEN', record, 'traceback')
 end
 
+local most_groups, most_kinds = 200, 500
+
+local function tally_group(organization, group)
+  local name = organization .. ':' .. group
+  local number_of = redis.call('ZCARD', key.dead_group .. name)
+  if number_of > 0 then
+    redis.call('ZADD', key.dead_groups, number_of, name)
+  else
+    redis.call('ZREM', key.dead_groups, name)
+    redis.call('HDEL', key.dead_labels .. organization, group)
+  end
+end
+
+local function tally_kind(kind)
+  local number_of = redis.call('ZCARD', key.dead_kind .. kind)
+  if number_of > 0 then
+    redis.call('HSET', key.dead_kinds, kind, number_of)
+  else
+    redis.call('HDEL', key.dead_kinds, kind)
+  end
+end
+
+-- The group for letters of such a cause, {its name, error, place}.
+local function group_for(organization, cause, died_at, reason, type_of_it)
+  local labels, group, error_of_it, place = key.dead_labels .. organization, unpack(cause)
+  if redis.call('HEXISTS', labels, group) == 1 then return group end
+  if redis.call('HLEN', labels) >= most_groups then
+    group, type_of_it, error_of_it, place = 'other-' .. reason, '', '', ''
+  end
+  -- Of what somebody's hand has harmed, the type stands in some letters only.
+  if is_harmed(reason) then type_of_it = '' end
+  local label = cmsgpack.pack({ died_at, reason, type_of_it, error_of_it, place })
+  redis.call('HSETNX', labels, group, label)
+  return group
+end
+
+local function kind_for(reason, type_of_it)
+  local kind = reason .. ':' .. type_of_it
+  local is_new = redis.call('HEXISTS', key.dead_kinds, kind) == 0
+  if is_new and redis.call('HLEN', key.dead_kinds) >= most_kinds then return reason .. ':*' end
+  return kind
+end
+
+-- Where it can be found from now on; what is listed is counted anew, so that no count is ever off for long.
+local function list_letter(organization, job, cause)
+  local record = key.dead_letter .. job
+  local reason, type_of_it, died_at = unpack(redis.call('HMGET', record, 'reason', 'type', 'died_at'))
+  if not reason or not died_at then return end
+  type_of_it = type_of_it or ''
+  local group = group_for(organization, cause, tonumber(died_at), reason, type_of_it)
+  local kind = kind_for(reason, type_of_it)
+  redis.call('HSET', record, 'group', group)
+  redis.call('ZADD', key.dead_group .. organization .. ':' .. group, died_at, job)
+  redis.call('ZADD', key.dead_kind .. kind, died_at, job)
+  tally_group(organization, group)
+  tally_kind(kind)
+  hold(organization, 'dead', cost_of_lists)
+end
+
+local function unlist_letter(organization, job)
+  local record = key.dead_letter .. job
+  local group, reason, type_of_it = unpack(redis.call('HMGET', record, 'group', 'reason', 'type'))
+  if not group then return end
+  hold(organization, 'dead', -cost_of_lists)
+  if redis.call('ZREM', key.dead_group .. organization .. ':' .. group, job) == 1 then
+    tally_group(organization, group)
+  end
+  for _, kind in ipairs({ (reason or '') .. ':' .. (type_of_it or ''), (reason or '') .. ':*' }) do
+    if redis.call('ZREM', key.dead_kind .. kind, job) == 1 then return tally_kind(kind) end
+  end
+end
+
 local function remove_record(organization, job)
   if no_records then return false end
   local record = key.dead_letter .. job
+  pcall(unlist_letter, organization, job) -- whatever somebody's hand has left of lists
   local bytes = bytes_of_record(record)
   if redis.call('DEL', record) == 1 then
     redis.call('ZREM', key.dead .. organization, job)

@@ -34,6 +34,9 @@ def described(names: Names) -> dict[str, Any]:
             "dead()": names.dead("org_1"),
             "dead_letter()": names.dead_letter(job),
             "parked()": names.parked("org_1"),
+            "dead_group()": names.dead_group("org_1", "0f"),
+            "dead_labels()": names.dead_labels("org_1"),
+            "dead_kind()": names.dead_kind("rejected:order.updated"),
         },
         "digests": {
             name: scripts.load(name, names, allow_oom=name not in NEED_ROOM).digest

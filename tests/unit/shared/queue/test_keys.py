@@ -103,7 +103,7 @@ def test_each_name_says_what_under_it_is_of_one_organization() -> None:
     for each in fields(Names):
         if each.metadata:
             said = each.metadata["of"]
-            assert re.fullmatch(rf"(job|org(:\*)?)?({within}( {within})*)?", said), each.name
+            assert re.fullmatch(rf"(job|org(:\*)?|\*)?({within}( {within})*)?", said), each.name
 
 
 JOBS = st.one_of(st.text(), st.text().map("{021}".__add__), st.text().map("{}".__add__))
