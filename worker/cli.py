@@ -21,6 +21,7 @@ from worker.loading import load_handlers
 from worker.settings import WorkerSettings
 
 _COMMANDS: Final = {
+    "actions": "worker.operate.actions:actions",
     "check": "worker.check:check",
     "console": "worker.operate.console.app:console",
     "events": "worker.operate.event_commands:events",

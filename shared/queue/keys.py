@@ -59,6 +59,9 @@ MOVING = "sellfern:moving"
 LAYOUT = "sellfern:layout"
 """How many partitions there are, as the first program to start has it, and which of the primaries
 this is: under the first partition's tag in each."""
+ACTIONS = "sellfern:actions"
+"""What operators have done, the last first: ``worker/operate/actions.py`` tells the form."""
+
 MARKER = "sellfern:marker"
 """Of the first partition of each primary: ``marker.py`` tells the fields."""
 
@@ -194,6 +197,7 @@ class Names:
     moving: str = _named(MOVING, "[org] [lock:org]")
     layout: str = _named(LAYOUT, "")
     marker: str = _named(MARKER, "")
+    actions: str = _named(ACTIONS, "")
     job: str = _named(JOB, "job")
     arq_retry: str = _named(ARQ_RETRY, "job")
     parked_prefix: str = _named(PARKED, "org[job]")

@@ -33,7 +33,7 @@ FLAGS: Final = (
 )
 SIZES: Final = {"phone": (390, 844), "desktop": (1280, 900)}
 PAGES: Final = (
-    *("/", "/organizations", "/events", "/dead-letters", "/workers", "/nothing"),
+    *("/", "/organizations", "/events", "/dead-letters", "/workers", "/actions", "/nothing"),
     *("/events?q=evt_nowhere&organization=org_a", "/organizations/org_nobody/pause"),
 )
 PATIENCE: Final = 20_000.0
@@ -175,7 +175,7 @@ async def test_a_dead_letter_is_replayed_by_the_keyboard_alone(
         # The page refreshes itself until the worker has handled it.
         await expect(page.locator(".head .tag")).to_have_text("handled")
         await picture("handled")
-        (line,) = program.events("console_action")
+        (line,) = program.events("operator_action")
         assert line["outcome"] == "queued"
         for path in PAGES:
             await page.goto(f"{address}{path}")

@@ -98,7 +98,9 @@ class Books:
     async def read(cls, redis: Redis) -> "Books":
         """Read all of it, at one moment."""
         raw = await redis.execute_command("EVAL", _DUMP, 0)
-        books = cls({name.decode(): _value(kind, value) for name, kind, value in raw})
+        told = {name.decode(): _value(kind, value) for name, kind, value in raw}
+        told.pop(keys.ACTIONS, None)  # what people have done, whatever came of it
+        books = cls(told)
         for name, value in books.values.items():
             books._file(name, value)
         books._suspect(books.values.get(keys.SUSPECTS, {}))

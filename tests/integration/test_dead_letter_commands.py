@@ -348,7 +348,7 @@ def test_discard_does_not_ask_who_says_yes_and_may_be_repeated(six: Desk) -> Non
 def test_those_that_are_named_and_are_not_there_are_told(desk: Desk) -> None:
     desk.bury("evt_1")
     done = desk.run("discard", desk.job("evt_1"), "org_a:\x1bx", "--yes")
-    assert done.stderr == "no dead letter: org_a:\\x1bx\n"
+    assert done.stderr.startswith("no dead letter: org_a:\\x1bx\n")
     assert done.stdout.endswith("1 discarded\n")
 
 

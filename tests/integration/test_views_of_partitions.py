@@ -272,8 +272,8 @@ def test_jobs_are_discarded_where_their_tags_say(office: Office) -> None:
 def test_what_concerns_an_organization_goes_to_its_partition(office: Office) -> None:
     office.servers[0].stop()
     name = ORGANIZATIONS[1]
-    assert office.run("pause", name).output == f"{name} is paused; its events wait\n"
-    assert office.run("resume", name).output == f"{name} goes on\n"
+    assert office.run("pause", name).stdout == f"{name} is paused; its events wait\n"
+    assert office.run("resume", name).stdout == f"{name} goes on\n"
     office.do(lambda shop: shop.work(1))
     assert office.json("state", name)[0]["value"] == "evt_1"
 
@@ -414,15 +414,15 @@ def test_an_organization_is_moved_and_each_command_goes_after_it(office: Office)
     before = letter["job"].replace("{357}", "{021}")
     replay = ("dead-letters", "replay", before, "--yes", "--wait", "0")
     assert office.run(*replay).stdout.endswith("1 replayed\n")
-    assert office.run("pause", name).output == f"{name} is paused; its events wait\n"
+    assert office.run("pause", name).stdout == f"{name} is paused; its events wait\n"
     (status,) = office.json("status")
     assert {each["organization"]: each["waiting"] for each in status["organizations"]} == {
         each: 2 if each == name else 1 for each in ORGANIZATIONS
     }
-    assert office.run("partitions", "move", name, "1").output == f"{name} lives in partition 1\n"
+    assert office.run("partitions", "move", name, "1").stdout == f"{name} lives in partition 1\n"
     assert office.run("partitions", "move", name, "0").exit_code == 0
     assert office.json("partitions")[0]["waiting"] == 2
-    assert office.run("resume", name).output == f"{name} goes on\n"
+    assert office.run("resume", name).stdout == f"{name} goes on\n"
 
 
 def test_a_move_that_can_not_be_says_why(office: Office) -> None:

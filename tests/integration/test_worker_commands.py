@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,8 @@ def test_an_organization_that_nobody_knows_is_an_error_that_says_who_may_be_mean
     )
     if "--dry-run" not in words:
         taken = run(redis_server, *about(words, "acmee"), "--yes", ENDPOINTS_FILE=file)
-        assert (taken.exit_code, taken.stderr) in {(0, ""), (0, EXPORTED_NOTHING)}
+        said = re.sub(r"\{.*\n", "", taken.stderr)  # but for the log line of what it has done
+        assert (taken.exit_code, said) in {(0, ""), (0, EXPORTED_NOTHING)}
 
 
 EXPORTED_NOTHING = "nothing to export: no dead letter matches\n"

@@ -21,6 +21,7 @@ from shared import display
 from shared.program.commands import yes_option
 from shared.queue.reach import Missing, Reach
 from worker.operate import revival
+from worker.operate.actions import recorded
 from worker.operate.asking import ask, fail_if_any
 from worker.operate.fates import PATIENCE
 from worker.operate.meant import (
@@ -86,12 +87,13 @@ def replay(
     done = revival.Progress()
 
     async def run(reach: Reach) -> list[Missing]:
-        with _progress("replaying", meant.number) as told:
-            replaying = revival.Replay(reach, rate, force=force, told=told, progress=done)
-            await replaying.run(meant.selection.letters(reach))
-        if done.waiting and wait:
-            with _progress("handled or dead", done.queued) as told:
-                await replaying.wait(wait, told)
+        async with recorded(reach, "replay", lambda: done.sentence, about=meant.about):
+            with _progress("replaying", meant.number) as told:
+                replaying = revival.Replay(reach, rate, force=force, told=told, progress=done)
+                await replaying.run(meant.selection.letters(reach))
+            if done.waiting and wait:
+                with _progress("handled or dead", done.queued) as told:
+                    await replaying.wait(wait, told)
         return reach.missing
 
     def so_far() -> str:
@@ -134,10 +136,11 @@ def discard(
                 nonlocal on_their_way
                 on_their_way += 1
 
-            letters = meant.selection.letters(reach)
-            await revival.discard_all(
-                reach, letters, retention=retention, told=one_more, left=one_left
-            )
+            letters, outcome = meant.selection.letters(reach), lambda: f"{gone:,} discarded"
+            async with recorded(reach, "discard", outcome, about=meant.about):
+                await revival.discard_all(
+                    reach, letters, retention=retention, told=one_more, left=one_left
+                )
         return reach.missing
 
     with _interruptible(lambda: _and_the_rest(gone, "discarded")):

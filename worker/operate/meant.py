@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from heapq import heappush, heappushpop
 from typing import Any
 
@@ -57,9 +57,11 @@ class Meant:
         unprovable: how many of those that match only ``--force`` replays.
         unusable: how many of those hold nothing to replay.
         of: how many match, where ``number`` is of a sample of them; else ``None``.
+        about: which ones, in words.
     """
 
     selection: Selection
+    about: str = ""
     number: int = 0
     unprovable: int = 0
     unusable: int = 0
@@ -168,9 +170,27 @@ def selected(  # what a command was given
     # Never everything by an accident such as an empty variable in a script.
     if sum((bool(jobs), filters, everything)) != 1:
         display.fail("expected jobs, or filters such as --organization, or --all; one of the three")
-    meant = Meant(Selection(tuple(dict.fromkeys(jobs)), filter_of(wanted, yes=yes)))
+    chosen = Selection(tuple(dict.fromkeys(jobs)), filter_of(wanted, yes=yes))
+    meant = Meant(chosen, _about(chosen, limit))
     ask(lambda reach: meant.count(reach, limit=limit, force=force))
     return meant
+
+
+def _about(selection: Selection, limit: int | None) -> str:
+    """Which ones somebody means, in words."""
+    if selection.jobs:
+        return f"{len(selection.jobs):,} chosen" if selection.jobs[1:] else selection.jobs[0]
+    given = {field.name: getattr(selection.filter, field.name) for field in fields(Filter)}
+    said = [f"{name.replace('_', ' ')} {_said(it)}" for name, it in given.items() if it is not None]
+    sample = "" if limit is None else f"the oldest {limit:,} of: "
+    return sample + (", ".join(said) or "all")
+
+
+def _said(value: str | int) -> str | None:
+    try:
+        return display.moment(value / 1000) if isinstance(value, int) else value
+    except (OverflowError, OSError, ValueError):  # before there were clocks
+        return "ever"
 
 
 def filter_of(wanted: dict[str, Any], *, yes: bool) -> Filter:

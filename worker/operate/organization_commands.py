@@ -8,6 +8,7 @@ from shared.endpoints.place import shown
 from shared.program.commands import json_option
 from shared.queue.reach import Reach
 from worker.operate import organizations
+from worker.operate.actions import record_command
 from worker.operate.asking import anyway_option, ask, known_organization
 
 
@@ -39,9 +40,11 @@ def pause(organization: str, *, why: str, yes: bool) -> None:
 
     async def paused(reach: Reach) -> tuple[bool, str | None]:
         partition = await reach.living(name)
-        if await organizations.pause(partition, name, why):
-            return True, None
-        return False, await organizations.pause_of(partition, name)
+        is_changed = await organizations.pause(partition, name, why)
+        before = None if is_changed else await organizations.pause_of(partition, name)
+        outcome = "" if is_changed else "was paused already"
+        await record_command(reach, "pause", organization=name, about=why, outcome=outcome)
+        return is_changed, before
 
     is_changed, before = ask(paused)
     if is_changed:
@@ -73,7 +76,11 @@ def resume(organization: str, *, rate: float | None, yes: bool) -> None:
     name = known_organization(organization, yes=yes)
 
     async def resumed(reach: Reach) -> bool:
-        return await organizations.resume(await reach.living(name), name, rate)
+        is_changed = await organizations.resume(await reach.living(name), name, rate)
+        about = "" if rate is None else f"at {rate:g}/s"
+        outcome = "" if is_changed else "was neither paused nor held"
+        await record_command(reach, "resume", organization=name, about=about, outcome=outcome)
+        return is_changed
 
     if ask(resumed):
         click.echo(f"{name} goes on")

@@ -18,6 +18,7 @@ from shared.queue.reach import Reach
 from shared.redis.connection import open_redis, server_of
 from shared.settings.config import CommonSettings
 from shared.settings.durations import parse_duration
+from worker.operate.actions import recorded
 from worker.operate.asking import anyway_option, ask, known_organization
 from worker.operate.belongings import Belongings
 from worker.operate.merged import look
@@ -120,7 +121,8 @@ def move(
         if dry_run:
             return await _prospect(reach, name, number)
         wait = Patience(drain=drain, all_in_all=patience)
-        return await Move(reach.partitions, name, target, wait, told=_teller()).run()
+        async with recorded(reach, "move", organization=name, about=f"to partition {number}"):
+            return await Move(reach.partitions, name, target, wait, told=_teller()).run()
 
     with _going_on():
         found = ask(moved, connections=_CONNECTIONS)
@@ -155,7 +157,8 @@ def migrate(*, drain: float, patience: float, as_json: bool) -> None:
     async def migrated(reach: Reach) -> None:
         async with open_redis(url, connections=_CONNECTIONS) as redis:
             before = Partition(BEFORE, UNTAGGED, redis)
-            await migrate_all(reach.partitions, before, wait, tell)
+            async with recorded(reach, "migrate", about=f"from {url}"):
+                await migrate_all(reach.partitions, before, wait, tell)
 
     with _going_on():
         ask(migrated, connections=_CONNECTIONS)

@@ -95,7 +95,7 @@ async def test_a_dead_letter_is_replayed_once_somebody_has_said_yes(
     assert not await place.redis.exists(keys.payload(job))
     with captured_log("info") as log:
         answer = await site.post(CONFIRM, asked.fields)
-        (line,) = told(log, "console_action")
+        (line,) = told(log, "operator_action")
     assert "Replayed" in answer.text
     assert await place.redis.exists(keys.payload(job))
     assert line["action"] == "replay"
@@ -165,7 +165,7 @@ async def test_all_that_match_are_discarded_with_progress(site: Site, redis: Red
     assert "undone" in asked.text
     with captured_log("info") as log:
         done = await ended(site, await site.post(CONFIRM, asked.fields))
-        (began,) = told(log, "console_action")
+        (began,) = told(log, "operator_action")
         (run,) = told(log, "console_run_ended")
     assert began["about"] == "organization org_a"
     assert run["outcome"] == "finished"

@@ -12,9 +12,11 @@ from shared.queue import keys
 from shared.queue.partition import Partition
 from tests.conftest import StartRedis
 from tests.integration.console.site import Site, browsing, told
+from tests.integration.jobs import reach
 from tests.integration.workplace import Workplace, body
 from tests.log_support import captured_log
 from worker.operate import organizations
+from worker.operate.actions import Action, record
 from worker.operate.console import context
 
 SCRIPT = "<script>alert('x')</script>"
@@ -46,6 +48,8 @@ async def test_an_injected_script_is_shown_as_text(
         slots=1,
         lease=30,
     )
+    done = Action(SCRIPT, "console", SCRIPT, SCRIPT, organization=SCRIPT, job=SCRIPT, run=SCRIPT)
+    await record(reach(redis), done, lambda *_: None)
     await looked(site, ESCAPED)
     for path in (
         "/",
@@ -60,6 +64,7 @@ async def test_an_injected_script_is_shown_as_text(
         f"/dead-letters/confirm?verb=replay&all=1&type={SCRIPT}",
         f"/organizations?q={SCRIPT}&sort={SCRIPT}",
         "/workers",
+        "/actions",
     ):
         text = (await site.get(path)).text
         assert SCRIPT not in text, path
@@ -126,7 +131,7 @@ async def test_pausing_says_who_did_it(site: Site, redis: Redis) -> None:
     await redis.hset(keys.ORGANIZATIONS, "org_a", ":1")
     with captured_log("info") as log:
         await site.confirm("/organizations/org_a/pause")
-        (line,) = told(log, "console_action")
+        (line,) = told(log, "operator_action")
     assert line["action"] == "pause"
     assert line["who"] == "local"
     assert line["address"] == "127.0.0.1"

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -11,6 +11,7 @@ from shared.endpoints.text import endpoint_names
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach, sentences
+from worker.operate.actions import Action, record
 from worker.operate.asking import has_footprint
 from worker.operate.console.guesses import Guesses
 from worker.operate.console.runs import Runs
@@ -104,13 +105,19 @@ def session_of(request: web.Request) -> Session | None:
     return request.get(SESSION)
 
 
-def tell(request: web.Request, action: str, **fields: object) -> None:
-    """Log what somebody has done."""
-    session = session_of(request)
-    console_of(request).log.info(
-        "console_action",
-        action=action,
-        who=session.who if session else None,
-        address=request.remote,
-        **fields,
-    )
+async def tell(request: web.Request, action: str, **about: Any) -> None:
+    """Log and keep what somebody has done.
+
+    Args:
+        request: that has done it.
+        action: what.
+        about: on what, and what came of it, by the names of `Action`.
+    """
+    session, log = session_of(request), console_of(request).log
+    who = session.who if session else ""
+
+    def told(event: str, fields: dict[str, object]) -> None:
+        log.info(event, **fields)
+
+    done = Action(action, "console", who, request.remote or "", **about)
+    await record(reach_of(request), done, told)

@@ -108,7 +108,7 @@ async def act(request: web.Request) -> web.Response:
             "Not now",
             f"{AT_ONCE} runs go on already. Wait for one, or stop it.",
         )
-    tell(request, verb, run=run.id, about=run.about, total=run.total, force=run.force)
+    await tell(request, verb, run=run.id, about=run.about, outcome="begun")
     # Somewhere else, so that reloading the page does nothing again.
     raise web.HTTPSeeOther(f"/runs/{run.id}")
 
@@ -128,7 +128,8 @@ async def _one(request: web.Request, verb: Verb, job: str, *, force: bool) -> we
     else:
         partition = console.partitions.all[letter.partition]
         outcome = await revival.revive(partition, letter, force=force)
-    tell(request, verb, job=job, outcome=outcome, force=force)
+    organization = letter.organization if letter else ""
+    await tell(request, verb, organization=organization, job=job, outcome=outcome)
     await console.sampler.look()
     told = {"job": to_reference(job), "id": letter.event_id if letter else "", "did": outcome}
     raise web.HTTPSeeOther(f"/event?{urlencode(told)}")
@@ -228,7 +229,7 @@ async def stop_run(request: web.Request) -> web.Response:
     """End it where it is."""
     run = _run(request)
     await console_of(request).runs.stop(run)
-    tell(request, "stop", run=run.id)
+    await tell(request, "stop", run=run.id, about=run.about)
     raise web.HTTPSeeOther(f"/runs/{run.id}")
 
 

@@ -85,20 +85,21 @@ async def act(request: web.Request) -> web.Response:
     if "anyway" not in form and (doubt := await doubt_about(request, organization)):
         return message(request, HTTPStatus.CONFLICT, "Nothing has changed", doubt)
     partition = await console.partitions.living(organization)
+    why = ""
     try:
         if verb == "pause":
             given = str(form.get("why", "")).strip()[:_LONGEST_WHY]
             why = given or f"by {session.who if session else 'an operator'}"
             changed = await organizations.pause(partition, organization, why)
-            tell(request, "pause", organization=organization, why=why, changed=changed)
         else:
             changed = await organizations.resume(partition, organization)
-            tell(request, "resume", organization=organization, changed=changed)
     except Unavailable as exc:
         return message(request, HTTPStatus.CONFLICT, "Not now", f"{organization}: {exc.message}.")
+    was = "was paused already" if verb == "pause" else "was neither paused nor held"
+    outcome = "" if changed else was
+    await tell(request, verb, organization=organization, about=why, outcome=outcome)
     await console.sampler.look()
     if not changed:
-        was = "was paused already" if verb == "pause" else "was neither paused nor held"
         return message(
             request, HTTPStatus.CONFLICT, "Nothing has changed", f"{organization} {was}."
         )

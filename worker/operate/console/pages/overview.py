@@ -1,12 +1,13 @@
-"""What the system does: the first page, and the workers that are alive with their load."""
+"""What the system does, and people: the first page, the workers alive, the last actions."""
 
 from typing import Final
 
 from aiohttp import web
 
+from worker.operate import actions
 from worker.operate.console.attention import findings
 from worker.operate.console.charts import overview_charts
-from worker.operate.console.context import console_of
+from worker.operate.console.context import console_of, reach_of
 from worker.operate.console.views import render
 from worker.operate.history import quantile
 from worker.operate.overview import WorkerOverview
@@ -49,8 +50,17 @@ async def show_workers(request: web.Request) -> web.Response:
     )
 
 
+async def show_actions(request: web.Request) -> web.Response:
+    """List what operators have done last, in any console and by commands."""
+    return render(request, "actions.html", actions=await actions.last(reach_of(request)))
+
+
 def _p99(worker: WorkerOverview) -> float | None:
     return quantile({float(bound): n for bound, n in worker.latency.items()}, 0.99)
 
 
-routes = [web.get("/", show), web.get("/workers", show_workers)]
+routes = [
+    web.get("/", show),
+    web.get("/workers", show_workers),
+    web.get("/actions", show_actions),
+]
