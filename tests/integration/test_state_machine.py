@@ -371,7 +371,11 @@ async def test_a_row_of_the_page_happens(redis: Redis, row: tuple[str, str, str]
 def test_every_script_is_on_the_page() -> None:
     scripts = {path.stem for path in (ROOT / "shared" / "queue" / "scripts").glob("*.lua")}
     named = (
-        {script for _, _, script in ROWS} | PEOPLES | {"leave", "disown", "recount"} | CLOCK | MOVES
+        {script for _, _, script in ROWS}
+        | PEOPLES
+        | {"leave", "disown", "recount", "index"}
+        | CLOCK
+        | MOVES
     )
     assert scripts == named
     assert all(f"`{script}`" in PAGE for script in scripts)
