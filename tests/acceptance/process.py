@@ -142,6 +142,10 @@ class Program:
         (line,) = await self.logged("admin_listening")
         return await get(line["port"], path)
 
+    async def is_ready(self) -> bool:
+        """Whether it says so; on a busy machine a lease of a second may be renewed late."""
+        return (await self.admin("/readyz")).status == 200
+
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self.process.send_signal(number)

@@ -8,17 +8,18 @@ from pathlib import Path
 
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import PATIENCE, run, until
-from tests.acceptance.test_partitions import environ_of, living_on, secret_of
+from tests.acceptance.test_partitions import THERE, environ_of, living_on, secret_of
 from tests.acceptance.worker_process import running
 from tests.conftest import StartRedis
 from tests.integration.workplace import body
 
 SENDERS = 4
+SLOW = {"not_synced", "redis_timeout"}
 NAME = living_on(0)[0]
 
 
 class Sent(list[str]):
-    """The ids of events that were accepted; none was refused."""
+    """The ids of events that were accepted; none was refused, but by a Redis that was slow."""
 
     is_over = False
 
@@ -28,8 +29,11 @@ class Sent(list[str]):
                 return
             event_id = f"evt_{sender}_{number}"
             signed = body(event_id, NAME, data={"act": "count"})
-            reply = await receiver.deliver(signed, endpoint=NAME, secret=secret_of(NAME))
-            assert reply.code == "accepted"
+            code = "not_synced"
+            while code in SLOW:
+                reply = await receiver.deliver(signed, endpoint=NAME, secret=secret_of(NAME))
+                code = reply.code
+            assert code in THERE
             self.append(event_id)
             await asyncio.sleep(0.02)
 

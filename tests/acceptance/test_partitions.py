@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +16,7 @@ from shared.queue.partition import Partition, home
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.process import PATIENCE, environment, run, until
 from tests.conftest import StartRedis
+from tests.ingress_support import Reply
 from tests.integration.jobs import organization_of
 
 NUMBER = 4
@@ -26,9 +27,13 @@ FROZEN_SECONDS = 4.0
 """Longer than Redis has for a reply."""
 
 SLOW = 1.5
-"""Seconds that no delivery to a primary that works may take, whatever else the machine does."""
+"""Seconds in which nearly all deliveries to a primary that works are answered, whatever else the
+machine does; those that had waited for the other one would take twice as long."""
 
 ORGANIZATIONS = [f"org_{number}" for number in range(12)]
+
+THERE = {"accepted", "known"}
+"""How an event is answered that is kept."""
 
 
 def secret_of(organization: str) -> str:
@@ -70,6 +75,21 @@ async def deliver_to_all(program: IngressProcess) -> Counter[str]:
     return Counter([await deliver(program, name, name.encode()) for name in ORGANIZATIONS])
 
 
+async def deliver_until(
+    codes: Collection[str], program: IngressProcess, names: Collection[str] = ORGANIZATIONS
+) -> None:
+    """The same event for each of some organizations, until each is answered by one of these.
+
+    As a sender does: where others have the machine, a Redis may take longer for its disk, or its
+    replicas, than an ingress waits for them, and is asked for the event again.
+    """
+
+    async def are_all() -> bool:
+        return {await deliver(program, name, name.encode()) for name in names} <= set(codes)
+
+    await until(are_all)
+
+
 @dataclass
 class Load:
     """Sends without a pause.
@@ -78,14 +98,14 @@ class Load:
         program: where to.
         names: for whom.
         codes: how often each answer came.
-        slowest: seconds that the slowest took.
+        took: seconds that each took.
         is_over: whether to send no more.
     """
 
     program: IngressProcess
     names: Sequence[str]
     codes: Counter[str] = field(default_factory=Counter)
-    slowest: float = 0.0
+    took: list[float] = field(default_factory=list)
     is_over: bool = False
 
     async def send(self, sender: int) -> None:
@@ -96,7 +116,7 @@ class Load:
             began = perf_counter()
             name = self.names[number % len(self.names)]
             self.codes[await deliver(self.program, name, b"%d %d" % (sender, number))] += 1
-            self.slowest = max(self.slowest, perf_counter() - began)
+            self.took.append(perf_counter() - began)
             await asyncio.sleep(0.01)
 
 
@@ -112,14 +132,27 @@ async def under_load(*loads: Load) -> AsyncIterator[None]:
             load.is_over = True
 
 
+async def noted(program: IngressProcess) -> Reply:
+    """What it says of itself when one of its primaries is away; a slow one is noted as well."""
+    found: list[Reply] = []
+
+    async def is_one() -> bool:
+        found.append(await program.admin("/readyz"))
+        assert found[-1].status == 200
+        return len(found[-1].json["notes"]) == 1
+
+    await until(is_one)
+    return found[-1]
+
+
 @pytest.mark.parametrize("primaries", [1, 2])
 async def test_an_event_lies_where_its_organization_lives(
     primaries: int, tmp_path: Path, fresh_redis_server: StartRedis
 ) -> None:
     servers = [fresh_redis_server(appendfsync="always") for _ in range(primaries)]
     async with ingress(environ_of(tmp_path, *servers)) as program:
-        assert await deliver_to_all(program) == {"accepted": len(ORGANIZATIONS)}
-        assert await deliver_to_all(program) == {"known": len(ORGANIZATIONS)}
+        await deliver_until(THERE, program)
+        await deliver_until({"known"}, program)
         metrics = (await program.admin("/metrics")).body.decode()
     for number in range(NUMBER):
         there = {name for name in ORGANIZATIONS if home(name, NUMBER) == number}
@@ -139,29 +172,22 @@ async def test_a_frozen_primary_costs_its_own_organizations_alone(
         try:
             async with under_load(well, frozen):
                 await asyncio.sleep(FROZEN_SECONDS)
-                ready = await program.admin("/readyz")
+                ready = await noted(program)
                 metrics = (await program.admin("/metrics")).body.decode()
         finally:
             second.thaw()
         assert well.codes.keys() == {"accepted"}
-        assert well.slowest < SLOW
+        assert sorted(well.took)[len(well.took) * 99 // 100] < SLOW
         assert frozen.codes.keys() == {"redis_timeout"}
         # Each would wait for as long as Redis has for a reply.
         assert frozen.codes.total() > 5 * SENDERS
-        assert ready.status == 200
         (note,) = ready.json["notes"]
         assert note["code"] == "redis_timeout"
         assert "(partitions 1, 3 of 4): " in note["message"]
         for number in range(NUMBER):
             up = float(number % 2 == 0)
             assert f'sellfern_partition_up{{partition="{number}"}} {up}' in metrics
-
-        async def works() -> bool:
-            return await deliver_to_all(program) == {"accepted": len(ORGANIZATIONS)} or (
-                await deliver_to_all(program) == {"known": len(ORGANIZATIONS)}
-            )
-
-        await until(works)
+        await deliver_until(THERE, program)
 
 
 @pytest.mark.parametrize("away", [0, 1])
@@ -173,19 +199,14 @@ async def test_a_start_needs_one_primary_and_all_agree_on_the_number(
     environ = environ_of(tmp_path, *servers)
     async with ingress(environ) as program:
         assert (await program.admin("/readyz")).status == 200
-        codes = await deliver_to_all(program)
-        there = len(living_on(1 - away))
-        assert codes == {"accepted": there, "redis_awaited": len(ORGANIZATIONS) - there}
+        await deliver_until(THERE, program, living_on(1 - away))
+        assert {await deliver(program, name, b"x") for name in living_on(away)} == {"redis_awaited"}
         checked = await run("ingress", "check", "--json", environ=environ)
         assert checked.code == 2
         numbers = f"{away}, {away + 2}"
         assert f"(partitions {numbers} of 4): no connection to Redis" in checked.stdout
         servers[away].start()
-
-        async def is_there() -> bool:
-            return "redis_awaited" not in await deliver_to_all(program)
-
-        await until(is_there)
+        await deliver_until(THERE, program)
     async with ingress(environ_of(tmp_path, *servers, partitions=8)) as program:
         ready = await program.admin("/readyz")
         assert ready.status == 503

@@ -9,7 +9,7 @@ from deploy.local.embedded_cluster import EmbeddedCluster
 from shared.redis.connection import server_of
 from tests.acceptance.ingress_process import ingress
 from tests.acceptance.process import run, until
-from tests.acceptance.test_partitions import ORGANIZATIONS, deliver_to_all, environ_of
+from tests.acceptance.test_partitions import ORGANIZATIONS, THERE, deliver_until, environ_of
 from tests.acceptance.worker_process import running
 from tests.conftest import StartCluster
 from tests.deploy.as_users import let_users_in
@@ -86,12 +86,12 @@ async def works(folder: Path, urls: Mapping[str, str], **changes: str) -> None:
     checked = await run("ingress", "check", environ=environ["ingress"])
     assert checked.code == 0, checked.stdout
     async with ingress(environ["ingress"]) as program, running(environ["worker"]) as (worker,):
-        assert await deliver_to_all(program) == {"accepted": ALL}
+        await deliver_until(THERE, program)
         await worker.logged("event_dead", ALL)
         discard = ("dead-letters", "discard", "--all", "--yes")
         assert (await run("worker", *discard, environ=environ["operator"])).code == 0
         (shown,) = (await run("worker", "status", "--json", environ=environ["operator"])).json
         assert (shown["dead"], shown["waiting"]) == (0, 0)
         for each in (program, worker):
-            assert (await each.admin("/readyz")).status == 200
+            await until(each.is_ready)
             assert "redis_permission" not in each.text

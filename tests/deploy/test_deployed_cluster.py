@@ -13,7 +13,7 @@ from redis.crc import key_slot
 from shared.queue.partition import TAGS
 from tests.acceptance.ingress_process import ingress
 from tests.acceptance.process import Ended, run, run_command, until
-from tests.acceptance.test_partitions import ORGANIZATIONS, deliver_to_all, environ_of
+from tests.acceptance.test_partitions import ORGANIZATIONS, THERE, deliver_until, environ_of
 from tests.acceptance.worker_process import running
 from tests.deploy.deployed_redis import DeployedRedis, password
 from tests.deploy.kubernetes_objects import DEPLOY
@@ -78,7 +78,7 @@ async def test_it_is_made_and_resharded_and_both_programs_go_on(
 
     await until(is_durable)  # replicas have taken their primaries' data over
     async with ingress(environ["ingress"]) as program, running(environ["worker"]) as (worker,):
-        assert await deliver_to_all(program) == {"accepted": ALL}
+        await deliver_until(THERE, program)
         await worker.logged("event_dead", ALL)
         before = await owner(nodes)
         primaries = [await name_of(node) for node in (before, await owner(nodes, SLOT + 8192))]
@@ -88,13 +88,9 @@ async def test_it_is_made_and_resharded_and_both_programs_go_on(
         )
         assert moved.code == 0, moved.stdout[-1000:] + moved.stderr
         assert await owner(nodes) is not before
-
-        async def are_all_accepted() -> bool:
-            return (await deliver_to_all(program)).keys() <= {"accepted", "known"}
-
-        await until(are_all_accepted)
+        await deliver_until(THERE, program)
         for each in (program, worker):
-            assert (await each.admin("/readyz")).status == 200
+            await until(each.is_ready)
 
 
 async def owner(nodes: list[DeployedRedis], slot: int = SLOT) -> DeployedRedis:

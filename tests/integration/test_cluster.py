@@ -316,7 +316,7 @@ async def test_after_a_failover_the_same_pools_go_on_with_the_new_primary(
     way: str, fresh_cluster: StartCluster
 ) -> None:
     """A frozen one takes connections still, and answers no login."""
-    cluster = fresh_cluster(replicas=1, node_timeout=0.5)
+    cluster = fresh_cluster(replicas=1, node_timeout=1.0)
     await admit(cluster, "~*", "+@all")
     old = cluster.owner(SLOT)
     url = f"redis+cluster://u:p@{cluster.hosts}"
@@ -326,7 +326,9 @@ async def test_after_a_failover_the_same_pools_go_on_with_the_new_primary(
         getattr(old, way)()
         codes = set(await until_it_works(wire))
         assert codes
-        assert codes <= {"redis_unreachable", "redis_timeout", "redis_cluster_down"}
+        away = {"redis_unreachable", "redis_timeout", "redis_cluster_down"}
+        # On a busy machine one that nothing has happened to may be taken for failed before.
+        assert codes <= {*away, "redis_partition_moving", "redis_readonly"}
         # Those that were idle know the old one.
         assert [await code_of(each) for each in (wire, redis, wire, redis)] == [""] * 4
         assert server_of(redis) != f"127.0.0.1:{old.port}"
