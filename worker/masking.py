@@ -4,9 +4,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from shared.files.plain_text import decoded
+from shared.settings.redis_setting import content_of
 from shared.settings.redis_url import split_urls
 from shared.settings.secret import VENDOR_PREFIX, Secret
 
@@ -20,6 +24,7 @@ _SECRET_NAME: Final = re.compile(
 )
 _FOLDERS: Final = ("PWD", "OLDPWD")
 """Where a shell is, and was: no passwords, though others are called so."""
+_OF_REDIS: Final = ("REDIS_URL_FILE", "REDIS_URL_BEFORE_FILE")
 _RANDOM: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[!-~]{16,}")
 _URL: Final = re.compile(r"[A-Za-z][\w.+-]*://")
 _ESCAPED: Final = re.compile(r"[^A-Za-z0-9_.~-]")
@@ -100,8 +105,9 @@ class Masks:
     ``file``; one of eight characters or more whose name says that it is secret (``api_key``,
     ``password``, ``token``, …); one of sixteen or more that looks random: letters and digits
     without a blank. Of the environment: a variable of eight characters or more whose name says so,
-    and whatever begins as Sellfern's secrets do. Of both: the password in a URL. All else stays,
-    since a host or a region that is masked would hide what went wrong.
+    and whatever begins as Sellfern's secrets do. Of both: the password in a URL, and of the
+    environment that in the file of Redis's URL. All else stays, since a host or a region that is
+    masked would hide what went wrong.
 
     Args:
         environ: as it is now.
@@ -134,6 +140,9 @@ class Masks:
 def _of_environment(environ: Mapping[str, str]) -> Iterator[str]:
     for name, text in environ.items():
         yield from _passwords(text)
+        if name in _OF_REDIS:
+            with suppress(OSError, ValueError):
+                yield from _passwords(decoded(content_of(Path(text))))
         is_long = len(text) >= _SHORTEST_BY_NAME
         if is_long and (text.startswith(VENDOR_PREFIX) or _is_secret(name, text)):
             yield text

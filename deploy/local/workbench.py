@@ -141,6 +141,7 @@ def prepare(
     keys = {name: f"sk_test_{name}" for name in known.organizations}
     settings = {
         "REDIS_URL": redis_url,
+        "REDIS_URL_FILE": "",  # one in env_file would be the project's other Redis
         "ENDPOINTS_FILE": str(path),
         # Its own, not the project's: what is imported into it are the simulator's names.
         "REFERENCE_FILE": str(folder / "reference.toml"),

@@ -1,10 +1,12 @@
 #!/bin/sh
-# Starts Redis, or with `sentinel` as the first word a Sentinel, with the passwords that stand in files.
+# Starts Redis, or with `sentinel` as the first word a Sentinel, with the passwords that stand in files; with `reload`
+# before that, has the one that runs take those that stand there now, which ends no connection (Redis 7.0 ends all).
 #
 #   start.sh [sentinel] [OPTIONS OF redis-server]
+#   start.sh reload [sentinel] [OPTIONS OF redis-cli]
 #
 # CONFIG_DIR  redis.conf and users.acl, or sentinel.conf and sentinel-users.acl   (/etc/redis)
-# SECRETS_DIR one file a user, of the user's name: its password   (/run/secrets/redis)
+# SECRETS_DIR one file a user, of the user's name: its password, or the old one and below it the new one   (/run/secrets/redis)
 # STATE_DIR   where Redis keeps its data, and its own copies of them   (/data)
 # REPLICA_OF  "host port" of the primary, where this server starts as a replica; Sentinel knows later
 #
@@ -14,28 +16,54 @@ umask 077
 
 config=${CONFIG_DIR:-/etc/redis} secrets=${SECRETS_DIR:-/run/secrets/redis} state=${STATE_DIR:-/data}
 
-password() { # of a user, without the line's end
-    [ ! -f "$secrets/$1" ] || tr -d '\r\n' < "$secrets/$1"
+passwords() { # of a user, one on each line
+    [ ! -f "$secrets/$1" ] || tr -d '\r' < "$secrets/$1" | grep . || true
+}
+
+password() { # with which this server comes to others: the new one
+    passwords "$1" | tail -n 1
+}
+
+refuse() {
+    echo "error: $1" >&2
+    exit 2
 }
 
 # Redis writes some of them into its own files, and Sentinel does so without quotes.
 for file in "$secrets"/*; do
-    case $(password "${file##*/}") in
-        *[[:space:]\"\'\\]*)
-            echo "error: ${file##*/}: expected a password without spaces, quotes or backslashes" >&2
-            exit 2 ;;
-    esac
+    name=${file##*/}
+    ! passwords "$name" | grep -q "[[:space:]\"'\\\\]" ||
+        refuse "$name: expected a password without spaces, quotes or backslashes"
+    count=$(passwords "$name" | wc -l)
+    [ "$count" -le 2 ] || refuse "$name: expected a password, or two while one is changed, got $((count)) lines"
 done
 
 users() { # the rules of a file, with the passwords' digests
     while IFS= read -r line; do
         name=${line#user }
         name=${name%% *}
-        secret=$(password "$name")
-        hash=${secret:+ "#$(printf %s "$secret" | sha256sum | cut -d ' ' -f 1)"}
-        printf '%s%s\n' "$line" "$hash"
-    done < "$config/$1" > "$state/$1"
+        printf %s "$line"
+        passwords "$name" | while IFS= read -r secret; do
+            printf ' #%s' "$(printf %s "$secret" | sha256sum | cut -d ' ' -f 1)"
+        done
+        echo
+    done < "$config/$1" > "$state/$1.new"
+    mv "$state/$1.new" "$state/$1"
 }
+
+if [ "${1:-}" = reload ]; then
+    shift
+    rules=users.acl port=6379
+    [ "${1:-}" != sentinel ] || { rules=sentinel-users.acl port=26379 && shift; }
+    users "$rules"
+    said="there is no password of operator in $secrets"
+    # The new one is known once this has been done.
+    for secret in $(passwords operator); do
+        said=$(REDISCLI_AUTH=$secret "${REDIS_CLI:-redis-cli}" -p "$port" --user operator "$@" ACL LOAD 2>&1) || true
+        [ "$said" != OK ] || exit 0
+    done
+    refuse "expected OK, got $said"
+fi
 
 # Each start writes passwords anew: one is changed by changing its file.
 if [ "${1:-}" = sentinel ]; then

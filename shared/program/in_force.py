@@ -48,4 +48,6 @@ def _source(reader: Reader, name: str) -> str:
     file = names_from_file().get(name)
     if file is not None:
         return f"env file {file}"
+    if not reader.is_set(name) and (path := reader.shown.get(f"{name}_FILE")):
+        return f"file {path}"
     return "environment" if reader.is_set(name) else "default"

@@ -16,6 +16,8 @@ NAMES: Final = frozenset(
         "PARTITIONS",
         "REDIS_URL",
         "REDIS_URL_BEFORE",
+        "REDIS_URL_BEFORE_FILE",
+        "REDIS_URL_FILE",
         "REFERENCE_FILE",
         "TRACING",
         # ingress

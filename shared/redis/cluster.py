@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
+from redis.credentials import CredentialProvider
 from redis.exceptions import (
     ClusterDownError,
     ReadOnlyError,
@@ -46,15 +47,19 @@ class Slots:
     Args:
         hosts: host and port of some nodes; the others are learned of these.
         tls: to all nodes; None: no TLS.
-        who: the user's name and password, as redis-py names them.
+        login: who we are there.
     """
 
     def __init__(
-        self, hosts: tuple[tuple[str, int], ...], *, tls: Certificates | None, **who: Any
+        self,
+        hosts: tuple[tuple[str, int], ...],
+        *,
+        tls: Certificates | None,
+        login: CredentialProvider | None = None,
     ) -> None:
         self._hosts = hosts
         self._nodes = deque(hosts)
-        self._who = {"tls": tls, **who}
+        self._who = {"tls": tls, "credential_provider": login}
         self._ranges: list[tuple[int, int, tuple[str, int]]] = []
         self._asked = -_FRESH_SECONDS
         self._failure: Exception | None = None

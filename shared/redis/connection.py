@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
-from redis.asyncio.connection import parse_url
 from redis.crc import key_slot
 
 from shared.errors import Unavailable
 from shared.redis.cluster import Slot, SlotPool, Slots
+from shared.redis.login import login
 from shared.redis.primary_pool import UNBLOCKED, PrimaryPool, address
 from shared.redis.sentinel import SentinelPool
 from shared.redis.tls import TlsConnection, certificates
@@ -178,6 +178,7 @@ def connection_pool(
         "timeout": socket_timeout,
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": socket_timeout,
+        "credential_provider": login(url),
     }
     if not url.is_unix_socket:
         # A socket in the file system has no TCP under it.
@@ -186,14 +187,14 @@ def connection_pool(
     pool: BlockingConnectionPool
     if url.nodes is not None:
         options |= {"slot": slot or Slot(slots_of(url), 0), "tls": tls}
-        pool = SlotPool.from_url(url.reveal_server(), **options)
+        pool = SlotPool.from_url(url.server, **options)
     elif url.sentinels is not None:
-        options |= {"sentinels": url.sentinels, "tls": tls}
-        pool = SentinelPool.from_url(url.reveal_server(), **options)
+        options |= {"by": url, "tls": tls}
+        pool = SentinelPool.from_url(url.server, **options)
     else:
         if tls is not None:
             options |= {"connection_class": TlsConnection, "tls": tls}
-        pool = BlockingConnectionPool.from_url(url.reveal_server(), **options)
+        pool = BlockingConnectionPool.from_url(url.server, **options)
     pool.connection_class = mended(pool.connection_class)
     return pool
 
@@ -204,9 +205,8 @@ def slots_of(url: RedisUrl) -> Slots:
     Raises:
         SettingsError: a certificate that the URL names is not there, or is none.
     """
-    options = parse_url(url.reveal_server())
-    who = {name: options.get(name) for name in ("username", "password")}
-    return Slots(url.nodes or (), tls=None if url.tls is None else certificates(url.tls), **who)
+    tls = None if url.tls is None else certificates(url.tls)
+    return Slots(url.nodes or (), tls=tls, login=login(url))
 
 
 def slot_of(slots: Slots, tag: str) -> Slot:

@@ -91,7 +91,7 @@ class PrimaryPool(BlockingConnectionPool):
     @asynccontextmanager
     async def replica(self, host: str, port: int) -> AsyncIterator[Redis]:
         """A client of one of the primary's replicas, as the user that we are at the primary."""
-        who = {name: self.connection_kwargs.get(name) for name in ("username", "password", "tls")}
+        who = {name: self.connection_kwargs.get(name) for name in ("credential_provider", "tls")}
         async with closing(brief_client(host, port, **who)) as redis:
             yield redis
 

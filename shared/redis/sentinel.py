@@ -7,9 +7,10 @@ from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import ReadOnlyError, RedisError
 
 from shared.errors import Problem
+from shared.redis.login import sentinel_login
 from shared.redis.primary_pool import PrimaryConnection, PrimaryPool, brief_client, closing
 from shared.redis.tls import Certificates, certificates
-from shared.settings.redis_url import RedisUrl, Sentinels
+from shared.settings.redis_url import RedisUrl
 
 _NOBODY: Final = "a-primary-that-nobody-has-named"
 
@@ -38,22 +39,21 @@ class SentinelPool(PrimaryPool):
     """A bounded, blocking pool of connections to the primary that Sentinels name.
 
     Args:
-        sentinels: who knows where the primary is.
+        by: the URL that says who knows where the primary is.
         tls: to them, and to the servers that they name; None: no TLS.
         options: those of ``BlockingConnectionPool``.
     """
 
-    def __init__(
-        self, sentinels: Sentinels, *, tls: Certificates | None = None, **options: Any
-    ) -> None:
+    def __init__(self, by: RedisUrl, *, tls: Certificates | None = None, **options: Any) -> None:
         super().__init__(connection_class=NamedConnection, tls=tls, **options)
+        sentinels = by.sentinels
+        if sentinels is None:
+            raise AssertionError("a URL without Sentinels")  # pragma: no cover
         self._service = sentinels.service
         # Empty at first: the clients that it would make itself know nothing of our TLS and bounds.
         self._finder = Sentinel([])
         self._finder.sentinels = [
-            brief_client(
-                host, port, username=sentinels.username, password=sentinels.password, tls=tls
-            )
+            brief_client(host, port, credential_provider=sentinel_login(by), tls=tls)
             for host, port in sentinels.hosts
         ]
         # redis-py puts whoever has answered first, by their places of before it asked: two that do

@@ -9,15 +9,13 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio import Connection
 
 from shared.errors import SettingsError
-from shared.observe.logs import get_logger
+from shared.redis.rereading import Reread
 from shared.settings.redis_url import Tls
 
 _NO_PASS_PHRASE: Final = ""
 """Else OpenSSL asks for the pass phrase of a key on the terminal, and the program stands still."""
 
 _Stamp: TypeAlias = tuple[int, ...] | None
-
-_log = get_logger()
 
 
 class TlsConnection(Connection):
@@ -43,9 +41,7 @@ class TlsConnection(Connection):
 class Certificates:
     """Whom we trust and what we show, read again where a file has changed.
 
-    Certificates are renewed on the disk while a program runs. Whoever replaces the files may be
-    half-way, and certificate and key are two files: what can't be read is refused, and the last
-    that could be stays in use until the files change again.
+    Certificates are renewed on the disk while a program runs.
 
     Args:
         tls: which.
@@ -56,27 +52,17 @@ class Certificates:
 
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
-        self._read = _stamps(tls)  # before the reading, so that a change during it is seen
-        self._context = tls_context(tls)
-        self._refused = ""
+        self._known = Reread[list[_Stamp], ssl.SSLContext](
+            _stamps(tls),  # before the reading
+            tls_context(tls),
+            lambda _: tls_context(tls),
+            reread="certificates_reread",
+            refused="certificates_refused",
+        )
 
     def context(self) -> ssl.SSLContext:
         """The context for the next connection; costs a few calls of stat while nothing is new."""
-        stamps = _stamps(self._tls)
-        if stamps != self._read:
-            self._reread(stamps)
-        return self._context
-
-    def _reread(self, stamps: list[_Stamp]) -> None:
-        try:
-            context = tls_context(self._tls)
-        except SettingsError as exc:
-            if str(exc) != self._refused:  # each connection tries anew; one line will do
-                _log.error("certificates_refused", error=str(exc))
-            self._refused = str(exc)
-            return
-        self._context, self._read, self._refused = context, stamps, ""
-        _log.info("certificates_reread")
+        return self._known.of(_stamps(self._tls))
 
 
 @cache

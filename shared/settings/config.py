@@ -7,7 +7,8 @@ from typing import Final, Literal, Self, get_args
 
 from shared.errors import SettingsError
 from shared.settings.reader import Reader, Settings
-from shared.settings.redis_url import EXPECTED, RedisUrl, split_urls
+from shared.settings.redis_setting import read_urls
+from shared.settings.redis_url import RedisUrl
 
 LogFormat = Literal["json", "console"]
 """How log lines look."""
@@ -91,10 +92,7 @@ class CommonSettings(Settings):
         read_by_people = sys.stderr.isatty() if terminal is None else terminal
         log_format: LogFormat = "console" if read_by_people else "json"
         reference_file = reader.text("REFERENCE_FILE", "")
-        redis_urls = reader.parsed(
-            *("REDIS_URL", (RedisUrl(_REDIS_URL),), _redis_urls, EXPECTED),
-            show=lambda urls: " ".join(map(str, urls)),
-        )
+        redis_urls = read_urls(reader, "REDIS_URL", (RedisUrl(_REDIS_URL),), most=MOST_PARTITIONS)
         partitions = _partitions(reader, redis_urls)
         return cls(
             redis_urls=redis_urls,
@@ -110,23 +108,8 @@ class CommonSettings(Settings):
         )
 
 
-def _redis_urls(text: str) -> tuple[RedisUrl, ...]:
-    urls = tuple(map(RedisUrl, split_urls(text)))
-    if len(set(urls)) < len(urls):
-        twice = next(str(url) for url in urls if urls.count(url) > 1)
-        raise SettingsError("REDIS_URL", "each primary once", f"{twice} twice")
-    if len(urls) > 1 and any(url.nodes for url in urls):
-        raise SettingsError("REDIS_URL", "a cluster by itself", f"{len(urls)} URLs")
-    if len(urls) > MOST_PARTITIONS:
-        raise SettingsError("REDIS_URL", f"at most {MOST_PARTITIONS} primaries", str(len(urls)))
-    return urls
-
-
 def _before(reader: Reader, redis_urls: tuple[RedisUrl, ...], partitions: int) -> RedisUrl | None:
-    found = reader.parsed(
-        *("REDIS_URL_BEFORE", (), lambda text: (RedisUrl(text),), EXPECTED),
-        show=lambda urls: " ".join(map(str, urls)),
-    )
+    found = read_urls(reader, "REDIS_URL_BEFORE", (), most=1)
     if not found:
         return None
     if partitions == 1:

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, unquote_plus, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, unquote_plus, urlsplit
 
 from shared.errors import SettingsError
 from shared.files.plain_text import UNWRAPPED, has_blanks_or_quotes, split_wrapping
@@ -79,6 +80,28 @@ class Sentinels:
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
 
+    @property
+    def login(self) -> tuple[str, ...]:
+        """What ``AUTH`` takes at the Sentinels themselves; nothing where they ask nobody."""
+        return _login(self.username, self.password)
+
+
+@dataclass(frozen=True, slots=True)
+class UrlFile:
+    """Where a URL stands that somebody may change there.
+
+    Attributes:
+        path: of the file.
+        setting: the name of what names it.
+        number: which of its URLs it is, from 0.
+        count: how many it has.
+    """
+
+    path: Path
+    setting: str
+    number: int = 0
+    count: int = 1
+
 
 class RedisUrl:
     """The URL of a Redis server and database, whose password never shows.
@@ -92,21 +115,28 @@ class RedisUrl:
     Args:
         url: the URL as it was set.
         setting: the name to blame when it is wrong.
+        file: where it stands, if in a file.
+
+    Attributes:
+        file: the same.
 
     Raises:
         SettingsError: it is no such URL. The message holds nothing of it but the scheme, or what
             no password is a part of.
     """
 
-    __slots__ = ("_masked", "_parts", "_url")
+    __slots__ = ("_masked", "_parts", "_url", "file")
 
-    def __init__(self, url: str, *, setting: str = "REDIS_URL") -> None:
+    def __init__(
+        self, url: str, *, setting: str = "REDIS_URL", file: UrlFile | None = None
+    ) -> None:
         parts = _split_url(url)
         if isinstance(parts, str):
             raise SettingsError(setting, *_trouble(url, parts))
         self._url = url
         self._parts = parts
         self._masked = _masked_url(parts)
+        self.file = file
 
     def reveal(self) -> str:
         """Give the URL with its password."""
@@ -150,21 +180,37 @@ class RedisUrl:
         """Host and port of some nodes of a cluster, which know the others; None: it is none."""
         return _places(self._parts, _PORT) if _has_nodes(self._parts) else None
 
-    def reveal_server(self) -> str:
-        """Give a URL for redis-py, with the password and without what only this project reads.
+    @property
+    def login(self) -> tuple[str, ...]:
+        """What ``AUTH`` takes: user and password, or a password, or nothing."""
+        options = _options(self._parts)
+        user, _, password = self._parts.netloc.rpartition("@")[0].partition(":")
+        return _login(
+            unquote(user) or options.get("username"), unquote(password) or options.get("password")
+        )
+
+    @property
+    def place(self) -> str:
+        """All that it says but who we are."""
+        options = [each for each in self._parts.query.split("&") if not _is_hidden(each)]
+        where, query = self._parts.netloc.rpartition("@")[2], "&".join(options)
+        return f"{self._parts.scheme}://{where}{self._parts.path}{query and '?' + query}"
+
+    @property
+    def server(self) -> str:
+        """A URL for redis-py, without who we are and what only this project reads.
 
         Where Sentinels or a cluster's nodes know the host, the one that it names stands for it.
         """
         options = [each for each in self._parts.query.split("&") if _is_redis_pys(each)]
-        who, at, where = self._parts.netloc.rpartition("@")
-        path = self._parts.path
+        where, path = self._parts.netloc.rpartition("@")[2], self._parts.path
         if found := _has_sentinels(self._parts) and _SERVICE.fullmatch(path):
             where, path = "sentinel.invalid", f"/{found['db'] or 0}"
         elif _has_nodes(self._parts):
             where, path = "cluster.invalid", "/0"
         scheme = "unix" if self.is_unix_socket else "redis"
         query = "&".join(options)
-        return f"{scheme}://{who}{at}{where}{path}{query and '?' + query}"
+        return f"{scheme}://{where}{path}{query and '?' + query}"
 
     def __eq__(self, other: object) -> bool:
         return self._url == other._url if isinstance(other, RedisUrl) else NotImplemented
@@ -302,8 +348,18 @@ def _options(parts: SplitResult) -> dict[str, str]:
     return dict(parse_qsl(parts.query))
 
 
+def _login(username: str | None, password: str | None) -> tuple[str, ...]:
+    if username:
+        return (username, password or "")
+    return (password,) if password else ()
+
+
 def _is_redis_pys(option: str) -> bool:
-    return unquote_plus(option.partition("=")[0]) in _URL_OPTIONS
+    return unquote_plus(option.partition("=")[0]) in _URL_OPTIONS and not _is_hidden(option)
+
+
+def _is_hidden(option: str) -> bool:
+    return unquote_plus(option.partition("=")[0]) in _HIDDEN_OPTIONS
 
 
 def _trouble(url: str, expected: str) -> tuple[str, str]:
@@ -336,4 +392,4 @@ def _masked_url(parts: SplitResult) -> str:
 def _masked_option(option: str) -> str:
     """Mask one option of a query; what is percent-encoded stays so, for it may be a line feed."""
     name, equals, _ = option.partition("=")
-    return f"{name}{equals}{_MASK}" if unquote_plus(name) in _HIDDEN_OPTIONS else option
+    return f"{name}{equals}{_MASK}" if _is_hidden(option) else option

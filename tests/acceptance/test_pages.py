@@ -18,6 +18,7 @@ from tests.acceptance.pages import (
     programs,
 )
 from tests.conftest import StartRedis
+from tests.deploy import test_new_password as new_password
 from tests.ports import free_ports
 from tests.tools import tool
 
@@ -129,7 +130,7 @@ def test_every_command_of_every_page_is_typed_or_has_its_reason_not_to_be() -> N
     shown = {command for page in pages() for command in commands(page)}
     typed = {each.command for each in chain.from_iterable(TYPED)} | {*commands(RECOVERY)}
     by_authors = {each.command for program in programs(AUTHORS) for each in program.typed}
-    assert shown == typed | by_authors | NOT_TYPED.keys()
+    assert shown == typed | by_authors | {*new_password.COMMANDS} | NOT_TYPED.keys()
 
 
 def test_a_page_is_typed_in_its_own_order() -> None:

@@ -105,6 +105,34 @@ def test_a_password_that_redis_could_not_write_down_is_refused(tmp_path: Path, s
     assert secret not in ended.stderr
 
 
+def test_more_lines_than_an_old_password_and_a_new_one_are_refused(tmp_path: Path) -> None:
+    server = DeployedRedis(tmp_path)
+    (tmp_path / "secrets" / "worker").write_text("one\r\n\ntwo\nthree\n")
+    ended = subprocess.run(
+        [*("/usr/bin/env", *server._words(0))], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    expected = "a password, or two while one is changed"
+    assert f"worker: expected {expected}, got 3 lines" in ended.stderr
+
+
+async def test_of_two_passwords_both_are_taken_and_a_server_shows_the_new_one(
+    tmp_path: Path,
+) -> None:
+    with DeployedRedis(tmp_path / "one") as one:
+        other = DeployedRedis(tmp_path / "other", primary=one.port)
+        for place in ("one", "other"):
+            (tmp_path / place / "secrets" / "replica").write_text("old\r\nnew")
+        one.restart()
+        for secret in ("old", "new"):
+            async with Redis(port=one.port, username="replica", password=secret) as redis:
+                assert await redis.ping()
+        with other:
+            assert 'masterauth "new"\n' in (tmp_path / "other/data/secrets.conf").read_text()
+            async with one.client_of() as admin:
+                await until(lambda: _has_replica(admin))
+
+
 async def test_redis_7_0_takes_the_users_without_the_words_that_it_does_not_know(
     tmp_path: Path,
 ) -> None:

@@ -20,7 +20,7 @@ KNOWS = {
     "shared.files": ("shared",),
     "shared.settings": ("shared", "shared.files"),
     "shared.observe": ("shared", "shared.settings"),
-    "shared.redis": ("shared", "shared.settings", "shared.observe"),
+    "shared.redis": ("shared", "shared.files", "shared.settings", "shared.observe"),
     "shared.sellfern": ("shared", "shared.settings", "shared.observe"),
     "shared.queue": ("shared", "shared.settings", "shared.observe", "shared.redis"),
     "shared.endpoints": (

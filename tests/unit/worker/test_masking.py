@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
@@ -54,6 +55,13 @@ def test_a_secret_of_the_settings_is_hidden(settings: dict[str, Any], secret: st
 )
 def test_a_secret_of_the_environment_is_hidden(name: str, text: str, secret: str) -> None:
     assert hidden(f"<{secret}>", {name: text}) == "<***>"
+
+
+def test_the_password_in_the_file_of_redis_s_url_is_hidden(tmp_path: Path) -> None:
+    file = tmp_path / "redis-url"
+    file.write_text("redis://u:primary5@a:6379\n")
+    assert hidden("<primary5>", {"REDIS_URL_FILE": str(file)}) == "<***>"
+    assert hidden("<primary5>", {"REDIS_URL_FILE": "/nowhere"}) == "<primary5>"
 
 
 @pytest.mark.parametrize(

@@ -277,13 +277,8 @@ def test_any_text_is_a_url_that_redis_py_takes_or_a_settings_error(text: str) ->
     [
         ("redis://h", {"host": "h"}),
         ("redis://h:1/2", {"host": "h", "port": 1, "db": 2}),
-        ("redis://u:p%40%2F@h", {"host": "h", "username": "u", "password": "p@/"}),
         ("rediss://h?ssl_ca_certs=/ca.pem&db=3", {"host": "h", "db": 3}),
-        ("redis+sentinel://u:p%40@s:1,t/m", {"username": "u", "password": "p@"}),
-        (
-            "rediss+cluster://u:p%40@a:1,b?client_name=n",
-            {"username": "u", "password": "p@", "db": 0, "client_name": "n"},
-        ),
+        ("rediss+cluster://u:p%40@a:1,b?client_name=n", {"db": 0, "client_name": "n"}),
         ("rediss+sentinel://s/m/4?sentinel_password=x&client_name=n", {"db": 4}),
         (
             "unix:///a.sock?db=1",
@@ -292,7 +287,41 @@ def test_any_text_is_a_url_that_redis_py_takes_or_a_settings_error(text: str) ->
     ],
 )
 def test_redis_py_reads_a_url_as_it_is_meant(url: str, parts: dict[str, object]) -> None:
-    assert parts.items() <= parse_url(RedisUrl(url).reveal_server()).items()
+    assert parts.items() <= parse_url(RedisUrl(url).server).items()
+
+
+@pytest.mark.parametrize(
+    ("url", "login"),
+    [
+        ("redis://h", ()),
+        ("redis://u:p%40%2F@h", ("u", "p@/")),
+        ("redis://u@h", ("u", "")),
+        ("redis://:p@h", ("p",)),
+        ("redis://h?username=u&password=p%2B", ("u", "p+")),
+        ("unix://u:p@/a.sock", ("u", "p")),
+        ("redis+sentinel://u:p@s:1,t/m?sentinel_password=x", ("u", "p")),
+        ("rediss+cluster://:p@a:1,b", ("p",)),
+    ],
+)
+def test_who_we_are_stands_in_a_redis_url_and_is_kept_from_redis_py(
+    url: str, login: tuple[str, ...]
+) -> None:
+    """Which would keep it for every connection."""
+    assert RedisUrl(url).login == login
+    assert not {"username", "password"} & parse_url(RedisUrl(url).server).keys()
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("redis://u:p@h:1/2?client_name=n&password=x", "redis://h:1/2?client_name=n"),
+        ("redis+sentinel://u:p@s,t/m?sentinel_password=x", "redis+sentinel://s,t/m"),
+        ("rediss://:p@h?ssl_ca_certs=/ca.pem", "rediss://h?ssl_ca_certs=/ca.pem"),
+        ("unix://u:p@/a.sock?db=1", "unix:///a.sock?db=1"),
+    ],
+)
+def test_a_place_is_all_but_who_we_are(url: str, place: str) -> None:
+    assert RedisUrl(url).place == place
 
 
 @pytest.mark.parametrize(

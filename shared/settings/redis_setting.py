@@ -1,0 +1,105 @@
+"""Where Redis is, as somebody has set it: by a text, or by a file that may change."""
+
+from pathlib import Path
+from typing import Final
+
+from shared.errors import SettingsError
+from shared.files.plain_text import decoded, no_text
+from shared.settings.reader import Reader
+from shared.settings.redis_url import EXPECTED, RedisUrl, UrlFile, split_urls
+
+_FILE: Final = "_FILE"
+_MOST_BYTES: Final = 1024 * 1024
+"""Of such a file: what is named by mistake may have no end."""
+
+
+def read_urls(
+    reader: Reader, name: str, default: tuple[RedisUrl, ...], *, most: int
+) -> tuple[RedisUrl, ...]:
+    """Read a setting that holds URLs of Redis, or the one that names the file which does.
+
+    Args:
+        reader: where from.
+        name: of the first one; the other one ends in ``_FILE``.
+        default: what holds where neither is set.
+        most: how many URLs there may be.
+    """
+    if not (path := reader.text(name + _FILE, "")):
+        return reader.parsed(
+            *(name, default, lambda text: _urls(text, name, most), EXPECTED), show=_shown
+        )
+    try:
+        found = _in_place_of(reader, name, Path(path), most)
+    except SettingsError as exc:
+        reader.refuse(exc)
+        return default
+    reader.shown[name] = _shown(found)
+    return found
+
+
+def _in_place_of(reader: Reader, name: str, path: Path, most: int) -> tuple[RedisUrl, ...]:
+    if reader.is_set(name):
+        raise SettingsError(name, f"either {name} or {name}{_FILE}", "both")
+    try:
+        content = content_of(path)
+    except (OSError, ValueError) as exc:
+        raise unreadable(path, name + _FILE, exc) from None
+    return urls_in(content, path, name + _FILE, most=most)
+
+
+def _shown(urls: tuple[RedisUrl, ...]) -> str:
+    return " ".join(map(str, urls))
+
+
+def content_of(path: Path) -> bytes:
+    """What a file holds; of a long one its beginning.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: no path can be called so.
+    """
+    with path.open("rb") as file:
+        return file.read(_MOST_BYTES)
+
+
+def urls_in(content: bytes, path: Path, setting: str, *, most: int) -> tuple[RedisUrl, ...]:
+    """The URLs that a file holds, each of which knows that it is from there.
+
+    Args:
+        content: all of it.
+        path: where it is.
+        setting: that names it.
+        most: how many URLs there may be.
+
+    Raises:
+        SettingsError: they are wrong; the message holds no password.
+    """
+    try:
+        urls = _urls(decoded(content), setting, most)
+    except UnicodeDecodeError as exc:
+        raise SettingsError(setting, EXPECTED, f"{path} ({no_text(exc)})") from None
+    except SettingsError as exc:
+        raise SettingsError(exc.setting, exc.expected, f"{exc.got} in {path}") from None
+    return tuple(
+        RedisUrl(url.reveal(), file=UrlFile(path, setting, number, len(urls)))
+        for number, url in enumerate(urls)
+    )
+
+
+def unreadable(path: Path, setting: str, error: object) -> SettingsError:
+    """What to say of a file that can't be read."""
+    why = getattr(error, "strerror", None) or "not a path"
+    return SettingsError(setting, "a readable file", f"{path} ({why})")
+
+
+def _urls(text: str, setting: str, most: int) -> tuple[RedisUrl, ...]:
+    urls = tuple(RedisUrl(each, setting=setting) for each in split_urls(text))
+    if len(set(urls)) < len(urls):
+        twice = next(str(url) for url in urls if urls.count(url) > 1)
+        raise SettingsError(setting, "each primary once", f"{twice} twice")
+    if len(urls) > 1 and any(url.nodes for url in urls):
+        raise SettingsError(setting, "a cluster by itself", f"{len(urls)} URLs")
+    if len(urls) > most:
+        expected = "one URL" if most == 1 else f"at most {most} primaries"
+        raise SettingsError(setting, expected, str(len(urls)))
+    return urls
