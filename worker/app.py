@@ -461,6 +461,7 @@ class _Program:
             observer=None if self.tracing is None else Tracer(self.tracing),
             resources=self._lifespans.resources,
             job_prefix=job_prefix,
+            worker=self.name,
         )
 
     def _options(

@@ -1,12 +1,14 @@
 """Says where code stands, or where it raised, within bounds, whatever it does when it is asked."""
 
 import asyncio
+import base64
 import contextlib
 import importlib
 import linecache
 import os
 import re
 import stat
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,12 @@ from worker.outcomes import MOST_ERROR_CHARACTERS, text_of
 
 MOST_BYTES: Final = 8 * 1024
 """Of a traceback; of a longer one the end is kept, where the error itself stands."""
+
+_TORN: Final = "…\n".encode()
+"""In front of what is left of a longer one."""
+
+_SHRINKS_BY: Final = 0.9
+"""At the least, from one try to have it small enough to the next."""
 
 _MOST_FRAMES: Final = 30
 _MOST_AWAITED: Final = 20
@@ -79,9 +87,32 @@ def traceback_of(error: BaseException, hide: Hide) -> str:
     raw = hide("\n".join(writer.lines)).encode(errors="backslashreplace")
     if len(raw) <= MOST_BYTES:
         return raw.decode()
-    mark = "…\n"
-    kept = raw[len(mark.encode()) - MOST_BYTES :].decode(errors="ignore")
-    return mark + kept
+    kept = raw[len(_TORN) - MOST_BYTES :].decode(errors="ignore")
+    return _TORN.decode() + kept
+
+
+def compressed(text: str, most: int) -> str:
+    """A traceback, or an error, in few characters; of a long one the end.
+
+    Args:
+        text: without secrets.
+        most: bytes of ASCII that may come of it.
+    """
+    raw = text.encode(errors="backslashreplace")[-MOST_BYTES:]
+    # Scripts take any bytes for text, and a reader in Python doesn't.
+    while len(packed := base64.b85encode(zlib.compress(raw))) > most:
+        kept = int(len(raw) * min(most / len(packed), _SHRINKS_BY)) - len(_TORN)
+        raw = _TORN + raw[-kept:].decode(errors="ignore").encode()
+    return packed.decode()
+
+
+def expanded(packed: str) -> str:
+    """The text of which `compressed` has made it; empty where somebody's hand has changed it."""
+    try:
+        raw = zlib.decompressobj().decompress(base64.b85decode(packed), MOST_BYTES)
+    except (ValueError, zlib.error):
+        return ""
+    return raw.decode(errors="replace")
 
 
 @dataclass(slots=True)

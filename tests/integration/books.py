@@ -327,7 +327,15 @@ class Books:
                     rest = name.removeprefix(prefix)
                     field = f"{rest.partition(':')[0]}:{kind}"
                     held[field] = held.get(field, 0) + size(rest, value)
+        for field, size_of_it in self._attempts():
+            held[field] = held.get(field, 0) + size_of_it
         return held
+
+    def _attempts(self) -> Iterator[tuple[str, int]]:
+        """What is kept of attempts, which counts as waiting."""
+        for job, history in self.values.get(keys.FAILURES, {}).items():
+            if history.startswith("\udc93"):
+                yield f"{organization_of(job)}:waiting", cost(_size(history), 0) + 100
 
     def _numbers(self, name: str) -> dict[str, int]:
         return {key: int(value) for key, value in self.values.get(name, {}).items()}
@@ -392,7 +400,12 @@ def _size(text: str) -> int:
 
 
 def _record_cost(_: str, record: Any) -> int:
-    texts = (record["payload"], record["error"], record.get("traceback", ""))
+    texts = (
+        record["payload"],
+        record["error"],
+        record.get("traceback", ""),
+        record.get("history", ""),
+    )
     return cost(sum(map(_size, texts)), 7 if "group" in record else 5)
 
 

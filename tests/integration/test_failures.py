@@ -81,10 +81,10 @@ async def test_a_failed_attempt_is_told_with_its_traceback_and_without_secrets(
 
     found = await lookup.find(Partition.only(redis), job)
     assert found is not None
-    assert found.last is not None
-    assert (found.last.number, found.last.error) == (1, "ValueError: refused: ***")
-    assert found.last.traceback == line["traceback"]
-    assert abs(found.last.at - time.time()) < 60
+    assert found.past.last is not None
+    assert (found.past.last.number, found.past.last.said) == (1, "ValueError: refused: ***")
+    assert found.past.traceback == line["traceback"]
+    assert abs(found.past.last.at - time.time()) < 60
     everything = b"".join(await redis.hvals(keys.FAILURES))
     assert TOKEN.encode() not in everything
 
@@ -120,8 +120,8 @@ async def test_what_a_handler_decides_has_no_traceback(redis: Redis, shop: Shop)
     assert "traceback" not in line
     found = await lookup.find(Partition.only(redis), job)
     assert found is not None
-    assert found.last is not None
-    assert (found.last.error, found.last.traceback) == ("not yet, says ***", "")
+    assert found.past.last is not None
+    assert (found.past.last.said, found.past.traceback) == ("not yet, says ***", "")
     shop.error = lambda: None
     assert await shop.place.handle_next() is Settled.DONE
     assert await redis.exists(keys.FAILURES) == 0
@@ -140,26 +140,6 @@ async def test_a_handler_that_took_too_long_says_where_it_was(redis: Redis) -> N
     assert "await asyncio.sleep(60)\n" in line["traceback"]
 
 
-async def test_only_failures_cost_anything_in_redis(redis: Redis, shop: Shop) -> None:
-    shop.error = lambda: None
-    await redis.config_resetstat()
-    assert await shop.place.handle(body("evt_1")) is Settled.DONE
-    calls = await redis.info("commandstats")
-    assert "cmdstat_hlen" not in calls  # as who notes a failure asks
-    assert await redis.exists(keys.FAILURES) == 0
-    assert shop.place.lines.of("event_handled")
-
-
-async def test_of_very_many_failing_events_the_first_are_kept(redis: Redis, shop: Shop) -> None:
-    await redis.hset(keys.FAILURES, mapping={f"org_a:{n}": b"" for n in range(1999)})
-    jobs = await shop.place.accept(body("evt_1"), body("evt_2"))
-    assert await shop.place.handle_next() is Settled.RETRIED
-    assert await shop.place.handle_next() is Settled.RETRIED
-    kept = [await redis.hexists(keys.FAILURES, job) for job in jobs]
-    assert sorted(kept) == [False, True] or kept == [True, False]
-    assert await redis.hlen(keys.FAILURES) == 2000
-
-
 @pytest.mark.parametrize("value", [b"", b"\x93\x01\x02\x03", b"\x94\x01\xa1x\xa1y\xa1z", b"\xff"])
 async def test_what_somebodys_hand_has_written_there_is_no_failure(
     redis: Redis, shop: Shop, value: bytes
@@ -168,7 +148,7 @@ async def test_what_somebodys_hand_has_written_there_is_no_failure(
     await redis.execute_command("HSET", keys.FAILURES, job, value)
     found = await lookup.find(Partition.only(redis), job)
     assert found is not None
-    assert found.last is None
+    assert found.past.last is None
 
 
 async def test_a_foreign_value_under_the_name_keeps_no_event_from_its_end(

@@ -45,6 +45,11 @@ def _timeless(text: str) -> str:
     return _MOMENT.sub("then", text)
 
 
+def _sorted(value: dict[str, Any]) -> list[tuple[str, Any]]:
+    """A hash, without a dead letter's history, for the same reason."""
+    return sorted((name, it) for name, it in value.items() if name != "history")
+
+
 def never_plain(name: str) -> Script:
     """A script whose plain part is there, and is never called."""
     part = keys.in_place((PLAIN / f"{name}.lua").read_text())
@@ -86,9 +91,9 @@ class Scene:
         marks = [name for name in sorted(values) if name.startswith(keys.EVENT)]
         lasting = await self._redis.execute_command("EVAL", _LASTING, len(marks), *marks)
         return lasting, {
-            name: _timeless(repr(sorted(value.items()) if type(value) is dict else value))
+            name: _timeless(repr(_sorted(value) if type(value) is dict else value))
             for name, value in values.items()
-            if name != keys.FAILURES  # each with its moment, packed
+            if name != keys.FAILURES  # each with its moments, packed
         }
 
     def _some(self, of: Sequence[Any], most: int) -> list[Any]:

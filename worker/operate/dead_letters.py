@@ -17,9 +17,13 @@ from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach
 from shared.settings.durations import parse_duration
 from worker.operate.merged import in_one_order, sums
+from worker.operate.past import Past
 
 _PAGE = 200
-_NUMBERS: Final = ("attempts", "received_at", "died_at", "held", "held_at")
+_NUMBERS: Final = ("attempts", "received_at", "died_at", "held", "held_at", "replayed_at")
+
+_NOBODY_SAID: Final = "1"
+"""In place of who has replayed it, as ``replay.lua`` has it."""
 
 TEXTS: Final = ("organization", "endpoint", "event_id", "type", "reason", "error")
 """The fields of a record that are texts."""
@@ -62,6 +66,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
         held_at: the last of them, epoch milliseconds; 0 without one.
         by_hand: whether it is replayed by hand, and waits to be judged anew.
         partition: the number of that in which it is.
+        past: what its attempts came to.
+        replayed_by: who has given it another life; empty where nobody said.
+        replayed_at: when, epoch milliseconds; 0 where that isn't known.
     """
 
     job: str
@@ -80,6 +87,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
     by_hand: bool = False
     traceback: str = ""
     partition: int = 0
+    past: Past = Past()
+    replayed_by: str = ""
+    replayed_at: int = 0
 
     @property
     def body(self) -> bytes:
@@ -253,9 +263,10 @@ async def read(
     Args:
         partition: where they are.
         jobs: their ids.
-        with_payload: else each has an empty one, and no traceback: these may be large.
+        with_payload: else each has an empty one, no traceback and no past: these may be large.
     """
-    fields = [*TEXTS, *_NUMBERS, "by_hand", *(["payload", "traceback"] if with_payload else [])]
+    large = ["payload", "traceback", "history"] if with_payload else []
+    fields = [*TEXTS, *_NUMBERS, "by_hand", *large]
     async with partition.redis.pipeline(transaction=False) as pipe:
         for job in jobs:
             pipe.execute_command("HMGET", raw_name(partition.names.dead_letter(job)), *fields)
@@ -385,8 +396,16 @@ def _parse(job: str, raw: Mapping[str, bytes], partition: int) -> DeadLetter:
         **{n: raw.get(n, b"").decode(errors="replace") for n in (*TEXTS, "traceback")},
         **{name: int(float(raw.get(name, b"0"))) for name in _NUMBERS},
     }
-    payload, by_hand = raw.get("payload", b""), "by_hand" in raw
-    return DeadLetter(job=job, payload=payload, by_hand=by_hand, partition=partition, **fields)
+    who = raw.get("by_hand", b"").decode(errors="replace")
+    return DeadLetter(
+        job=job,
+        payload=raw.get("payload", b""),
+        by_hand="by_hand" in raw,
+        replayed_by=who if who != _NOBODY_SAID else "",
+        partition=partition,
+        past=Past.read(raw.get("history")),
+        **fields,
+    )
 
 
 def raw_name(name: str) -> bytes:

@@ -73,7 +73,7 @@ def _tell_not_found(search: Search, missing: list[Missing]) -> None:
 
 def _row(event: FoundEvent) -> dict[str, Any]:
     """What is known, by names that stay; what isn't known is null."""
-    letter, mark, last = event.letter, event.mark, event.last
+    letter, mark, last = event.letter, event.mark, event.past.last
     return {
         "event_id": event.event_id or None,
         "type": event.type or None,
@@ -91,11 +91,11 @@ def _row(event: FoundEvent) -> dict[str, Any]:
         "mark_until": mark and display.moment(mark.expires_at),
         "last_attempt": last and last.number,
         "last_attempt_at": last and display.moment(last.at),
-        "last_error": last.error if last else letter.error if letter else None,
+        "last_error": letter.error if letter else last.said if last else None,
         "died": letter and display.moment(letter.died_at / 1000),
         "reason": letter and letter.reason,
         "held": letter.held if letter else 0,
-        "traceback": (last.traceback if last else letter.traceback if letter else None) or None,
+        "traceback": (letter.traceback if letter else event.past.traceback) or None,
     }
 
 

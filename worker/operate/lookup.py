@@ -19,6 +19,7 @@ from shared.queue.reach import Reach
 from shared.sellfern import envelope
 from worker.operate import dead_letters
 from worker.operate.dead_letters import DeadLetter
+from worker.operate.past import NOTHING, Past
 
 OLDEST: Final = 25
 """Unfinished events that are listed before anything is searched for."""
@@ -78,23 +79,6 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class LastAttempt:
-    """How the last attempt of an event that comes back has ended.
-
-    Attributes:
-        number: from 1.
-        at: seconds since the epoch.
-        error: what went wrong, for people.
-        traceback: of what the handler raised; empty where it raised nothing.
-    """
-
-    number: int
-    at: float
-    error: str
-    traceback: str
-
-
-@dataclass(frozen=True, slots=True)
 class FoundEvent:
     """All that is known of one event.
 
@@ -108,7 +92,7 @@ class FoundEvent:
         claim: its attempts.
         turn: what it waits for, where it waits for its turn: a key or a value, by its name.
         throttled: how often its handler said so of its organization's own system.
-        last: how its last attempt has ended, where that is kept.
+        past: what its attempts came to and, once it is dead, those before its death.
         mark: of the event; ``None`` where there is none, or the event's id isn't known.
         event_id: Sellfern's; empty where it isn't known.
         type: the same.
@@ -126,7 +110,7 @@ class FoundEvent:
     claim: Claim = Claim()
     turn: str = ""
     throttled: int = 0
-    last: LastAttempt | None = None
+    past: Past = NOTHING
     mark: Mark | None = None
     event_id: str = ""
     type: str = ""
@@ -233,7 +217,7 @@ async def find(partition: Partition, job: str) -> FoundEvent | None:
         claim=claim,
         turn=turn,
         throttled=int(throttled) if isinstance(throttled, bytes) else 0,
-        last=_last_attempt(raw_last),
+        past=_past(raw_last, letter),
         mark=await _mark(partition, organization, event_id) if event_id else None,
         event_id=event_id,
         type=kind,
@@ -350,13 +334,10 @@ def _turn(raw: Any, begin: str) -> str:
     return str(name).removeprefix(begin)
 
 
-def _last_attempt(raw: Any) -> LastAttempt | None:
-    """How it ended; ``settle.lua`` tells the form of what is read."""
-    try:
-        number, at, error, traceback = msgspec.msgpack.decode(raw)
-        return LastAttempt(int(number), at / 1000, str(error), str(traceback))
-    except (msgspec.DecodeError, TypeError, ValueError):
-        return None  # there is none, or somebody's hand wrote it
+def _past(raw: Any, letter: DeadLetter | None) -> Past:
+    past = Past.read(raw)
+    # One that is given another life has all of it with its letter, until it is judged.
+    return letter.past if letter is not None and not past.happenings else past
 
 
 def _state(  # noqa: PLR0917  # what is known of a job, in no order

@@ -36,6 +36,9 @@ _LOOK_EVERY = 0.1
 _LOOKED_AT_ONCE = 256
 _CATCH_UP = 1.0  # seconds of the rate that may be made up for after Redis has kept it waiting
 _EXPIRED_AT_ONCE = 256
+LONGEST_NAME: Final = 60
+"""Characters of who has replayed something."""
+
 _MOST_DEATHS: Final = 100  # kinds of them that are told apart; no two texts need be alike
 
 
@@ -140,6 +143,7 @@ class Replay:
         reach: where they are.
         rate: dead letters a second, of all partitions together.
         force: whether to run the unprovable ones, too.
+        who: replays them, where somebody says so.
         told: called with how many have been looked at.
         progress: how far it has come.
     """
@@ -147,6 +151,7 @@ class Replay:
     reach: Reach
     rate: float
     force: bool = False
+    who: str = ""
     told: Callable[[int], None] = lambda _: None
     progress: Progress = field(default_factory=Progress)
     _out: deque[Replayed] = field(default_factory=deque)
@@ -192,7 +197,7 @@ class Replay:
                 pace.went(-1)
             self._count(answer.decode())
 
-        await _to_its_end(batch.send(self.reach, _REPLAY, (), count))
+        await _to_its_end(batch.send(self.reach, _REPLAY, (self.who[:LONGEST_NAME],), count))
 
     def _count(self, answer: str) -> None:
         # The answers are named as the fields are.
@@ -317,17 +322,22 @@ def why_left_alone(letter: DeadLetter, *, force: bool) -> str:
     return "" if letter.is_usable else "unusable"
 
 
-async def revive(partition: Partition, letter: DeadLetter, *, force: bool) -> str:
+async def revive(partition: Partition, letter: DeadLetter, *, force: bool, who: str = "") -> str:
     """Like `replay_one`, or why it is left alone."""
-    return why_left_alone(letter, force=force) or await replay_one(partition, letter.job)
+    return why_left_alone(letter, force=force) or await replay_one(partition, letter.job, who)
 
 
-async def replay_one(partition: Partition, job: str) -> str:
+async def replay_one(partition: Partition, job: str, who: str = "") -> str:
     """Give one dead letter another life: ``queued``, ``known`` or ``absent``; or ``moved``.
 
     One that is known waits already, as a redelivery perhaps, and isn't held any more.
+
+    Args:
+        partition: where it is.
+        job: its id.
+        who: replays it, where somebody says so.
     """
-    answer: bytes = await partition.run(_REPLAY, raw_name(job))
+    answer: bytes = await partition.run(_REPLAY, raw_name(job), who[:LONGEST_NAME])
     return answer.decode()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,16 +16,16 @@ from shared.queue.group_commit import Tell, resolve
 from shared.queue.job import Delivery, organization_of
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
-from worker.grouping import cause_of
 from worker.lifespans import Lifespan
 from worker.masking import Masks
-from worker.outcomes import Busy, Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
+from worker.outcomes import Dead, Later, Outcome, Released
 from worker.pipeline.attempts import Attempts
 from worker.pipeline.hooks import Hooks
 from worker.pipeline.memory import MemoryBudget, estimate
 from worker.pipeline.path import Path, walk_after_failure
 from worker.pipeline.policy import Policy
 from worker.pipeline.reports import Reporter
+from worker.pipeline.settling import verb_of
 from worker.pipeline.transitions import (
     Claim,
     Marked,
@@ -38,7 +37,6 @@ from worker.pipeline.transitions import (
 )
 from worker.pipeline.work import Ask, Handle, Room, Settle, Work
 from worker.registry import Handlers
-from worker.state import State
 from worker.tracebacks import traceback_of
 
 AWAY: Final = (Unavailable, TransitionError, *REDIS_ERRORS)
@@ -122,6 +120,7 @@ class Pipeline:
         hooks: tell of failures whoever has asked for it.
         resources: what a lifespan has given.
         job_prefix: what the ids of all its jobs begin with: their partition's tag.
+        worker: its name, for the history of attempts.
     """
 
     ledger: Ledger
@@ -140,6 +139,7 @@ class Pipeline:
     attempts: Attempts = field(init=False, repr=False)
     path: Path = field(init=False, repr=False)
     job_prefix: str = ""
+    worker: str = ""
 
     def __post_init__(self) -> None:
         """Make the parts that are its own."""
@@ -322,7 +322,8 @@ class Pipeline:
 
     def settle(self, work: Work, outcome: Outcome) -> Settlement:
         """The verb of ``settle.lua`` with its details, for an outcome that is `final`."""
-        settlement = Settlement(work.claim, *self._verb(work, outcome))
+        verb, details = verb_of(work, outcome, self.policy, self.worker)
+        settlement = Settlement(work.claim, verb, details)
         settlement.packed = pack(settlement.details)  # here, since batches are bounded by bytes
         return settlement
 
@@ -347,47 +348,6 @@ class Pipeline:
             return replace(outcome, after=after)
         return outcome
 
-    def _verb(self, work: Work, outcome: Outcome) -> tuple[str, tuple[Any, ...]]:  # noqa: PLR0911
-        match outcome:
-            case Done():
-                return "done", self._commit(work.state)
-            case Later():
-                return "retry", self._retry(outcome)
-            case Dead():
-                traceback = _printable(outcome.fault.traceback)
-                burial, breaker = _burial(work, outcome), self._breaker(outcome)
-                reason, error, event_type, *_ = burial
-                cause = cause_of(reason, event_type, error, traceback)
-                return "dead", (*burial, breaker, traceback, None, cause)
-            case Busy(error=error, after=after):
-                details = (math.ceil(after * 1000), _printable(error))
-                # What a stock arq worker has is its by adoption, without a look at the payload.
-                return "throttle", (*details, True) if work.claim.size is None else details
-            case Waiting(reason=reason, patience=patience):
-                return "wait", (reason, None if patience is None else round(patience * 1000))
-            case Duplicate() | Held():
-                return ("hold" if type(outcome) is Held else "duplicate"), _begun(work)
-            case Released(in_doubt=in_doubt):
-                return ("abandon", ()) if in_doubt else ("release", _begun(work))
-
-    def _commit(self, state: State | None) -> tuple[Any, ...]:
-        retention = round(self.policy.limits.dedupe_retention * 1000)
-        if state is None:
-            return (retention, (), (), False)
-        # The script unpacks details that are equal once: what changes nothing needs no received-at.
-        received_at = state.received_at if state.operations else 0
-        reads, operations = tuple(state.reads.items()), tuple(state.operations)
-        return (retention, reads, operations, True, received_at)
-
-    def _retry(self, outcome: Later) -> tuple[Any, ...]:
-        told = (_printable(outcome.error), _printable(outcome.fault.traceback))
-        after = round((outcome.after or 0.0) * 1000)
-        return (after, self._breaker(outcome), outcome.blocked, told)
-
-    def _breaker(self, outcome: Later | Dead) -> tuple[Any, ...] | None:
-        """What the script needs to judge the organization by; nothing unless a handler failed."""
-        return self.policy.breaker.packed() if outcome.failed else None
-
 
 def _leave_slot(work: Work) -> None:
     """Let another handler run: this one has ended, whatever Redis still makes of it."""
@@ -399,28 +359,6 @@ def _leave_slot(work: Work) -> None:
         work.slots = None
 
 
-def _begun(work: Work) -> tuple[bool, ...]:
-    """Whether a handler has begun, in whichever round; nothing unless it has."""
-    return (True,) if work.handler else ()
-
-
 def _given_up(reason: str, outcome: Later) -> Dead:
     failed, fault = outcome.failed, outcome.fault
     return Dead(reason, outcome.error, attempted=True, failed=failed, fault=fault)
-
-
-def _burial(work: Work, dead: Dead) -> tuple[Any, ...]:
-    delivery = work.delivery
-    return (
-        dead.reason,
-        _printable(dead.error),  # Lua takes no half of a surrogate
-        work.type,
-        delivery.endpoint if delivery else "",
-        delivery.received_at if delivery else 0,
-        dead.attempted,
-    )
-
-
-def _printable(text: str) -> str:
-    """A text without what UTF-8 can't say: bytes of a header that were none, for one."""
-    return text.encode(errors="backslashreplace").decode()

@@ -14,6 +14,7 @@ import msgspec
 from shared.errors import StateError
 from shared.queue.group_commit import Tell
 from shared.queue.job import Delivery, organization_of
+from worker.pipeline.settling import Details
 from worker.pipeline.transitions import (
     Claim,
     Mark,
@@ -33,9 +34,6 @@ _HARMED: Final = ("payload_lost", "payload_changed", "undecodable")
 
 Event = tuple[str, str]
 """An organization and an event id."""
-
-Details = tuple[Any, ...]
-"""Of a settlement, as its verb has them."""
 
 
 @final

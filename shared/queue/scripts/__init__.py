@@ -28,6 +28,7 @@ _PRELUDE: Final = (
     "slots",
     "marks",
     "records",
+    "attempts",
     "removal",
     "asking",
     "moves",

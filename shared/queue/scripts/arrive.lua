@@ -81,7 +81,7 @@ function take.job(record)
   if record[11] ~= '' then take_turns(job, record) end
   if not known then
     add(waiting, organization, 1)
-    hold(organization, 'waiting', cost_of_payload(#payload))
+    hold(organization, 'waiting', cost_of_payload(#payload) + cost_of_history(record[8]))
   end
   redis.call('ZADD', key.accepted, order, job) -- last: by it one is known that has come
 end

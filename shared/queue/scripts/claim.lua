@@ -45,7 +45,12 @@ local function promote(job)
   if claim.token ~= '' then
     if not keeps_slot(claim) then
       count('lease_expired')
-      if is_unread(claim.token) then uncount(claim) end
+      if is_unread(claim.token) then
+        uncount(claim)
+      else
+        with_seldom()
+        note_lost(claim)
+      end
     end
     clear_token(claim)
     write_claim(claim)

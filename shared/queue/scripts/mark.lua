@@ -62,6 +62,8 @@ local function mark(claim, name, event_id, provable_until)
   if state == 'done' then return duplicate(claim, holder) end
   if state == 'dead' then
     if must_hold(claim, raw) then return holder == key.in_mark(claim.job) and 'held' or 'held-conflicting' end
+    with_seldom()
+    take_history(claim.job, key.from_mark(holder))
     remove_record(claim.organization, key.from_mark(holder))
     claim.attempts = 0
     take_mark(name, claim.job)

@@ -61,7 +61,8 @@ end
 -- type, unless somebody has put it there.
 local kinds = {
   [key.payloads] = function(name, job)
-    add_found(organization_of(job), 'waiting', cost_of_payload(length_of('STRLEN', name)))
+    add_found(organization_of(job), 'waiting', cost_of_payload(length_of('STRLEN', name))
+      + bytes_of_history(job))
   end,
   [key.dead_letter] = function(name, job)
     local lists = redis.call('HEXISTS', name, 'group') * cost_of_lists

@@ -43,7 +43,12 @@ for _, name in ipairs({ key.suspects, key.throttled, key.failures }) do
   local some = redis.call('HRANDFIELD', name, 10)
   if #some > 0 then
     for i, accepted in ipairs(redis.call('ZMSCORE', key.accepted, unpack(some))) do
-      if not accepted then redis.call('HDEL', name, some[i]) end
+      if not accepted then
+        if name == key.failures then
+          hold(organization_of(some[i]), 'waiting', -bytes_of_history(some[i]))
+        end
+        redis.call('HDEL', name, some[i])
+      end
     end
   end
 end

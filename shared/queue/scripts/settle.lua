@@ -5,9 +5,10 @@
 --   done       {retention ms, {{key, sha1 or ''}…} read, {operation…}, a handler worked,
 --              received-at ms (0, or none: not known)}
 --   retry      {delay ms, breaker, whether the handler blocked its worker's loop (or left out),
---              {error, traceback or ''} of the attempt (or left out)}
+--              what is told of the attempt (or left out)}
 --   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made, breaker,
---              traceback or '' (or left out), nil, what it died of: {name of the group, error, place} (or left out)}
+--              traceback or '' (or left out), what is told of the attempt (or nil, or left out),
+--              what it died of: {name of the group, error, place} (or left out)}
 --   duplicate  {whether a handler has begun (or left out)}
 --   hold       {the same}: a redelivery of a dead event, one of too many; the dead letter stays
 --   release    {the same}: its claim doesn't count
@@ -16,6 +17,8 @@
 --   throttle   {after ms, why, whether a stock arq worker has it (or left out)}: its organization
 --              waits for so long, from a second to an hour
 --   remove     {}: a job of a function that is not ours, which arq has finished
+--   What is told of an attempt: {kind, milliseconds that it took, worker, handler, error, what it says at
+--   length}, as `prelude/attempts.lua` keeps it.
 --   A handler that failed brings its organization's breaker: {consecutive failures, share of
 --   failures, ends needed for the share, cool-off ms}, 0 for what opens none; else nil.
 -- Result: for each job one of
@@ -329,25 +332,16 @@ function settle.done(claim, details)
   return 'done'
 end
 
--- For whoever looks at an event that comes back; nothing is decided by it. Where very many fail, it is
--- kept of the first: the log has all of them.
-local most_failures = 2000
-
-local function note_failure(claim, failure)
-  local kept = redis.pcall('HLEN', key.failures)
-  if type(kept) ~= 'number' then return end -- somebody's hand
-  if kept >= most_failures and redis.call('HEXISTS', key.failures, claim.job) == 0 then return end
-  local said = cmsgpack.pack({ claim.attempts, now_ms(), failure[1], failure[2] })
-  redis.call('HSET', key.failures, claim.job, said)
-end
-
 function settle.retry(claim, details)
   -- A score that is none would fail the whole batch where the places are written.
   local due = now_ms() + details[1]
   if not (due <= largest) then error('retry: expected a delay in ms, got ' .. details[1], 0) end
   handler_failed(claim, details[2])
   count_outcome(claim, details[3])
-  if details[4] then note_failure(claim, details[4]) end
+  if details[4] then
+    with_seldom()
+    note_attempt(claim, details[4])
+  end
   if in_order(claim.organization) then
     keep_slot(claim)
   else
@@ -379,6 +373,19 @@ local function keeps_payload(claim, reason, record)
   return redis.call('HSTRLEN', record, 'payload') > 0
 end
 
+-- What is known of its attempts, with the last one; where its dead letter stands, of those before, too.
+local function history_of(claim, told, has_letter)
+  local raw = redis.pcall('HGET', key.failures, claim.job)
+  if type(raw) ~= 'string' then raw = '' end
+  if raw == '' and not has_letter and not told then return nil end
+  with_seldom()
+  if raw == '' and has_letter then raw = cmsgpack.pack(history_of_letter(claim.job)) end
+  if not told then return raw end
+  local history = with_attempt(raw, claim.attempts, told)
+  history[3] = '' -- the letter says that itself
+  return cmsgpack.pack(history)
+end
+
 local function write_record(claim, details)
   local now = now_ms()
   local record = key.dead_letter .. claim.job
@@ -386,7 +393,10 @@ local function write_record(claim, details)
   if not no_records then
     before = redis.call('EXISTS', record) * cost_of_record(bytes_of_record(record))
     pcall(unlist_letter, claim.organization, claim.job)
-    redis.call('HDEL', record, 'by_hand', 'held', 'held_at', 'traceback', 'group')
+  end
+  local history = history_of(claim, details[9], before > 0)
+  if before > 0 then
+    redis.call('HDEL', record, 'by_hand', 'replayed_at', 'held', 'held_at', 'traceback', 'history', 'group')
   end
   if not keeps_payload(claim, details[1], record) then
     redis.call('HSET', record, 'endpoint', details[4], 'type', details[3],
@@ -396,6 +406,7 @@ local function write_record(claim, details)
     'reason', details[1], 'error', details[2],
     'attempts', claim.attempts, 'claims', claims_of(claim), 'died_at', number(now))
   if (details[8] or '') ~= '' then redis.call('HSET', record, 'traceback', details[8]) end
+  if history then redis.call('HSET', record, 'history', history) end
   if redis.call('ZADD', key.dead .. claim.organization, number(now), claim.job) == 1 then
     add(buried, claim.organization, 1)
   end

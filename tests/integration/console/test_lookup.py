@@ -46,8 +46,8 @@ async def test_a_failed_event_waits_for_its_next_attempt(place: Workplace, redis
     assert found.due_at is not None
     assert found.mark is not None
     assert found.mark.state == "pending"
-    assert found.last is not None
-    assert (found.last.number, found.last.error) == (1, "KeyError: 'as told'")
+    assert found.past.last is not None
+    assert (found.past.last.number, found.past.last.said) == (1, "KeyError: 'as told'")
 
 
 async def test_an_event_that_retries_in_order_is_not_running(

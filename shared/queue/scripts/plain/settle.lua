@@ -81,6 +81,9 @@ local function end_plainly(starts, marks, by_organization)
   redis.call('DEL', unpack(names))
   leave_line(jobs)
   if redis.call('EXISTS', key.suspects, key.unhandled, key.throttled, key.failures) > 0 then
+    for i, raw in ipairs(redis.call('HMGET', key.failures, unpack(jobs))) do
+      if raw then hold(organization_of(jobs[i]), 'waiting', -cost_of_history(raw)) end
+    end
     for _, name in ipairs({ key.suspects, key.unhandled, key.throttled, key.failures }) do
       redis.call('HDEL', name, unpack(jobs))
     end

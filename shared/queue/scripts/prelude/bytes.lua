@@ -2,7 +2,7 @@
 
 -- What an organization's keys take in Redis, in bytes by "organization:kind", as its budget counts
 -- them. The kinds:
---   waiting  payloads of accepted events, where jobs come and go
+--   waiting  payloads of accepted events, where jobs come and go; and what their attempts came to
 --   dead     dead letters, where records do
 --   marks    of events. Counted where one is made; Redis doesn't say when one expires.
 --   state    what handlers have written; the same holds for what expires
@@ -18,7 +18,12 @@ end
 
 local function cost_of_payload(bytes) return cost(bytes, 2) end -- its key; queue and lists of jobs
 
-local function cost_of_record(bytes) return cost(bytes, 5) end -- eleven fields; its mark is apart
+-- A job's history in the hash `failures`; by its first byte not that of an older version, which counts none.
+local function cost_of_history(raw)
+  return raw and string.byte(raw) == 0x93 and cost(#raw, 0) + 100 or 0
+end
+
+local function cost_of_record(bytes) return cost(bytes, 5) end -- a dozen fields; its mark is apart
 
 local cost_of_lists = 400 -- what a dead letter is found by: two places
 

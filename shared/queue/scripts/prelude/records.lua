@@ -43,7 +43,7 @@ end
 -- What changes in it later is small, so that it goes as what it came as.
 local function bytes_of_record(record)
   return length_of('HSTRLEN', record, 'payload') + length_of('HSTRLEN', record, 'error')
-    + length_of('HSTRLEN', record, 'traceback')
+    + length_of('HSTRLEN', record, 'traceback') + length_of('HSTRLEN', record, 'history')
 end
 
 local most_groups, most_kinds = 200, 500

@@ -1,0 +1,125 @@
+-- Attempts: what is known of those that a job has had, for whoever looks at its event.
+
+-- Seldom: made only where an attempt has come to nothing, or a dead event lives again.
+
+-- A job's history, its field of the hash `failures` and the `history` of its dead letter, is MessagePack:
+-- {entries, texts, last}. An entry, of which the oldest is the first, is {kind, when (ms), number,
+-- milliseconds that it took, worker, handler, error}; the last three are places among the texts, since
+-- most say the same, and 0 is none. `last` is what the last attempt says at length, as its worker has
+-- compressed it. The kinds:
+--   f  an attempt that failed, b one that has blocked its worker's loop, a one that asked for another,
+--   x  one that gave the event up
+--   l  a claim whose worker was not heard of any more: of that there is the beginning of a token
+--   d  the event died, for the reason that stands as its error
+--   r  it was replayed, by the worker that is named; or s revived by a redelivery
+-- Nothing is decided by any of it. An older version writes, and reads, {number, when, error, traceback}.
+local most_attempts, most_others, most_bytes_of_texts = 10, 5, 560
+
+local function no_history()
+  return { {}, {}, '' }
+end
+
+local function read_history(raw)
+  local is_read, history = pcall(cmsgpack.unpack, raw)
+  if not is_read or type(history) ~= 'table' then return no_history() end
+  local number, when, said = unpack(history)
+  if type(number) == 'number' and type(said) == 'string' then
+    return { { { 'f', when, number, 0, 0, 0, 1 } }, { string.sub(said, 1, 200) }, '' }
+  end
+  return history
+end
+
+-- Of attempts, and of what else happened, the newest.
+local function newest_of(entries)
+  local kept, attempts, others = {}, 0, 0
+  for i = #entries, 1, -1 do
+    local is_attempt = not string.find('drs', entries[i][1], 1, true)
+    if is_attempt then attempts = attempts + 1 else others = others + 1 end
+    if is_attempt and attempts <= most_attempts or not is_attempt and others <= most_others then
+      table.insert(kept, 1, entries[i])
+    end
+  end
+  return kept
+end
+
+-- The texts that entries name. The newest come first: what there is no room for then is left out.
+local function texts_of(entries, texts)
+  local named, places, bytes = {}, {}, 0
+  for i = #entries, 1, -1 do
+    for field = 5, 7 do
+      local text = texts[entries[i][field]] or ''
+      if text ~= '' and not places[text] and bytes + #text <= most_bytes_of_texts then
+        bytes = bytes + #text
+        named[#named + 1] = text
+        places[text] = #named
+      end
+      entries[i][field] = places[text] or 0
+    end
+  end
+  return named
+end
+
+local function with_entry(history, kind, when, number_of_it, took, worker, handler, said)
+  local entries, texts = history[1], history[2]
+  local last = #texts
+  texts[last + 1], texts[last + 2], texts[last + 3] = worker, handler, said
+  entries[#entries + 1] = { kind, when, number_of_it, took, last + 1, last + 2, last + 3 }
+  if #entries > most_attempts then entries = newest_of(entries) end
+  return { entries, texts_of(entries, texts), history[3] }
+end
+
+-- Where somebody's hand has changed it, it begins anew.
+local function with_one_more(raw, ...)
+  local is_whole, history = pcall(with_entry, read_history(raw), ...)
+  return is_whole and history or with_entry(no_history(), ...)
+end
+
+local function raw_history(job)
+  local raw = redis.pcall('HGET', key.failures, job)
+  return type(raw) == 'string' and raw or ''
+end
+
+local function write_history(job, before, history)
+  local raw = cmsgpack.pack(history)
+  if type(redis.pcall('HSET', key.failures, job, raw)) ~= 'number' then return end -- somebody's hand
+  hold(organization_of(job), 'waiting', cost_of_history(raw) - cost_of_history(before))
+end
+
+--   told  {kind, milliseconds, worker, handler, error, what it says at length}
+local function with_attempt(raw, attempts, told)
+  local history = with_one_more(raw, told[1], now_ms(), attempts, unpack(told, 2, 5))
+  history[3] = told[6]
+  return history
+end
+
+local function note_attempt(claim, told)
+  local before = raw_history(claim.job)
+  write_history(claim.job, before, with_attempt(before, claim.attempts, told))
+end
+
+local function note_lost(claim)
+  local before = raw_history(claim.job)
+  write_history(claim.job, before,
+    with_one_more(before, 'l', now_ms(), claim.attempts + 1, 0, string.sub(claim.token, 1, 6), '', ''))
+end
+
+-- What its dead letter knows of an event's past, with its death and its replay.
+local function history_of_letter(job)
+  local raw, reason, died_at, attempts, by_hand, replayed_at = unpack(redis.call('HMGET',
+    key.dead_letter .. job, 'history', 'reason', 'died_at', 'attempts', 'by_hand', 'replayed_at'))
+  local history = with_one_more(raw, 'd', tonumber(died_at) or 0, tonumber(attempts) or 0, 0, '', '',
+    reason or '')
+  history[3] = ''
+  if not by_hand then return history end
+  local who = by_hand ~= '1' and by_hand or ''
+  return with_entry(history, 'r', tonumber(replayed_at) or now_ms(), 0, 0, who, '', '')
+end
+
+-- A dead event lives again, by a job that may be another.
+local function take_history(job, from)
+  local history = history_of_letter(from)
+  if redis.call('HEXISTS', key.dead_letter .. from, 'by_hand') == 0 then
+    history = with_entry(history, 's', now_ms(), 0, 0, '', '', '')
+  end
+  write_history(job, raw_history(job), history)
+end

@@ -1,0 +1,96 @@
+"""What is known of an event's attempts, and of what else happened to it, in order."""
+
+from typing import Any, Final, Self
+
+import msgspec
+
+from worker.tracebacks import expanded
+
+ATTEMPTS: Final = {"f", "a", "b", "x", "l"}
+"""The kinds of what is an attempt, or was to be one; ``prelude/attempts.lua`` tells all kinds."""
+
+_OUTCOMES: Final = {
+    "f": "failed",
+    "a": "asked_again",
+    "b": "blocked",
+    "x": "rejected",
+    "l": "lost",
+    "d": "died",
+    "r": "replayed",
+    "s": "redelivered",
+}
+
+
+class Happening(msgspec.Struct, frozen=True):
+    """One attempt, or what else happened.
+
+    Attributes:
+        kind: of it, a letter.
+        at: when it ended, seconds since the epoch.
+        number: of the attempt, from 1; of a death how many there were. 0: not known.
+        seconds: that the handler took.
+        worker: that made it, by name; whoever replayed it; of one that was lost what its tokens
+            begin with. Empty where nobody knows.
+        handler: the function; empty where there was none.
+        said: the error; of a death its reason.
+    """
+
+    kind: str
+    at: float
+    number: int = 0
+    seconds: float = 0.0
+    worker: str = ""
+    handler: str = ""
+    said: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """What it came to, a word that stays."""
+        return _OUTCOMES.get(self.kind, "unknown")
+
+    @property
+    def is_attempt(self) -> bool:
+        """Whether it is an attempt, or was to be one."""
+        return self.kind in ATTEMPTS
+
+
+class Past(msgspec.Struct, frozen=True):
+    """What is known of it.
+
+    Attributes:
+        happenings: the oldest first.
+        traceback: of the last attempt; of an error that was long all of it.
+    """
+
+    happenings: tuple[Happening, ...] = ()
+    traceback: str = ""
+
+    @property
+    def last(self) -> Happening | None:
+        """The last attempt that had an outcome."""
+        had = (each for each in reversed(self.happenings) if each.is_attempt and each.kind != "l")
+        return next(had, None)
+
+    @classmethod
+    def read(cls, raw: Any) -> Self:
+        """What a job's history says; nothing where there is none, or somebody's hand wrote it."""
+        try:
+            found = msgspec.msgpack.decode(raw)
+            if len(found) == len(("number", "at", "error", "traceback")):  # an older version's
+                number, at, error, traceback = found
+                last = Happening("f", at / 1000, int(number), said=str(error))
+                return cls((last,), str(traceback))
+            entries, texts, last = found
+            return cls(tuple(_happening(each, texts) for each in entries), expanded(last))
+        except (msgspec.DecodeError, TypeError, ValueError, IndexError):
+            return cls()
+
+
+NOTHING: Final = Past()
+"""Where there is none, as of nearly every event."""
+
+
+def _happening(entry: list[Any], texts: list[str]) -> Happening:
+    kind, at, number, took, *places = entry
+    worker, handler, said = (str(texts[each - 1]) if each else "" for each in places)
+    return Happening(str(kind), at / 1000, int(number), took / 1000, worker, handler, said)

@@ -1,0 +1,126 @@
+"""What Redis is asked of an outcome: a verb of ``settle.lua``, with its details."""
+
+import math
+from typing import Any, Final, TypeAlias
+
+from worker.grouping import cause_of
+from worker.outcomes import Busy, Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
+from worker.pipeline.policy import Policy
+from worker.pipeline.work import Work
+from worker.state import State
+from worker.tracebacks import compressed
+
+Details: TypeAlias = tuple[Any, ...]
+"""Of a settlement, as its verb has them."""
+
+_MOST_OF_AN_ERROR: Final = 200
+_MOST_OF_A_NAME: Final = 80
+"""Bytes of a text in a job's history, of which there are ten attempts."""
+
+_MOST_AT_LENGTH: Final = 420
+"""Bytes of what is kept of the last attempt's traceback, compressed."""
+
+
+def verb_of(  # noqa: PLR0911  one for each outcome
+    work: Work, outcome: Outcome, policy: Policy, worker: str
+) -> tuple[str, Details]:
+    """The verb with its details.
+
+    Args:
+        work: whose outcome it is.
+        outcome: the one that counts.
+        policy: the rules.
+        worker: that has handled it, by its name.
+    """
+    match outcome:
+        case Done():
+            return "done", _commit(work.state, policy)
+        case Later(after=after):
+            told = _told(work, outcome, worker)
+            milliseconds = round((after or 0.0) * 1000)
+            return "retry", (milliseconds, _breaker(outcome, policy), outcome.blocked, told)
+        case Dead():
+            traceback = printable(outcome.fault.traceback)
+            last = _told(work, outcome, worker) if outcome.attempted else None
+            burial = _burial(work, outcome)
+            reason, error, event_type, *_ = burial
+            cause = cause_of(reason, event_type, error, traceback)
+            return "dead", (*burial, _breaker(outcome, policy), traceback, last, cause)
+        case Busy(error=error, after=after):
+            details = (math.ceil(after * 1000), printable(error))
+            # What a stock arq worker has is its by adoption, without a look at the payload.
+            return "throttle", (*details, True) if work.claim.size is None else details
+        case Waiting(reason=reason, patience=patience):
+            return "wait", (reason, None if patience is None else round(patience * 1000))
+        case Duplicate() | Held():
+            return ("hold" if type(outcome) is Held else "duplicate"), _begun(work)
+        case Released(in_doubt=in_doubt):
+            return ("abandon", ()) if in_doubt else ("release", _begun(work))
+
+
+def printable(text: str) -> str:
+    """A text without what UTF-8 can't say: bytes of a header that were none, for one."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _commit(state: State | None, policy: Policy) -> Details:
+    retention = round(policy.limits.dedupe_retention * 1000)
+    if state is None:
+        return (retention, (), (), False)
+    # The script unpacks details that are equal once: what changes nothing needs no received-at.
+    received_at = state.received_at if state.operations else 0
+    reads, operations = tuple(state.reads.items()), tuple(state.operations)
+    return (retention, reads, operations, True, received_at)
+
+
+def _breaker(outcome: Later | Dead, policy: Policy) -> tuple[Any, ...] | None:
+    """What the script needs to judge the organization by; nothing unless a handler failed."""
+    return policy.breaker.packed() if outcome.failed else None
+
+
+def _begun(work: Work) -> tuple[bool, ...]:
+    """Whether a handler has begun, in whichever round; nothing unless it has."""
+    return (True,) if work.handler else ()
+
+
+def _burial(work: Work, dead: Dead) -> Details:
+    delivery = work.delivery
+    return (
+        dead.reason,
+        printable(dead.error),  # Lua takes no half of a surrogate
+        work.type,
+        delivery.endpoint if delivery else "",
+        delivery.received_at if delivery else 0,
+        dead.attempted,
+    )
+
+
+def _told(work: Work, outcome: Later | Dead, worker: str) -> Details:
+    """What its history keeps of an attempt that came to nothing."""
+    error, traceback = outcome.error, outcome.fault.traceback
+    short = _cut(error, _MOST_OF_AN_ERROR)
+    # The letter has all of it.
+    is_cut = type(outcome) is Later and (traceback or short != printable(error))
+    return (
+        _kind(outcome),
+        round(work.seconds * 1000),
+        _cut(worker, _MOST_OF_A_NAME),
+        _cut(work.handler, _MOST_OF_A_NAME),
+        short,
+        compressed(traceback or error, _MOST_AT_LENGTH) if is_cut else "",
+    )
+
+
+def _kind(outcome: Later | Dead) -> str:
+    """As ``prelude/attempts.lua`` names it."""
+    if type(outcome) is Dead and outcome.reason == "rejected":
+        return "x"
+    if outcome.reason == "blocked" if type(outcome) is Dead else outcome.blocked:
+        return "b"
+    return "f" if outcome.failed else "a"
+
+
+def _cut(text: str, most: int) -> str:
+    """As much of it as so many bytes hold."""
+    raw = text.encode(errors="backslashreplace")
+    return raw.decode() if len(raw) <= most else raw[: most - 3].decode(errors="ignore") + "…"
