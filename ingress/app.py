@@ -5,12 +5,13 @@ import resource
 from ingress.http.answers import REDIS_AWAITED
 from ingress.http.listener import BACKLOG, Readiness, listening
 from ingress.http.receive import Receiver, Writer
-from ingress.http.secret_use import SecretUse
+from ingress.http.secret_use import SecretUse, WrongSignatures
 from ingress.http.site import Site
 from ingress.http.traced import TracedSite, TracedWriter
 from ingress.primaries import Primaries, connections
 from ingress.settings import IngressSettings
 from shared.endpoints.file import EndpointsFile
+from shared.observe import metrics
 from shared.observe.logs import get_logger
 from shared.observe.tracing import Tracing, open_tracing
 from shared.program import forking, garbage
@@ -46,6 +47,7 @@ async def _serve(
     settings: IngressSettings, endpoints: EndpointsFile, tracing: Tracing | None
 ) -> None:
     forking.guard()
+    metrics.tell_program("ingress")
     common = settings.common
     to_redis = connections(common)
     _raise_file_limit(settings.limits.connections, to_redis * common.clients)
@@ -68,7 +70,9 @@ async def _serve(
         receiver, site = _receiver_and_site(endpoints, primaries.writer, settings, tracing)
         # All that stays for as long as the process is there by now: no look at it finds garbage.
         garbage.tune()
-        with gauges.registered():
+        named = settings.organization_series
+        wrong = WrongSignatures(endpoints, receiver.wrong, named)
+        with gauges.registered(), metrics.registered(wrong):
             async with (
                 gauges.walking(),
                 admin_site(

@@ -151,6 +151,7 @@ class _Program:
 
     async def _main(self) -> None:
         forking.guard()
+        metrics.tell_program("worker")
         # A slot a thread, or handlers that use `asyncio.to_thread` would wait for each other.
         threads = ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="handlers")
         asyncio.get_running_loop().set_default_executor(threads)

@@ -82,6 +82,8 @@ class Receiver:
         self._limits = limits
         self.verified: Counter[tuple[str, bytes]] = Counter()
         """How many deliveries to an endpoint a secret has verified, since this process began."""
+        self.wrong: Counter[str] = Counter()
+        """How many deliveries to an endpoint none has verified since one has."""
         self.in_flight = BytesInFlight(limits.bytes_in_flight)
         self.closed: Refusal | None = None
         """Why every delivery is turned away: the process has just begun."""
@@ -99,7 +101,7 @@ class Receiver:
         # Who can't be genuine by his headers has been refused by now: his body costs nothing.
         body = await read_body(request, self._limits, self.in_flight)
         now = time()
-        self.verified[endpoint.id, _verified(endpoint, claim, body, now)] += 1
+        self.verified[endpoint.id, self._verified(endpoint, claim, body, now)] += 1
         return await self._writer.accept(self._delivery(endpoint, request, body, now))
 
     def judge(self, request: web.BaseRequest, body: bytes) -> None:
@@ -110,7 +112,20 @@ class Receiver:
         """
         endpoint = self._endpoint(request)
         claim = signature.read_claim(endpoint.scheme, request.headers)
-        _verified(endpoint, claim, body, time())
+        self._verified(endpoint, claim, body, time())
+
+    def _verified(
+        self, endpoint: Endpoint, claim: signature.Claim, body: bytes, now: float
+    ) -> bytes:
+        """The secret that signed a body; what comes for an endpoint in vain is counted in a row."""
+        try:
+            secret = _verified(endpoint, claim, body, now)
+        except SignatureError:
+            self.wrong[endpoint.id] += 1
+            raise
+        if self.wrong:
+            self.wrong.pop(endpoint.id, None)
+        return secret
 
     def _endpoint(self, request: web.BaseRequest) -> Endpoint:
         """The endpoint that a request is for, once its head may be one of a delivery."""

@@ -1,13 +1,17 @@
-"""Tells who proves to know a secret whether it is known here, and how often it has verified."""
+"""Tells how often endpoints' secrets have verified, and of which endpoints none does."""
 
+import heapq
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from http import HTTPStatus
+from operator import itemgetter
 from time import time
 from typing import Final
 
 from aiohttp import web
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from shared.endpoints.endpoint import CurrentEndpoints, Endpoint
 from shared.program.admin import json_answer
@@ -91,3 +95,39 @@ def proves(said: str, secret: Secret, endpoint_id: str, nonce: str) -> bool:
 def _bytes(text: str) -> bytes:
     # Half of a surrogate pair, which a query may hold, is no error: it is only no proof.
     return text.encode("utf-8", "surrogatepass")
+
+
+ENOUGH: Final = 5
+"""Deliveries in a row: less may be a sender's slip."""
+
+_NAMED: Final = 3
+
+
+class WrongSignatures(Collector):
+    """Shows endpoints for which only these come: one of a hundred shows in no share of all.
+
+    Args:
+        endpoints: knows them as they are now.
+        rows: how many deliveries to each have had a wrong signature since one had a right one.
+        named: how many endpoints may have a series of their own; no more than a few have one.
+    """
+
+    def __init__(self, endpoints: CurrentEndpoints, rows: Mapping[str, int], named: int) -> None:
+        self._endpoints = endpoints
+        self._rows = rows
+        self._named = min(named, _NAMED)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """How many there are, and the worst of them."""
+        known = ((row, self._endpoints.current.get(name)) for name, row in self._rows.items())
+        long = [(row, each) for row, each in known if row >= ENOUGH and each is not None]
+        about = f"Endpoints whose last {ENOUGH} deliveries or more had a wrong signature"
+        yield GaugeMetricFamily("sellfern_endpoints_unverified", about, value=len(long))
+        rows = GaugeMetricFamily(
+            "sellfern_endpoint_wrong_signatures",
+            "How many deliveries in a row, of those of these that have had the most",
+            labels=["endpoint", "organization"],
+        )
+        for row, each in heapq.nlargest(self._named, long, key=itemgetter(0)):
+            rows.add_metric([each.id, each.organization_id], row)
+        yield rows

@@ -215,6 +215,8 @@ class Refusals:
         """
         counter(refusal.code).inc()
         is_ours = refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if is_ours:
+            metrics.INGRESS_UNAVAILABLE.inc()
         # Counted in any case; only the lines have a budget.
         suppressed = (self._ours if is_ours else self._theirs).spend()
         if suppressed is None:

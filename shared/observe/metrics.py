@@ -35,12 +35,18 @@ _counter: Final = partial(Counter, registry=REGISTRY)
 _gauge: Final = partial(Gauge, registry=REGISTRY)
 _histogram: Final = partial(Histogram, registry=REGISTRY)
 
-BUILD: Final = _gauge("sellfern_build_info", "1, with what runs as labels", ["version", "python"])
+BUILD: Final = _gauge(
+    "sellfern_build_info", "1, with what runs as labels", ["program", "version", "python"]
+)
 
 INGRESS_REQUESTS: Final = _counter(
     "sellfern_ingress_requests",
     "Deliveries answered; outcome is accepted, known or the code of the error",
     ["outcome"],
+)
+# Without a label it is there from the start: a rate misses what begins with its first value.
+INGRESS_UNAVAILABLE: Final = _counter(
+    "sellfern_ingress_unavailable", "Deliveries answered 503, whatever the code"
 )
 INGRESS_DURATION: Final = _histogram(
     "sellfern_ingress_request_duration_seconds",
@@ -64,6 +70,8 @@ ENDPOINTS_RELOADS: Final = _counter(
     "Changes of the endpoints file; outcome is applied or refused",
     ["outcome"],
 )
+for _outcome in ("applied", "refused"):
+    ENDPOINTS_RELOADS.labels(_outcome)
 
 SECRETS_MISSING: Final = _gauge(
     "sellfern_secrets_missing",
@@ -216,7 +224,13 @@ def partitions_up(number: int, missing: Callable[[], Collection[int]]) -> Iterat
     if number == 1:
         yield
         return
-    collector = _PartitionsUp(number, missing)
+    with registered(_PartitionsUp(number, missing)):
+        yield
+
+
+@contextmanager
+def registered(collector: Collector) -> Iterator[None]:
+    """Have it be part of every scrape while the block runs."""
     REGISTRY.register(collector)
     try:
         yield
@@ -238,4 +252,9 @@ def installed_version() -> str:
         return "unknown"
 
 
-BUILD.labels(version=installed_version(), python=platform.python_version()).set(1)
+def tell_program(program: str) -> None:
+    """Say which program this process is: ``ingress`` or ``worker``.
+
+    Alerts tell by it which targets are whose, since their jobs may be called anything.
+    """
+    BUILD.labels(program, installed_version(), platform.python_version()).set(1)

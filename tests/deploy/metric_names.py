@@ -5,11 +5,13 @@ from typing import Any, Final
 
 from prometheus_client.core import Metric
 
+from ingress.http.secret_use import ENOUGH, WrongSignatures
 from shared.observe import metrics
 from shared.queue import gauges, held_bytes
 from shared.queue.depths import Depths
 from shared.queue.due import Due
 from shared.queue.held_bytes import RedisMemory
+from tests.ingress_support import Known, endpoints
 
 _NAME: Final = re.compile(r"\bsellfern_[a-z0-9_]+")
 _SUFFIXES: Final = {
@@ -32,15 +34,20 @@ _SHARES: Final = held_bytes.Shares(
 )
 
 
-def shown() -> dict[str, set[str]]:
-    """Every series' name, with the labels that it may bear."""
-    families: list[Metric] = [
+def families() -> list[Metric]:
+    """Every metric of both programs."""
+    return [
         *metrics.REGISTRY.collect(),
         *gauges._families(_READING),
         gauges.family_of_redis(is_up=True),
         metrics.family_of_partitions(2, ()),
+        *WrongSignatures(Known(endpoints()), {"acme": ENOUGH}, 1).collect(),
         *gauges._families_of_shares(_SHARES, lambda _: 1),
     ]
+
+
+def shown() -> dict[str, set[str]]:
+    """Every series' name, with the labels that it may bear."""
     # The library doesn't say the labels of a metric that has no series yet.
     collectors: list[Any] = [*metrics.REGISTRY._collector_to_names]
     labels = {
@@ -54,7 +61,7 @@ def shown() -> dict[str, set[str]]:
             *(name for sample in family.samples for name in sample.labels),
             *(("le",) if suffix == "_bucket" else ()),
         }
-        for family in families
+        for family in families()
         for suffix in _SUFFIXES[family.type]
     }
 

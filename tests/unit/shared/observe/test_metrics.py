@@ -11,10 +11,7 @@ from prometheus_client import REGISTRY as LIBRARYS_OWN
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.observe import metrics
-from shared.observe.metrics import REGISTRY, family_of_partitions
-from shared.queue.depths import Depths
-from shared.queue.gauges import Reading, _families, _families_of_shares
-from shared.queue.held_bytes import RedisMemory, Shares
+from tests.deploy import metric_names
 
 
 def families() -> list[str]:
@@ -37,10 +34,7 @@ def test_every_metric_says_what_it_counts() -> None:
 def test_the_readme_tells_of_every_metric_and_of_no_other() -> None:
     readme = (Path(__file__).parents[4] / "deploy" / "README.md").read_text()
     told = set(re.findall(r"`(sellfern_[a-z_]+)", readme))
-    reading = Reading(Depths(0.0, 0, 0, 0, 0, 0, None), 0, 0, 0, RedisMemory(), undivided=0)
-    of_shares = _families_of_shares(Shares(), lambda _: 0)
-    families = [*REGISTRY.collect(), *_families(reading), *of_shares, family_of_partitions(1, ())]
-    ours = {f.name + ("_total" if f.type == "counter" else "") for f in families}
+    ours = {f.name + ("_total" if f.type == "counter" else "") for f in metric_names.families()}
     assert told == {name for name in ours if not name.startswith("sellfern_process_")}
 
 
@@ -62,7 +56,12 @@ def test_a_scrape_is_prometheus_text() -> None:
 
 
 def test_what_runs_stands_in_the_build_info() -> None:
-    labels = {"version": version("sellfern-webhooks"), "python": platform.python_version()}
+    metrics.tell_program("worker")
+    labels = {
+        "program": "worker",
+        "version": version("sellfern-webhooks"),
+        "python": platform.python_version(),
+    }
     assert metrics.REGISTRY.get_sample_value("sellfern_build_info", labels) == 1
 
 
