@@ -400,12 +400,8 @@ def _size(text: str) -> int:
 
 
 def _record_cost(_: str, record: Any) -> int:
-    texts = (
-        record["payload"],
-        record["error"],
-        record.get("traceback", ""),
-        record.get("history", ""),
-    )
+    large = ("payload", "error", "traceback", "history")
+    texts = (record.get(each, "") for each in large)
     return cost(sum(map(_size, texts)), 7 if "group" in record else 5)
 
 

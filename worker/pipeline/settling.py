@@ -40,9 +40,8 @@ def verb_of(  # noqa: PLR0911  one for each outcome
             milliseconds = round((after or 0.0) * 1000)
             return "retry", (milliseconds, _breaker(outcome, policy), outcome.blocked, told)
         case Dead():
-            traceback = printable(outcome.fault.traceback)
             last = _told(work, outcome, worker) if outcome.attempted else None
-            burial = _burial(work, outcome)
+            traceback, burial = printable(outcome.fault.traceback), _burial(work, outcome)
             reason, error, event_type, *_ = burial
             cause = cause_of(reason, event_type, error, traceback)
             return "dead", (*burial, _breaker(outcome, policy), traceback, last, cause)

@@ -14,7 +14,9 @@ local payload, received_at, order = unpack(redis.call('HMGET', record, 'payload'
 -- Of a payload that was lost there is nothing to put in line; it would keep a redelivery's out.
 if not payload or payload == '' then return finish('absent') end
 local who = ARGV[2] ~= nil and ARGV[2] ~= '' and ARGV[2] or '1'
-redis.call('HSET', record, 'by_hand', who, 'replayed_at', number(now_ms()))
+if redis.call('HSETNX', record, 'by_hand', who) == 1 then
+  redis.call('HSET', record, 'replayed_at', number(now_ms()))
+end
 if redis.call('EXISTS', key.job .. job) == 1 and has_place(job) then return finish('known') end
 
 -- Whatever else stands under its name: nobody has put it in line.

@@ -7,8 +7,8 @@
 --   retry      {delay ms, breaker, whether the handler blocked its worker's loop (or left out),
 --              what is told of the attempt (or left out)}
 --   dead       {reason, error, event type, endpoint, received-at ms, an attempt was made, breaker,
---              traceback or '' (or left out), what is told of the attempt (or nil, or left out),
---              what it died of: {name of the group, error, place} (or left out)}
+--              traceback or '' (or left out), what is told of the attempt (or nil), what it died of: {name of the
+--              group, error, place} (or left out)}
 --   duplicate  {whether a handler has begun (or left out)}
 --   hold       {the same}: a redelivery of a dead event, one of too many; the dead letter stays
 --   release    {the same}: its claim doesn't count
@@ -392,10 +392,10 @@ local function write_record(claim, details)
   local before = 0
   if not no_records then
     before = redis.call('EXISTS', record) * cost_of_record(bytes_of_record(record))
-    pcall(unlist_letter, claim.organization, claim.job)
   end
   local history = history_of(claim, details[9], before > 0)
   if before > 0 then
+    pcall(unlist_letter, claim.organization, claim.job)
     redis.call('HDEL', record, 'by_hand', 'replayed_at', 'held', 'held_at', 'traceback', 'history', 'group')
   end
   if not keeps_payload(claim, details[1], record) then
