@@ -29,7 +29,7 @@ from shared.observe.tracing import Tracing, open_tracing
 from shared.program import forking, garbage
 from shared.program.admin import admin_site, cached
 from shared.program.awaiting import MENDS_ITSELF, AwaitedRedis
-from shared.queue import marker
+from shared.queue import marker, told
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions, check_layout, open_partitions, places
 from shared.redis.connection import close, connection_pool, end
@@ -529,6 +529,7 @@ class _Program:
                 "pid": os.getpid(),
                 "version": metrics.installed_version(),
                 "concurrency": self.settings.concurrency,
+                "marks": told.VERSION,
                 "lists_letters": True,
             }
         )

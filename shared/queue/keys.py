@@ -62,6 +62,12 @@ this is: under the first partition's tag in each."""
 ACTIONS = "sellfern:actions"
 """What operators have done, the last first: ``worker/operate/actions.py`` tells the form."""
 
+TOLD_MARKS = "sellfern:told-marks"
+"""There while every live worker reads marks that tell how an event was handled."""
+KNOWN = "sellfern:known"
+"""The names of workers and of their handlers, by when they were there last (epoch seconds): marks
+have codes of them."""
+
 MARKER = "sellfern:marker"
 """Of the first partition of each primary: ``marker.py`` tells the fields."""
 
@@ -198,6 +204,8 @@ class Names:
     layout: str = _named(LAYOUT, "")
     marker: str = _named(MARKER, "")
     actions: str = _named(ACTIONS, "")
+    told_marks: str = _named(TOLD_MARKS, "")
+    known: str = _named(KNOWN, "")
     job: str = _named(JOB, "job")
     arq_retry: str = _named(ARQ_RETRY, "job")
     parked_prefix: str = _named(PARKED, "org[job]")

@@ -42,6 +42,7 @@ class AskedClaims:
     its jobs would be suspects: Redis believes that the worker has begun them.
 
     Args:
+        worker: whose they are, by its name.
         transitions: disowns them.
         lease: of the claims, in seconds.
         changed: set whenever an answer has come.
@@ -55,7 +56,10 @@ class AskedClaims:
             of one, if ever.
     """
 
-    def __init__(self, transitions: Transitions, lease: float, changed: asyncio.Event) -> None:
+    def __init__(
+        self, worker: str, transitions: Transitions, lease: float, changed: asyncio.Event
+    ) -> None:
+        self._worker = worker
         self.reserved = 0
         self.late: tuple[float, int] | None = None
         self._round_trip = 0.0
@@ -86,7 +90,7 @@ class AskedClaims:
             most: jobs that it may bring.
             was_idle: whether the worker holds nothing.
         """
-        asked = _Asked(fresh_base(), most, was_idle, monotonic())
+        asked = _Asked(fresh_base(self._worker), most, was_idle, monotonic())
         self._bases[asked.base] = None
         self.reserved += most
         # Not by the factory: it would have to find out what is known here.

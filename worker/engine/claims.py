@@ -113,7 +113,7 @@ class Claims:
         self._garbage = garbage.Watch()
         self._renewed: dict[str, Claim] = {}
         self.running: dict[str, Work | Call] = {}
-        self.asked = AskedClaims(context.transitions, context.lease, self._changed)
+        self.asked = AskedClaims(name, context.transitions, context.lease, self._changed)
         self._asks_for_rest: Claimed | None = None
         self._is_more_in_line = False
         self.announced = asyncio.Event()

@@ -14,6 +14,8 @@ from worker.pipeline.transitions import Claim, Profile, Transitions
 # Claims of one call: Redis serves nobody else meanwhile.
 _BATCH = 256
 
+_NAMED_EVERY = 3_600.0  # seconds
+
 Profiles = list[Profile]
 
 
@@ -31,6 +33,7 @@ class Leases:
         lost: told of each claim that somebody else has by now, in the thread that renews.
         profiles: what the endpoints file says now.
         log: told where Redis had lost what it knew.
+        names: its own and its handlers', for whoever reads marks.
         running: how many events it holds in all partitions; by default those of ``held``.
         renewed_at: when Redis last heard of this worker, by the monotonic clock; ``None``: never.
     """
@@ -44,9 +47,11 @@ class Leases:
     lost: Callable[[Claim], None]
     profiles: Callable[[], Profiles]
     log: FilteringBoundLogger
+    names: Callable[[], list[str]] = list
     running: Callable[[], int] | None = None
     renewed_at: float | None = None
     _published: Profiles | None = None
+    _named_at: float | None = None
     _roster: tuple[Profiles, str] | None = None
     _started: float = field(default_factory=time.time)
 
@@ -79,6 +84,7 @@ class Leases:
         # Behind the roster: what another has unlisted before that is news, and from then on nobody
         # unlists what this file has.
         await self._publish(transitions, profiles, anew=is_new)
+        await self._note_names(transitions, anew=is_new)
         # Last: where anything above failed, Redis hasn't heard of all that is held.
         self.renewed_at = time.monotonic()
 
@@ -97,6 +103,13 @@ class Leases:
         if profiles and profiles != self._published:
             await transitions.publish(profiles)
         self._published = profiles
+
+    async def _note_names(self, transitions: Transitions, *, anew: bool) -> None:
+        """Have them known once, and again before they are forgotten."""
+        now, names = time.monotonic(), self.names()
+        if names and (anew or self._named_at is None or now > self._named_at + _NAMED_EVERY):
+            await transitions.note_names(names)
+            self._named_at = now
 
     def _roster_of(self, profiles: Profiles) -> str:
         if self._roster is None or self._roster[0] is not profiles:

@@ -25,6 +25,7 @@ from worker.outcomes import Later, text_of
 from worker.pipeline.attempts import make_task, own_context
 from worker.pipeline.pulse import Pulse
 from worker.pipeline.work import Work
+from worker.registry import Handlers
 
 _NOTICED: Final = 0.1
 """Seconds of a stand-still from which on handlers get them back."""
@@ -105,6 +106,7 @@ class Worker(Visit):
             slots=self.max_jobs,
             lease=visit.context.lease,
             held=visit.claims.held,
+            names=lambda: self._names(visit.context.pipeline.handlers),
             # The same in each partition: whoever asks several of them has it once by its name.
             running=lambda: len(self.held()),
             stuck=visit.claims.stuck,
@@ -112,6 +114,9 @@ class Worker(Visit):
             profiles=self._profiles,
             log=visit.context.log,
         )
+
+    def _names(self, handlers: Handlers) -> list[str]:
+        return [self._name, *dict.fromkeys(each.name for each in handlers if each.name)]
 
     async def main(self) -> None:
         """Start as arq does, then claim until told to stop."""

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, Literal, TypeAlias
@@ -11,11 +11,12 @@ import msgspec
 
 from shared.display import roughly
 from shared.errors import EnvelopeError
-from shared.queue import hashes, keys
+from shared.queue import hashes, keys, told
 from shared.queue import job as jobs
 from shared.queue.job import Delivery, organization_of
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
+from shared.queue.told import Told
 from shared.sellfern import envelope
 from worker.operate import dead_letters
 from worker.operate.dead_letters import DeadLetter
@@ -71,11 +72,17 @@ class Mark:
         state: ``pending``, ``done`` or ``dead``.
         job: that it names.
         expires_at: seconds since the epoch; ``None``: it doesn't.
+        told: how the event was handled; ``None`` where the mark doesn't say.
+        handlers: the names that may be that of the handler that it tells of.
+        workers: the same of the worker.
     """
 
     state: str
     job: str
     expires_at: float | None
+    told: Told | None = None
+    handlers: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,9 +310,23 @@ async def _mark(partition: Partition, organization: str, event_id: str) -> Mark 
         raw, expires_at = await pipe.execute(raise_on_error=False)
     if not isinstance(raw, bytes):
         return None
-    state, _, named = raw.decode(errors="surrogateescape").partition(":")
+    state, _, rest = raw.decode(errors="surrogateescape").partition(":")
+    named, how = told.read(rest) if state == "done" else (rest, None)
     job = partition.names.from_mark(named)
-    return Mark(state, job, expires_at / 1000 if expires_at > 0 else None)
+    mark = Mark(state, job, expires_at / 1000 if expires_at > 0 else None, how)
+    if how is None:
+        return mark
+    handlers, workers = await _names_of(partition, how.handler, how.worker)
+    return replace(mark, handlers=handlers, workers=workers)
+
+
+async def _names_of(partition: Partition, *codes: str) -> list[tuple[str, ...]]:
+    """Those of handlers and workers that may be meant, as far as anybody knows them."""
+    raw = await partition.redis.execute_command("ZRANGE", partition.names.known, 0, -1)
+    names = [each.decode(errors="replace") for each in raw]
+    # A code is that of no name where an event was ignored.
+    meant = (code if code != told.code_of("") else None for code in codes)
+    return [tuple(name for name in names if told.code_of(name) == code) for code in meant]
 
 
 def _mark_name(partition: Partition, organization: str, event_id: str) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import TransitionError, Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.queue import told
 from shared.queue.group_commit import Tell, resolve
 from shared.queue.job import Delivery, organization_of
 from shared.redis.connection import REDIS_ERRORS
@@ -140,6 +141,7 @@ class Pipeline:
     path: Path = field(init=False, repr=False)
     job_prefix: str = ""
     worker: str = ""
+    _code: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Make the parts that are its own."""
@@ -164,6 +166,7 @@ class Pipeline:
         object.__setattr__(self, "hooks", hooks)
         object.__setattr__(self, "attempts", attempts)
         object.__setattr__(self, "path", path)
+        object.__setattr__(self, "_code", told.code_of(self.worker))
 
     def within(self, ledger: Ledger, job_prefix: str) -> "Pipeline":
         """The same in another partition, which keeps marks and states of its own.
@@ -324,6 +327,9 @@ class Pipeline:
         """The verb of ``settle.lua`` with its details, for an outcome that is `final`."""
         verb, details = verb_of(work, outcome, self.policy, self.worker)
         settlement = Settlement(work.claim, verb, details)
+        if verb == "done":
+            attempts = work.claim.attempts + 1
+            settlement.told = told.tail(work.handler, self._code, attempts, work.seconds)
         settlement.packed = pack(settlement.details)  # here, since batches are bounded by bytes
         return settlement
 

@@ -2,9 +2,9 @@
 
 import enum
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar, final
 
@@ -13,7 +13,7 @@ import msgspec
 from shared.endpoints.endpoint import Rate
 from shared.errors import TransitionError
 from shared.observe import metrics
-from shared.queue import scripts
+from shared.queue import scripts, told
 from shared.queue.keys import Names
 from shared.queue.partition import Partition
 from shared.redis.wire import Wire
@@ -59,6 +59,11 @@ MOST_BYTES: Final = 1 << 20
 RETENTION: Final = 7 * 86_400.0
 """Seconds for which a mark is kept where nobody says otherwise: ``DEDUPE_RETENTION``'s default."""
 
+_NAMES_KEPT: Final = 30 * 86_400
+"""Seconds for which the name of a worker or a handler is known: longer than most marks are kept."""
+
+_MOST_NAMES: Final = 5_000
+
 _PAYLOAD: Final = 4
 """Its place in what ``claim`` answers of a job."""
 
@@ -66,11 +71,14 @@ _CLAIMED = metrics.WORKER_BATCH.labels("claim")
 
 Answer = TypeVar("Answer", bound=enum.Enum)
 
-fresh_base: Final = partial(secrets.token_hex, 8)
-"""Makes what the tokens of one call of ``claim`` begin with."""
-
 pack: Final = msgspec.msgpack.Encoder().encode
 """What a settlement says, as ``settle.lua`` unpacks it."""
+
+
+def fresh_base(worker: str = "") -> str:
+    """What the tokens of one call of ``claim`` begin with; it tells whose they are."""
+    sign = told.sign_of(worker)
+    return sign + secrets.token_hex(8)[len(sign) :]
 
 
 def claimed_at_once(slots: int) -> int:
@@ -250,12 +258,14 @@ class Settlement(msgspec.Struct, gc=False):
         verb: of the script.
         details: as the verb needs them.
         packed: the same as the script takes them, where somebody has packed them already.
+        told: what the mark of an event that is done tells of it.
     """
 
     claim: Claim
     verb: str
     details: tuple[Any, ...] = ()
     packed: bytes = b""
+    told: str = ""
 
 
 # By the bytes that come: to an enum's own look-up each would have to be decoded first.
@@ -346,7 +356,7 @@ class Transitions:
             worker,
             most,
             round(lease * 1000),
-            base or fresh_base(),
+            base or fresh_base(worker),
             holding,
             most_bytes,
             slots,
@@ -420,6 +430,17 @@ class Transitions:
         # Lua counts from 1.
         return Renewed(bool(is_new), [claims[place - 1] for place in lost])
 
+    async def note_names(self, names: Sequence[str]) -> None:
+        """Have the names of a worker and its handlers known, of which marks have codes."""
+        now = int(time.time())
+        known = self.names.known
+        pairs = [each for name in names for each in (now, name)]
+        async with self._partition.redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("ZADD", known, *pairs)
+            pipe.execute_command("ZREMRANGEBYSCORE", known, "-inf", now - _NAMES_KEPT)
+            pipe.execute_command("ZREMRANGEBYRANK", known, 0, -1 - _MOST_NAMES)
+            await pipe.execute()
+
     async def leave(self, worker: str) -> None:
         """Take a worker's slots out of the count."""
         await self._partition.run(_LEAVE, worker)
@@ -463,7 +484,7 @@ class Transitions:
             claim = settlement.claim
             size = "" if claim.size is None else claim.size
             packed = settlement.packed or pack(settlement.details)
-            arguments += (_name(claim), claim.token, settlement.verb, size, packed)
+            arguments += (_name(claim), claim.token, settlement.verb, size, packed, settlement.told)
         return [_read(_ENDS, raw) for raw in await self._settle(self._settlements, *arguments)]
 
     async def read(self, names: Sequence[str]) -> list[bytes | None]:

@@ -59,7 +59,7 @@ local function mark(claim, name, event_id, provable_until)
     return 'fresh'
   end
   local state, holder = string.match(raw, '^(%a+):(.*)$')
-  if state == 'done' then return duplicate(claim, holder) end
+  if state == 'done' then return duplicate(claim, done_by(holder)) end
   if state == 'dead' then
     if must_hold(claim, raw) then return holder == key.in_mark(claim.job) and 'held' or 'held-conflicting' end
     with_seldom()

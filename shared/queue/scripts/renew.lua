@@ -18,9 +18,16 @@ for _, gone in ipairs(redis.call('ZRANGE', key.workers_seen, '-inf', '(' .. now,
   redis.call('ZREM', key.workers_seen, gone)
   redis.call('HDEL', key.workers, gone)
 end
-local all = 0
+local all, reads_told_marks = 0, true
 for _, raw in ipairs(redis.call('HVALS', key.workers)) do
   all = all + (tonumber(string.match(raw, '^(%d+):')) or 0)
+  reads_told_marks = reads_told_marks and string.find(raw, '"marks":2', 1, true)
+end
+-- Judged here, since whoever joins or goes is known here: `settle` looks whether the name is there.
+if reads_told_marks then
+  redis.call('SET', key.told_marks, '1', 'PX', lease)
+else
+  redis.call('DEL', key.told_marks)
 end
 -- Other slots are another default cap, so perhaps a higher one. Whom that doesn't reach at once is
 -- looked at by and by, or when the next of its jobs ends.

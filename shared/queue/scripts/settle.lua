@@ -1,7 +1,7 @@
 -- settle: what became of a leased job, and of its event's mark, in one step.
 --
 -- Arguments: for each job: job, token, verb, bytes of its payload ('' where the worker doesn't know),
---   details (MessagePack).
+--   details (MessagePack), what the mark is to tell of how the event was handled (or '').
 --   done       {retention ms, {{key, sha1 or ''}…} read, {operation…}, a handler worked,
 --              received-at ms (0, or none: not known)}
 --   retry      {delay ms, breaker, whether the handler blocked its worker's loop (or left out),
@@ -324,7 +324,7 @@ function settle.done(claim, details)
     local why = commit(claim.organization, prefix, details[3], event)
     if why then return 'refused:' .. why end
   end
-  end_mark(name, 'done:' .. key.in_mark(claim.job), retention)
+  end_mark(name, done_mark(claim.job, claim.told), retention)
   remove_record(claim.organization, claim.job)
   if details[4] then handler_worked(claim) else give_back_start(claim.organization) end
   remove_job(claim)
@@ -563,8 +563,8 @@ end
 
 local function fetch()
   local jobs, marks = {}, {}
-  for i = 1, #ARGV, 5 do
-    if not results[(i + 4) / 5] then jobs[#jobs + 1] = ARGV[i] end
+  for i = 1, #ARGV, 6 do
+    if not results[(i + 5) / 6] then jobs[#jobs + 1] = ARGV[i] end
   end
   fetch_claims(jobs)
   fetch_records(jobs)
@@ -579,11 +579,12 @@ local function fetch()
 end
 
 fetch()
-for i = 1, #ARGV, 5 do
-  local place = (i + 4) / 5
+for i = 1, #ARGV, 6 do
+  local place = (i + 5) / 6
   local claim = not results[place] and held_claim(ARGV[i], ARGV[i + 1])
   if claim then
     claim.bytes = tonumber(ARGV[i + 3])
+    claim.told = ARGV[i + 5]
     results[place] = protected(settle[ARGV[i + 2]], claim, details_of(ARGV[i + 4]))
   end
   results[place] = results[place] or 'lost'

@@ -23,7 +23,7 @@ end
 -- Where each stands among the arguments; a job that comes twice is lost the second time.
 local function plainly_done()
   local starts, jobs, names, seen = {}, {}, { key.turns, key.rates }, {}
-  for i = 1, #ARGV, 5 do
+  for i = 1, #ARGV, 6 do
     local job = ARGV[i]
     if not seen[job] and ARGV[i + 3] ~= '' and is_plainly_done(ARGV[i + 2], ARGV[i + 4]) then
       seen[job] = true
@@ -67,8 +67,8 @@ local function end_plainly(starts, marks, by_organization)
     local organization = organization_of(job)
     local leaving = by_organization[organization]
     if leaving and mark == 'pending:' .. key.in_mark(job) then
-      redis.call('SET', marks[place], 'done:' .. key.in_mark(job), 'PX', small_number(done_details[ARGV[i + 4]][1]))
-      results[(i + 4) / 5] = 'done'
+      redis.call('SET', marks[place], done_mark(job, ARGV[i + 5]), 'PX', small_number(done_details[ARGV[i + 4]][1]))
+      results[(i + 5) / 6] = 'done'
       jobs[#jobs + 1] = job
       leaving[#leaving + 1] = job
       names[#names + 1] = key.job .. job
@@ -111,7 +111,7 @@ end
 do
   local starts, marks, by_organization = plainly_held(plainly_done())
   local ended = end_plainly(starts, marks, by_organization)
-  if not free_plainly(by_organization) and 5 * #ended == #ARGV then
+  if not free_plainly(by_organization) and 6 * #ended == #ARGV then
     write_tallies()
     return results
   end

@@ -24,6 +24,38 @@ local function read_mark(name)
   return raw
 end
 
+-- The job in what a mark of a finished event has behind "done:"; what else it tells is made below.
+local function done_by(named)
+  return string.match(named, '^(.*) %w%w%w%w%w%w%w%w%w%w%w%w%w%w%w%w%w%w?%.%w%w?%w?%w?$') or named
+end
+
+local base_36 = '0123456789abcdefghijklmnopqrstuvwxyz'
+
+-- A blank, and when it is now (ms) to the base of 36. Nothing while a live worker is of a version that
+-- takes all behind "done:" for the job: `renew` knows.
+local this_end
+
+local function end_told()
+  if this_end then return this_end end
+  this_end = ''
+  if redis.call('EXISTS', key.told_marks) == 0 then return this_end end
+  local left = now_ms()
+  for _ = 1, 8 do
+    local digit = left % 36
+    this_end = string.sub(base_36, digit + 1, digit + 1) .. this_end
+    left = (left - digit) / 36
+  end
+  this_end = ' ' .. this_end
+  return this_end
+end
+
+-- The mark of an event that is done.
+--   tail  what its worker tells of how it was handled, as shared/queue/told.py has it; or ''
+local function done_mark(job, tail)
+  local told = tail ~= '' and end_told() or ''
+  return 'done:' .. key.in_mark(job) .. (told ~= '' and told .. tail or '')
+end
+
 -- The event is this job's from now on.
 local function take_mark(name, job)
   marks_taken[name] = 'pending:' .. key.in_mark(job)

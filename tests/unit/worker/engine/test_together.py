@@ -109,7 +109,7 @@ def test_nobody_waits_for_a_suspect_of_a_redis_that_does_not_answer() -> None:
 async def test_a_claim_of_a_redis_that_is_far_is_late_by_its_own_round_trips() -> None:
     """What it brings would be given back, and asked for anew, again and again."""
     changed = asyncio.Event()
-    asked = AskedClaims(cast("Transitions", None), 30, changed)
+    asked = AskedClaims("w1", cast("Transitions", None), 30, changed)
     asked.late = 0.01, 4
 
     async def far(seconds: float) -> list[int]:

@@ -1,0 +1,162 @@
+"""Facts about what the mark of a finished event tells of how it was handled."""
+
+import random
+import time
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from shared.queue import keys, told
+from shared.queue.partition import Partition
+from tests.integration.by_hand import Hand
+from tests.integration.jobs import delivery, enqueue, enqueued, mark_of
+from tests.integration.workplace import POLICY, Workplace, body
+from worker import Event, Handlers, Organization
+from worker.operate import lookup
+from worker.operate.lookup import Mark
+from worker.pipeline.policy import Backoff
+from worker.pipeline.transitions import Mark as Found
+from worker.pipeline.transitions import MarkRequest, Settled, Settlement, Transitions
+
+NOW: Final = msgspec.json.encode({"host": "web-1", "marks": told.VERSION})
+BEFORE: Final = msgspec.json.encode({"host": "web-0"})
+"""What a worker of this version says of itself, and what one of an earlier version does."""
+
+
+async def live(redis: Redis, worker: str, description: bytes) -> None:
+    await Transitions(Partition.only(redis)).renew(
+        worker, [], description=description, slots=10, lease=30
+    )
+
+
+class Shop:
+    """A worker, one of whose events fails once."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        handlers = Handlers()
+        handlers.on("*")(self.handle)
+        soon = replace(POLICY, backoff=Backoff(base=0.001, cap=0.001))
+        self.place = Workplace(redis, handlers, soon)
+        self.place.pipeline = replace(self.place.pipeline, worker="web-1-ab12cd")
+
+    async def handle(self, event: Event[object], _organization: Organization) -> None:
+        if event.attempt == 1:
+            raise ValueError
+
+    async def handled(self, event_id: str) -> Mark:
+        """Its mark, once it is handled."""
+        await self.place.accept(body(event_id))
+        assert await self.place.handle_next() is Settled.RETRIED
+        assert await self.place.handle_next() is Settled.DONE
+        found = await lookup.find_by_mark(Partition.only(self.redis), "org_a", event_id)
+        assert found is not None
+        assert found.mark is not None
+        return found.mark
+
+
+@pytest.fixture
+def shop(redis: Redis) -> Shop:
+    return Shop(redis)
+
+
+async def test_it_tells_when_by_which_handler_and_worker_and_after_how_many_attempts(
+    redis: Redis, shop: Shop
+) -> None:
+    await live(redis, "web-1-ab12cd", NOW)
+    handler = f"{__name__}.Shop.handle"
+    await Transitions(Partition.only(redis)).note_names(["web-1-ab12cd", handler, "other"])
+    mark = await shop.handled("evt_1")
+    assert mark.told is not None
+    assert abs(mark.told.at - time.time()) < 60
+    assert (mark.told.attempts, mark.told.seconds < 1) == (2, True)
+    assert (mark.handlers, mark.workers) == ((handler,), ("web-1-ab12cd",))
+    raw = await mark_of(redis, "evt_1")
+    assert raw is not None
+    assert len(raw.removeprefix(f"done:{mark.job}")) <= 24
+    # Who knows no names says none.
+    await redis.delete(keys.KNOWN)
+    found = await lookup.find_by_mark(Partition.only(redis), "org_a", "evt_1")
+    assert found is not None
+    assert found.mark is not None
+    assert (found.mark.handlers, found.mark.workers) == ((), ())
+
+
+async def test_while_a_worker_lives_that_takes_all_for_the_job_it_is_as_it_was(
+    redis: Redis, shop: Shop
+) -> None:
+    assert (await shop.handled("evt_0")).told is None  # nobody has said what he reads
+    await live(redis, "web-1-ab12cd", NOW)
+    await live(redis, "web-0-000000", BEFORE)
+    await live(redis, "web-1-ab12cd", NOW)
+    mark = await shop.handled("evt_1")
+    assert mark.told is None
+    assert await mark_of(redis, "evt_1") == f"done:{mark.job}"
+    await Transitions(Partition.only(redis)).leave("web-0-000000")
+    await live(redis, "web-1-ab12cd", NOW)
+    assert (await shop.handled("evt_2")).told is not None
+    # One that comes back, as after a deploy that is undone, is heard of with the next sign of life.
+    await live(redis, "web-0-000000", BEFORE)
+    await live(redis, "web-1-ab12cd", NOW)
+    assert (await shop.handled("evt_3")).told is None
+
+
+async def test_one_that_was_killed_counts_until_it_is_taken_for_dead(
+    redis: Redis, shop: Shop
+) -> None:
+    await live(redis, "web-0-000000", BEFORE)
+    await live(redis, "web-1-ab12cd", NOW)
+    assert (await shop.handled("evt_1")).told is None
+    await redis.zadd(keys.WORKERS_SEEN, {"web-0-000000": 1})
+    await live(redis, "web-1-ab12cd", NOW)
+    assert (await shop.handled("evt_2")).told is not None
+
+
+@pytest.mark.parametrize("description", [NOW, BEFORE])
+async def test_a_redelivery_is_told_from_other_bytes_of_the_event(
+    redis: Redis, description: bytes
+) -> None:
+    hand = Hand(redis)
+    await live(redis, "w1", description)
+    (job,) = await enqueued(redis, delivery(b"1"))
+    claim = await hand.claim_only(job)
+    await hand.mark(claim)
+    settlement = Settlement(claim, "done", (3_600_000, (), (), True), told="ab12cd341.2ab")
+    assert await hand.transitions.settle([settlement]) == [Settled.DONE]
+    await enqueue(redis, delivery(b"1"), delivery(b"2"))
+    again, other = await hand.claim()
+    answers = await hand.transitions.mark([MarkRequest(it, "evt_1") for it in (again, other)])
+    found = [getattr(each, "mark", each) for each in answers]
+    assert found == [Found.DUPLICATE, Found.CONFLICTING]
+
+
+async def test_it_costs_26_bytes_more_on_average_over_ids_of_all_lengths(redis: Redis) -> None:
+    """Redis takes memory by steps, so that one id may cost a step more and another none."""
+    drawn, grown = random.Random(1), []  # nothing is protected by it
+    for length in range(1, 65):
+        name = keys.event("o" * length, f"evt_{'x' * (length % 22)}")
+        sizes = []
+        before = f"done:{'o' * length}:{'0' * 32}"
+        took = drawn.choice((0.002, 0.05, 0.8, 12.0))
+        tail = told.tail("shop.hooks.order_updated", told.code_of("web-1"), 1, took)
+        for mark in (before, f"{before} m0000000{tail}"):
+            await redis.set(name, mark, px=3_600_000)
+            sizes.append(await redis.memory_usage(name) or 0)
+        grown.append(sizes[1] - sizes[0])
+    assert sum(grown) / len(grown) <= 26
+
+
+def test_it_takes_no_more_than_24_characters_whatever_it_tells() -> None:
+    for attempts, seconds in [(1, 0.0), (12, 30.0), (10**6, 10**6)]:
+        tail = told.tail("a.b.c", told.code_of("w"), attempts, seconds)
+        job, read = told.read(f"org_1:{'0' * 32} mi1x2y3z{tail}")
+        assert job == f"org_1:{'0' * 32}"
+        assert read is not None
+        assert read.attempts == min(attempts, 36**2 - 1)
+        assert read.seconds == min(seconds, (36**4 - 1) / 1000)
+        assert len(f" mi1x2y3z{tail}") <= 24
+    for none in (f"org_1:{'0' * 32}", "some job 1.2", "", "x y"):
+        assert told.read(none) == (none, None)
