@@ -43,7 +43,7 @@ from worker.engine.visit import Visited
 from worker.engine.worker import Worker
 from worker.lifespans import Lifespans, Settings
 from worker.masking import Masks
-from worker.operate import upkeep
+from worker.operate import relisting, upkeep
 from worker.outcomes import text_of
 from worker.pipeline.attempts import own_context
 from worker.pipeline.batcher import Batcher
@@ -516,6 +516,7 @@ class _Program:
         # Inboxes know no partitions: one does it for all.
         prune = partial(upkeep.prune, partitions, opened, retention=retention, log=log)
         tasks += [upkeep.in_first(partition, self._heard, prune)]
+        tasks += [partial(relisting.relist, partition, log=log)]  # last: many take it long
         return upkeep.cron_job(
             *tasks,
             job_prefix=partition.names.job_prefix,
@@ -530,6 +531,6 @@ class _Program:
                 "version": metrics.installed_version(),
                 "concurrency": self.settings.concurrency,
                 "marks": told.VERSION,
-                "lists_letters": True,
+                relisting.LISTS: True,
             }
         )

@@ -26,7 +26,8 @@ from tests.integration.workplace import Workplace, body, now
 from worker import Event, Handlers, Organization, Reject
 from worker.cli import main
 from worker.operate.asking import ask
-from worker.operate.dead_letters import REASONS, Filter, Selection
+from worker.operate.dead_letters import REASONS, Selection
+from worker.operate.dead_lists import Filter
 from worker.operate.meant import Meant
 from worker.pipeline.transitions import Settled
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from tests.integration.jobs import reach
 from tests.integration.workplace import Workplace, body
 from worker import Event, Failure, Handlers, Organization
-from worker.operate import dead_letters
+from worker.operate import dead_letters, dead_lists
 from worker.pipeline.transitions import Settled
 
 TOKEN: Final = "t0ken-of-acme"
@@ -47,5 +47,5 @@ async def test_what_a_type_of_the_author_raises_is_told_without_secrets(
     (line,) = place.lines.of("event_step_failed")
     assert "__post_init__" in line["traceback"]
     assert TOKEN not in place.lines.text()
-    (letter,) = [each async for each in dead_letters.select(reach(redis), dead_letters.Filter())]
+    (letter,) = [each async for each in dead_letters.select(reach(redis), dead_lists.Filter())]
     assert letter.error == "data: ***"

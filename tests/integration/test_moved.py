@@ -20,7 +20,8 @@ from tests.integration.several import ORGANIZATIONS, Shop, over
 from tests.integration.workplace import Lines
 from worker.opened import Known
 from worker.operate import dead_letters, lookup, organizations, revival, upkeep
-from worker.operate.dead_letters import Filter, Selection
+from worker.operate.dead_letters import Selection
+from worker.operate.dead_lists import Filter
 from worker.operate.searching import search_everywhere
 
 GONE, STAYS = ORGANIZATIONS[0], "org_stays"

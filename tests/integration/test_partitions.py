@@ -21,7 +21,8 @@ from worker.engine import burst
 from worker.operate import dead_letters, lookup, organizations, revival, upkeep
 from worker.operate.asking import has_footprint
 from worker.operate.console import paging
-from worker.operate.dead_letters import Filter, Selection
+from worker.operate.dead_letters import Selection
+from worker.operate.dead_lists import Filter, number_of
 from worker.operate.overview import read_overview
 from worker.pipeline.transitions import Settled
 
@@ -82,7 +83,7 @@ async def look(partition: Partition) -> None:
     assert dead.mark is not None
     assert dead.mark.job == dead.job
     assert await lookup.oldest(Reach(Partitions((partition,)))) == []
-    assert await paging.number_of(Reach(Partitions((partition,))), Filter()) == 1
+    assert await number_of(Reach(Partitions((partition,))), Filter()) == 1
     assert (await gauges.read(partition)).depths.waiting == 0
     assert (await held_bytes.read_shares(partition, 5)).dead == 1
     values = [each["key"] async for each in organizations.stored_values(partition, "org_a")]

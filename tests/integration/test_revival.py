@@ -21,7 +21,8 @@ from tests.integration.workplace import Workplace, body, working
 from worker import Event, Handlers, Organization, Reject
 from worker.engine.worker import Worker
 from worker.operate import organizations
-from worker.operate.dead_letters import DeadLetter, Filter, count, select
+from worker.operate.dead_letters import DeadLetter, select
+from worker.operate.dead_lists import Filter, count
 from worker.operate.revival import FAILURES_IN_A_ROW, Pace, Progress, Replay, discard_all
 
 

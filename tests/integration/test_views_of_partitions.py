@@ -25,7 +25,8 @@ from tests.conftest import StartRedis
 from tests.integration.several import FOUR, ORGANIZATIONS, Shop, over
 from worker.cli import main
 from worker.operate import upkeep
-from worker.operate.dead_letters import DeadLetter, Filter, Selection, select
+from worker.operate.dead_letters import DeadLetter, Selection, select
+from worker.operate.dead_lists import Filter
 from worker.operate.merged import look
 from worker.operate.revival import Replay, discard_all
 

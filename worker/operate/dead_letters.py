@@ -2,24 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from operator import itemgetter
-from typing import Any, Final, Self
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter, itemgetter
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from shared.queue import hashes
 from shared.queue import job as jobs
 from shared.queue.job import is_job_of
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach
 from shared.settings.durations import parse_duration
-from worker.operate.merged import in_one_order, sums
+from worker.operate.dead_lists import Filter, Source, by_organization, listed, owner_of
+from worker.operate.merged import in_one_order
 from worker.operate.past import Past
 
 _PAGE = 200
+Item = TypeVar("Item")
+
 _NUMBERS: Final = ("attempts", "received_at", "died_at", "held", "held_at", "replayed_at")
 
 _NOBODY_SAID: Final = "1"
@@ -69,6 +71,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
         past: what its attempts came to.
         replayed_by: who has given it another life; empty where nobody said.
         replayed_at: when, epoch milliseconds; 0 where that isn't known.
+        group: that it is in, within its organization; empty where nobody has listed it yet.
     """
 
     job: str
@@ -90,6 +93,12 @@ class DeadLetter(msgspec.Struct, frozen=True):
     past: Past = Past()
     replayed_by: str = ""
     replayed_at: int = 0
+    group: str = ""
+
+    @property
+    def group_id(self) -> str:
+        """Names its group anywhere; empty where it is in none."""
+        return self.group and f"{self.organization}:{self.group}"
 
     @property
     def body(self) -> bytes:
@@ -109,40 +118,6 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """Which dead letters are meant; what is ``None`` doesn't matter.
-
-    Attributes:
-        organization: whose.
-        reason: why they were buried.
-        type: of the event.
-        died_before: epoch milliseconds.
-        died_after: epoch milliseconds.
-    """
-
-    organization: str | None = None
-    reason: str | None = None
-    type: str | None = None
-    died_before: int | None = None
-    died_after: int | None = None
-
-    def matches(self, letter: DeadLetter) -> bool:
-        """Whether this one is meant."""
-        return (
-            self.organization in {None, letter.organization}
-            and self.reason in {None, letter.reason}
-            and self.type in {None, letter.type}
-            and (self.died_before is None or letter.died_at < self.died_before)
-            and (self.died_after is None or letter.died_at >= self.died_after)
-        )
-
-    def until(self, moment: int) -> Self:
-        """Without those that die from that moment on, such as what is replayed in vain."""
-        before = moment if self.died_before is None else min(moment, self.died_before)
-        return replace(self, died_before=before)
-
-
-@dataclass(frozen=True, slots=True)
 class Selection:
     """Which dead letters somebody acts on.
 
@@ -152,12 +127,12 @@ class Selection:
     """
 
     jobs: tuple[str, ...] = ()
-    filter: Filter = Filter()
+    filter: Filter = field(default_factory=Filter)
 
     async def among(self, reach: Reach) -> list[Partition]:
         """Where any of them may be."""
         if not self.jobs:
-            return [*await reach.having(self.filter.organization)]
+            return [*await reach.having(owner_of(self.filter))]
         partitions = reach.partitions
         numbers = {each.number for job in self.jobs for each in _where(partitions, job)}
         return [partitions.all[number] for number in sorted(numbers)]
@@ -191,22 +166,6 @@ async def now(partition: Partition) -> int:
     """Epoch milliseconds by Redis's clock, which says when each died; ours may be another."""
     seconds, microseconds = await partition.redis.time()
     return int(seconds) * 1000 + int(microseconds) // 1000
-
-
-async def count(partition: Partition) -> dict[str, int]:
-    """How many dead letters each organization has."""
-    raw = await hashes.whole(partition.redis, partition.names.buried)
-    return {organization.decode(): int(number) for organization, number in sorted(raw.items())}
-
-
-async def count_all(reach: Reach) -> dict[str, int]:
-    """The same, of all partitions."""
-    return sums(numbers for _, numbers in await reach.gather(count))
-
-
-async def organizations(partition: Partition, wanted: Filter) -> list[str]:
-    """Whose dead letters may be meant."""
-    return [wanted.organization] if wanted.organization else list(await count(partition))
 
 
 async def find(partition: Partition, job: str) -> DeadLetter | None:
@@ -266,7 +225,7 @@ async def read(
         with_payload: else each has an empty one, no traceback and no past: these may be large.
     """
     large = ["payload", "traceback", "history"] if with_payload else []
-    fields = [*TEXTS, *_NUMBERS, "by_hand", *large]
+    fields = [*TEXTS, *_NUMBERS, "by_hand", "group", *large]
     async with partition.redis.pipeline(transaction=False) as pipe:
         for job in jobs:
             pipe.execute_command("HMGET", raw_name(partition.names.dead_letter(job)), *fields)
@@ -295,61 +254,75 @@ async def _read_pages(
     reach: Reach, wanted: Filter, *, newest_first: bool = False
 ) -> AsyncIterator[list[DeadLetter]]:
     """An organization is in one partition, so a page is all that is held of all of them."""
-    among = await reach.having(wanted.organization)
-    named = await reach.gather(lambda partition: organizations(partition, wanted), among)
-    for organization, partitions in _by_name(named):
+    among = await reach.having(owner_of(wanted))
+    found = await reach.gather(lambda partition: by_organization(partition, wanted), among)
+    for _, places in _by_name(found):
         pages = [
-            _pages_in(reach, each, organization, wanted, newest_first=newest_first)
-            for each in partitions
+            _pages_in(reach, partition, sources, wanted, newest_first=newest_first)
+            for partition, sources in places
         ]
-        async for page in (
-            pages[0] if len(pages) == 1 else _together(pages, newest_first=newest_first)
-        ):
+        # More than one only of the jobs that belong to no organization.
+        async for page in _in_one_order(pages, attrgetter("died_at"), newest_first=newest_first):
             yield page
 
 
-def _by_name(named: Iterable[tuple[Partition, list[str]]]) -> list[tuple[str, list[Partition]]]:
+def _by_name(
+    found: Iterable[tuple[Partition, Mapping[str, list[Source]]]],
+) -> list[tuple[str, list[tuple[Partition, list[Source]]]]]:
     """The organizations in order, each with the partitions that have something of it."""
-    found: dict[str, list[Partition]] = {}
-    for partition, names in named:
-        for name in names:
-            found.setdefault(name, []).append(partition)
-    return sorted(found.items(), key=itemgetter(0))
+    named: dict[str, list[tuple[Partition, list[Source]]]] = {}
+    for partition, organizations in found:
+        for name, sources in organizations.items():
+            named.setdefault(name, []).append((partition, sources))
+    return sorted(named.items(), key=itemgetter(0))
 
 
 async def _pages_in(
-    reach: Reach, partition: Partition, organization: str, wanted: Filter, *, newest_first: bool
+    reach: Reach,
+    partition: Partition,
+    sources: Sequence[Source],
+    wanted: Filter,
+    *,
+    newest_first: bool,
 ) -> AsyncIterator[list[DeadLetter]]:
     """Those of an organization in one partition, as long as it answers."""
     if partition not in reach:
         return
     with reach.noting(partition):
-        async for names in _pages(partition, organization, newest_first=newest_first):
+        lists = [listed(partition, each.name, newest_first=newest_first) for each in sources]
+        async for places in _in_one_order(lists, itemgetter(1), newest_first=newest_first):
             if partition not in reach:  # who acted on what was read before has found it so
                 return
-            yield [letter for letter in await read(partition, names) if wanted.matches(letter)]
+            jobs = [job for job, _ in places]
+            yield [letter for letter in await read(partition, jobs) if wanted.matches(letter)]
 
 
-async def _together(
-    lists: Sequence[AsyncIterator[list[DeadLetter]]], *, newest_first: bool
-) -> AsyncIterator[list[DeadLetter]]:
-    """Pages of what several partitions have, as of the jobs that belong to no organization."""
-    letters = in_one_order(
-        [_flat(each) for each in lists], key=lambda each: each.died_at, newest_first=newest_first
-    )
-    page: list[DeadLetter] = []
-    async for letter in letters:
-        page.append(letter)
+async def _in_one_order(
+    lists: Sequence[AsyncIterator[list[Item]]],
+    died_at: Callable[[Item], Any],
+    *,
+    newest_first: bool,
+) -> AsyncIterator[list[Item]]:
+    """What several lists have, as pages of one."""
+    if len(lists) == 1:
+        async for page in lists[0]:
+            yield page
+        return
+    page = []
+    async for each in in_one_order(
+        [_flat(each) for each in lists], key=died_at, newest_first=newest_first
+    ):
+        page.append(each)
         if len(page) == _PAGE:
             yield page
             page = []
     yield page
 
 
-async def _flat(pages: AsyncIterator[list[DeadLetter]]) -> AsyncIterator[DeadLetter]:
+async def _flat(pages: AsyncIterator[list[Item]]) -> AsyncIterator[Item]:
     async for page in pages:
-        for letter in page:
-            yield letter
+        for each in page:
+            yield each
 
 
 async def _one_ahead(pages: AsyncIterator[list[DeadLetter]]) -> AsyncIterator[list[DeadLetter]]:
@@ -363,37 +336,9 @@ async def _one_ahead(pages: AsyncIterator[list[DeadLetter]]) -> AsyncIterator[li
         coming.cancel()
 
 
-async def _pages(
-    partition: Partition, organization: str, *, newest_first: bool
-) -> AsyncIterator[list[str]]:
-    """Names of jobs; each page begins at the time at which the last one ended."""
-    start: float | bytes = b"+inf" if newest_first else b"-inf"
-    end = b"-inf" if newest_first else b"+inf"
-    seen: set[bytes] = set()
-    size = _PAGE
-    while True:
-        command = ["ZRANGE", partition.names.dead(organization), start, end, "BYSCORE"]
-        command += ["REV"] if newest_first else []
-        found = await partition.redis.execute_command(*command, "LIMIT", 0, size, "WITHSCORES")
-        fresh = [(name, score) for name, score in _pairs(found) if name not in seen]
-        if not fresh:
-            if len(found) // 2 < size:
-                return
-            size *= 2  # more than a page of them died in the same millisecond
-            continue
-        start = fresh[-1][1]
-        # The next page begins with that millisecond again, in which others may have died, too.
-        seen = {name for name, score in _pairs(found) if score == start}
-        yield [name.decode(errors="surrogateescape") for name, _ in fresh]
-
-
-def _pairs(found: list[Any]) -> list[tuple[bytes, bytes]]:
-    return list(zip(found[::2], found[1::2], strict=True))
-
-
 def _parse(job: str, raw: Mapping[str, bytes], partition: int) -> DeadLetter:
     fields: dict[str, Any] = {
-        **{n: raw.get(n, b"").decode(errors="replace") for n in (*TEXTS, "traceback")},
+        **{n: raw.get(n, b"").decode(errors="replace") for n in (*TEXTS, "traceback", "group")},
         **{name: int(float(raw.get(name, b"0"))) for name in _NUMBERS},
     }
     who = raw.get("by_hand", b"").decode(errors="replace")

@@ -14,7 +14,8 @@ from shared.program import tables
 from shared.queue.reach import Reach
 from worker.operate import dead_letters as records
 from worker.operate.asking import ask, known_organization
-from worker.operate.dead_letters import DeadLetter, Filter, Selection
+from worker.operate.dead_letters import DeadLetter, Selection
+from worker.operate.dead_lists import Filter
 from worker.operate.revival import why_left_alone
 
 _PREVIEW = 10

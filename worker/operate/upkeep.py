@@ -25,7 +25,7 @@ from shared.queue.partition import Partition
 from shared.queue.partitions import MOST_HOPS, Partitions
 from shared.queue.reach import Reach
 from worker.opened import Kept, Known
-from worker.operate import dead_letters, revival
+from worker.operate import dead_letters, dead_lists, revival
 
 _FORGET = scripts.load("forget")
 _RECOUNT = scripts.load("recount")
@@ -108,7 +108,7 @@ async def expire(partition: Partition, *, retention: float, log: FilteringBoundL
     """
     died_before = await dead_letters.now(partition) - round(retention * 1000)
     gone = 0
-    organizations = list(await dead_letters.count(partition))
+    organizations = list(await dead_lists.count(partition))
     for start in range(0, len(organizations), _LOOKED_AT_ONCE):
         some = organizations[start : start + _LOOKED_AT_ONCE]
         for organization in await _with_older(partition, some, died_before):

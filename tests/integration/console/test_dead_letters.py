@@ -13,7 +13,7 @@ from tests.integration.console.site import Answer, Site, told
 from tests.integration.jobs import reach
 from tests.integration.workplace import Workplace, body
 from tests.log_support import captured_log
-from worker.operate import dead_letters
+from worker.operate import dead_letters, dead_lists
 from worker.operate.console.wording import to_reference
 from worker.pipeline.transitions import Settled
 
@@ -25,7 +25,7 @@ async def one_dead(place: Workplace, event_id: str = "evt_1", **changes: str) ->
     await place.handle(body(event_id, type="order.exploded", **changes))
     (found,) = [
         letter.job
-        async for letter in dead_letters.select(reach(place.redis), dead_letters.Filter())
+        async for letter in dead_letters.select(reach(place.redis), dead_lists.Filter())
         if letter.event_id == event_id
     ]
     return found

@@ -13,8 +13,8 @@ from tests.integration.console.letters import bury
 from tests.integration.console.site import Site
 from tests.integration.jobs import reach
 from worker.operate.console import paging
-from worker.operate.console.paging import Place, number_of, read_page
-from worker.operate.dead_letters import Filter
+from worker.operate.console.paging import Place, read_page
+from worker.operate.dead_lists import Filter, number_of
 
 MANY = 100_000
 
@@ -39,8 +39,8 @@ async def expected(redis: Redis) -> list[str]:
     for organization in await redis.hkeys(keys.BURIED):
         name = organization.decode()
         for job, died_at in await redis.zrange(keys.dead(name), 0, -1, withscores=True):
-            places.append(Place(int(died_at), name, job.decode()))
-    return [place.job for place in sorted(places, reverse=True)]
+            places.append(Place(int(died_at), job))
+    return [place.job.decode() for place in sorted(places, reverse=True)]
 
 
 @settings(max_examples=25, deadline=None)
@@ -93,7 +93,7 @@ async def test_few_that_match_are_found_a_page_at_a_time(redis: Redis) -> None:
     assert await walked(redis, Filter(reason="crashed")) == [
         f"org_a:{number:032x}" for number in (3001, 2001, 1001, 1)
     ]
-    assert await number_of(reach(redis), Filter(reason="crashed")) is None
+    assert await number_of(reach(redis), Filter(reason="crashed")) == 4
 
 
 async def test_no_payload_is_read_for_a_list(redis: Redis) -> None:
@@ -102,9 +102,7 @@ async def test_no_payload_is_read_for_a_list(redis: Redis) -> None:
     assert [letter.payload for letter in page.letters] == [b""] * 3
 
 
-@pytest.mark.parametrize(
-    "text", ["", "x", "1", "1~", "1~org", "1~org~", "~org~job", "1" * 16 + "~o~j", "²~o~j"]
-)
+@pytest.mark.parametrize("text", ["", "x", "1", "1~", "~org:job", "1" * 16 + "~o:j", "²~o:j"])
 def test_a_place_that_is_none_is_the_beginning(text: str) -> None:
     assert Place.read(text) is None
 
@@ -120,7 +118,7 @@ async def test_dead_letters_of_many_organizations_come_a_page_at_a_time_as_well(
 async def test_a_hundred_thousand_dead_letters_page_within_200_ms(redis: Redis, site: Site) -> None:
     for number in range(4):
         await bury(redis, f"org_{number}", MANY // 4)
-    last_but_some = Place(1_700_000_000_040, "org_0", f"org_0:{40:032x}").written()
+    last_but_some = Place(1_700_000_000_040, f"org_0:{40:032x}".encode()).written()
     paths = [
         "/dead-letters",
         f"/dead-letters?after={last_but_some}",

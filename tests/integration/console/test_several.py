@@ -21,7 +21,7 @@ from tests.integration.console.test_pages import looked
 from tests.integration.several import FOUR, ORGANIZATIONS, Shop, over
 from worker.operate.console import paging
 from worker.operate.console.paging import Place, read_page
-from worker.operate.dead_letters import Filter
+from worker.operate.dead_lists import Filter
 
 TIMEOUT = 1.0
 """Seconds until a primary that stands still counts as away."""

@@ -11,7 +11,8 @@ from shared.queue.partition import Partition
 from shared.queue.reach import Reach
 from worker.operate import dead_letters
 from worker.operate.console.wording import from_reference, to_reference
-from worker.operate.dead_letters import DeadLetter, Filter
+from worker.operate.dead_letters import DeadLetter, raw_name
+from worker.operate.dead_lists import Filter, Source, owner_of, sources
 
 SIZE: Final = 50
 """Dead letters on a page."""
@@ -30,26 +31,23 @@ class Place(NamedTuple):
 
     Attributes:
         died_at: epoch milliseconds.
-        organization: whose it is.
-        job: its id.
+        job: its id, as Redis has it: among those that died at once, it puts them in order.
     """
 
     died_at: int
-    organization: str
-    job: str
+    job: bytes
 
     def written(self) -> str:
         """The place as a text for an address."""
-        return f"{self.died_at}~{self.organization}~{to_reference(self.job)}"
+        return f"{self.died_at}~{to_reference(self.job.decode(errors='surrogateescape'))}"
 
     @classmethod
     def read(cls, text: str) -> Self | None:
         """The place in such a text; ``None`` where it is none."""
-        died_at, _, rest = text.partition("~")
-        organization, _, job = rest.partition("~")
+        died_at, _, job = text.partition("~")
         if not died_at.isascii() or not died_at.isdigit() or len(died_at) > 15 or not job:  # noqa: PLR2004  # more digits than a time can have
             return None
-        return cls(int(died_at), organization, from_reference(job))
+        return cls(int(died_at), raw_name(from_reference(job)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +70,20 @@ class Page:
 async def read_page(reach: Reach, wanted: Filter, after: Place | None) -> Page:
     """The dead letters that match, from behind a place on.
 
-    It reads by rank and by time, so the last page of many costs what the first does. Reason and
-    type stand only in the records: where few match, the page ends early and says where to go on.
+    It reads lists by rank and by time, so the last page of many costs what the first does. Of a
+    list in which only the records tell what matches, where few do, the page ends early and says
+    where to go on.
     """
-    holders = await _holders(reach, wanted)
+    among = await reach.having(owner_of(wanted))
+    found_in = await reach.gather(lambda partition: sources(partition, wanted), among)
+    lists = {partition.number: found for partition, found in found_in}
+    is_mixed = any(each.is_mixed for found in lists.values() for each in found)
     letters: list[DeadLetter] = []
     looked_at, until = 0, monotonic() + LONGEST
     while looked_at < MOST_LOOKED_AT and monotonic() < until:
         # One more than is shown tells whether there is another page.
-        number = _AT_ONCE if wanted.reason or wanted.type else SIZE - len(letters) + 1
-        places = await _places_in_all(reach, holders, wanted, after, number)
+        number = _AT_ONCE if is_mixed else SIZE - len(letters) + 1
+        places = await _places_in_all(reach, lists, wanted, after, number)
         if not places:
             return Page(letters, None, looked_at, is_full=False)
         found = await _records(reach, places)
@@ -101,18 +103,9 @@ _Located: TypeAlias = tuple[Place, int]
 """A place, and the number of the partition that has it."""
 
 
-async def _holders(reach: Reach, wanted: Filter) -> dict[int, list[str]]:
-    """Whose dead letters may be meant, by partition."""
-    found = await reach.gather(
-        lambda partition: dead_letters.organizations(partition, wanted),
-        await reach.having(wanted.organization),
-    )
-    return {partition.number: names for partition, names in found}
-
-
 async def _places_in_all(
     reach: Reach,
-    holders: Mapping[int, Sequence[str]],
+    lists: Mapping[int, Sequence[Source]],
     wanted: Filter,
     after: Place | None,
     number: int,
@@ -120,9 +113,10 @@ async def _places_in_all(
     """The next places over all partitions."""
 
     async def places_in(partition: Partition) -> list[Place]:
-        return await _places(partition, holders[partition.number], wanted, after, number)
+        names = [each.name for each in lists[partition.number]]
+        return await _places(partition, names, wanted, after, number)
 
-    among = [reach.partitions.all[each] for each in holders]
+    among = [reach.partitions.all[each] for each in lists]
     found = await reach.gather(places_in, among)
     return next_of_all({partition.number: places for partition, places in found}, number)
 
@@ -136,117 +130,91 @@ def next_of_all(lists: Mapping[int, Sequence[Place]], most: int) -> list[_Locate
     return list(islice(heapq.merge(*located, reverse=True), most))
 
 
-async def _records(reach: Reach, places: Sequence[_Located]) -> dict[tuple[int, str], DeadLetter]:
+async def _records(reach: Reach, places: Sequence[_Located]) -> dict[tuple[int, bytes], DeadLetter]:
     async def read_in(partition: Partition) -> list[DeadLetter]:
-        jobs = [place.job for place, number in places if number == partition.number]
+        jobs = [
+            place.job.decode(errors="surrogateescape")
+            for place, number in places
+            if number == partition.number
+        ]
         return await dead_letters.read(partition, jobs, with_payload=False)
 
     among = [reach.partitions.all[number] for number in {number for _, number in places}]
     found = await reach.gather(read_in, among)
-    return {(partition.number, each.job): each for partition, some in found for each in some}
+    return {
+        (partition.number, raw_name(each.job)): each for partition, some in found for each in some
+    }
 
 
-async def number_of(reach: Reach, wanted: Filter) -> int | None:
-    """How many there are; ``None`` where only reading all of them would tell."""
-    if wanted.reason or wanted.type:
-        return None
+async def _places(
+    partition: Partition, names: Sequence[str], wanted: Filter, after: Place | None, number: int
+) -> list[Place]:
+    """The next places over all these lists.
 
-    async def number_in(partition: Partition) -> int:
-        async with partition.redis.pipeline(transaction=False) as pipe:
-            for organization in await dead_letters.organizations(partition, wanted):
-                pipe.zcount(
-                    partition.names.dead(organization), _least(wanted), _below(wanted.died_before)
-                )
-            return sum(map(int, await pipe.execute()))
-
-    among = await reach.having(wanted.organization)
-    return sum(number for _, number in await reach.gather(number_in, among))
-
-
-def _least(wanted: Filter) -> str | int:
-    return "-inf" if wanted.died_after is None else wanted.died_after
-
-
-def _below(limit: int | None) -> str:
-    return "+inf" if limit is None else f"({limit}"
+    The next so many can only be in as many lists: those whose own next ones come first.
+    """
+    ranks = await _ranks_behind(partition, names, after) if after else {}
+    if len(names) > 1:
+        firsts = await _next(partition, names, wanted, ranks, 1)
+        names = list(dict.fromkeys(name for _, name in firsts[:number]))
+    found = await _next(partition, names, wanted, ranks, number)
+    return [place for place, _ in found[:number]]
 
 
 async def _next(
     partition: Partition,
+    names: Sequence[str],
     wanted: Filter,
-    starts: Mapping[str, str],
     ranks: Mapping[str, int],
     number: int,
-) -> list[Place]:
-    """The next so many of each organization, in order, no older than the filter says.
+) -> list[tuple[Place, str]]:
+    """The next so many of each list, in order, no older than the filter says.
 
     Args:
         partition: where they are.
+        names: of the lists.
         wanted: says how old they may be.
-        starts: for each organization, the greatest time at which they may have died.
-        ranks: of the next one among its organization's, where that is known.
+        ranks: of the next one of each, where somebody goes on.
         number: how many.
     """
-    least = _least(wanted)
+    least, greatest = wanted.span
     async with partition.redis.pipeline(transaction=False) as pipe:
-        for name, start in starts.items():
-            span: tuple[str | int, ...] = (start, least, "BYSCORE", "REV", "LIMIT", 0, number)
+        for name in names:
+            span: tuple[str | int, ...] = (greatest, least, "BYSCORE", "REV", "LIMIT", 0, number)
             if (rank := ranks.get(name)) is not None:
                 span = (rank, rank + number - 1, "REV")
-            pipe.execute_command("ZRANGE", partition.names.dead(name), *span, "WITHSCORES")
+            pipe.execute_command("ZRANGE", name, *span, "WITHSCORES")
         answers = await pipe.execute()
     places = [
-        Place(round(float(died_at)), name, job.decode(errors="surrogateescape"))
-        for name, answer in zip(starts, answers, strict=True)
+        (Place(round(float(died_at)), job), name)
+        for name, answer in zip(names, answers, strict=True)
         for job, died_at in zip(answer[::2], answer[1::2], strict=True)
     ]
     if wanted.died_after is not None:  # what was read by rank may be older
-        places = [place for place in places if place.died_at >= wanted.died_after]
+        places = [(place, name) for place, name in places if place.died_at >= wanted.died_after]
     return sorted(places, reverse=True)
 
 
-async def _places(
-    partition: Partition,
-    organizations: Sequence[str],
-    wanted: Filter,
-    after: Place | None,
-    number: int,
-) -> list[Place]:
-    """The next places over all these organizations.
+async def _ranks_behind(partition: Partition, names: Sequence[str], after: Place) -> dict[str, int]:
+    """How many of each list come before the next one behind a place, which may stand in none.
 
-    The next so many can only be in as many organizations: those whose own next ones come first.
+    Among those that died in the same millisecond it is where its job's id would be.
     """
-    starts = {name: _start(name, wanted, after) for name in organizations}
-    ranks = {}
-    if after and after.organization in starts:
-        ranks[after.organization] = await _rank_behind(partition, after)
-    if len(organizations) > 1:
-        firsts = await _next(partition, wanted, starts, ranks, 1)
-        leading = {place.organization for place in firsts[:number]}
-        starts = {name: start for name, start in starts.items() if name in leading}
-    return (await _next(partition, wanted, starts, ranks, number))[:number]
+    async with partition.redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.execute_command("ZREVRANK", name, after.job)
+            pipe.zcount(name, f"({after.died_at}", "+inf")
+            pipe.zcount(name, after.died_at, "+inf")
+        answers = await pipe.execute()
+    told = zip(names, answers[::3], answers[1::3], answers[2::3], strict=True)
+    return {
+        name: rank + 1 if rank is not None else await _rank(partition, name, after.job, low, high)
+        for name, rank, low, high in told
+    }
 
 
-def _start(organization: str, wanted: Filter, after: Place | None) -> str:
-    """The greatest time at which an organization's next ones may have died."""
-    if after is None:
-        return _below(wanted.died_before)
-    # Among those of one millisecond the organizations come in order.
-    return str(after.died_at) if organization < after.organization else f"({after.died_at}"
-
-
-async def _rank_behind(partition: Partition, after: Place) -> int:
-    """How many of its organization's dead letters come before the next one behind a place.
-
-    The one that stood there may be gone by now: then its place is found among those that died in
-    the same millisecond.
-    """
-    name, job = partition.names.dead(after.organization), after.job.encode(errors="surrogateescape")
-    rank = await partition.redis.execute_command("ZREVRANK", name, job)
-    if rank is not None:
-        return int(rank) + 1
-    low = int(await partition.redis.execute_command("ZCOUNT", name, f"({after.died_at}", "+inf"))
-    high = int(await partition.redis.execute_command("ZCOUNT", name, after.died_at, "+inf"))
+async def _rank(partition: Partition, name: str, job: bytes, low: int, high: int) -> int:
+    """The rank that a job would have among these ranks, of those that died in one millisecond."""
     while low < high:
         middle = (low + high) // 2
         found = await partition.redis.execute_command("ZRANGE", name, middle, middle, "REV")

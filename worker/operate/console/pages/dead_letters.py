@@ -11,7 +11,7 @@ from multidict import MultiMapping
 
 from shared.queue import keys
 from worker.operate import dead_letters as records
-from worker.operate import revival
+from worker.operate import dead_lists, revival
 from worker.operate.console import paging
 from worker.operate.console.context import console_of, doubt_about, reach_of, session_of, tell
 from worker.operate.console.guard import check_may_act
@@ -19,7 +19,8 @@ from worker.operate.console.paging import Place
 from worker.operate.console.runs import AT_ONCE, Run, Verb
 from worker.operate.console.views import message, render
 from worker.operate.console.wording import from_reference, to_reference
-from worker.operate.dead_letters import Filter, Selection
+from worker.operate.dead_letters import Selection
+from worker.operate.dead_lists import Filter, number_of
 
 _LONGEST: Final = 256
 _FIELDS: Final = ("organization", "reason", "type", "older", "younger")
@@ -39,7 +40,7 @@ async def show(request: web.Request) -> web.Response:
     else:
         after = Place.read(request.query.get("after", ""))
         page = await paging.read_page(reach, wanted, after)
-        number, problem = await paging.number_of(reach, wanted), ""
+        number, problem = await number_of(reach, wanted, at_once=True), ""
         if not page.letters and wanted.organization not in {None, "?"}:
             problem = await doubt_about(request, str(wanted.organization))
     return render(
@@ -51,7 +52,7 @@ async def show(request: web.Request) -> web.Response:
         given=given,
         is_filtered=bool(given),
         reasons=records.REASONS,
-        organizations=sorted(await records.count_all(reach)),
+        organizations=sorted(await dead_lists.count_all(reach)),
         after=request.query.get("after", ""),
         runs=console.runs.known,
         most=paging.MOST_LOOKED_AT,
@@ -73,7 +74,7 @@ async def ask(request: web.Request) -> web.Response:
         verb=verb,
         jobs=[letter.job for letter in letters],
         given=given,
-        number=len(letters) or await paging.number_of(reach, selection.filter),
+        number=len(letters) or await number_of(reach, selection.filter),
         letters=letters,
         limit=request.query.get("limit", "")[:8],
         rate=f"{_rate(request.query.get('rate', '')):g}",
@@ -96,7 +97,7 @@ async def act(request: web.Request) -> web.Response:
         verb=verb,
         about=sample + _about(selection, given),
         who=session.who if session else "",
-        total=len(selection.jobs) or await paging.number_of(reach_of(request), selection.filter),
+        total=len(selection.jobs) or await number_of(reach_of(request), selection.filter),
         rate=_rate(form.get("rate", "")),
         force="force" in form,
         limit=limit,
