@@ -67,6 +67,8 @@ TOLD_MARKS = "sellfern:told-marks"
 KNOWN = "sellfern:known"
 """The names of workers and of their handlers, by when they were there last (epoch seconds): marks
 have codes of them."""
+RUNS = "sellfern:runs"
+"""Replays and discards of many dead letters: ``begin.lua`` tells the fields."""
 
 MARKER = "sellfern:marker"
 """Of the first partition of each primary: ``marker.py`` tells the fields."""
@@ -206,6 +208,7 @@ class Names:
     actions: str = _named(ACTIONS, "")
     told_marks: str = _named(TOLD_MARKS, "")
     known: str = _named(KNOWN, "")
+    runs: str = _named(RUNS, "")
     job: str = _named(JOB, "job")
     arq_retry: str = _named(ARQ_RETRY, "job")
     parked_prefix: str = _named(PARKED, "org[job]")

@@ -198,7 +198,7 @@ async def test_everything_works_with_scripts_off(
         await expect(page.locator("h1")).to_have_text("Discard 2 dead letters?")
         await page.get_by_role("button", name="Discard").click()
         await expect(page.locator("progress")).to_have_count(1)
-        await program.logged("console_run_ended", outcome="finished", seen=2)
+        await program.logged("operator_action", outcome="finished: 2 discarded")
         await page.goto(f"{address}/dead-letters")
         await expect(page.locator("input[name=job]")).to_have_count(2)
 

@@ -90,13 +90,18 @@ async def test_both_programs_and_every_command_work_as_their_users(place: Place)
         ("pause", "org_a"),
         ("resume", "org_a"),
         ("dead-letters", "export"),
+        ("dead-letters", "runs"),
+        ("actions",),
     ):
         ended = await run("worker", *arguments, environ=operator)
         dies_again = "replay" in arguments  # for its handler rejects it still
         assert ended.code == (1 if dies_again else 0), (arguments, ended.stderr)
+        assert "not_kept" not in ended.stderr
     await settled(operator)
     ended = await run("worker", "dead-letters", "discard", "--all", "--yes", environ=operator)
     assert ended.code == 0, ended.stderr
+    (run_,) = (await run("worker", "dead-letters", "runs", "--json", environ=operator)).json[:1]
+    assert (run_["action"], run_["state"]) == ("discard", "finished")
     metrics = (await place.receiver.admin("/metrics")).body.decode()
     assert 'sellfern_queue_depth{state="queued"}' in metrics
     assert "redis_permission" not in place.receiver.text + place.worker.text

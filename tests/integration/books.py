@@ -99,7 +99,8 @@ class Books:
         """Read all of it, at one moment."""
         raw = await redis.execute_command("EVAL", _DUMP, 0)
         told = {name.decode(): _value(kind, value) for name, kind, value in raw}
-        told.pop(keys.ACTIONS, None)  # what people have done, whatever came of it
+        for name in (keys.ACTIONS, keys.RUNS):  # what people have done, whatever came of it
+            told.pop(name, None)
         books = cls(told)
         for name, value in books.values.items():
             books._file(name, value)

@@ -67,9 +67,13 @@ def test_what_commands_do_is_logged_and_listed(redis_server: EmbeddedRedis) -> N
                 "--yes",
             ),
             "replay",
-            ["begun", "1 replayed"],
+            ["begun", "finished: 1 replayed"],
         ),
-        (("dead-letters", "discard", "--all", "--yes"), "discard", ["begun", "3 discarded"]),
+        (
+            ("dead-letters", "discard", "--all", "--yes"),
+            "discard",
+            ["begun", "finished: 3 discarded"],
+        ),
     ):
         ended = run(redis_server, *arguments)
         assert ended.exit_code == 0, ended.output
@@ -88,6 +92,11 @@ def test_what_commands_do_is_logged_and_listed(redis_server: EmbeddedRedis) -> N
     }
     assert listed[2]["about"] == "the oldest 1 of: organization org_a"
     assert listed[4]["about"] == "at 5/s"
+    done, _ = map(
+        json.loads, run(redis_server, "dead-letters", "runs", "--json").stdout.splitlines()
+    )
+    assert (done["id"], done["action"]) == (listed[0]["run"], "discard")
+    assert (done["state"], done["outcome"], done["who"]) == ("finished", "3 discarded", "ada")
     shown = run(redis_server, "actions").stdout
     assert "\\x1b[2J<b>\\u202e" in shown
     assert EVIL not in shown

@@ -19,6 +19,7 @@ import msgspec
 from shared.display import escape_controls, json_line, moment
 from shared.errors import Unavailable
 from shared.observe.log_lines import render_json
+from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.program import tables
 from shared.program.commands import json_option
 from shared.queue import scripts
@@ -35,6 +36,8 @@ _NOTE: Final = scripts.load("note")
 _NOT_KEPT: Final = "operator_action_not_kept"
 _LONGEST: Final = 300
 _TEXTS: Final = ("who", "address", "organization", "job", "about", "outcome", "run")
+
+By = Literal["console", "command"]
 
 Told = Callable[[str, dict[str, object]], None]
 """Told an event's name and its fields."""
@@ -57,7 +60,7 @@ class Action(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     action: str
-    by: Literal["console", "command"]
+    by: By
     who: str
     address: str
     at: float = msgspec.field(default_factory=time.time)
@@ -80,11 +83,6 @@ class Action(msgspec.Struct, frozen=True, omit_defaults=True):
         return {name: text for name, text in found.items() if text}
 
 
-def by_command(action: str, **about: Any) -> Action:
-    """What a command does; who that is says the process's user."""
-    return Action(action, "command", _user(), socket.gethostname(), **about)
-
-
 async def record(reach: Reach, action: Action, told: Told) -> None:
     """Log it, and keep it where some Redis takes it; what was done stays done where none does.
 
@@ -105,7 +103,7 @@ async def record(reach: Reach, action: Action, told: Told) -> None:
     told(_NOT_KEPT, {"action": action.action, "why": cause})
 
 
-async def record_command(reach: Reach, action: str, **about: str) -> None:
+async def record_command(reach: Reach, action: str, **about: Any) -> None:
     """The same of a command: its log line goes to stderr, unless that is a terminal.
 
     Args:
@@ -113,7 +111,7 @@ async def record_command(reach: Reach, action: str, **about: str) -> None:
         action: what was done.
         about: on what, by the names of `Action`.
     """
-    await record(reach, by_command(action, **about), _on_stderr)
+    await record(reach, Action(action, "command", *whoami(), **about), on_stderr)
 
 
 @asynccontextmanager
@@ -167,15 +165,26 @@ async def _read(partition: Partition) -> list[Action]:
     return found
 
 
-def _user() -> str:
+def log_to(log: FilteringBoundLogger) -> Told:
+    """Has a program's log told."""
+
+    def told(event: str, fields: dict[str, object]) -> None:
+        log.info(event, **fields)
+
+    return told
+
+
+def whoami() -> tuple[str, str]:
+    """The user of this process, and the host on which it runs."""
     try:
-        return getpass.getuser()
+        user = getpass.getuser()
     except (KeyError, OSError):  # a container's, which has no name
-        return f"uid {os.getuid()}"
+        user = f"uid {os.getuid()}"
+    return user, socket.gethostname()
 
 
-def _on_stderr(event: str, fields: dict[str, object]) -> None:
-    # Whoever sits before a terminal has just typed it, but knows nothing of what wasn't kept.
+def on_stderr(event: str, fields: dict[str, object]) -> None:
+    """Log what a command does, where nobody sits before a terminal who has just typed it."""
     if not sys.stderr.isatty():
         click.echo(render_json("info", {"event": event, **fields}).rstrip(b"\n"), err=True)
     elif event == _NOT_KEPT:

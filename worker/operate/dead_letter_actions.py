@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any
 
@@ -19,9 +19,10 @@ from rich.progress import (
 
 from shared import display
 from shared.program.commands import yes_option
-from shared.queue.reach import Missing, Reach
+from shared.queue.reach import Missing
+from shared.redis.connection import REDIS_ERRORS
 from worker.operate import revival
-from worker.operate.actions import recorded
+from worker.operate.actions import on_stderr, record_command, whoami
 from worker.operate.asking import ask, fail_if_any
 from worker.operate.fates import PATIENCE
 from worker.operate.meant import (
@@ -32,6 +33,7 @@ from worker.operate.meant import (
     jobs_argument,
     selected,
 )
+from worker.operate.runs import Going, Run, Verb, new_id
 from worker.settings import WorkerSettings
 
 _LINE_EVERY = 1000
@@ -84,25 +86,25 @@ def replay(
         click.echo(f"{meant.unusable:,} of them without the payload that came, left alone")
     if not _confirmed("replay", meant, dry_run=dry_run, yes=yes):
         return
-    done = revival.Progress()
+    run = _run("replay", meant, rate=rate, force=force)
+    done = run.progress
 
-    async def run(reach: Reach) -> list[Missing]:
-        async with recorded(reach, "replay", lambda: done.sentence, about=meant.about):
-            with _progress("replaying", meant.number) as told:
-                replaying = revival.Replay(reach, rate, force=force, told=told, progress=done)
-                await replaying.run(meant.selection.letters(reach))
-            if done.waiting and wait:
-                with _progress("handled or dead", done.queued) as told:
-                    await replaying.wait(wait, told)
-        return reach.missing
+    async def replayed(going: Going) -> None:
+        with _progress("replaying", meant.number) as told:
+            replay = await going.replaying(told)
+            await replay.run(going.letters())
+        if done.waiting and wait:
+            with _progress("handled or dead", done.queued) as told:
+                await replay.wait(wait, told)
 
     def so_far() -> str:
         return done.sentence if done.is_awaited else _and_the_rest(done.queued, "replayed")
 
     with _interruptible(so_far):
-        missing = ask(run)
+        missing = ask(lambda reach: _to_its_end(Going(run, reach, on_stderr), replayed))
     _tell(done)
     fail_if_any(missing)
+    _fail_if_stopped(run)
     if done.died_again:
         raise SystemExit(_DIED_AGAIN)
 
@@ -120,34 +122,45 @@ def discard(
     meant = selected(jobs, wanted, everything=everything, yes=yes)
     if not _confirmed("discard", meant, dry_run=dry_run, yes=yes):
         return
-    gone = on_their_way = 0
+    run = _run("discard", meant)
 
-    async def run(reach: Reach) -> list[Missing]:
+    async def discarded(going: Going) -> None:
         # The workers' own, since it counts as handled for as long as what they handle.
-        retention = WorkerSettings.from_mapping(os.environ).policy.limits.dedupe_retention
+        going.retention = WorkerSettings.from_mapping(os.environ).policy.limits.dedupe_retention
         with _progress("discarding", meant.number) as told:
+            await going.discard(going.letters(), told)
 
-            def one_more() -> None:
-                nonlocal gone
-                gone += 1
-                told(gone)
-
-            def one_left() -> None:
-                nonlocal on_their_way
-                on_their_way += 1
-
-            letters, outcome = meant.selection.letters(reach), lambda: f"{gone:,} discarded"
-            async with recorded(reach, "discard", outcome, about=meant.about):
-                await revival.discard_all(
-                    reach, letters, retention=retention, told=one_more, left=one_left
-                )
-        return reach.missing
-
-    with _interruptible(lambda: _and_the_rest(gone, "discarded")):
-        missing = ask(run)
-    left = f", {on_their_way:,} on their way to another partition" if on_their_way else ""
-    click.echo(f"{gone:,} discarded{left}")
+    with _interruptible(lambda: _and_the_rest(run.discarded, "discarded")):
+        missing = ask(lambda reach: _to_its_end(Going(run, reach, on_stderr), discarded))
+    moved = run.progress.moved
+    left = f", {moved:,} on their way to another partition" if moved else ""
+    click.echo(f"{run.discarded:,} discarded{left}")
     fail_if_any(missing)
+    _fail_if_stopped(run)
+
+
+def _run(verb: Verb, meant: Meant, **options: Any) -> Run:
+    """What is kept of it, so that a console shows it, and goes on with it if nobody else does."""
+    who, host = whoami()
+    about: dict[str, Any] = {"about": meant.about, "who": who, "by": "command", "address": host}
+    return Run(verb, **about, total=meant.number, selection=meant.selection, **options)
+
+
+async def _to_its_end(
+    going: Going, work: Callable[[Going], Coroutine[Any, Any, None]]
+) -> list[Missing]:
+    run, reach = going.run, going.reach
+    run.id = new_id(reach)
+    with suppress(*REDIS_ERRORS):  # of an earlier user's rights, say; that is no reason not to act
+        await going.begin()
+    await record_command(reach, run.verb, about=run.about, run=run.id, outcome="begun")
+    await going.to_its_end(work(going))
+    return reach.missing
+
+
+def _fail_if_stopped(run: Run) -> None:
+    if run.state in {"stopped", "interrupted"} and not run.progress.stopped:
+        display.fail(f"{run.note}; nothing is lost, the same command goes on with the rest")
 
 
 def _confirmed(verb: str, meant: Meant, *, dry_run: bool, yes: bool) -> bool:

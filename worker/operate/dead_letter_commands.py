@@ -11,6 +11,7 @@ from shared.program import tables
 from shared.program.commands import LazyGroup, json_option
 from shared.queue.reach import Missing, Reach
 from worker.operate import dead_letters as records
+from worker.operate import runs
 from worker.operate.asking import anyway_option, ask, fail_if_any
 from worker.operate.dead_letters import DeadLetter, Selection
 from worker.operate.meant import filter_of, filtered, say
@@ -90,6 +91,32 @@ def show(job: str, *, as_json: bool) -> None:
         click.echo(f"{name.replace('_', ' '):>12}  {text}")
     for number, line in enumerate(letter.traceback.split("\n") if letter.traceback else []):
         click.echo(f"{'' if number else 'traceback':>12}  {display.escape_controls(line)}")
+
+
+@dead_letters.command("runs")
+@json_option
+def list_runs(*, as_json: bool) -> None:
+    """List the last replays and discards, in consoles and by commands, and how far each is."""
+    found = ask(runs.read_all)
+    columns = ("id", "started", "action", "about", "who", "by", "address", "state", "outcome")
+    tables.emit(map(_run, found), columns, as_json=as_json, title="Runs")
+
+
+def _run(run: runs.Run) -> dict[str, object]:
+    named = {
+        name: getattr(run, name) for name in ("about", "who", "by", "address", "state", "note")
+    }
+    return {
+        "id": run.id,
+        "action": run.verb,
+        "started": display.moment(run.started),
+        "ended": display.moment(run.ended),
+        **named,
+        "taken_up_by": run.taken_up or None,
+        "looked_at": run.seen,
+        "of": run.total,
+        "outcome": run.outcome,
+    }
 
 
 @dead_letters.command()

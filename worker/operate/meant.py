@@ -135,7 +135,9 @@ class _Oldest:
         return tuple(job for _, _, job, _ in rows), [line for *_, line in rows]
 
 
-async def oldest(reach: Reach, selection: Selection, most: int, *, force: bool) -> tuple[str, ...]:
+async def oldest(
+    reach: Reach, selection: Selection, most: int, *, force: bool, is_again: bool = False
+) -> tuple[str, ...]:
     """The jobs of the first to have died, of those that a replay would take.
 
     Args:
@@ -143,10 +145,13 @@ async def oldest(reach: Reach, selection: Selection, most: int, *, force: bool) 
         selection: of which.
         most: how many.
         force: whether the replay takes the unprovable ones, too.
+        is_again: whether those are left out that wait by a replay.
     """
     sample = _Oldest(most)
+    if most <= 0:
+        return ()
     async for letter in selection.letters(reach):
-        if not why_left_alone(letter, force=force):
+        if not (is_again and letter.by_hand) and not why_left_alone(letter, force=force):
             sample.add(letter)
     jobs, _ = sample.taken()
     return jobs

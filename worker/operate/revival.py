@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
+
+import msgspec
 
 from shared.queue import scripts
 from shared.queue.partition import Partition
@@ -21,6 +23,9 @@ from worker.operate.fates import Fate, Replayed
 _REPLAY = scripts.load("replay", allow_oom=False)
 _DISCARD = scripts.load("discard")
 _EXPIRE = scripts.load("expire")
+
+LEFT_ALONE: Final = ("unprovable", "unusable", "moved")
+"""The counts of those that nothing was done to, which come by again where it is begun once more."""
 
 FAILURES_IN_A_ROW = 10
 """Replays that died again, one after another, before the rest is left alone."""
@@ -42,8 +47,7 @@ LONGEST_NAME: Final = 60
 _MOST_DEATHS: Final = 100  # kinds of them that are told apart; no two texts need be alike
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(msgspec.Struct, omit_defaults=True):
     """How far a replay has come.
 
     Attributes:
@@ -57,6 +61,7 @@ class Progress:
         handled: of those queued, as a mark proves.
         gone: of those queued, neither of the two: discarded or expired meanwhile, say.
         untold: of those queued, in a partition that doesn't answer any more.
+        unfollowed: of those queued, by somebody who has gone before it was known of them.
         retried: of those that wait still, how many have had an attempt already.
         deaths: of what they died again.
         stopped: whether it stopped by itself, since replays kept dying.
@@ -73,8 +78,9 @@ class Progress:
     handled: int = 0
     gone: int = 0
     untold: int = 0
+    unfollowed: int = 0
     retried: int = 0
-    deaths: Counter[str] = field(default_factory=Counter)
+    deaths: dict[str, int] = {}
     stopped: bool = False
     is_awaited: bool = False
 
@@ -86,14 +92,14 @@ class Progress:
     @property
     def waiting(self) -> int:
         """How many of those queued wait still, as far as is known."""
-        return self.queued - self.known_fates - self.untold
+        return self.queued - self.known_fates - self.untold - self.unfollowed
 
     @property
     def sentence(self) -> str:
         """What became of those queued, as far as is known, such as ``5 replayed: 5 handled``."""
         told = [f"{self.handled:,} handled"] if self.handled else []
         if self.died_again:
-            ((text, number),) = self.deaths.most_common(1) or [("", 0)]
+            ((text, number),) = self.often(1) or [("", 0)]
             such_as = "such as " if number < self.died_again else ""
             told.append(f"{self.died_again:,} dead again" + f" ({such_as}{text})" * bool(text))
         if self.waiting and self.is_awaited:
@@ -101,13 +107,47 @@ class Progress:
             told.append(f"{self.waiting:,} waiting still{retried}")
         told += [f"{self.gone:,} gone, nobody knows how"] if self.gone else []
         told += [f"{self.untold:,} in a partition that can't be read"] if self.untold else []
+        told += [f"{self.unfollowed:,} that nobody followed"] if self.unfollowed else []
         return f"{self.queued:,} replayed" + (f": {', '.join(told)}" if told else "")
+
+    def often(self, most: int) -> list[tuple[str, int]]:
+        """Of what most died again, with how many."""
+        return sorted(self.deaths.items(), key=lambda each: -each[1])[:most]
 
     @property
     def seen(self) -> int:
         """How many dead letters have been looked at."""
         left_alone = self.unprovable + self.unusable + self.moved
         return self.queued + self.known + self.absent + left_alone
+
+
+class Since(msgspec.Struct, frozen=True):
+    """What was so when a run began.
+
+    Attributes:
+        began: when that was, by each partition's clock, epoch milliseconds.
+        discards: how many dead letters had ever been discarded, by partition.
+    """
+
+    began: dict[int, int]
+    discards: dict[int, int]
+
+
+async def since(reach: Reach, before: Since | None = None) -> Since:
+    """What is so now, where it isn't known of before: of a partition that was away then, say."""
+    moments = await reach.gather(dead_letters.now)
+    began = {partition.number: moment for partition, moment in moments}
+    known = before or Since({}, {})
+    return Since(began | known.began, await fates.discards(reach) | known.discards)
+
+
+async def died_before(
+    since: Since, letters: AsyncIterator[DeadLetter]
+) -> AsyncIterator[DeadLetter]:
+    """Those that haven't died since: what has died again comes by once more."""
+    async for letter in letters:
+        if letter.died_at <= since.began[letter.partition]:
+            yield letter
 
 
 @dataclass(slots=True)
@@ -146,6 +186,9 @@ class Replay:
         who: replays them, where somebody says so.
         told: called with how many have been looked at.
         progress: how far it has come.
+        since: what was so when it began; asked for where nobody says it.
+        is_again: whether somebody has begun it before: what waits by a replay is left out then.
+        out: those that are queued, of which it isn't known yet what became of them.
     """
 
     reach: Reach
@@ -154,20 +197,18 @@ class Replay:
     who: str = ""
     told: Callable[[int], None] = lambda _: None
     progress: Progress = field(default_factory=Progress)
-    _out: deque[Replayed] = field(default_factory=deque)
+    since: Since | None = None
+    is_again: bool = False
+    out: deque[Replayed] = field(default_factory=deque)
     _row: int = 0
     _looked: float = field(default_factory=monotonic)
-    _discards: dict[int, int] = field(default_factory=dict)
 
     async def run(self, letters: AsyncIterator[DeadLetter]) -> Progress:
         """Replay them, oldest first, no faster than the rate, each once."""
-        moments = await self.reach.gather(dead_letters.now)
-        began = {partition.number: moment for partition, moment in moments}
-        self._discards = await fates.discards(self.reach)
+        self.since = self.since or await since(self.reach)
         batch, pace = Batch(), Pace(self.rate, due=monotonic())
-        async for letter in letters:
-            # It has died again by now, and comes by once more.
-            if letter.died_at > began[letter.partition]:
+        async for letter in died_before(self.since, letters):
+            if self.is_again and letter.by_hand:
                 continue
             if left_alone := why_left_alone(letter, force=self.force):
                 self._count(left_alone)
@@ -192,7 +233,7 @@ class Replay:
 
         def count(letter: DeadLetter, answer: bytes) -> None:
             if answer == b"queued":
-                self._out.append(Replayed.of(letter))
+                self.out.append(Replayed.of(letter))
             else:
                 pace.went(-1)
             self._count(answer.decode())
@@ -213,18 +254,18 @@ class Replay:
         """
         until = monotonic() + seconds
         self.progress.is_awaited = seconds > 0
-        while self._out and monotonic() < until:
+        while self.out and monotonic() < until:
             self.progress.retried = 0
-            for _ in range(0, len(self._out), _LOOKED_AT_ONCE):
+            for _ in range(0, len(self.out), _LOOKED_AT_ONCE):
                 await self._look_back()
                 told(self.progress.known_fates)
-            if self._out:
+            if self.out:
                 await asyncio.sleep(_LOOK_EVERY)
 
     async def _look_back(self) -> None:
         """See what has become of those that are out; who waits still is asked another time."""
-        looked_at = [self._out.popleft() for _ in range(min(len(self._out), _LOOKED_AT_ONCE))]
-        found = await fates.look(self.reach, looked_at, self._discards)
+        looked_at = [self.out.popleft() for _ in range(min(len(self.out), _LOOKED_AT_ONCE))]
+        found = await fates.look(self.reach, looked_at, self.since.discards if self.since else {})
         self.progress.untold += len(looked_at) - len(found)
         for fate in found:
             self._take_note(fate)
@@ -233,14 +274,14 @@ class Replay:
     def _take_note(self, fate: Fate) -> None:
         progress = self.progress
         if fate.became == "waiting":
-            self._out.append(fate.of)
+            self.out.append(fate.of)
             # Before that, only some are asked at a time.
             progress.retried += fate.attempts > 0 and progress.is_awaited
             return
         setattr(progress, fate.became, getattr(progress, fate.became) + 1)
         self._row = self._row + 1 if fate.became == "died_again" else 0
         if fate.why and (fate.why in progress.deaths or len(progress.deaths) < _MOST_DEATHS):
-            progress.deaths[fate.why] += 1
+            progress.deaths[fate.why] = progress.deaths.get(fate.why, 0) + 1
 
 
 def _by_partition(letters: list[DeadLetter]) -> dict[int, list[DeadLetter]]:

@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from tests.integration.console.letters import bury
-from tests.integration.console.site import Answer, Site, told
+from tests.integration.console.site import Answer, Site, browsing, told
+from tests.integration.console.test_pages import looked
 from tests.integration.jobs import reach
 from tests.integration.workplace import Workplace, body
 from tests.log_support import captured_log
@@ -165,11 +166,10 @@ async def test_all_that_match_are_discarded_with_progress(site: Site, redis: Red
     assert "undone" in asked.text
     with captured_log("info") as log:
         done = await ended(site, await site.post(CONFIRM, asked.fields))
-        (began,) = told(log, "operator_action")
-        (run,) = told(log, "console_run_ended")
+        began, run = told(log, "operator_action")
     assert began["about"] == "organization org_a"
-    assert run["outcome"] == "finished"
-    assert run["seen"] == 300
+    assert run["outcome"] == "finished: 300 discarded"
+    assert began["run"] == run["run"]
     assert "300 of 300 looked at" in done.text
     assert await redis.hgetall(keys.BURIED) == {b"org_b": b"20"}
 
@@ -180,19 +180,77 @@ async def test_a_run_is_stopped_where_it_is(site: Site, redis: Redis) -> None:
     assert "running" in run.text
     await site.post(f"{run.path}/stop", run.fields)
     done = await site.get(run.path)
-    assert "stopped by an operator" in done.text
+    assert "stopped by local" in done.text
     queued = await redis.zcard(keys.ACCEPTED)
     assert queued < 200
     listed = await site.get("/dead-letters")
     assert run.path in listed.text
 
 
+async def test_a_run_that_was_pressed_twice_in_two_consoles_is_one(
+    site: Site, redis: Redis
+) -> None:
+    """As whoever's page seems to hang, and a browser that sends a form again."""
+    await bury(redis, "org_a", 30)
+    asked = await site.get(f"{CONFIRM}?verb=replay&all=1")
+    form = {**asked.fields, "rate": "1"}
+    async with browsing(redis) as other:
+        elsewhere = (await other.get(f"{CONFIRM}?verb=replay&all=1")).fields
+        same = {**form, "form_token": elsewhere["form_token"]}
+        with captured_log("info") as log:
+            pressed = await asyncio.gather(
+                *(site.post(CONFIRM, form) for _ in range(5)),
+                *(other.post(CONFIRM, same) for _ in range(5)),
+            )
+            assert len(told(log, "operator_action")) == 1
+        assert len({each.path for each in pressed}) == 1
+        shown = await other.get(pressed[0].path)
+        assert "running" in shown.text
+        stopped = await other.post(f"{shown.path}/stop", shown.fields)
+        await ended(other, stopped)
+    assert "stopped by local" in (await site.get(shown.path)).text
+    assert await redis.zcard(keys.ACCEPTED) < 5
+
+
+async def test_a_run_outlives_its_console_and_goes_on_in_the_next(
+    redis: Redis, place: Workplace
+) -> None:
+    await bury(redis, "org_a", 50)
+    async with browsing(redis) as site:
+        run = await site.confirm(f"{CONFIRM}?verb=replay&all=1", rate="1")
+        await looked(site, "1 of 50 looked at", run.path)
+    async with browsing(redis) as site:
+        left = await site.get(run.path)
+        assert "interrupted" in left.text
+        assert "1 of 50 looked at" in left.text
+        assert "What went on with it has ended. Nothing is lost." in left.text
+        assert run.path in (await site.get("/dead-letters")).text
+        again = await site.post(f"{run.path}/go-on", left.fields)
+        assert "Taken up by local" in again.text
+        twice = await site.post(f"{run.path}/go-on", left.fields)  # an old page's button
+        assert twice.path == run.path
+        (overview,) = (await looked(site, run.path)).split('aria-label="Look at')[1:]
+        assert "replay of all" in overview
+        await site.post(f"{run.path}/stop", again.fields)
+        actions = (await site.get("/actions")).text
+    for text in ("take up", "stop", "interrupted: 1 replayed", "begun"):
+        assert text in actions
+
+
+@pytest.mark.parametrize("name", ["x", "%00", "a%2Fb", "..%2F..%2Flogin", "x" * 33, "odd:hold"])
+async def test_what_is_no_run_is_none(site: Site, redis: Redis, name: str) -> None:
+    await redis.hset(keys.RUNS, mapping={"odd": "{}", "odd:hold": "1:1:1:x"})
+    assert (await site.get(f"/runs/{name}")).status == 404
+    asked = await site.get(f"{CONFIRM}?verb=replay&all=1")
+    for verb in ("stop", "go-on"):
+        assert (await site.post(f"/runs/{name}/{verb}", asked.fields)).status == 404
+
+
 async def test_no_more_than_a_few_runs_go_on_at_once(site: Site, redis: Redis) -> None:
     await bury(redis, "org_a", 50)
-    asked = await site.get(f"{CONFIRM}?verb=replay&all=1")
     for _ in range(4):
-        assert (await site.post(CONFIRM, {**asked.fields, "rate": "1"})).status == 200
-    refused = await site.post(CONFIRM, {**asked.fields, "rate": "1"})
+        assert (await site.confirm(f"{CONFIRM}?verb=replay&all=1", rate="1")).status == 200
+    refused = await site.confirm(f"{CONFIRM}?verb=replay&all=1", rate="1")
     assert refused.status == 409
     assert "runs go on already" in refused.text
 

@@ -16,6 +16,7 @@ from worker.operate.console import guesses
 from worker.operate.console.guesses import AT_ONCE
 
 PAUSE = "/organizations/org_a/pause"
+RUN = ("/runs/12345678/stop", "/runs/12345678/go-on")
 READ_TOKEN = "a token to look around"
 
 
@@ -182,10 +183,10 @@ async def test_whoever_signs_in_again_finds_what_was_typed(redis: Redis) -> None
         assert opened.fields["reason"] == "rejected"
         assert 'value="7"' in opened.text
         assert 'value="1" checked>' in opened.text
-        for path, there in (("/runs/x/stop", "/runs/x"), ("/logout", "/"), (PAUSE, PAUSE)):
+        for path, there in (("/runs/x/go-on", "/runs/x"), ("/logout", "/"), (PAUSE, PAUSE)):
             site.session.cookie_jar.clear()
             asked = await site.post(path, {"why": "x" * (5000 if path == PAUSE else 0)})
-            assert asked.path == f"/login?next={there}{'?why%3D' * (path == '/runs/x/stop')}"
+            assert asked.path == f"/login?next={there}{'?why%3D' * (path == '/runs/x/go-on')}"
     assert not await is_paused(redis)
 
 
@@ -293,7 +294,7 @@ async def test_who_may_only_look_sees_all_and_changes_nothing(
             shown = await site.get(path)
             assert shown.status == 200
             assert not acting.search(shown.text), path
-        for path in (PAUSE, "/organizations/org_a/resume", confirm, "/runs/x/stop"):
+        for path in (PAUSE, "/organizations/org_a/resume", confirm, *RUN):
             if not path.startswith("/runs"):
                 assert (await site.get(path)).status == 403
             job = {"verb": "replay", "job": "org_a:x", "all": "1"}

@@ -18,6 +18,8 @@ from tests.log_support import captured_log
 from worker.operate import organizations
 from worker.operate.actions import Action, record
 from worker.operate.console import context
+from worker.operate.revival import Progress
+from worker.operate.runs import Going, Run
 
 SCRIPT = "<script>alert('x')</script>"
 ESCAPED = str(escape(SCRIPT))
@@ -50,6 +52,9 @@ async def test_an_injected_script_is_shown_as_text(
     )
     done = Action(SCRIPT, "console", SCRIPT, SCRIPT, organization=SCRIPT, job=SCRIPT, run=SCRIPT)
     await record(reach(redis), done, lambda *_: None)
+    run = Run("replay", SCRIPT, SCRIPT, address=SCRIPT, note=SCRIPT, state="failed", times=0)
+    run.progress = Progress(queued=1, died_again=1, deaths={SCRIPT: 1})
+    await Going(run, reach(redis), lambda *_: None).begin()
     await looked(site, ESCAPED)
     for path in (
         "/",
@@ -65,6 +70,7 @@ async def test_an_injected_script_is_shown_as_text(
         f"/organizations?q={SCRIPT}&sort={SCRIPT}",
         "/workers",
         "/actions",
+        f"/runs/{run.id}",
     ):
         text = (await site.get(path)).text
         assert SCRIPT not in text, path
@@ -304,8 +310,8 @@ async def test_a_console_that_never_saw_redis_says_so(fresh_redis_server: StartR
     server = fresh_redis_server(appendfsync="no")
     server.stop()
     async with Redis.from_url(server.url) as redis, browsing(redis) as site:
-        text = await looked(site, "Nothing is known yet")
-        assert "Redis does not answer" in text
+        text = await looked(site, "Redis does not answer")
+        assert "Nothing is known yet" in text
         for path in ("/organizations", "/workers", "/organizations/org_a/pause"):
             assert (await site.get(path)).status == 200
 

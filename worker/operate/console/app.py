@@ -79,14 +79,19 @@ async def serving(
     """
     console = _console(settings, partitions, interval, patience)
     async with served(application(console), settings.address) as sockets:
-        looking = asyncio.create_task(console.sampler.look_forever(), name="sampler")
+        looking = [
+            asyncio.create_task(console.sampler.look_forever(), name="sampler"),
+            asyncio.create_task(
+                console.runs.look_forever(lambda: console.sampler.missing), name="runs"
+            ),
+        ]
         port = port_of(sockets)
         console.log.info("console_listening", host=hosts_of(sockets), port=port)
         try:
             yield port
         finally:
             await console.runs.close()
-            await end([looking])
+            await end(looking)
 
 
 def application(console: Console) -> web.Application:

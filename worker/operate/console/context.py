@@ -11,7 +11,7 @@ from shared.endpoints.text import endpoint_names
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach, sentences
-from worker.operate.actions import Action, record
+from worker.operate.actions import Action, log_to, record
 from worker.operate.asking import has_footprint
 from worker.operate.console.guesses import Guesses
 from worker.operate.console.runs import Runs
@@ -105,6 +105,12 @@ def session_of(request: web.Request) -> Session | None:
     return request.get(SESSION)
 
 
+def who(request: web.Request) -> str:
+    """Who asks, by the name that they have given."""
+    session = session_of(request)
+    return session.who if session else ""
+
+
 async def tell(request: web.Request, action: str, **about: Any) -> None:
     """Log and keep what somebody has done.
 
@@ -113,11 +119,5 @@ async def tell(request: web.Request, action: str, **about: Any) -> None:
         action: what.
         about: on what, and what came of it, by the names of `Action`.
     """
-    session, log = session_of(request), console_of(request).log
-    who = session.who if session else ""
-
-    def told(event: str, fields: dict[str, object]) -> None:
-        log.info(event, **fields)
-
-    done = Action(action, "console", who, request.remote or "", **about)
-    await record(reach_of(request), done, told)
+    done = Action(action, "console", who(request), request.remote or "", **about)
+    await record(reach_of(request), done, log_to(console_of(request).log))

@@ -197,7 +197,8 @@ async def _asking_again(request: web.Request) -> str:
     """The page that asks for what a form would have done, with what was typed into that."""
     if request.path == SIGN_OUT:
         return "/"
-    path = request.path.removesuffix("/stop")  # of a run, which its own page asks for
+    # Of a run, which its own page asks for.
+    path = request.path.removesuffix("/stop").removesuffix("/go-on")
     form = await request.post()
     typed = [
         (name, value)

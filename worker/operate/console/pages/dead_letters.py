@@ -1,5 +1,6 @@
 """Dead letters: finding them, replaying or discarding one or many, and the runs that do so."""
 
+import re
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -13,16 +14,18 @@ from shared.queue import keys
 from worker.operate import dead_letters as records
 from worker.operate import dead_lists, revival
 from worker.operate.console import paging
-from worker.operate.console.context import console_of, doubt_about, reach_of, session_of, tell
+from worker.operate.console.context import console_of, doubt_about, reach_of, tell, who
 from worker.operate.console.guard import check_may_act
 from worker.operate.console.paging import Place
-from worker.operate.console.runs import AT_ONCE, Run, Verb
+from worker.operate.console.runs import AT_ONCE
 from worker.operate.console.views import message, render
 from worker.operate.console.wording import from_reference, to_reference
 from worker.operate.dead_letters import Selection
 from worker.operate.dead_lists import Filter, number_of
+from worker.operate.runs import Run, Verb, new_id
 
 _LONGEST: Final = 256
+_RUN: Final = re.compile(r"[A-Za-z0-9_-]{8,32}")
 _FIELDS: Final = ("organization", "reason", "type", "older", "younger")
 _VERBS: Final = frozenset({"replay", "discard"})
 _RATE: Final = 100.0
@@ -79,6 +82,7 @@ async def ask(request: web.Request) -> web.Response:
         limit=request.query.get("limit", "")[:8],
         rate=f"{_rate(request.query.get('rate', '')):g}",
         force="force" in request.query,
+        run_id=new_id(reach),
     )
 
 
@@ -90,26 +94,31 @@ async def act(request: web.Request) -> web.Response:
     # One needs no run to be watched: what became of it is shown on its own page.
     if len(selection.jobs) == 1:
         return await _one(request, verb, selection.jobs[0], force="force" in form)
-    console, session = console_of(request), session_of(request)
     limit = None if selection.jobs or verb == "discard" else _limit(form.get("limit", ""))
     sample = "" if limit is None else f"the oldest {limit:,} of: "
     run = Run(
         verb=verb,
         about=sample + _about(selection, given),
-        who=session.who if session else "",
+        who=who(request),
+        address=request.remote or "",
         total=len(selection.jobs) or await number_of(reach_of(request), selection.filter),
         rate=_rate(form.get("rate", "")),
         force="force" in form,
         limit=limit,
+        selection=selection,
+        id=_run_id(form.get("run", "")) or new_id(reach_of(request)),
     )
-    if not console.runs.start(run, selection):
-        return message(
-            request,
-            HTTPStatus.CONFLICT,
-            "Not now",
-            f"{AT_ONCE} runs go on already. Wait for one, or stop it.",
-        )
-    await tell(request, verb, run=run.id, about=run.about, outcome="begun")
+    return await _start(request, run, verb, "begun")
+
+
+async def _start(request: web.Request, run: Run, action: str, outcome: str) -> web.Response:
+    """Begin it, or take it up, unless somebody has: a second press comes to the same page."""
+    runs = console_of(request).runs
+    if runs.is_full:
+        text = f"{AT_ONCE} runs go on already. Wait for one, or stop it."
+        return message(request, HTTPStatus.CONFLICT, "Not now", text)
+    if await runs.start(run) == "begun":
+        await tell(request, action, run=run.id, about=run.about, outcome=outcome)
     # Somewhere else, so that reloading the page does nothing again.
     raise web.HTTPSeeOther(f"/runs/{run.id}")
 
@@ -222,23 +231,39 @@ def _about(selection: Selection, given: Mapping[str, str]) -> str:
 
 
 async def show_run(request: web.Request) -> web.Response:
-    """Show how far a run is."""
-    return render(request, "run.html", run=_run(request))
+    """Show how far a run is, and how far it was where nobody goes on with it."""
+    return render(request, "run.html", run=await _run(request))
 
 
 async def stop_run(request: web.Request) -> web.Response:
     """End it where it is."""
-    run = _run(request)
-    await console_of(request).runs.stop(run)
-    await tell(request, "stop", run=run.id, about=run.about)
+    run = await _run(request)
+    if run.state == "running":
+        await console_of(request).runs.stop(run, who(request))
+        await tell(request, "stop", run=run.id, about=run.about)
     raise web.HTTPSeeOther(f"/runs/{run.id}")
 
 
-def _run(request: web.Request) -> Run:
-    run = console_of(request).runs.find(request.match_info["run"])
+async def take_up_run(request: web.Request) -> web.Response:
+    """Go on with it here, once nobody else does."""
+    run, form = await _run(request), await request.post()
+    # Else somebody has, since that page was shown, and what has come of it is for who looks at it.
+    if run.can_be_taken_up and form.get("times") == str(run.times):
+        return await _start(request, run.again(who(request)), "take up", run.verb)
+    raise web.HTTPSeeOther(f"/runs/{run.id}")
+
+
+async def _run(request: web.Request) -> Run:
+    run_id = _run_id(request.match_info["run"])
+    run = await console_of(request).runs.find(run_id) if run_id else None
     if run is None:
         raise web.HTTPNotFound
     return run
+
+
+def _run_id(text: object) -> str:
+    """A text, if it may be a run's id; else nothing."""
+    return text if isinstance(text, str) and _RUN.fullmatch(text) else ""
 
 
 routes = [
@@ -247,4 +272,5 @@ routes = [
     web.post("/dead-letters/confirm", act),
     web.get("/runs/{run}", show_run),
     web.post("/runs/{run}/stop", stop_run),
+    web.post("/runs/{run}/go-on", take_up_run),
 ]

@@ -11,7 +11,7 @@ from shared.errors import Unavailable
 from shared.queue import keys
 from shared.redis.connection import REDIS_ERRORS
 from worker.operate import organizations
-from worker.operate.console.context import console_of, doubt_about, session_of, tell
+from worker.operate.console.context import console_of, doubt_about, tell, who
 from worker.operate.console.guard import check_may_act
 from worker.operate.console.views import message, render
 from worker.operate.overview import OrganizationOverview
@@ -81,7 +81,7 @@ async def act(request: web.Request) -> web.Response:
     """Pause or resume it."""
     organization, verb = _named(request)
     console = console_of(request)
-    session, form = session_of(request), await request.post()
+    form = await request.post()
     if "anyway" not in form and (doubt := await doubt_about(request, organization)):
         return message(request, HTTPStatus.CONFLICT, "Nothing has changed", doubt)
     partition = await console.partitions.living(organization)
@@ -89,7 +89,7 @@ async def act(request: web.Request) -> web.Response:
     try:
         if verb == "pause":
             given = str(form.get("why", "")).strip()[:_LONGEST_WHY]
-            why = given or f"by {session.who if session else 'an operator'}"
+            why = given or f"by {who(request)}"
             changed = await organizations.pause(partition, organization, why)
         else:
             changed = await organizations.resume(partition, organization)
