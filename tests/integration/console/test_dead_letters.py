@@ -166,6 +166,9 @@ async def test_all_that_match_are_discarded_with_progress(site: Site, redis: Red
     assert "undone" in asked.text
     with captured_log("info") as log:
         done = await ended(site, await site.post(CONFIRM, asked.fields))
+        async with asyncio.timeout(60):
+            while len(told(log, "operator_action")) < 2:
+                await asyncio.sleep(0.01)
         began, run = told(log, "operator_action")
     assert began["about"] == "organization org_a"
     assert run["outcome"] == "finished: 300 discarded"
