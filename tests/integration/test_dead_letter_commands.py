@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,16 +20,21 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import job as jobs
 from shared.queue import keys
 from shared.queue.job import job_id
+from shared.queue.partition import Partition
 from shared.queue.reach import Reach
 from tests.integration.books import Books
+from tests.integration.console import letters
 from tests.integration.jobs import NOTHING, account, counters, mark_of, reach, record_of
-from tests.integration.workplace import Workplace, body, now
+from tests.integration.workplace import Lines, Workplace, body, now
 from worker import Event, Handlers, Organization, Reject
 from worker.cli import main
+from worker.operate import upkeep
 from worker.operate.asking import ask
 from worker.operate.dead_letters import REASONS, Selection
 from worker.operate.dead_lists import Filter
+from worker.operate.failure_groups import MINUTES
 from worker.operate.meant import Meant
+from worker.operate.relisting import relist
 from worker.pipeline.transitions import Settled
 
 HOUR = 3_600_000
@@ -172,9 +178,15 @@ def six(desk: Desk) -> Desk:
         (["--older-than", "1h", "--reason", "stale"], set()),
     ],
 )
+@pytest.mark.parametrize("is_listed", [False, True])
 def test_filters_mean_what_they_say_alone_and_together(
-    six: Desk, filters: list[str], meant: set[str]
+    six: Desk,
+    filters: list[str],
+    meant: set[str],
+    is_listed: bool,  # noqa: FBT001  # a case
 ) -> None:
+    if is_listed:
+        six.do(relisted)
     assert set(six.listed(*filters)) == meant
     exported = lines(six.run("export", *filters))
     assert {each["event_id"] for each in exported} == meant
@@ -185,12 +197,64 @@ def test_filters_mean_what_they_say_alone_and_together(
         assert all(event_id in told.stdout for event_id in meant)
 
 
+def test_groups_tell_how_many_died_of_what_and_are_acted_on(desk: Desk) -> None:
+    desk.bury("evt_1", "evt_2", "evt_3")
+    desk.bury("evt_4", type="order.created")
+    largest, other = lines(desk.run("groups", "--json"))
+    assert (largest["letters"], largest["error"]) == (3, "no such order")
+    assert (largest["organization"], largest["reason"]) == ("org_a", "rejected")
+    assert largest["first"] <= largest["last"]
+    assert (other["letters"], other["type"]) == (1, "order.created")
+    table = desk.run("groups", "--limit", "1")
+    assert largest["group"] in table.stdout
+    assert other["group"] not in table.stdout
+    assert "only the first 1 of 2; --limit shows more" in table.stderr
+    assert "no group yet" not in table.stderr
+    for filters, found in (
+        (["--reason", "rejected"], [largest]),
+        (["--organization", "org_a"], [largest, other]),
+        (["--type", "order.created"], [other]),
+        (["--organization", "org_b", "--yes"], []),
+    ):
+        assert lines(desk.run("groups", "--json", *filters)) == found
+    group = ("--group", largest["group"])
+    assert set(desk.listed(*group)) == {"evt_1", "evt_2", "evt_3"}
+    assert desk.listed(*group, "--type", "order.created") == []
+    assert desk.listed(*group, "--organization", "org_b", "--yes") == []
+    assert {each["group"] for each in lines(desk.run("list", "--json", *group))} == {group[1]}
+    # A sample first, and then all of them.
+    sampled = desk.run("replay", *group, "--limit", "1", "--yes", "--wait", "0")
+    assert sampled.stdout.endswith("1 replayed\n")
+    desk.handle_all()
+    assert [each["letters"] for each in lines(desk.run("groups", "--json"))] == [2, 1]
+    assert desk.run("discard", *group, "--yes").stdout.endswith("2 discarded\n")
+    assert lines(desk.run("groups", "--json")) == [other]
+    assert desk.run("replay", *group).exit_code == 2
+
+
+def test_letters_of_an_earlier_version_are_told_of_until_they_are_in_groups(desk: Desk) -> None:
+    desk.do(lambda redis: letters.bury(redis, "org_a", 3))
+    told = desk.run("groups").stderr
+    assert "3 dead letters of an earlier version are in no group yet; a worker" in told
+    assert upkeep.EVERY.total_seconds() == 60 * MINUTES
+    desk.do(relisted)
+    assert desk.run("groups").stderr == ""
+    crashed, exhausted = sorted(lines(desk.run("groups", "--json")), key=itemgetter("letters"))
+    assert (exhausted["letters"], exhausted["error"]) == (2, "KeyError: *")
+    assert (crashed["letters"], crashed["reason"]) == (1, "crashed")
+
+
+async def relisted(redis: Redis) -> None:
+    await relist(Partition.only(redis), log=Lines().log)
+
+
 @pytest.mark.parametrize(
     ("filters", "complaint"),
     [
         (["--reason", "exausted"], "is not one of 'malformed'"),
         (["--older-than", "soon"], "got 'soon'"),
         (["--organization", "org:*"], "--organization: expected 1 to 64 letters"),
+        (["--group", "org_a"], "expected what dead-letters groups shows"),
     ],
 )
 @pytest.mark.parametrize("verb", ["list", "replay", "discard", "export"])

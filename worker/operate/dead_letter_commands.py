@@ -14,6 +14,7 @@ from worker.operate import dead_letters as records
 from worker.operate import runs
 from worker.operate.asking import anyway_option, ask, fail_if_any
 from worker.operate.dead_letters import DeadLetter, Selection
+from worker.operate.failure_groups import MINUTES, FailureGroup, largest, unlisted
 from worker.operate.meant import filter_of, filtered, say
 
 _ACTIONS: Final = {
@@ -72,6 +73,68 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
             letter.error,
         ):
             say(f"  {line}")
+
+
+@dead_letters.command()
+@click.option("--type", help="Only this event type.")
+@click.option("--reason", type=click.Choice(records.REASONS), help="Only this reason.")
+@click.option("--organization", help="Only this organization's.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
+@anyway_option
+@json_option
+def groups(*, limit: int, yes: bool, as_json: bool, **wanted: Any) -> None:
+    """List failure groups, the largest first: dead letters that died of one cause.
+
+    Those of one organization, type and reason, at one place of the handlers' code, with the same
+    error but for ids, numbers, dates and names. list, replay and discard take --group.
+    """
+    chosen = filter_of(wanted, yes=yes)
+
+    async def collect(reach: Reach) -> tuple[list[FailureGroup], int | None, int]:
+        found, number = await largest(reach, chosen, limit + 1)
+        reach.check_some(await reach.having(chosen.organization))
+        return found, number, await unlisted(reach)
+
+    found, number, missing = ask(collect)
+    _print_groups(found[:limit], as_json=as_json)
+    if len(found) > limit:
+        of = "" if number is None else f" of {number:,}"
+        click.echo(f"only the first {limit}{of}; --limit shows more", err=True)
+    if missing:
+        told = f"{missing:,} dead letters of an earlier version are in no group yet"
+        click.echo(f"{told}; a worker sees to that within {MINUTES} minutes", err=True)
+
+
+def _print_groups(found: list[FailureGroup], *, as_json: bool) -> None:
+    """Print a table; on a terminal, which is too narrow for it, a few lines each."""
+    if as_json or not found or not sys.stdout.isatty():
+        columns = ["group", "letters", "first", "last", "reason", "type", "error", "place"]
+        tables.emit(map(_group_summary, found), columns, as_json=as_json, title="Failure groups")
+        return
+    for group in found:
+        click.secho(f"{group.number:,}  {display.escape_controls(group.title)}", bold=True)
+        first, last = (display.moment(at / 1000) for at in (group.first_at, group.last_at))
+        for line in (
+            f"{group.reason}  {group.type or '-'}  {group.organization}  {group.place}",
+            f"first {first}  last {last}",
+            f"--group {group.id}",
+        ):
+            say(f"  {line}")
+
+
+def _group_summary(group: FailureGroup) -> dict[str, object]:
+    return {
+        "group": group.id,
+        "organization": group.organization,
+        "letters": group.number,
+        "first": display.moment(group.first_at / 1000),
+        "last": display.moment(group.last_at / 1000),
+        "reason": group.reason,
+        "type": group.type,
+        "error": group.title,
+        "place": group.place,
+        "sample": group.sample,
+    }
 
 
 @dead_letters.command()
@@ -148,6 +211,7 @@ def _summary(letter: DeadLetter) -> dict[str, object]:
     return {
         "job": letter.job,
         **{name: getattr(letter, name) for name in records.TEXTS},
+        "group": letter.group_id,
         "attempts": letter.attempts,
         "received": display.moment(letter.received_at / 1000),
         "died": display.moment(letter.died_at / 1000),

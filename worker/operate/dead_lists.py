@@ -101,6 +101,14 @@ class Label(msgspec.Struct, array_like=True, frozen=True):
     error: str
     place: str
 
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """The label in such bytes; one that says nothing where somebody's hand wrote them."""
+        try:
+            return msgspec.msgpack.decode(raw, type=cls)
+        except msgspec.DecodeError:
+            return cls(0, "", "", "", "")
+
 
 class Kind(NamedTuple):
     """What the letters of a kind have in common.
@@ -123,8 +131,6 @@ class Kind(NamedTuple):
 Place: TypeAlias = tuple[str, float]
 """A job, and when it died."""
 
-_label: Final = msgspec.msgpack.Decoder(Label).decode
-
 
 async def count(partition: Partition) -> dict[str, int]:
     """How many dead letters each organization has."""
@@ -141,14 +147,17 @@ async def by_organization(partition: Partition, wanted: Filter) -> dict[str, lis
     """Where those are that are meant, of each organization that has any."""
     owner, names = owner_of(wanted), partition.names
     if wanted.group is not None and owner is not None:
-        return {owner: [Source(names.dead_group(owner, wanted.group.partition(":")[2]))]}
+        is_its = wanted.organization in {None, owner}
+        is_mixed = not wanted.reason is wanted.type is None
+        source = Source(names.dead_group(owner, wanted.group.partition(":")[2]), is_mixed)
+        return {owner: [source]} if is_its else {}
     owners = [owner] if owner is not None else list(await count(partition))
     if not wanted.is_of_a_kind or not await are_listed(partition):
         return {each: [Source(names.dead(each), wanted.is_of_a_kind)] for each in owners}
     found: dict[str, list[Source]] = {}
     async for each, labels in labels_of(partition, owners):
-        groups = ((names.dead_group(each, key), it) for key, it in labels.items())
-        if its := [source for name, it in groups if (source := _source(name, it, wanted))]:
+        groups = ((names.dead_group(each, key), label) for key, label in labels.items())
+        if its := list(filter(None, (_source(*group, wanted) for group in groups))):
             found[each] = its
     return found
 
@@ -192,7 +201,14 @@ async def labels_of(
             for name in some:
                 pipe.hgetall(partition.names.dead_labels(name))
             for name, raw in zip(some, await pipe.execute(), strict=True):
-                yield name, {key.decode(): _label(each) for key, each in raw.items()}
+                yield name, {key.decode(): Label.read(each) for key, each in raw.items()}
+
+
+async def labels(partition: Partition, organization: str) -> dict[str, Label]:
+    """The same, of one."""
+    return {
+        key: it async for _, its in labels_of(partition, [organization]) for key, it in its.items()
+    }
 
 
 async def number_of(reach: Reach, wanted: Filter, *, at_once: bool = False) -> int | None:
@@ -221,9 +237,7 @@ async def number_of(reach: Reach, wanted: Filter, *, at_once: bool = False) -> i
 
 def owner_of(wanted: Filter) -> str | None:
     """Whose letters may be meant alone."""
-    if wanted.organization is None and wanted.group is not None:
-        return wanted.group.partition(":")[0]
-    return wanted.organization
+    return wanted.organization if wanted.group is None else wanted.group.partition(":")[0]
 
 
 async def _counted(partition: Partition, found: Iterable[Source], wanted: Filter) -> int:

@@ -16,6 +16,7 @@ from worker.operate import dead_letters as records
 from worker.operate.asking import ask, known_organization
 from worker.operate.dead_letters import DeadLetter, Selection
 from worker.operate.dead_lists import Filter
+from worker.operate.failure_groups import ID_PATTERN
 from worker.operate.revival import why_left_alone
 
 _PREVIEW = 10
@@ -30,6 +31,14 @@ def _ago(age: str) -> int:
         raise click.BadParameter(f"expected {exc}, got {age!r:.40}") from None
 
 
+def _group(_context: click.Context, _option: click.Parameter, group: str | None) -> str | None:
+    if group is not None and not ID_PATTERN.fullmatch(group):
+        raise click.BadParameter(
+            f"expected what dead-letters groups shows, as org_1:0f3a5c7e9b1d, got {group!r:.80}"
+        )
+    return group
+
+
 def filtered(command: Command) -> Command:
     """The options that say which dead letters are meant."""
     for option in (
@@ -37,6 +46,9 @@ def filtered(command: Command) -> Command:
         click.option("--older-than", "died_before", type=_ago, help="Died before, as 7d."),
         click.option("--type", help="Only this event type."),
         click.option("--reason", type=click.Choice(records.REASONS), help="Only this reason."),
+        click.option(
+            "--group", callback=_group, help="Only this group (see: dead-letters groups)."
+        ),
         click.option("--organization", help="Only this organization's."),
     ):
         command = option(command)
