@@ -141,6 +141,17 @@ async def is_kept(redis: Redis, write: Command, within: float) -> bool:
     return all(count >= wait[1] for count, wait in zip(counts, waits, strict=True))
 
 
+async def life_of(redis: Redis) -> str:
+    """Which server it is, and since when it is the primary.
+
+    Once that is another one, what it was told before, and had not kept, may be gone.
+
+    Raises: what the client does.
+    """
+    info = await redis.info()
+    return f"{info.get('run_id')} {info.get('master_replid')}"
+
+
 async def check_server(redis: Redis) -> list[Problem]:
     """What keeps this Redis from being worked with at all."""
     try:

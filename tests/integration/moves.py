@@ -23,6 +23,8 @@ ORG = ORGANIZATIONS[0]
 KEYS = ("a", "b", "c")
 SHORT = Patience(lock=0.03)
 
+_PATIENCE = 120.0
+
 
 class Died(BaseException):
     """A mover is ended, wherever it is."""
@@ -135,9 +137,10 @@ class Shop:
     async def work_off(self, partition: int) -> None:
         """Handle what waits there."""
         place = self.places[partition]
-        while await place.redis.zcard(place.partition.names.accepted):
-            for each in await place.claim(40):
-                await place.run(*each)
+        async with asyncio.timeout(_PATIENCE):
+            while await place.redis.zcard(place.partition.names.accepted):
+                for each in await place.claim(40):
+                    await place.run(*each)
 
     @asynccontextmanager
     async def busy(self, patience: float = 600) -> AsyncIterator[None]:

@@ -1,7 +1,7 @@
 """Facts about a move that doesn't go as it should: servers forget, movers meet, much comes in."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import pytest
@@ -13,7 +13,8 @@ from shared.redis.wire import Argument, Script
 from tests.conftest import StartRedis
 from tests.integration.moves import ORG, SHORT, Shop, move, traces
 from tests.integration.several import over
-from worker.operate import moving
+from tests.integration.workplace import Lines
+from worker.operate import belongings, moving, upkeep
 from worker.operate.belongings import Belongings
 from worker.operate.moving import Move, Patience
 from worker.operate.ways import MoveError
@@ -68,6 +69,67 @@ async def test_what_a_server_loses_at_its_end_is_where_it_was_before(
         assert await there.redis.zcard(there.names.dead(ORG)) == 1
 
 
+@pytest.mark.parametrize(
+    ("since", "until"), [("halt", "open"), ("arrive", "arrive"), ("arrive", "join")]
+)
+async def test_what_a_target_loses_that_nobody_sees_fail_keeps_it_where_it_was(
+    fresh_redis_server: StartRedis, monkeypatch: pytest.MonkeyPatch, since: str, until: str
+) -> None:
+    """Its client goes on with a replica that has had nothing since the first of some script."""
+    source, target = (fresh_redis_server(appendfsync=None) for _ in range(2))
+    replica = fresh_redis_server(appendfsync=None, replicaof=("127.0.0.1", target.port))
+    run, called = Partition.run, list[str]()
+    async with (
+        Redis(port=source.port) as here,
+        Redis(port=target.port) as there,
+        Redis(port=replica.port) as successor,
+        aclosing(there.connection_pool),
+    ):
+        shop = Shop(over(here, there))
+        for _ in range(3):
+            await shop.deliver("done")
+        await shop.work_off(0)
+        await shop.deliver("done")
+        await shop.deliver("bad", bad=True)
+        marks = await here.keys(shop.partitions.all[0].names.event(ORG, "*"))
+
+        async def fails_over(partition: Partition, script: Script, *arguments: Argument) -> Any:
+            if script.name == until and since in called:
+                there.connection_pool = successor.connection_pool
+            if script.name == since and since not in called:
+                async with asyncio.timeout(20):
+                    while not await there.wait(1, 1000):
+                        await there.incr("written")
+                await successor.replicaof("NO", "ONE")
+            called.append(script.name)
+            return await run(partition, script, *arguments)
+
+        monkeypatch.setattr(Partition, "run", fails_over)
+        monkeypatch.setattr(belongings, "_RECORDS_AT_ONCE", 1)
+        with pytest.raises(MoveError, match=r"partition 1 has had .*: run the same"):
+            await move(shop.partitions, 1, patience=SHORT)
+        assert await here.zcard(shop.partitions.all[0].names.accepted) == 2
+        monkeypatch.setattr(Partition, "run", run)
+        again = Shop(over(here, there))
+        await move(again.partitions, 1, patience=SHORT)
+        await again.work_off(1)
+        assert await again.state(shop.partitions.all[1]) == {"done": b"4"}
+        assert len(await there.keys(shop.partitions.all[1].names.event(ORG, "*"))) == len(marks) + 2
+        assert await traces(shop.partitions.all[0]) == {}
+
+
+async def test_virtual_times_begin_anew_beside_a_lock_of_a_mover_that_is_gone(redis: Redis) -> None:
+    here = over(redis).all[0]
+    lines = Lines()
+    await redis.hset(here.names.flows, "*", f"{2e11:.17g}")
+    await redis.hset(here.names.moving, mapping={f"lock:{ORG}": "abcd:1", "org_9": "in:1:0"})
+    await upkeep.renumber(here, log=lines.log)
+    assert lines.events() == []
+    await redis.hdel(here.names.moving, "org_9")
+    await upkeep.renumber(here, log=lines.log)
+    assert lines.events() == ["virtual_times_renumbered"]
+
+
 async def test_who_waits_for_another_mover_finds_it_moved(redis: Redis) -> None:
     partitions = over(redis)
     here, there = partitions.all[:2]
@@ -107,7 +169,9 @@ async def test_a_mover_that_comes_to_late_brings_nothing_back(
 
     async def comes_to(partition: Partition, script: Script, *arguments: Argument) -> Any:
         if script.name == "open" and await redis.hexists(there.names.moving, ORG):
-            assert await run(there, moving._JOIN, ORG, ghost._token, *said) == b"joined"
+            assert (
+                await run(there, moving._JOIN, ORG, ghost._token, ghost._told, *said) == b"joined"
+            )
             await shop.deliver("a")
             await shop.work_off(1)
         return await run(partition, script, *arguments)

@@ -13,8 +13,8 @@ from shared.queue import scripts
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
 from shared.redis.connection import REDIS_ERRORS
-from shared.redis.durability import is_kept
-from shared.redis.wire import Argument
+from shared.redis.durability import is_kept, life_of
+from shared.redis.wire import Argument, Script
 from worker.operate.belongings import Belongings, Copies, Record, chunks, of_size
 from worker.operate.ways import MoveError, OnItsWayError, Way, find_way
 
@@ -111,6 +111,8 @@ class Move:
     _held_since: float = 0.0
     _jobs: dict[bytes, None] = field(default_factory=dict)
     _order: float = 0.0
+    _told: int = 0
+    _life: str = ""
     _copies: Copies = field(init=False)
 
     async def run(self) -> Progress:
@@ -209,6 +211,7 @@ class Move:
 
     async def _prepare(self) -> None:
         """Copy what changes no more, again while much of it is new; and find its jobs."""
+        self._life = await life_of(self._there.partition.redis)
         await self._copies.watch()
         for _ in range(_MOST_PASSES):
             new = 0
@@ -271,6 +274,7 @@ class Move:
                     f"workers hold {leased} of its events again: run the same command again"
                 )
             expected = await self._open(*times, tries)
+            await self._check_copied()
             if not tries:
                 await self._keep_both(self._there)
             answer = await self._here.partition.run(
@@ -288,7 +292,22 @@ class Move:
         )
         if answer[0] == b"way":
             raise MoveError(f"partition {self.target.number} knows of another move: {answer[1]!r}")
+        self._told = 0
         return answer[1:]
+
+    async def _check_copied(self) -> None:
+        """End here where another server than the one to which marks were copied may have opened it.
+
+        What one loses from here on it loses together with that, or with what comes later.
+        """
+        if self._life and await life_of(self._there.partition.redis) != self._life:
+            raise self._lacks()
+
+    def _lacks(self) -> MoveError:
+        return MoveError(
+            f"partition {self.target.number} has had a fail-over, or a restart, and may lack what "
+            "has been copied there: run the same command again"
+        )
 
     async def _carry(self) -> None:
         """Copy all that is left of it, and let it go on there."""
@@ -309,7 +328,7 @@ class Move:
         self._check_mine((await self._ask_halt("keep"))[0])
         if not await self._has_departed():
             raise MoveError("it has come back from where it has gone: run the same command again")
-        self._check_mine(await self.target.run(_JOIN, self.organization, self._token, *said))
+        await self._tell_target(_JOIN, *said)
         self.progress.held = monotonic() - self._held_since
 
     async def _keep_both(self, *written: Belongings) -> None:
@@ -354,8 +373,17 @@ class Move:
     async def _arrive(self, records: Iterable[Record]) -> None:
         turns = self._here.partition.names.turn
         for some in of_size(records):
-            answer = await self.target.run(_ARRIVE, self.organization, self._token, turns, *some)
-            self._check_mine(answer)
+            await self._tell_target(_ARRIVE, turns, *some)
+            self._told += 1
+
+    async def _tell_target(self, script: Script, *arguments: Argument) -> None:
+        """Where it goes to, do what is done only where all is that has arrived there so far."""
+        answer = await self.target.run(
+            script, self.organization, self._token, self._told, *arguments
+        )
+        self._check_mine(answer)
+        if answer == b"less":
+            raise self._lacks()
 
     # What is left behind
 

@@ -1,13 +1,15 @@
 -- arrive: what has been packed where an organization comes from stands here as it stood there.
 --
--- Arguments: organization, the mover's token (hex), what the names of turns begin with there; then of each
---   thing its kind, how many arguments follow for it, and these, '' where there is none:
+-- Arguments: organization, the mover's token (hex), how often it has told of some since `open`, what the
+--   names of turns begin with there; then of each thing its kind, how many arguments follow for it, and
+--   these, '' where there is none:
 --   job     as `pack` tells of one, with the ids that it stands for at the end
 --   letter  job as marks name it, when it died (ms), the name of its group, error and place of that, its fields
 --           and their values
 --   value   what its name begins with: 'event', 'revivals' or 'state', the rest of its name, value, for
 --           how long it is kept (ms; -1: for ever)
--- Result: 'arrived', or 'lost' where the organization is another mover's by now, or has arrived already.
+-- Result: 'arrived'; 'less' where not all is here that it has told; or 'lost' where the organization is
+--   another mover's by now, or has arrived already.
 -- Transition: as it was there → as it was there, but that all in line is parked. Nothing comes twice,
 --   however often it is sent; what was delivered here again meanwhile is the same job.
 
@@ -15,8 +17,9 @@ local organization = ARGV[1]
 local way = redis.call('HGET', key.moving, organization)
 local shift = tonumber(string.match(way or '', '^in:%d+:(.*)$'))
 if not shift or not is_the_movers(organization, ARGV[2]) then return finish('lost') end
+if not has_all(organization, ARGV[2], ARGV[3]) then return finish('less') end
 
-local turns_there_begin = ARGV[3]
+local turns_there_begin = ARGV[4]
 local parked = key.parked .. organization
 local prefixes = { event = key.event, revivals = key.revivals, state = key.state }
 
@@ -109,10 +112,11 @@ function take.value(record)
   end
 end
 
-local i = 4
+local i = 5
 while i <= #ARGV do
   local kind, number_of = ARGV[i], tonumber(ARGV[i + 1])
   take[kind]({ unpack(ARGV, i + 2, i + 1 + number_of) })
   i = i + 2 + number_of
 end
+note_told(organization, ARGV[2], tonumber(ARGV[3]) + 1)
 return finish('arrived')

@@ -16,13 +16,13 @@ if way and before ~= from then return finish({ 'way', way }) end
 -- It was expected before it departed, and is no more: it lives here, whoever has had it come.
 if not ARGV[4] and not way then return finish({ 'arrived' }) end
 if not ARGV[4] then
-  redis.call('HSET', key.moving, lock_field .. organization, token)
+  note_told(organization, token, 0)
   return finish({ 'open', '' })
 end
 
 shift = tonumber(shift) or system_time() + 1 - tonumber(ARGV[4])
-redis.call('HSET', key.moving, organization, 'in:' .. from .. ':' .. number(shift),
-  lock_field .. organization, token)
+redis.call('HSET', key.moving, organization, 'in:' .. from .. ':' .. number(shift))
+note_told(organization, token, 0)
 redis.call('HSET', key.organizations, key.pause .. organization, 'it comes from another partition')
 redis.call('HDEL', key.moved, organization)
 
