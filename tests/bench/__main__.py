@@ -21,6 +21,7 @@ from tests.bench import (
     organizations,
     reload,
     runs,
+    shards,
     sizes,
     slow_handlers,
     startup,
@@ -48,6 +49,7 @@ SECTIONS: Final[Mapping[str, Callable[[Effort, Progress], Section]]] = {
     startup.NAME: startup.measure,
     memory.NAME: memory.measure,
     cost.NAME: cost.measure,
+    shards.NAME: shards.measure,
 }
 OWN: Final = "ours"
 """What the names of this project's own contenders begin with: one that can't run is a failure."""

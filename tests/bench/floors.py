@@ -164,6 +164,22 @@ FLOORS: Final = (
     ),
     Floor("drain with the console open over without", "observed/console over alone", 0.97),
     Floor("a waiting event of 300 bytes", "cost/waiting", 1200, 800, " B", at_least=False),
+    Floor(
+        "Redis CPU an event on each of 1, 2 and 3 primaries, most over least",
+        "shards/most over least",
+        1.15,
+        None,
+        _TIMES,
+        at_least=False,
+    ),
+    Floor(
+        "the same in instructions",
+        "shards/instructions, most over least",
+        1.15,
+        None,
+        _TIMES,
+        at_least=False,
+    ),
     Floor("a done mark", "cost/done", 240, 160, " B", at_least=False),
 )
 
