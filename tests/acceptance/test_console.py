@@ -33,7 +33,16 @@ FLAGS: Final = (
 )
 SIZES: Final = {"phone": (390, 844), "desktop": (1280, 900)}
 PAGES: Final = (
-    *("/", "/organizations", "/events", "/dead-letters", "/workers", "/actions", "/nothing"),
+    *(
+        "/",
+        "/organizations",
+        "/events",
+        "/dead-letters",
+        "/dead-letters/groups",
+        "/workers",
+        "/actions",
+        "/nothing",
+    ),
     *("/events?q=evt_nowhere&organization=org_a", "/organizations/org_nobody/pause"),
 )
 PATIENCE: Final = 20_000.0
@@ -180,6 +189,10 @@ async def test_a_dead_letter_is_replayed_by_the_keyboard_alone(
         for path in PAGES:
             await page.goto(f"{address}{path}")
             await picture(path.strip("/").replace("/", "-") or "overview-later")
+        await page.goto(f"{address}/dead-letters/groups")
+        await press(page, "the ERP does not know <script>")
+        await expect(page.locator(".box h2").first).to_have_text("2 dead letters of this")
+        await picture("failure-group")
 
 
 async def test_everything_works_with_scripts_off(

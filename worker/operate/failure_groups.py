@@ -8,7 +8,7 @@ import msgspec
 
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
-from worker.operate.dead_lists import Filter, Label, count_all, kinds, labels, owner_of
+from worker.operate.dead_lists import Filter, Label, are_listed, count, kinds, labels, owner_of
 
 ID_PATTERN: Final = re.compile(r"([A-Za-z0-9_-]{1,64}|\?):([0-9a-f]{12}|other-[a-z_]{1,32})")
 """What a group's id looks like."""
@@ -73,14 +73,18 @@ async def largest(reach: Reach, wanted: Filter, most: int) -> tuple[list[Failure
     """
 
     async def largest_in(partition: Partition) -> tuple[list[FailureGroup], int | None]:
-        found, number = list[FailureGroup](), None
-        async for groups in _by_number(partition, wanted):
-            found += groups
-            if len(found) >= most:
+        found = list[str]()
+        async for ids in _by_number(partition, wanted):
+            found += ids
+            if len(found) >= most and wanted.organization is None:
                 break
-        if not wanted.is_of_a_kind and wanted.organization is None:
-            number = int(await partition.redis.zcard(partition.names.dead_groups))
-        return found[:most], number
+        groups = sorted(await _read(partition, found), key=lambda each: -each.number)[:most]
+        if wanted.organization is not None:
+            return groups, len(found)
+        is_all = wanted.reason is wanted.type is None
+        return groups, int(
+            await partition.redis.zcard(partition.names.dead_groups)
+        ) if is_all else None
 
     told = await reach.gather(largest_in, await reach.having(owner_of(wanted)))
     together = sorted(
@@ -88,8 +92,6 @@ async def largest(reach: Reach, wanted: Filter, most: int) -> tuple[list[Failure
         key=lambda each: (-each.number, -each.last_at, each.id),
     )
     numbers = [number for _, (_, number) in told]
-    if wanted.organization is not None and len(together) < most:
-        return together, len(together)
     return together[:most], None if None in numbers else sum(filter(None, numbers))
 
 
@@ -114,34 +116,41 @@ async def find(reach: Reach, group_id: str) -> FailureGroup | None:
 async def unlisted(reach: Reach) -> int:
     """How many letters are in no group yet, since an earlier version has written them."""
 
-    async def listed_in(partition: Partition) -> int:
-        return sum((await kinds(partition)).values())
+    async def unlisted_in(partition: Partition) -> int:
+        if await are_listed(partition):
+            return 0
+        there = sum((await count(partition)).values())
+        return max(0, there - sum((await kinds(partition)).values()))
 
-    listed = sum(number for _, number in await reach.gather(listed_in))
-    return max(0, sum((await count_all(reach)).values()) - listed)
+    return sum(number for _, number in await reach.gather(unlisted_in))
 
 
-async def _by_number(partition: Partition, wanted: Filter) -> AsyncIterator[list[FailureGroup]]:
-    """Groups that match, some at a time, the largest first."""
+async def _by_number(partition: Partition, wanted: Filter) -> AsyncIterator[list[str]]:
+    """The ids of groups that match, some at a time: the largest first, unless it is one's own."""
+    names = partition.names
     if wanted.organization is not None:
         its = await labels(partition, wanted.organization)
-        ids = [
-            f"{wanted.organization}:{key}" for key, label in its.items() if _matches(label, wanted)
-        ]
-        yield sorted(await _read(partition, ids), key=lambda each: -each.number)
+        yield [f"{wanted.organization}:{key}" for key, it in its.items() if _matches(it, wanted)]
         return
     for start in range(0, _MOST_LOOKED_AT, _AT_ONCE):
-        names = await partition.redis.zrange(
-            partition.names.dead_groups, start, start + _AT_ONCE - 1, desc=True
-        )
-        found = await _read(partition, [name.decode() for name in names])
-        yield [group for group in found if _matches(group, wanted)]
-        if len(names) < _AT_ONCE:
+        ids = [
+            name.decode()
+            for name in await partition.redis.zrange(
+                names.dead_groups, start, start + _AT_ONCE - 1, desc=True
+            )
+        ]
+        async with partition.redis.pipeline(transaction=False) as pipe:
+            for each in ids:
+                owner, _, key = each.partition(":")
+                pipe.hget(names.dead_labels(owner), key)
+            told = zip(ids, await pipe.execute(), strict=True)
+        yield [each for each, raw in told if raw and _matches(Label.read(raw), wanted)]
+        if len(ids) < _AT_ONCE:
             return
 
 
-def _matches(of: Label | FailureGroup, wanted: Filter) -> bool:
-    return wanted.reason in {None, of.reason} and wanted.type in {None, of.type}
+def _matches(label: Label, wanted: Filter) -> bool:
+    return wanted.reason in {None, label.reason} and wanted.type in {None, label.type}
 
 
 async def _read(partition: Partition, ids: Sequence[str]) -> list[FailureGroup]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from markupsafe import escape
 from redis.asyncio import Redis
@@ -39,6 +40,10 @@ async def test_an_injected_script_is_shown_as_text(
     await place.handle(body(SCRIPT, type=SCRIPT), endpoint=SCRIPT)
     (job,) = [name.decode() for name in await redis.zrange(keys.dead("org_a"), 0, -1)]
     await redis.hset(keys.dead_letter(job), "error", SCRIPT)
+    (key,) = await redis.hkeys(keys.DEAD_LABELS + "org_a")
+    label = msgspec.msgpack.encode((7, SCRIPT, SCRIPT, SCRIPT, SCRIPT))
+    await redis.hset(keys.DEAD_LABELS + "org_a", mapping={key: label})
+    group = f"org_a:{key.decode()}"
     await place.accept(body(SCRIPT, type=SCRIPT, data={"order_id": SCRIPT}))
     await redis.hset(keys.WAITING, SCRIPT, "7")
     await redis.hset(keys.ORGANIZATIONS, f"{keys.PAUSE}{SCRIPT}", SCRIPT)
@@ -67,6 +72,11 @@ async def test_an_injected_script_is_shown_as_text(
         f"/dead-letters?type={SCRIPT}",
         f"/dead-letters/confirm?verb=replay&job={job}",
         f"/dead-letters/confirm?verb=replay&all=1&type={SCRIPT}",
+        f"/dead-letters/confirm?verb=replay&all=1&group={group}",
+        f"/dead-letters?group={group}",
+        "/dead-letters/groups",
+        f"/dead-letters/groups?type={SCRIPT}",
+        f"/dead-letters/group?id={group}",
         f"/organizations?q={SCRIPT}&sort={SCRIPT}",
         "/workers",
         "/actions",

@@ -25,6 +25,7 @@ from worker.operate.console.guesses import Guesses
 from worker.operate.console.pages import (
     dead_letters,
     events,
+    failure_groups,
     organizations,
     overview,
     session,
@@ -100,7 +101,7 @@ def application(console: Console) -> web.Application:
     app = web.Application(middlewares=[answer_errors, guard.admit], client_max_size=_LARGEST_FORM)
     app[CONSOLE] = console
     app.on_response_prepare.append(guard.add_headers)
-    for page in (overview, organizations, events, dead_letters, session):
+    for page in (overview, organizations, events, dead_letters, failure_groups, session):
         app.add_routes(page.routes)
     app.add_routes([web.get(guard.STATIC + "{name}", static_file)])
     return app

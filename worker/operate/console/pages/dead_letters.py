@@ -10,23 +10,22 @@ from urllib.parse import urlencode
 from aiohttp import web
 from multidict import MultiMapping
 
-from shared.queue import keys
 from worker.operate import dead_letters as records
-from worker.operate import dead_lists, revival
+from worker.operate import revival
 from worker.operate.console import paging
 from worker.operate.console.context import console_of, doubt_about, reach_of, tell, who
+from worker.operate.console.filters import filled_in, filter_of
 from worker.operate.console.guard import check_may_act
 from worker.operate.console.paging import Place
 from worker.operate.console.runs import AT_ONCE
 from worker.operate.console.views import message, render
 from worker.operate.console.wording import from_reference, to_reference
 from worker.operate.dead_letters import Selection
-from worker.operate.dead_lists import Filter, number_of
+from worker.operate.dead_lists import number_of
+from worker.operate.failure_groups import find
 from worker.operate.runs import Run, Verb, new_id
 
-_LONGEST: Final = 256
 _RUN: Final = re.compile(r"[A-Za-z0-9_-]{8,32}")
-_FIELDS: Final = ("organization", "reason", "type", "older", "younger")
 _VERBS: Final = frozenset({"replay", "discard"})
 _RATE: Final = 100.0
 _HIGHEST_RATE: Final = 10_000.0
@@ -35,9 +34,9 @@ _HIGHEST_RATE: Final = 10_000.0
 async def show(request: web.Request) -> web.Response:
     """List a page of those that match."""
     console, reach = console_of(request), reach_of(request)
-    given = _given(request.query)
+    given = filled_in(request.query)
     try:
-        wanted = _filter(given)
+        wanted = filter_of(given)
     except web.HTTPBadRequest as exc:
         page, number, problem = None, None, str(exc.text)
     else:
@@ -55,7 +54,10 @@ async def show(request: web.Request) -> web.Response:
         given=given,
         is_filtered=bool(given),
         reasons=records.REASONS,
-        organizations=sorted(await dead_lists.count_all(reach)),
+        organizations=sorted(
+            each.organization for each in console.sampler.organizations if each.dead
+        ),
+        group=await find(reach, given.get("group", "")),
         after=request.query.get("after", ""),
         runs=console.runs.known,
         most=paging.MOST_LOOKED_AT,
@@ -77,6 +79,7 @@ async def ask(request: web.Request) -> web.Response:
         verb=verb,
         jobs=[letter.job for letter in letters],
         given=given,
+        group=await find(reach, given.get("group", "")),
         number=len(letters) or await number_of(reach, selection.filter),
         letters=letters,
         limit=request.query.get("limit", "")[:8],
@@ -167,42 +170,8 @@ def _selection(values: MultiMapping[str]) -> tuple[Selection, dict[str, str]]:
         return Selection(jobs[: paging.SIZE]), {}
     if "all" not in values:
         raise web.HTTPBadRequest(text="Choose at least one dead letter, or all that match.")
-    given = _given(values)
-    return Selection(filter=_filter(given).until(round(time.time() * 1000))), given
-
-
-def _given(values: Mapping[str, object]) -> dict[str, str]:
-    """The fields of the filter that somebody has filled in."""
-    texts = {name: str(values.get(name, "")).strip()[:_LONGEST] for name in _FIELDS}
-    return {name: text for name, text in texts.items() if text}
-
-
-def _filter(given: Mapping[str, str]) -> Filter:
-    organization = given.get("organization")
-    pattern = keys.ORGANIZATION_PATTERN
-    if organization not in {None, "?"} and not pattern.fullmatch(str(organization)):
-        raise web.HTTPBadRequest(text="Organization: expected up to 64 letters, digits, _ or -.")
-    reason = given.get("reason")
-    if reason is not None and reason not in records.REASONS:
-        raise web.HTTPBadRequest(text=f"Reason: expected one of {', '.join(records.REASONS)}.")
-    return Filter(
-        organization=organization,
-        reason=reason,
-        type=given.get("type"),
-        died_before=_ago("Died before", given.get("older")),
-        died_after=_ago("Died within", given.get("younger")),
-    )
-
-
-def _ago(name: str, age: str | None) -> int | None:
-    if age is None:
-        return None
-    try:
-        return records.ago(age)
-    except ValueError:
-        raise web.HTTPBadRequest(
-            text=f"{name}: expected a duration such as 30m, 2h or 7d."
-        ) from None
+    given = filled_in(values)
+    return Selection(filter=filter_of(given).until(round(time.time() * 1000))), given
 
 
 def _rate(text: str) -> float:

@@ -11,6 +11,7 @@ from worker.operate import lookup
 from worker.operate.console.context import console_of, doubt_about, reach_of
 from worker.operate.console.views import render
 from worker.operate.console.wording import from_reference
+from worker.operate.failure_groups import find
 from worker.operate.lookup import FoundEvent
 from worker.operate.searching import Search, search_everywhere
 
@@ -30,7 +31,7 @@ async def search(request: web.Request) -> web.Response:
         return _listed(request, text, organization, oldest=await lookup.oldest(reach))
     search = await search_everywhere(reach, text, organization or None)
     if len(search.found) == 1:
-        return _shown(request, search.found[0])
+        return await _shown(request, search.found[0])
     problem = "" if search.found or not organization else await doubt_about(request, organization)
     return _listed(request, text, organization, search=search, problem=problem)
 
@@ -69,16 +70,17 @@ async def show(request: web.Request) -> web.Response:
         found = await lookup.find_by_mark(partition, organization, event_id)
     if found is None:
         return render(request, "event_gone.html", job=job)
-    return _shown(request, found)
+    return await _shown(request, found)
 
 
-def _shown(request: web.Request, found: FoundEvent) -> web.Response:
+async def _shown(request: web.Request, found: FoundEvent) -> web.Response:
     console = console_of(request)
     body = found.body if console.settings.show_payloads else None
     return render(
         request,
         "event.html",
         event=found,
+        group=await find(reach_of(request), found.letter.group_id) if found.letter else None,
         organization=console.sampler.organization(found.organization),
         size=None if found.body is None else len(found.body),
         body=None if body is None else body[:_SHOWN_BYTES].decode(errors="backslashreplace"),
