@@ -9,6 +9,7 @@
 # SECRETS_DIR one file a user, of the user's name: its password, or the old one and below it the new one   (/run/secrets/redis)
 # STATE_DIR   where Redis keeps its data, and its own copies of them   (/data)
 # REPLICA_OF  "host port" of the primary, where this server starts as a replica; Sentinel knows later
+# PRIMARY     "host port" of the same, for a Sentinel that starts for the first time   (what sentinel.conf says)
 #
 # A user without a file can't log in. Passwords reach neither the command line nor the environment.
 set -eu
@@ -70,7 +71,8 @@ if [ "${1:-}" = sentinel ]; then
     shift
     users sentinel-users.acl
     # Later it holds what this Sentinel has learned.
-    [ -f "$state/sentinel.conf" ] || cp "$config/sentinel.conf" "$state/sentinel.conf"
+    [ -f "$state/sentinel.conf" ] ||
+        sed "${PRIMARY:+s/^\\(sentinel monitor sellfern\\) .* /\\1 $PRIMARY /}" "$config/sentinel.conf" > "$state/sentinel.conf"
     # Sentinel writes users down itself where it was started without a file of them, as by an earlier
     # version of this script.
     grep -v -E '^(aclfile|user|requirepass|sentinel (auth-pass|sentinel-user|sentinel-pass)) ' \

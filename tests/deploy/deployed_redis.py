@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ class DeployedRedis(EmbeddedRedis):
         server: the server to run; None finds one.
         primary: the port of the server to be a replica of.
         words: what stands behind start.sh.
+        told: further variables for it.
         options: those of `EmbeddedRedis`.
     """
 
@@ -37,12 +39,14 @@ class DeployedRedis(EmbeddedRedis):
         server: Path | None = None,
         primary: int | None = None,
         words: tuple[str, ...] = (),
+        told: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(folder=place / "data", program=Path("/usr/bin/env"), **options)
         self._server = server or find_redis_server()
         self._replica_of = "" if primary is None else f"127.0.0.1 {primary}"
         self._start_words = words
+        self._told = [f"{name}={value}" for name, value in (told or {}).items()]
         self._place = place
         for name in ("data", "secrets", "config"):
             (place / name).mkdir(parents=True)
@@ -73,7 +77,7 @@ class DeployedRedis(EmbeddedRedis):
             f"STATE_DIR={self._place / 'data'}",
             f"REDIS_SERVER={self._server}",
             f"REPLICA_OF={self._replica_of}",
-            *("sh", str(REDIS / "start.sh"), *self._start_words, "--port", str(port)),
+            *(*self._told, "sh", str(REDIS / "start.sh"), *self._start_words, "--port", str(port)),
             *("--bind", "127.0.0.1", "--logfile", "redis.log"),
         ]
 
@@ -95,12 +99,9 @@ def deployed_sentinel(place: Path, primary: int, *, quorum: int = 1) -> Deployed
         primary: its port.
         quorum: how many Sentinels must miss it.
     """
-    sentinel = DeployedRedis(place, words=("sentinel",))
-    sentinel.set_line(
-        "sentinel.conf",
-        "sentinel monitor sellfern redis-0 6379 2",
-        f"sentinel monitor sellfern 127.0.0.1 {primary} {quorum}",
-    )
+    sentinel = DeployedRedis(place, words=("sentinel",), told={"PRIMARY": f"127.0.0.1 {primary}"})
+    monitor = "sentinel monitor sellfern redis-0 6379"  # the quorum is the file's, where it is 2
+    sentinel.set_line("sentinel.conf", f"{monitor} 2", f"{monitor} {quorum}")
     down = "sentinel down-after-milliseconds sellfern"
     sentinel.set_line("sentinel.conf", f"{down} 5000", f"{down} 500")
     # An attempt that comes to nothing is repeated after twice that time.

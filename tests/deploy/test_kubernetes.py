@@ -2,25 +2,33 @@
 
 import re
 import subprocess
+from base64 import b64decode
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
+import yaml
 
 from ingress.settings import IngressSettings
 from shared.settings.durations import parse_duration
-from tests.deploy.kubernetes_objects import DEPLOY, Objects, built
+from shared.settings.redis_url import RedisUrl
+from tests.deploy.custom_kinds import validate
+from tests.deploy.kubernetes_objects import COMPONENTS, DEPLOY, Objects, built
 from tests.deploy.metric_names import unknown_metrics
 from tests.tools import tool
 from worker.settings import WorkerSettings
 
 POD = "10.1.2.3"
+ZONE = "topology.kubernetes.io/zone"
+GROUPS = ("keda.sh", "monitoring.coreos.com")
+"""Of the kinds that Kubernetes itself doesn't have."""
+
 PROGRAMS = ("sellfern-ingress", "sellfern-worker", "sellfern-console")
 
 
-@pytest.fixture(scope="module", params=["example", "handlers", "cluster"])
+@pytest.fixture(scope="module", params=["handlers", "cluster", COMPONENTS])
 def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Objects:
-    """Build the example, that with a team's handlers, that on a cluster: all holds for each."""
+    """Build what stands on the example, that one alone in none of them: all holds for each."""
     return Objects(built(tmp_path_factory.mktemp("kubernetes"), request.param))
 
 
@@ -41,7 +49,16 @@ def test_every_object_is_valid_by_its_schema(objects: Objects, version: str) -> 
     said = ended.stdout + ended.stderr
     assert ended.returncode == 0, said
     unknown = [line for line in said.splitlines() if "INFO" not in line]
-    assert all("keda.sh" in line for line in unknown), unknown
+    assert all(any(group in line for group in GROUPS) for line in unknown), unknown
+
+
+def test_every_object_of_somebody_elses_kind_is_valid_by_what_we_use_of_it(
+    objects: Objects,
+) -> None:
+    found = [each for each in objects if each["apiVersion"].partition("/")[0] in GROUPS]
+    assert found
+    for each in found:
+        validate(each)
 
 
 def environ(objects: Objects, name: str) -> dict[str, str]:
@@ -53,7 +70,35 @@ def environ(objects: Objects, name: str) -> dict[str, str]:
         source = variable.get("valueFrom", {})
         known = POD if "fieldRef" in source else "redis://h"
         found[variable["name"]] = variable.get("value", known).replace("$(POD_IP)", POD)
+    del found["REDIS_URL_FILE"]  # there is none here
     return found
+
+
+def test_the_url_of_redis_is_a_file_that_changes_with_its_secret(objects: Objects) -> None:
+    """Which a single file that is mounted for itself wouldn't, nor one of another name."""
+    keys = dict(zip(PROGRAMS, ("INGRESS", "WORKER", "OPERATOR"), strict=True))
+    for name, key in keys.items():
+        container, pod = objects.container(name), objects.pods()[name]
+        named = {each["name"]: each.get("value", "") for each in container["env"]}
+        folder, _, file = named["REDIS_URL_FILE"].rpartition("/")
+        (mount,) = (each for each in container["volumeMounts"] if each["mountPath"] == folder)
+        assert "subPath" not in mount
+        (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == mount["name"])
+        assert volume["secret"]["secretName"] == "sellfern-redis"
+        assert volume["secret"]["items"] == [{"key": f"REDIS_URL_{key}", "path": file}]
+        url = b64decode(objects.one("Secret", "sellfern-redis")["data"][f"REDIS_URL_{key}"])
+        assert RedisUrl(url.decode()).login[0] == {"OPERATOR": "operator"}.get(key, key.lower())
+
+
+def test_pods_of_one_kind_stand_in_several_zones(objects: Objects) -> None:
+    for name, pod in objects.pods().items():
+        spread = pod["spec"].get("topologySpreadConstraints", [])
+        keys = [each["topologyKey"] for each in spread]
+        is_single = name == "sellfern-console" or objects.replicas(name) == 1
+        assert keys == ([] if is_single else [ZONE, "kubernetes.io/hostname"]), name
+        for each in spread:
+            labels = pod["metadata"]["labels"]
+            assert each["labelSelector"]["matchLabels"].items() <= labels.items()
 
 
 @pytest.mark.parametrize(("program", "prefix"), [("ingress", "INGRESS"), ("worker", "WORKER")])
@@ -233,6 +278,8 @@ def test_workers_alone_have_a_teams_handlers_and_what_these_are_told(shop: Objec
 
 
 def test_workers_follow_what_waits_and_ingresses_their_load(objects: Objects) -> None:
+    if "ScaledObject" not in objects.kinds():
+        return  # see test_without_keda_workers_follow_the_processor_time_that_they_take
     scaled = objects.one("ScaledObject", "sellfern-worker")
     assert scaled["spec"]["scaleTargetRef"]["name"] in objects.names("Deployment")
     triggers: dict[str, Any] = {each["name"]: each for each in scaled["spec"]["triggers"]}
@@ -258,3 +305,88 @@ def test_the_redis_has_the_memory_that_its_configuration_allows(objects: Objects
     assert container["resources"]["limits"]["memory"] == "1536Mi"
     configuration = next(each for each in objects.names("ConfigMap") if "redis-conf" in each)
     assert "maxmemory 1gb\n" in objects.one("ConfigMap", configuration)["data"]["redis.conf"]
+
+
+@pytest.fixture(scope="module")
+def with_components(tmp_path_factory: pytest.TempPathFactory) -> Objects:
+    """Build the one with Sentinels and every component."""
+    return Objects(built(tmp_path_factory.mktemp("components"), COMPONENTS))
+
+
+def test_without_keda_workers_follow_the_processor_time_that_they_take(
+    with_components: Objects,
+) -> None:
+    assert "ScaledObject" not in with_components.kinds()
+    hpa = with_components.one("HorizontalPodAutoscaler", "sellfern-worker")["spec"]
+    assert hpa["scaleTargetRef"]["name"] in with_components.names("Deployment")
+    (metric,) = hpa["metrics"]
+    assert metric["resource"]["target"] == {"type": "AverageValue", "averageValue": "700m"}
+
+
+def test_the_operators_rules_are_the_alerts_of_the_one_file(with_components: Objects) -> None:
+    rules = with_components.one("PrometheusRule", "sellfern")["spec"]
+    assert rules == yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())
+
+
+@pytest.mark.parametrize("program", ["ingress", "worker"])
+def test_the_operator_scrapes_the_admin_port_under_the_job_that_alerts_ask_for(
+    with_components: Objects, program: str
+) -> None:
+    name = f"sellfern-{program}"
+    spec = with_components.one("PodMonitor", name)["spec"]
+    pod = with_components.pods()[name]
+    assert spec["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (endpoint,) = spec["podMetricsEndpoints"]
+    assert endpoint["port"] in ports(with_components, name)
+    configuration = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    jobs = {each["job_name"] for each in configuration["scrape_configs"]}
+    (relabeled,) = endpoint["relabelings"]
+    assert relabeled["targetLabel"] == "job"
+    assert relabeled["replacement"] == name
+    assert name in jobs
+
+
+def test_the_world_reaches_deliveries_by_tls_and_nothing_else(with_components: Objects) -> None:
+    spec = with_components.one("Ingress", "sellfern-ingress")["spec"]
+    (rule,) = spec["rules"]
+    assert [rule["host"]] == spec["tls"][0]["hosts"]
+    (path,) = rule["http"]["paths"]
+    assert path["path"] == "/webhooks/"
+    service = with_components.one("Service", path["backend"]["service"]["name"])
+    (port,) = service["spec"]["ports"]
+    assert (port["name"], port["targetPort"]) == ("deliveries", "deliveries")
+    assert path["backend"]["service"]["port"] == {"name": port["name"]}
+
+
+def test_the_first_server_begins_as_the_primary_that_sentinels_are_told(
+    with_components: Objects,
+) -> None:
+    sentinel = with_components.container("sellfern-sentinel")
+    (told,) = (each["value"] for each in sentinel["env"] if each["name"] == "PRIMARY")
+    *shell, script = with_components.container("sellfern-redis")["command"]
+    said = {}
+    for number in range(with_components.replicas("sellfern-redis")):
+        pod = f"sellfern-redis-{number}"
+        environ = {"POD_NAME": pod}
+        words = [*shell, script.replace("exec sh", "echo ${REPLICA_OF:-} #")]
+        ended = subprocess.run(words, env=environ, capture_output=True, text=True, check=True)
+        said[pod] = ended.stdout.strip()
+        assert f"--replica-announce-ip {pod}.sellfern-redis" in script.replace("$POD_NAME", pod)
+    assert said == {"sellfern-redis-0": "", "sellfern-redis-1": told, "sellfern-redis-2": told}
+    assert told == "sellfern-redis-0.sellfern-redis 6379"
+
+
+def test_sentinels_and_programs_name_pods_that_are_there(with_components: Objects) -> None:
+    url = b64decode(with_components.one("Secret", "sellfern-redis")["data"]["REDIS_URL_INGRESS"])
+    sentinels = RedisUrl(url.decode()).sentinels
+    assert sentinels is not None
+    number = with_components.replicas("sellfern-sentinel")
+    pods = [f"sellfern-sentinel-{each}.sellfern-sentinel" for each in range(number)]
+    assert sentinels.hosts == tuple((pod, 26379) for pod in pods)
+    for name in ("sellfern-sentinel", "sellfern-redis"):
+        service = with_components.one("Service", name)["spec"]
+        assert service["clusterIP"] == "None"
+        assert service["publishNotReadyAddresses"]
+    settings = next(each for each in with_components.names("ConfigMap") if "settings" in each)
+    waited = with_components.one("ConfigMap", settings)["data"]["WAIT_REPLICAS"]
+    assert int(waited) == with_components.replicas("sellfern-redis") - 1

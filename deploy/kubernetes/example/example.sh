@@ -11,9 +11,9 @@ for name in ingress worker operator; do
 done
 [ -e secrets/acme ] || printf whsec_to_be_replaced > secrets/acme
 cat > secrets/redis.env <<END
-REDIS_URL_INGRESS=redis://ingress:$(cat secrets/ingress)@sellfern-redis:6379/0
-REDIS_URL_WORKER=redis://worker:$(cat secrets/worker)@sellfern-redis:6379/0
-REDIS_URL_OPERATOR=redis://operator:$(cat secrets/operator)@sellfern-redis:6379/0
+REDIS_URL_INGRESS=redis://ingress:$(tail -n 1 secrets/ingress)@sellfern-redis:6379/0
+REDIS_URL_WORKER=redis://worker:$(tail -n 1 secrets/worker)@sellfern-redis:6379/0
+REDIS_URL_OPERATOR=redis://operator:$(tail -n 1 secrets/operator)@sellfern-redis:6379/0
 END
 [ -s secrets/console.env ] ||
     printf 'CONSOLE_TOKEN=%s\n' "$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" > secrets/console.env
