@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Self
@@ -16,6 +16,7 @@ from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import Problem
 from shared.program.awaiting import MENDS_ITSELF, AwaitedPrimary
+from shared.queue import hashes
 from shared.queue.partition import BEFORE, Partition
 from shared.queue.partitions import Partitions, check_place
 from shared.queue.writer import (
@@ -27,13 +28,16 @@ from shared.queue.writer import (
     QueueWriter,
     Waiting,
 )
-from shared.redis.connection import end, open_redis, server_of
+from shared.redis.connection import REDIS_ERRORS, end, open_redis, server_of
 from shared.redis.durability import Durability, check_durability, check_replicas
 from shared.settings.config import CommonSettings
 from shared.settings.redis_url import RedisUrl
 
 _LOOK_SECONDS: Final = 0.5
 """How long a look at several waits for all of them, once one is well."""
+
+_LEARN_SECONDS: Final = 5.0
+"""How often each home is asked who has moved from there."""
 
 _OTHERS: Final = 4
 """Connections to each beside the writers': readiness, gauges, its memory."""
@@ -217,6 +221,7 @@ class Primaries:
         agree on how many partitions there are, and where.
         """
         await asyncio.gather(*(primary.first_look() for primary in self._every))
+        await self._learn()
         problems = self._problems()
         works = not all(each.problems for each in self._every)
         return [] if works and not any(map(_keeps_all, problems)) else problems
@@ -241,19 +246,20 @@ class Primaries:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Ask each for its memory again and again; one that is away is written to once it isn't."""
-        missing = [
+        """Ask each for its memory, and who has moved; write to one that is away once it isn't."""
+        tasks: list[asyncio.Task[None]] = [
             asyncio.create_task(AwaitedPrimary(each.first_look, named=each.named).found())
             for each in self._every
             if each.unfit
         ]
+        tasks.append(asyncio.create_task(self._learn_again()))
         try:
             async with AsyncExitStack() as stack:
                 for primary in self._every:
                     await stack.enter_async_context(primary.held.watching(primary.redis))
                 yield
         finally:
-            await end(missing)
+            await end(tasks)
 
     def _made(self, settings: IngressSettings) -> Iterator[QueueWriter]:
         limits, several = settings.limits, len(self.all) > 1
@@ -305,6 +311,22 @@ class Primaries:
         waiting = Waiting(*_halves(settings))
         left.writers.append(PartitionWriter(queue, lambda: waiting))
         return left
+
+    async def _learn_again(self) -> None:
+        while True:
+            await asyncio.sleep(_LEARN_SECONDS)
+            await self._learn()
+
+    async def _learn(self) -> None:
+        """Find out where those live that have left their home, before that is away."""
+        if len(self._partitions) > 1:
+            there = filter(self.are_right, self._partitions)
+            await asyncio.gather(*map(self._learn_from, there))
+
+    async def _learn_from(self, partition: Partition) -> None:
+        with suppress(*REDIS_ERRORS):
+            gone = await hashes.whole(partition.redis, partition.names.moved)
+            self._partitioned.learn(partition.number, gone)
 
     def _note(self) -> None:
         for primary in self._every:

@@ -1,7 +1,7 @@
 """Accepts deliveries into the queue, durably."""
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final
@@ -383,6 +383,7 @@ class PartitionedWriter:
     """A writer for each partition, of which an organization has one: its home, or where it went to.
 
     What a partition tells of one that has gone is remembered: its next deliveries go there at once.
+    Who has had none yet is found at home only, unless somebody has had this `learn` before.
 
     Args:
         writers: of each, in order.
@@ -399,6 +400,21 @@ class PartitionedWriter:
     def place_of(self, organization: str) -> int:
         """The number of the partition in which it is thought to live."""
         return self._moved.get(organization, home(organization, len(self._writers)))
+
+    def learn(self, partition: int, gone: Mapping[bytes, bytes]) -> None:
+        """Take note of where those live that have left their home, for when that is away.
+
+        Args:
+            partition: the home's number.
+            gone: what stands there under ``Names.moved``; of others it may be out of date.
+        """
+        number = len(self._writers)
+        told = ((raw.decode(errors="replace"), to) for raw, to in gone.items() if to.isdigit())
+        found = {name: int(to) for name, to in told if home(name, number) == partition}
+        back = {name for name in self._moved if home(name, number) == partition} - found.keys()
+        for name in back:
+            del self._moved[name]
+        self._moved |= {name: to for name, to in found.items() if to < number}
 
     async def accept(self, delivery: Delivery) -> Accepted:
         """Accept one delivery; returns once it is durable.

@@ -1,20 +1,29 @@
 """Facts about an organization that lives in another partition than its home."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import count, islice
+from types import SimpleNamespace
 
 import pytest
 from redis.asyncio import Redis
 
+from ingress import primaries
+from ingress.primaries import Primaries
+from ingress.settings import IngressSettings
+from shared.endpoints.endpoint import Endpoints
 from shared.errors import Unavailable
 from shared.program.findings import Finding
 from shared.queue import scripts
-from shared.queue.partitions import Partitions
+from shared.queue.partition import home
+from shared.queue.partitions import Partitions, open_partitions
 from shared.queue.reach import Reach
 from shared.queue.writer import Accepted, Moved, PartitionedWriter, Queue, QueueWriter
 from shared.redis.connection import REDIS_ERRORS
 from shared.redis.durability import Durability, Mode
+from tests.conftest import StartRedis
 from tests.integration.jobs import delivery
 from tests.integration.several import ORGANIZATIONS, Shop, over
 from tests.integration.workplace import Lines
@@ -82,6 +91,45 @@ async def test_a_delivery_goes_after_its_organization_and_the_next_one_straight_
     assert await writer.accept(delivery(b"3", GONE)) is Accepted.NEW
     assert await depths(partitions) == [1, 0, 0, 2]
     assert writer._moved == {}
+
+
+async def test_whoever_has_moved_is_found_though_its_home_is_away(
+    fresh_redis_server: StartRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an ingress that has begun since, and had no delivery for it."""
+    monkeypatch.setattr(primaries, "_LEARN_SECONDS", 0.02)
+    servers = [fresh_redis_server(appendfsync=None) for _ in range(2)]
+    urls = " ".join(server.url for server in servers)
+    settings = IngressSettings.from_environ(
+        {"REDIS_URL": urls, "PARTITIONS": "4", "DURABILITY": "memory"}
+    )
+    endpoints = SimpleNamespace(current=Endpoints({}, {}))
+    first, stays, wrong, back = islice((f"org_{n}" for n in count() if home(f"org_{n}", 4) == 0), 4)
+    async with (
+        open_partitions(settings.common) as partitions,
+        Primaries.opened(settings, partitions, endpoints) as there,
+    ):
+        here, late = partitions.all[0], ORGANIZATIONS[2]
+        await send_off(partitions, first, 3)
+        await send_off(partitions, back, 3)
+        # Nobody lives in a tenth one, and what isn't said by its home may be out of date.
+        await here.redis.hset(here.names.moved, mapping={wrong: 9, ORGANIZATIONS[1]: 2})
+        assert await there.first_look() == []
+        writer = there.writer
+        assert isinstance(writer, PartitionedWriter)
+        assert [writer.place_of(each) for each in (first, stays, wrong, back)] == [3, 0, 0, 3]
+        assert writer.place_of(ORGANIZATIONS[1]) == 1
+        async with there.watching():
+            await send_off(partitions, late, 1)
+            await here.redis.hdel(here.names.moved, back)
+            async with asyncio.timeout(20):
+                while (writer.place_of(late), writer.place_of(back)) != (1, 0):
+                    await asyncio.sleep(0.01)
+            servers[0].kill()
+            for name in (first, late):
+                assert await writer.accept(delivery(b"1", name)) is Accepted.NEW
+            with pytest.raises(Unavailable, match="redis_unreachable"):
+                await writer.accept(delivery(b"1", stays))
 
 
 async def test_nobody_goes_round_in_circles(partitions: Partitions) -> None:
