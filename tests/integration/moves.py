@@ -1,7 +1,7 @@
 """A shop that goes on while its organization is moved, and movers that die."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,8 @@ KEYS = ("a", "b", "c")
 SHORT = Patience(lock=0.03)
 
 _PATIENCE = 120.0
+_ASKED_IN_TURN = 4
+"""Calls of one look of a mover that waits."""
 
 
 class Died(BaseException):
@@ -32,14 +34,21 @@ class Died(BaseException):
 
 @dataclass
 class Life:
-    """How often a mover has asked any Redis for something, and after how often it is to end."""
+    """How often a mover has asked any Redis for something, and after how often it is to end.
+
+    Who waits asks the same again and again, and the longer the machine is busy the more often: that
+    counts once, or a mover that is to die later each time would never be through.
+    """
 
     calls: int = 0
     most: int = 1 << 30
+    _last: deque[object] = field(default_factory=lambda: deque(maxlen=_ASKED_IN_TURN))
 
-    def count(self) -> None:
+    def count(self, asked: object = None) -> None:
         """One more is done."""
-        self.calls += 1
+        if asked is None or asked not in self._last:
+            self.calls += 1
+            self._last.append(asked)
         self.check()
 
     def check(self) -> None:
@@ -50,6 +59,7 @@ class Life:
     def begin(self, most: int = 1 << 30) -> None:
         """Live until so many more are done, and one."""
         self.calls, self.most = 0, most
+        self._last.clear()
 
 
 class Mortal(Redis):
@@ -62,7 +72,7 @@ class Mortal(Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         self._life.check()
         answer = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        self._life.count()
+        self._life.count(args)
         return answer
 
     def pipeline(self, *args: Any, **options: Any) -> Any:
@@ -104,6 +114,7 @@ class Shop:
     before: Partition | None = None
     sent: Counter[str] = field(default_factory=Counter)
     ends: bool = False
+    has_failed: bool = False
 
     def __post_init__(self) -> None:
         queues = [Queue(each, Durability(Mode.MEMORY)) for each in self.partitions]
@@ -126,7 +137,7 @@ class Shop:
             await asyncio.sleep(0.1)
 
     async def work(self, place: Workplace) -> None:
-        while not (self.ends and await self.is_done()):
+        while not (self.has_failed or (self.ends and await self.is_done())):
             claimed = await place.claim(8)
             await asyncio.gather(*(place.run(*each) for each in claimed))
             await asyncio.sleep(0 if claimed else 0.05)
@@ -143,15 +154,25 @@ class Shop:
                     await place.run(*each)
 
     @asynccontextmanager
-    async def busy(self, patience: float = 600) -> AsyncIterator[None]:
+    async def busy(self, patience: float = 300) -> AsyncIterator[None]:
         """Send, and handle, until the block ends and all is handled."""
+        # Who only cancels those that work would wait for one that takes that for its handler's end.
+        timer = asyncio.get_running_loop().call_later(patience, self._give_up)
         async with asyncio.timeout(patience), asyncio.TaskGroup() as tasks:
             for place in self.places:
                 tasks.create_task(self.work(place))
             for key in KEYS:
                 tasks.create_task(self.send(key))
-            yield
+            try:
+                yield
+            except BaseException:
+                self._give_up()
+                raise
             self.ends = True
+        timer.cancel()
+
+    def _give_up(self) -> None:
+        self.ends = self.has_failed = True
 
     async def state(self, partition: Partition) -> dict[str, bytes]:
         start = partition.names.state(ORG, "")

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from random import Random
 from statistics import median
@@ -15,12 +16,17 @@ from tests.integration.several import over
 from worker.operate.moving import Progress
 
 HOUR = 3_600_000
+LONG = replace(SHORT, drain=20)
 
 
 async def test_a_mover_may_die_after_any_of_its_calls_while_events_come_in(
     redis: Redis, fresh_redis_server: StartRedis
 ) -> None:
-    """And so may the one that goes on. Two primaries have two partitions each."""
+    """And so may the one that goes on. Two primaries have two partitions each.
+
+    Whoever waits for handlers does so for as long as a busy machine takes, rather than let them go
+    on: each time that it did would be more calls to die after.
+    """
     async with Redis.from_url(fresh_redis_server().url) as other:
         shop, life, clients = Shop(over(redis, other)), Life(), (redis, other)
         mortal = over(*(Mortal(each, life) for each in clients))
@@ -35,16 +41,16 @@ async def test_a_mover_may_die_after_any_of_its_calls_while_events_come_in(
                 to = (to + 1) % 4
                 life.begin(most)
                 with suppress(Died):
-                    await move(mortal, to, patience=SHORT)
+                    await move(mortal, to, patience=LONG)
                     is_over = True
                 if is_over:
                     break
                 if most % 4 == 0:
                     life.begin(7 * most % 41)
                     with suppress(Died):
-                        await move(mortal, to, patience=SHORT)
+                        await move(mortal, to, patience=LONG)
                 life.begin()
-                held.append((await move(mortal, to, patience=SHORT)).held)
+                held.append((await move(mortal, to, patience=LONG)).held)
                 assert await traces(shop.partitions.all[to - 1]) == {}
         assert most > 30
         assert median(held) < 1
