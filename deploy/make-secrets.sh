@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes what compose.yaml keeps secret, each once: files in deploy/secrets, and deploy/.env.
+# Makes what compose.yaml and compose.cluster.yaml keep secret, each once: files in deploy/secrets, and deploy/.env.
 #
 # The secret that Sellfern signs acme's deliveries with goes into deploy/secrets/acme by hand.
 set -eu
@@ -8,7 +8,7 @@ umask 077
 mkdir -p secrets
 
 # Readable by the users in the containers; the folder is not readable by others on this machine.
-for name in ingress worker operator; do
+for name in ingress worker operator replica cluster; do
     [ -s "secrets/$name" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "secrets/$name"
     chmod 444 "secrets/$name"
 done

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Starts Redis, or with `sentinel` as the first word a Sentinel, with the passwords that stand in files; with `reload`
-# before that, has the one that runs take those that stand there now, which ends no connection (Redis 7.0 ends all).
+# Starts Redis, or with `cluster` as the first word a node of a cluster, with `sentinel` a Sentinel, with the passwords that
+# stand in files; with `reload` before that, has the one that runs take those that stand there now, which ends no connection
+# (Redis 7.0 ends all).
 #
-#   start.sh [sentinel] [OPTIONS OF redis-server]
+#   start.sh [cluster|sentinel] [OPTIONS OF redis-server]
 #   start.sh reload [sentinel] [OPTIONS OF redis-cli]
 #
-# CONFIG_DIR  redis.conf and users.acl, or sentinel.conf and sentinel-users.acl   (/etc/redis)
+# CONFIG_DIR  redis.conf, cluster.conf and users.acl, or sentinel.conf and sentinel-users.acl   (/etc/redis)
 # SECRETS_DIR one file a user, of the user's name: its password, or the old one and below it the new one   (/run/secrets/redis)
 # STATE_DIR   where Redis keeps its data, and its own copies of them   (/data)
 # REPLICA_OF  "host port" of the primary, where this server starts as a replica; Sentinel knows later
@@ -87,6 +88,10 @@ if [ "${1:-}" = sentinel ]; then
     exec "${REDIS_SERVER:-redis-server}" "$state/sentinel.conf" --sentinel --dir "$state" "$@"
 fi
 
+if [ "${1:-}" = cluster ]; then
+    shift
+    set -- --include "$config/cluster.conf" "$@"
+fi
 users users.acl
 if [ ! -f "$state/redis.conf" ]; then # later it holds which primary Sentinel has set
     printf 'include %s/redis.conf\n' "$config" > "$state/redis.conf"

@@ -115,11 +115,11 @@ NOT_TYPED: Final = {
     "for user in ingress worker operator replica cluster; "
     "do openssl rand -hex 32 > secrets/$user; done": "the same",
     "CONFIG_DIR=deploy/redis SECRETS_DIR=secrets STATE_DIR=/var/lib/redis sh deploy/redis/start.sh "
-    "--cluster-enabled yes --cluster-require-full-coverage no --cluster-node-timeout 5000": (
+    "cluster": (
         "is one of nine; tests/deploy/test_deployed_cluster.py makes a cluster so, and reshards it"
     ),
-    "export REDISCLI_AUTH=$(cat secrets/cluster)": "the same",
-    "redis-cli --user cluster --cluster create ADDRESS:6379 … --cluster-replicas 2": "the same",
+    "SECRETS_DIR=secrets sh deploy/redis/create-cluster.sh ADDRESS:6379 …": "the same",
+    "export REDISCLI_AUTH=$(tail -n 1 secrets/cluster)": "the same",
     "redis-cli --user cluster --cluster check ADDRESS:6379": "the same",
     "redis-cli --user cluster --cluster reshard ADDRESS:6379": "the same; there it asks nothing",
 }

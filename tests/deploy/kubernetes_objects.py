@@ -24,12 +24,7 @@ def built(folder: Path, overlay: str = "example") -> Path:
         folder: where to; every secret in it is made.
         overlay: `COMPONENTS`, or the folder of one.
     """
-    copy = folder / "deploy"
-    shutil.copytree(
-        DEPLOY, copy, ignore=shutil.ignore_patterns("secrets", ".env", "pinned", "__pycache__")
-    )
-    ended = pin(copy / "pin-images.sh", copy)
-    assert ended.returncode == 0, ended.stderr
+    copy = copied(folder)
     example = copy / "kubernetes" / "example"
     subprocess.run([tool("sh"), example / "example.sh"], check=True, capture_output=True)
     for script in ("cluster/cluster.sh", "sentinel/sentinel.sh", "components/monitoring/rules.sh"):
@@ -51,6 +46,17 @@ def built(folder: Path, overlay: str = "example") -> Path:
     path = folder / "objects.yaml"
     path.write_text(ended.stdout)
     return path
+
+
+def copied(folder: Path) -> Path:
+    """A copy of deploy/ in a folder, with the digests of images."""
+    copy = folder / "deploy"
+    shutil.copytree(
+        DEPLOY, copy, ignore=shutil.ignore_patterns("secrets", ".env", "pinned", "__pycache__")
+    )
+    ended = pin(copy / "pin-images.sh", copy)
+    assert ended.returncode == 0, ended.stderr
+    return copy
 
 
 def _write_with_components(folder: Path) -> None:

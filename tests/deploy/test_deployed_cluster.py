@@ -1,4 +1,4 @@
-"""Nine servers as deploy/kubernetes/cluster starts them, made a cluster, and resharded."""
+"""Nine servers as Kubernetes and Compose start them in deploy/, made a cluster, and resharded."""
 
 import os
 from collections.abc import Iterator
@@ -22,30 +22,45 @@ from tests.ports import free_port
 from tests.tools import tool
 
 ALL: Final = len(ORGANIZATIONS)
-CLUSTER: Final = DEPLOY / "kubernetes" / "cluster"
 SLOT: Final = key_slot(TAGS[0].encode())
+
+
+def in_kubernetes() -> tuple[str, ...]:
+    """What stands behind start.sh there."""
+    text = (DEPLOY / "kubernetes" / "cluster" / "redis.yaml").read_text()
+    text = text.replace("$(POD_IP)", "127.0.0.1")
+    (container,) = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"]
+    assert container["command"][:2] == ["sh", "/etc/redis/start.sh"]
+    return tuple(container["command"][2:])
+
+
+def in_compose() -> tuple[str, ...]:
+    """The same; what is behind all nodes' names is another test's."""
+    services = yaml.safe_load((DEPLOY / "compose.cluster.yaml").read_text())["services"]
+    assert services["cluster"]["entrypoint"] == ["sh", "/etc/redis/create-cluster.sh"]
+    return tuple(services["redis"]["command"])
 
 
 @pytest.fixture
 def nodes() -> Iterator[list[DeployedRedis]]:
-    """Nine that know nothing of each other, with what their pods' command says."""
-    text = (CLUSTER / "redis.yaml").read_text().replace("$(POD_IP)", "127.0.0.1")
-    (container,) = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"]
+    """Nine that know nothing of each other; some are told what their pods tell them."""
     with ExitStack() as stack:
 
-        def start() -> DeployedRedis:
-            words = (*container["command"][2:], "--cluster-port", str(free_port()))
-            return stack.enter_context(DeployedRedis(folder_in_memory(stack), words=words))
+        def start(number: int) -> DeployedRedis:
+            words = in_compose() if number % 3 else in_kubernetes()
+            own = (*words, "--cluster-port", str(free_port()))
+            return stack.enter_context(DeployedRedis(folder_in_memory(stack), words=own))
 
-        yield [start() for _ in range(9)]
+        yield list(map(start, range(9)))
 
 
 async def create(nodes: list[DeployedRedis]) -> Ended:
-    """Make them a cluster, as in a pod of one of them."""
+    """Make them a cluster, as in a container of one of them."""
     folder = nodes[0].folder.with_name("secrets")
     hosts = [f"127.0.0.1:{node.port}" for node in nodes]
     environ = {**os.environ, "SECRETS_DIR": str(folder)}
-    return await run_command("sh", str(CLUSTER / "create.sh"), *hosts, environ=environ)
+    script = DEPLOY / "redis" / "create-cluster.sh"
+    return await run_command("sh", str(script), *hosts, environ=environ)
 
 
 async def redis_cli(node: DeployedRedis, command: str, *words: str) -> Ended:
@@ -66,6 +81,8 @@ async def test_it_is_made_and_resharded_and_both_programs_go_on(
         return checked.code == 0 and "All 16384 slots covered" in checked.stdout
 
     await until(is_whole)
+    again = await create(nodes)
+    assert (again.code, again.stdout) == (0, "they are a cluster already\n")
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes[:3])
     common = {**environ_of(tmp_path), "PARTITIONS": "6", "WAIT_REPLICAS": "1"}
     environ = {

@@ -107,9 +107,8 @@ class Site:
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     with ExitStack() as stack:
         folder = folder_in_memory(stack)
-        cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-        whole = ("--cluster-require-full-coverage", "no")
-        words = (*cluster, *whole) if request.param == "cluster" else ()
+        cluster = ("cluster", "--cluster-port", str(free_port()))
+        words = cluster if request.param == "cluster" else ()
         redis = stack.enter_context(DeployedRedis(folder / "redis", words=words))
         if request.param == "one":
             yield Site(folder, redis)
