@@ -14,6 +14,8 @@ from shared.errors import SettingsError
 USAGE_ERROR: Final = 2
 """The exit code of a command that can't do what it was told."""
 
+_HUNDRED: Final = 100
+_MINUTE: Final = 60
 _INTEGERS: Final = range(-(2**63), 2**63)
 
 # Terminals obey the C0 and C1 controls; bidi and invisible characters make text look like
@@ -53,6 +55,23 @@ def roughly(seconds: float) -> str:
         if whole or parts:
             parts.append(f"{whole:.0f}{unit}")
     return " ".join(parts[:2]) or "0s"
+
+
+def duration(seconds: float) -> str:
+    """A time of any length: ``0 ms``, ``35 ms``, ``1.4 s``, ``4m 10s``, ``2d 3h``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < _MINUTE:
+        return f"{digits(seconds)} s"
+    parts = roughly(round(seconds)).split()
+    return " ".join(part for part in parts if not part.startswith("0"))
+
+
+def digits(number: float) -> str:
+    """A number to one place behind the point, where that says anything."""
+    if abs(number) >= _HUNDRED or number == round(number):
+        return f"{number:.0f}"
+    return f"{number:.1f}"
 
 
 def moment(seconds: float | None) -> str | None:

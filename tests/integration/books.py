@@ -454,6 +454,8 @@ def _singles() -> tuple[str, ...]:
         keys.LATEST,
         keys.SUPERSEDED,
         keys.UNHANDLED,
+        keys.KNOWN,
+        keys.TOLD_MARKS,
     )
 
 

@@ -73,7 +73,7 @@ async def test_it_tells_when_by_which_handler_and_worker_and_after_how_many_atte
     assert mark.told is not None
     assert abs(mark.told.at - time.time()) < 60
     assert (mark.told.attempts, mark.told.seconds < 1) == (2, True)
-    assert (mark.handlers, mark.workers) == ((handler,), ("web-1-ab12cd",))
+    assert (mark.handler, mark.worker) == (handler, "web-1-ab12cd")
     raw = await mark_of(redis, "evt_1")
     assert raw is not None
     assert len(raw.removeprefix(f"done:{mark.job}")) <= 24
@@ -82,7 +82,7 @@ async def test_it_tells_when_by_which_handler_and_worker_and_after_how_many_atte
     found = await lookup.find_by_mark(Partition.only(redis), "org_a", "evt_1")
     assert found is not None
     assert found.mark is not None
-    assert (found.mark.handlers, found.mark.workers) == ((), ())
+    assert (found.mark.handler, found.mark.worker) == ("", "")
 
 
 async def test_while_a_worker_lives_that_takes_all_for_the_job_it_is_as_it_was(

@@ -1,7 +1,9 @@
 """``python -m worker events``: what is known of one event."""
 
+import shutil
+import sys
 import time
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -11,6 +13,7 @@ from shared.queue.reach import Missing, Reach
 from worker.operate.asking import anyway_option, ask, known_organization
 from worker.operate.lookup import FoundEvent
 from worker.operate.searching import LIMITS, Limits, Search, search_everywhere
+from worker.operate.timeline import timeline, written
 
 _NOT_FOUND = 1
 
@@ -35,7 +38,9 @@ def events() -> None:
 def show(
     event_id: str, *, organization: str | None, seconds: float, yes: bool, as_json: bool
 ) -> None:
-    """Show what is known of the event with this id, Sellfern's or its job's.
+    """Show the story of the event with this id, Sellfern's or its job's.
+
+    Its acceptance, each attempt, what it waits for now, its end; what isn't known isn't said.
 
     What waits and no worker has had yet is known by its body alone, so all that waits is looked
     through. Exit code 1 where it isn't found; how much was looked at is said.
@@ -74,6 +79,7 @@ def _tell_not_found(search: Search, missing: list[Missing]) -> None:
 def _row(event: FoundEvent) -> dict[str, Any]:
     """What is known, by names that stay; what isn't known is null."""
     letter, mark, last = event.letter, event.mark, event.past.last
+    now = time.time()
     return {
         "event_id": event.event_id or None,
         "type": event.type or None,
@@ -81,7 +87,7 @@ def _row(event: FoundEvent) -> dict[str, Any]:
         "endpoint": event.endpoint or None,
         "job": event.job,
         "state": event.state,
-        "where": event.whereabouts(time.time()),
+        "where": event.whereabouts(now),
         "accepted": display.moment(event.received_at),
         "due": display.moment(event.due_at),
         "attempts": None if event.state in {"handled", "pending"} else event.attempts,
@@ -96,17 +102,25 @@ def _row(event: FoundEvent) -> dict[str, Any]:
         "reason": letter and letter.reason,
         "held": letter.held if letter else 0,
         "traceback": (letter.traceback if letter else event.past.traceback) or None,
+        "timeline": [each.row() for each in timeline(event, now)],
     }
+
+
+_TOLD_BELOW: Final = {"timeline", "traceback", "last_attempt", "last_attempt_at"}
 
 
 def _print(event: FoundEvent) -> None:
     row = _row(event)
-    traceback = row.pop("traceback")
     if row["mark_job"] == event.job:
         row["mark_job"] = None
     for name, value in row.items():
-        if value not in {None, "", 0} or name == "attempts":
+        if name not in _TOLD_BELOW and (value not in {None, "", 0} or name == "attempts"):
             text = "-" if value is None else display.escape_controls(str(value))
             click.echo(f"{name.replace('_', ' '):>15}  {text}")
+    traceback = row["traceback"]
     for number, line in enumerate(traceback.split("\n") if traceback else []):
         click.echo(f"{'' if number else 'traceback':>15}  {display.escape_controls(line)}")
+    click.echo()
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for line in written(timeline(event, time.time()), width):
+        click.echo(line)

@@ -1,7 +1,8 @@
 """Finds out where an event is: its mark, its job, its claim, its dead letter."""
 
 import heapq
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from operator import itemgetter
@@ -20,6 +21,7 @@ from shared.queue.told import Told
 from shared.sellfern import envelope
 from worker.operate import dead_letters
 from worker.operate.dead_letters import DeadLetter
+from worker.operate.organizations import fields_of, why_it_waits
 from worker.operate.past import NOTHING, Past
 
 OLDEST: Final = 25
@@ -56,12 +58,14 @@ class Claim:
         attempts: with an outcome.
         claims: without one since the last outcome.
         event_id: once known, else empty.
+        holder: the worker that has it, by its name; empty where nobody knows.
     """
 
     is_held: bool = False
     attempts: int = 0
     claims: int = 0
     event_id: str = ""
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +77,16 @@ class Mark:
         job: that it names.
         expires_at: seconds since the epoch; ``None``: it doesn't.
         told: how the event was handled; ``None`` where the mark doesn't say.
-        handlers: the names that may be that of the handler that it tells of.
-        workers: the same of the worker.
+        handler: the name of the handler that it tells of; empty where nobody knows it.
+        worker: the same of the worker.
     """
 
     state: str
     job: str
     expires_at: float | None
     told: Told | None = None
-    handlers: tuple[str, ...] = ()
-    workers: tuple[str, ...] = ()
+    handler: str = ""
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class FoundEvent:
         received_at: seconds since the epoch; ``None`` where that isn't known.
         claim: its attempts.
         turn: what it waits for, where it waits for its turn: a key or a value, by its name.
+        why: it waits, where its organization is why, or the lack of a handler.
         throttled: how often its handler said so of its organization's own system.
         past: what its attempts came to and, once it is dead, those before its death.
         mark: of the event; ``None`` where there is none, or the event's id isn't known.
@@ -116,6 +121,7 @@ class FoundEvent:
     received_at: float | None = None
     claim: Claim = Claim()
     turn: str = ""
+    why: str = ""
     throttled: int = 0
     past: Past = NOTHING
     mark: Mark | None = None
@@ -130,9 +136,9 @@ class FoundEvent:
         left = roughly(max(0.0, (self.due_at or now) - now))
         texts: dict[State, str] = {
             "running": f"held by a worker, whose lease lasts {left} more",
-            "deferred": f"due in {left}",
+            "deferred": f"due in {left}" + f", {self.why}" * bool(self.why),
             "ready": f"in line, {self.ahead or 0:,} ahead of it",
-            "parked": "parked until its organization has a free slot or is resumed",
+            "parked": f"parked: {self.why}",
             "in turn": f"waits for its turn of {self.turn}",
             "misplaced": "a payload without a place in line: the same delivery sent again mends it",
             "pending": "marked as pending by a job that is gone: a redelivery takes over",
@@ -203,28 +209,38 @@ async def find(partition: Partition, job: str) -> FoundEvent | None:
         pipe.zrank(names.queue, name)
         pipe.zscore(names.parked(organization), name)
         pipe.zscore(names.accepted, name)
+        pipe.execute_command("HGET", names.unhandled, name)
+        pipe.hmget(names.organizations, fields_of(organization))
+        pipe.execute_command("HGET", names.rates, organization)
         # A key of another kind under one of our names is that question's error, not the page's.
         answers = await pipe.execute(raise_on_error=False)
-    payload, raw_claim, throttled, raw_turn, raw_last, score, rank, parked, accepted = answers
+    payload, raw_claim, throttled, raw_turn, raw_last, score, rank, parked, accepted, *why = answers
     letter = await dead_letters.find(partition, job)
     payload = payload if isinstance(payload, bytes) else None
     if payload is None and letter is None and accepted is None:
         return None
     claim, turn = _claim(raw_claim), _turn(raw_turn, f"{names.turn}{organization}:")
+    past = _past(raw_last, letter)
+    if claim.is_held or past.has_lost:
+        known = await _known(partition)
+        claim = replace(claim, holder=_who(known, claim.holder, told.sign_of))
+        past = past.with_names(lambda sign: _who(known, sign, told.sign_of))
     delivery = None if payload is None else _delivery(payload)
     event_id, kind = _names(delivery, letter, claim)
     received_at = accepted or (letter.received_at if letter else None)
+    state = _state(payload, score, parked, claim, letter, turn)
     return FoundEvent(
         job=job,
         organization=organization,
-        state=_state(payload, score, parked, claim, letter, turn),
+        state=state,
+        why=why_it_waits(state, why, time.time()),
         due_at=score / 1000 if score is not None and score >= keys.DEFERRED_FROM else None,
         ahead=rank if score is not None and score < keys.DEFERRED_FROM else None,
         received_at=received_at / 1000 if received_at else None,
         claim=claim,
         turn=turn,
         throttled=int(throttled) if isinstance(throttled, bytes) else 0,
-        past=_past(raw_last, letter),
+        past=past,
         mark=await _mark(partition, organization, event_id) if event_id else None,
         event_id=event_id,
         type=kind,
@@ -316,17 +332,20 @@ async def _mark(partition: Partition, organization: str, event_id: str) -> Mark 
     mark = Mark(state, job, expires_at / 1000 if expires_at > 0 else None, how)
     if how is None:
         return mark
-    handlers, workers = await _names_of(partition, how.handler, how.worker)
-    return replace(mark, handlers=handlers, workers=workers)
+    known = await _known(partition)
+    handler, worker = (_who(known, code, told.code_of) for code in (how.handler, how.worker))
+    return replace(mark, handler=handler, worker=worker)
 
 
-async def _names_of(partition: Partition, *codes: str) -> list[tuple[str, ...]]:
-    """Those of handlers and workers that may be meant, as far as anybody knows them."""
+async def _known(partition: Partition) -> list[str]:
+    """The names of workers and handlers, as far as anybody knows them."""
     raw = await partition.redis.execute_command("ZRANGE", partition.names.known, 0, -1)
-    names = [each.decode(errors="replace") for each in raw]
-    # A code is that of no name where an event was ignored.
-    meant = (code if code != told.code_of("") else None for code in codes)
-    return [tuple(name for name in names if told.code_of(name) == code) for code in meant]
+    return [each.decode(errors="replace") for each in raw]
+
+
+def _who(known: Iterable[str], short: str, shortened: Callable[[str], str]) -> str:
+    """Those of them that are shortened to that, which hardly ever are two."""
+    return " or ".join(name for name in known if short and shortened(name) == short)
 
 
 def _mark_name(partition: Partition, organization: str, event_id: str) -> bytes:
@@ -341,7 +360,8 @@ def _claim(raw: bytes | None) -> Claim:
     # A retry in order keeps its organization's slot by a token that nobody holds. Its claims may be
     # more than none, where its handler has blocked a worker.
     is_held = 0 < len(token) < _NOBODYS_TOKEN
-    return Claim(is_held, int(attempts), int(claims), event_id)
+    sign = token[: told.SIGN_DIGITS] if is_held else ""
+    return Claim(is_held, int(attempts), int(claims), event_id, sign)
 
 
 def _turn(raw: Any, begin: str) -> str:

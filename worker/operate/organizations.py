@@ -1,8 +1,10 @@
-"""What operators do with one organization: stop its events, let them go on, read its state."""
+"""What operators do with one organization: stop its events, see why they wait, read its state."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+from shared.display import roughly
 from shared.errors import StateError, Unavailable
 from shared.queue import keys, scripts
 from shared.queue.partition import Partition
@@ -82,3 +84,66 @@ def _shown(key: str, value: Value) -> dict[str, Any]:
         return {"key": key, "value": value.decoded(key), "version": value.version}
     except StateError as exc:
         return {"key": key, "error": str(exc), "version": value.version}
+
+
+# Why its events wait
+
+
+def fields_of(organization: str) -> list[str]:
+    """Of the hash of organizations, those that say why its events may wait."""
+    return [prefix + organization for prefix in (keys.PAUSE, keys.HOLD, keys.BREAKER)]
+
+
+def why_it_waits(state: str, told: Sequence[Any], now: float) -> str:
+    """Why it waits, for people; empty where that has to do with neither.
+
+    Args:
+        state: where the event is.
+        told: since when no worker could handle it, as ``settle.lua`` has it; what the fields of
+            its organization say; and its rate, if there is one.
+        now: seconds since the epoch.
+    """
+    unhandled, said, rate = told
+    if state == "deferred" and isinstance(unhandled, bytes):
+        return f"since no worker could handle it from {_clock(unhandled)} on"
+    if state != "parked":
+        return ""
+    texts = said if isinstance(said, list) else [None] * 3
+    pause, hold, breaker = map(_text, texts)
+    return (
+        _paused(pause)
+        or _held(hold, now)
+        or _broken(breaker, now)
+        or ("its organization's rate, or cap" if rate else "its organization has no free slot")
+    )
+
+
+def _paused(pause: str | None) -> str:
+    return "" if pause is None else f"its organization is paused ({pause})"
+
+
+def _held(hold: str | None, now: float) -> str:
+    until, _, reason = (hold or "").partition(":")
+    if not until.isdigit() or int(until) / 1000 <= now:
+        return ""
+    left = roughly(int(until) / 1000 - now)
+    return f"its organization's own system asks for fewer calls, {left} still ({reason})"
+
+
+def _broken(breaker: str | None, now: float) -> str:
+    state, _, rest = (breaker or "").partition(":")
+    if state == "open" and rest.isdigit():
+        left = roughly(max(0.0, int(rest) / 1000 - now))
+        return f"its organization's handlers kept failing: one event is tried in {left}"
+    if state == "trying":
+        return "its organization's handlers kept failing: one event is tried"
+    return ""
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode(errors="replace")
+
+
+def _clock(raw: bytes) -> str:
+    at = int(raw) / 1000 if raw.isdigit() else 0.0
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"

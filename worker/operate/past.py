@@ -1,12 +1,15 @@
 """What is known of an event's attempts, and of what else happened to it, in order."""
 
+from collections.abc import Callable
 from typing import Any, Final, Self
 
 import msgspec
+from msgspec.structs import replace
 
 from worker.tracebacks import expanded
 
-ATTEMPTS: Final = {"f", "a", "b", "x", "l"}
+_LOST: Final = "l"
+ATTEMPTS: Final = {"f", "a", "b", "x", _LOST}
 """The kinds of what is an attempt, or was to be one; ``prelude/attempts.lua`` tells all kinds."""
 
 _OUTCOMES: Final = {
@@ -14,7 +17,7 @@ _OUTCOMES: Final = {
     "a": "asked_again",
     "b": "blocked",
     "x": "rejected",
-    "l": "lost",
+    _LOST: "lost",
     "d": "died",
     "r": "replayed",
     "s": "redelivered",
@@ -29,8 +32,7 @@ class Happening(msgspec.Struct, frozen=True):
         at: when it ended, seconds since the epoch.
         number: of the attempt, from 1; of a death how many there were. 0: not known.
         seconds: that the handler took.
-        worker: that made it, by name; whoever replayed it; of one that was lost what its tokens
-            begin with. Empty where nobody knows.
+        worker: that made it, by name; or whoever replayed it. Empty where nobody knows.
         handler: the function; empty where there was none.
         said: the error; of a death its reason.
     """
@@ -68,8 +70,21 @@ class Past(msgspec.Struct, frozen=True):
     @property
     def last(self) -> Happening | None:
         """The last attempt that had an outcome."""
-        had = (each for each in reversed(self.happenings) if each.is_attempt and each.kind != "l")
+        had = (each for each in reversed(self.happenings) if each.is_attempt and each.kind != _LOST)
         return next(had, None)
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether any was lost, of whose worker it says what its tokens begin with."""
+        return any(each.kind == _LOST for each in self.happenings)
+
+    def with_names(self, signed: Callable[[str], str]) -> Self:
+        """The same, with the names of workers in place of these."""
+        named = (
+            replace(each, worker=signed(each.worker)) if each.kind == _LOST else each
+            for each in self.happenings
+        )
+        return replace(self, happenings=tuple(named))
 
     @classmethod
     def read(cls, raw: Any) -> Self:

@@ -364,6 +364,7 @@ class Going:
             self.reach,
             run.rate,
             force=run.force,
+            who=run.who,
             told=told,
             progress=run.progress,
             since=run.since,

@@ -8,8 +8,9 @@ from itertools import pairwise
 from math import floor, log10
 from typing import Final, TypeVar
 
+from shared.display import duration
 from shared.svg import path
-from worker.operate.console.wording import duration, short
+from worker.operate.console.wording import short
 from worker.operate.history import PLACES, History, columns, latency_quantile, mean_depth, mean_rate
 
 COLUMNS: Final = 75

@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from shared.display import escape_controls, size
+from shared.display import duration, escape_controls, size
 from shared.redis.connection import REDIS_ERRORS
 from worker.operate.console.context import console_of, missing_in, session_of
 from worker.operate.console.guard import FORM_TOKEN, Handler, Refused
-from worker.operate.console.wording import age, duration, short, timestamp, to_reference
+from worker.operate.console.wording import age, short, timestamp, to_reference
 
 _TEXTS: Final = {
     HTTPStatus.NOT_FOUND: ("Nothing here", "There is no such page, or what it showed is gone."),

@@ -6,37 +6,18 @@ from binascii import Error
 from datetime import UTC, datetime
 from typing import Final
 
-from shared.display import roughly
+from shared.display import digits, duration
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}:[0-9a-f]{32}")
 _ENCODED: Final = "b64."
-
-_HUNDRED: Final = 100
-_MINUTE: Final = 60
 
 
 def short(number: float) -> str:
     """A number in few characters: ``0.4``, ``12``, ``3.4k``, ``1.2M``."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if abs(number) >= size:
-            return f"{_digits(number / size)}{unit}"
-    return _digits(number)
-
-
-def _digits(number: float) -> str:
-    if abs(number) >= _HUNDRED or number == round(number):
-        return f"{number:.0f}"
-    return f"{number:.1f}"
-
-
-def duration(seconds: float) -> str:
-    """A time of any length: ``0 ms``, ``35 ms``, ``1.4 s``, ``4m 10s``, ``2d 3h``."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < _MINUTE:
-        return f"{_digits(seconds)} s"
-    parts = roughly(round(seconds)).split()
-    return " ".join(part for part in parts if not part.startswith("0"))
+            return f"{digits(number / size)}{unit}"
+    return digits(number)
 
 
 def age(seconds: float) -> str:

@@ -140,7 +140,7 @@ async def _one(request: web.Request, verb: Verb, job: str, *, force: bool) -> we
         outcome = await revival.discard(partition, job, retention=retention)
     else:
         partition = console.partitions.all[letter.partition]
-        outcome = await revival.revive(partition, letter, force=force)
+        outcome = await revival.revive(partition, letter, force=force, who=who(request))
     organization = letter.organization if letter else ""
     await tell(request, verb, organization=organization, job=job, outcome=outcome)
     await console.sampler.look()

@@ -1,5 +1,6 @@
 """Events: where one is, found by its id or its job, and those that have waited longest."""
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,6 +15,7 @@ from worker.operate.console.wording import from_reference
 from worker.operate.failure_groups import find
 from worker.operate.lookup import FoundEvent
 from worker.operate.searching import Search, search_everywhere
+from worker.operate.timeline import timeline
 
 _LONGEST: Final = 512
 _SHOWN_BYTES: Final = 64 * 1024
@@ -81,6 +83,7 @@ async def _shown(request: web.Request, found: FoundEvent) -> web.Response:
         "event.html",
         event=found,
         group=await find(reach_of(request), found.letter.group_id) if found.letter else None,
+        timeline=timeline(found, time.time()),
         organization=console.sampler.organization(found.organization),
         size=None if found.body is None else len(found.body),
         body=None if body is None else body[:_SHOWN_BYTES].decode(errors="backslashreplace"),

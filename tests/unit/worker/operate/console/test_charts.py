@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.display import duration
 from worker.operate.console.charts import nice_top, overview_charts
-from worker.operate.console.wording import duration, short
+from worker.operate.console.wording import short
 from worker.operate.history import History
 from worker.operate.overview import Overview, WorkerOverview
 

@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.display import size
+from shared.display import duration, size
 from worker.operate.console.wording import (
     age,
-    duration,
     from_reference,
     short,
     timestamp,

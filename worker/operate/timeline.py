@@ -1,0 +1,199 @@
+"""The story of one event, in order: what happened to it, and what it waits for now."""
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Literal
+
+import msgspec
+
+from shared.display import duration, escape_controls, moment
+from worker.operate.lookup import FoundEvent, Mark
+from worker.operate.past import Happening
+
+_MOST_COLUMNS: Final = 10_000  # of what is no terminal
+_FEWEST_COLUMNS: Final = 20
+"""Of a text on a terminal, however narrow that is."""
+
+Level = Literal["", "good", "info", "warn", "bad"]
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """One thing that happened, or goes on.
+
+    Attributes:
+        at: when it began, seconds since the epoch; ``None`` where it is now, or nobody knows.
+        happened: what, a word that stays.
+        text: the same, for people.
+        level: how good that is.
+        said: the error, or the reason.
+        by: handler and worker, or who it was, as far as that is known.
+        seconds: that a handler took; ``None`` where none was at work, or nobody knows.
+        attempt: which one, from 1; ``None`` where it is none.
+    """
+
+    at: float | None
+    happened: str
+    text: str
+    level: Level = ""
+    said: str = ""
+    by: str = ""
+    seconds: float | None = None
+    attempt: int | None = None
+
+    @property
+    def is_now(self) -> bool:
+        """Whether it goes on, rather than happened when nobody knows."""
+        return self.happened in {"running", "waits"}
+
+    def lines(self) -> list[str]:
+        """What there is to say of it, for people."""
+        said = self.said if self.said not in self.text else ""
+        by = self.by if self.by not in self.text else ""
+        return [self.text, *([said] if said else []), *([f"by {by}"] if by else [])]
+
+    def row(self) -> dict[str, Any]:
+        """The same by names that stay; what isn't known is null."""
+        return {
+            "at": moment(self.at),
+            "happened": self.happened,
+            "attempt": self.attempt,
+            "seconds": self.seconds,
+            "by": self.by or None,
+            "said": self.said or None,
+            "text": self.text,
+        }
+
+
+def timeline(event: FoundEvent, now: float) -> list[Moment]:
+    """What is known of it, the first first; what isn't known isn't said.
+
+    Args:
+        event: which.
+        now: seconds since the epoch.
+    """
+    return [*_accepted(event), *map(_happened, event.past.happenings), *_dead(event),
+            *_now(event, now), *_done(event)]  # fmt: skip
+
+
+def written(moments: Iterable[Moment], width: int) -> Iterator[str]:
+    """The same as lines of text, none wider than so many columns: each with what it says below."""
+    day = ""
+    for each in moments:
+        date, _, clock = (moment(each.at) or "").partition("T")
+        if date and date != day:
+            yield f"  {date} UTC"
+            day = date
+        when = clock.removesuffix("+00:00") or ("now" if each.is_now else "")
+        for number, text in enumerate(each.lines()):
+            label = f"  {'' if number else when:>12}  {'  ' * bool(number)}"
+            room = max(_FEWEST_COLUMNS, width - len(label))
+            rows = textwrap.wrap(escape_controls(text), min(room, _MOST_COLUMNS)) or [""]
+            yield from (
+                label + row if not i else " " * len(label) + row for i, row in enumerate(rows)
+            )
+
+
+def _accepted(event: FoundEvent) -> Iterator[Moment]:
+    if event.received_at:
+        through = f" through endpoint {event.endpoint}" if event.endpoint else ""
+        yield Moment(event.received_at, "accepted", f"accepted{through}")
+
+
+_TEXTS: dict[str, tuple[str, Level]] = {
+    "f": ("failed", "bad"),
+    "a": ("asked for another", "warn"),
+    "b": ("failed, and blocked its worker's loop", "bad"),
+    "x": ("rejected the event", "bad"),
+}
+
+
+def _happened(each: Happening) -> Moment:
+    """One of its past."""
+    if each.kind in _TEXTS:
+        return _attempt(each)
+    texts: dict[str, tuple[str, Level]] = {
+        "l": (f"attempt {each.number} was lost: its worker was not heard of any more", "bad"),
+        "d": (f"became a dead letter{_after(each.number)}: {each.said}", "bad"),
+        "r": (f"replayed{' by ' * bool(each.worker)}{each.worker}", "info"),
+        "s": ("redelivered, which gave it another life", "info"),
+    }
+    text, level = texts.get(each.kind, ("something that this version doesn't know", ""))
+    is_lost = each.kind == "l"
+    attempt = each.number if is_lost else None
+    said = each.said if each.kind == "d" else ""
+    return Moment(each.at, each.outcome, text, level, said, each.worker, attempt=attempt)
+
+
+def _attempt(each: Happening) -> Moment:
+    what, level = _TEXTS[each.kind]
+    text = f"attempt {each.number} {what}{_took(each.seconds) if each.handler else ''}"
+    by = _by(each.handler, each.worker)
+    seconds = each.seconds if each.handler else None
+    began = each.at - each.seconds
+    return Moment(began, each.outcome, text, level, each.said, by, seconds, each.number)
+
+
+def _dead(event: FoundEvent) -> Iterator[Moment]:
+    letter = event.letter
+    if letter is None:
+        return
+    text = f"became a dead letter{_after(letter.attempts)}: {letter.reason}"
+    last = event.past.last
+    is_told = last is not None and letter.error.startswith(last.said.removesuffix("…"))
+    yield Moment(letter.died_at / 1000, "died", text, "bad", "" if is_told else letter.error)
+    if letter.held:
+        times = "once" if letter.held == 1 else f"{letter.held:,} times"
+        text = f"redelivered {times} since, too often or too soon to live again"
+        yield Moment(letter.held_at / 1000, "held", text, "warn")
+    if letter.by_hand:
+        who = f" by {letter.replayed_by}" if letter.replayed_by else ""
+        at = letter.replayed_at / 1000 or None
+        yield Moment(at, "replayed", f"replayed{who}", "info", by=letter.replayed_by)
+    elif event.payload is not None:
+        yield Moment(None, "redelivered", "redelivered, and to be judged", "info")
+
+
+def _now(event: FoundEvent, now: float) -> Iterator[Moment]:
+    """What it waits for, or who has it."""
+    if event.payload is None:
+        return
+    if event.throttled:
+        times = "once" if event.throttled == 1 else f"{event.throttled:,} times"
+        yield Moment(None, "throttled", f"throttled {times} by its organization's own system")
+    if event.state == "running":
+        yield Moment(None, "running", event.whereabouts(now), "info", by=event.claim.holder)
+    else:
+        yield Moment(None, "waits", event.whereabouts(now), "warn" if event.due_at else "")
+
+
+def _done(event: FoundEvent) -> Iterator[Moment]:
+    mark = event.mark
+    if mark is None or mark.state != "done" or event.letter or event.payload is not None:
+        return
+    if mark.told is None:
+        yield Moment(None, "handled", "its job is finished", "good")
+        return
+    told = mark.told
+    text = f"handled by attempt {told.attempts}{_took(told.seconds)}"
+    by = _by(mark.handler, mark.worker) or _codes(mark)
+    yield Moment(
+        told.at - told.seconds, "handled", text, "good", "", by, told.seconds, told.attempts
+    )
+
+
+def _codes(mark: Mark) -> str:
+    """Whoever has names elsewhere, in a log say, can tell whose they are."""
+    return f"code {mark.told.handler} on worker {mark.told.worker}" if mark.told else ""
+
+
+def _by(handler: str, worker: str) -> str:
+    return f"{handler}{' on ' if handler and worker else ''}{worker}"
+
+
+def _took(seconds: float) -> str:
+    return f" after {duration(seconds)}"
+
+
+def _after(attempts: int) -> str:
+    many = "1 attempt" if attempts == 1 else f"{attempts:,} attempts"
+    return f" after {many}" if attempts else ""
