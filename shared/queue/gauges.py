@@ -369,6 +369,14 @@ def _families_of_shares(
         ("organizations_held", "Organizations that their own systems have wait", shares.holds),
     ):
         yield GaugeMetricFamily(f"sellfern_{name}", about, value=value)
+    reasons = GaugeMetricFamily(
+        "sellfern_dead_letters_kept_by_reason",
+        "The same, by why they were given up",
+        labels=["reason"],
+    )
+    for reason, number in shares.reasons.items():
+        reasons.add_metric([reason], number)
+    yield reasons
     organizations = GaugeMetricFamily(
         "sellfern_organization_events",
         "Unfinished events of the organizations that have the most",

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import heapq
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 
@@ -79,12 +79,14 @@ class Shares(msgspec.Struct, frozen=True):
 
     Attributes:
         dead: dead letters.
+        reasons: of these by reason, but for those of an earlier version that aren't listed yet.
         holds: organizations whose events wait since their handlers asked for it.
         organizations: those with the most unfinished events: waiting and running of each.
         held: those that hold most in Redis: bytes of each by kind.
     """
 
     dead: int = 0
+    reasons: Mapping[str, int] = {}
     holds: int = 0
     organizations: Mapping[str, tuple[int, int]] = {}
     held: Mapping[str, HeldBytes] = {}
@@ -107,13 +109,18 @@ async def read_shares(partition: Partition, organizations: int) -> Shares:
         await asyncio.sleep(0 if pages < _BRISK_PAGES else _PAUSE)
 
     dead = await hashes.total(redis, names.buried, rest=rest)
+    reasons: Counter[str] = Counter()
+    async for kinds in hashes.pages(redis, names.dead_kinds, rest=rest):
+        for kind, number in kinds.items():
+            reasons[kind.decode(errors="replace").partition(":")[0]] += int(number)
     holds = 0
     async for page in hashes.members(redis, names.due, f"{keys.HOLD}*", rest):
         holds += len(page)
     if not organizations:
-        return Shares(dead, holds)
+        return Shares(dead, reasons, holds)
     return Shares(
         dead,
+        reasons,
         holds,
         await _busiest(partition, organizations, rest),
         await _largest(partition, organizations, rest),
@@ -134,6 +141,7 @@ def shares_together(several: Sequence[Shares], organizations: int) -> Shares:
     busiest = _first(organizations, events, {name: events[name][0] for name in events})
     return Shares(
         sum(each.dead for each in several),
+        sum((Counter(each.reasons) for each in several), Counter()),
         sum(each.holds for each in several),
         {name: events[name] for name in busiest},
         {name: held[name] for name in largest(held, organizations)},

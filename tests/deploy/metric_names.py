@@ -29,6 +29,7 @@ _READING: Final = gauges.Reading(
     due=Due(0, {"0": 0.0}, {"org_a": 0.0}),
 )
 _SHARES: Final = held_bytes.Shares(
+    reasons={"rejected": 1},
     organizations={"org_a": (0, 0)},
     held={"org_a": {"waiting": 0}},
 )

@@ -78,6 +78,8 @@ async def test_every_unfinished_event_is_in_one_of_the_states(redis: Redis) -> N
     states = {"queued": 3, "leased": 1, "deferred": 1, "parked": 3, "in_turn": 1}
     assert depths(registry) == states
     assert registry.get_sample_value("sellfern_dead_letters_kept") == 1
+    reason = {"reason": "rejected"}
+    assert registry.get_sample_value("sellfern_dead_letters_kept_by_reason", reason) == 1
     assert organization(registry, "org_a") == (5, 0)
     assert organization(registry, "org_b") == (3, 1)
 
