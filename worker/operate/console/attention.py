@@ -239,9 +239,9 @@ def _dead(history: History) -> Iterator[Finding]:
             yield Finding(
                 "warn",
                 f"{number:,} events became dead letters within the last 15 minutes.",
-                "See why, fix the cause, and replay them.",
-                "/dead-letters",
-                "Dead letters",
+                "See of what, fix the cause, and replay a sample before all of them.",
+                "/dead-letters/groups",
+                "Failure groups",
             )
 
 
