@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "partitions": "worker.operate.partitions_command:partitions",
     "pause": "worker.operate.organization_commands:pause",
     "resume": "worker.operate.organization_commands:resume",
+    "running": "worker.operate.running_command:running",
     "sql": "worker.operate.sql_command:sql",
     "state": "worker.operate.organization_commands:state",
     "status": "worker.operate.status_command:status",

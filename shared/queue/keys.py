@@ -23,6 +23,10 @@ COUNTERS = "sellfern:counters"
 BURIED = "sellfern:dead"
 WORKERS = "sellfern:workers"
 WORKERS_SEEN = "sellfern:workers:seen"
+WORKERS_NOW = "sellfern:workers:now"
+"""What takes long in each worker: ``worker/at_work.py`` tells the form."""
+WORKERS_LOST = "sellfern:workers:lost"
+"""The last ones that went without a word: ``renew.lua`` tells the form."""
 SLOTS = "sellfern:slots"
 DUTY = "sellfern:duty"
 WAKE = "sellfern:wake"
@@ -186,6 +190,8 @@ class Names:
     buried: str = _named(BURIED, "[org]")
     workers: str = _named(WORKERS, "")
     workers_seen: str = _named(WORKERS_SEEN, "")
+    workers_now: str = _named(WORKERS_NOW, "")
+    workers_lost: str = _named(WORKERS_LOST, "")
     slots: str = _named(SLOTS, "")
     duty: str = _named(DUTY, "")
     wake: str = _named(WAKE, "")

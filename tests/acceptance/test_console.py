@@ -4,12 +4,15 @@ import contextlib
 import shutil
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
+from msgspec import structs
 from playwright.async_api import Page, async_playwright, expect
 from redis.asyncio import Redis
 
@@ -17,9 +20,14 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from tests.acceptance import warm
 from tests.acceptance.process import ROOT, Program, environment, run
 from tests.acceptance.worker_process import running
+from tests.integration.jobs import reach
 from tests.integration.workplace import Workplace, body
 from tests.tools import missing
 from worker import Event, Handlers, Organization, Reject
+from worker.at_work import AtWork, Doing
+from worker.operate.actions import Action, record
+from worker.operate.revival import Progress
+from worker.operate.runs import Going, Run
 
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS: Final = (
@@ -41,6 +49,7 @@ PAGES: Final = (
         "/dead-letters/groups",
         "/workers",
         "/actions",
+        "/running",
         "/nothing",
     ),
     *("/events?q=evt_nowhere&organization=org_a", "/organizations/org_nobody/pause"),
@@ -193,6 +202,69 @@ async def test_a_dead_letter_is_replayed_by_the_keyboard_alone(
         await press(page, "the ERP does not know <script>")
         await expect(page.locator(".box h2").first).to_have_text("2 dead letters of this")
         await picture("failure-group")
+
+
+# What lies beyond the screen's edge, or beyond that of what hides the rest of it. What is cut on
+# purpose says so by an ellipsis.
+_CLIPPED: Final = """() => [...document.querySelectorAll('body *')].filter(each => {
+  const style = getComputedStyle(each), box = each.getBoundingClientRect();
+  if (!box.width || !each.innerText?.trim() || each.closest('.skip, .clip, thead')) return false;
+  const hides = style.overflowX !== 'visible' && each.scrollWidth > each.clientWidth + 1;
+  return hides || box.right > innerWidth + 1 || box.left < -1;
+}).map(each => each.outerHTML.slice(0, 200))"""
+
+# Cells of a row that lie on each other.
+_OVERLAPPING: Final = """() =>
+  [...document.querySelectorAll('tbody tr, dl, .actions, .who, nav ul')].flatMap(row => {
+    const boxes = [...row.children].map(each => each.getBoundingClientRect())
+      .filter(box => box.width && box.height);
+    return boxes.flatMap((one, n) => boxes.slice(n + 1).filter(other =>
+      one.left < other.right - 1 && other.left < one.right - 1 &&
+      one.top < other.bottom - 1 && other.top < one.bottom - 1).map(() => row.innerText));
+  })"""
+
+
+async def test_a_stuck_worker_is_found_in_a_click_and_nothing_is_clipped(
+    redis: Redis, redis_server: EmbeddedRedis, browser: str, tmp_path: Path
+) -> None:
+    """On a phone, at 200 % of a small screen, and on a large one, by day and by night."""
+    place, long = Workplace(redis), "a_name_that_knows_no_end_" * 4
+    named = ("org_a:1", time.time() - 90, f"shop.orders.{long}", "org_" + "a" * 60, f"evt_{long}")
+    stack = f"/srv/{long}.py:1 in main > /srv/shop/{long}.py:12 in {long}"
+    doing = [Doing(*named, "order.paid", state, stack) for state in ("blocking", "running")]
+    doing[1] = structs.replace(doing[1], job="org_a:2")
+    described = msgspec.json.encode({"host": long, "version": "1.2.3", "running": 3, "pid": 99})
+    for name, lease in ((f"w1-{long}", 300), (f"w2-{long}", 300), (f"w2-{long}", 0.001)):
+        await place.transitions.renew(name, [], description=described, slots=4, lease=lease)
+        await place.transitions.show(name, msgspec.json.encode(AtWork(1.0, doing)))
+    await place.transitions.renew(f"w2-{long}", [], description=described, slots=4, lease=0.001)
+    run = Run("replay", f"organization {long}", long, address=long, times=0)
+    run.progress = Progress(queued=3, died_again=1, deaths={f"rejected: {long}": 1})
+    run.state, run.note = "stopped", f"stopped by {long}"
+    await Going(run, reach(redis), lambda *_: None).begin()
+    done = Action("pause", "command", long, long, organization="org_" + "a" * 60, about=long)
+    await record(reach(redis), done, lambda *_: None)
+    environ = environment(redis_server.url, tmp_path, CONSOLE_PORT="0")
+    async with console(environ) as (_, address), opened(browser, tmp_path) as page:
+        await page.goto(address)
+        finding = page.locator(".findings li.bad").first
+        await expect(finding).to_contain_text("has stood still for 1m", timeout=PATIENCE)
+        for told in (f"w1-{long}", f"shop.orders.{long}", f"evt_{long}", f"in {long}"):
+            await expect(finding).to_contain_text(told)
+        await finding.get_by_role("link", name="Running now").click()
+        await expect(page.locator("h1")).to_have_text("Running now")
+        await expect(page.locator("tbody tr").first).to_contain_text("blocks the worker")
+        await expect(page.locator("pre").first).to_contain_text(f"/srv/shop/{long}.py:12")
+        for path in ("/", "/running", "/workers", "/actions", f"/runs/{run.id}"):
+            await page.goto(f"{address}{path}?live=off")
+            for width, scheme in ((390, "dark"), (640, "light"), (1280, "dark"), (1280, "light")):
+                await page.set_viewport_size({"width": width, "height": 800})
+                await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                picture = f"{path.split('/')[1] or 'overview'}-{width}-{scheme}.png"
+                await page.screenshot(path=tmp_path / picture, full_page=True)
+                await fits(page)
+                assert await page.evaluate(_CLIPPED) == [], (path, width)
+                assert await page.evaluate(_OVERLAPPING) == [], (path, width)
 
 
 async def test_everything_works_with_scripts_off(

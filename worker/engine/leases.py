@@ -9,6 +9,7 @@ import msgspec
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
+from worker.at_work import AtWork
 from worker.pipeline.transitions import Claim, Profile, Transitions
 
 # Claims of one call: Redis serves nobody else meanwhile.
@@ -35,6 +36,8 @@ class Leases:
         log: told where Redis had lost what it knew.
         names: its own and its handlers', for whoever reads marks.
         running: how many events it holds in all partitions; by default those of ``held``.
+        delay: for how long the loop has stood still lately at the worst, seconds.
+        at_work: what takes long in it.
         renewed_at: when Redis last heard of this worker, by the monotonic clock; ``None``: never.
     """
 
@@ -49,10 +52,13 @@ class Leases:
     log: FilteringBoundLogger
     names: Callable[[], list[str]] = list
     running: Callable[[], int] | None = None
+    delay: Callable[[], float] = float
+    at_work: Callable[[], AtWork] = AtWork
     renewed_at: float | None = None
     _published: Profiles | None = None
     _named_at: float | None = None
     _roster: tuple[Profiles, str] | None = None
+    _has_shown: bool = False
     _started: float = field(default_factory=time.time)
 
     async def beat(self, transitions: Transitions) -> None:
@@ -65,6 +71,7 @@ class Leases:
             running=running,
             started=self._started,
             stuck=self.stuck(),
+            delay=self.delay(),
             organizations=self._roster_of(profiles),
         )
         is_new = False
@@ -93,6 +100,14 @@ class Leases:
         profiles = self.profiles()
         if profiles and profiles != self._published:
             await self.beat(transitions)
+
+    async def show(self, transitions: Transitions) -> None:
+        """Say what takes long in it; where nothing does, and nothing did, Redis isn't asked."""
+        at_work = self.at_work()
+        if at_work.doing or self._has_shown:
+            told = msgspec.json.encode(at_work) if at_work.doing else b""
+            await transitions.show(self.worker, told)
+            self._has_shown = bool(at_work.doing)
 
     async def _publish(self, transitions: Transitions, profiles: Profiles, *, anew: bool) -> None:
         """Tell Redis caps, weights and rates when they change, and when it has lost them."""
@@ -134,6 +149,7 @@ def with_load(
     running: int,
     started: float,
     stuck: int = 0,
+    delay: float = 0.0,
     organizations: str = "",
 ) -> bytes:
     """The description with what changes from one sign of life to the next.
@@ -146,6 +162,7 @@ def with_load(
         running: how many events the worker holds.
         started: when it began, seconds since the epoch.
         stuck: how many handlers go on in it though their events are settled.
+        delay: for how long its loop has stood still lately at the worst, seconds.
         organizations: what stands for those of its endpoints file.
     """
     latency = dict(_latency())
@@ -155,6 +172,7 @@ def with_load(
             "started": round(started, 3),
             "running": running,
             "stuck": stuck,
+            "loop_delay": round(delay, 3),
             "handled": sum(latency.values()),
             "latency": latency,
             "organizations": organizations,

@@ -18,6 +18,8 @@ from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.program.awaiting import AwaitedPrimary
 from shared.queue.partitions import Partitions, check_place
 from shared.redis.connection import REDIS_ERRORS, server_of
+from worker.at_work import Doing
+from worker.engine.at_work import blocking
 from worker.engine.claims import Claims
 from worker.engine.leases import Leases
 from worker.engine.process import Exit, Leave
@@ -36,7 +38,8 @@ _STILL_HELD: Final = (Settled.AGAIN, Settled.CONFLICT, Settled.OVERDUE)
 _MOST_FRAMES: Final = 12
 
 _FILE_SECONDS: Final = 2.0
-"""How soon Redis hears of caps, weights and rates that the endpoints file has changed."""
+"""How soon Redis hears of caps, weights and rates that the endpoints file has changed, and of what
+takes long."""
 
 _CLOSING: Final = 2.0
 """Seconds that giving back may take: the loop stands still, and Redis may have gone, too."""
@@ -85,8 +88,9 @@ class Watched:
         until = monotonic() + seconds
         while (left := until - monotonic()) > 0:
             await asyncio.sleep(min(left, _FILE_SECONDS))
-            if left > _FILE_SECONDS:
-                with suppress(*REDIS_ERRORS):  # the next sign of life says so
+            with suppress(*REDIS_ERRORS):  # the next sign of life says so
+                await self.leases.show(transitions)
+                if left > _FILE_SECONDS:
                     await self.leases.tell_changes(transitions)
 
     async def part(self, transitions: Transitions, blocking: Work | None, seconds: float) -> None:
@@ -120,6 +124,7 @@ class Watchdog:
         open_partitions: connections of this thread's own.
         leave: ends the process.
         log: told of a loop that stands still.
+        blocking: what keeps the loop from turning, while it stands still.
     """
 
     watched: Sequence[Watched]
@@ -135,6 +140,7 @@ class Watchdog:
     _keeper: "Work | asyncio.Task[Any] | None" = field(default=None, init=False)
     _keeps_from: float = field(default=0.0, init=False)
     _has_left: bool = field(default=False, init=False)
+    blocking: Doing | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._supervisor = Supervisor(self.log, copy_context())
@@ -180,9 +186,11 @@ class Watchdog:
             since, still = self.pulse.last, self.pulse.still()
             kept = self._look_who_keeps_it(still)
             if still < self.pulse.limit:
-                said, counted = False, 0.0
+                said, counted, self.blocking = False, 0.0, None
                 continue
             work = self._blocking()
+            stack = self._hidden(self._stack())
+            self.blocking = blocking(work, self._task_name() or "", still, stack)
             # What is new since the last look, so that one long stand-still is counted as it goes
             # on.
             _count(work, still - counted)
@@ -249,6 +257,9 @@ class Watchdog:
     def _task_name(self) -> str | None:
         task = asyncio.current_task(self.loop)
         return None if task is None else task.get_name()
+
+    def _hidden(self, text: str) -> str:
+        return self.watched[0].pipeline.attempts.masks.own.hide(text)
 
     def _stack(self) -> str:
         """Where the worker's thread is, the innermost call last."""

@@ -12,8 +12,10 @@ from typing import Any, Final
 from shared.errors import Problem
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
+from worker.at_work import AtWork
 from worker.engine.arq_functions import Context
 from worker.engine.aside import Aside
+from worker.engine.at_work import at_work
 from worker.engine.claims import Duty
 from worker.engine.leases import Leases, Profiles
 from worker.engine.process import Leave
@@ -113,10 +115,17 @@ class Worker(Visit):
             lost=partial(self._from_aside, visit.claims.lose),
             profiles=self._profiles,
             log=visit.context.log,
+            delay=self._pulse.delay,
+            at_work=partial(self._at_work, visit),
         )
 
     def _names(self, handlers: Handlers) -> list[str]:
         return [self._name, *dict.fromkeys(each.name for each in handlers if each.name)]
+
+    def _at_work(self, visit: Visit) -> AtWork:
+        """What takes long in a partition; what is stuck, or blocks the loop, is told in each."""
+        blocks = None if self._watchdog is None else self._watchdog.blocking
+        return at_work(visit.claims.works(), visit.context.pipeline.attempts, blocks)
 
     async def main(self) -> None:
         """Start as arq does, then claim until told to stop."""

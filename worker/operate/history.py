@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from worker.operate.overview import Overview, WorkerOverview
+from worker.operate.overview import Overview
+from worker.operate.workers import WorkerOverview
 
 KEPT_SECONDS: Final = 3600.0
 """How far back it goes."""

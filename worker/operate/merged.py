@@ -13,7 +13,8 @@ from shared.queue.partition import Partition
 from shared.queue.partitions import undivided
 from shared.queue.reach import Missing, Reach
 from shared.redis.connection import REDIS_ERRORS, server_of
-from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview, read_overview
+from worker.operate.overview import OrganizationOverview, Overview, read_overview
+from worker.operate.workers import lost_of_all, together
 
 Item = TypeVar("Item")
 
@@ -75,6 +76,8 @@ def merged(
         beside: events that wait where no partition has them.
         at: when it was read, by our clock: servers' clocks are apart, and any of them may go away.
     """
+    alive = together(each for part in parts for each in part.workers)
+    gone = (each for part in parts for each in part.lost or ())
     oldest = [each.oldest_seconds for each in parts if each.oldest_seconds is not None]
     return Overview(
         at=at,
@@ -89,7 +92,7 @@ def merged(
         counters=sums(each.counters for each in parts),
         dead_by_reason=sums(each.dead_by_reason for each in parts),
         organizations=organizations(each for part in parts for each in part.organizations),
-        workers=workers(each for part in parts for each in part.workers),
+        workers=alive,
         unhandled=sum(each.unhandled for each in parts),
         in_turn=sum(each.in_turn for each in parts),
         memory=all_memory(memory),
@@ -99,6 +102,7 @@ def merged(
         unwatched_since=min(
             (each.unwatched_since for each in parts if each.unwatched_since), default=msgspec.UNSET
         ),
+        lost=lost_of_all(gone, alive) or msgspec.UNSET,
         incidents=[one for each in parts for one in each.incidents or ()] or msgspec.UNSET,
     )
 
@@ -110,16 +114,6 @@ def sums(numbers: Iterable[Mapping[str, int]]) -> dict[str, int]:
         for name, number in each.items():
             total[name] = total.get(name, 0) + number
     return dict(sorted(total.items()))
-
-
-def workers(told: Iterable[WorkerOverview]) -> list[WorkerOverview]:
-    """Each once, by its name, as it was when it had handled most: it tells every partition."""
-    last: dict[str, WorkerOverview] = {}
-    for each in told:
-        before = last.get(each.worker, each)
-        # Of two signs of life that say the same, the one that counts for longer is the later.
-        last[each.worker] = max(before, each, key=lambda one: (one.handled, one.silent_after))
-    return [last[name] for name in sorted(last)]
 
 
 def organizations(shares: Iterable[OrganizationOverview]) -> list[OrganizationOverview]:

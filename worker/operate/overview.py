@@ -1,7 +1,7 @@
 """What is in the system right now, read without scanning anything."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 from msgspec import structs
@@ -11,43 +11,13 @@ from shared.queue.held_bytes import HeldBytes, RedisMemory
 from shared.queue.marker import SHOWN_SECONDS, Incident, incident, unwatched
 from shared.queue.partition import Partition
 from shared.queue.reach import Missing
+from worker.operate import workers
+from worker.operate.workers import LostWorker, WorkerOverview
 
 _DEAD_PREFIX = "dead:"
 _SAID_RATE = "rate of "
 _HOLDING_MOST: Final = 10
 """Organizations that are named for what they hold in Redis alone."""
-
-
-class WorkerOverview(msgspec.Struct, frozen=True):
-    """One live worker, as it has described itself with its last sign of life.
-
-    An older one says less of itself.
-
-    Attributes:
-        worker: its name, unique among those alive.
-        host: where it runs.
-        pid: its process.
-        version: of this project.
-        slots: how many events it handles at once.
-        running: how many it held then; ``None`` where it doesn't say.
-        handled: events that it has handled since it began.
-        started: seconds since the epoch; ``None`` where it doesn't say.
-        latency: what it has handled by the time from acceptance: upper bound in seconds, events.
-        stuck: handlers that go on in it though their events are settled.
-        silent_after: seconds until it counts as gone unless it gives another sign.
-    """
-
-    worker: str = "?"
-    host: str = "?"
-    pid: int | None = None
-    version: str = "?"
-    slots: int = 0
-    running: int | None = None
-    handled: int = 0
-    started: float | None = None
-    latency: dict[str, int] = {}
-    silent_after: float = 0.0
-    stuck: int = 0
 
 
 class OrganizationOverview(msgspec.Struct, frozen=True):
@@ -121,6 +91,7 @@ class Overview(msgspec.Struct, frozen=True):
         undivided: events that wait beside the partitions, where no worker of these looks.
         incidents: what has happened to Redis lately; unset where nothing has.
         unwatched_since: when a program looked at it for the last time, where that is a while ago.
+        lost: workers that went without a word within the last hour; unset where none did.
     """
 
     at: float
@@ -145,6 +116,7 @@ class Overview(msgspec.Struct, frozen=True):
     undivided: int | msgspec.UnsetType = msgspec.UNSET
     incidents: list[Incident] | msgspec.UnsetType = msgspec.UNSET
     unwatched_since: float | msgspec.UnsetType = msgspec.UNSET
+    lost: list[LostWorker] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def left_out(self) -> list[Missing]:
@@ -183,8 +155,11 @@ async def read_overview(partition: Partition) -> Overview:
         pipe.hlen(names.unhandled)
         pipe.info("memory")
         pipe.hmget(names.marker, ["incident", "at"])
-        answers = await pipe.execute()
-    *begun, seen, workers, unhandled, memory, (happened, looked_at) = answers[depths.QUESTIONS :]
+        pipe.hgetall(names.workers_now)
+        pipe.hgetall(names.workers_lost)
+        answers = await pipe.execute(raise_on_error=False)
+    *answers, doing, lost = _readable(answers)
+    *begun, seen, told, unhandled, memory, (happened, looked_at) = answers[depths.QUESTIONS :]
     profiles, rates, held, *counts = [
         await hashes.whole(partition.redis, *each) for each in zip(whole, begun, strict=True)
     ]
@@ -215,13 +190,25 @@ async def read_overview(partition: Partition) -> Overview:
             held_bytes.by_organization(held),
             now.at,
         ),
-        workers=_workers(seen, workers, now.at),
+        workers=workers.alive(seen, told, doing, now.at),
         unhandled=unhandled,
         in_turn=now.in_turn,
         memory=its,
         incidents=_lately(incident(happened), now.at),
         unwatched_since=last or msgspec.UNSET,
+        lost=workers.lost(seen, told, doing, lost, now.at) or msgspec.UNSET,
     )
+
+
+def _readable(answers: list[Any]) -> Iterator[Any]:
+    """The answers; nothing for the last two where this user may not read them, of an earlier file.
+
+    Raises: what another one was.
+    """
+    for number, answer in enumerate(answers, 1 - len(answers)):
+        if isinstance(answer, Exception) and number < -1:
+            raise answer
+        yield {} if isinstance(answer, Exception) else answer
 
 
 def _lately(happened: Incident | None, now: float) -> list[Incident] | msgspec.UnsetType:
@@ -315,32 +302,3 @@ class _Breaker(NamedTuple):
             case "closed":
                 return cls(failures=int(rest.partition(":")[0] or 0))
         return cls()
-
-
-def _workers(
-    seen: Sequence[tuple[bytes, float]], raw: Mapping[bytes, bytes], now: float
-) -> list[WorkerOverview]:
-    """Those whose last sign of life still counts."""
-    found = []
-    for name, until in sorted(seen):
-        slots, _, text = raw.get(name, b"").partition(b":")
-        # Who was killed stands there still. The two are read one after the other, so one may lack
-        # what the other has.
-        if until / 1000 < now or not slots.isdigit():
-            continue
-        found.append(
-            structs.replace(
-                _described(text),
-                worker=name.decode(errors="replace"),
-                slots=int(slots),
-                silent_after=until / 1000 - now,
-            )
-        )
-    return found
-
-
-def _described(text: bytes) -> WorkerOverview:
-    try:
-        return msgspec.json.decode(text, type=WorkerOverview)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return WorkerOverview()

@@ -33,6 +33,7 @@ from worker.operate.asking import ask
 from worker.operate.history import History
 from worker.operate.merged import look
 from worker.operate.overview import OrganizationOverview, Overview, worst_first
+from worker.operate.workers import WorkerOverview, sentence, troubles
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _SPARK: Final = 40
@@ -45,6 +46,7 @@ _TABLE_LINES: Final = 5
 """Lines of a table with one row."""
 _NARROW: Final = 80
 """Columns below which there is no room for reasons beside the numbers."""
+_MOST_TROUBLES: Final = 3
 _GAP: Final = 3  # columns between two of a table
 _MOST: Final = 20
 """Organizations that are shown where nobody asks for all: with the rest of it, a screen full."""
@@ -150,7 +152,7 @@ async def _look(partitions: Partitions, history: History) -> str:
 
 def print_tables(overview: Overview, most: int) -> None:
     """Print an overview, with no more organizations than so many."""
-    for each in _of_redis(overview):
+    for each in (*_of_redis(overview), *_of_workers(overview)):
         click.echo(f"{each}\n", err=True)
     now = {**_now(overview), "redis": _memory(overview)}
     tables.draw([now], list(now), "Events now")
@@ -186,10 +188,24 @@ def print_tables(overview: Overview, most: int) -> None:
     if left_out:
         click.echo(f"{_more(left_out)} (--all)\n")
     tables.draw(
-        [msgspec.to_builtins(worker) for worker in overview.workers],
-        ["worker", "host", "version", "slots", "running", "stuck", "handled"],
+        [_worker(worker) for worker in overview.workers],
+        ["worker", "host", "version", "up", "slots", "running", "stuck", "loop_delay", "handled"],
         "Workers",
     )
+
+
+def _worker(worker: WorkerOverview) -> dict[str, object]:
+    delay, started = worker.loop_delay, worker.started
+    return {
+        **msgspec.to_builtins(worker),
+        "up": None if started is None else roughly(max(0.0, time.time() - started)),
+        "loop_delay": None if delay is None else f"{delay * 1000:,.0f} ms",
+    }
+
+
+def _lines(texts: Sequence[str], width: int) -> int:
+    """How many lines of a terminal they take."""
+    return sum(-(-len(text) // max(1, width)) for text in texts)
 
 
 def screen(history: History, problem: str, height: int, width: int) -> RenderableType:
@@ -206,11 +222,15 @@ def screen(history: History, problem: str, height: int, width: int) -> Renderabl
     if overview is None:
         return Group(*told, Text("Nothing is known yet.", style="dim"))
     left_out = sentences(overview.left_out)
+    troubled = [*_of_workers(overview)]
     figures = list(_figures(overview, history, width))
-    taken = _FRAME_LINES + len(left_out) + _TABLE_LINES * (len(figures) - 1)
+    taken = (
+        _FRAME_LINES + len(left_out) + _lines(troubled, width) + _TABLE_LINES * (len(figures) - 1)
+    )
     return Group(
         *told,
         *(Text(each, style="bold red") for each in _of_redis(overview)),
+        *(Text(each, style="bold yellow") for each in troubled),
         *(Text(escape_controls(each), style="bold red") for each in left_out),
         *figures,
         _rates(history, width),
@@ -225,6 +245,15 @@ def _of_redis(overview: Overview) -> Iterator[str]:
     yield from (each.sentence for each in overview.incidents or ())
     if overview.unwatched_since:
         yield unwatched_since(overview.unwatched_since)
+
+
+def _of_workers(overview: Overview) -> Iterator[str]:
+    """What is stuck in one, or blocks it, and which ones are lost."""
+    told = [sentence(each, overview.at) for each in troubles(overview.workers)]
+    told += [each.sentence for each in overview.lost or ()]
+    yield from map(escape_controls, told[:_MOST_TROUBLES])
+    if told[_MOST_TROUBLES:]:
+        yield f"… and {len(told[_MOST_TROUBLES:]):,} more (running, status --json)"
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -10,6 +10,10 @@ _A_WHILE: Final = 10.0
 """Seconds after a stand-still in which time-outs may still come of it."""
 
 
+_A_HALF: Final = 30.0
+"""Seconds in which the worst stand-still is looked for, and after which for another one."""
+
+
 class Pulse:
     """A tick of the worker's loop that another thread looks at.
 
@@ -28,6 +32,7 @@ class Pulse:
         self._stood_still_until = -_A_WHILE
         self._timer: asyncio.TimerHandle | None = None
         self._then: Callable[[float], None] = _nothing
+        self._worst: tuple[float, float, float] = (0.0, 0.0, self._seen)
 
     def start(self, then: Callable[[float], None]) -> None:
         """Tick from now on, in the running loop.
@@ -57,6 +62,11 @@ class Pulse:
         """Take the whole process for suspended until now: nobody is judged for that."""
         self._forgiven = monotonic()
 
+    def delay(self) -> float:
+        """Seconds for which it has stood still at the worst, in the last minute or half of it."""
+        before, worst, _ = self._worst
+        return max(before, worst, self.still())
+
     @property
     def was_still(self) -> bool:
         """Whether the loop stands still, or did a moment ago: a time-out is no news of others."""
@@ -68,6 +78,10 @@ class Pulse:
         if still > self.limit:
             self._stood_still_until = monotonic()
         self.before, self._seen = self._seen, monotonic()
+        before, worst, since = self._worst
+        is_old = self._seen - since > _A_HALF
+        # In one step: another thread reads it.
+        self._worst = (worst, still, self._seen) if is_old else (before, max(worst, still), since)
         loop = asyncio.get_running_loop()
         # Four in the time of one stand-still: to be a little late is none.
         self._timer = loop.call_later(self.limit / 4, self._tick, context=self._context)

@@ -27,6 +27,7 @@ _MARK = scripts.load("mark")
 _PROFILE = scripts.load("profile")
 _RENEW = scripts.load("renew")
 _SETTLE = scripts.load("settle")
+_SHOW = scripts.load("show")
 
 SUSPECT_FROM: Final = 2
 """Claims without an outcome from which on a job may be what ends its workers."""
@@ -444,6 +445,10 @@ class Transitions:
     async def leave(self, worker: str) -> None:
         """Take a worker's slots out of the count."""
         await self._partition.run(_LEAVE, worker)
+
+    async def show(self, worker: str, at_work: bytes) -> None:
+        """Say what takes long in a worker, for operators; nothing: nothing does."""
+        await self._partition.run(_SHOW, worker, at_work)
 
     async def publish(self, profiles: Sequence["Profile"]) -> None:
         """Tell the scripts what the endpoints file says of organizations, where that is news."""

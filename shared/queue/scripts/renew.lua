@@ -12,12 +12,35 @@
 local worker, description, own_slots, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local now = now_ms()
 
-local is_new = redis.call('HSET', key.workers, worker, own_slots .. ':' .. description)
-redis.call('ZADD', key.workers_seen, now + lease, worker)
-for _, gone in ipairs(redis.call('ZRANGE', key.workers_seen, '-inf', '(' .. now, 'BYSCORE')) do
+local lost_kept, most_lost = 24 * 3600 * 1000, 20
+
+-- Of the last ones that went without a word it stays known until when they counted, what they said of
+-- themselves, and what they were at: MessagePack.
+local function note_gone(gone, counted_until)
+  local lost = redis.call('HGETALL', key.workers_lost)
+  if #lost >= 2 * most_lost then
+    local oldest, its_end = nil, math.huge
+    for i = 1, #lost, 2 do
+      local ok, told = pcall(cmsgpack.unpack, lost[i + 1])
+      local at = ok and type(told) == 'table' and tonumber(told[1]) or 0
+      if at < its_end then oldest, its_end = lost[i], at end
+    end
+    redis.call('HDEL', key.workers_lost, oldest)
+  end
+  local told = redis.call('HGET', key.workers, gone) or ''
+  local at_work = redis.call('HGET', key.workers_now, gone) or ''
+  redis.call('HSET', key.workers_lost, gone, cmsgpack.pack({ counted_until, told, at_work }))
+  redis.call('PEXPIRE', key.workers_lost, lost_kept)
   redis.call('ZREM', key.workers_seen, gone)
   redis.call('HDEL', key.workers, gone)
+  redis.call('HDEL', key.workers_now, gone)
 end
+
+local is_new = redis.call('HSET', key.workers, worker, own_slots .. ':' .. description)
+redis.call('ZADD', key.workers_seen, now + lease, worker)
+local gone = redis.call('ZRANGE', key.workers_seen, '-inf', '(' .. now, 'BYSCORE', 'WITHSCORES')
+for i = 1, #gone, 2 do note_gone(gone[i], tonumber(gone[i + 1])) end
+if is_new == 1 then redis.call('HDEL', key.workers_lost, worker) end
 local all, reads_told_marks = 0, true
 for _, raw in ipairs(redis.call('HVALS', key.workers)) do
   all = all + (tonumber(string.match(raw, '^(%d+):')) or 0)

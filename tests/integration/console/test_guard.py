@@ -132,7 +132,16 @@ async def test_a_page_of_a_known_browser_sets_no_cookie_again(site: Site) -> Non
 
 
 async def test_no_page_holds_a_script_or_a_style_of_its_own(site: Site, place: Workplace) -> None:
-    for path in ("/", "/organizations", "/events", "/dead-letters", "/workers", "/actions", PAUSE):
+    for path in (
+        "/",
+        "/organizations",
+        "/events",
+        "/dead-letters",
+        "/workers",
+        "/actions",
+        "/running",
+        PAUSE,
+    ):
         text = (await site.get(path)).text
         assert "<script>" not in text
         assert "<style" not in text

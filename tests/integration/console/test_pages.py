@@ -1,12 +1,14 @@
 """Facts about what the console's pages show."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 from markupsafe import escape
+from msgspec import structs
 from redis.asyncio import Redis
 
 from shared.queue import keys
@@ -16,6 +18,7 @@ from tests.integration.console.site import Site, browsing, told
 from tests.integration.jobs import reach
 from tests.integration.workplace import Workplace, body
 from tests.log_support import captured_log
+from worker.at_work import AtWork, Doing
 from worker.operate import organizations
 from worker.operate.actions import Action, record
 from worker.operate.console import context
@@ -55,6 +58,10 @@ async def test_an_injected_script_is_shown_as_text(
         slots=1,
         lease=30,
     )
+    named = (SCRIPT, 1.0, SCRIPT, SCRIPT, SCRIPT, SCRIPT)
+    doing = [Doing(*named, state, SCRIPT) for state in ("blocking", "running")]
+    await place.transitions.show("w1", msgspec.json.encode(AtWork(1.0, doing)))
+    await place.transitions.renew(f"w{SCRIPT}", [], description=b"{}", slots=1, lease=0.001)
     done = Action(SCRIPT, "console", SCRIPT, SCRIPT, organization=SCRIPT, job=SCRIPT, run=SCRIPT)
     await record(reach(redis), done, lambda *_: None)
     run = Run("replay", SCRIPT, SCRIPT, address=SCRIPT, note=SCRIPT, state="failed", times=0)
@@ -80,6 +87,7 @@ async def test_an_injected_script_is_shown_as_text(
         f"/organizations?q={SCRIPT}&sort={SCRIPT}",
         "/workers",
         "/actions",
+        "/running",
         f"/runs/{run.id}",
     ):
         text = (await site.get(path)).text
@@ -250,6 +258,44 @@ async def test_a_worker_shows_its_version_and_its_load(site: Site, place: Workpl
     text = await looked(site, "w-42", "/workers")
     for shown in ("node-7", "pid 99", "1.2.3", "4 of 8"):
         assert shown in text
+
+
+async def test_what_is_stuck_or_blocks_a_worker_is_told_first_with_where_and_whose(
+    site: Site, place: Workplace
+) -> None:
+    await place.transitions.renew("w-42", [], description=b'{"stuck": 2}', slots=8, lease=30)
+    named = ("org_a:1", time.time() - 90, "shop.act", "org_a", "evt_1", "order.paid")
+    stack = "/srv/run.py:1 in main > /srv/shop.py:12 in act"
+    doing = [Doing(*named, state, stack) for state in ("blocking", "stuck")]
+    doing[1] = structs.replace(doing[1], job="org_a:2", event_id="evt_2")
+    slow = structs.replace(doing[0], job="org_b:1", state="running", organization="org_b")
+    told = AtWork(1.0, [*doing, slow], 7)
+    await place.transitions.show("w-42", msgspec.json.encode(told))
+    text = await looked(site, "Worker w-42 has stood still for 1m 3")
+    assert "shop.act keeps its loop, with evt_1, order.paid of org_a" in text
+    assert "It is at /srv/shop.py:12 in act." in text
+    assert "Handler shop.act goes on in w-42 for 1m 3" in text
+    assert "1 more handler goes on though it was" in text
+    shown = (await site.get("/running")).text
+    assert shown.index("blocks the worker") < shown.index(">stuck<") < shown.index(">running<")
+    assert "/srv/run.py:1 in main\n/srv/shop.py:12 in act" in shown
+    assert "7 others take long" in shown
+    assert "10 for longer than a second" in shown
+    assert shown.count("/event?job=") == 3
+
+
+async def test_a_lost_worker_is_told_with_what_it_had(site: Site, place: Workplace) -> None:
+    told = b'{"host": "node-7", "running": 1}'
+    await place.transitions.renew("w-lost", [], description=told, slots=8, lease=30)
+    doing = Doing("org_a:1", 1.0, "shop.act", "org_a", "evt_1", "order.paid")
+    await place.transitions.show("w-lost", msgspec.json.encode(AtWork(1.0, [doing])))
+    await place.transitions.renew("w-lost", [], description=told, slots=8, lease=0.001)
+    text = await looked(site, "Worker w-lost on node-7 went without a word")
+    assert "its 1 event is another" in text
+    shown = (await site.get("/workers")).text
+    for each in ("Lost within the last hour", "w-lost", "evt_1", "shop.act"):
+        assert each in shown
+    assert "No handler has run for longer than a second" in (await site.get("/running")).text
 
 
 async def test_a_worker_that_says_little_is_shown_as_well(site: Site, place: Workplace) -> None:

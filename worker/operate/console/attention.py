@@ -6,16 +6,18 @@ from itertools import pairwise
 from typing import Final, Literal
 from urllib.parse import quote
 
-from shared.display import size
+from shared.display import roughly, size
 from shared.queue.marker import unwatched_since
 from shared.queue.reach import sentences
 from worker.operate.history import History
 from worker.operate.overview import OrganizationOverview, Overview
+from worker.operate.workers import sentence, troubles
 
 _OLD_SECONDS: Final = 300.0
 _FAILURES_IN_A_ROW: Final = 5
 _MOST_ORGANIZATIONS: Final = 5
 _MOST_PAUSED: Final = 3
+_MOST_TROUBLES: Final = 3
 _LATELY: Final = 900.0
 _NEARLY_FULL: Final = 0.7
 
@@ -63,27 +65,25 @@ def findings(overview: Overview, history: History) -> list[Finding]:
 
 
 def _missing(overview: Overview) -> Iterator[Finding]:
-    for sentence in sentences(overview.left_out):
+    for each in sentences(overview.left_out):
         yield Finding(
             "bad",
-            f"{sentence[:1].upper()}{sentence[1:]}.",
+            _sentence(each),
             "What is there waits, and new events of its organizations are refused meanwhile.",
         )
 
 
 def _incidents(overview: Overview) -> Iterator[Finding]:
     for each in overview.incidents or ():
-        sentence = each.sentence
         yield Finding(
             "bad",
-            f"{sentence[:1].upper()}{sentence[1:]}.",
+            _sentence(each.sentence),
             "deploy/recovery.md says what that means, and what can be had back.",
         )
     if overview.unwatched_since:
-        sentence = unwatched_since(overview.unwatched_since)
         yield Finding(
             "warn",
-            f"{sentence[:1].upper()}{sentence[1:]}.",
+            _sentence(unwatched_since(overview.unwatched_since)),
             "No ingress and no worker runs; or they are of an earlier version.",
         )
 
@@ -104,15 +104,7 @@ def _workers(overview: Overview) -> Iterator[Finding]:
             "/workers",
             "Workers",
         )
-    stuck = sum(worker.stuck for worker in overview.workers)
-    if stuck:
-        yield Finding(
-            "warn",
-            f"{stuck:,} handlers go on though they were cancelled and their events settled.",
-            "The log says where (handler_stuck); restart the workers that have them.",
-            "/workers",
-            "Workers",
-        )
+    yield from _troubles(overview)
     if overview.unhandled:
         yield Finding(
             "warn",
@@ -134,6 +126,54 @@ def _workers(overview: Overview) -> Iterator[Finding]:
             "/workers",
             "Workers",
         )
+
+
+def _troubles(overview: Overview) -> Iterator[Finding]:
+    """What is stuck, or blocks a worker; which ones are lost."""
+    found = [*troubles(overview.workers)]
+    for each in found[:_MOST_TROUBLES]:
+        text = sentence(each, overview.at)
+        where = f"It is at {each.stack.rpartition(' > ')[2]}. " if each.stack else ""
+        is_blocked = each.state == "blocking"
+        advice = (
+            "Nothing else of that worker runs meanwhile; beyond HANDLER_TIMEOUT it ends by itself."
+            if is_blocked
+            else "Its event is settled; restart the worker to be rid of it."
+        )
+        level: Level = "bad" if is_blocked else "warn"
+        yield Finding(level, _sentence(text), where + advice, "/running", "Running now")
+    told = sum(each.state == "stuck" for each in found[:_MOST_TROUBLES])
+    stuck = sum(worker.stuck for worker in overview.workers) - told
+    if stuck > 0:
+        more = " more" if told else ""
+        goes_on = (
+            "handler goes on though it was" if stuck == 1 else "handlers go on though they were"
+        )
+        yield Finding(
+            "warn",
+            f"{stuck:,}{more} {goes_on} cancelled and no longer waited for.",
+            "The log says where (handler_stuck); restart the workers that have them.",
+            "/running",
+            "Running now",
+        )
+    yield from _lost(overview)
+
+
+def _lost(overview: Overview) -> Iterator[Finding]:
+    lost = overview.lost or []
+    for each in lost[:_MOST_TROUBLES]:
+        ago = roughly(max(0.0, overview.at - each.at))
+        level: Level = "warn" if overview.at - each.at < _LATELY else "info"
+        advice = "It was killed, or cut off from Redis, or its machine is gone: see its log."
+        what = f"{_sentence(each.sentence)} It counts as gone for {ago}."
+        yield Finding(level, what, advice, "/workers", "Workers")
+    if more := len(lost[_MOST_TROUBLES:]):
+        what = f"{more:,} more workers went without a word within the last hour."
+        yield Finding("warn", what, "", "/workers", "Workers")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _memory(overview: Overview) -> Iterator[Finding]:

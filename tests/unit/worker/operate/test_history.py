@@ -13,7 +13,8 @@ from worker.operate.history import (
     mean_rate,
     quantile,
 )
-from worker.operate.overview import Overview, WorkerOverview
+from worker.operate.overview import Overview
+from worker.operate.workers import WorkerOverview
 
 BEGAN = {"w1": 10.0, "w2": 115.0}
 

@@ -10,8 +10,9 @@ from shared.queue.held_bytes import RedisMemory
 from shared.queue.marker import Incident
 from shared.queue.reach import Missing
 from tests.unit.worker.operate.test_status_command import organization
-from worker.operate import merged
-from worker.operate.overview import Overview, WorkerOverview
+from worker.operate import merged, workers
+from worker.operate.overview import Overview
+from worker.operate.workers import WorkerOverview
 
 MEMORY = RedisMemory(5, 10)
 
@@ -72,7 +73,7 @@ def test_a_worker_is_one_however_many_partitions_it_tells() -> None:
             worker=name, slots=10, handled=handled, silent_after=silent_after, running=3
         )
 
-    found = merged.workers([sign("b", 5, 9), sign("a", 1, 9), sign("b", 7, 2), sign("b", 7, 8)])
+    found = workers.together([sign("b", 5, 9), sign("a", 1, 9), sign("b", 7, 2), sign("b", 7, 8)])
     assert found == [sign("a", 1, 9), sign("b", 7, 8)]
     assert sum(each.slots for each in found) == 20
 

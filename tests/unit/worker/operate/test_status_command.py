@@ -9,8 +9,9 @@ from shared.queue.held_bytes import RedisMemory
 from shared.queue.marker import Incident
 from shared.queue.reach import Missing
 from worker.operate.history import History
-from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview
+from worker.operate.overview import OrganizationOverview, Overview
 from worker.operate.status_command import print_tables, screen, sparkline
+from worker.operate.workers import WorkerOverview
 
 
 def organization(name: str, waiting: int = 0, **changes: object) -> OrganizationOverview:

@@ -10,10 +10,12 @@ from worker.operate.console.charts import overview_charts
 from worker.operate.console.context import console_of, reach_of
 from worker.operate.console.views import render
 from worker.operate.history import quantile
-from worker.operate.overview import WorkerOverview
+from worker.operate.running_command import summary
+from worker.operate.workers import WorkerOverview, running
 
 _MINUTES: Final = {"5": 5, "15": 15, "60": 60}
 _LARGEST: Final = 8
+_MOST: Final = 500
 
 
 async def show(request: web.Request) -> web.Response:
@@ -47,7 +49,18 @@ async def show_workers(request: web.Request) -> web.Response:
         "workers.html",
         workers=[(each, _p99(each)) for each in workers],
         slots=sum(each.slots for each in workers),
+        lost=latest.lost or [] if latest else [],
     )
+
+
+async def show_running(request: web.Request) -> web.Response:
+    """List what takes long now, from what was seen last."""
+    latest = console_of(request).sampler.latest
+    alive = latest.workers if latest else []
+    found = running(alive)
+    more = len(found[_MOST:]) + sum(each.more_doing for each in alive)
+    told = summary(latest) if latest else ""
+    return render(request, "running.html", running=found[:_MOST], more=more, summary=told)
 
 
 async def show_actions(request: web.Request) -> web.Response:
@@ -62,5 +75,6 @@ def _p99(worker: WorkerOverview) -> float | None:
 routes = [
     web.get("/", show),
     web.get("/workers", show_workers),
+    web.get("/running", show_running),
     web.get("/actions", show_actions),
 ]

@@ -7,7 +7,8 @@ from shared.queue.marker import Incident
 from shared.queue.reach import Missing
 from worker.operate.console.attention import Finding, findings
 from worker.operate.history import History
-from worker.operate.overview import OrganizationOverview, Overview, WorkerOverview
+from worker.operate.overview import OrganizationOverview, Overview
+from worker.operate.workers import WorkerOverview
 
 
 def worker(version: str = "1", slots: int = 10) -> WorkerOverview:

@@ -10,7 +10,8 @@ from shared.display import duration
 from worker.operate.console.charts import nice_top, overview_charts
 from worker.operate.console.wording import short
 from worker.operate.history import History
-from worker.operate.overview import Overview, WorkerOverview
+from worker.operate.overview import Overview
+from worker.operate.workers import WorkerOverview
 
 
 def overview(at: float, **changes: Any) -> Overview:

@@ -1,0 +1,54 @@
+"""``python -m worker running``: what takes long now, and in which worker."""
+
+import time
+
+import click
+from msgspec import structs
+
+from shared import display
+from shared.display import roughly
+from shared.program import tables
+from shared.program.commands import json_option
+from worker.at_work import Doing
+from worker.operate.asking import ask
+from worker.operate.merged import look
+from worker.operate.overview import Overview
+from worker.operate.workers import running as all_running
+from worker.operate.workers import troubles
+
+_COLUMNS = ("for", "state", "handler", "event_id", "type", "organization", "worker")
+
+
+@click.command()
+@json_option
+def running(*, as_json: bool) -> None:
+    """Show handlers that have run for longer than a second, what is stuck, what blocks a worker.
+
+    Each worker says so every two seconds. Where the code of one is stands in --json.
+    """
+    overview = ask(look).overview
+    tables.emit(
+        map(_row, all_running(overview.workers)), _COLUMNS, as_json=as_json, title="Running"
+    )
+    if as_json:
+        return
+    for each in troubles(overview.workers):
+        display.show_below(f"{each.worker}: {each.stack.replace(' > ', chr(10))}")
+    click.echo(summary(overview))
+
+
+def summary(overview: Overview) -> str:
+    """How many handlers run in all, of which those that take long are told."""
+    long = len(all_running(overview.workers)) + sum(each.more_doing for each in overview.workers)
+    slots = sum(each.slots for each in overview.workers)
+    return f"{overview.running:,} of {slots:,} slots busy, {long:,} for longer than a second"
+
+
+def _row(doing: Doing) -> dict[str, object]:
+    seconds = max(0.0, time.time() - doing.since)
+    return {
+        **structs.asdict(doing),
+        "for": roughly(seconds),
+        "since": display.moment(doing.since),
+        "seconds": round(seconds, 1),
+    }
