@@ -3,10 +3,12 @@
 import asyncio
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from redis.asyncio import Redis
@@ -16,6 +18,7 @@ from shared.queue import keys
 from shared.queue.partition import Partition
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
+from worker.at_work import AtWork, Doing
 from worker.cli import main
 from worker.operate.asking import has_footprint
 
@@ -108,6 +111,43 @@ def test_an_empty_system_has_a_status_too(redis_server: EmbeddedRedis) -> None:
     assert status["waiting"] == 0
     assert status["oldest_seconds"] is None
     assert run(redis_server, "status").exit_code == 0
+
+
+def test_what_runs_is_shown_and_what_is_stuck_or_lost_is_told_by_status(
+    redis_server: EmbeddedRedis,
+) -> None:
+    async def seed(place: Workplace) -> None:
+        show, began = place.transitions.show, time.time() - 65
+        told = b'{"host": "node-7", "loop_delay": 0.25, "started": 1, "running": 2}'
+        for name in ("w1", "w2"):
+            await place.transitions.renew(name, [], description=told, slots=5, lease=30)
+        stack = "/srv/run.py:1 in main > /srv/shop.py:12 in act\x1b[2J"
+        doing = [
+            Doing("org_a:1", began, "shop.act", "org_a", EVIL, "order.paid", "stuck", stack),
+            Doing("org_a:2", began + 60, "shop.other", "org_a", "evt_2", "order.paid"),
+        ]
+        await show("w1", msgspec.json.encode(AtWork(1.0, doing, 3)))
+        await place.transitions.renew("w2", [], description=told, slots=5, lease=0.001)
+
+    seeded(redis_server, seed)
+    shown = run(redis_server, "running").stdout
+    for text in ("1m", "stuck", "shop.act", "shop.other", "w1", "5 for longer than a second"):
+        assert text in shown
+    assert "  w1: /srv/run.py:1 in main\n  /srv/shop.py:12 in act\\x1b[2J\n" in shown
+    listed = lines(run(redis_server, "running", "--json"))
+    assert [(each["job"], each["state"]) for each in listed] == [
+        ("org_a:1", "stuck"),
+        ("org_a:2", "running"),
+    ]
+    assert 60 < listed[0]["seconds"] < 300
+    told = run(redis_server, "status")
+    assert "handler shop.act goes on in w1 for 1m" in told.stderr
+    assert "worker w2 on node-7 went without a word; its 2 events are others'" in told.stderr
+    assert "250 ms" in told.stdout
+    assert EVIL not in told.output + shown
+    (status,) = lines(run(redis_server, "status", "--json"))
+    assert [each["worker"] for each in status["lost"]] == ["w2"]
+    assert status["workers"][0]["more_doing"] == 3
 
 
 def test_state_lists_an_organizations_values_by_key(redis_server: EmbeddedRedis) -> None:

@@ -12,9 +12,8 @@ from shared.program.commands import json_option
 from worker.at_work import Doing
 from worker.operate.asking import ask
 from worker.operate.merged import look
-from worker.operate.overview import Overview
 from worker.operate.workers import running as all_running
-from worker.operate.workers import troubles
+from worker.operate.workers import summary, troubles
 
 _COLUMNS = ("for", "state", "handler", "event_id", "type", "organization", "worker")
 
@@ -34,14 +33,7 @@ def running(*, as_json: bool) -> None:
         return
     for each in troubles(overview.workers):
         display.show_below(f"{each.worker}: {each.stack.replace(' > ', chr(10))}")
-    click.echo(summary(overview))
-
-
-def summary(overview: Overview) -> str:
-    """How many handlers run in all, of which those that take long are told."""
-    long = len(all_running(overview.workers)) + sum(each.more_doing for each in overview.workers)
-    slots = sum(each.slots for each in overview.workers)
-    return f"{overview.running:,} of {slots:,} slots busy, {long:,} for longer than a second"
+    click.echo(summary(overview.workers, overview.running))
 
 
 def _row(doing: Doing) -> dict[str, object]:

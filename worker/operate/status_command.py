@@ -204,8 +204,8 @@ def _worker(worker: WorkerOverview) -> dict[str, object]:
 
 
 def _lines(texts: Sequence[str], width: int) -> int:
-    """How many lines of a terminal they take."""
-    return sum(-(-len(text) // max(1, width)) for text in texts)
+    """How many lines of a terminal they take at the most, broken between words."""
+    return sum(1 + 2 * (len(text) // max(1, width)) for text in texts)
 
 
 def screen(history: History, problem: str, height: int, width: int) -> RenderableType:

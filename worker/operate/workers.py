@@ -237,6 +237,18 @@ def running(workers: Iterable[WorkerOverview]) -> list[Doing]:
     return sorted((each for worker in workers for each in worker.doing), key=_worst)
 
 
+def summary(workers: Sequence[WorkerOverview], busy: int) -> str:
+    """How many handlers run in all, of which those that take long are told.
+
+    Args:
+        workers: those alive.
+        busy: how many events they hold.
+    """
+    long = len(running(workers)) + sum(each.more_doing for each in workers)
+    slots = sum(each.slots for each in workers)
+    return f"{busy:,} of {slots:,} slots busy, {long:,} for longer than a second"
+
+
 def _worst(doing: Doing) -> tuple[Any, ...]:
     return _WORST.get(doing.state, 2), doing.since, doing.job
 

@@ -8,10 +8,11 @@ from shared.display import roughly
 from shared.queue.held_bytes import RedisMemory
 from shared.queue.marker import Incident
 from shared.queue.reach import Missing
+from worker.at_work import Doing
 from worker.operate.history import History
 from worker.operate.overview import OrganizationOverview, Overview
 from worker.operate.status_command import print_tables, screen, sparkline
-from worker.operate.workers import WorkerOverview
+from worker.operate.workers import LostWorker, WorkerOverview
 
 
 def organization(name: str, waiting: int = 0, **changes: object) -> OrganizationOverview:
@@ -206,3 +207,26 @@ def test_a_screen_names_the_partitions_that_are_left_out() -> None:
     history = History()
     history.add(structs.replace(overview(100, []), missing=missing))
     assert "partitions 1, 3 of 4 can't be read: Redis did not answer in time" in shown(history)
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_a_screen_says_what_is_stuck_or_lost_and_keeps_what_it_has_no_room_for_told(
+    width: int,
+) -> None:
+    doing = [
+        Doing(
+            f"org_a:{n}", 40.0, f"shop.{'x' * 50}", "org_a", f"evt_{n}", state="stuck", worker="w"
+        )
+        for n in range(5)
+    ]
+    worker = WorkerOverview(worker="w", slots=5, doing=doing)
+    lost = LostWorker("gone", "node-7", 9, "1", 5, 0, 90.0)
+    now = structs.replace(overview(100, many(200)), workers=[worker], lost=[lost])
+    history = History()
+    history.add(now)
+    text = shown(history, width=width)
+    assert text.replace("\n", " ").count("on in w for 1m 0s though") == 3
+    assert "… and 3 more (running, status --json)" in text
+    assert "more organizations, of these" in text
+    assert "Ctrl-C ends" in text
+    assert len(text.splitlines()) <= 40

@@ -10,8 +10,7 @@ from worker.operate.console.charts import overview_charts
 from worker.operate.console.context import console_of, reach_of
 from worker.operate.console.views import render
 from worker.operate.history import quantile
-from worker.operate.running_command import summary
-from worker.operate.workers import WorkerOverview, running
+from worker.operate.workers import WorkerOverview, running, summary
 
 _MINUTES: Final = {"5": 5, "15": 15, "60": 60}
 _LARGEST: Final = 8
@@ -59,7 +58,7 @@ async def show_running(request: web.Request) -> web.Response:
     alive = latest.workers if latest else []
     found = running(alive)
     more = len(found[_MOST:]) + sum(each.more_doing for each in alive)
-    told = summary(latest) if latest else ""
+    told = summary(alive, latest.running) if latest else ""
     return render(request, "running.html", running=found[:_MOST], more=more, summary=told)
 
 
