@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from deploy.local import autoscaling
 from ingress.http import answers
 from tests.deploy import alert_scenarios
 from tests.deploy.alert_scenarios import Scenario
@@ -116,6 +117,30 @@ def test_every_alert_is_seen_to_fire_and_to_be_silent() -> None:
         for each in scenario.expected
     ]
     assert {*seen} == {(name, does) for name in RULE_OF for does in (True, False)}
+
+
+def test_the_autoscaler_is_told_nothing_where_nobody_knows(tmp_path: Path) -> None:
+    """What is absent is not zero; and where a partition can't be read, others may have it all."""
+    up = {"series": 'sellfern_partition_up{partition="1"}', "values": "1 1 0 0"}
+    series = [
+        {"series": f'{name}{{instance="{each}"}}', "values": f"_ {value} {value} stale"}
+        for each, value in (("a", 40), ("b", 30))
+        for name in ("sellfern_due_events", "sellfern_due_seconds")
+    ]
+    known: dict[str, Any] = {"labels": "{}", "value": 40}
+    expected: dict[str, tuple[list[Any], ...]] = {
+        autoscaling.DEPTH_QUERY: ([], [known], [known], []),
+        autoscaling.OLDEST_QUERY: ([], [known], [], []),
+    }
+    asked = [
+        {"expr": query, "eval_time": f"{minutes}m", "exp_samples": found}
+        for query, answers in expected.items()
+        for minutes, found in enumerate(answers)
+    ]
+    path = tmp_path / "queries.yml"
+    test = {"interval": "1m", "input_series": [up, *series], "promql_expr_test": asked}
+    path.write_text(yaml.safe_dump({"tests": [test]}))
+    assert "SUCCESS" in promtool("test", "rules", path)
 
 
 def test_no_alert_minds_what_the_jobs_are_called() -> None:
