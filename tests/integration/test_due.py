@@ -215,6 +215,20 @@ async def test_what_is_beyond_the_share_of_one_organization_is_due_as_more_worke
     assert (await place.found()).events == 0
 
 
+async def test_of_many_organizations_the_oldest_are_asked_about_until_some_are_free(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due, "_ASKED_AT_ONCE", 2)
+    names = [f"org_{number}" for number in range(9)]
+    for age, name in enumerate(names):
+        await place.accept_old(body(organization=name), organization=name, age=AGE - 60 * age)
+    for name in names[:5]:
+        await organizations.pause(place.partition, name, "why")
+    found = await place.found(2)
+    assert (found.events, [*found.organizations]) == (4, names[5:7])
+    assert AGE - 301 < found.seconds[""] < AGE - 260
+
+
 async def test_beyond_what_is_looked_at_everything_counts_and_nothing_is_younger_than_it_is(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
