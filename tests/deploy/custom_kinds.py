@@ -48,12 +48,13 @@ _RELABELING: Final = _object(
     replacement=_TEXT,
 )
 
-_RULE: Final = _object(
+_ALERT: Final = _object(
     "alert expr labels annotations",
     **{"alert": _TEXT, "expr": _TEXT, "for": _DURATION, "keep_firing_for": _DURATION},
     labels=_TEXTS,
     annotations=_TEXTS,
 )
+_RULE: Final = {"oneOf": [_ALERT, _object("record expr", record=_TEXT, expr=_TEXT)]}
 
 _POLICY: Final = _object(
     "type value periodSeconds",

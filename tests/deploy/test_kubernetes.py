@@ -329,7 +329,7 @@ def test_the_operators_rules_are_the_alerts_of_the_one_file(with_components: Obj
 
 
 @pytest.mark.parametrize("program", ["ingress", "worker"])
-def test_the_operator_scrapes_the_admin_port_under_the_job_that_alerts_ask_for(
+def test_the_operator_scrapes_the_admin_port_under_the_job_that_others_have_too(
     with_components: Objects, program: str
 ) -> None:
     name = f"sellfern-{program}"
