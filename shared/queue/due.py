@@ -23,6 +23,10 @@ LOOKED_AT: Final = 500
 """Events in line that are looked at, and as many that have become due. The next one of every
 organization is among the first in line, where no more than so many have any there."""
 
+LATE: Final = 60.0
+"""Seconds for which something of an organization has waited that is named. Each that was ever named
+is a series for good in whoever keeps these: for a moment any organization is first in line."""
+
 _ASKED_AT_ONCE: Final = 64
 _ENDS: Final = 64
 _LONGEST_HOLD: Final = 3_600_000
@@ -39,7 +43,8 @@ class Due(msgspec.Struct, frozen=True):
         events: how many.
         seconds: for how long the first event has been, 0 without any: by the number of the
             partition, which a single queue has none.
-        organizations: those of whom something has waited longest, and for how long (seconds).
+        organizations: those of whom something has waited longest, and for how long (seconds), where
+            that is `LATE` or more.
     """
 
     events: int
@@ -298,7 +303,8 @@ def _worst(waiting: Iterable[_Waiting], now: float, most: int) -> dict[str, floa
     for each in waiting:
         name = each.organization or "?"
         seconds[name] = max(seconds.get(name, 0.0), now - each.since)
-    return dict(heapq.nlargest(most, seconds.items(), key=itemgetter(1)))
+    late = ((name, each) for name, each in seconds.items() if each >= LATE)
+    return dict(heapq.nlargest(most, late, key=itemgetter(1)))
 
 
 def _text(raw: bytes | None) -> str:

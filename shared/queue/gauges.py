@@ -353,7 +353,7 @@ def _families_of_due(found: Due) -> Iterator[GaugeMetricFamily]:
     yield seconds
     longest = GaugeMetricFamily(
         "sellfern_organization_due_seconds",
-        "The same of the organizations of which one has waited longest",
+        "The same of those organizations of which one has waited longest, if for a minute",
         labels=["organization"],
     )
     for name, each in found.organizations.items():

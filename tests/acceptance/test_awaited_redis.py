@@ -66,6 +66,15 @@ async def is_ready(program: Program) -> bool:
     return (await program.admin("/readyz")).status == 200
 
 
+async def metrics(program: Program) -> str:
+    return (await program.admin("/metrics")).body.decode()
+
+
+async def is_told_up(program: Program) -> bool:
+    """Whether it tells that it can read Redis, once its last reading is too old."""
+    return "sellfern_redis_up 1.0\n" in await metrics(program)
+
+
 async def test_both_programs_wait_for_redis_and_go_on_when_it_is_there(
     port: int, fresh_redis_server: StartRedis, tmp_path: Path
 ) -> None:
@@ -84,6 +93,10 @@ async def test_both_programs_wait_for_redis_and_go_on_when_it_is_there(
         assert (refused.status, refused.code) == (503, "redis_awaited")
         assert int(refused.headers["retry-after"]) > 0
         assert not worker.events("worker_started")
+        for program, name in ((receiver, "ingress"), (worker, "worker")):
+            assert f'sellfern_build_info{{program="{name}",' in await metrics(program)
+        assert "sellfern_redis_up 0.0\n" in await metrics(receiver)  # what is absent tells nobody
+        assert "sellfern_redis_up" not in await metrics(worker)
 
         fresh_redis_server(port=port)
         for program in (receiver, worker):
@@ -91,6 +104,7 @@ async def test_both_programs_wait_for_redis_and_go_on_when_it_is_there(
             assert (found["url"], found["seconds"] > 0) == (url, True)
             await until(lambda program=program: is_ready(program))
             assert len(program.events("redis_awaited")) == 1
+        await until(lambda: is_told_up(receiver))
         assert (await receiver.deliver(body("evt_1", data={"act": "count"}))).status == 202
         async with Redis.from_url(url) as redis:
             name = keys.state("org_a", "handled/evt_1")

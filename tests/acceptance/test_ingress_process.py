@@ -275,7 +275,7 @@ async def test_every_metric_bears_the_projects_name(place: Place) -> None:
 async def test_the_ingress_tells_of_the_whole_queue(place: Place) -> None:
     await place.deliver()
     lines = await _metrics(place.program)
-    for name in ('sellfern_queue_depth{state="queued"}', "sellfern_oldest_waiting_seconds"):
+    for name in ('sellfern_queue_depth{state="queued"}', "sellfern_due_seconds"):
         assert [line for line in lines if line.startswith(name)], name
 
 

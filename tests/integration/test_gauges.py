@@ -121,7 +121,8 @@ async def test_for_how_long_something_has_been_due_is_told_with_whose_it_is(redi
     await place.accept(body(), received_at=(seconds - 100) * 1000)
     names = [f"org_{number}" for number in range(5)]
     for name in names:
-        await place.accept(body(organization=name), organization=name)
+        received_at = (seconds - 80) * 1000
+        await place.accept(body(organization=name), organization=name, received_at=received_at)
     registry = await scraped(redis)
     longest = registry.get_sample_value("sellfern_due_seconds", {"partition": ""})
     assert longest is not None
