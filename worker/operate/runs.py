@@ -341,15 +341,17 @@ class Going:
     async def letters(self) -> AsyncIterator[DeadLetter]:
         """Those that are left to be done, as far as can be told before they are looked at."""
         run, selection = self.run, self.run.selection or Selection()
+        is_again = run.times > 1
         if run.limit is not None:
             left = run.limit - run.progress.queued - run.progress.known
-            is_again = run.times > 1
             jobs = await oldest(self.reach, selection, left, force=run.force, is_again=is_again)
             run.total = run.total if is_again else len(jobs)
             if not jobs:  # a selection of no jobs means all
                 return
             selection = Selection(jobs)
-        async for letter in (await selection.by_names_of_now(self.reach)).letters(self.reach):
+        if is_again:  # by then their organization may have moved
+            selection = await selection.by_names_of_now(self.reach)
+        async for letter in selection.letters(self.reach):
             yield letter
 
     async def replaying(self, told: Callable[[int], None] = lambda _: None) -> revival.Replay:

@@ -228,6 +228,7 @@ async def test_a_run_outlives_its_console_and_goes_on_in_the_next(
         assert "1 of 50 looked at" in left.text
         assert "What went on with it has ended. Nothing is lost." in left.text
         assert run.path in (await site.get("/dead-letters")).text
+        assert "Replay of all was interrupted: 1 of 50." in await looked(site, run.path)
         again = await site.post(f"{run.path}/go-on", left.fields)
         assert "Taken up by local" in again.text
         twice = await site.post(f"{run.path}/go-on", left.fields)  # an old page's button

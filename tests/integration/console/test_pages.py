@@ -342,11 +342,16 @@ async def cut_off(fresh_redis_server: StartRedis) -> AsyncIterator[Site]:
 
 async def test_an_outage_of_redis_is_said_on_every_page(cut_off: Site) -> None:
     await looked(cut_off, "Redis does not answer")
-    for path in ("/", "/organizations", "/workers"):
+    for path in ("/", "/organizations", "/workers", "/running"):
         answer = await cut_off.get(path)
         assert answer.status == 200
         assert "What you see was known at" in answer.text
-    for path in ("/events", "/events?q=evt_1", "/event?job=org_a:1", "/dead-letters"):
+    for path in (
+        "/events",
+        "/events?q=evt_1",
+        "/event?job=org_a:1",
+        *("/dead-letters", "/actions", "/runs/12345678"),
+    ):
         answer = await cut_off.get(path)
         assert answer.status == 503
         assert "Redis does not answer" in answer.text

@@ -1,5 +1,6 @@
 """What the system does, and people: the first page, the workers alive, the last actions."""
 
+import time
 from typing import Final
 
 from aiohttp import web
@@ -10,10 +11,13 @@ from worker.operate.console.charts import overview_charts
 from worker.operate.console.context import console_of, reach_of
 from worker.operate.console.views import render
 from worker.operate.history import quantile
+from worker.operate.runs import Run
 from worker.operate.workers import WorkerOverview, running, summary
 
 _MINUTES: Final = {"5": 5, "15": 15, "60": 60}
 _LARGEST: Final = 8
+_MOST_RUNS: Final = 5
+_TOLD_SECONDS: Final = 86_400.0
 _MOST: Final = 500
 
 
@@ -35,8 +39,14 @@ async def show(request: web.Request) -> web.Response:
         accepted_rate=history.rate("accepted"),
         p99=history.quantile(0.99),
         is_new=len(history.samples) < 2,  # noqa: PLR2004  # a rate needs two looks
-        runs=console.runs.going,
+        runs=[run for run in console.runs.known if _is_told(run)][:_MOST_RUNS],
     )
+
+
+def _is_told(run: Run) -> bool:
+    """Whether it goes on; or was to, and nobody has gone on with it since yesterday."""
+    is_left = run.state == "interrupted" and time.time() - run.started < _TOLD_SECONDS
+    return run.state == "running" or is_left
 
 
 async def show_workers(request: web.Request) -> web.Response:
