@@ -222,7 +222,6 @@ def tuned() -> Iterator[None]:
     threshold = gc.get_threshold()
     garbage.tune()
     yield
-    gc.unfreeze()
     gc.set_threshold(*threshold)
 
 
