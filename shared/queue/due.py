@@ -181,7 +181,7 @@ class Look:
                 rule = rules.get(owner)
                 free = [one for one in of_each[owner] if not (rule and rule.keep(one, now))]
                 waiting += free
-                enough -= any(one.events == 1 for one in free)
+                enough -= bool(free)
         return waiting + [each for owner in owners for each in of_each[owner]]
 
     async def _first(self, now: float) -> _First:

@@ -3,15 +3,17 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance import warm
-from tests.acceptance.process import ROOT, Ended, end_of, environment, run
+from tests.acceptance.process import ROOT, Ended, end_of, environment, run, until
 
 TOLD = """
 import atexit, gc, os, signal, sys, threading, time
@@ -120,8 +122,32 @@ async def test_a_signal_ends_it_the_same_way(told: Path, number: signal.Signals)
         ended = await end_of(process)
         assert (ended.code, ended.stdout) == (-number, "")
         assert ("KeyboardInterrupt" in ended.stderr) == (number == signal.SIGINT)
-        with pytest.raises(ProcessLookupError):
-            process.kill()
+        await until(partial(is_known_to_have_ended, process))
+
+
+async def is_known_to_have_ended(process: asyncio.subprocess.Process) -> bool:
+    """Whether a signal to it is refused, as it is once asyncio has taken leave of its streams."""
+    try:
+        process.kill()
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_it_is_waited_for_without_asyncio_too(told: Path) -> None:
+    def begun(code: str, output: Path) -> "subprocess.Popen[bytes] | warm.Fork":
+        with output.open("wb") as stdout:
+            words = (sys.executable, "-m", "told", code)
+            return warm.popen(words, cwd=told, env=os.environ, stdout=stdout)
+
+    process = begun("print('said'); sys.exit(3)", told / "said")
+    assert [process.wait(30), process.wait(), process.poll()] == [3, 3, 3]
+    assert (told / "said").read_text() == "said\n"
+    process = begun("waits()", told / "waits")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.01)
+    process.kill()
+    assert process.wait(30) == -signal.SIGKILL
 
 
 async def test_many_at_once_differ_in_what_they_draw(told: Path) -> None:

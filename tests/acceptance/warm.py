@@ -12,6 +12,7 @@ import contextlib
 import functools
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import sys
 import threading
 from asyncio.base_subprocess import BaseSubprocessTransport
 from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -28,6 +29,8 @@ from tests.acceptance.forking_process import ENDED, MEASURED_BY, PROGRAMS, read_
 ROOT: Final = Path(__file__).parents[2]
 _READ_AT_START: Final = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "TZ")
 """Of these names are variables that Python or the C library reads when it begins."""
+
+_CLOSED: Final = -1
 
 Stream = int | IO[Any] | None
 
@@ -75,22 +78,38 @@ async def start(
     return Process(transport, protocol, loop)
 
 
+def popen(
+    words: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: Stream = None,
+    stdout: Stream = None,
+    stderr: Stream = None,
+) -> "subprocess.Popen[bytes] | Fork":
+    """Do what `subprocess.Popen` does, by a fork where that suits."""
+    if not suits(tuple(words), cwd, env):
+        return subprocess.Popen(words, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr)
+    request = json.dumps([words, str(cwd), dict(env)]).encode()
+    return Fork(request, (stdin, stdout, stderr))
+
+
 class _Transport(BaseSubprocessTransport):
     """A fork, to asyncio."""
 
     def _start(self, *, request: bytes, stdin: Any, stdout: Any, stderr: Any, **_: Any) -> None:  # type: ignore[override]
-        fork = _Fork(request, (stdin, stdout, stderr))
+        fork = Fork(request, (stdin, stdout, stderr))
         self._proc = fork  # type: ignore[assignment]  # what asyncio asks of a `Popen`, it has
         self._loop.add_reader(fork.answers, self._ended, fork)
 
-    def _ended(self, fork: "_Fork") -> None:
+    def _ended(self, fork: "Fork") -> None:
         if (code := fork.poll()) is not None:
             self._loop.remove_reader(fork.answers)
             os.close(fork.answers)
             self._process_exited(code)
 
 
-class _Fork:
+class Fork:
     """What `subprocess.Popen` is for a child of one's own.
 
     Attributes:
@@ -121,6 +140,19 @@ class _Fork:
                 code = read_number(self.answers)
                 self.returncode = ENDED if code is None else code
         return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, for so many seconds at the most; its exit code.
+
+        Not where asyncio waits for it, too.
+        """
+        while (code := self.poll()) is None:
+            if not select.select([self.answers], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("a fork", timeout or 0.0)
+        if self.answers != _CLOSED:
+            os.close(self.answers)
+            self.answers = _CLOSED
+        return code
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, if it still runs."""

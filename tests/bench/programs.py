@@ -17,6 +17,9 @@ PATIENCE: Final = 60.0
 
 _LOOK: Final = 0.005
 
+popen: Callable[..., Any] = subprocess.Popen
+"""Starts a process; the tests have another way to do that."""
+
 
 class Program:
     """A process whose error output goes to a file, as an operator would have it."""
@@ -32,7 +35,7 @@ class Program:
     ) -> Iterator[Self]:
         """Start it for the time of a block; its end is a kill, so that it takes no time."""
         with log.open("wb") as output:
-            process = subprocess.Popen(
+            process = popen(
                 command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=output
             )
         try:

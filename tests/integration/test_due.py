@@ -217,21 +217,6 @@ async def test_what_is_beyond_the_share_of_one_organization_is_due_as_more_worke
     assert (await place.found()).events == 0
 
 
-async def test_what_is_parked_in_its_masses_says_nothing_of_who_has_waited_longer(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(due, "_ASKED_AT_ONCE", 2)
-    await place.transitions.renew("w1", [], description=b"{}", slots=5, lease=30)
-    place.slots = 5
-    await place.accept_old(*(body() for _ in range(10)), age=100)
-    await place.claim(5)
-    for name in ("org_x", "org_y"):
-        await place.accept_old(body(organization=name), organization=name)
-        await organizations.pause(place.partition, name, "why")
-    found = await place.found(1)
-    assert (found.events, [*found.organizations]) == (6, ["org_a"])
-
-
 async def test_of_many_organizations_the_oldest_are_asked_about_until_some_are_free(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,9 +68,7 @@ async def find_way(
             source, to = (other, place) if word == "in" else (place, other)
             if to is not target:
                 raise OnItsWayError(organization, to.number)
-            # Where its mover was gone before it departed, it may go on by now.
-            ways = {each.number: way for each, way in said}
-            return Way(source, to, has_begun=ways[source.number].startswith("out:"))
+            return Way(source, to, has_begun=True)
     return None if living is target else Way(living, target)
 
 
