@@ -25,6 +25,9 @@ LEFT: Final = frozenset({70, 71, 72})
 """The codes with which a worker may leave by itself, since a handler has harmed it."""
 
 _PATIENCE: Final = 30.0
+_STARTS_WITHIN: Final = 120.0
+"""A worker may start while its Redis fails over, on a machine that others have."""
+
 _LOOK_SECONDS: Final = 0.1
 _WRONG_CLOCK: Final = Path(__file__).parent / "wrong_clock"
 
@@ -185,7 +188,7 @@ class Stage(ABC):
         self, name: str, module: str, ready: str, environ: Mapping[str, str]
     ) -> Program:
         program = await self.start_program(name, environ, "-m", module)
-        await asyncio.to_thread(program.wait_for, ready)
+        await asyncio.to_thread(program.wait_for, ready, _STARTS_WITHIN)
         return program
 
     async def start_program(self, name: str, environ: Mapping[str, str], *words: str) -> Program:
