@@ -17,9 +17,11 @@ from tests.acceptance.process import ROOT, Program, environment, until
 from tests.integration.console.letters import bury
 from tests.integration.console.site import Site
 from tests.integration.jobs import counters, reach
+from worker.operate.actions import last
 from worker.operate.runs import Run, read_all
 
 NUMBER: Final = 60
+_ENDS: Final = ("stopped: ", "finished: ")
 CONFIRM: Final = "/dead-letters/confirm?verb=replay&all=1"
 
 
@@ -76,7 +78,10 @@ async def test_a_killed_consoles_run_and_a_killed_commands_go_on_in_another_cons
             await site.post(f"/runs/{run.id}/go-on", shown.fields)
         await until(lambda: are_replayed(redis))
         for run in await read_all(reach(redis)):
-            assert (run.taken_up, run.times) == ("local", 2)
+            assert (run.taken_up, run.taken_up_from, run.times) == ("local", "127.0.0.1", 2)
+            await site.post(f"/runs/{run.id}/stop", (await site.get(f"/runs/{run.id}")).fields)
+    ends = [each for each in await last(reach(redis)) if each.outcome.startswith(_ENDS)]
+    assert [(each.by, each.who) for each in ends] == [("console", "local")] * 2
 
 
 async def are_replayed(redis: Redis) -> bool:

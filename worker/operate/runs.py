@@ -79,7 +79,8 @@ class Run(msgspec.Struct, omit_defaults=True):
         discarded: how far a discard is.
         since: what was so when it began.
         out: of those that it has queued, some of which it isn't known what became of them.
-        taken_up: by whom it was taken up last.
+        taken_up: by whom it was taken up last, in a console.
+        taken_up_from: from where.
         times: how often it has begun.
     """
 
@@ -103,6 +104,7 @@ class Run(msgspec.Struct, omit_defaults=True):
     since: Since | None = None
     out: list[Replayed] = []
     taken_up: str = ""
+    taken_up_from: str = ""
     times: int = 0
 
     @property
@@ -169,11 +171,12 @@ class Run(msgspec.Struct, omit_defaults=True):
         except UnicodeEncodeError:  # a stock producer's job ids may be any bytes
             return json_line(msgspec.structs.replace(kept, selection=None, out=[])).encode()
 
-    def again(self, who: str) -> "Run":
+    def again(self, who: str, address: str = "") -> "Run":
         """The same as whoever takes it up goes on with it.
 
         Args:
             who: that is.
+            address: from where.
         """
         progress, out = self.progress, self.out
         # These come by once more; those that wait are told by a mark on their record.
@@ -182,7 +185,13 @@ class Run(msgspec.Struct, omit_defaults=True):
         )
         progress.unfollowed += max(0, progress.waiting - len(out))
         return msgspec.structs.replace(
-            self, progress=progress, taken_up=who, state="running", note="", ended=None
+            self,
+            progress=progress,
+            taken_up=who,
+            taken_up_from=address,
+            state="running",
+            note="",
+            ended=None,
         )
 
 
@@ -434,9 +443,11 @@ class Going:
     async def _record_end(self) -> None:
         run = self.run
         outcome = "; ".join(filter(None, (f"{run.state}: {run.outcome}", run.note)))
-        who = run.taken_up or run.who
+        by, who, address = run.by, run.who, run.address
+        if run.taken_up:
+            by, who, address = "console", run.taken_up, run.taken_up_from
         about: dict[str, Any] = {"about": run.about, "outcome": outcome, "run": run.id}
-        await record(self.reach, Action(run.verb, run.by, who, run.address, **about), self.told)
+        await record(self.reach, Action(run.verb, by, who, address, **about), self.told)
 
     def _cut_short(self) -> tuple[State, str]:
         if self._asked is None and self.run.times and not self._is_mine:

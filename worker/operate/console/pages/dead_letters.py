@@ -218,7 +218,9 @@ async def take_up_run(request: web.Request) -> web.Response:
     run, form = await _run(request), await request.post()
     # Else somebody has, since that page was shown, and what has come of it is for who looks at it.
     if run.can_be_taken_up and form.get("times") == str(run.times):
-        return await _start(request, run.again(who(request)), "take up", run.verb)
+        return await _start(
+            request, run.again(who(request), request.remote or ""), "take up", run.verb
+        )
     raise web.HTTPSeeOther(f"/runs/{run.id}")
 
 
