@@ -100,7 +100,14 @@ A, B, C, D = (target(each) for each in "abcd")
 EVENTS: Final = "events_total"
 LETTERS: Final = "dead_letters_total"
 REFUSED: Final = "ingress_requests_total"
-OUTAGES: Final = ("NoIngress", "IngressRefuses", "RedisAway", "PartitionDown", "NoWorker")
+OUTAGES: Final = (
+    "NoIngress",
+    "IngressRefuses",
+    "RedisAway",
+    "PartitionDown",
+    "NoWorker",
+    "WorkersDown",
+)
 OLD: Final = -1_000_000
 """When a program began that has run for long."""
 
@@ -159,6 +166,7 @@ OUTAGES_TOLD: Final = [
             s("partition_up", A, partition="1"): flats((1, 5), (0, 0.5), (1, 5)),
             s("build_info", of("ingress", "a")): f"{flat(1, 5)} {gone(0.5)} {flat(1, 5)}",
             s("build_info", of("worker", "b")): f"{flat(1, 5)} {gone(0.5)} {flat(1, 5)}",
+            s("up", B): flats((1, 5), (0, 0.5), (1, 5)),
             **refusals([0] * 20 + [10 / 15] * 2 + [0] * 20),
         },
         [each for second in (325, 330, 335, 345, 360) for each in silent(second / 60, *OUTAGES)],
@@ -180,6 +188,43 @@ OUTAGES_TOLD: Final = [
             fires(346 / 60, "NoWorker", "No worker is at work"),
             *silent((406 + 60) / 60, "NoIngress", "NoWorker"),
         ],
+    ),
+    Scenario(
+        "three of four workers are down, and then one",
+        {
+            **{
+                s("build_info", of("worker", each)): f"{flat(1, 5)} {gone(10)} {flat(1, 15)}"
+                for each in "bc"
+            },
+            s("build_info", of("worker", "d")): f"{flat(1, 5)} {gone(25)}",
+            s("build_info", of("worker", "e")): flat(1, 30),
+            **{s("up", target(each)): flats((1, 5), (0, 10), (1, 15)) for each in "bc"},
+            s("up", D): flats((1, 5), (0, 25)),
+            s("up", target("e")): flat(1, 30),
+            s("up", target("another")): flat(0, 30),
+        },
+        [
+            *silent(5, "WorkersDown"),
+            fires(346 / 60, "WorkersDown", "75% of the workers don't answer"),
+            *silent(10, "NoWorker"),
+            *silent(18, "WorkersDown"),
+        ],
+    ),
+    Scenario(
+        "whom the autoscaler has dismissed isn't down",
+        {
+            **{
+                f"{name}{{{labels}}}": f"{flat(1, 5)} {gone(15)}"
+                for each in "bcd"
+                for name, labels in (
+                    ("sellfern_build_info", of("worker", each)),
+                    ("up", target(each)),
+                )
+            },
+            s("build_info", of("worker", "e")): flat(1, 20),
+            s("up", target("e")): flat(1, 20),
+        },
+        [each for at in (7, 15) for each in silent(at, "WorkersDown", "NoWorker")],
     ),
     Scenario(
         "workers that answer Prometheus and not Redis are none",
@@ -387,43 +432,6 @@ OTHERS_TOLD: Final = [
             s("redis_up", A): f"{flat(0, 10)} {gone(10)}",
         },
         [each for at in (8, 18) for each in silent(at, "GaugesUnread")],
-    ),
-    Scenario(
-        "three of four workers are down, and then one",
-        {
-            **{
-                s("build_info", of("worker", each)): f"{flat(1, 5)} {gone(10)} {flat(1, 15)}"
-                for each in "bc"
-            },
-            s("build_info", of("worker", "d")): f"{flat(1, 5)} {gone(25)}",
-            s("build_info", of("worker", "e")): flat(1, 30),
-            **{s("up", target(each)): flats((1, 5), (0, 10), (1, 15)) for each in "bc"},
-            s("up", D): flats((1, 5), (0, 25)),
-            s("up", target("e")): flat(1, 30),
-            s("up", target("another")): flat(0, 30),
-        },
-        [
-            *silent(5, "WorkersDown"),
-            fires(7, "WorkersDown", "75% of the workers don't answer"),
-            *silent(10, "NoWorker"),
-            *silent(18, "WorkersDown"),
-        ],
-    ),
-    Scenario(
-        "whom the autoscaler has dismissed isn't down",
-        {
-            **{
-                f"{name}{{{labels}}}": f"{flat(1, 5)} {gone(15)}"
-                for each in "bcd"
-                for name, labels in (
-                    ("sellfern_build_info", of("worker", each)),
-                    ("up", target(each)),
-                )
-            },
-            s("build_info", of("worker", "e")): flat(1, 20),
-            s("up", target("e")): flat(1, 20),
-        },
-        [each for at in (7, 15) for each in silent(at, "WorkersDown", "NoWorker")],
     ),
     Scenario(
         "an event waits for a worker, which says whose it is, and in which partition",
@@ -705,11 +713,11 @@ OTHERS_TOLD: Final = [
         ],
     ),
     Scenario(
-        "calls of Redis that go on failing are told, and an outage of two minutes by itself isn't",
+        "calls of Redis that go on failing are told, and an outage of two minutes isn't",
         {
             s("redis_errors_total", B, program="worker", kind="redis_timeout"): (
-                f"{flat(0, 10)} {rising(2, by=60)} {flat(120, 8)} "
-                f"{rising(10, by=4, start=120)} {flat(160, 5)}"
+                f"{flat(0, 6)} {rising(0.5, by=60)} {flat(30, 3.5)} {rising(2, by=60, start=30)} "
+                f"{flat(150, 8)} {rising(10, by=4, start=150)} {flat(190, 5)}"
             )
         },
         [
