@@ -1,11 +1,13 @@
 """A worker's signs of life, which renew the leases of what it holds and tell its load."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import msgspec
+from redis.exceptions import ResponseError
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
@@ -123,8 +125,11 @@ class Leases:
         """Have them known once, and again before they are forgotten."""
         now, names = time.monotonic(), self.names()
         if names and (anew or self._named_at is None or now > self._named_at + _NAMED_EVERY):
-            await transitions.note_names(names)
-            self._named_at = now
+            # They are for operators alone. A full Redis, or another key under that name, must not
+            # keep a worker from renewing its leases; the next sign of life tries again.
+            with contextlib.suppress(ResponseError):
+                await transitions.note_names(names)
+                self._named_at = now
 
     def _roster_of(self, profiles: Profiles) -> str:
         if self._roster is None or self._roster[0] is not profiles:
