@@ -45,17 +45,18 @@ class Told(NamedTuple):
     seconds: float
 
 
-def tail(handler: str, worker: str, attempts: int, seconds: float) -> str:
+@lru_cache(4096)  # of a handler, most take the same few milliseconds
+def tail(handler: str, worker: str, attempts: int, took: int) -> str:
     """What a worker says of an event that it has handled.
 
     Args:
         handler: the name of the function; empty where there was none.
         worker: its own code.
         attempts: how many it took.
-        seconds: that the last one took.
+        took: milliseconds of the last one.
     """
-    took = min(round(seconds * 1000), _MOST_MILLISECONDS)
-    return f"{code_of(handler)}{worker}{_written(min(attempts, _MOST_ATTEMPTS))}.{_written(took)}"
+    times, last = min(attempts, _MOST_ATTEMPTS), min(took, _MOST_MILLISECONDS)
+    return f"{code_of(handler)}{worker}{_written(times)}.{_written(last)}"
 
 
 @lru_cache(4096)
@@ -87,7 +88,6 @@ def read(named: str) -> tuple[str, Told | None]:
     return found["job"], told
 
 
-@lru_cache(4096)  # most take a few milliseconds
 def _written(number: int) -> str:
     text = _DIGITS[number % _BASE]
     while number := number // _BASE:

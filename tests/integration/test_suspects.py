@@ -3,6 +3,7 @@
 A suspect is a job two of whose claims in a row have ended without an outcome.
 """
 
+import secrets
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.integration.jobs import NOTHING, account, counters, delivery, enqueue
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Handlers
 from worker.pipeline.policy import Policy
-from worker.pipeline.transitions import Claim, Claimed, Settled, Settlement, fresh_base
+from worker.pipeline.transitions import Claim, Claimed, Settled, Settlement
 
 SLOTS = 100
 ONE, OTHER, THIRD = (delivery(b"%d" % number) for number in range(3))
@@ -343,7 +344,7 @@ async def test_in_order_a_blocker_keeps_its_slot_which_is_no_lease(hand: Hand) -
 async def test_what_nobody_has_read_comes_back_uncounted(hand: Hand) -> None:
     jobs = await enqueued(hand.redis, ONE, OTHER)
     for _ in range(5):
-        base = fresh_base()
+        base = secrets.token_hex(8)
         assert len(await given(hand, base=base)) == 2
         await hand.transitions.disown(base, lease=30)
         await over(hand, jobs)
@@ -355,7 +356,7 @@ async def test_what_nobody_has_read_comes_back_uncounted(hand: Hand) -> None:
 @pytest.mark.parametrize("number", [1, 2])
 async def test_suspects_that_nobody_has_read_of_are_as_they_were(hand: Hand, number: int) -> None:
     jobs = await suspects(hand, number)
-    base = fresh_base()
+    base = secrets.token_hex(8)
     await given(hand, base=base)
     await hand.transitions.disown(base, lease=30)
     await over(hand, jobs)
@@ -365,7 +366,7 @@ async def test_suspects_that_nobody_has_read_of_are_as_they_were(hand: Hand, num
 
 async def test_a_claim_that_reaches_redis_too_late_takes_nothing(hand: Hand) -> None:
     (job,) = await enqueued(hand.redis, ONE)
-    base = fresh_base()
+    base = secrets.token_hex(8)
     await hand.transitions.disown(base, lease=30)
     assert await given(hand, base=base) == []
     assert (await account(hand.redis)).queued == {job}
@@ -376,7 +377,7 @@ async def test_a_claim_that_reaches_redis_too_late_takes_nothing(hand: Hand) -> 
 async def test_whose_claim_somebody_has_by_now_counts_what_that_one_does(hand: Hand) -> None:
     """The lease was over before anybody was told: then it counts, and nothing else changes."""
     (job,) = await enqueued(hand.redis, ONE)
-    base = fresh_base()
+    base = secrets.token_hex(8)
     await given(hand, base=base)
     await hand.come_due(job)
     (holder,) = await given(hand)

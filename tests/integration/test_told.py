@@ -141,7 +141,7 @@ async def test_it_costs_26_bytes_more_on_average_over_ids_of_all_lengths(redis: 
         sizes = []
         before = f"done:{'o' * length}:{'0' * 32}"
         took = drawn.choice((0.002, 0.05, 0.8, 12.0))
-        tail = told.tail("shop.hooks.order_updated", told.code_of("web-1"), 1, took)
+        tail = told.tail("shop.hooks.order_updated", told.code_of("web-1"), 1, round(took * 1000))
         for mark in (before, f"{before} m0000000{tail}"):
             await redis.set(name, mark, px=3_600_000)
             sizes.append(await redis.memory_usage(name) or 0)
@@ -151,7 +151,7 @@ async def test_it_costs_26_bytes_more_on_average_over_ids_of_all_lengths(redis: 
 
 def test_it_takes_no_more_than_24_characters_whatever_it_tells() -> None:
     for attempts, seconds in [(1, 0.0), (12, 30.0), (10**6, 10**6)]:
-        tail = told.tail("a.b.c", told.code_of("w"), attempts, seconds)
+        tail = told.tail("a.b.c", told.code_of("w"), attempts, round(seconds * 1000))
         job, read = told.read(f"org_1:{'0' * 32} mi1x2y3z{tail}")
         assert job == f"org_1:{'0' * 32}"
         assert read is not None

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import os
+import secrets
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -41,7 +42,6 @@ from worker.pipeline.transitions import (
     Settled,
     Settlement,
     Transitions,
-    fresh_base,
 )
 
 T = TypeVar("T")
@@ -220,7 +220,7 @@ class Machine(RuleBasedStateMachine):
     @rule(worker=workers, most=st.integers(1, 5), early=st.booleans())
     def lose_the_answer(self, worker: str, most: int, early: bool) -> None:  # noqa: FBT001  # drawn
         """A claim that nobody hears of makes no suspects, whenever Redis has it."""
-        base = fresh_base()
+        base = secrets.token_hex(8)
         steps = [
             self.transitions.claim(worker, most=most, lease=3600, holding=0, slots=8, base=base),
             self.transitions.disown(base, lease=3600),

@@ -20,8 +20,9 @@ from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import job
 from shared.queue.keys import UNTAGGED, Names
 from shared.redis.connection import REDIS_ERRORS, translate
+from worker.pipeline.attempts import Slots
 from worker.pipeline.batcher import Batcher
-from worker.pipeline.driver import Pipeline, Slots
+from worker.pipeline.driver import Pipeline
 from worker.pipeline.transitions import Claim, Transitions
 
 _CONTEXT: Final = "sellfern"

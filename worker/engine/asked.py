@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from shared.queue import told
 from shared.redis.connection import REDIS_ERRORS
 from worker.pipeline.attempts import Task
-from worker.pipeline.transitions import Claimed, Settlement, Transitions, fresh_base
+from worker.pipeline.transitions import FRESH_BYTES, Claimed, Settlement, Transitions
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +61,7 @@ class AskedClaims:
     def __init__(
         self, worker: str, transitions: Transitions, lease: float, changed: asyncio.Event
     ) -> None:
-        self._worker = worker
+        self._sign = told.sign_of(worker)
         self.reserved = 0
         self.late: tuple[float, int] | None = None
         self._round_trip = 0.0
@@ -90,7 +92,7 @@ class AskedClaims:
             most: jobs that it may bring.
             was_idle: whether the worker holds nothing.
         """
-        asked = _Asked(fresh_base(self._worker), most, was_idle, monotonic())
+        asked = _Asked(self._sign + secrets.token_hex(FRESH_BYTES), most, was_idle, monotonic())
         self._bases[asked.base] = None
         self.reserved += most
         # Not by the factory: it would have to find out what is known here.

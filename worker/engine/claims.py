@@ -21,8 +21,9 @@ from worker.engine.arq_functions import Call, Context
 from worker.engine.asked import AskedClaims
 from worker.engine.process import Exit, Leave
 from worker.outcomes import Released
+from worker.pipeline.attempts import Slots
 from worker.pipeline.batcher import Outage
-from worker.pipeline.driver import AWAY, Slots
+from worker.pipeline.driver import AWAY
 from worker.pipeline.pulse import Pulse
 from worker.pipeline.transitions import (
     LANES,

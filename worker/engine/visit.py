@@ -18,8 +18,8 @@ from worker.engine.arq_functions import CLAIM, OURS, Call, Context
 from worker.engine.claims import Claims, Ended
 from worker.engine.process import Leave
 from worker.engine.together import SharedClaims, Together
+from worker.pipeline.attempts import Slots
 from worker.pipeline.batcher import Outage
-from worker.pipeline.driver import Slots
 from worker.pipeline.pulse import Pulse
 from worker.pipeline.transitions import Claim, Settlement
 

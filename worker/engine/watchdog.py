@@ -348,8 +348,8 @@ class Parting:
             outcome = Later(said, failed=True, blocked=True)
         else:
             outcome = Released(in_doubt=blocking is None and work.attempt is not None)
-        outcome = self.pipeline.final(work, outcome)
-        return outcome, self.pipeline.settle(work, outcome)
+        outcome = self.pipeline.settlements.final(work, outcome)
+        return outcome, self.pipeline.settlements.of(work, outcome)
 
     def _goes_on(self, work: Work) -> bool:
         """Whether its attempt is to be settled as failed since it doesn't end."""

@@ -57,6 +57,36 @@ _FATAL: Final = (SystemExit, KeyboardInterrupt)
 """What asyncio lets out of a task and out of the loop."""
 
 
+class Slots:
+    """How many handlers a worker runs, of the events of one partition.
+
+    Args:
+        changed: set whenever it is one less.
+
+    Attributes:
+        busy: that many.
+    """
+
+    def __init__(self, changed: asyncio.Event) -> None:
+        self.busy = 0
+        self._changed = changed
+
+    def leave(self) -> None:
+        """One has ended."""
+        self.busy -= 1
+        self._changed.set()
+
+
+def leave_slot(work: Work) -> None:
+    """Let another handler run: this one has ended, whatever Redis still makes of it."""
+    if work.share is not None:
+        work.share.give_back()
+        work.share = None
+    if work.slots is not None:
+        work.slots.leave()
+        work.slots = None
+
+
 class Attempt(msgspec.Struct, eq=False):
     """One run of a handler.
 
@@ -134,22 +164,25 @@ class Attempt(msgspec.Struct, eq=False):
         self.is_over = True
         self.work.seconds = perf_counter() - self.began
         self.attempts.forget(self)
+        # An exception keeps its frames, and they the decoded data: beyond the slot, that of large
+        # bodies would be memory that nobody counts.
+        is_small = self.work.share is None
+        leave_slot(self.work)
         state = self.handle.organization.state
         state.close(why)
         if state.unawaited and type(outcome) is Done:  # it would be committed without that
             said = f"{state.unawaited} was not awaited before the handler ended"
             outcome = Later(text_of(StateError(said)), failed=True)
         if outcome is not DONE and isinstance(outcome, Later | Dead | Busy):
-            outcome = self._explained(outcome, raised)
+            outcome = self._explained(
+                outcome, raised, is_kept=is_small and self.attempts.keeps_faults()
+            )
         self.tell(outcome)
 
-    def _explained(self, outcome: Later | Dead | Busy, raised: object) -> Outcome:
+    def _explained(self, outcome: Later | Dead | Busy, raised: object, *, is_kept: bool) -> Outcome:
         organization = self.handle.organization
         try:
             mask = self.attempts.masks.of(organization.id, organization.settings)
-            # An exception keeps its frames, and they the decoded data: beyond the slot, that of
-            # large bodies would be memory that nobody counts.
-            is_kept = self.attempts.keeps_faults() and self.work.share is None
             return explained(outcome, raised, mask.hide, self.handle.event if is_kept else None)
         except BaseException:  # noqa: BLE001  as everywhere: it must be told, whatever is raised
             return replace(outcome, error="what went wrong can't be told")

@@ -12,21 +12,20 @@ from typing import Any, Final, Protocol
 from shared.endpoints.endpoint import CurrentEndpoints
 from shared.errors import TransitionError, Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue import told
 from shared.queue.group_commit import Tell, resolve
 from shared.queue.job import Delivery, organization_of
 from shared.redis.connection import REDIS_ERRORS
 from shared.sellfern.reference import Reference
 from worker.lifespans import Lifespan
 from worker.masking import Masks
-from worker.outcomes import Dead, Later, Outcome, Released
-from worker.pipeline.attempts import Attempts
+from worker.outcomes import Dead, Later
+from worker.pipeline.attempts import Attempts, leave_slot
 from worker.pipeline.hooks import Hooks
 from worker.pipeline.memory import MemoryBudget, estimate
 from worker.pipeline.path import Path, walk_after_failure
 from worker.pipeline.policy import Policy
 from worker.pipeline.reports import Reporter
-from worker.pipeline.settling import verb_of
+from worker.pipeline.settling import Settlements
 from worker.pipeline.transitions import (
     Claim,
     Marked,
@@ -34,7 +33,6 @@ from worker.pipeline.transitions import (
     Refused,
     Settled,
     Settlement,
-    pack,
 )
 from worker.pipeline.work import Ask, Handle, Room, Settle, Work
 from worker.registry import Handlers
@@ -79,26 +77,6 @@ class Observer(Protocol):
         """Its path has ended."""
 
 
-class Slots:
-    """How many handlers a worker runs, of the events of one partition.
-
-    Args:
-        changed: set whenever it is one less.
-
-    Attributes:
-        busy: that many.
-    """
-
-    def __init__(self, changed: asyncio.Event) -> None:
-        self.busy = 0
-        self._changed = changed
-
-    def leave(self) -> None:
-        """One has ended."""
-        self.busy -= 1
-        self._changed.set()
-
-
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """Takes claimed jobs to their end.
@@ -138,6 +116,7 @@ class Pipeline:
     hooks: Hooks = field(init=False, repr=False)
     resources: Callable[[Lifespan | None], Any] = field(default=lambda _: None)
     attempts: Attempts = field(init=False, repr=False)
+    settlements: Settlements = field(init=False, repr=False)
     path: Path = field(init=False, repr=False)
     job_prefix: str = ""
     worker: str = ""
@@ -166,7 +145,8 @@ class Pipeline:
         object.__setattr__(self, "hooks", hooks)
         object.__setattr__(self, "attempts", attempts)
         object.__setattr__(self, "path", path)
-        object.__setattr__(self, "_code", told.code_of(self.worker))
+        settlements = Settlements(self.policy, self.worker, self.masks, self.random)
+        object.__setattr__(self, "settlements", settlements)
 
     def within(self, ledger: Ledger, job_prefix: str) -> "Pipeline":
         """The same in another partition, which keeps marks and states of its own.
@@ -267,7 +247,7 @@ class Pipeline:
         work.path = None
         if self.observer is not None:
             self._observe(self.observer.ends, work, result)
-        _leave_slot(work)
+        leave_slot(work)
         work.ended(result)
 
     def _ask(self, work: Work, asked: Ask) -> None:
@@ -282,11 +262,11 @@ class Pipeline:
             work.is_marking = True
             self.ledger.post_mark(asked, tell)
         elif type(asked) is Settle:
-            outcome = self.final(work, self._masked(asked.outcome))
-            settlement = self.settle(work, outcome)
+            outcome = self.settlements.final(work, asked.outcome)
+            settlement = self.settlements.of(work, outcome)
             work.settling = (outcome, settlement)
             # Before the commit: slots are for handlers, and Redis works for others meanwhile.
-            _leave_slot(work)
+            leave_slot(work)
             self.ledger.post_settlement(settlement, tell)
         elif type(asked) is Handle:
             self.attempts.start(work, asked, tell)
@@ -320,51 +300,3 @@ class Pipeline:
             go_on()
         else:
             work.context.run(go_on)
-
-    # What Redis is asked of an outcome
-
-    def settle(self, work: Work, outcome: Outcome) -> Settlement:
-        """The verb of ``settle.lua`` with its details, for an outcome that is `final`."""
-        verb, details = verb_of(work, outcome, self.policy, self.worker)
-        settlement = Settlement(work.claim, verb, details)
-        if verb == "done":
-            attempts = work.claim.attempts + 1
-            settlement.told = told.tail(work.handler, self._code, attempts, work.seconds)
-        settlement.packed = pack(settlement.details)  # here, since batches are bounded by bytes
-        return settlement
-
-    def _masked(self, outcome: Outcome) -> Outcome:
-        """Without the environment's secrets: types of the author's say why data isn't theirs."""
-        if type(outcome) is Later or type(outcome) is Dead:
-            return replace(outcome, error=self.masks.own.hide(outcome.error))
-        return outcome
-
-    def final(self, work: Work, outcome: Outcome) -> Outcome:
-        """The outcome that counts: a last attempt, or a second one that blocked, buries it."""
-        if type(outcome) is Released:  # a handler that was cancelled doesn't say why
-            return Released(in_doubt=outcome.in_doubt or work.in_doubt)
-        if type(outcome) is not Later:
-            return outcome
-        if outcome.blocked and work.claim.blocked:
-            return _given_up("blocked", outcome)
-        if work.claim.attempts + 1 >= self.policy.max_attempts:
-            return _given_up("exhausted", outcome)
-        if outcome.after is None:
-            after = self.policy.backoff.delay(work.claim.attempts + 1, self.random)
-            return replace(outcome, after=after)
-        return outcome
-
-
-def _leave_slot(work: Work) -> None:
-    """Let another handler run: this one has ended, whatever Redis still makes of it."""
-    if work.share is not None:
-        work.share.give_back()
-        work.share = None
-    if work.slots is not None:
-        work.slots.leave()
-        work.slots = None
-
-
-def _given_up(reason: str, outcome: Later) -> Dead:
-    failed, fault = outcome.failed, outcome.fault
-    return Dead(reason, outcome.error, attempted=True, failed=failed, fault=fault)

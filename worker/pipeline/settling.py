@@ -1,11 +1,16 @@
 """What Redis is asked of an outcome: a verb of ``settle.lua``, with its details."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
+from shared.queue import told
 from worker.grouping import cause_of
+from worker.masking import Masks
 from worker.outcomes import Busy, Dead, Done, Duplicate, Held, Later, Outcome, Released, Waiting
 from worker.pipeline.policy import Policy
+from worker.pipeline.transitions import Settlement, pack
 from worker.pipeline.work import Work
 from worker.state import State
 from worker.tracebacks import compressed
@@ -19,6 +24,64 @@ _MOST_OF_A_NAME: Final = 80
 
 _MOST_AT_LENGTH: Final = 420
 """Bytes of what is kept of the last attempt's traceback, compressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlements:
+    """Says what becomes of a job by what its handler came to.
+
+    Attributes:
+        policy: the rules.
+        worker: that handles it, by its name.
+        masks: hide secrets in what is said of failures.
+        random: draws evenly from 0 to 1.
+        code: that stands for the worker in a mark.
+    """
+
+    policy: Policy
+    worker: str
+    masks: Masks
+    random: Callable[[], float]
+    code: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find out what is the same for all."""
+        object.__setattr__(self, "code", told.code_of(self.worker))
+
+    def final(self, work: Work, outcome: Outcome) -> Outcome:
+        """The outcome that counts: a last attempt, or a second one that blocked, buries it."""
+        if type(outcome) is Done:
+            return outcome
+        if type(outcome) is Released:  # a handler that was cancelled doesn't say why
+            return Released(in_doubt=outcome.in_doubt or work.in_doubt)
+        if not isinstance(outcome, Later | Dead):
+            return outcome
+        # Without the environment's secrets: types of the author's say why data isn't theirs.
+        outcome = replace(outcome, error=self.masks.own.hide(outcome.error))
+        if type(outcome) is Dead:
+            return outcome
+        return self._of_failure(work, outcome)
+
+    def _of_failure(self, work: Work, outcome: Later) -> Later | Dead:
+        if outcome.blocked and work.claim.blocked:
+            return _given_up("blocked", outcome)
+        if work.claim.attempts + 1 >= self.policy.max_attempts:
+            return _given_up("exhausted", outcome)
+        if outcome.after is None:
+            after = self.policy.backoff.delay(work.claim.attempts + 1, self.random)
+            return replace(outcome, after=after)
+        return outcome
+
+    def of(self, work: Work, outcome: Outcome) -> Settlement:
+        """What Redis is asked for an outcome that is `final`."""
+        verb, details = verb_of(work, outcome, self.policy, self.worker)
+        settlement = Settlement(work.claim, verb, details)
+        if type(outcome) is Done:
+            took = round(work.seconds * 1000)
+            attempts = work.claim.attempts + 1
+            settlement.told = told.tail(work.handler, self.code, attempts, took)
+        settlement.packed = pack(settlement.details)  # here, since batches are bounded by bytes
+        return settlement
 
 
 def verb_of(  # noqa: PLR0911  one for each outcome
@@ -70,6 +133,11 @@ def _commit(state: State | None, policy: Policy) -> Details:
     received_at = state.received_at if state.operations else 0
     reads, operations = tuple(state.reads.items()), tuple(state.operations)
     return (retention, reads, operations, True, received_at)
+
+
+def _given_up(reason: str, outcome: Later) -> Dead:
+    failed, fault = outcome.failed, outcome.fault
+    return Dead(reason, outcome.error, attempted=True, failed=failed, fault=fault)
 
 
 def _breaker(outcome: Later | Dead, policy: Policy) -> tuple[Any, ...] | None:

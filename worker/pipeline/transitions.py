@@ -76,10 +76,8 @@ pack: Final = msgspec.msgpack.Encoder().encode
 """What a settlement says, as ``settle.lua`` unpacks it."""
 
 
-def fresh_base(worker: str = "") -> str:
-    """What the tokens of one call of ``claim`` begin with; it tells whose they are."""
-    sign = told.sign_of(worker)
-    return sign + secrets.token_hex(8)[len(sign) :]
+FRESH_BYTES: Final = 5
+"""Of what the tokens of one call of ``claim`` begin with: the digits behind the worker's sign."""
 
 
 def claimed_at_once(slots: int) -> int:
@@ -357,7 +355,7 @@ class Transitions:
             worker,
             most,
             round(lease * 1000),
-            base or fresh_base(worker),
+            base or told.sign_of(worker) + secrets.token_hex(FRESH_BYTES),
             holding,
             most_bytes,
             slots,

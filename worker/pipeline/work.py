@@ -16,8 +16,7 @@ from worker.registry import HandlerFunction
 from worker.state import State
 
 if TYPE_CHECKING:  # an attempt names the work that it is for
-    from worker.pipeline.attempts import Attempt
-    from worker.pipeline.driver import Slots
+    from worker.pipeline.attempts import Attempt, Slots
     from worker.pipeline.memory import Share
 
 
