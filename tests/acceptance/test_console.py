@@ -17,6 +17,7 @@ from playwright.async_api import Page, async_playwright, expect
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from shared.queue import keys
 from tests.acceptance import warm
 from tests.acceptance.process import ROOT, Program, environment, run
 from tests.acceptance.worker_process import running
@@ -25,6 +26,7 @@ from tests.integration.workplace import Workplace, body
 from tests.tools import missing
 from worker import Event, Handlers, Organization, Reject
 from worker.at_work import AtWork, Doing
+from worker.operate import organizations
 from worker.operate.actions import Action, record
 from worker.operate.revival import Progress
 from worker.operate.runs import Going, Run
@@ -216,55 +218,99 @@ _CLIPPED: Final = """() => [...document.querySelectorAll('body *')].filter(each 
 # Cells of a row that lie on each other.
 _OVERLAPPING: Final = """() =>
   [...document.querySelectorAll('tbody tr, dl, .actions, .who, nav ul')].flatMap(row => {
-    const boxes = [...row.children].map(each => each.getBoundingClientRect())
-      .filter(box => box.width && box.height);
+    const boxes = [...row.children].filter(each => getComputedStyle(each).position !== 'absolute')
+      .map(each => each.getBoundingClientRect()).filter(box => box.width && box.height);
     return boxes.flatMap((one, n) => boxes.slice(n + 1).filter(other =>
       one.left < other.right - 1 && other.left < one.right - 1 &&
       one.top < other.bottom - 1 && other.top < one.bottom - 1).map(() => row.innerText));
   })"""
 
 
-async def test_a_stuck_worker_is_found_in_a_click_and_nothing_is_clipped(
+LONG: Final = "a_name_that_knows_no_end_" * 4
+LONGEST: Final = "org_" + "a" * 60
+
+
+async def some_of_everything(redis: Redis) -> list[str]:
+    """What has as long names as may be; the pages that show it."""
+    handlers = Handlers()
+
+    @handlers.on("order.updated")
+    async def act(event: Event[Any], _: Organization) -> Reject | None:
+        if event.id.startswith("evt_dead"):
+            return Reject(f"the ERP does not know {LONG}")
+        raise KeyError(LONG)
+
+    place = Workplace(redis, handlers)
+    await place.handle(body(f"evt_dead_{LONG}", LONGEST), organization=LONGEST)
+    await place.handle(body(f"evt_{LONG}", LONGEST), organization=LONGEST)
+    (job,) = [each.decode() for each in await redis.zrange(keys.ACCEPTED, 0, -1)]
+    (dead,) = [each.decode() for each in await redis.zrange(keys.dead(LONGEST), 0, -1)]
+    (group,) = await redis.hmget(keys.dead_letter(dead), ["group"])
+    await organizations.pause(place.partition, LONGEST, f"since {LONG}")
+    await _at_work(place)
+    run = Run("replay", f"organization {LONG}", LONG, address=LONG, times=0)
+    run.progress = Progress(queued=3, died_again=1, deaths={f"rejected: {LONG}": 1})
+    run.state, run.note = "stopped", f"stopped by {LONG}"
+    await Going(run, reach(redis), lambda *_: None).begin()
+    done = Action("pause", "command", LONG, LONG, organization=LONGEST, job=job, about=LONG)
+    await record(reach(redis), done, lambda *_: None)
+    chosen = f"id={LONGEST}:{group.decode()}"
+    return [
+        *("/", "/running", "/workers", "/actions", f"/runs/{run.id}", "/organizations"),
+        *("/events", f"/events?q={LONG}", f"/event?job={job}", f"/event?job={dead}"),
+        *("/dead-letters", "/dead-letters/groups", f"/dead-letters/group?{chosen}"),
+        f"/dead-letters/confirm?verb=replay&all=1&type={LONG}",
+        f"/dead-letters/confirm?verb=discard&job={dead}",
+        f"/organizations/{LONGEST}/resume",
+    ]
+
+
+async def _at_work(place: Workplace) -> None:
+    """A worker that stands still, and one that is lost."""
+    named = ("org_a:1", time.time() - 90, f"shop.orders.{LONG}", LONGEST, f"evt_{LONG}")
+    stack = f"/srv/{LONG}.py:1 in main > /srv/shop/{LONG}.py:12 in {LONG}"
+    doing = [Doing(*named, "order.paid", state, stack) for state in ("blocking", "running")]
+    doing[1] = structs.replace(doing[1], job="org_a:2")
+    described = msgspec.json.encode({"host": LONG, "version": "1.2.3", "running": 3, "pid": 99})
+    for name, lease in ((f"w1-{LONG}", 300), (f"w2-{LONG}", 300), (f"w2-{LONG}", 0.001)):
+        await place.transitions.renew(name, [], description=described, slots=4, lease=lease)
+        await place.transitions.show(name, msgspec.json.encode(AtWork(1.0, doing)))
+    await place.transitions.renew(f"w2-{LONG}", [], description=described, slots=4, lease=0.001)
+
+
+async def test_a_stuck_worker_is_found_in_a_click_and_no_page_clips_anything(
     redis: Redis, redis_server: EmbeddedRedis, browser: str, tmp_path: Path
 ) -> None:
     """On a phone, at 200 % of a small screen, and on a large one, by day and by night."""
-    place, long = Workplace(redis), "a_name_that_knows_no_end_" * 4
-    named = ("org_a:1", time.time() - 90, f"shop.orders.{long}", "org_" + "a" * 60, f"evt_{long}")
-    stack = f"/srv/{long}.py:1 in main > /srv/shop/{long}.py:12 in {long}"
-    doing = [Doing(*named, "order.paid", state, stack) for state in ("blocking", "running")]
-    doing[1] = structs.replace(doing[1], job="org_a:2")
-    described = msgspec.json.encode({"host": long, "version": "1.2.3", "running": 3, "pid": 99})
-    for name, lease in ((f"w1-{long}", 300), (f"w2-{long}", 300), (f"w2-{long}", 0.001)):
-        await place.transitions.renew(name, [], description=described, slots=4, lease=lease)
-        await place.transitions.show(name, msgspec.json.encode(AtWork(1.0, doing)))
-    await place.transitions.renew(f"w2-{long}", [], description=described, slots=4, lease=0.001)
-    run = Run("replay", f"organization {long}", long, address=long, times=0)
-    run.progress = Progress(queued=3, died_again=1, deaths={f"rejected: {long}": 1})
-    run.state, run.note = "stopped", f"stopped by {long}"
-    await Going(run, reach(redis), lambda *_: None).begin()
-    done = Action("pause", "command", long, long, organization="org_" + "a" * 60, about=long)
-    await record(reach(redis), done, lambda *_: None)
+    pages = await some_of_everything(redis)
     environ = environment(redis_server.url, tmp_path, CONSOLE_PORT="0")
     async with console(environ) as (_, address), opened(browser, tmp_path) as page:
         await page.goto(address)
         finding = page.locator(".findings li.bad").first
-        await expect(finding).to_contain_text("has stood still for 1m", timeout=PATIENCE)
-        for told in (f"w1-{long}", f"shop.orders.{long}", f"evt_{long}", f"in {long}"):
+        await expect(finding).to_contain_text("has stood still for", timeout=PATIENCE)
+        for told in (f"w1-{LONG}", f"shop.orders.{LONG}", f"evt_{LONG}", f"in {LONG}"):
             await expect(finding).to_contain_text(told)
         await finding.get_by_role("link", name="Running now").click()
         await expect(page.locator("h1")).to_have_text("Running now")
         await expect(page.locator("tbody tr").first).to_contain_text("blocks the worker")
-        await expect(page.locator("pre").first).to_contain_text(f"/srv/shop/{long}.py:12")
-        for path in ("/", "/running", "/workers", "/actions", f"/runs/{run.id}"):
-            await page.goto(f"{address}{path}?live=off")
-            for width, scheme in ((390, "dark"), (640, "light"), (1280, "dark"), (1280, "light")):
-                await page.set_viewport_size({"width": width, "height": 800})
-                await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-                picture = f"{path.split('/')[1] or 'overview'}-{width}-{scheme}.png"
-                await page.screenshot(path=tmp_path / picture, full_page=True)
-                await fits(page)
-                assert await page.evaluate(_CLIPPED) == [], (path, width)
-                assert await page.evaluate(_OVERLAPPING) == [], (path, width)
+        await expect(page.locator("pre").first).to_contain_text(f"/srv/shop/{LONG}.py:12")
+        for path in pages:
+            answer = await page.goto(f"{address}{path}{'&' if '?' in path else '?'}live=off")
+            assert answer is not None
+            assert answer.status == 200, path
+            await look_at(page, path, tmp_path)
+
+
+async def look_at(page: Page, path: str, folder: Path) -> None:
+    """See that nothing of the page is clipped, nor lies on something else."""
+    for width, scheme in ((390, "dark"), (640, "light"), (1280, "dark")):
+        await page.set_viewport_size({"width": width, "height": 800})
+        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        picture = f"{path.partition('?')[0].strip('/').replace('/', '-')[:40]}-{width}-{scheme}.png"
+        await page.screenshot(path=folder / picture, full_page=True)
+        await fits(page)
+        assert await page.evaluate(_CLIPPED) == [], (path, width)
+        assert await page.evaluate(_OVERLAPPING) == [], (path, width)
 
 
 async def test_everything_works_with_scripts_off(

@@ -417,7 +417,7 @@ class Going:
         is_kept = self._is_mine
         while self._is_mine:
             await asyncio.sleep(_EVERY)
-            with suppress(*REDIS_ERRORS):  # the work finds that out as well
+            with suppress(*REDIS_ERRORS, Unavailable):  # the work finds that out as well
                 if asked := await self._keep(HELD_SECONDS):
                     await self.stop(asked)
         if is_kept:
