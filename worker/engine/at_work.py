@@ -34,9 +34,11 @@ def at_work(works: Iterable[Work], attempts: Attempts, blocking: Doing | None) -
         blocking: what keeps the loop from turning, if anything does.
     """
     began = [each for work in works if (each := _long(work)) is not None]
+    # The loop goes on meanwhile; Python copies a set, as `works` a dictionary, in one step.
     stuck = sorted(attempts.stuck, key=lambda attempt: attempt.began)
     others = [each for each in began if each not in stuck]
     others.sort(key=lambda attempt: attempt.began)
+    # What blocks runs long as well, and would be told twice.
     told = "" if blocking is None else blocking.job
     long = [each for each in (*stuck, *others) if each.work.claim.job != told]
     doing = [_doing(attempt, attempts, n < _LOOKED_INTO) for n, attempt in enumerate(long[:_MOST])]

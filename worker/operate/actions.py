@@ -149,6 +149,7 @@ async def last(reach: Reach) -> list[Action]:
 
 async def _places(reach: Reach, organization: str) -> list[Partition]:
     """Where to keep what is about it, the best first."""
+    # One of each server: where one is away, its other partitions are as well.
     firsts = [there[0] for there in reach.partitions.by_primary() if there[0] in reach]
     with suppress(*REDIS_ERRORS, Unavailable):
         if organization:

@@ -158,6 +158,7 @@ class Run(msgspec.Struct, omit_defaults=True):
     def kept(self) -> bytes:
         """What is kept of it."""
         progress, selection = self.progress, self.selection
+        # Nobody goes on with one that has come to its end: what only that takes is left out.
         is_over = self.state == "finished"
         is_large = selection is not None and len(selection.jobs) > _MOST_JOBS
         kept = msgspec.structs.replace(
@@ -432,6 +433,7 @@ class Going:
             run.out = list(islice(self.replay.out, _MOST_OUT))
         told = (run.id, self._holder, round(seconds * 1000), run.kept())
         answer: bytes = await self._partition.run(_KEEP, *told)
+        # Whoever has taken it up counts anew from what was kept: two would count twice.
         self._is_mine = answer != b"lost"
         return answer.partition(b":")[2].decode(errors="replace")
 

@@ -218,7 +218,7 @@ def lost_of_all(told: Iterable[LostWorker], workers: Iterable[WorkerOverview]) -
     living = {each.worker for each in workers}
     found: dict[str, LostWorker] = {}
     for each in told:
-        if each.worker in living:
+        if each.worker in living:  # cut off from that partition alone
             continue
         before = found.get(each.worker, each)
         doing = {its.job: its for its in (*before.doing, *each.doing)}

@@ -183,7 +183,7 @@ async def test_a_run_is_stopped_where_it_is(site: Site, redis: Redis) -> None:
     assert "running" in run.text
     await site.post(f"{run.path}/stop", run.fields)
     done = await site.get(run.path)
-    assert "stopped by local" in done.text
+    assert "Stopped by local" in done.text
     queued = await redis.zcard(keys.ACCEPTED)
     assert queued < 200
     listed = await site.get("/dead-letters")
@@ -211,7 +211,7 @@ async def test_a_run_that_was_pressed_twice_in_two_consoles_is_one(
         assert "running" in shown.text
         stopped = await other.post(f"{shown.path}/stop", shown.fields)
         await ended(other, stopped)
-    assert "stopped by local" in (await site.get(shown.path)).text
+    assert "Stopped by local" in (await site.get(shown.path)).text
     assert await redis.zcard(keys.ACCEPTED) < 5
 
 

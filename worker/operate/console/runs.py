@@ -99,7 +99,7 @@ class Runs:
 
         Raises: what the client does.
         """
-        if (going := self._here.get(run.id)) is None:
+        if (going := self._here.get(run.id)) is None:  # another process looks twice a second
             await runs.ask_to_stop(self.partitions, run, who)
             return
         task = self._tasks[run.id]
