@@ -4,7 +4,7 @@
 #
 #   create-cluster.sh ADDRESS:PORT…
 set -eu
-REDISCLI_AUTH=$(tail -n 1 "${SECRETS_DIR:-/run/secrets/redis}/cluster")
+REDISCLI_AUTH=$(head -n 1 "${SECRETS_DIR:-/run/secrets/redis}/cluster")
 export REDISCLI_AUTH
 known=$(redis-cli --user cluster -h "${1%:*}" -p "${1##*:}" CLUSTER INFO | tr -d '\r')
 case $known in

@@ -119,7 +119,7 @@ NOT_TYPED: Final = {
         "is one of nine; tests/deploy/test_deployed_cluster.py makes a cluster so, and reshards it"
     ),
     "SECRETS_DIR=secrets sh deploy/redis/create-cluster.sh ADDRESS:6379 …": "the same",
-    "export REDISCLI_AUTH=$(tail -n 1 secrets/cluster)": "the same",
+    "export REDISCLI_AUTH=$(head -n 1 secrets/cluster)": "the same",
     "redis-cli --user cluster --cluster check ADDRESS:6379": "the same",
     "redis-cli --user cluster --cluster reshard ADDRESS:6379": "the same; there it asks nothing",
 }
