@@ -60,17 +60,22 @@ def load(
         allow_oom: whether it may run while Redis is full. Everything that drains may.
         follows: whether it looks for organizations that have moved, also in a single queue.
     """
-    body = files(__package__).joinpath(f"{name}.lua").read_text()
-    # What it asks of an organization that may have moved comes before all else.
-    first = _text_in("partitions", name) if names.tag or follows else ""
-    parts = _parts_of(first + _text_in("plain", name), body)
     shebang = _SHEBANG_ALLOW_OOM if allow_oom else _SHEBANG
     guard = f"redis.call('EXISTS', '{names.queue}:never')\n" if names.tag else ""
-    text = shebang + guard + keys.in_place("\n\n".join(parts), names)
+    text = shebang + guard + keys.in_place(_before_names(name, bool(names.tag) or follows), names)
     # Redis names a script by its SHA-1; nothing is protected by it.
     digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
     # The name by which a cluster, or a user's rights, know where it may run.
     return Script(name, text, digest, (names.queue,) if names.tag else ())
+
+
+@cache
+def _before_names(name: str, follows: bool) -> str:  # noqa: FBT001  # a cache's keys
+    """The same for all partitions: finding what it needs takes longer than their names do."""
+    body = files(__package__).joinpath(f"{name}.lua").read_text()
+    # What it asks of an organization that may have moved comes before all else.
+    first = _text_in("partitions", name) if follows else ""
+    return "\n\n".join(_parts_of(first + _text_in("plain", name), body))
 
 
 def _text_in(folder: str, name: str) -> str:
