@@ -5,12 +5,10 @@ its own waits for something else than a worker; so does an event whose next atte
 whose turn isn't. How long these wait says nothing about workers.
 """
 
-import heapq
 import math
 from collections import ChainMap
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
-from operator import itemgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -23,10 +21,6 @@ LOOKED_AT: Final = 500
 """Events in line that are looked at, and as many that have become due. The next one of every
 organization is among the first in line, where no more than so many have any there."""
 
-LATE: Final = 60.0
-"""Seconds for which something of an organization has waited that is named. Each that was ever named
-is a series for good in whoever keeps these: for a moment any organization is first in line."""
-
 _ASKED_AT_ONCE: Final = 64
 _ENDS: Final = 64
 _LONGEST_HOLD: Final = 3_600_000
@@ -36,20 +30,28 @@ _SHARE: Final = 0.8
 """Of all slots, what one organization may have: as `cap_of` in ``prelude/organizations.lua``."""
 
 
+class Longest(NamedTuple):
+    """What has been due longest in a partition.
+
+    Attributes:
+        seconds: for how long; 0 where nothing is due.
+        organization: whose it is; ``?`` of none, empty where nothing is due.
+    """
+
+    seconds: float = 0.0
+    organization: str = ""
+
+
 class Due(msgspec.Struct, frozen=True):
     """What is due, and could be claimed.
 
     Attributes:
         events: how many.
-        seconds: for how long the first event has been, 0 without any: by the number of the
-            partition, which a single queue has none.
-        organizations: those of whom something has waited longest, and for how long (seconds), where
-            that is `LATE` or more.
+        longest: which has been longest, by the number of the partition: a single queue has none.
     """
 
     events: int
-    seconds: Mapping[str, float]
-    organizations: Mapping[str, float] = {}
+    longest: Mapping[str, Longest]
 
 
 class _Waiting(NamedTuple):
@@ -136,14 +138,13 @@ class Look:
         self._since: dict[str, float] = {}
         self._whole_at = 0.0  # 0: it has not seen all that was there
 
-    async def read(self, now: float, *, slots: int, parked: int, organizations: int) -> Due:
+    async def read(self, now: float, *, slots: int, parked: int) -> Due:
         """Look.
 
         Args:
             now: Redis's time, seconds since the epoch.
             slots: events that all live workers can handle at once.
             parked: how many events are parked; where none is, nobody looks for them.
-            organizations: how many to name.
 
         Raises: what redis-py raises.
         """
@@ -151,22 +152,23 @@ class Look:
         found = [*await self._in_line(first.line), *self._back(first.back)]
         if parked:
             found += await self._parked(await self._large(slots), first.ended)
-        waiting = await self._free(found, now * 1000, max(1, organizations))
+        waiting = await self._free(found, now * 1000)
         unseen = first.in_line - len(first.line) + first.are_back - len(first.back)
         self._since = {each.name: each.since for each in waiting}
         self._whole_at = 0.0 if unseen else now
+        first_of_all = min(waiting, key=lambda each: each.since, default=None)
+        longest = Longest()
+        if first_of_all is not None:
+            since, owner = first_of_all.since, first_of_all.organization
+            longest = Longest(max(0.0, now - since), owner or "?")
         number = str(self._partition.number) if self._partition.names.tag else ""
-        return Due(
-            unseen + sum(each.events for each in waiting),
-            {number: now - min([now, *(each.since for each in waiting)])},
-            _worst(waiting, now, organizations),
-        )
+        return Due(unseen + sum(each.events for each in waiting), {number: longest})
 
-    async def _free(self, found: list[_Waiting], now: float, enough: int) -> list[_Waiting]:
+    async def _free(self, found: list[_Waiting], now: float) -> list[_Waiting]:
         """Those of them that nothing keeps, at a moment (ms).
 
         Of a thousand organizations only those are asked about whose events have waited longest,
-        until enough are known to be free: the younger ones count as if nothing kept them.
+        until one is known to be free: the younger ones count as if nothing kept them.
         """
         # What is parked may be very much, and is never taken for granted.
         found.sort(key=lambda each: (each.events == 1, each.since))
@@ -175,13 +177,13 @@ class Look:
             of_each.setdefault(each.organization, []).append(each)
         waiting: list[_Waiting] = []
         owners = iter(of_each)
-        while enough > 0 and (some := [*islice(owners, _ASKED_AT_ONCE)]):
+        while some := [*islice(owners, _ASKED_AT_ONCE)]:
             rules = await self._rules([each for each in some if each])
             for owner in some:
                 rule = rules.get(owner)
-                free = [one for one in of_each[owner] if not (rule and rule.keep(one, now))]
-                waiting += free
-                enough -= bool(free)
+                waiting += [one for one in of_each[owner] if not (rule and rule.keep(one, now))]
+            if any(each.events == 1 for each in waiting):
+                break
         return waiting + [each for owner in owners for each in of_each[owner]]
 
     async def _first(self, now: float) -> _First:
@@ -282,29 +284,10 @@ class Look:
         return organization_of(_text(job), self._partition.names.job_prefix)
 
 
-def together(several: Iterable[Due], organizations: int) -> Due:
-    """What is due in some partitions.
-
-    Args:
-        several: of each.
-        organizations: how many to name.
-    """
-    all_of_them = [*several]
-    worst = ChainMap(*(dict(each.organizations) for each in all_of_them))
-    return Due(
-        sum(each.events for each in all_of_them),
-        dict(ChainMap(*(dict(each.seconds) for each in all_of_them))),
-        dict(heapq.nlargest(organizations, worst.items(), key=itemgetter(1))),
-    )
-
-
-def _worst(waiting: Iterable[_Waiting], now: float, most: int) -> dict[str, float]:
-    seconds: dict[str, float] = {}
-    for each in waiting:
-        name = each.organization or "?"
-        seconds[name] = max(seconds.get(name, 0.0), now - each.since)
-    late = ((name, each) for name, each in seconds.items() if each >= LATE)
-    return dict(heapq.nlargest(most, late, key=itemgetter(1)))
+def together(several: Sequence[Due]) -> Due:
+    """What is due in some partitions."""
+    longest = ChainMap(*(dict(each.longest) for each in several))
+    return Due(sum(each.events for each in several), dict(longest))
 
 
 def _text(raw: bytes | None) -> str:

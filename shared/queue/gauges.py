@@ -42,8 +42,9 @@ _WALK_SECONDS: Final = 0.5
 """How long a scrape waits for what organizations have; where they are many, it shows what was read
 before."""
 
-NAMED: Final = 3
-"""Organizations that are named of those whose events have waited longest for a worker."""
+LATE: Final = 60.0
+"""Seconds for which something of an organization has been due that is named. Each that was ever
+named is a series for good in whoever keeps these: for a moment, any of them is first in line."""
 
 _AWAY: Final = frozenset({"redis_timeout", "redis_unreachable"})
 """What the other partitions of the same Redis would find as well."""
@@ -114,7 +115,7 @@ def together(readings: Sequence[Reading], memories: Sequence[RedisMemory]) -> Re
         max(memories, key=lambda each: (each.used / each.limit if each.limit else 0, each.used)),
         names,
         sum(beside) if beside else None,
-        due.together(due_there, NAMED) if due_there else None,
+        due.together(due_there) if due_there else None,
     )
 
 
@@ -238,12 +239,7 @@ class Gauges(Collector):
         """What is due; ``None`` where Redis's users are those of an earlier version."""
         look, now = self._looks[partition.number], reading.depths
         try:
-            found = await look.read(
-                now.at,
-                slots=reading.slots,
-                parked=now.parked,
-                organizations=min(NAMED, self._organizations),
-            )
+            found = await look.read(now.at, slots=reading.slots, parked=now.parked)
         except NoPermissionError as exc:
             self._due_missing[partition.number] = translate(exc).code
             return None
@@ -348,17 +344,16 @@ def _families_of_due(found: Due) -> Iterator[GaugeMetricFamily]:
         "For how long one of them could have been taken, by partition where there are several",
         labels=["partition"],
     )
-    for number, each in found.seconds.items():
-        seconds.add_metric([number], each)  # of a single queue: an empty label is none
-    yield seconds
-    longest = GaugeMetricFamily(
+    owners = GaugeMetricFamily(
         "sellfern_organization_due_seconds",
-        "The same of those organizations of which one has waited longest, if for a minute",
-        labels=["organization"],
+        "The same with the organization that it is of, where it is a minute or more",
+        labels=["partition", "organization"],
     )
-    for name, each in found.organizations.items():
-        longest.add_metric([name], each)
-    yield longest
+    for number, longest in found.longest.items():
+        seconds.add_metric([number], longest.seconds)  # of a single queue: an empty label is none
+        if longest.seconds >= LATE:
+            owners.add_metric([number, longest.organization], longest.seconds)
+    yield from (seconds, owners)
 
 
 def _families_of_shares(

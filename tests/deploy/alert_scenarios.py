@@ -328,7 +328,7 @@ OTHERS_TOLD: Final = [
             fires(
                 8,
                 "EndpointUnverified",
-                "Nothing but wrong signatures comes for 1 endpoints: acme of org_a above all",
+                "Nothing but wrong signatures comes for an endpoint: acme of org_a above all",
             ),
             *silent(15, "SignaturesWrong"),
             *silent(21, "EndpointUnverified"),
@@ -434,22 +434,38 @@ OTHERS_TOLD: Final = [
         [each for at in (8, 18) for each in silent(at, "GaugesUnread")],
     ),
     Scenario(
-        "an event waits for a worker, which says whose it is, and in which partition",
+        "an event waits for a worker: it is told whose it is, in each partition",
         {
             s("due_seconds", A, partition="1"): flat(600, 20),
-            s("due_seconds", A, partition="2"): flat(20, 20),
-            s("organization_due_seconds", A, organization="org_a"): flat(600, 20),
-            s("organization_due_seconds", A, organization="org_b"): flat(20, 20),
+            s("due_seconds", A, partition="2"): flat(900, 20),
+            s("due_seconds", A, partition="3"): flat(20, 20),
+            s("organization_due_seconds", A, partition="1", organization="org_a"): flat(600, 20),
+            s("organization_due_seconds", A, partition="2", organization="org_b"): flat(900, 20),
         },
         [
-            fires(
-                5,
+            Expected(
+                5 * 60,
                 "OldestWaits",
-                "An event of partition 1 has waited for a worker for 10m 0s, of all those of "
-                "org_a longest",
-                partition="1",
+                [
+                    (
+                        f"An event of partition {number} has waited for a worker for {wait}",
+                        {"partition": number},
+                    )
+                    for number, wait in (
+                        ("1", "10m 0s: one of org_a"),
+                        ("2", "15m 0s: one of org_b"),
+                    )
+                ],
             )
         ],
+    ),
+    Scenario(
+        "an event of a single queue waits for a worker",
+        {
+            s("due_seconds", A): flat(600, 20),
+            s("organization_due_seconds", A, organization="org_a"): flat(600, 20),
+        },
+        [fires(5, "OldestWaits", "An event has waited for a worker for 10m 0s: one of org_a")],
     ),
     Scenario(
         "nobody is named where nobody may be; what is paused or deferred waits for no worker",

@@ -9,7 +9,7 @@ from ingress.http.secret_use import ENOUGH, WrongSignatures
 from shared.observe import metrics
 from shared.queue import gauges, held_bytes
 from shared.queue.depths import Depths
-from shared.queue.due import Due
+from shared.queue.due import Due, Longest
 from shared.queue.held_bytes import RedisMemory
 from tests.ingress_support import Known, endpoints
 
@@ -26,7 +26,7 @@ _READING: Final = gauges.Reading(
     slots=0,
     memory=RedisMemory(),
     undivided=0,
-    due=Due(0, {"0": 0.0}, {"org_a": 0.0}),
+    due=Due(1, {"0": Longest(gauges.LATE, "org_a")}),
 )
 _SHARES: Final = held_bytes.Shares(
     reasons={"rejected": 1},

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from shared.endpoints.endpoint import Rate
 from shared.queue import due, keys
-from shared.queue.due import Due, Look
+from shared.queue.due import Due, Longest, Look
 from shared.queue.partition import Partition
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
@@ -34,7 +34,7 @@ class Place(Workplace):
         seconds, _ = await self.redis.time()
         return await self.accept(*bodies, received_at=round((seconds - age) * 1000), **named)
 
-    async def found(self, organizations: int = 3) -> Due:
+    async def found(self) -> Due:
         """What another look finds."""
         seconds, micros = await self.redis.time()
         parked = 1 if await self.redis.keys("sellfern:parked:*") else 0
@@ -42,13 +42,17 @@ class Place(Workplace):
             seconds + micros / 1e6 + self.skew,
             slots=self.slots,
             parked=parked,
-            organizations=organizations,
         )
 
     async def longest(self) -> tuple[int, float]:
         """How much is due, and for how long the first of it has been."""
         found = await self.found()
-        return found.events, max(found.seconds.values())
+        return found.events, max(each.seconds for each in found.longest.values())
+
+    async def whose(self) -> tuple[int, str]:
+        """How much is due, and whose has been longest."""
+        found = await self.found()
+        return found.events, found.longest[""].organization
 
 
 @pytest.fixture
@@ -57,17 +61,14 @@ def place(redis: Redis) -> Place:
 
 
 async def test_what_is_in_line_has_been_due_since_it_was_accepted(place: Place) -> None:
-    assert await place.found() == Due(0, {"": 0.0})
+    assert await place.found() == Due(0, {"": Longest()})
     await place.accept_old(body(), age=100)
     await place.accept(body(), body(organization="org_b"), organization="org_b")
     place.look = Look(place.partition)
-    found = await place.found(1)
-    assert found.events == 3
-    assert 100 <= found.seconds[""] < 130
-    assert found.organizations == {"org_a": found.seconds[""]}
-    assert [*(await place.found()).organizations] == ["org_a"]
-    place.skew = 70  # nobody is named for a moment's wait: each would be a series for good
-    assert [*(await place.found()).organizations] == ["org_a", "org_b"]
+    events, seconds = await place.longest()
+    assert events == 3
+    assert 100 <= seconds < 130
+    assert await place.whose() == (3, "org_a")
 
 
 async def pause(place: Place) -> None:
@@ -217,7 +218,21 @@ async def test_what_is_beyond_the_share_of_one_organization_is_due_as_more_worke
     assert (await place.found()).events == 0
 
 
-async def test_of_many_organizations_the_oldest_are_asked_about_until_some_are_free(
+async def test_what_is_parked_in_its_masses_says_nothing_of_who_has_waited_longer(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due, "_ASKED_AT_ONCE", 2)
+    await place.transitions.renew("w1", [], description=b"{}", slots=5, lease=30)
+    place.slots = 5
+    await place.accept_old(*(body() for _ in range(10)), age=100)
+    await place.claim(5)
+    for name in ("org_x", "org_y"):
+        await place.accept_old(body(organization=name), organization=name)
+        await organizations.pause(place.partition, name, "why")
+    assert await place.whose() == (6, "org_a")
+
+
+async def test_of_many_organizations_the_oldest_are_asked_about_until_one_is_free(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(due, "_ASKED_AT_ONCE", 2)
@@ -226,9 +241,9 @@ async def test_of_many_organizations_the_oldest_are_asked_about_until_some_are_f
         await place.accept_old(body(organization=name), organization=name, age=AGE - 60 * age)
     for name in names[:5]:
         await organizations.pause(place.partition, name, "why")
-    found = await place.found(2)
-    assert (found.events, [*found.organizations]) == (4, names[5:7])
-    assert AGE - 301 < found.seconds[""] < AGE - 260
+    found = await place.found()
+    assert (found.events, found.longest[""].organization) == (4, names[5])
+    assert AGE - 301 < found.longest[""].seconds < AGE - 260
 
 
 async def test_beyond_what_is_looked_at_everything_counts_and_nothing_is_younger_than_it_is(
@@ -254,7 +269,7 @@ async def test_what_somebody_s_hand_has_written_is_no_reason_to_wait(place: Plac
     await place.redis.hset(keys.RATES, "next:org_a", "soon")
     await place.accept_old(body())
     await place.redis.zadd(keys.QUEUE, {"nobody's": 1, "name_taken:x": 1})
-    assert [*(await place.found()).organizations] == ["org_a"]
+    assert await place.whose() == (1, "org_a")
 
 
 async def test_a_partition_is_named_by_its_number(redis: Redis) -> None:
@@ -263,7 +278,8 @@ async def test_a_partition_is_named_by_its_number(redis: Redis) -> None:
     place.look = Look(partition)
     await place.accept_old(body(), age=70)
     found = await place.found()
-    assert [*found.seconds] == ["3"]
-    assert 70 <= found.seconds["3"] < 100
-    both = due.together([found, Due(2, {"1": 5.0}, {"org_z": 99999.0})], 1)
-    assert both == Due(3, {"1": 5.0, "3": found.seconds["3"]}, {"org_z": 99999.0})
+    assert [*found.longest] == ["3"]
+    assert 70 <= found.longest["3"].seconds < 100
+    other = Longest(5.0, "org_z")
+    both = due.together([found, Due(2, {"1": other})])
+    assert both == Due(3, {"1": other, "3": found.longest["3"]})
