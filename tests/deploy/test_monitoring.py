@@ -143,6 +143,18 @@ def test_the_autoscaler_is_told_nothing_where_nobody_knows(tmp_path: Path) -> No
     assert "SUCCESS" in promtool("test", "rules", path)
 
 
+def test_outages_are_looked_for_more_often_than_any_prometheus_does_by_itself() -> None:
+    """Whatever its `evaluation_interval` is; and those are all that have to be told within it."""
+    (outages, *others) = GROUPS
+    assert outages["interval"] == "5s"
+    assert {each["interval"] for each in others} == {"15s"}
+    alerts = {rule["alert"]: rule for rule in outages["rules"] if "alert" in rule}
+    assert alerts.keys() == {f"Sellfern{each}" for each in alert_scenarios.OUTAGES}
+    assert {(each["for"], each["labels"]["severity"]) for each in alerts.values()} == {
+        ("30s", "critical")
+    }
+
+
 def test_no_alert_minds_what_the_jobs_are_called() -> None:
     """In Kubernetes it is for whoever scrapes the pods to say."""
     assert [name for name, rule in RULE_OF.items() if re.search(r"job\s*=", rule["expr"])] == []
