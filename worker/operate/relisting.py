@@ -1,7 +1,7 @@
 """Puts the lists of dead letters right, since an earlier version keeps none."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from shared.observe.structlog_alone import FilteringBoundLogger
@@ -41,13 +41,9 @@ async def relist(partition: Partition, *, log: FilteringBoundLogger) -> None:
     elif await _are_good(partition):
         return
     number = 0
-    for organization in await count(partition):
-        async for places in listed(partition, partition.names.dead(organization)):
-            jobs = [job for job, _ in places]
-            for start in range(0, len(jobs), _LISTED_AT_ONCE):
-                some = jobs[start : start + _LISTED_AT_ONCE]
-                number += await _list(partition, organization, some)
-                await asyncio.sleep(_PAUSE)
+    async for jobs in _jobs(partition):
+        number += await _list(partition, jobs)
+        await asyncio.sleep(_PAUSE)
     await _sweep(partition)
     if not is_mixed:
         await partition.redis.set(name, await now(partition))
@@ -69,9 +65,22 @@ async def _are_good(partition: Partition) -> bool:
     return there == sum((await kinds(partition)).values())
 
 
-async def _list(partition: Partition, organization: str, jobs: Sequence[str]) -> int:
+async def _jobs(partition: Partition) -> AsyncIterator[list[str]]:
+    """Those of all letters, so many at a time: most organizations have few."""
+    jobs: list[str] = []
+    for organization in await count(partition):
+        async for places in listed(partition, partition.names.dead(organization)):
+            jobs += [job for job, _ in places]
+            while len(jobs) >= _LISTED_AT_ONCE:
+                yield jobs[:_LISTED_AT_ONCE]
+                del jobs[:_LISTED_AT_ONCE]
+    if jobs:
+        yield jobs
+
+
+async def _list(partition: Partition, jobs: Sequence[str]) -> int:
     """List those of these that aren't; how many these were."""
-    missing = await partition.run(_INDEX, "look", organization, *map(raw_name, jobs))
+    missing = await partition.run(_INDEX, "look", *map(raw_name, jobs))
     if not missing:
         return 0
     record = partition.names.dead_letter_prefix.encode()
@@ -80,7 +89,7 @@ async def _list(partition: Partition, organization: str, jobs: Sequence[str]) ->
             pipe.execute_command("HMGET", record + job, *CAUSE_FIELDS)
         causes = [_cause(raw) for raw in await pipe.execute()]
     told = [each for job, cause in zip(missing, causes, strict=True) for each in (job, *cause)]
-    return int(await partition.run(_INDEX, "list", organization, *told))
+    return int(await partition.run(_INDEX, "list", *told))
 
 
 def _cause(raw: Sequence[bytes | None]) -> Cause:
@@ -89,10 +98,20 @@ def _cause(raw: Sequence[bytes | None]) -> Cause:
 
 async def _sweep(partition: Partition) -> None:
     """Take out of all lists what isn't there any more."""
+    few, number = list[str](), 0
     async for page in hashes.members(partition.redis, partition.names.dead_groups, "*"):
-        for name, _ in page:
+        for name, size in page:
             organization, _, key = name.decode().rpartition(":")
-            await _sweep_one(partition, "sweep group", organization, key)
+            if size > _SWEPT_AT_ONCE:
+                await _sweep_one(partition, "sweep group", organization, key)
+                continue
+            few += (organization, key)
+            number += round(size)
+            if number > _SWEPT_AT_ONCE:
+                await partition.run(_INDEX, "sweep groups", *few)
+                await asyncio.sleep(_PAUSE)
+                few, number = [], 0
+    await partition.run(_INDEX, "sweep groups", *few)
     for kind in await kinds(partition):
         await _sweep_one(partition, "sweep kind", kind)
 
