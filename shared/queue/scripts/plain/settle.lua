@@ -60,14 +60,17 @@ end
 
 local function end_plainly(starts, marks, by_organization)
   if #marks == 0 then return {} end
-  local jobs, names = {}, {}
+  local jobs, names, ending = {}, {}, end_told()
   for place, mark in ipairs(redis.call('MGET', unpack(marks))) do
     local i = starts[place]
     local job = ARGV[i]
     local organization = organization_of(job)
     local leaving = by_organization[organization]
     if leaving and mark == 'pending:' .. key.in_mark(job) then
-      redis.call('SET', marks[place], done_mark(job, ARGV[i + 5]), 'PX', small_number(done_details[ARGV[i + 4]][1]))
+      -- Without a call of a function for each event, as `done_mark` would be.
+      local tail = ARGV[i + 5]
+      local told = tail ~= '' and ending ~= '' and ending .. tail or ''
+      redis.call('SET', marks[place], 'done:' .. key.in_mark(job) .. told, 'PX', small_number(done_details[ARGV[i + 4]][1]))
       results[(i + 5) / 6] = 'done'
       jobs[#jobs + 1] = job
       leaving[#leaving + 1] = job
