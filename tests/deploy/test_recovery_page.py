@@ -36,7 +36,8 @@ COMMANDS: Final = commands(PAGE)
 MAKE, LOOK, ASIDE, BACK, STATUS, PARTITIONS, CHECK, LETTERS, BROKEN = COMMANDS[1:10]
 PLAIN: Final = COMMANDS[-1]
 _PASSING: Final = re.compile(
-    r"sellfern:(workers|workers:seen|slots|marker|wake|recount|queue:health-check)|arq:.*cron.*"
+    r"sellfern:(workers|workers:seen|told-marks|slots|marker|wake|recount|queue:health-check)"
+    r"|arq:.*cron.*"
 )
 
 
