@@ -13,6 +13,7 @@ _INSTALLED_BY = {
     "hadolint": "requirements-deploy.lock",
     "kubernetes-validate": "requirements-deploy.lock",
     "promtool": "the Debian package prometheus",
+    "amtool": "the Debian package prometheus-alertmanager",
     "prometheus": "the Debian package prometheus",
     "redis-server": "the Debian package redis-server",
     "redis-cli": "the Debian package redis-tools",

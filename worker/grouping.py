@@ -52,6 +52,7 @@ def cause_of(reason: str, event_type: str, error: str, traceback: str) -> Cause:
     line, place = normalized(_line_of(error, traceback)), _place_in(traceback)
     kind = "" if reason in HARMED else event_type
     told = f"{reason}\n{kind}\n{line}\n{place}".encode(errors="backslashreplace")
+    # Without the organization: whoever compares two of them sees whether it is one bug.
     digest = sha256(told).hexdigest()
     return Cause(digest[:_KEY_DIGITS], line, place)
 
@@ -149,6 +150,7 @@ def normalized(line: str) -> str:
     head, colon, rest = line[:_LONGEST_READ].partition(": ")
     if not (colon and head.isidentifier()):  # an exception's class is nobody's id
         head, colon, rest = "", "", line[:_LONGEST_READ]
+    # Names first: what is left of one without its digits would be none any more.
     rest = _NAMED.sub(_without_name, rest)
     rest = _TOKEN.sub(_without_ids, rest)
     rest = _LISTED.sub(r"\1\2\1", _IN_ROW.sub(ANY, rest))
@@ -168,6 +170,7 @@ def _without_ids(found: re.Match[str]) -> str:
 def _url(text: str) -> str:
     scheme, _, rest = text.partition("://")
     place, _, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    # Who signs in there is no part of it, least of all with a password.
     host = place.rpartition("@")[2]
     if re.fullmatch(r"[\d.]+(?::\d+)?|\[.*", host):  # of one of many machines
         host = ANY

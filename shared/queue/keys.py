@@ -115,6 +115,10 @@ HOLD = "hold:"
 """In front of an organization's id: the field of ``ORGANIZATIONS`` that says until when its events
 wait since a handler asked for it (epoch milliseconds), and behind a colon why."""
 
+TROUBLE = "trouble:"
+"""In front of an organization's id: the field of ``ORGANIZATIONS`` that says how its handlers fail:
+``prelude/organizations.lua`` tells the form."""
+
 RATE = "rate:"
 """In front of an organization's id: the member of ``DUE`` that says when more of it may start."""
 
@@ -143,6 +147,7 @@ _LUA_CONSTANTS = {
     "pause": f"'{PAUSE}'",
     "breaker": f"'{BREAKER}'",
     "hold": f"'{HOLD}'",
+    "trouble": f"'{TROUBLE}'",
     "rate": f"'{RATE}'",
     "deferred_from": str(DEFERRED_FROM),
 }
@@ -183,7 +188,9 @@ class Names:
     claims: str = _named(CLAIMS, "[job]")
     flows: str = _named(FLOWS, "[org] [retry:org] [order:org]")
     running: str = _named(RUNNING, "[org]")
-    organizations: str = _named(ORGANIZATIONS, "[org] [pause:org] [breaker:org] [hold:org]")
+    organizations: str = _named(
+        ORGANIZATIONS, "[org] [pause:org] [breaker:org] [hold:org] [trouble:org]"
+    )
     accepted: str = _named(ACCEPTED, "[job]")
     waiting: str = _named(WAITING, "[org]")
     counters: str = _named(COUNTERS, "")

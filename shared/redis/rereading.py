@@ -55,6 +55,7 @@ class Reread(Generic[_Seen, _Value]):
                 _log.error(refused, error=str(exc))
             self._refused = str(exc)
             return
+        # A file that was only touched is no news, but for whoever was told that it can't be used.
         if value != self._value or self._refused:
             _log.info(reread)
         self._value, self._seen, self._refused = value, seen, ""

@@ -38,6 +38,7 @@ def read_urls(
 
 
 def _in_place_of(reader: Reader, name: str, path: Path, most: int) -> tuple[RedisUrl, ...]:
+    # To prefer one would let whoever changes the other one wonder.
     if reader.is_set(name):
         raise SettingsError(name, f"either {name} or {name}{_FILE}", "both")
     try:
@@ -80,6 +81,7 @@ def urls_in(content: bytes, path: Path, setting: str, *, most: int) -> tuple[Red
         raise SettingsError(setting, EXPECTED, f"{path} ({no_text(exc)})") from None
     except SettingsError as exc:
         raise SettingsError(exc.setting, exc.expected, f"{exc.got} in {path}") from None
+    # Its place in the file is how one of several is found there again.
     return tuple(
         RedisUrl(url.reveal(), file=UrlFile(path, setting, number, len(urls)))
         for number, url in enumerate(urls)

@@ -313,6 +313,41 @@ async def look_at(page: Page, path: str, folder: Path) -> None:
         assert await page.evaluate(_OVERLAPPING) == [], (path, width)
 
 
+async def test_a_bad_deploys_letters_are_one_group_whose_sample_is_replayed_first(
+    redis: Redis, redis_server: EmbeddedRedis, browser: str, tmp_path: Path
+) -> None:
+    await some_dead(redis, 13)
+    environ = environment(
+        redis_server.url, tmp_path, CONSOLE_PORT="0", WORKER_HANDLERS="worker.handlers:handlers"
+    )
+    width, height = SIZES["phone"]
+    async with (
+        console(environ) as (_, address),
+        running(environ),
+        opened(browser, tmp_path, viewport={"width": width, "height": height}) as page,
+    ):
+
+        async def click(name: str) -> None:
+            await page.get_by_role("link", name=name).first.click()
+            await fits(page)
+
+        await page.goto(address)
+        for name in ("Dead letters", "Failure groups", "the ERP does not know"):
+            await click(name)
+        letters = page.locator(".box h2").first
+        await expect(letters).to_have_text("13 dead letters of this")
+        group = page.url
+        await click("Replay a sample of 5")
+        await page.get_by_role("button", name="Replay").click()
+        await expect(page.locator(".notice")).to_contain_text("5 handled", timeout=PATIENCE)
+        await page.goto(group)
+        await expect(letters).to_have_text("8 dead letters of this")
+        await expect(page.locator(".notice")).to_contain_text("5 replayed: 5 handled")
+        await fits(page)
+        await click("Discard all 8")
+        await expect(page.locator("h1")).to_have_text("Discard 8 dead letters?")
+
+
 async def test_everything_works_with_scripts_off(
     redis: Redis, redis_server: EmbeddedRedis, browser: str, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from tests.acceptance.pages import (
 )
 from tests.conftest import StartRedis
 from tests.deploy import test_new_password as new_password
+from tests.deploy.test_team_pages import PAGES as TEAMS
 from tests.ports import free_ports
 from tests.tools import tool
 
@@ -85,8 +86,8 @@ OPERATING: Final = (
 AUTHORS: Final = "worker/README.md"
 """The page whose programs `test_author_docs.py` runs."""
 
-RECOVERY: Final = "deploy/recovery.md"
-"""The page whose commands `tests/deploy/test_recovery_page.py` types."""
+ELSEWHERE: Final = ("deploy/recovery.md", *TEAMS)
+"""The pages whose commands `tests/deploy/test_recovery_page.py` and `test_team_pages.py` type."""
 
 TYPED: Final = (DEMO, DEVELOPING, DEPLOYING, SIMULATING, OPERATING)
 
@@ -128,7 +129,8 @@ NOT_TYPED: Final = {
 
 def test_every_command_of_every_page_is_typed_or_has_its_reason_not_to_be() -> None:
     shown = {command for page in pages() for command in commands(page)}
-    typed = {each.command for each in chain.from_iterable(TYPED)} | {*commands(RECOVERY)}
+    typed = {each.command for each in chain.from_iterable(TYPED)}
+    typed.update(chain.from_iterable(map(commands, ELSEWHERE)))
     by_authors = {each.command for program in programs(AUTHORS) for each in program.typed}
     assert shown == typed | by_authors | {*new_password.COMMANDS} | NOT_TYPED.keys()
 

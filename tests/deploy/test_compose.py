@@ -16,6 +16,7 @@ from ingress.settings import IngressSettings
 from shared.settings.durations import parse_duration
 from shared.settings.redis_url import RedisUrl
 from tests.deploy.kubernetes_objects import DEPLOY, copied
+from tests.deploy.test_monitoring import RULES
 from tests.tools import missing, tool
 from worker.settings import WorkerSettings
 
@@ -67,7 +68,7 @@ def compose(site: Site) -> Any:
 
 
 def test_all_services_are_there(site: Site) -> None:
-    theirs = {*OWN, "proxy", "prometheus", "grafana"}
+    theirs = {*OWN, "proxy", "prometheus", "alertmanager", "grafana"}
     redis = {*NODES, "cluster"} if site.kind == "cluster" else {"redis"}
     assert site.compose["services"].keys() == theirs | redis
 
@@ -111,20 +112,75 @@ def test_every_image_of_anothers_is_used_by_its_digest(compose: Any) -> None:
 
 
 def test_no_program_knows_another_ones_password(site: Site) -> None:
-    secrets = {path.name: path.read_text() for path in (site.folder / "secrets").iterdir()}
+    """Each has the file of its own URL, and no variable that would show in `docker inspect`."""
     for name, user in USERS.items():
-        url = RedisUrl(site.compose["services"][name]["environment"]["REDIS_URL"])
-        said = json.dumps(site.compose["services"][name])
-        others = secrets.keys() - {user, "acme"}
-        assert secrets[user] in said
-        assert not any(secrets[other] in said for other in others)
+        service = site.compose["services"][name]
+        assert service["environment"]["REDIS_URL_FILE"] == f"/run/secrets/url_{user}"
+        assert sources(service) - {"acme"} == {f"url_{user}"}
+        url = RedisUrl(Path(site.compose["secrets"][f"url_{user}"]["file"]).read_text().strip())
+        password = (site.folder / "secrets" / user).read_text()
+        assert url.login == (user, password)
+        assert password not in json.dumps(site.compose)
         assert (url.nodes is not None) == (site.kind == "cluster")
 
 
 def test_the_ingress_alone_has_what_sellfern_signs_with(compose: Any) -> None:
-    known = {name: compose["services"][name].get("secrets", []) for name in OWN}
-    named = {name: [each["source"] for each in secrets] for name, secrets in known.items()}
-    assert named == {name: ["acme"] if name == "ingress" else [] for name in OWN}
+    known = {name: "acme" in sources(compose["services"][name]) for name in OWN}
+    assert known == {name: name == "ingress" for name in OWN}
+
+
+def sources(service: Any) -> set[str]:
+    """The secrets that a service has."""
+    return {each["source"] for each in service.get("secrets", [])}
+
+
+def test_every_secret_that_is_named_is_a_file_that_is_made(compose: Any) -> None:
+    named = set().union(*map(sources, compose["services"].values()))
+    assert named == compose["secrets"].keys()
+    for each in compose["secrets"].values():
+        assert Path(each["file"]).stat().st_mode & 0o777 == 0o644
+
+
+def test_a_new_password_reaches_those_who_have_the_file_already(tmp_path: Path) -> None:
+    """A container has the very file: another one in its place would be none of its business."""
+
+    def made_now() -> dict[str, int]:
+        subprocess.run(
+            [tool("sh"), DEPLOY / "make-secrets.sh", tmp_path], check=True, capture_output=True
+        )
+        return {each.name: each.stat().st_ino for each in (tmp_path / "secrets").iterdir()}
+
+    before = made_now()
+    script, folder = DEPLOY / "redis" / "passwords.sh", tmp_path / "secrets"
+    for doing, lines in (("add", 2), ("drop", 1)):
+        subprocess.run([tool("sh"), script, doing, folder, "ingress", "worker"], check=True)
+        assert len((folder / "ingress").read_text().splitlines()) == lines
+        assert made_now() == before
+    new = (folder / "ingress").read_text().strip()
+    assert (folder / "url_ingress").read_text() == f"redis://ingress:{new}@redis:6379/0\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["swap", "{}", "a"], "usage: passwords.sh"),
+        (["add", "{}", "nobody"], "{}/nobody: expected a password, got nothing"),
+        (["add", "{}", "twice"], "{}/twice: expected one password, got 2"),
+    ],
+)
+def test_a_password_that_cannot_be_changed_so_is_left_as_it_is(
+    tmp_path: Path, words: list[str], said: str
+) -> None:
+    (tmp_path / "twice").write_text("old\nnew\n")
+    ended = subprocess.run(
+        [tool("sh"), DEPLOY / "redis" / "passwords.sh", *(each.format(tmp_path) for each in words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert said.format(tmp_path) in ended.stderr
+    assert (tmp_path / "twice").read_text() == "old\nnew\n"
 
 
 def test_secrets_are_made_once_and_are_nobody_elses_to_read(site: Site) -> None:
@@ -155,7 +211,9 @@ def test_drain_times_and_health_checks_are_those_of_the_programs(compose: Any) -
 
 
 def _environ(service: Any) -> dict[str, str]:
-    return {name: str(value) for name, value in service["environment"].items()}
+    environ = {name: str(value) for name, value in service["environment"].items()}
+    del environ["REDIS_URL_FILE"]  # there is none here
+    return environ
 
 
 def test_every_file_that_is_mounted_is_there(compose: Any) -> None:
@@ -203,6 +261,24 @@ def test_prometheus_finds_every_instance_of_a_service(compose: Any) -> None:
         (name,) = where["names"]
         assert name in compose["services"]
         assert str(where["port"]) in compose["services"][name]["healthcheck"]["test"]
+
+
+def test_prometheus_tells_alertmanager_which_reads_its_configuration(compose: Any) -> None:
+    alerting = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["alerting"]
+    (where,) = alerting["alertmanagers"][0]["dns_sd_configs"]
+    (name,) = where["names"]
+    service = compose["services"][name]
+    assert service["ports"][0]["target"] == where["port"]
+    configuration = DEPLOY / "alertmanager" / "alertmanager.yml"
+    ended = subprocess.run(
+        [tool("amtool"), "check-config", configuration], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    (receiver,) = yaml.safe_load(configuration.read_text())["receivers"]
+    (chat,) = receiver["slack_configs"]
+    assert {chat["api_url_file"].removeprefix("/run/secrets/")} == sources(service)
+    known = {name for rule in RULES for name in rule.get("annotations", {})}
+    assert set(re.findall(r"\.Annotations\.(\w+)", chat["text"])) <= known
 
 
 def test_haproxy_reads_the_configuration_of_the_proxy() -> None:

@@ -1,6 +1,7 @@
 """A new password under load, as deploy/redis/README.md says: nobody is refused meanwhile."""
 
 import asyncio
+import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -14,9 +15,10 @@ from redis.exceptions import AuthenticationError
 
 from tests.acceptance.ingress_process import IngressProcess, ingress
 from tests.acceptance.pages import Terminal, Typed, commands, environment_of
-from tests.acceptance.process import ROOT, Program, environment, until
+from tests.acceptance.process import ROOT, Program, environment, run_command, until
 from tests.acceptance.worker_process import running
 from tests.deploy.deployed_redis import DeployedRedis, deployed_sentinel
+from tests.deploy.kubernetes_objects import DEPLOY
 from tests.deploy.traffic import handled, traffic
 from tests.in_memory import folder_in_memory
 from tests.integration.workplace import body
@@ -30,6 +32,11 @@ COMMANDS: Final = [
 ]
 RELOAD, WRITE = COMMANDS[1:3]
 USERS: Final = ("ingress", "worker", "operator")
+PROBES: Final = re.findall(
+    r"\[sh, -c, '(.+)'\]", (DEPLOY / "redis" / "kubernetes.yaml").read_text()
+) + re.findall(r"(?<=- )REDISCLI_AUTH=.+", (DEPLOY / "compose.yaml").read_text())
+"""How Kubernetes and Compose ask Redis whether it is well."""
+
 PATIENCE: Final = 60
 
 
@@ -73,6 +80,15 @@ class Site:
         """What a user's program is told."""
         file = {"REDIS_URL": "", "REDIS_URL_FILE": str(self.folder / "urls" / user)}
         return {**environment("", self.folder), **file, **self.settings}
+
+    async def is_well(self, probe: str) -> bool:
+        """Whether a container of its Redis would be called so."""
+        place, port = self.redis.folder.with_name("secrets"), self.redis.port
+        for user in USERS:  # the container has the files of the site
+            shutil.copy(self.folder / "secrets" / user, place / user)
+        here = probe.replace("/run/secrets/redis", str(place))
+        here = here.replace("redis-cli", f"redis-cli -p {port}")
+        return (await run_command("sh", "-c", here, environ=self._environ)).code == 0
 
     async def type(self, command: str) -> None:
         """Type a command; a reload is meant at each server, with the users' files of all."""
@@ -135,6 +151,11 @@ async def programs(site: Site) -> AsyncIterator[tuple[IngressProcess, Program]]:
         yield receiver, worker
 
 
+def test_both_ask_in_the_same_words() -> None:
+    kubernetes, compose = PROBES
+    assert compose == kubernetes.replace("$", "$$")
+
+
 async def test_nobody_is_refused_while_passwords_change(site: Site) -> None:
     old = {user: site.passwords(user) for user in USERS}
     async with site.redis.client_of() as admin:
@@ -147,6 +168,7 @@ async def test_nobody_is_refused_while_passwords_change(site: Site) -> None:
                 for command in COMMANDS:
                     await site.type(command)
                     await under_way.accepts(20)
+                    assert await site.is_well(PROBES[0]), command
             assert under_way.refused == set()
             accepted = {*under_way.accepted, "evt_new"}
 

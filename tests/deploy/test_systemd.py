@@ -100,6 +100,7 @@ def test_each_program_has_a_unit_that_outlasts_its_drain() -> None:
         "sellfern-ingress.service",
         "sellfern-worker@.service",
         "sellfern-console.service",
+        "sellfern-redis.service",
     }
     ingress, worker = IngressSettings.from_environ({}), WorkerSettings.from_mapping({})
     for name, words, drain in (

@@ -3,9 +3,11 @@
 Outside of `make test`, since it downloads what an image is made of: `make image`.
 """
 
+import asyncio
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -15,7 +17,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from tests.acceptance.process import ROOT, get
+from tests.acceptance.process import ROOT, get, until
 from tests.image.builder import Builder
 from tests.image.container import Image
 
@@ -67,14 +69,31 @@ def mounted(tmp_path: Path) -> Path:
     return folder
 
 
+@dataclass
+class Erp:
+    """What the shop's handlers call.
+
+    Attributes:
+        told: what it was told.
+        answers: cleared while it answers nobody.
+    """
+
+    url: str = ""
+    told: list[tuple[object, str, str]] = field(default_factory=list)
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 @pytest.fixture
-async def erp() -> AsyncIterator[tuple[str, list[tuple[object, str, str]]]]:
-    """What the shop's handlers call, and what it was told."""
-    told: list[tuple[object, str, str]] = []
+async def erp() -> AsyncIterator[Erp]:
+    """One that answers."""
+    made = Erp()
+    made.answers.set()
 
     async def book(request: web.Request) -> web.Response:
         headers = request.headers
-        told.append((await request.json(), headers["Authorization"], headers["Idempotency-Key"]))
+        booked = (await request.json(), headers["Authorization"], headers["Idempotency-Key"])
+        made.told.append(booked)
+        await made.answers.wait()
         return web.Response()
 
     app = web.Application()
@@ -84,7 +103,8 @@ async def erp() -> AsyncIterator[tuple[str, list[tuple[object, str, str]]]]:
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", told
+        made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield made
     finally:
         await runner.cleanup()
 
@@ -121,14 +141,14 @@ async def test_an_event_gets_from_the_ingress_of_one_image_to_the_handlers_of_th
     product: Image,
     handlers: Image,
     mounted: Path,
-    erp: tuple[str, list[tuple[object, str, str]]],
+    erp: Erp,
     redis: Redis,
     redis_server: EmbeddedRedis,
 ) -> None:
-    url, told = erp
+    (mounted / "redis-url").write_text(redis_server.url)
     ports = {"INGRESS_PORT": "0", "INGRESS_ADMIN_PORT": "0", "WORKER_ADMIN_PORT": "0"}
-    environ = {"MOUNTED": str(mounted), "REDIS_URL": redis_server.url, **ports}
-    shop = {"ERP_URL": url, "ERP_TOKEN": "a token of the ERP"}
+    environ = {"MOUNTED": str(mounted), "REDIS_URL_FILE": "/etc/sellfern/redis-url", **ports}
+    shop = {"ERP_URL": erp.url, "ERP_TOKEN": "a token of the ERP"}
     async with (
         await product.start(**environ) as ingress,
         await handlers.start(**environ, **shop) as worker,
@@ -141,17 +161,32 @@ async def test_an_event_gets_from_the_ingress_of_one_image_to_the_handlers_of_th
             (*check, _) = image.settings["Healthcheck"]["Test"][1:]
             assert (await program.ask(*check, str(admin["port"]))).code == 0
 
-        data = '{"order_id": "7", "status": "new"}'
-        words = ("sellfern-ingress", "send", "acme", "order.created", "--data", data)
-        sent = await product.run(*words, **environ | {"INGRESS_PORT": str(listening["port"])})
-        assert sent.stdout.startswith("202 "), sent.stderr
+        at_port = environ | {"INGRESS_PORT": str(listening["port"])}
+
+        async def send(order: str) -> None:
+            data = f'{{"order_id": "{order}", "status": "new"}}'
+            words = ("sellfern-ingress", "send", "acme", "order.created", "--data", data)
+            sent = await product.run(*words, **at_port)
+            assert sent.stdout.startswith("202 "), sent.stderr
+
+        await send("7")
         (line,) = await worker.logged("event_handled")
-        (booked,) = told
+        (booked,) = erp.told
         assert booked[0] == {"order": "7", "organization": "org_123"}
         assert booked[1] == "Bearer a token of the ERP"
         assert line["event_id"] in booked[2]
 
+        # What is under way at a SIGTERM ends as ever.
+        erp.answers.clear()
+        await send("8")
+
+        async def is_under_way() -> bool:
+            return len(erp.told) == 2
+
+        await until(is_under_way)
         for program in (worker, ingress):
             program.send(signal.SIGTERM)
+        await worker.logged("draining")
+        erp.answers.set()
         assert [await worker.ended(), await ingress.ended()] == [0, 0]
-        await worker.logged("worker_stopped")
+        assert len(worker.events("event_handled")) == len(erp.told) == 2

@@ -17,8 +17,9 @@ from tests.integration.jobs import delivery, enqueued, reach, record_of
 from tests.integration.workplace import Lines
 from worker.grouping import CAUSE_FIELDS, cause_of
 from worker.operate import relisting, revival
-from worker.operate.dead_letters import select
-from worker.operate.dead_lists import Filter, count_all, kinds, labels_of, number_of
+from worker.operate.dead_letters import Selection, select
+from worker.operate.dead_lists import Filter, count_all, kinds, labels, labels_of, number_of
+from worker.operate.meant import oldest
 from worker.operate.relisting import relist
 from worker.pipeline.transitions import Claim, Settlement, Transitions
 
@@ -97,7 +98,7 @@ async def is_exact(redis: Redis) -> None:
     for name, number in groups.items():
         assert await redis.zcard(f"{keys.DEAD_GROUP}{name}") == number
     labelled = [
-        f"{name}:{key}" async for name, labels in labels_of(here, ORGANIZATIONS) for key in labels
+        f"{name}:{key}" async for name, its in labels_of(here, ORGANIZATIONS) for key in its
     ]
     assert sorted(labelled) == sorted(groups)
 
@@ -147,9 +148,9 @@ async def test_an_organization_has_two_hundred_groups_and_then_one_for_each_reas
     causes += [("stale", "b", f"no {name}", "") for name in names[:4]]
     await bury(redis, causes)
     here = Partition.only(redis)
-    async for organization, labels in labels_of(here, ORGANIZATIONS):
-        assert len(labels) == 202
-        rest = labels["other-rejected"]
+    async for organization, its in labels_of(here, ORGANIZATIONS):
+        assert len(its) == 202
+        rest = its["other-rejected"]
         assert (rest.reason, rest.type, rest.error, rest.place) == ("rejected", "", "", "")
         assert await redis.zcard(keys.UNTAGGED.dead_group(organization, "other-rejected")) == (
             len(names) - 200
@@ -249,3 +250,21 @@ async def test_whatever_somebodys_hand_has_left_under_a_name_a_letter_is_buried(
     await bury(redis, CAUSES[:4])
     await relist(Partition.only(redis), log=Lines().log)
     await is_exact(redis)
+
+
+async def test_a_sample_of_one_organizations_letters_is_taken_without_a_look_at_all(
+    redis: Redis,
+) -> None:
+    jobs = await letters.bury(redis, "org_a", 3000)
+    await relist(Partition.only(redis), log=Lines().log)
+    its = await labels(Partition.only(redis), "org_a")
+    groups = {label.reason: key for key, label in its.items()}
+    for wanted, sample in (
+        (Filter("org_a"), jobs[:5]),
+        (Filter(group=f"org_a:{groups['exhausted']}"), jobs[1:6]),
+        (Filter("org_a", reason="crashed"), jobs[::1000]),
+    ):
+        await redis.config_resetstat()
+        found = await oldest(reach(redis), Selection(filter=wanted), len(sample), force=False)
+        assert found == tuple(sample)
+        assert (await redis.info("commandstats"))["cmdstat_hmget"]["calls"] <= 600

@@ -185,6 +185,59 @@ async def test_a_mover_that_comes_to_late_brings_nothing_back(
     assert await shop.state(there) == {"a": b"3"}
 
 
+async def test_who_waits_for_a_mover_that_is_gone_goes_on(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was gone between `open` and `depart`; and once it has come to, it changes nothing."""
+    shop, lines = Shop(over(redis)), Lines()
+    here, there = shop.partitions.all[:2]
+    lock = f"lock:{ORG}"
+    for _ in range(2):
+        await shop.deliver("a")
+    ghost = Move(shop.partitions, ORG, there, Patience(lock=600))
+    run = Partition.run
+
+    async def stands_still(partition: Partition, script: Script, *arguments: Argument) -> Any:
+        if script.name == "depart" or "leave" in arguments:
+            raise asyncio.CancelledError
+        return await run(partition, script, *arguments)
+
+    monkeypatch.setattr(Partition, "run", stands_still)
+    with pytest.raises(asyncio.CancelledError):
+        await ghost.run()
+    monkeypatch.setattr(Partition, "run", run)
+    await upkeep.undo_moves(here, log=lines.log)
+    assert (await shop.places[0].claim(), lines.events()) == ([], [])
+    token = (await redis.hget(here.names.moving, lock)).split(b":")[0]
+    await redis.hset(here.names.moving, lock, token + b":1")
+    await upkeep.undo_moves(here, log=lines.log)
+    (line,) = lines.of("move_undone")
+    assert (line["organization"], line["target"]) == (ORG, 1)
+    with pytest.raises(MoveError, match="taken org_0 over"):
+        await ghost._depart()
+    await shop.work_off(0)
+    await redis.hset(here.names.flows, "*", "1000")  # others go on as well
+    for _ in range(2):
+        await shop.deliver("a")
+    (first,) = await shop.places[0].claim()
+    # Who goes on waits for that one, as at the beginning.
+    moving = asyncio.create_task(move(shop.partitions, 1, patience=Patience(drain=60)))
+    async with asyncio.timeout(60):
+        while not await redis.hexists(here.names.organizations, f"hold:{ORG}"):
+            await asyncio.sleep(0.01)
+        await shop.places[0].run(*first)
+        await moving
+    ((_, virtual),) = await redis.zrange(there.names.queue, 0, -1, withscores=True)
+    assert virtual < 100  # it comes before whatever is accepted there from now on
+    await shop.work_off(1)
+    assert await shop.state(there) == {"a": b"4"}
+    assert await traces(here) == {}
+    # Who has departed waits for the next mover.
+    await redis.hset(here.names.moving, mapping={ORG: "out:1:0:9", lock: "abcd:1"})
+    await upkeep.undo_moves(here, log=lines.log)
+    assert await redis.hget(here.names.moving, ORG) == b"out:1:0:9"
+
+
 async def test_nothing_is_taken_away_where_its_arrival_is_lost(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

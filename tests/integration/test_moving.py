@@ -77,6 +77,7 @@ def everything(partition: Partition, now: int, shift: float) -> dict[str, Any]:
             f"pause:{ORG}": "by hand",
             f"breaker:{ORG}": f"trying:{two}",
             f"hold:{ORG}": f"{now + HOUR}:its system",
+            f"trouble:{ORG}": f"0:{now}:{now}:0:0:3:f:shop.handle\nKeyError: 'id'",
         },
         names.due: {f"hold:{ORG}": now + HOUR},
         names.breakers: {ORG: now + HOUR},

@@ -257,7 +257,7 @@ MUTANTS: Final = {
     "settle, without a mark": ("settle", "leaving and mark == 'pending:' .. job", "leaving"),
     "settle, of what is written": ("settle", "#details[3] == 0 and details[4]", "details[4]"),
     "settle, of who hasn't worked": ("settle", "#details[3] == 0 and details[4]", "true"),
-    "settle, where a breaker counts": ("settle", "if breaker then by_org", "if false then by_org"),
+    "settle, where a breaker counts": ("settle", "if said[i] then by_org", "if false then by_org"),
     "settle, where there are records": (
         "settle",
         "redis.call('EXISTS', unpack(names)) > 0 then",

@@ -123,6 +123,7 @@ class Leases:
 
     async def _note_names(self, transitions: Transitions, *, anew: bool) -> None:
         """Have them known once, and again before they are forgotten."""
+        # A mark may be read a month later, when the worker that has made it is long gone.
         now, names = time.monotonic(), self.names()
         if names and (anew or self._named_at is None or now > self._named_at + _NAMED_EVERY):
             # They are for operators alone. A full Redis, or another key under that name, must not

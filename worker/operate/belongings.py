@@ -229,13 +229,13 @@ class Belongings:
     async def said(self) -> list[Argument]:
         """What ``join.lua`` takes; empty where nothing is."""
         names, organization = self.partition.names, self.organization
-        said = [keys.PAUSE, "", keys.BREAKER, keys.HOLD]
+        said = [keys.PAUSE, "", keys.BREAKER, keys.HOLD, keys.TROUBLE]
         async with self.partition.redis.pipeline(transaction=False) as pipe:
             pipe.hmget(names.organizations, [prefix + organization for prefix in said])
             pipe.hmget(names.rates, [f"next:{organization}", f"ramp:{organization}", organization])
             pipe.hmget(names.bytes, [f"{organization}:marks", f"{organization}:state"])
             pipe.execute_command("ZSCORE", names.breakers, organization)
-            (pause, profile, breaker, hold), rates, held, due = await pipe.execute()
+            (pause, profile, breaker, hold, trouble), rates, held, due = await pipe.execute()
         # Whether somebody else has paused it.
         if not re.match(r"out:\d+:1", await self.field(names.moving)):
             pause = None
@@ -243,7 +243,7 @@ class Belongings:
         if state == b"trying" and tried:
             breaker = state + colon + self.in_mark(tried)
         *starts, rate = rates
-        told = [pause, profile, breaker, due, hold, *starts, *held, rate]
+        told = [pause, profile, breaker, due, hold, *starts, *held, rate, trouble]
         return ["" if each is None else each for each in told]
 
 

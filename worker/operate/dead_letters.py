@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from operator import attrgetter, itemgetter
 from typing import Any, Final, Self, TypeVar
@@ -141,13 +142,14 @@ class Selection:
         """The same, with the ids that jobs have now: who has one from before a move may name it."""
         return replace(self, jobs=tuple([await reach.name_now(job) for job in self.jobs]))
 
-    async def letters(self, reach: Reach) -> AsyncIterator[DeadLetter]:
+    async def letters(self, reach: Reach) -> AsyncGenerator[DeadLetter, None]:
         """Those that are there still."""
         if not self.jobs:
             # Whoever acts on one page needn't wait for the next: Redis may be far away.
-            async for page in _one_ahead(_read_pages(reach, self.filter)):
-                for letter in page:
-                    yield letter
+            async with aclosing(_one_ahead(_read_pages(reach, self.filter))) as pages:
+                async for page in pages:
+                    for letter in page:
+                        yield letter
         for start in range(0, len(self.jobs), _PAGE):
             for named in await read_named(reach, self.jobs[start : start + _PAGE]):
                 yield named
@@ -325,7 +327,9 @@ async def _flat(pages: AsyncIterator[list[Item]]) -> AsyncIterator[Item]:
             yield each
 
 
-async def _one_ahead(pages: AsyncIterator[list[DeadLetter]]) -> AsyncIterator[list[DeadLetter]]:
+async def _one_ahead(
+    pages: AsyncIterator[list[DeadLetter]],
+) -> AsyncGenerator[list[DeadLetter], None]:
     """The same, each read while somebody has the one before."""
     coming = asyncio.ensure_future(anext(pages, None))
     try:

@@ -225,6 +225,7 @@ async def number_of(reach: Reach, wanted: Filter, *, at_once: bool = False) -> i
     async def number_in(partition: Partition) -> int | None:
         found = await sources(partition, wanted)
         mixed = [each for each in found if each.is_mixed]
+        # Somebody waits for a page; who is about to act is told the number in any case.
         if mixed and at_once:
             return None
         number = sum([await _number_in(partition, each, wanted) for each in mixed])

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field, fields
 from heapq import heappush, heappushpop
 from typing import Any
@@ -15,7 +16,7 @@ from shared.queue.reach import Reach
 from worker.operate import dead_letters as records
 from worker.operate.asking import ask, known_organization
 from worker.operate.dead_letters import DeadLetter, Selection
-from worker.operate.dead_lists import Filter
+from worker.operate.dead_lists import Filter, owner_of
 from worker.operate.failure_groups import ID_PATTERN
 from worker.operate.revival import why_left_alone
 
@@ -141,6 +142,10 @@ class _Oldest:
         else:
             heappushpop(self._heap, item)
 
+    @property
+    def is_full(self) -> bool:
+        return len(self._heap) >= self.most
+
     def taken(self) -> tuple[tuple[str, ...], list[str]]:
         """Their jobs, the oldest first, and a line about each."""
         rows = sorted(self._heap, reverse=True)
@@ -162,9 +167,14 @@ async def oldest(
     sample = _Oldest(most)
     if most <= 0:
         return ()
-    async for letter in selection.letters(reach):
-        if not (is_again and letter.by_hand) and not why_left_alone(letter, force=force):
-            sample.add(letter)
+    # Those of one organization come in order: of twenty thousand, five needn't be looked for.
+    is_in_order = not selection.jobs and owner_of(selection.filter) not in {None, "?"}
+    async with aclosing(selection.letters(reach)) as letters:
+        async for letter in letters:
+            if not (is_again and letter.by_hand) and not why_left_alone(letter, force=force):
+                sample.add(letter)
+            if is_in_order and sample.is_full:
+                break
     jobs, _ = sample.taken()
     return jobs
 

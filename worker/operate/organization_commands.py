@@ -1,5 +1,7 @@
 """``python -m worker state``, ``pause`` and ``resume``: one organization, looked at or held."""
 
+import time
+
 import click
 
 from shared import display
@@ -8,8 +10,9 @@ from shared.endpoints.place import shown
 from shared.program.commands import json_option
 from shared.queue.reach import Reach
 from worker.operate import organizations
-from worker.operate.actions import record_command
+from worker.operate.actions import record_command, whoami
 from worker.operate.asking import anyway_option, ask, known_organization
+from worker.operate.organizations import Paused
 
 
 @click.command()
@@ -38,10 +41,10 @@ def pause(organization: str, *, why: str, yes: bool) -> None:
     """Let an organization's events wait until resume. The ingress goes on accepting them."""
     name = known_organization(organization, yes=yes)
 
-    async def paused(reach: Reach) -> tuple[bool, str | None]:
+    async def paused(reach: Reach) -> tuple[bool, Paused]:
         partition = await reach.living(name)
-        is_changed = await organizations.pause(partition, name, why)
-        before = None if is_changed else await organizations.pause_of(partition, name)
+        is_changed = await organizations.pause(partition, name, why, whoami()[0])
+        before = Paused() if is_changed else await organizations.pause_of(partition, name)
         outcome = "" if is_changed else "was paused already"
         await record_command(reach, "pause", organization=name, about=why, outcome=outcome)
         return is_changed, before
@@ -50,7 +53,7 @@ def pause(organization: str, *, why: str, yes: bool) -> None:
     if is_changed:
         click.echo(f"{name} is paused; its events wait")
     else:
-        because = f" ({display.escape_controls(before)})" if before else ""
+        because = f" ({display.escape_controls(before.sentence(time.time()))})" * bool(before.why)
         click.echo(f"{name} was paused already{because}")
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, NamedTuple, Self
+
+import msgspec
 
 from shared.display import roughly
 from shared.errors import StateError, Unavailable
@@ -11,6 +13,10 @@ from shared.queue.partition import Partition
 from worker.value import Value
 
 _PAGE = 500
+_QUIET: Final = 900.0
+"""Seconds without a failure after which a trouble is over, as the scripts have it."""
+
+_LONGEST_NAME: Final = 60  # of whoever pauses something
 _GLOB = str.maketrans({character: f"\\{character}" for character in "\\*?[]^-"})
 
 
@@ -18,20 +24,54 @@ _PAUSE = scripts.load("pause")
 _RESUME = scripts.load("resume")
 
 
-async def pause(partition: Partition, organization: str, why: str) -> bool:
+class Paused(NamedTuple):
+    """Why an organization is paused, as far as that is known.
+
+    Attributes:
+        why: for people; ``None`` while it isn't.
+        by: whom; ``None`` where nobody said.
+        since: when, seconds since the epoch; the same.
+    """
+
+    why: str | None = None
+    by: str | None = None
+    since: float | None = None
+
+    def sentence(self, now: float) -> str:
+        """Why, by whom and since when, as far as that is known; ``now``: epoch seconds."""
+        by = f", by {self.by}" if self.by and f"by {self.by}" not in (self.why or "") else ""
+        since = f", {roughly(max(0.0, now - self.since))} ago" if self.since else ""
+        return f"{self.why}{by}{since}"
+
+    @classmethod
+    def read(cls, raw: str | None) -> Self:
+        """What ``pause.lua`` has of it."""
+        why, _, rest = (raw or "").rpartition("\n")
+        at, colon, by = rest.partition(":")
+        if raw is None or not (colon and at.isdigit()):
+            return cls(raw)  # an earlier version's, or a mover's
+        return cls(why, by, int(at) / 1000)
+
+
+async def pause(partition: Partition, organization: str, why: str, who: str = "") -> bool:
     """Let its events wait; whether it wasn't paused before.
+
+    Args:
+        partition: where they are.
+        organization: whose.
+        why: for people.
+        who: has it paused, where somebody says so.
 
     Raises:
         Unavailable: it is on its way to another partition (``organization_moving``).
     """
-    return _is_changed(await partition.run(_PAUSE, organization, why))
+    return _is_changed(await partition.run(_PAUSE, organization, why, who[:_LONGEST_NAME]))
 
 
-async def pause_of(partition: Partition, organization: str) -> str | None:
-    """Why it is paused; ``None`` while it isn't."""
+async def pause_of(partition: Partition, organization: str) -> Paused:
+    """Why it is paused, if it is."""
     command = ("HGET", partition.names.organizations, keys.PAUSE + organization)
-    why = await partition.redis.execute_command(*command)
-    return None if why is None else why.decode(errors="replace")
+    return Paused.read(_text(await partition.redis.execute_command(*command)))
 
 
 async def resume(partition: Partition, organization: str, starts: float | None = None) -> bool:
@@ -86,6 +126,71 @@ def _shown(key: str, value: Value) -> dict[str, Any]:
         return {"key": key, "error": str(exc), "version": value.version}
 
 
+# How its handlers fail
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """What is known of its attempts that came to nothing.
+
+    Attributes:
+        since: when the first one failed, with no quarter of an hour between two (epoch seconds).
+        last: when the last one did.
+        failed: how many did.
+        kind: of the last one, as ``prelude/attempts.lua`` has it; ``w``: no worker has a handler.
+        handler: its function; empty where none was at work.
+        error: the beginning of what it said.
+        next_at: when the first of these events is due again; ``None`` where none is.
+        latest_at: when the last of them is.
+        worked: when a handler has worked since the last failure; ``None`` where none has.
+    """
+
+    since: float
+    last: float
+    failed: int
+    kind: str
+    handler: str
+    error: str
+    next_at: float | None = None
+    latest_at: float | None = None
+    worked: float | None = None
+
+    @classmethod
+    def read(cls, raw: str) -> Self | None:
+        """What ``prelude/organizations.lua`` has of it; ``None`` where it has nothing."""
+        numbers, _, error = raw.partition("\n")
+        try:
+            # The handler last: it is the one that an author has named.
+            worked, since, last, soon, latest, failed, kind, handler = numbers.split(":")
+            return cls(
+                *(int(since) / 1000, int(last) / 1000, int(failed)),
+                *(kind, handler, error),
+                *(int(each) / 1000 or None for each in (soon, latest, worked)),
+            )
+        except ValueError:
+            return None  # somebody's hand wrote it
+
+    def is_told(self, now: float) -> bool:
+        """Whether it is news still: as long as any of its events waits, and a while after."""
+        return now <= max(self.last, self.latest_at or 0.0) + _QUIET
+
+    @property
+    def word(self) -> str:
+        """What it is called."""
+        if self.kind == "w":
+            return "no handler"
+        if self.worked:
+            return "some fail"
+        return "put off" if self.kind == "a" else "failing"
+
+    def sentence(self, now: float) -> str:
+        """It, for people, without its `word`; ``now``: seconds since the epoch."""
+        many = "1 attempt" if self.failed == 1 else f"{self.failed:,} attempts"
+        told = f"{many} since {roughly(max(0.0, now - self.since))} ago, the last"
+        told += f" {roughly(max(0.0, now - self.last))} ago: {self.error or 'nothing was said'}"
+        due = [each for each in (self.next_at, self.latest_at) if each and each > now]
+        return told + (f"; next try in {roughly(min(due) - now)}" if due else "")
+
+
 # Why its events wait
 
 
@@ -111,15 +216,16 @@ def why_it_waits(state: str, told: Sequence[Any], now: float) -> str:
     texts = said if isinstance(said, list) else [None] * 3
     pause, hold, breaker = map(_text, texts)
     return (
-        _paused(pause)
+        _paused(pause, now)
         or _held(hold, now)
         or _broken(breaker, now)
         or ("its organization's rate, or cap" if rate else "its organization has no free slot")
     )
 
 
-def _paused(pause: str | None) -> str:
-    return "" if pause is None else f"its organization is paused ({pause})"
+def _paused(raw: str | None, now: float) -> str:
+    paused = Paused.read(raw)
+    return "" if paused.why is None else f"its organization is paused ({paused.sentence(now)})"
 
 
 def _held(hold: str | None, now: float) -> str:

@@ -12,6 +12,7 @@ from shared.queue.marker import SHOWN_SECONDS, Incident, incident, unwatched
 from shared.queue.partition import Partition
 from shared.queue.reach import Missing
 from worker.operate import workers
+from worker.operate.organizations import Paused, Trouble
 from worker.operate.workers import LostWorker, WorkerOverview
 
 _DEAD_PREFIX = "dead:"
@@ -40,6 +41,9 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
         is_slow: whether it begins slowly since its events have waited.
         cap: on its handlers at once, where one is set.
         weight: its share under contention.
+        paused_by: who has paused it; ``None`` where nobody said.
+        paused_since: when, seconds since the epoch; the same.
+        trouble: how its handlers fail; ``None`` where they haven't lately.
         held: what it has in Redis, bytes by kind: ``waiting``, ``dead``, ``marks``, ``state``.
     """
 
@@ -59,6 +63,13 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
     in_turn: int = 0
     rate: float | None = None
     is_slow: bool = False
+    paused_by: str | None = None
+    paused_since: float | None = None
+    trouble: Trouble | None = None
+
+    def pause_told(self, now: float) -> str:
+        """Why it is paused, by whom and since when; ``now``: seconds since the epoch."""
+        return Paused(self.paused, self.paused_by, self.paused_since).sentence(now)
 
     @property
     def bytes_held(self) -> int:
@@ -252,6 +263,8 @@ def _organizations(
         until, _, why = known.get(keys.HOLD + name, "").partition(":")
         cap, _, weight = known.get(name, "").partition(":")
         interval = known.get(f"{_SAID_RATE}{name}", "").partition(":")[0]
+        paused = Paused.read(known.get(keys.PAUSE + name))
+        trouble = Trouble.read(known.get(keys.TROUBLE + name, ""))
         found.append(
             OrganizationOverview(
                 organization=name,
@@ -261,7 +274,10 @@ def _organizations(
                 rate=round(1000 / float(interval), 3) if interval else None,
                 is_slow=f"ramp:{name}" in known,
                 dead=events.dead.get(name, 0),
-                paused=known.get(keys.PAUSE + name),
+                paused=paused.why,
+                paused_by=paused.by,
+                paused_since=paused.since,
+                trouble=trouble if trouble and trouble.is_told(now) else None,
                 breaker=breaker.state,
                 breaker_seconds=breaker.seconds,
                 failures=breaker.failures,

@@ -80,6 +80,7 @@ class Past(msgspec.Struct, frozen=True):
 
     def with_names(self, signed: Callable[[str], str]) -> Self:
         """The same, with the names of workers in place of these."""
+        # Nobody names himself where he was not heard of any more: only his tokens tell.
         named = (
             replace(each, worker=signed(each.worker)) if each.kind == _LOST else each
             for each in self.happenings
@@ -95,6 +96,7 @@ class Past(msgspec.Struct, frozen=True):
                 number, at, error, traceback = found
                 last = Happening("f", at / 1000, int(number), said=str(error))
                 return cls((last,), str(traceback))
+            # Texts stand once each, since ten attempts mostly say the same.
             entries, texts, last = found
             return cls(tuple(_happening(each, texts) for each in entries), expanded(last))
         except (msgspec.DecodeError, TypeError, ValueError, IndexError):

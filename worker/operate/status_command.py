@@ -368,17 +368,22 @@ def _memory(overview: Overview) -> str:
 def _condition(each: OrganizationOverview) -> str:
     if each.paused is not None:
         held = f", breaker {each.breaker}" if each.breaker else ""
-        return f"paused{held}: {escape_controls(each.paused)}"
+        return f"paused{held}: {escape_controls(each.pause_told(time.time()))}"
     if (throttled := _throttled(each)) is not None:
         return f"throttled: {escape_controls(throttled)}"
     breaker = _breaker(each)
-    if breaker:
-        return f"breaker {breaker}"
+    if breaker or each.failures or each.trouble:
+        return _failing(each, breaker and f"breaker {breaker}")
     if each.is_slow:
         return "begins slowly"
-    if each.rate is not None:
-        return f"at most {each.rate:g}/s"
-    return f"{each.failures:,} failures in a row" if each.failures else ""
+    return "" if each.rate is None else f"at most {each.rate:g}/s"
+
+
+def _failing(each: OrganizationOverview, breaker: str | None) -> str:
+    row = f"{each.failures:,} failures in a row" if each.failures else ""
+    what = breaker or row or (each.trouble.word if each.trouble else "")
+    why = escape_controls(each.trouble.sentence(time.time())) if each.trouble else ""
+    return f"{what}{': ' * bool(why)}{why}"
 
 
 def _throttled(organization: OrganizationOverview) -> str | None:

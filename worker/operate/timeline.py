@@ -129,6 +129,7 @@ def _attempt(each: Happening) -> Moment:
     text = f"attempt {each.number} {what}{_took(each.seconds) if each.handler else ''}"
     by = _by(each.handler, each.worker)
     seconds = each.seconds if each.handler else None
+    # What is kept is when it ended, by Redis's clock: that all workers have in common.
     began = each.at - each.seconds
     return Moment(began, each.outcome, text, level, each.said, by, seconds, each.number)
 
@@ -138,6 +139,7 @@ def _dead(event: FoundEvent) -> Iterator[Moment]:
     if letter is None:
         return
     text = f"became a dead letter{_after(letter.attempts)}: {letter.reason}"
+    # Mostly the last attempt has said it already, a line above.
     last = event.past.last
     is_told = last is not None and letter.error.startswith(last.said.removesuffix("…"))
     yield Moment(letter.died_at / 1000, "died", text, "bad", "" if is_told else letter.error)
@@ -168,6 +170,7 @@ def _now(event: FoundEvent, now: float) -> Iterator[Moment]:
 
 def _done(event: FoundEvent) -> Iterator[Moment]:
     mark = event.mark
+    # While it waits, or lies dead, another job may have finished the same event.
     if mark is None or mark.state != "done" or event.letter or event.payload is not None:
         return
     if mark.told is None:

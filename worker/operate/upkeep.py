@@ -1,6 +1,8 @@
 """What one of all workers does every few minutes, whatever comes in."""
 
 import asyncio
+import re
+import secrets
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -20,7 +22,7 @@ from arq.cron import CronJob
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
-from shared.queue import scripts
+from shared.queue import hashes, scripts
 from shared.queue.partition import Partition
 from shared.queue.partitions import MOST_HOPS, Partitions
 from shared.queue.reach import Reach
@@ -28,6 +30,7 @@ from worker.opened import Kept, Known
 from worker.operate import dead_letters, dead_lists, revival
 
 _FORGET = scripts.load("forget")
+_HALT = scripts.load("halt")
 _RECOUNT = scripts.load("recount")
 _RENUMBER = scripts.load("renumber")
 _RESTORE = scripts.load("restore")
@@ -64,6 +67,9 @@ takes a year at the least, at ten thousand events a second of weight 1. A hundre
 half a second."""
 
 _MOST_NAMED: Final = 10
+
+_GONE_SECONDS: Final = 60.0
+"""For how long a mover has given no sign of life that is taken for gone."""
 
 
 def cron_job(
@@ -325,6 +331,27 @@ async def _fields(partition: Partition, *names: str) -> AsyncIterator[list[str]]
             cursor, found = await partition.redis.hscan(name, max(cursor, 0), count=_LISTED_AT_ONCE)
             yield [field.decode(errors="replace") for field in found]
             await asyncio.sleep(_PAUSE)
+
+
+# Organizations whose movers are gone
+
+
+async def undo_moves(partition: Partition, *, log: FilteringBoundLogger) -> None:
+    """Let those go on that wait here for a mover that was gone before they departed.
+
+    It may come to again, and then finds that somebody else has had the move since.
+    """
+    ways = await hashes.whole(partition.redis, partition.names.moving)
+    gone_since = await dead_letters.now(partition) - round(_GONE_SECONDS * 1000) if ways else 0
+    for field, way in ways.items():
+        target = re.fullmatch(rb"out:(\d+):[01]", way)
+        lock = re.fullmatch(rb"[0-9a-f]+:(\d+)", ways.get(b"lock:" + field, b""))
+        if target and lock and int(lock[1]) < gone_since:
+            organization, to = field.decode(), int(target[1])
+            who = (organization, secrets.token_hex(8), round(_GONE_SECONDS * 1000), to)
+            if (await partition.run(_HALT, *who, "take", 0))[0] == b"halted":
+                await partition.run(_HALT, *who, "undo", 0)
+                log.warning("move_undone", organization=organization, target=to)
 
 
 # Virtual times, which have an end

@@ -68,7 +68,9 @@ async def find_way(
             source, to = (other, place) if word == "in" else (place, other)
             if to is not target:
                 raise OnItsWayError(organization, to.number)
-            return Way(source, to, has_begun=True)
+            # Where its mover was gone before it departed, it may go on by now.
+            ways = {each.number: way for each, way in said}
+            return Way(source, to, has_begun=ways[source.number].startswith("out:"))
     return None if living is target else Way(living, target)
 
 

@@ -103,6 +103,7 @@ def verb_of(  # noqa: PLR0911  one for each outcome
             milliseconds = round((after or 0.0) * 1000)
             return "retry", (milliseconds, _breaker(outcome, policy), outcome.blocked, told)
         case Dead():
+            # What is judged never reaches a handler: that is no attempt.
             last = _told(work, outcome, worker) if outcome.attempted else None
             traceback, burial = printable(outcome.fault.traceback), _burial(work, outcome)
             reason, error, event_type, *_ = burial
@@ -190,4 +191,5 @@ def _kind(outcome: Later | Dead) -> str:
 def _cut(text: str, most: int) -> str:
     """As much of it as so many bytes hold."""
     raw = text.encode(errors="backslashreplace")
+    # By bytes, as Redis counts them, and no half of a character at the end.
     return raw.decode() if len(raw) <= most else raw[: most - 3].decode(errors="ignore") + "…"

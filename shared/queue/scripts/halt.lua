@@ -1,18 +1,32 @@
 -- halt: a mover gets an organization to itself, and its events wait: for a moment, or until it has moved.
 --
 -- Arguments: organization, the mover's token (hex), for how long it has it (ms), the number of the
---   partition to which it is to go; 'take', and once it has it 'keep', 'wait', 'go on', 'stay' or 'leave';
---   for how long they wait (ms), then the jobs that keep a slot for their retry.
+--   partition to which it is to go; 'take', and once it has it 'keep', 'wait', 'go on', 'stay', 'leave', or
+--   'undo', who leaves, too, and has it go on where it stays, and has not departed; for how long they wait
+--   (ms), then the jobs that keep a slot for their retry.
 -- Result: {'halted', how many of its events workers hold, and where they stay: the lowest virtual time
 --   that one may have, the last ones of its flow and of its retries, and its last order}; or
 --   {'taken', for how long (ms) another mover has it}, {'lost', 0} where it is this one's no more, {'to',
 --   the partition to which it is on its way}.
 -- Transition: none at once; the next claims park what comes up. What only waits goes on by itself, should
---   the mover be gone; what is to stay does so once workers hold nothing of it, and nobody resumes it then.
+--   the mover be gone; what is to stay does so once workers hold nothing of it, and nobody but 'undo' resumes
+--   it then.
 
 local organization, token, to, what = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
 local now = now_ms()
 local why = 'it moves to another partition'
+
+-- Once it has departed, there stands an order behind that.
+local function undo()
+  local was_paused = string.match(redis.call('HGET', key.moving, organization) or '', '^out:%d+:([01])$')
+  if not was_paused then return end
+  redis.call('HDEL', key.moving, organization)
+  if was_paused == '1' then return end
+  redis.call('HDEL', key.organizations, key.pause .. organization)
+  profile_of(organization).paused = false
+  freed[organization] = true
+  wake_one()
+end
 
 local holder, until_when =
   string.match(redis.call('HGET', key.moving, lock_field .. organization) or '', '^(%x+):(%d+)$')
@@ -20,7 +34,8 @@ if what == 'take' and holder and tonumber(until_when) > now then
   return finish({ 'taken', tonumber(until_when) - now })
 elseif what ~= 'take' and holder ~= token then
   return finish({ 'lost', 0 })
-elseif what == 'leave' then
+elseif what == 'leave' or what == 'undo' then
+  if what == 'undo' then undo() end
   redis.call('HDEL', key.moving, lock_field .. organization)
   return finish({ 'halted', 0 })
 end

@@ -3,7 +3,7 @@
 -- Arguments: organization, the mover's token (hex), how often it has told of some, as in `arrive`; then what
 --   was said of it where it comes from, '' where nothing was: why it is paused, cap and weight, its breaker,
 --   from when on that lets one through (ms), until when it is held and why, when the next start is due, its
---   slow beginning, bytes of its marks, of its state, its rate.
+--   slow beginning, bytes of its marks, of its state, its rate, how its handlers fail.
 -- Result: 'joined'; 'less' where not all is here that it has told; or 'lost' where the organization is
 --   another mover's by now, or has arrived already.
 -- Transition: parked → queued, up to the free slots and the starts that are due, unless it is paused.
@@ -33,6 +33,7 @@ say(key.organizations, key.hold .. organization, hold_said)
 if hold_said ~= '' then
   redis.call('ZADD', key.due, string.match(hold_said, '^%d+'), key.hold .. organization)
 end
+say(key.organizations, key.trouble .. organization, ARGV[14] or '')
 say(key.rates, 'next:' .. organization, next_start)
 say(key.rates, 'ramp:' .. organization, ramp)
 say(key.bytes, organization .. ':marks', ARGV[11])

@@ -20,7 +20,11 @@ if not ARGV[4] then
   return finish({ 'open', '' })
 end
 
-shift = tonumber(shift) or system_time() + 1 - tonumber(ARGV[4])
+-- Where none of it is here yet: it may have gone on there since it was opened for it.
+if not shift or redis.call('HEXISTS', key.waiting, organization) == 0 then
+  shift = system_time() + 1 - tonumber(ARGV[4])
+end
+shift = tonumber(shift)
 redis.call('HSET', key.moving, organization, 'in:' .. from .. ':' .. number(shift))
 note_told(organization, token, 0)
 redis.call('HSET', key.organizations, key.pause .. organization, 'it comes from another partition')

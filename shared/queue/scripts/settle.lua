@@ -248,6 +248,7 @@ end
 
 local function handler_worked(claim)
   local organization = claim.organization
+  end_row(organization, redis.call('HGET', key.organizations, key.trouble .. organization))
   local profile = profile_of(organization)
   if is_tried(claim) then
     close_breaker(organization)
@@ -341,6 +342,7 @@ function settle.retry(claim, details)
   if details[4] then
     with_seldom()
     note_attempt(claim, details[4])
+    note_trouble(claim.organization, details[4][1], details[4][4], details[4][5], due)
   end
   if in_order(claim.organization) then
     keep_slot(claim)
@@ -447,6 +449,8 @@ function settle.dead(claim, details)
     give_back_start(claim.organization)
   end
   write_record(claim, details) -- first: nothing after it can be refused
+  local told = details[9]
+  if told then note_trouble(claim.organization, told[1], told[4], told[5]) end
   if gone then remove_job(read_claim(gone)) end
   if mark then
     if not read_mark(mark) then hold(claim.organization, 'marks', cost_of_mark(claim.event_id)) end
@@ -522,6 +526,7 @@ function settle.wait(claim, details)
   clear_token(claim)
   write_claim(claim)
   places[claim.job] = number(now + math.ceil(delay))
+  note_trouble(claim.organization, 'w', '', details[1], now + math.ceil(delay))
   count('waiting')
   return 'waiting'
 end

@@ -40,7 +40,8 @@ if not all_agree() then return finish(gone) end
 for i = 2, #ARGV do
   local organization = ARGV[i]
   if has_nothing(organization) then
-    redis.call('HDEL', key.organizations, organization, key.breaker .. organization)
+    redis.call('HDEL', key.organizations, organization, key.breaker .. organization,
+      key.trouble .. organization)
     redis.call('HDEL', key.rates, organization, 'next:' .. organization, 'ramp:' .. organization)
     gone = gone + 1
   end

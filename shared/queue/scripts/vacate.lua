@@ -13,7 +13,7 @@ if redis.call('HEXISTS', key.waiting, organization) == 1
   return finish('left')
 end
 redis.call('HDEL', key.organizations, organization, key.pause .. organization,
-  key.breaker .. organization, key.hold .. organization)
+  key.breaker .. organization, key.hold .. organization, key.trouble .. organization)
 redis.call('HDEL', key.flows, organization, 'retry:' .. organization, 'order:' .. organization)
 redis.call('HDEL', key.rates, organization, 'next:' .. organization, 'ramp:' .. organization)
 redis.call('HDEL', key.bytes, organization .. ':waiting', organization .. ':dead',

@@ -22,6 +22,7 @@ from worker.at_work import AtWork, Doing
 from worker.operate import organizations
 from worker.operate.actions import Action, record
 from worker.operate.console import context
+from worker.operate.organizations import Paused
 from worker.operate.revival import Progress
 from worker.operate.runs import Going, Run
 
@@ -160,7 +161,8 @@ async def test_pausing_says_who_did_it(site: Site, redis: Redis) -> None:
     assert line["who"] == "local"
     assert line["address"] == "127.0.0.1"
     assert line["organization"] == "org_a"
-    assert await redis.hget(keys.ORGANIZATIONS, f"{keys.PAUSE}org_a") == b"by local"
+    raw = await redis.hget(keys.ORGANIZATIONS, f"{keys.PAUSE}org_a")
+    assert (Paused.read(raw.decode()).why, Paused.read(raw.decode()).by) == ("by local", "local")
 
 
 @pytest.mark.parametrize("organization", ["a:b", "%3F", "x" * 65, "%00"])

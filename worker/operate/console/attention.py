@@ -196,7 +196,7 @@ def _memory(overview: Overview) -> Iterator[Finding]:
 def _organizations(overview: Overview) -> Iterator[Finding]:
     # Few are told, so those that have the most to lose by it.
     worst = sorted(overview.organizations, key=lambda each: -each.waiting)
-    told = [finding for each in worst if (finding := _organization(each)) is not None]
+    told = [finding for each in worst if (finding := _organization(each, overview.at)) is not None]
     yield from told[:_MOST_ORGANIZATIONS]
     if len(told) > _MOST_ORGANIZATIONS:
         yield Finding(
@@ -207,10 +207,10 @@ def _organizations(overview: Overview) -> Iterator[Finding]:
             "Show them",
         )
     # By themselves: somebody wanted it so, and they are to hide none that fails.
-    yield from _paused([each for each in worst if each.paused is not None])
+    yield from _paused([each for each in worst if each.paused is not None], overview.at)
 
 
-def _paused(paused: Sequence[OrganizationOverview]) -> Iterator[Finding]:
+def _paused(paused: Sequence[OrganizationOverview], at: float) -> Iterator[Finding]:
     if len(paused) > _MOST_PAUSED:
         yield Finding(
             "info",
@@ -225,7 +225,8 @@ def _paused(paused: Sequence[OrganizationOverview]) -> Iterator[Finding]:
         breaker = f", and its breaker is {each.breaker}" if each.breaker else ""
         yield Finding(
             "info",
-            f"{each.organization} is paused ({each.paused}){breaker}. {_waiting(each.waiting)}.",
+            f"{each.organization} is paused ({each.pause_told(at)}){breaker}. "
+            f"{_waiting(each.waiting)}.",
             "Nothing of it is handled until it is resumed.",
             _address(each, "resume"),
             "Resume",
@@ -233,7 +234,7 @@ def _paused(paused: Sequence[OrganizationOverview]) -> Iterator[Finding]:
         )
 
 
-def _organization(each: OrganizationOverview) -> Finding | None:
+def _organization(each: OrganizationOverview, at: float) -> Finding | None:
     """What holds or fails one that isn't paused."""
     name, verb = each.organization, "resume"
     level: Level = "warn"
@@ -250,11 +251,24 @@ def _organization(each: OrganizationOverview) -> Finding | None:
     elif each.failures >= _FAILURES_IN_A_ROW:
         what, verb = f"{name}: {each.failures:,} handlers failed in a row", "pause"
         advice = "The log says why; pause it to spend no more attempts."
+    elif _is_put_off(each):
+        what, verb = f"{name}: its events are put off", "pause"
+        advice = "Their handler, or the lack of one, has it so; pause it to spend no more attempts."
     else:
         return None
+    if each.trouble is not None and each.throttled is None:
+        what = f"{what}. {each.trouble.sentence(at)}"
     other = ("Pause", _address(each, "pause")) if each.breaker else ("", "")
     what = f"{what}. {_waiting(each.waiting)}."
     return Finding(level, what, advice, _address(each, verb), verb.capitalize(), name, *other)
+
+
+def _is_put_off(each: OrganizationOverview) -> bool:
+    """Whether many have failed, or asked for another attempt, and none has worked since."""
+    trouble = each.trouble
+    if trouble is None or trouble.worked or not each.waiting:
+        return False
+    return trouble.failed >= _FAILURES_IN_A_ROW
 
 
 def _address(each: OrganizationOverview, verb: str) -> str:

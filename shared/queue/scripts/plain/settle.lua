@@ -38,7 +38,7 @@ end
 
 -- Whose token it is, and what their marks are called; by organization, whose breaker doesn't count.
 local function plainly_held(starts, claims)
-  local held_starts, marks, breakers, by_organization = {}, {}, {}, {}
+  local held_starts, marks, fields, by_organization = {}, {}, {}, {}
   for place, i in ipairs(starts) do
     local token, event_id = string.match(claims[place] or '', '^(%x+):%d+:%d+:[^:]*:(.+)$')
     if token == ARGV[i + 1] then
@@ -47,13 +47,17 @@ local function plainly_held(starts, claims)
       marks[#marks + 1] = mark_name(organization, event_id)
       if not by_organization[organization] then
         by_organization[organization] = {}
-        breakers[#breakers + 1] = key.breaker .. organization
+        fields[#fields + 1] = key.breaker .. organization
+        fields[#fields + 1] = key.trouble .. organization
       end
     end
   end
   if #marks == 0 then return {}, {}, {} end
-  for place, breaker in ipairs(redis.call('HMGET', key.organizations, unpack(breakers))) do
-    if breaker then by_organization[string.sub(breakers[place], #key.breaker + 1)] = nil end
+  local said = redis.call('HMGET', key.organizations, unpack(fields))
+  for i = 1, #fields, 2 do
+    local organization = string.sub(fields[i], #key.breaker + 1)
+    by_organization[organization].trouble = said[i + 1]
+    if said[i] then by_organization[organization] = nil end
   end
   return held_starts, marks, by_organization
 end
@@ -105,6 +109,7 @@ local function free_plainly(by_organization)
       add(waiting, organization, -gone)
       hold(organization, 'waiting', -gone * cost_of_payload(0))
       freed[organization] = true
+      end_row(organization, leaving.trouble)
       parked[#parked + 1] = key.parked .. organization
     end
   end

@@ -7,6 +7,12 @@
 --   open:until (ms)                              events wait
 --   trying:job                                   one event is let through; no job: the next one
 -- "hold:{organization}", "until (ms):why", is there while its handlers have asked to be left alone.
+-- "trouble:{organization}" is there once its handlers have failed, or asked for another attempt. It is for
+-- whoever looks at it, and nothing is decided by it:
+--   worked:since:last:next:latest:number:kind:handler, a line break, and the beginning of the error
+--   worked is when one has worked since (ms), or 0; since and last are when the first and the last attempt
+--   failed, next and latest when the first and the last of these events are due again, 0 where none is; and
+--   number is how many failed. Whatever comes a quarter of an hour behind all that is another trouble.
 local profiles = {}
 
 local longest_hold = 3600000
@@ -89,6 +95,38 @@ local function lift_hold(organization)
     begin_slowly(organization)
   end
   return is_there
+end
+
+local apart = 15 * 60000 -- ms between one trouble and the next
+
+local function trouble_of(organization)
+  local raw = redis.call('HGET', key.organizations, key.trouble .. organization)
+  local since, last, next_due, latest, number_of =
+    string.match(raw or '', '^%d+:(%d+):(%d+):(%d+):(%d+):(%d+):')
+  if not since or now_ms() > math.max(tonumber(last), tonumber(latest)) + apart then
+    return now_ms(), 0, 0, 0
+  end
+  return tonumber(since), tonumber(next_due), tonumber(latest), tonumber(number_of)
+end
+
+--   due  when the event comes back (ms), or nil
+local function note_trouble(organization, kind, handler, said, due)
+  local now = now_ms()
+  local since, next_due, latest, number_of = trouble_of(organization)
+  if due and (next_due <= now or due < next_due) then next_due = due end
+  latest = math.max(latest, due or 0)
+  local numbers = { 0, since, now, next_due, latest, number_of + 1 }
+  for i, each in ipairs(numbers) do numbers[i] = string.format('%d', each) end
+  redis.call('HSET', key.organizations, key.trouble .. organization, table.concat(numbers, ':') .. ':'
+    .. kind .. ':' .. string.gsub(handler or '', ':', '.') .. '\n' .. string.sub(said or '', 1, 160))
+end
+
+-- Only the first one that works again is of interest.
+local function end_row(organization, trouble)
+  if trouble and string.sub(trouble, 1, 2) == '0:' then
+    redis.call('HSET', key.organizations, key.trouble .. organization,
+      number(now_ms()) .. string.sub(trouble, 2))
+  end
 end
 
 -- An organization's events wait while it is paused or held, and while its breaker is open or watches

@@ -21,7 +21,9 @@ _LONGEST_WHY: Final = 200
 _SORTS: Final[dict[str, Callable[[OrganizationOverview], Any]]] = {
     "waiting": lambda each: (-each.waiting, each.organization),
     "running": lambda each: (-each.running, each.organization),
-    "failing": lambda each: (-each.failures, each.organization),
+    "failing": lambda each: (
+        *(-each.failures, -(each.trouble.failed if each.trouble else 0), each.organization),
+    ),
     "dead": lambda each: (-each.dead, each.organization),
     "bytes": lambda each: (-each.bytes_held, each.organization),
     "name": lambda each: each.organization,
@@ -29,7 +31,11 @@ _SORTS: Final[dict[str, Callable[[OrganizationOverview], Any]]] = {
 _SHOWN: Final[dict[str, Callable[[OrganizationOverview], bool]]] = {
     "": lambda _: True,
     "held": lambda each: bool(
-        each.paused is not None or each.breaker or each.failures or each.throttled is not None
+        each.paused is not None
+        or each.breaker
+        or each.failures
+        or each.trouble
+        or each.throttled is not None
     ),
     "paused": lambda each: each.paused is not None,
 }
@@ -90,7 +96,7 @@ async def act(request: web.Request) -> web.Response:
         if verb == "pause":
             given = str(form.get("why", "")).strip()[:_LONGEST_WHY]
             why = given or f"by {who(request)}"
-            changed = await organizations.pause(partition, organization, why)
+            changed = await organizations.pause(partition, organization, why, who(request))
         else:
             changed = await organizations.resume(partition, organization)
     except Unavailable as exc:

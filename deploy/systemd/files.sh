@@ -1,0 +1,52 @@
+#!/bin/sh
+# Lays out /etc/sellfern for the units beside this file: passwords, settings and an example of endpoints, each once; Redis's rules and
+# scripts, and the URLs with the last line of each password's file, at each run.
+#
+#   files.sh [FOLDER]
+#
+# By hand goes into /etc/sellfern/acme what Sellfern signs acme's deliveries with. Each file is for root and for the group of the one
+# program that needs it.
+set -eu
+here=$(cd "$(dirname "$0")/.." && pwd)
+folder=${1:-/etc/sellfern}
+umask 027
+mkdir -p "$folder/redis" "$folder/passwords"
+cd "$folder"
+
+random() {
+    od -An -N32 -tx1 /dev/urandom | tr -d ' \n'
+}
+
+[ -e redis/redis.conf ] || cp "$here/redis/redis.conf" redis
+for file in users.acl start.sh passwords.sh backup.sh; do
+    cp "$here/redis/$file" redis
+done
+for user in ingress worker operator; do
+    [ -s "passwords/$user" ] || random > "passwords/$user"
+    printf 'redis://%s:%s@127.0.0.1:6379/0\n' "$user" "$(tail -n 1 "passwords/$user")" > "url-$user"
+done
+
+[ -e endpoints.toml ] || cat > endpoints.toml <<END
+# An example to start from: one endpoint, whose secret stands in a file beside this one.
+
+[[endpoint]]
+id = "acme"
+organization_id = "org_123"
+secrets = [{ file = "acme" }]
+END
+[ -e acme ] || echo whsec_to_be_replaced > acme
+
+settings() { # for a program that is a user of Redis
+    printf '%s\n' "ENDPOINTS_FILE=$folder/endpoints.toml" "REDIS_URL_FILE=$folder/url-$1"
+}
+# INGRESS_HOST=0.0.0.0 lets others in than a proxy on this machine.
+[ -e ingress.env ] || settings ingress > ingress.env
+[ -e worker.env ] || settings worker > worker.env
+[ -e console.env ] || { settings operator && echo "CONSOLE_TOKEN=$(random)"; } > console.env
+
+chgrp sellfern . endpoints.toml
+chgrp -R sellfern-redis redis passwords
+chgrp sellfern-ingress acme url-ingress ingress.env
+chgrp sellfern-worker url-worker worker.env
+chgrp sellfern-console url-operator console.env
+echo "$folder is there; put Sellfern's secret into $folder/acme"
