@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.redis.connection import open_redis
@@ -59,6 +60,19 @@ async def test_a_new_connection_goes_by_the_file_as_it_is_now(
         assert await is_let_in(client)
         assert await is_let_in(client)
     assert log.events == ["redis_url_reread"]
+
+
+async def test_whoever_is_refused_is_let_in_once_the_file_has_the_right_one(
+    opened: tuple[Redis, Path], redis: Redis, passwords: tuple[str, str]
+) -> None:
+    """As where somebody has dropped the old one too early: no program has to be restarted."""
+    client, file = opened
+    old, new = passwords
+    await redis.execute_command("ACL", "SETUSER", USER, f"<{old}")
+    with pytest.raises(AuthenticationError):
+        await is_let_in(client)
+    file.write_text(file.read_text().replace(old, new))
+    assert await is_let_in(client)
 
 
 async def test_what_is_no_other_login_leaves_the_last_good_one_in_use(
