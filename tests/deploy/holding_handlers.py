@@ -8,7 +8,7 @@ from worker import Event, Handlers, Organization
 
 handlers = Handlers()
 
-SECONDS = 5
+SECONDS = 3
 
 
 @cache

@@ -1,6 +1,7 @@
 """The configuration of deploy/redis, as a real Redis and a real Sentinel understand it."""
 
 import asyncio
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from shared.queue.writer import Accepted, Queue
 from shared.redis.connection import REDIS_ERRORS, open_redis
 from shared.redis.durability import Durability, Mode
 from shared.settings.redis_url import RedisUrl
-from tests.acceptance.process import environment, run, until
+from tests.acceptance.process import environment, run, run_command, until
 from tests.deploy.deployed_redis import (
     REDIS,
     DeployedRedis,
@@ -131,6 +132,23 @@ async def test_of_two_passwords_both_are_taken_and_a_server_shows_the_new_one(
             assert 'masterauth "new"\n' in (tmp_path / "other/data/secrets.conf").read_text()
             async with one.client_of() as admin:
                 await until(lambda: _has_replica(admin))
+
+
+async def test_a_reload_that_redis_refuses_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    """As where somebody has put the new password in the place of the old one."""
+    with DeployedRedis(tmp_path) as server:
+        for user in ("operator", "worker"):
+            (tmp_path / "secrets" / user).write_text("another")
+        words = server._words(server.port)
+        start = ("sh", str(REDIS / "start.sh"), "reload", "-p", str(server.port))
+        told = ("/usr/bin/env", *words[: words.index("sh")])
+        ended = await run_command(*told, *start, environ=dict(os.environ))
+        assert ended.code == 2
+        assert ended.stderr.startswith("error: expected OK, got")
+        assert "WRONGPASS" in ended.stderr
+        assert "another" not in ended.stderr
+        async with server.client_of("worker") as redis:
+            assert await redis.ping()
 
 
 async def test_redis_7_0_takes_the_users_without_the_words_that_it_does_not_know(
