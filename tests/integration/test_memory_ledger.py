@@ -25,7 +25,7 @@ from shared.queue.job import job_id
 from shared.queue.partition import Partition
 from tests.integration.books import Books
 from tests.integration.jobs import RECEIVED_AT, delivery, enqueue
-from tests.integration.stepping import take_random_steps
+from tests.integration.stepping import StepRunner, take_random_steps
 from worker.pipeline.transitions import (
     Claim,
     Mark,
@@ -346,7 +346,7 @@ def _plain(raw: bytes | None) -> tuple[object, ...]:
 
 def take_steps(url: str, *, examples: int, random: bool = False, shrink: bool = True) -> None:
     """Take random steps; raises where the two differ."""
-    with asyncio.Runner() as runner:
+    with StepRunner() as runner:
         redis = Redis.from_url(url)
         transitions = Transitions(Partition.only(redis), retention=RETENTION / 1000)
 

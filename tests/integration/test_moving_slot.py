@@ -1,6 +1,5 @@
 """While a slot goes to another node, each script is refused as a whole, and goes on afterwards."""
 
-import asyncio
 import random
 from hashlib import sha1
 from importlib.resources import files
@@ -16,7 +15,7 @@ from shared.redis.connection import REDIS_ERRORS, connection_pool, slot_of, slot
 from shared.redis.wire import Script
 from shared.settings.redis_url import RedisUrl
 from tests.integration.resharding import resharding
-from tests.integration.stepping import take_random_steps
+from tests.integration.stepping import StepRunner, take_random_steps
 from tests.integration.test_cluster import SLOT, TAG, first_of, until_it_works
 from tests.integration.test_transition_properties import Machine
 from tests.integration.test_turn_properties import TurnMachine
@@ -64,7 +63,7 @@ def test_whatever_there_is_each_script_is_refused_and_changes_nothing(
         await until_it_works(redis)
         await redis.delete(f"{{{TAG}}}")
 
-    with asyncio.Runner() as runner:
+    with StepRunner() as runner:
         slot = slot_of(slots_of(url), TAG)
         pool = connection_pool(url, connections=30, slot=slot)
         redis = Redis(connection_pool=pool)

@@ -27,7 +27,7 @@ from tests.conftest import StartRedis
 from tests.integration.books import Books
 from tests.integration.by_hand import LATER, RETENTION
 from tests.integration.jobs import RECEIVED_AT, delivery, organization_of
-from tests.integration.stepping import take_random_steps
+from tests.integration.stepping import StepRunner, take_random_steps
 from tests.integration.workplace import Lines
 from worker.grouping import cause_of
 from worker.operate import revival, upkeep
@@ -667,7 +667,7 @@ def take_steps(
         random: whether they differ from those of the last time.
         shrink: whether to look for the fewest steps, which takes a minute.
     """
-    with asyncio.Runner() as runner:
+    with StepRunner() as runner:
         redis = Redis.from_url(url)
         # One for all: each keeps some connections.
         transitions = Transitions(Partition.only(redis), has_turns=machine.has_turns)
