@@ -93,6 +93,7 @@ class _Rules(NamedTuple):
 
     def keep(self, one: _Waiting, now: float) -> bool:
         """Whether one of its events waits for something else than a worker, at a moment (ms)."""
+        # As `must_wait` has it. An open breaker whose time is over lets the next claim try one.
         state, _, rest = self.breaker.partition(":")
         cap = self.profile.partition(":")[0]
         return bool(
@@ -155,6 +156,7 @@ class Look:
         waiting = await self._free(found, now * 1000)
         unseen = first.in_line - len(first.line) + first.are_back - len(first.back)
         self._since = {each.name: each.since for each in waiting}
+        # Of what is new to the next look, one that hasn't seen all can't say that it wasn't there.
         self._whole_at = 0.0 if unseen else now
         first_of_all = min(waiting, key=lambda each: each.since, default=None)
         longest = Longest()
@@ -202,6 +204,7 @@ class Look:
         return _First(first, max(in_line, len(first)), backs, max(are_back, len(backs)), ended)
 
     async def _in_line(self, jobs: Sequence[bytes]) -> Iterator[_Waiting]:
+        # What nobody has accepted goes with its claim: it is no event that waits.
         accepted = zip(jobs, await self._accepted(jobs), strict=True)
         return (
             _Waiting(self._owner(job), _text(job), self._new_since(_text(job), at))
@@ -210,6 +213,7 @@ class Look:
         )
 
     def _back(self, jobs: Sequence[tuple[bytes, float]]) -> Iterator[_Waiting]:
+        # In order, who retries keeps its slot; so does who had a lease until the next claim looks.
         return (
             _Waiting(self._owner(job), _text(job), at / 1000, has_slot=True) for job, at in jobs
         )
