@@ -143,3 +143,12 @@ async def test_a_single_hit_opens_the_event(site: Site, place: Workplace) -> Non
     (job,) = await place.accept(body("evt_1"))
     answer = await site.get(f"/events?q={job}")
     assert "in line, 0 ahead of it" in answer.text
+
+
+async def test_the_list_of_what_waits_says_of_what_the_last_attempt_failed(
+    site: Site, place: Workplace
+) -> None:
+    await place.handle(body("evt_1", data={"order_id": "bad"}))
+    shown = (await site.get("/events")).text
+    assert "KeyError: &#39;as told&#39;" in shown
+    assert "attempt 1, " in shown
