@@ -34,15 +34,41 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
         each.end()
 
 
-def test_it_balances_to_the_last_event_and_leaves_nothing_behind(
+def look_around(running: Demo) -> None:
+    """Type the commands that it shows, as they stand."""
+    settings = dict(re.findall(r"^  export (\w+)=(.*)$", running.output, re.MULTILINE))
+    commands = re.findall(r"^  \S*python\S* -m (.*)$", running.output, re.MULTILINE)
+    assert len(commands) == 4
+    environ = bare_environment(os.environ, **settings)
+    looking = [
+        subprocess.Popen(
+            [sys.executable, "-m", *each.split()],
+            cwd=ROOT,
+            env=environ,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for each in commands
+    ]
+    outputs = [each.communicate(timeout=PATIENCE)[0] for each in looking]
+    assert [each.returncode for each in looking] == [0, 0, 0, 0]
+    status, letters, state, sent = outputs
+    assert "handled" in status
+    # The first five of seven died last, which is a matter of timing.
+    reasons = re.compile("|".join(plan.DEAD.values()))
+    assert len([line for line in letters.splitlines() if reasons.search(line)]) == 5
+    assert "timeline" in state
+    assert "202" in sent
+
+
+def test_it_balances_to_the_last_event_stays_on_demand_and_leaves_nothing_behind(
     demo: Callable[..., Demo],
 ) -> None:
-    """Over several partitions, too: a single queue's is the one that stays on demand, below."""
-    running = demo("--events", "200", "--seed", "11", "--partitions", "4")
-    running.until(lambda: "sent" in running.errors)
+    """Over several partitions, too: a single queue's is the one that `test_pages.py` types."""
+    running = demo("--events", "200", "--seed", "11", "--partitions", "4", "--stay")
+    running.until(lambda: "ingress send" in running.output)
     started = running.started()
     assert len([each for each in started.values() if each.endswith("-m worker")]) == 2
-    assert running.ended() == 0, running.output + running.errors
     assert "200 events of 3 organizations, seed 11" in running.output
     row = re.compile(r"^ +(\w+) +([\d,]+) +([\d,]+)  ([✓✗])", re.MULTILINE)
     rows = {
@@ -58,6 +84,10 @@ def test_it_balances_to_the_last_event_and_leaves_nothing_behind(
     living = re.findall(r"^ ?(\d) +(\S+) +\d+ +\d+ *$", running.output, re.MULTILINE)
     assert living == [("0", "org_amber"), ("1", "org_cedar"), ("2", "none"), ("3", "org_birch")]
     assert "sent 240 of 240" in running.errors
+    look_around(running)
+    running.process.send_signal(signal.SIGINT)
+    assert running.ended() == 0, running.errors
+    assert running.output.endswith("Everything is stopped.\n")
     assert not any(is_same(*each) for each in started.items())
     assert running.folders == []
 
@@ -138,45 +168,11 @@ def test_an_event_that_was_applied_twice_is_told_by_its_id_and_exit_code_1(
 
         running.until(one_is_applied)
         assert redis.incr(applied[0]) == 2
+    started = running.started()
     assert running.ended() == 1, running.errors
+    assert not any(is_same(*each) for each in started.items())
     event_id = applied[0].decode().rpartition("/")[2]
     assert f"applied 2 times: {event_id} of org_amber" in running.output
     assert "✗ The account doesn't balance" in running.output
     assert "error: the account doesn't balance" in running.errors
     assert len(running.folders) == 1
-
-
-def test_it_stays_on_demand_to_be_looked_at_until_it_is_interrupted(
-    demo: Callable[..., Demo],
-) -> None:
-    running = demo("--events", "50", "--stay")
-    running.until(lambda: "ingress send" in running.output)
-    started = running.started()
-    settings = dict(re.findall(r"^  export (\w+)=(.*)$", running.output, re.MULTILINE))
-    commands = re.findall(r"^  \S*python\S* -m (.*)$", running.output, re.MULTILINE)
-    assert len(commands) == 4
-    environ = bare_environment(os.environ, **settings)
-    looking = [
-        subprocess.Popen(
-            [sys.executable, "-m", *each.split()],
-            cwd=ROOT,
-            env=environ,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for each in commands
-    ]
-    outputs = [each.communicate(timeout=PATIENCE)[0] for each in looking]
-    assert [each.returncode for each in looking] == [0, 0, 0, 0]
-    status, letters, state, sent = outputs
-    assert "handled" in status
-    # The first five of seven died last, which is a matter of timing.
-    reasons = re.compile("|".join(plan.DEAD.values()))
-    assert len([line for line in letters.splitlines() if reasons.search(line)]) == 5
-    assert "timeline" in state
-    assert "202" in sent
-    running.process.send_signal(signal.SIGINT)
-    assert running.ended() == 0, running.errors
-    assert running.output.endswith("Everything is stopped.\n")
-    assert not any(is_same(*each) for each in started.items())
-    assert running.folders == []
