@@ -31,10 +31,10 @@ from tests.integration.workplace import body
 
 KEY = "sk_test_of_org_a"
 FIRST = "whsec_a"
-EVENTS_TO_HANDLE = 2000
-PACE = 0.004
+EVENTS_TO_HANDLE = 500
+PACE = 0.01
 LONGEST = 120.0  # seconds that the rest of the traffic may take
-WAITING = 400  # events that may wait for the worker; more would only test this machine
+WAITING = 200  # events that may wait for the worker; more would only test this machine
 
 
 def managing(vendor: Sellfern, server: EmbeddedRedis, folder: Path, **changes: str) -> Any:

@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import os
 import re
 import signal
 from asyncio.subprocess import PIPE
@@ -23,7 +24,7 @@ from tests.ports import free_ports
 from tests.tools import tool
 
 HERE: Final = Path(__file__).parent / "proxies"
-RESTARTS: Final = 8
+RESTARTS: Final = int(os.environ.get("PROXY_RESTARTS", "4"))
 ENOUGH: Final = 20
 """Deliveries that a new ingress has taken before the next restart: the proxy knows it then."""
 

@@ -63,7 +63,7 @@ public final class Sender {
                 } else {
                     System.out.println(id + " " + answer.statusCode() + " " + answer.body());
                 }
-                TimeUnit.MILLISECONDS.sleep(2);
+                TimeUnit.MILLISECONDS.sleep(10);
             } catch (IOException | InterruptedException | GeneralSecurityException error) {
                 System.out.println(id + " " + error);
             }
