@@ -158,9 +158,9 @@ async def test_the_command_shows_it(shop: Shop, redis_server: EmbeddedRedis) -> 
     (job,) = await shop.place.accept(body("evt_1"))
     await shop.run(ValueError("one"))
 
-    def asked(*words: str) -> str:
+    def asked(*words: str, of: str = "events") -> str:
         environment = {"REDIS_URL": redis_server.url, "ENDPOINTS_FILE": "/nowhere"}
-        done = CliRunner().invoke(main, ("events", "show", *words), env=environment)
+        done = CliRunner().invoke(main, (of, "show", *words), env=environment)
         assert done.exit_code == 0, done.output
         return done.stdout
 
@@ -171,3 +171,9 @@ async def test_the_command_shows_it(shop: Shop, redis_server: EmbeddedRedis) -> 
     assert [each["happened"] for each in told] == ["accepted", "failed", "waits"]
     assert told[1]["attempt"] == 1
     assert told[1]["said"] == "ValueError: one"
+    await shop.run(ValueError("two"))
+    letter = await asyncio.to_thread(asked, job, "--json", of="dead-letters")
+    assert [(each["attempt"], each["said"]) for each in json.loads(letter)["history"]] == [
+        *((1, "ValueError: one"), (2, "ValueError: two")),
+    ]
+    assert "failed 2: ValueError: two\n" in await asyncio.to_thread(asked, job, of="dead-letters")

@@ -147,11 +147,15 @@ def show(job: str, *, as_json: bool) -> None:
         display.fail(f"JOB: expected the job of a dead letter (see: dead-letters list), got {job}")
     row = {**_summary(letter), "body": letter.body.decode(errors="backslashreplace")}
     if as_json:
-        click.echo(display.json_line({**row, "traceback": letter.traceback}))
+        past = [each.row() for each in letter.past.happenings]
+        click.echo(display.json_line({**row, "traceback": letter.traceback, "history": past}))
         return
     for name, value in row.items():
         text = "-" if value in {None, ""} else display.escape_controls(str(value))
         click.echo(f"{name.replace('_', ' '):>12}  {text}")
+    for number, each in enumerate(letter.past.happenings):
+        said = f"{display.moment(each.at)}  {each.outcome} {each.number}: {each.said}"
+        click.echo(f"{'' if number else 'history':>12}  {display.escape_controls(said)}")
     for number, line in enumerate(letter.traceback.split("\n") if letter.traceback else []):
         click.echo(f"{'' if number else 'traceback':>12}  {display.escape_controls(line)}")
 
@@ -194,7 +198,8 @@ def export(*, yes: bool, **wanted: Any) -> None:
         async for letter in records.select(reach, chosen):
             # It may be any bytes, for which JSON has no place.
             payload = base64.b64encode(letter.payload).decode()
-            more = {"traceback": letter.traceback, "payload": payload}
+            past = [each.row() for each in letter.past.happenings]
+            more = {"traceback": letter.traceback, "history": past, "payload": payload}
             click.echo(display.json_line({**_summary(letter), **more}))
             number += 1
         reach.check_some(await Selection(filter=chosen).among(reach))

@@ -6,6 +6,7 @@ from typing import Any, Final, Self
 import msgspec
 from msgspec.structs import replace
 
+from shared.display import moment
 from worker.tracebacks import expanded
 
 _LOST: Final = "l"
@@ -49,6 +50,18 @@ class Happening(msgspec.Struct, frozen=True):
     def outcome(self) -> str:
         """What it came to, a word that stays."""
         return _OUTCOMES.get(self.kind, "unknown")
+
+    def row(self) -> dict[str, Any]:
+        """The same by names that stay; what isn't known is null."""
+        return {
+            "at": moment(self.at),
+            "happened": self.outcome,
+            "attempt": self.number or None,
+            "seconds": self.seconds if self.handler else None,
+            "worker": self.worker or None,
+            "handler": self.handler or None,
+            "said": self.said or None,
+        }
 
     @property
     def is_attempt(self) -> bool:
