@@ -94,8 +94,8 @@ DEAD = "sellfern:dead:"
 DEAD_LETTER = "sellfern:dead-letter:"
 DEAD_GROUP = "sellfern:dead-group:"
 """The dead letters of an organization that died of one cause, by the time of their death."""
-DEAD_GROUPS = "sellfern:dead-groups"
-"""How many each group has, as ``organization:group``."""
+DEAD_GROUPS = "sellfern:dead-groups:"
+"""How many each group of one reason has, as ``organization:group``."""
 DEAD_LABELS = "sellfern:dead-labels:"
 """What the letters of each of an organization's groups have in common: ``records.lua`` has it."""
 DEAD_KIND = "sellfern:dead-kind:"
@@ -236,7 +236,7 @@ class Names:
     dead_prefix: str = _named(DEAD, "org[job]")
     dead_letter_prefix: str = _named(DEAD_LETTER, "job")
     dead_group_prefix: str = _named(DEAD_GROUP, "org:*[job]")
-    dead_groups: str = _named(DEAD_GROUPS, "[org:*]")
+    dead_groups_prefix: str = _named(DEAD_GROUPS, "*[org:*]")
     dead_labels_prefix: str = _named(DEAD_LABELS, "org")
     dead_kind_prefix: str = _named(DEAD_KIND, "*[job]")
     dead_kinds: str = _named(DEAD_KINDS, "")
@@ -282,6 +282,10 @@ class Names:
     def dead_group(self, organization: str, group: str) -> str:
         """The dead letters of a group, by the time of their death."""
         return f"{self.dead_group_prefix}{organization}:{group}"
+
+    def dead_groups(self, reason: str) -> str:
+        """How many each group of a reason has, as ``organization:group``."""
+        return self.dead_groups_prefix + reason
 
     def dead_labels(self, organization: str) -> str:
         """What the letters of each of an organization's groups have in common."""

@@ -373,7 +373,11 @@ class Books:
         labels = self._under(keys.DEAD_LABELS)
         named = {f"{organization}:{key}" for organization in labels for key in labels[organization]}
         assert named == groups.keys()
-        assert self.values.get(keys.DEAD_GROUPS, {}) == {n: len(jobs) for n, jobs in groups.items()}
+        numbers: dict[str, dict[str, int]] = {}
+        for name, jobs in groups.items():
+            reason = self.values[keys.dead_letter(next(iter(jobs)))]["reason"]
+            numbers.setdefault(reason, {})[name] = len(jobs)
+        assert self._under(keys.DEAD_GROUPS) == numbers
         assert self._numbers(keys.DEAD_KINDS) == {n: len(jobs) for n, jobs in kinds.items()}
 
     def _under(self, prefix: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tests.integration.jobs import delivery, enqueued, reach, record_of
 from tests.integration.workplace import Lines
 from worker.grouping import CAUSE_FIELDS, cause_of
 from worker.operate import relisting, revival
-from worker.operate.dead_letters import Selection, select
+from worker.operate.dead_letters import REASONS, Selection, select
 from worker.operate.dead_lists import Filter, count_all, kinds, labels, labels_of, number_of
 from worker.operate.meant import oldest
 from worker.operate.relisting import relist
@@ -74,8 +74,11 @@ async def bury(
 
 async def listed(redis: Redis) -> dict[str, int]:
     """How many each group has, as Redis says."""
-    found = await redis.zrange(keys.DEAD_GROUPS, 0, -1, withscores=True)
-    return {name.decode(): int(number) for name, number in found}
+    numbers: dict[str, int] = {}
+    for reason in REASONS:
+        found = await redis.zrange(keys.DEAD_GROUPS + reason, 0, -1, withscores=True)
+        numbers |= {name.decode(): int(number) for name, number in found}
+    return numbers
 
 
 async def there(redis: Redis) -> dict[str, int]:
@@ -236,7 +239,9 @@ async def test_letters_by_the_thousand_from_before_an_upgrade_are_listed(redis: 
     assert await listed(redis) == await there(redis)
 
 
-@pytest.mark.parametrize("name", [keys.DEAD_GROUPS, keys.DEAD_KINDS, keys.DEAD_LABELS + "org_a"])
+@pytest.mark.parametrize(
+    "name", [keys.DEAD_GROUPS + "exhausted", keys.DEAD_KINDS, keys.DEAD_LABELS + "org_a"]
+)
 async def test_whatever_somebodys_hand_has_left_under_a_name_a_letter_is_buried(
     redis: Redis, name: str
 ) -> None:

@@ -92,7 +92,7 @@ def everything(partition: Partition, now: int, shift: float) -> dict[str, Any]:
             "group": cause.key,
         },
         names.dead_group(ORG, cause.key): {zero: 77.0},
-        names.dead_groups: {f"{ORG}:{cause.key}": 1.0},
+        names.dead_groups(LETTER[0]): {f"{ORG}:{cause.key}": 1.0},
         names.dead_labels(ORG): {cause.key: msgspec.msgpack.encode([77, *LETTER[:2], *cause[1:]])},
         names.dead_kind(":".join(LETTER[:2])): {zero: 77.0},
         names.event(ORG, "evt_1"): f"pending:{names.in_mark(one)}",

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import AsyncIterator, Sequence
+from heapq import nlargest
 from typing import Final
 
 import msgspec
 
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
+from worker.operate.dead_letters import REASONS
 from worker.operate.dead_lists import Filter, Label, are_listed, count, kinds, labels, owner_of
 
 ID_PATTERN: Final = re.compile(r"([A-Za-z0-9_-]{1,64}|\?):([0-9a-f]{12}|other-[a-z_]{1,32})")
@@ -18,7 +20,7 @@ MINUTES: Final = 5
 
 _AT_ONCE: Final = 200
 _MOST_LOOKED_AT: Final = 5000
-"""Groups that are looked at for those of one reason or type, the largest first."""
+"""Groups that are looked at for those of one type, the largest first."""
 
 
 class FailureGroup(msgspec.Struct, frozen=True):
@@ -81,10 +83,7 @@ async def largest(reach: Reach, wanted: Filter, most: int) -> tuple[list[Failure
         groups = sorted(await _read(partition, found), key=lambda each: -each.number)[:most]
         if wanted.organization is not None:
             return groups, len(found)
-        is_all = wanted.reason is wanted.type is None
-        return groups, int(
-            await partition.redis.zcard(partition.names.dead_groups)
-        ) if is_all else None
+        return groups, None if wanted.type is not None else await _number(partition, wanted)
 
     told = await reach.gather(largest_in, await reach.having(owner_of(wanted)))
     together = sorted(
@@ -132,21 +131,44 @@ async def _by_number(partition: Partition, wanted: Filter) -> AsyncIterator[list
         its = await labels(partition, wanted.organization)
         yield [f"{wanted.organization}:{key}" for key, it in its.items() if _matches(it, wanted)]
         return
-    for start in range(0, _MOST_LOOKED_AT, _AT_ONCE):
-        ids = [
-            name.decode()
-            for name in await partition.redis.zrange(
-                names.dead_groups, start, start + _AT_ONCE - 1, desc=True
-            )
-        ]
-        async with partition.redis.pipeline(transaction=False) as pipe:
-            for each in ids:
-                owner, _, key = each.partition(":")
-                pipe.hget(names.dead_labels(owner), key)
-            told = zip(ids, await pipe.execute(), strict=True)
-        yield [each for each, raw in told if raw and _matches(Label.read(raw), wanted)]
-        if len(ids) < _AT_ONCE:
+    last = _AT_ONCE
+    ids: list[str] = []
+    while len(ids) < _MOST_LOOKED_AT:
+        seen, ids = ids, await _largest_ids(partition, wanted, last)
+        new = ids[len(seen) :]
+        if wanted.type is None:
+            yield new
+        else:
+            async with partition.redis.pipeline(transaction=False) as pipe:
+                for each in new:
+                    owner, _, key = each.partition(":")
+                    pipe.hget(names.dead_labels(owner), key)
+                told = zip(new, await pipe.execute(), strict=True)
+            yield [each for each, raw in told if raw and _matches(Label.read(raw), wanted)]
+        if len(ids) < last:
             return
+        last *= 2
+
+
+async def _largest_ids(partition: Partition, wanted: Filter, most: int) -> list[str]:
+    """Of so many of the largest groups of one reason, or of all."""
+    async with partition.redis.pipeline(transaction=False) as pipe:
+        for name in _counted_in(partition, wanted):
+            pipe.zrange(name, 0, most - 1, desc=True, withscores=True)
+        found = [(number, name) for some in await pipe.execute() for name, number in some]
+    return [name.decode() for _, name in nlargest(most, found)]
+
+
+async def _number(partition: Partition, wanted: Filter) -> int:
+    async with partition.redis.pipeline(transaction=False) as pipe:
+        for name in _counted_in(partition, wanted):
+            pipe.zcard(name)
+        return sum(await pipe.execute())
+
+
+def _counted_in(partition: Partition, wanted: Filter) -> list[str]:
+    reasons = REASONS if wanted.reason is None else (wanted.reason,)
+    return [partition.names.dead_groups(reason) for reason in reasons]
 
 
 def _matches(label: Label, wanted: Filter) -> bool:

@@ -8,7 +8,7 @@ from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import hashes, scripts
 from shared.queue.partition import Partition
 from worker.grouping import CAUSE_FIELDS, Cause, cause_of
-from worker.operate.dead_letters import now, raw_name
+from worker.operate.dead_letters import REASONS, now, raw_name
 from worker.operate.dead_lists import count, kinds, listed
 
 LISTS: Final = "lists_letters"
@@ -98,22 +98,28 @@ def _cause(raw: Sequence[bytes | None]) -> Cause:
 
 async def _sweep(partition: Partition) -> None:
     """Take out of all lists what isn't there any more."""
+    for reason in REASONS:
+        await _sweep_groups(partition, reason)
+    for kind in await kinds(partition):
+        await _sweep_one(partition, "sweep kind", kind)
+
+
+async def _sweep_groups(partition: Partition, reason: str) -> None:
     few, number = list[str](), 0
-    async for page in hashes.members(partition.redis, partition.names.dead_groups, "*"):
+    async for page in hashes.members(partition.redis, partition.names.dead_groups(reason), "*"):
         for name, size in page:
             organization, _, key = name.decode().rpartition(":")
             if size > _SWEPT_AT_ONCE:
-                await _sweep_one(partition, "sweep group", organization, key)
+                await _sweep_one(partition, "sweep group", reason, organization, key)
                 continue
             few += (organization, key)
             number += round(size)
             if number > _SWEPT_AT_ONCE:
-                await partition.run(_INDEX, "sweep groups", *few)
+                await partition.run(_INDEX, "sweep groups", reason, *few)
                 await asyncio.sleep(_PAUSE)
                 few, number = [], 0
-    await partition.run(_INDEX, "sweep groups", *few)
-    for kind in await kinds(partition):
-        await _sweep_one(partition, "sweep kind", kind)
+    if few:
+        await partition.run(_INDEX, "sweep groups", reason, *few)
 
 
 async def _sweep_one(partition: Partition, *what: str) -> None:

@@ -2,8 +2,8 @@
 --
 -- Arguments: 'look', jobs
 --         or 'list', then of each: job, name of its group, error, place
---         or 'sweep groups', then of each: organization, name of the group; of such as have few
---         or 'sweep group', organization, name of the group, cursor ('0' at the beginning), about how many
+--         or 'sweep groups', their reason, then of each: organization, name; of such as have few
+--         or 'sweep group', reason, organization, name, cursor ('0' at the beginning), about how many
 --         or 'sweep kind', kind, cursor, about how many
 -- Result: of 'look' the jobs that have a letter, and aren't listed as it says; of 'list' how many were
 --   listed; of the others the next cursor ('0' at the end).
@@ -52,23 +52,23 @@ local function sweep(name, found, belongs)
   call_for_all('ZREM', name, gone)
 end
 
-local function sweep_group(organization, group, found)
+local function sweep_group(reason, organization, group, found)
   local name = key.dead_group .. organization .. ':' .. group
   sweep(name, found or redis.call('ZRANGE', name, 0, -1, 'WITHSCORES'), function(its)
     return its == group
   end)
-  tally_group(organization, group)
+  tally_group(organization, group, reason)
 end
 
 doing['sweep groups'] = function()
-  for i = 2, #ARGV, 2 do sweep_group(ARGV[i], ARGV[i + 1]) end
+  for i = 3, #ARGV, 2 do sweep_group(ARGV[2], ARGV[i], ARGV[i + 1]) end
   return '0'
 end
 
 doing['sweep group'] = function()
-  local name = key.dead_group .. ARGV[2] .. ':' .. ARGV[3]
-  local after, found = unpack(redis.call('ZSCAN', name, ARGV[4], 'COUNT', ARGV[5]))
-  sweep_group(ARGV[2], ARGV[3], found)
+  local name = key.dead_group .. ARGV[3] .. ':' .. ARGV[4]
+  local after, found = unpack(redis.call('ZSCAN', name, ARGV[5], 'COUNT', ARGV[6]))
+  sweep_group(ARGV[2], ARGV[3], ARGV[4], found)
   return after
 end
 

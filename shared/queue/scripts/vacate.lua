@@ -27,7 +27,8 @@ redis.call('DEL', key.parked .. organization, key.undecided .. organization, key
   key.recount)
 -- Letters that an earlier version has removed may be listed still.
 for _, group in ipairs(redis.call('HKEYS', key.dead_labels .. organization)) do
-  redis.call('ZREM', key.dead_groups, organization .. ':' .. group)
+  local reason = reason_of_group(organization, group, '')
+  redis.call('ZREM', key.dead_groups .. reason, organization .. ':' .. group)
   redis.call('DEL', key.dead_group .. organization .. ':' .. group)
 end
 redis.call('DEL', key.dead_labels .. organization)

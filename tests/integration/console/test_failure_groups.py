@@ -9,7 +9,7 @@ from shared.queue import keys
 from shared.queue.partition import Partition
 from tests.integration.console.letters import bury
 from tests.integration.console.site import TOKEN, Site, browsing
-from tests.integration.console.test_dead_letters import CONFIRM, ended, one_dead
+from tests.integration.console.test_dead_letters import CONFIRM, ended
 from tests.integration.console.test_pages import looked
 from tests.integration.jobs import reach
 from tests.integration.workplace import Lines, Workplace, body
@@ -19,6 +19,7 @@ from worker.operate.relisting import relist
 
 GROUPS = "/dead-letters/groups"
 GROUP = "/dead-letters/group"
+UNAVAILABLE = f"{keys.DEAD_GROUPS}unavailable_event"
 
 
 async def several_dead(place: Workplace, number: int, **changes: str) -> str:
@@ -74,7 +75,7 @@ async def test_a_sample_is_replayed_and_its_fate_is_shown_before_all_are(
     gone = await site.get(f"{GROUP}?id={group}")
     assert gone.status == 404
     assert "None left" in gone.text
-    assert await redis.zcard(keys.DEAD_GROUPS) == 1
+    assert await redis.zcard(UNAVAILABLE) == 1
 
 
 async def test_filters_are_kept_from_page_to_page(site: Site, place: Workplace) -> None:
@@ -152,7 +153,7 @@ async def test_who_may_only_look_sees_groups_and_is_offered_nothing(
             assert "/confirm" not in shown.text
         form = {**opened.fields, "verb": "discard", "all": "1", "group": group}
         assert (await site.post(CONFIRM, form)).status == 403
-    assert await redis.zscore(keys.DEAD_GROUPS, group) == 6
+    assert await redis.zscore(UNAVAILABLE, group) == 6
 
 
 async def test_a_discard_of_a_group_without_its_token_is_refused(
@@ -171,15 +172,13 @@ async def test_a_discard_of_a_group_without_its_token_is_refused(
     headers_of = (await site.get(f"{GROUP}?id={group}")).headers
     assert "default-src 'none'" in headers_of["Content-Security-Policy"]
     assert headers_of["X-Frame-Options"] == "DENY"
-    assert await redis.zscore(keys.DEAD_GROUPS, group) == 6
+    assert await redis.zscore(UNAVAILABLE, group) == 6
 
 
-async def test_a_job_of_no_organization_is_in_a_group_as_well(
-    site: Site, place: Workplace, redis: Redis
-) -> None:
-    await one_dead(place)
-    await redis.rename(keys.dead("org_a"), keys.dead("?"))
-    await redis.delete(keys.DEAD_GROUPS, keys.BURIED)
+async def test_a_job_of_no_organization_is_in_a_group_as_well(site: Site, redis: Redis) -> None:
+    record = {"organization": "?", "reason": "undecodable", "error": "no payload", "died_at": "7"}
+    await redis.hset(keys.dead_letter("a-stock-producers"), mapping={**record, "event_id": ""})
+    await redis.zadd(keys.dead("?"), {"a-stock-producers": 7})
     await redis.hset(keys.BURIED, "?", "1")
     await relist(Partition.only(redis), log=Lines().log)
     (link,) = (await site.get(f"{GROUPS}?organization=%3F")).links(f"{GROUP}?")

@@ -1,8 +1,8 @@
 -- Records: dead letters, and what they are found by.
 --
 -- Of an organization's letters those of one cause are a group, and of a partition's those of one reason and
--- type a kind. Each is a sorted set of jobs by when they died, and is counted where all of them are: `dead_groups`,
--- `dead_kinds`. `dead_labels` tells what the letters of a group have in common, as MessagePack: {when the first
+-- type a kind. Each is a sorted set of jobs by when they died, and is counted where all of them are: `dead_groups`
+-- of its reason, `dead_kinds`. `dead_labels` tells what the letters of a group have in common, as MessagePack: {when the first
 -- one died (ms), reason, type, error, place}. Beyond so many, letters are in one group for each reason,
 -- and of one kind for each reason, whose type is '*'.
 
@@ -48,13 +48,13 @@ end
 
 local most_groups, most_kinds = 200, 500
 
-local function tally_group(organization, group)
+local function tally_group(organization, group, reason)
   local name = organization .. ':' .. group
   local number_of = redis.call('ZCARD', key.dead_group .. name)
   if number_of > 0 then
-    redis.call('ZADD', key.dead_groups, number_of, name)
+    redis.call('ZADD', key.dead_groups .. reason, number_of, name)
   else
-    redis.call('ZREM', key.dead_groups, name)
+    redis.call('ZREM', key.dead_groups .. reason, name)
     redis.call('HDEL', key.dead_labels .. organization, group)
   end
 end
@@ -100,9 +100,15 @@ local function list_letter(organization, job, cause)
   redis.call('HSET', record, 'group', group)
   redis.call('ZADD', key.dead_group .. organization .. ':' .. group, died_at, job)
   redis.call('ZADD', key.dead_kind .. kind, died_at, job)
-  tally_group(organization, group)
+  tally_group(organization, group, reason)
   tally_kind(kind)
   hold(organization, 'dead', cost_of_lists)
+end
+
+-- As its label says: an earlier version may have given the record another one.
+local function reason_of_group(organization, group, otherwise)
+  local label = redis.call('HGET', key.dead_labels .. organization, group)
+  return label and cmsgpack.unpack(label)[2] or otherwise
 end
 
 local function unlist_letter(organization, job)
@@ -111,7 +117,7 @@ local function unlist_letter(organization, job)
   if not group then return end
   hold(organization, 'dead', -cost_of_lists)
   if redis.call('ZREM', key.dead_group .. organization .. ':' .. group, job) == 1 then
-    tally_group(organization, group)
+    tally_group(organization, group, reason_of_group(organization, group, reason))
   end
   for _, kind in ipairs({ (reason or '') .. ':' .. (type_of_it or ''), (reason or '') .. ':*' }) do
     if redis.call('ZREM', key.dead_kind .. kind, job) == 1 then return tally_kind(kind) end

@@ -35,6 +35,7 @@ def described(names: Names) -> dict[str, Any]:
             "dead_letter()": names.dead_letter(job),
             "parked()": names.parked("org_1"),
             "dead_group()": names.dead_group("org_1", "0f"),
+            "dead_groups()": names.dead_groups("rejected"),
             "dead_labels()": names.dead_labels("org_1"),
             "dead_kind()": names.dead_kind("rejected:order.updated"),
         },
