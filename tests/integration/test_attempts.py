@@ -9,13 +9,14 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
-from shared.queue.partition import Partition
+from shared.queue.keys import Names
+from shared.queue.partition import TAGS, Partition
 from tests.integration.books import Books
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, delivery, enqueued
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization, Reject, Retry
-from worker.operate import dead_letters, lookup, revival
+from worker.operate import dead_letters, lookup, revival, upkeep
 from worker.operate.past import Past
 from worker.pipeline.policy import Backoff, Breaker
 from worker.pipeline.transitions import Settled
@@ -24,14 +25,14 @@ from worker.pipeline.transitions import Settled
 class Shop:
     """A worker whose handler ends as it is told to."""
 
-    def __init__(self, redis: Redis, attempts: int = 3) -> None:
+    def __init__(self, redis: Redis, attempts: int = 3, names: Names | None = None) -> None:
         self.redis = redis
         self.ends: list[object] = []
         handlers = Handlers()
         handlers.on("*")(self.handle)
         soon = Backoff(base=0.001, cap=0.001)
         policy = replace(POLICY, max_attempts=attempts, backoff=soon, breaker=Breaker(failures=0))
-        self.place = Workplace(redis, handlers, policy)
+        self.place = Workplace(redis, handlers, policy, names)
         self.place.pipeline = replace(self.place.pipeline, worker="web-1-ab12cd")
 
     async def handle(self, _event: Event[Any], _organization: Organization) -> None:
@@ -76,6 +77,18 @@ async def test_each_attempt_is_kept_with_who_made_it_and_what_came_of_it(
     assert await redis.exists(keys.FAILURES) == 0
     assert await account(redis) == NOTHING
     (await Books.read(redis)).check(set())
+
+
+@pytest.mark.parametrize("names", [Names(), Names(TAGS[0])])
+async def test_a_count_anew_comes_to_what_was_counted(redis: Redis, names: Names) -> None:
+    shop = Shop(redis, names=names)
+    await shop.place.accept(body("evt_1"))
+    await shop.run(ValueError("one"))
+    said = await redis.hgetall(names.bytes)
+    await upkeep.recount(shop.place.partition, retention=60)
+    assert await redis.hgetall(names.bytes) == said
+    assert await shop.run(None) == [Settled.DONE]
+    assert (await redis.hgetall(names.bytes)).keys() == {b"org_a:marks"}
 
 
 async def test_waits_that_spend_nothing_leave_no_attempt(redis: Redis) -> None:

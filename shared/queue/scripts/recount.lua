@@ -60,7 +60,8 @@ end
 -- By what the names of a kind begin with: how one of them counts. They hold no value of another
 -- type, unless somebody has put it there.
 local kinds = {
-  [key.payloads] = function(name, job)
+  [key.payloads] = function(name)
+    local job = string.sub(name, #key.job + 1) -- with the partition's tag, which stands before it
     add_found(organization_of(job), 'waiting', cost_of_payload(length_of('STRLEN', name))
       + bytes_of_history(job))
   end,
