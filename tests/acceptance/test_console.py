@@ -55,6 +55,7 @@ PAGES: Final = (
         "/nothing",
     ),
     *("/events?q=evt_nowhere&organization=org_a", "/organizations/org_nobody/pause"),
+    *("/organizations/org_a", "/organizations/org_nobody"),
 )
 PATIENCE: Final = 20_000.0
 """Milliseconds."""
@@ -261,7 +262,7 @@ async def some_of_everything(redis: Redis) -> list[str]:
         *("/dead-letters", "/dead-letters/groups", f"/dead-letters/group?{chosen}"),
         f"/dead-letters/confirm?verb=replay&all=1&type={LONG}",
         f"/dead-letters/confirm?verb=discard&job={dead}",
-        f"/organizations/{LONGEST}/resume",
+        *(f"/organizations/{LONGEST}", f"/organizations/{LONGEST}/resume"),
     ]
 
 

@@ -80,7 +80,7 @@ async def largest(reach: Reach, wanted: Filter, most: int) -> tuple[list[Failure
             found += ids
             if len(found) >= most and wanted.organization is None:
                 break
-        groups = sorted(await _read(partition, found), key=lambda each: -each.number)[:most]
+        groups = sorted(await _read(partition, found[:most]), key=lambda each: -each.number)
         if wanted.organization is not None:
             return groups, len(found)
         return groups, None if wanted.type is not None else await _number(partition, wanted)
@@ -125,11 +125,14 @@ async def unlisted(reach: Reach) -> int:
 
 
 async def _by_number(partition: Partition, wanted: Filter) -> AsyncIterator[list[str]]:
-    """The ids of groups that match, some at a time: the largest first, unless it is one's own."""
+    """The ids of groups that match, some at a time, the largest first."""
     names = partition.names
     if wanted.organization is not None:
         its = await labels(partition, wanted.organization)
-        yield [f"{wanted.organization}:{key}" for key, it in its.items() if _matches(it, wanted)]
+        ids = [f"{wanted.organization}:{key}" for key, it in its.items() if _matches(it, wanted)]
+        numbers = await partition.redis.zmscore(names.dead_groups, ids) if ids else []
+        ranked = sorted(zip(numbers, ids, strict=True), key=lambda each: -(each[0] or 0))
+        yield [each for _, each in ranked]
         return
     last = _AT_ONCE
     ids: list[str] = []

@@ -292,7 +292,7 @@ async def test_who_may_only_look_sees_all_and_changes_nothing(
         await looked(site, "its breaker is open")
         (letter,) = (await site.get("/dead-letters")).links("/event?")
         confirm = f"/dead-letters/confirm?verb=replay&{letter.partition('?')[2]}"
-        pages = ("/", "/organizations", "/dead-letters", letter)
+        pages = ("/", "/organizations", "/organizations/org_a", "/dead-letters", letter)
         acting = re.compile(r"/(pause|resume)\"|/confirm|name=\"job\"|>Stop<")
         for path in pages:
             assert acting.search((await site.get(path)).text), path

@@ -11,6 +11,7 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from shared.display import duration, escape_controls, size
+from shared.queue.keys import ORGANIZATION_PATTERN
 from shared.redis.connection import REDIS_ERRORS
 from worker.operate.console.context import console_of, missing_in, session_of
 from worker.operate.console.guard import FORM_TOKEN, Handler, Refused
@@ -63,7 +64,8 @@ _environment: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.globals |= {"static": _static, "query": _query, "now": time.time}
+_environment.globals |= {"static": _static, "query": _query, "now": time.time, "zip": zip}
+_environment.tests["organization"] = lambda name: bool(ORGANIZATION_PATTERN.fullmatch(name))
 _environment.filters |= {
     "age": age,
     "short": short,

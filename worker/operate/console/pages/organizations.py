@@ -1,23 +1,29 @@
-"""The organizations: how each one does, and stopping or resuming one."""
+"""The organizations: how each one does, all of one on a page, and stopping or resuming one."""
 
 import contextlib
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
 
+from shared.endpoints.endpoint import Rate
 from shared.errors import Unavailable
 from shared.queue import keys
 from shared.redis.connection import REDIS_ERRORS
-from worker.operate import organizations
-from worker.operate.console.context import console_of, doubt_about, tell, who
+from worker.operate import failure_groups, organizations, waiting
+from worker.operate.console.context import console_of, doubt_about, reach_of, tell, who
 from worker.operate.console.guard import check_may_act
 from worker.operate.console.views import message, render
+from worker.operate.dead_lists import Filter
 from worker.operate.overview import OrganizationOverview
+from worker.operate.workers import running
 
 _SIZE: Final = 100
 _LONGEST_WHY: Final = 200
+_MOST_GROUPS: Final = 10
+_SAMPLE: Final = 5
 _SORTS: Final[dict[str, Callable[[OrganizationOverview], Any]]] = {
     "waiting": lambda each: (-each.waiting, each.organization),
     "running": lambda each: (-each.running, each.organization),
@@ -61,6 +67,27 @@ async def show(request: web.Request) -> web.Response:
         text=text,
         shown=shown,
         sort=sort if sort in _SORTS else "waiting",
+    )
+
+
+async def show_one(request: web.Request) -> web.Response:
+    """Show one: what was seen last of it, what waits of it, and what it died of."""
+    name, console, reach = _named(request), console_of(request), reach_of(request)
+    found, latest = console.sampler.organization(name), console.sampler.latest
+    groups, number = await failure_groups.largest(reach, Filter(organization=name), _MOST_GROUPS)
+    its = await waiting.look(await reach.living(name), name, time.time())
+    long = running(latest.workers if latest else [])
+    return render(
+        request,
+        "organization.html",
+        name=name,
+        found=found,
+        doubt="" if found else await doubt_about(request, name),
+        waiting=its,
+        running=[each for each in long if each.organization == name],
+        groups=groups,
+        group_number=number or 0,
+        sample_size=_SAMPLE,
         did=request.query.get("did", ""),
     )
 
@@ -68,56 +95,67 @@ async def show(request: web.Request) -> web.Response:
 async def ask(request: web.Request) -> web.Response:
     """Ask whether an organization is to be paused or resumed."""
     check_may_act(request)
-    organization, verb = _named(request)
+    return await _asked(request)
+
+
+async def _asked(request: web.Request, problem: str = "", rate: str = "") -> web.Response:
+    organization, verb = _named(request), request.match_info["verb"]
     doubt = ""
     with contextlib.suppress(*REDIS_ERRORS):  # whoever says yes is told
         doubt = await doubt_about(request, organization)
     return render(
         request,
         "organization_confirm.html",
+        HTTPStatus.BAD_REQUEST if problem else HTTPStatus.OK,
         organization=organization,
         verb=verb,
         found=console_of(request).sampler.organization(organization),
         doubt=doubt,
+        problem=problem,
         why=request.query.get("why", "")[:_LONGEST_WHY],
+        rate=rate,
     )
 
 
 async def act(request: web.Request) -> web.Response:
     """Pause or resume it."""
-    organization, verb = _named(request)
+    organization, verb = _named(request), request.match_info["verb"]
     console = console_of(request)
     form = await request.post()
     if "anyway" not in form and (doubt := await doubt_about(request, organization)):
         return message(request, HTTPStatus.CONFLICT, "Nothing has changed", doubt)
+    about = str(form.get("why" if verb == "pause" else "rate", "")).strip()[:_LONGEST_WHY]
+    try:
+        starts = 1000 / Rate.parse(about).interval if verb == "resume" and about else None
+    except ValueError as exc:
+        return await _asked(request, f"Rate: expected {exc}, got {about}.", about)
     partition = await console.partitions.living(organization)
-    why = ""
     try:
         if verb == "pause":
-            given = str(form.get("why", "")).strip()[:_LONGEST_WHY]
-            why = given or f"by {who(request)}"
-            changed = await organizations.pause(partition, organization, why, who(request))
+            about = about or f"by {who(request)}"
+            changed = await organizations.pause(partition, organization, about, who(request))
         else:
-            changed = await organizations.resume(partition, organization)
+            about = f"at {starts:g}/s" if starts else ""
+            changed = await organizations.resume(partition, organization, starts)
     except Unavailable as exc:
         return message(request, HTTPStatus.CONFLICT, "Not now", f"{organization}: {exc.message}.")
     was = "was paused already" if verb == "pause" else "was neither paused nor held"
     outcome = "" if changed else was
-    await tell(request, verb, organization=organization, about=why, outcome=outcome)
+    await tell(request, verb, organization=organization, about=about, outcome=outcome)
     await console.sampler.look()
     if not changed:
         return message(
             request, HTTPStatus.CONFLICT, "Nothing has changed", f"{organization} {was}."
         )
     # Somewhere else, so that reloading the page does nothing again.
-    raise web.HTTPSeeOther(f"/organizations?q={organization}&did={verb}")
+    raise web.HTTPSeeOther(f"/organizations/{organization}?did={verb}")
 
 
-def _named(request: web.Request) -> tuple[str, str]:
+def _named(request: web.Request) -> str:
     organization = request.match_info["organization"]
     if not keys.ORGANIZATION_PATTERN.fullmatch(organization):
         raise web.HTTPNotFound
-    return organization, request.match_info["verb"]
+    return organization
 
 
 def _page(request: web.Request) -> int:
@@ -126,4 +164,9 @@ def _page(request: web.Request) -> int:
 
 
 _ACTION: Final = "/organizations/{organization}/{verb:pause|resume}"
-routes = [web.get("/organizations", show), web.get(_ACTION, ask), web.post(_ACTION, act)]
+routes = [
+    web.get("/organizations", show),
+    web.get("/organizations/{organization}", show_one),
+    web.get(_ACTION, ask),
+    web.post(_ACTION, act),
+]
