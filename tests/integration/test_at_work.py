@@ -220,6 +220,23 @@ async def test_what_takes_long_is_bounded(redis: Redis) -> None:
         let_go.set()
 
 
+@pytest.mark.parametrize("name", [keys.WORKERS_NOW, keys.WORKERS_LOST])
+async def test_what_is_for_operators_alone_keeps_no_worker_from_its_job(
+    redis: Redis, name: str
+) -> None:
+    await redis.set(name, "not a hash")
+    await beats(redis, "gone")(0.001)
+    await asyncio.sleep(0.01)
+    for _ in range(2):
+        await beats(redis, "w1")()
+    assert await redis.hkeys(keys.WORKERS) == [b"w1"]
+    assert await redis.zrange(keys.WORKERS_SEEN, 0, -1) == [b"w1"]
+    assert int(await redis.get(keys.SLOTS)) == 4
+    await Transitions(Partition.only(redis)).leave("w1")
+    assert not await redis.exists(keys.WORKERS, keys.WORKERS_SEEN)
+    assert int(await redis.get(keys.SLOTS)) == 0
+
+
 async def test_an_earlier_users_file_keeps_nobody_from_seeing_the_rest(redis: Redis) -> None:
     await redis.set(keys.WORKERS_NOW, "not a hash")
     await beats(redis, "w1")()

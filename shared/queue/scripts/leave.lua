@@ -5,8 +5,8 @@
 -- Transition: none of a job's.
 
 redis.call('ZREM', key.workers_seen, ARGV[1])
-redis.call('HDEL', key.workers_now, ARGV[1])
-redis.call('HDEL', key.workers_lost, ARGV[1])
+redis.pcall('HDEL', key.workers_now, ARGV[1])
+redis.pcall('HDEL', key.workers_lost, ARGV[1])
 local raw = redis.call('HGET', key.workers, ARGV[1])
 if raw then
   redis.call('HDEL', key.workers, ARGV[1])

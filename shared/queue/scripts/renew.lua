@@ -15,7 +15,8 @@ local now = now_ms()
 local lost_kept, most_lost = 24 * 3600 * 1000, 20
 
 -- Of the last ones that went without a word it stays known until when they counted, what they said of
--- themselves, and what they were at: MessagePack.
+-- themselves, and what they were at: MessagePack. Where that can't be kept, leases are renewed all the
+-- same: it is for operators alone.
 local function note_gone(gone, counted_until)
   local lost = redis.call('HGETALL', key.workers_lost)
   if #lost >= 2 * most_lost then
@@ -31,16 +32,18 @@ local function note_gone(gone, counted_until)
   local at_work = redis.call('HGET', key.workers_now, gone) or ''
   redis.call('HSET', key.workers_lost, gone, cmsgpack.pack({ counted_until, told, at_work }))
   redis.call('PEXPIRE', key.workers_lost, lost_kept)
-  redis.call('ZREM', key.workers_seen, gone)
-  redis.call('HDEL', key.workers, gone)
-  redis.call('HDEL', key.workers_now, gone)
 end
 
 local is_new = redis.call('HSET', key.workers, worker, own_slots .. ':' .. description)
 redis.call('ZADD', key.workers_seen, now + lease, worker)
 local gone = redis.call('ZRANGE', key.workers_seen, '-inf', '(' .. now, 'BYSCORE', 'WITHSCORES')
-for i = 1, #gone, 2 do note_gone(gone[i], tonumber(gone[i + 1])) end
-if is_new == 1 then redis.call('HDEL', key.workers_lost, worker) end
+for i = 1, #gone, 2 do
+  pcall(note_gone, gone[i], tonumber(gone[i + 1]))
+  redis.call('ZREM', key.workers_seen, gone[i])
+  redis.call('HDEL', key.workers, gone[i])
+  redis.pcall('HDEL', key.workers_now, gone[i])
+end
+if is_new == 1 then redis.pcall('HDEL', key.workers_lost, worker) end
 local all, reads_told_marks = 0, true
 for _, raw in ipairs(redis.call('HVALS', key.workers)) do
   all = all + (tonumber(string.match(raw, '^(%d+):')) or 0)
