@@ -129,10 +129,14 @@ async def _by_number(partition: Partition, wanted: Filter) -> AsyncIterator[list
     names = partition.names
     if wanted.organization is not None:
         its = await labels(partition, wanted.organization)
-        ids = [f"{wanted.organization}:{key}" for key, it in its.items() if _matches(it, wanted)]
-        numbers = await partition.redis.zmscore(names.dead_groups, ids) if ids else []
-        ranked = sorted(zip(numbers, ids, strict=True), key=lambda each: -(each[0] or 0))
-        yield [each for _, each in ranked]
+        keys = [key for key, it in its.items() if _matches(it, wanted)]
+        async with partition.redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.zcard(names.dead_group(wanted.organization, key))
+            numbers = dict(zip(keys, await pipe.execute(), strict=True))
+        yield [
+            f"{wanted.organization}:{key}" for key in sorted(keys, key=lambda key: -numbers[key])
+        ]
         return
     last = _AT_ONCE
     ids: list[str] = []
