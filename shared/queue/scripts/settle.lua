@@ -248,7 +248,11 @@ end
 
 local function handler_worked(claim)
   local organization = claim.organization
-  end_row(organization, redis.call('HGET', key.organizations, key.trouble .. organization))
+  if troubles[organization] then
+    troubles[organization].worked = now_ms()
+  else
+    end_row(organization, redis.call('HGET', key.organizations, key.trouble .. organization))
+  end
   local profile = profile_of(organization)
   if is_tried(claim) then
     close_breaker(organization)
@@ -594,4 +598,5 @@ for i = 1, #ARGV, 6 do
   end
   results[place] = results[place] or 'lost'
 end
+write_troubles()
 return finish(results)

@@ -29,17 +29,36 @@ local function read_history(raw)
   return history
 end
 
--- Of attempts, and of what else happened, the newest.
+local is_other = { d = true, r = true, s = true }
+
+-- Of attempts, and of what else happened, the newest; mostly there are attempts alone.
 local function newest_of(entries)
+  local all_others = 0
+  for _, entry in ipairs(entries) do
+    if is_other[entry[1]] then all_others = all_others + 1 end
+  end
+  if all_others == 0 then
+    table.remove(entries, 1)
+    return entries
+  end
   local kept, attempts, others = {}, 0, 0
   for i = #entries, 1, -1 do
-    local is_attempt = not string.find('drs', entries[i][1], 1, true)
+    local is_attempt = not is_other[entries[i][1]]
     if is_attempt then attempts = attempts + 1 else others = others + 1 end
     if is_attempt and attempts <= most_attempts or not is_attempt and others <= most_others then
       table.insert(kept, 1, entries[i])
     end
   end
   return kept
+end
+
+local function place_of_text(texts, text)
+  if text == '' then return 0 end
+  for place, known in ipairs(texts) do
+    if known == text then return place end
+  end
+  texts[#texts + 1] = text
+  return #texts
 end
 
 -- The texts that entries name. The newest come first: what there is no room for then is left out.
@@ -59,13 +78,17 @@ local function texts_of(entries, texts)
   return named
 end
 
-local function with_entry(history, kind, when, number_of_it, took, worker, handler, said)
+local function with_entry(history, kind, when, number_of_it, took, ...)
   local entries, texts = history[1], history[2]
-  local last = #texts
-  texts[last + 1], texts[last + 2], texts[last + 3] = worker, handler, said
-  entries[#entries + 1] = { kind, when, number_of_it, took, last + 1, last + 2, last + 3 }
+  local known, last = #texts, entries[#entries]
+  if last and #last ~= 7 then error('expected an entry of seven fields, got ' .. #last) end
+  local entry = { kind, when, number_of_it, took }
+  for i, text in ipairs({ ... }) do entry[4 + i] = place_of_text(texts, text) end
+  entries[#entries + 1] = entry
   if #entries > most_attempts then entries = newest_of(entries) end
-  return { entries, texts_of(entries, texts), history[3] }
+  -- An attempt that says what others have said is what most are.
+  if #texts > known then texts = texts_of(entries, texts) end
+  return { entries, texts, history[3] }
 end
 
 -- Where somebody's hand has changed it, it begins anew.

@@ -99,26 +99,40 @@ end
 
 local apart = 15 * 60000 -- ms between one trouble and the next
 
+local troubles = {} -- that this script has changed
+
 local function trouble_of(organization)
+  if troubles[organization] then return troubles[organization] end
   local raw = redis.call('HGET', key.organizations, key.trouble .. organization)
   local since, last, next_due, latest, number_of =
     string.match(raw or '', '^%d+:(%d+):(%d+):(%d+):(%d+):(%d+):')
-  if not since or now_ms() > math.max(tonumber(last), tonumber(latest)) + apart then
-    return now_ms(), 0, 0, 0
+  local trouble = { since = now_ms(), next_due = 0, latest = 0, number_of = 0 }
+  if since and now_ms() <= math.max(tonumber(last), tonumber(latest)) + apart then
+    trouble.since, trouble.next_due = tonumber(since), tonumber(next_due)
+    trouble.latest, trouble.number_of = tonumber(latest), tonumber(number_of)
   end
-  return tonumber(since), tonumber(next_due), tonumber(latest), tonumber(number_of)
+  troubles[organization] = trouble
+  return trouble
 end
 
 --   due  when the event comes back (ms), or nil
 local function note_trouble(organization, kind, handler, said, due)
-  local now = now_ms()
-  local since, next_due, latest, number_of = trouble_of(organization)
-  if due and (next_due <= now or due < next_due) then next_due = due end
-  latest = math.max(latest, due or 0)
-  local numbers = { 0, since, now, next_due, latest, number_of + 1 }
-  for i, each in ipairs(numbers) do numbers[i] = string.format('%d', each) end
-  redis.call('HSET', key.organizations, key.trouble .. organization, table.concat(numbers, ':') .. ':'
-    .. kind .. ':' .. string.gsub(handler or '', ':', '.') .. '\n' .. string.sub(said or '', 1, 160))
+  local trouble, now = trouble_of(organization), now_ms()
+  trouble.worked, trouble.number_of = 0, trouble.number_of + 1
+  trouble.kind, trouble.handler, trouble.said = kind, handler, said
+  if not due then return end
+  if trouble.next_due <= now or due < trouble.next_due then trouble.next_due = due end
+  trouble.latest = math.max(trouble.latest, due)
+end
+
+-- What came of a batch at once: most of its events are of few organizations.
+local function write_troubles()
+  for organization, trouble in pairs(troubles) do
+    local numbers = string.format('%d:%d:%d:%d:%d:%d:', trouble.worked, trouble.since, now_ms(),
+      trouble.next_due, trouble.latest, trouble.number_of)
+    redis.call('HSET', key.organizations, key.trouble .. organization, numbers .. trouble.kind .. ':'
+      .. string.gsub(trouble.handler or '', ':', '.') .. '\n' .. string.sub(trouble.said or '', 1, 160))
+  end
 end
 
 -- Only the first one that works again is of interest.
