@@ -273,3 +273,23 @@ async def test_a_sample_of_one_organizations_letters_is_taken_without_a_look_at_
         found = await oldest(reach(redis), Selection(filter=wanted), len(sample), force=False)
         assert found == tuple(sample)
         assert (await redis.info("commandstats"))["cmdstat_hmget"]["calls"] <= 600
+
+
+async def test_what_somebodys_hand_has_made_of_a_letter_keeps_no_other_out_of_the_lists(
+    redis: Redis,
+) -> None:
+    here, lines = Partition.only(redis), Lines()
+    timeless, another, headless, *_ = await bury(redis, CAUSES, is_listed=False)
+    await redis.hset(keys.dead_letter(timeless), "died_at", "yesterday")
+    await redis.delete(keys.dead_letter(another))
+    await redis.set(keys.dead_letter(another), "by hand")
+    await redis.hdel(keys.dead_letter(headless), "reason")
+    listed_too = (await bury(redis, CAUSES[:1]))[0]
+    await redis.delete(keys.dead_letter(listed_too))
+    await redis.set(keys.dead_letter(listed_too), "by hand")
+    for _ in range(2):
+        await redis.delete(keys.DEAD_LISTED)
+        await relist(here, log=lines.log)
+    assert sum((await listed(redis)).values()) == len(CAUSES) - 3
+    (line,) = lines.of("dead_letters_listed")
+    assert line["number"] == len(CAUSES) - 3

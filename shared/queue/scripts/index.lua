@@ -22,21 +22,26 @@ function doing.look()
   local found = {}
   for i = 2, #ARGV do
     local job = ARGV[i]
-    local group, died_at = unpack(redis.call('HMGET', key.dead_letter .. job, 'group', 'died_at'))
-    if died_at and not is_listed(job, group, died_at) then found[#found + 1] = job end
+    local group, died_at, reason = unpack(redis.pcall('HMGET', key.dead_letter .. job, 'group', 'died_at',
+      'reason'))
+    if died_at and reason and not is_listed(job, group, died_at) then found[#found + 1] = job end
   end
   return found
 end
 
+local function list(job, cause)
+  if redis.call('HEXISTS', key.dead_letter .. job, 'died_at') == 0 then return 0 end
+  unlist_letter(organization_of(job), job)
+  list_letter(organization_of(job), job, cause)
+  return 1
+end
+
+-- What somebody's hand has made of one keeps none of the others out.
 function doing.list()
   local number_of = 0
   for i = 2, #ARGV, 4 do
-    local job = ARGV[i]
-    if redis.call('HEXISTS', key.dead_letter .. job, 'died_at') == 1 then
-      unlist_letter(organization_of(job), job)
-      list_letter(organization_of(job), job, { ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] })
-      number_of = number_of + 1
-    end
+    local listed, one = pcall(list, ARGV[i], { ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] })
+    number_of = number_of + (listed and one or 0)
   end
   return number_of
 end
@@ -45,7 +50,7 @@ end
 local function sweep(name, found, belongs)
   local gone = {}
   for i = 1, #found, 2 do
-    local letter = redis.call('HMGET', key.dead_letter .. found[i], 'died_at', 'group', 'reason', 'type')
+    local letter = redis.pcall('HMGET', key.dead_letter .. found[i], 'died_at', 'group', 'reason', 'type')
     local is_it = letter[1] and tonumber(letter[1]) == tonumber(found[i + 1]) and letter[2]
     if not (is_it and belongs(unpack(letter, 2, 4))) then gone[#gone + 1] = found[i] end
   end
