@@ -5,6 +5,7 @@ import string
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -195,6 +196,19 @@ async def test_an_older_worker_s_failure_is_read_and_gone_on_from(redis: Redis, 
     await shop.run(ValueError("again"))
     assert outcomes(await shop.past(job)) == [
         ("failed", 1, "bad"),
+        ("failed", 1, "ValueError: again"),
+    ]
+
+
+async def test_an_older_worker_s_long_failure_is_cut_between_two_letters(
+    redis: Redis, shop: Shop
+) -> None:
+    (job,) = await shop.place.accept(body("evt_1"))
+    older = msgspec.msgpack.encode([1, 1_700_000_000_000, "x" + "ä" * 300, ""])
+    await redis.execute_command("HSET", keys.FAILURES, job, older)
+    await shop.run(ValueError("again"))
+    assert outcomes(await shop.past(job)) == [
+        ("failed", 1, "x" + "ä" * 99),
         ("failed", 1, "ValueError: again"),
     ]
 

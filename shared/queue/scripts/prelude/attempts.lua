@@ -19,12 +19,18 @@ local function no_history()
   return { {}, {}, '' }
 end
 
+-- The beginning of a text, without half a character at its end: who reads it would take none of it.
+local function beginning_of(text, most)
+  if #text <= most then return text end
+  return (string.gsub(string.sub(text, 1, most), '[\192-\255][\128-\191]*$', ''))
+end
+
 local function read_history(raw)
   local is_read, history = pcall(cmsgpack.unpack, raw)
   if not is_read or type(history) ~= 'table' then return no_history() end
   local number, when, said = unpack(history)
   if type(number) == 'number' and type(said) == 'string' then
-    return { { { 'f', when, number, 0, 0, 0, 1 } }, { string.sub(said, 1, 200) }, '' }
+    return { { { 'f', when, number, 0, 0, 0, 1 } }, { beginning_of(said, 200) }, '' }
   end
   return history
 end
