@@ -14,9 +14,13 @@ from shared.queue.keys import Names
 from shared.queue.partition import Partition
 from tests.integration.moves import ORG, Died, Life, Mortal, Shop, move, traces
 from tests.integration.several import over
+from tests.integration.workplace import Workplace, body
+from worker import Event, Handlers, Organization
 from worker.grouping import CAUSE_FIELDS, cause_of
 from worker.operate.moving import Move, Patience, Progress
+from worker.operate.upkeep import recount
 from worker.operate.ways import MoveError
+from worker.pipeline.transitions import Settled
 
 HOUR = 3_600_000
 LETTER = ("rejected", "order.updated", "KeyError: 'sku'", "")
@@ -253,3 +257,25 @@ async def test_handlers_that_take_too_long_keep_it_where_it_is(redis: Redis) -> 
     assert (await move(shop.partitions, 1, patience=Patience(drain=30))).events == 0
     assert await shop.state(shop.partitions.all[1]) == {"a": b"1", "b": b"1"}
     assert await traces(here) == {}
+
+
+async def test_what_is_delivered_there_before_it_has_come_counts_with_its_attempts(
+    redis: Redis,
+) -> None:
+    handlers = Handlers()
+
+    @handlers.on("*")
+    async def fail(event: Event[Any], _: Organization) -> None:
+        raise ValueError(event.id)
+
+    partitions = over(redis)
+    here, there = (Workplace(redis, handlers, names=each.names) for each in partitions.all[:2])
+    sent = body("evt_1", ORG)
+    await here.accept(sent, organization=ORG)
+    assert await here.handle_next() is Settled.RETRIED
+    await there.accept(sent, organization=ORG)
+    await move(partitions, 1)
+    said = await redis.hgetall(there.partition.names.bytes)
+    await recount(there.partition, retention=60)
+    assert await redis.hgetall(there.partition.names.bytes) == said
+    assert await redis.hlen(there.partition.names.failures) == 1

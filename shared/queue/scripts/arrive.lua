@@ -78,13 +78,14 @@ function take.job(record)
   if payload ~= '' then redis.call('SET', key.job .. job, payload) end
   if record[5] ~= '' then take_claim(job, record[5]) end
   if record[6] ~= '' then redis.call('SET', key.arq_retry .. job, record[6], 'EX', 88400) end
+  hold(organization, 'waiting', cost_of_history(record[8]) - bytes_of_history(job))
   for i, name in ipairs({ key.throttled, key.failures, key.unhandled, key.suspects }) do
     if record[6 + i] ~= '' then redis.call('HSET', name, job, record[6 + i]) end
   end
   if record[11] ~= '' then take_turns(job, record) end
   if not known then
     add(waiting, organization, 1)
-    hold(organization, 'waiting', cost_of_payload(#payload) + cost_of_history(record[8]))
+    hold(organization, 'waiting', cost_of_payload(#payload))
   end
   redis.call('ZADD', key.accepted, order, job) -- last: by it one is known that has come
 end
