@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_cluster import EmbeddedCluster, embedded_cluster
 from deploy.local.embedded_redis import EmbeddedRedis
 from tests.acceptance import warm
+from tests.bench import programs
 from tests.in_memory import folder_in_memory
 from tests.measuring import MEASURED_CASES, is_measured, unmeasured
 
@@ -188,6 +189,12 @@ def endpoints_file(tmp_path: Path) -> Callable[[str], Path]:
 def executed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have programs executed: what the warm process has would be in their memory, too."""
     monkeypatch.setattr(warm, "suits", lambda *_: False)
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork what the measurements start: how long that takes is no part of a test of theirs."""
+    monkeypatch.setattr(programs, "popen", warm.popen)
 
 
 @pytest.fixture

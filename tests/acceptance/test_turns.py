@@ -2,15 +2,9 @@
 
 import pytest
 
-from tests.acceptance import warm
-from tests.bench import programs
 from tests.bench.turns import Load, in_chaos, inversions, run
 
-
-@pytest.fixture(autouse=True)
-def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fork the workers from the warm process: how long they take to start is no part of it."""
-    monkeypatch.setattr(programs, "popen", warm.popen)
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 def test_events_that_read_and_write_one_value_run_twice_at_the_most() -> None:

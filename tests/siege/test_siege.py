@@ -8,7 +8,9 @@ from tests.siege.genuine import Tally
 from tests.siege.siege import Besieged
 from tests.siege.worked import BesiegedWorker
 
-SECONDS: Final = 2.0
+pytestmark = pytest.mark.usefixtures("forked")
+
+SECONDS: Final = 1.0
 _SHIPPED: Final = 384 * 1024 * 1024
 """The memory that the manifest allows the ingress."""
 
