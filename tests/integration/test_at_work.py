@@ -23,7 +23,7 @@ from worker.engine import at_work, watchdog
 from worker.operate.merged import look
 from worker.operate.overview import Overview
 from worker.operate.workers import LostWorker, running, sentence, troubles
-from worker.pipeline.transitions import Transitions
+from worker.pipeline.transitions import Profile, Transitions
 
 
 @pytest.fixture(autouse=True)
@@ -179,7 +179,8 @@ async def test_a_worker_that_goes_without_a_word_stays_known_with_what_it_was_at
     await beats(redis, "gone")()  # it had only stood still
     assert await lost() == []
     await beats(redis, "odd")()
-    await redis.hset(keys.WORKERS_LOST, mapping={"x": "rubbish", "y": b"\x93\xff"})
+    odd = {"x": "rubbish", "y": b"\x93\xff", "z": b"\x93\x01\xa1\xff\xa0"}
+    await redis.hset(keys.WORKERS_LOST, mapping=odd)
     assert await lost() == []
 
 
@@ -218,6 +219,24 @@ async def test_what_takes_long_is_bounded(redis: Redis) -> None:
         assert len(running(overview.workers)) == 50
         assert await redis.memory_usage(keys.WORKERS_NOW, samples=0) < 32_000
         let_go.set()
+
+
+async def test_a_change_of_the_endpoints_file_is_told_though_no_work_can_be(redis: Redis) -> None:
+    profiles: list[Profile] = []
+
+    async def act(_event: Event[Any], _: Organization) -> None:
+        pass
+
+    worker = place_with(redis, act).worker(lease=300, profiles=lambda: [*profiles])
+    (leases,) = worker._leases
+    leases.at_work = lambda: AtWork(1.0, [Doing("org_a:1", 1.0)])
+    await redis.set(keys.WORKERS_NOW, "not a hash")
+    async with working(worker):
+        await seen(redis, lambda overview: bool(overview.workers))
+        profiles.append(Profile("org_new", 1))
+        async with asyncio.timeout(60):  # the next sign of life is later
+            while not await redis.hexists(keys.ORGANIZATIONS, "org_new"):
+                await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("name", [keys.WORKERS_NOW, keys.WORKERS_LOST])

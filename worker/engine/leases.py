@@ -108,8 +108,9 @@ class Leases:
         at_work = self.at_work()
         if at_work.doing or self._has_shown:
             told = msgspec.json.encode(at_work) if at_work.doing else b""
-            await transitions.show(self.worker, told)
-            self._has_shown = bool(at_work.doing)
+            with contextlib.suppress(ResponseError):  # as of names
+                await transitions.show(self.worker, told)
+                self._has_shown = bool(at_work.doing)
 
     async def _publish(self, transitions: Transitions, profiles: Profiles, *, anew: bool) -> None:
         """Tell Redis caps, weights and rates when they change, and when it has lost them."""
