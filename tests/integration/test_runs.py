@@ -330,6 +330,9 @@ async def test_the_last_ones_are_kept_and_none_that_goes_on_is_forgotten(redis: 
     assert await redis.pttl(keys.RUNS) > 29 * 86_400_000
     assert found[-1].selection is None
     await redis.hset(keys.RUNS, mapping={"odd": "rubbish", "odd:hold": "1:1:1:x", "x:hold": "y"})
+    told = await redis.hget(keys.RUNS, found[0].id)
+    for hold in ("1:1:1", "x:1:1:y", "1:1:y:z"):
+        await redis.hset(keys.RUNS, mapping={f"torn {hold}": told, f"torn {hold}:hold": hold})
     assert len(await read_all(reach(redis))) == 31
 
 

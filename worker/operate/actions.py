@@ -161,7 +161,7 @@ async def _read(partition: Partition) -> list[Action]:
     command = ("LRANGE", partition.names.actions, 0, KEPT - 1)
     found = []
     for raw in await partition.redis.execute_command(*command):
-        with suppress(msgspec.MsgspecError):  # a later version's, or somebody's hand's
+        with suppress(msgspec.MsgspecError, ValueError):  # a later version's, or somebody's hand's
             found.append(msgspec.json.decode(raw, type=Action))
     return found
 

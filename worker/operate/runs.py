@@ -242,7 +242,8 @@ async def _read(partition: Partition, only: str = "") -> list[Run]:
     for field_, told in fields.items():
         hold = fields.get(field_ + b":hold")
         if hold and told:
-            with suppress(msgspec.MsgspecError):  # a later version's, or somebody's hand's
+            # A later version's, or somebody's hand's, is left out.
+            with suppress(msgspec.MsgspecError, ValueError):
                 found.append(_run(told, hold, int(seconds)))
     return found
 

@@ -146,7 +146,7 @@ def lost(
     for name, raw in noted.items():
         try:
             until, text, doing = msgspec.msgpack.decode(raw, type=tuple[float, str, str])
-        except msgspec.MsgspecError:  # a later version's, or somebody's hand's
+        except (msgspec.MsgspecError, ValueError):  # a later version's, or somebody's hand's
             continue
         found.append(_lost(name, until, text.encode(), doing.encode()))
     recent = [each for each in found if each.at > now - _LOST_SECONDS]
