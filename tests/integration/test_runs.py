@@ -1,6 +1,7 @@
 """Facts about runs over dead letters: begun once, kept in Redis, taken up where nobody goes on."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -263,6 +264,23 @@ async def test_a_discard_goes_on_too(
     done = await becomes(console, run.id, "finished")
     assert (await counters(redis))["discarded"] == 300
     assert 0 < done.discarded <= 300
+
+
+@pytest.mark.parametrize("verb", ["replay", "discard"])
+async def test_what_has_died_since_it_began_is_left_alone_though_it_had_done_nothing_by_then(
+    house: House, redis: Redis, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    await bury(redis, "org_a", 3)
+    monkeypatch.setattr(runs, "HELD_SECONDS", 0.05)
+    run = replay(verb=verb, selection=Selection())
+    assert await Going(run, reach(redis), lambda *_: None).begin() == "begun"
+    await asyncio.sleep(0.1)  # whoever began it is gone by now
+    await bury(redis, "org_b", 2, died_at=round(time.time() * 1000))
+    console = house.console()
+    found = await kept(console, run.id)
+    assert await console.start(found.again("Grace")) == "begun"
+    done = await becomes(console, run.id, "finished")
+    assert done.seen == 3
 
 
 @pytest.mark.parametrize(

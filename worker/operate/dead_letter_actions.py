@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from shared import display
+from shared.errors import Unavailable
 from shared.program.commands import yes_option
 from shared.queue.reach import Missing
 from shared.redis.connection import REDIS_ERRORS
@@ -151,7 +152,8 @@ async def _to_its_end(
 ) -> list[Missing]:
     run, reach = going.run, going.reach
     run.id = new_id(reach)
-    with suppress(*REDIS_ERRORS):  # of an earlier user's rights, say; that is no reason not to act
+    # Of an earlier user's rights, say; that is no reason not to act.
+    with suppress(*REDIS_ERRORS, Unavailable):
         await going.begin()
     await record_command(reach, run.verb, about=run.about, run=run.id, outcome="begun")
     await going.to_its_end(work(going))

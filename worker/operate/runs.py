@@ -291,6 +291,8 @@ class Going:
         Raises: what the client does.
         """
         run, held = self.run, round(HELD_SECONDS * 1000)
+        # From the first moment on: what dies later isn't meant, whoever takes it up, and when.
+        run.since = await revival.since(self.reach, run.since)
         told = (run.id, run.times, self._holder, held, run.kept(), _KEPT, _KEPT_SECONDS * 1000)
         answer: bytes = await self._partition.run(_BEGIN, *told)
         begun = cast("Begun", answer.decode())
