@@ -508,7 +508,7 @@ class _Program:
         tasks: list[Callable[[], Awaitable[None]]] = [
             partial(upkeep.expire, partition, retention=settings.dead_letter_retention, log=log),
             partial(upkeep.forget, partition),  # first: the fewer there are, the shorter the next
-            partial(upkeep.undo_moves, partition, log=log),
+            partial(upkeep.undo_moves, partition, partitions, log=log),
             partial(upkeep.renumber, partition, log=log),
             partial(upkeep.unlist, partition, self._listed, log=log),
             partial(upkeep.restore, partition, lease=settings.lease, log=log),

@@ -206,11 +206,11 @@ async def test_who_waits_for_a_mover_that_is_gone_goes_on(
     with pytest.raises(asyncio.CancelledError):
         await ghost.run()
     monkeypatch.setattr(Partition, "run", run)
-    await upkeep.undo_moves(here, log=lines.log)
+    await upkeep.undo_moves(here, shop.partitions, log=lines.log)
     assert (await shop.places[0].claim(), lines.events()) == ([], [])
     token = (await redis.hget(here.names.moving, lock)).split(b":")[0]
     await redis.hset(here.names.moving, lock, token + b":1")
-    await upkeep.undo_moves(here, log=lines.log)
+    await upkeep.undo_moves(here, shop.partitions, log=lines.log)
     (line,) = lines.of("move_undone")
     assert (line["organization"], line["target"]) == (ORG, 1)
     with pytest.raises(MoveError, match="taken org_0 over"):
@@ -234,8 +234,46 @@ async def test_who_waits_for_a_mover_that_is_gone_goes_on(
     assert await traces(here) == {}
     # Who has departed waits for the next mover.
     await redis.hset(here.names.moving, mapping={ORG: "out:1:0:9", lock: "abcd:1"})
-    await upkeep.undo_moves(here, log=lines.log)
+    await upkeep.undo_moves(here, shop.partitions, log=lines.log)
     assert await redis.hget(here.names.moving, ORG) == b"out:1:0:9"
+
+
+@pytest.mark.parametrize("comes_meanwhile", [False, True])
+async def test_who_waits_for_a_mover_that_failed_on_the_way_home_goes_on_and_is_found(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, *, comes_meanwhile: bool
+) -> None:
+    """It gave the move back; and home takes deliveries for as long as it expects it."""
+    shop, lines = Shop(over(redis)), Lines()
+    home, here = shop.partitions.all[:2]
+    await move(shop.partitions, 1)
+    await shop.deliver("a")
+    run = Partition.run
+
+    async def fails(partition: Partition, script: Script, *arguments: Argument) -> Any:
+        if script.name == "depart":
+            raise MoveError("workers hold some")
+        return await run(partition, script, *arguments)
+
+    monkeypatch.setattr(Partition, "run", fails)
+    with pytest.raises(MoveError, match="workers hold some"):
+        await move(shop.partitions, 0)
+    monkeypatch.setattr(Partition, "run", run)
+    assert await shop.places[1].claim() == []
+    shop.writer.learn(0, {})  # as an ingress is told that has begun, or asks home anew
+    if comes_meanwhile:
+        await shop.deliver("b")
+    await upkeep.undo_moves(here, shop.partitions, log=lines.log)
+    (line,) = lines.of("move_undone")
+    assert (line["target"], line["waits_there"]) == (0, comes_meanwhile)
+    if comes_meanwhile:  # what is there waits for the next mover
+        assert (await shop.places[0].claim(), await redis.zcard(home.names.accepted)) == ([], 1)
+        await move(shop.partitions, 0)
+    else:
+        assert await redis.hlen(home.names.moving) == 0
+        await shop.deliver("b")
+        assert await redis.zcard(home.names.accepted) == 0
+    await asyncio.gather(*(shop.work_off(number) for number in (0, 1)))
+    assert await shop.state(shop.partitions.all[not comes_meanwhile]) == {"a": b"1", "b": b"1"}
 
 
 async def test_nothing_is_taken_away_where_its_arrival_is_lost(

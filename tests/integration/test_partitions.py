@@ -107,7 +107,7 @@ def tasks(place: Workplace) -> list[Callable[[], Awaitable[None]]]:
     return [
         partial(upkeep.expire, partition, retention=60, log=log),
         partial(upkeep.forget, partition),
-        partial(upkeep.undo_moves, partition, log=log),
+        partial(upkeep.undo_moves, partition, Partitions((partition,)), log=log),
         partial(upkeep.renumber, partition, log=log),
         partial(upkeep.unlist, partition, lambda: upkeep.Listed({"org_b"}, ""), log=log),
         partial(upkeep.restore, partition, lease=30, log=log),

@@ -12,6 +12,7 @@ from collections.abc import (
     Iterable,
     Sequence,
 )
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -26,6 +27,7 @@ from shared.queue import hashes, scripts
 from shared.queue.partition import Partition
 from shared.queue.partitions import MOST_HOPS, Partitions
 from shared.queue.reach import Reach
+from shared.redis.connection import REDIS_ERRORS
 from worker.opened import Kept, Known
 from worker.operate import dead_letters, dead_lists, revival
 
@@ -67,6 +69,9 @@ takes a year at the least, at ten thousand events a second of weight 1. A hundre
 half a second."""
 
 _MOST_NAMED: Final = 10
+
+_STAYS: Final = re.compile(rb"out:(\d+):[01]")
+"""What is said of an organization that waits for its mover, and has not departed."""
 
 _GONE_SECONDS: Final = 60.0
 """For how long a mover has given no sign of life that is taken for gone."""
@@ -336,22 +341,52 @@ async def _fields(partition: Partition, *names: str) -> AsyncIterator[list[str]]
 # Organizations whose movers are gone
 
 
-async def undo_moves(partition: Partition, *, log: FilteringBoundLogger) -> None:
+async def undo_moves(
+    partition: Partition, partitions: Partitions, *, log: FilteringBoundLogger
+) -> None:
     """Let those go on that wait here for a mover that was gone before they departed.
 
-    It may come to again, and then finds that somebody else has had the move since.
+    It may come to again, and then finds that somebody else has had the move since. One that has
+    failed, or was told to end, has given the move back, so nobody has it.
+
+    Args:
+        partition: where they wait.
+        partitions: all, among which is where they are expected.
+        log: told of each.
     """
     ways = await hashes.whole(partition.redis, partition.names.moving)
     gone_since = await dead_letters.now(partition) - round(_GONE_SECONDS * 1000) if ways else 0
     for field, way in ways.items():
-        target = re.fullmatch(rb"out:(\d+):[01]", way)
         lock = re.fullmatch(rb"[0-9a-f]+:(\d+)", ways.get(b"lock:" + field, b""))
-        if target and lock and int(lock[1]) < gone_since:
-            organization, to = field.decode(), int(target[1])
-            who = (organization, secrets.token_hex(8), round(_GONE_SECONDS * 1000), to)
-            if (await partition.run(_HALT, *who, "take", 0))[0] == b"halted":
-                await partition.run(_HALT, *who, "undo", 0)
-                log.warning("move_undone", organization=organization, target=to)
+        if _STAYS.fullmatch(way) and (not lock or int(lock[1]) < gone_since):
+            await _undo_move(partition, partitions, field.decode(), log)
+
+
+async def _undo_move(
+    partition: Partition, partitions: Partitions, organization: str, log: FilteringBoundLogger
+) -> None:
+    moving = partition.names.moving
+    way = _STAYS.fullmatch(await partition.redis.hget(moving, organization) or b"")
+    if not way:
+        return
+    who = (organization, secrets.token_hex(8), round(_GONE_SECONDS * 1000), int(way[1]))
+    if (await partition.run(_HALT, *who, "take", 0))[0] != b"halted":
+        return
+    # Only from here on it can't depart.
+    if await partition.redis.hget(moving, organization) != way[0]:
+        await partition.run(_HALT, *who, "leave", 0)
+        return
+    waits = False
+    for there in partitions.all[int(way[1]) :][:1]:
+        with suppress(*REDIS_ERRORS):  # the next mover opens it anew
+            lock = await there.redis.hget(there.names.moving, f"lock:{organization}") or b""
+            # Another mover may have opened it, had this one stood still: then it isn't ours here.
+            if (await partition.run(_HALT, *who, "keep", 0))[0] != b"halted":
+                return
+            whose = (organization, lock.partition(b":")[0], 0, partition.number)
+            waits = (await there.run(_HALT, *whose, "close", 0))[0] == b"halted"
+    await partition.run(_HALT, *who, "undo", 0)
+    log.warning("move_undone", organization=organization, target=int(way[1]), waits_there=waits)
 
 
 # Virtual times, which have an end

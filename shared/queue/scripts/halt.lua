@@ -3,11 +3,13 @@
 -- Arguments: organization, the mover's token (hex), for how long it has it (ms), the number of the
 --   partition to which it is to go; 'take', and once it has it 'keep', 'wait', 'go on', 'stay', 'leave', or
 --   'undo', who leaves, too, and has it go on where it stays, and has not departed; for how long they wait
---   (ms), then the jobs that keep a slot for their retry.
+--   (ms), then the jobs that keep a slot for their retry. Or 'close', where it is expected by the mover with
+--   this token, from the partition of this number, which it has not left and will not: where nothing has
+--   been accepted of it here, nothing is expected any more.
 -- Result: {'halted', how many of its events workers hold, and where they stay: the lowest virtual time
 --   that one may have, the last ones of its flow and of its retries, and its last order}; or
 --   {'taken', for how long (ms) another mover has it}, {'lost', 0} where it is this one's no more, {'to',
---   the partition to which it is on its way}.
+--   the partition to which it is on its way}, {'closed', 0}.
 -- Transition: none at once; the next claims park what comes up. What only waits goes on by itself, should
 --   the mover be gone; what is to stay does so once workers hold nothing of it, and nobody but 'undo' resumes
 --   it then.
@@ -27,6 +29,18 @@ local function undo()
   freed[organization] = true
   wake_one()
 end
+
+local function close()
+  local from = string.match(redis.call('HGET', key.moving, organization) or '', '^in:(%d+):')
+  if from ~= to or not is_the_movers(organization, token) then return 'lost' end
+  if redis.call('HEXISTS', key.waiting, organization) == 1 then return 'halted' end
+  redis.call('HSET', key.moved, organization, from)
+  redis.call('HDEL', key.moving, organization, lock_field .. organization)
+  redis.call('HDEL', key.organizations, key.pause .. organization)
+  return 'closed'
+end
+
+if what == 'close' then return finish({ close(), 0 }) end
 
 local holder, until_when =
   string.match(redis.call('HGET', key.moving, lock_field .. organization) or '', '^(%x+):(%d+)$')
