@@ -30,6 +30,7 @@ from shared.queue.reach import Reach
 from shared.redis.connection import REDIS_ERRORS
 from worker.opened import Kept, Known
 from worker.operate import dead_letters, dead_lists, revival
+from worker.operate.belongings import Belongings
 
 _FORGET = scripts.load("forget")
 _HALT = scripts.load("halt")
@@ -70,7 +71,7 @@ half a second."""
 
 _MOST_NAMED: Final = 10
 
-_STAYS: Final = re.compile(rb"out:(\d+):[01]")
+_STAYS: Final = re.compile(r"out:(\d+):[01]")
 """What is said of an organization that waits for its mover, and has not departed."""
 
 _GONE_SECONDS: Final = 60.0
@@ -358,32 +359,34 @@ async def undo_moves(
     gone_since = await dead_letters.now(partition) - round(_GONE_SECONDS * 1000) if ways else 0
     for field, way in ways.items():
         lock = re.fullmatch(rb"[0-9a-f]+:(\d+)", ways.get(b"lock:" + field, b""))
-        if _STAYS.fullmatch(way) and (not lock or int(lock[1]) < gone_since):
+        if _STAYS.fullmatch(way.decode(errors="replace")) and (
+            not lock or int(lock[1]) < gone_since
+        ):
             await _undo_move(partition, partitions, field.decode(), log)
 
 
 async def _undo_move(
     partition: Partition, partitions: Partitions, organization: str, log: FilteringBoundLogger
 ) -> None:
-    moving = partition.names.moving
-    way = _STAYS.fullmatch(await partition.redis.hget(moving, organization) or b"")
+    here = Belongings(partition, organization)
+    way = _STAYS.fullmatch(await here.way())
     if not way:
         return
     who = (organization, secrets.token_hex(8), round(_GONE_SECONDS * 1000), int(way[1]))
     if (await partition.run(_HALT, *who, "take", 0))[0] != b"halted":
         return
     # Only from here on it can't depart.
-    if await partition.redis.hget(moving, organization) != way[0]:
+    if await here.way() != way[0]:
         await partition.run(_HALT, *who, "leave", 0)
         return
     waits = False
     for there in partitions.all[int(way[1]) :][:1]:
         with suppress(*REDIS_ERRORS):  # the next mover opens it anew
-            lock = await there.redis.hget(there.names.moving, f"lock:{organization}") or b""
+            lock = await Belongings(there, organization).field(there.names.moving, "lock:")
             # Another mover may have opened it, had this one stood still: then it isn't ours here.
             if (await partition.run(_HALT, *who, "keep", 0))[0] != b"halted":
                 return
-            whose = (organization, lock.partition(b":")[0], 0, partition.number)
+            whose = (organization, lock.partition(":")[0], 0, partition.number)
             waits = (await there.run(_HALT, *whose, "close", 0))[0] == b"halted"
     await partition.run(_HALT, *who, "undo", 0)
     log.warning("move_undone", organization=organization, target=int(way[1]), waits_there=waits)
