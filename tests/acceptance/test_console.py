@@ -152,8 +152,7 @@ async def fits(page: Page) -> None:
     assert width <= page.viewport_size["width"], page.url
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "scheme"), [("phone", "dark"), ("desktop", "light")])
 async def test_a_dead_letter_is_replayed_by_the_keyboard_alone(
     redis: Redis,
     redis_server: EmbeddedRedis,

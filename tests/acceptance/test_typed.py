@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from deploy.local.supervisor import bare_environment
 from shared.program.setting_names import NAMES
 from tests.acceptance.ingress_process import ingress
 from tests.acceptance.process import ROOT, environment, get, run, run_command
@@ -99,7 +101,7 @@ async def test_a_worker_says_what_would_not_go_as_it_is_meant_in_check_and_at_it
 
 
 async def test_what_runs_for_what_is_listed(tmp_path: Path) -> None:
-    environ = {"WORKER_HANDLERS": "tests.acceptance.doubtful:handlers"}
+    environ = bare_environment(os.environ, WORKER_HANDLERS="tests.acceptance.doubtful:handlers")
     listed, chosen, missing = await asyncio.gather(
         run("worker", "handlers", environ=environ),
         run("worker", "handlers", "order.updated", "--json", environ=environ),

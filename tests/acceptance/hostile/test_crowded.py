@@ -197,13 +197,13 @@ async def test_a_log_that_nobody_reads_stops_neither_the_work_nor_the_end(
 async def test_all_misdeeds_at_once_are_no_more_than_each_alone(
     redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
-    """Those that a worker bears, three of each, and fifty neighbours' events in their midst."""
+    """Those that a worker bears, two of each, and fifty neighbours' events in their midst."""
     rows = [row for family in SHARED for row in family if all(e.finished for e in row.ends)]
     settings = {**MANY, "HANDLER_TIMEOUT": "5s"}  # all of them share the time of one loop
     neighbours = names("n", 50)
     async with Crew.working(redis, redis_server.url, tmp_path, **settings) as crew:
         for row in rows:
-            await accept(redis, CULPRIT, names(row.name, 3), do=row.name)
+            await accept(redis, CULPRIT, names(row.name, 2), do=row.name)
         await accept(redis, NEIGHBOUR, neighbours)
 
         async def all_ended() -> bool:
