@@ -202,6 +202,16 @@ async def test_of_many_that_are_lost_the_last_twenty_stay_known(redis: Redis) ->
     found = (await look(reach(redis))).overview.lost or []
     assert [each.worker for each in found] == [f"w{n}" for n in range(29, 9, -1)]
     assert await redis.pttl(keys.WORKERS_LOST) > 0
+    await redis.delete(keys.WORKERS_LOST)
+    for number in range(30, 60):
+        await beats(redis, f"w{number}")()
+    await redis.zadd(
+        keys.WORKERS_SEEN, {f"w{n}": time.time() * 1000 - 100 + n for n in range(30, 60)}
+    )
+    await beats(redis, "lives")()  # all at once, as when Redis had been away
+    found = (await look(reach(redis))).overview.lost or []
+    assert [each.worker for each in found] == [f"w{n}" for n in range(59, 39, -1)]
+    assert await redis.hkeys(keys.WORKERS) == [b"lives"]
 
 
 async def test_what_takes_long_is_bounded(redis: Redis) -> None:

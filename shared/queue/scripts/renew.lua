@@ -38,7 +38,8 @@ local is_new = redis.call('HSET', key.workers, worker, own_slots .. ':' .. descr
 redis.call('ZADD', key.workers_seen, now + lease, worker)
 local gone = redis.call('ZRANGE', key.workers_seen, '-inf', '(' .. now, 'BYSCORE', 'WITHSCORES')
 for i = 1, #gone, 2 do
-  pcall(note_gone, gone[i], tonumber(gone[i + 1]))
+  -- All may be, once Redis is back: of a thousand, only those are noted that would stay.
+  if #gone - i < 2 * most_lost then pcall(note_gone, gone[i], tonumber(gone[i + 1])) end
   redis.call('ZREM', key.workers_seen, gone[i])
   redis.call('HDEL', key.workers, gone[i])
   redis.pcall('HDEL', key.workers_now, gone[i])
