@@ -76,7 +76,7 @@ async def largest(reach: Reach, wanted: Filter, most: int) -> tuple[list[Failure
 
     async def largest_in(partition: Partition) -> tuple[list[FailureGroup], int | None]:
         found = list[str]()
-        async for ids in _by_number(partition, wanted):
+        async for ids in _by_number(partition, wanted, most):
             found += ids
             if len(found) >= most and wanted.organization is None:
                 break
@@ -124,7 +124,7 @@ async def unlisted(reach: Reach) -> int:
     return sum(number for _, number in await reach.gather(unlisted_in))
 
 
-async def _by_number(partition: Partition, wanted: Filter) -> AsyncIterator[list[str]]:
+async def _by_number(partition: Partition, wanted: Filter, most: int) -> AsyncIterator[list[str]]:
     """The ids of groups that match, some at a time, the largest first."""
     names = partition.names
     if wanted.organization is not None:
@@ -138,7 +138,8 @@ async def _by_number(partition: Partition, wanted: Filter) -> AsyncIterator[list
             f"{wanted.organization}:{key}" for key in sorted(keys, key=lambda key: -numbers[key])
         ]
         return
-    last = _AT_ONCE
+    # Of one type there may be few: to find it needs more of them, with their labels.
+    last = most if wanted.type is None else max(most, _AT_ONCE)
     ids: list[str] = []
     while len(ids) < _MOST_LOOKED_AT:
         seen, ids = ids, await _largest_ids(partition, wanted, last)
