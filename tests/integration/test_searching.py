@@ -25,7 +25,7 @@ NEVER_CAME = "may never have come in"
 
 _WAIT = """
 local number, organizations, before, behind = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
-for i = 1, number do
+for i = tonumber(ARGV[5]) + 1, math.min(number, ARGV[5] + 50000) do
   local organization = 'org_' .. i % organizations
   local job = string.format('%s:%032x', organization, i)
   redis.call('SET', 'arq:job:' .. job, before .. string.format('%06d', i) .. behind)
@@ -41,7 +41,9 @@ async def crowd(redis: Redis, number: int, *, organizations: int = 33) -> None:
     signed = body("evt_012345", data={"note": "x" * 300})
     payload = jobs.encode(Delivery("acme", "org_0", 1_795_000_000_000, {}, signed))
     before, behind = payload.split(b"012345")
-    await redis.execute_command("EVAL", _WAIT, 0, number, organizations, before, behind)
+    for start in range(0, number, 50_000):
+        told = (number, organizations, before, behind, start)
+        await redis.execute_command("EVAL", _WAIT, 0, *told)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from shared.errors import EnvelopeError
 from shared.queue import hashes, keys, told
 from shared.queue import job as jobs
 from shared.queue.job import Delivery, organization_of
+from shared.queue.keys import Names
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
 from shared.queue.told import Told
@@ -24,7 +25,7 @@ from worker.operate.dead_letters import DeadLetter
 from worker.operate.organizations import fields_of, why_it_waits
 from worker.operate.past import NOTHING, Past
 
-OLDEST: Final = 25
+OLDEST: Final = 15
 """Unfinished events that are listed before anything is searched for."""
 
 State = Literal[
@@ -196,35 +197,65 @@ async def organizations_of(partition: Partition) -> list[str]:
 
 async def find(partition: Partition, job: str) -> FoundEvent | None:
     """The event that a job carries, or carried while it is a dead letter; ``None`` without one."""
-    name = job.encode(errors="surrogateescape")
-    names = partition.names
-    organization = organization_of(job, names.job_prefix) or "?"
+    return next(iter(await find_all(partition, [job])), None)
+
+
+async def find_all(partition: Partition, jobs: Sequence[str]) -> list[FoundEvent]:
+    """The same of several jobs, in as many calls as of one; those that are there."""
+    letters = {each.job: each for each in await dead_letters.read(partition, jobs)}
+    found = []
+    for job, answers in zip(jobs, await _answers(partition, jobs), strict=True):
+        event = _found(partition.names, job, answers, letters.get(job))
+        if event is not None:
+            found.append(event)
+    if any(each.claim.is_held or each.past.has_lost for each in found):
+        known = await _known(partition)
+        found = [_with_names(each, known) for each in found]
+    marks = await _marks(partition, [(each.organization, each.event_id) for each in found])
+    return [replace(each, mark=mark) for each, mark in zip(found, marks, strict=True)]
+
+
+async def _answers(partition: Partition, jobs: Sequence[str]) -> list[tuple[Any, ...]]:
+    """What Redis says of each job, as `_found` reads it."""
+    names, owners = (
+        partition.names,
+        [organization_of(job, partition.names.job_prefix) or "?" for job in jobs],
+    )
+    raw = [job.encode(errors="surrogateescape") for job in jobs]
     async with partition.redis.pipeline(transaction=False) as pipe:
-        pipe.execute_command("GET", names.job.encode() + name)
-        pipe.execute_command("HGET", names.claims, name)
-        pipe.execute_command("HGET", names.throttled, name)
-        pipe.execute_command("HGET", names.turns, name)
-        pipe.execute_command("HGET", names.failures, name)
-        pipe.zscore(names.queue, name)
-        pipe.zrank(names.queue, name)
-        pipe.zscore(names.parked(organization), name)
-        pipe.zscore(names.accepted, name)
-        pipe.execute_command("HGET", names.unhandled, name)
-        pipe.hmget(names.organizations, fields_of(organization))
-        pipe.execute_command("HGET", names.rates, organization)
+        pipe.mget([names.job.encode() + each for each in raw])
+        for name in (names.claims, names.throttled, names.turns, names.failures, names.unhandled):
+            pipe.hmget(name, raw)
+        for name in (names.queue, names.accepted):
+            pipe.execute_command("ZMSCORE", name, *raw)
+        for each, owner in zip(raw, owners, strict=True):
+            pipe.zrank(names.queue, each)
+            pipe.zscore(names.parked(owner), each)
+        of_owners = [*dict.fromkeys(owners)]
+        for owner in of_owners:
+            pipe.hmget(names.organizations, fields_of(owner))
+            pipe.execute_command("HGET", names.rates, owner)
         # A key of another kind under one of our names is that question's error, not the page's.
         answers = await pipe.execute(raise_on_error=False)
-    payload, raw_claim, throttled, raw_turn, raw_last, score, rank, parked, accepted, *why = answers
-    letter = await dead_letters.find(partition, job)
-    payload = payload if isinstance(payload, bytes) else None
+    number, first = len(jobs), 8
+    own = answers[first : first + 2 * number]
+    its = answers[first + 2 * number :]
+    why = dict(zip(of_owners, zip(its[::2], its[1::2], strict=True), strict=True))
+    # One that can't be read says nothing of any of them.
+    columns = [each if isinstance(each, list) else [None] * number for each in answers[:first]]
+    rows = zip(*columns, own[::2], own[1::2], owners, strict=True)
+    return [(*row[:-1], *why[row[-1]]) for row in rows]
+
+
+def _found(
+    names: Names, job: str, answers: tuple[Any, ...], letter: DeadLetter | None
+) -> FoundEvent | None:
+    organization = organization_of(job, names.job_prefix) or "?"
+    payload, raw_claim, throttled, raw_turn, raw_last, unhandled, *rest = answers
+    score, accepted, rank, parked, *why = rest
     if payload is None and letter is None and accepted is None:
         return None
     claim, turn = _claim(raw_claim), _turn(raw_turn, f"{names.turn}{organization}:")
-    past = _past(raw_last, letter)
-    if claim.is_held or past.has_lost:
-        known = await _known(partition)
-        claim = replace(claim, holder=_who(known, claim.holder, told.sign_of))
-        past = past.with_names(lambda sign: _who(known, sign, told.sign_of))
     delivery = None if payload is None else _delivery(payload)
     event_id, kind = _names(delivery, letter, claim)
     received_at = accepted or (letter.received_at if letter else None)
@@ -233,21 +264,27 @@ async def find(partition: Partition, job: str) -> FoundEvent | None:
         job=job,
         organization=organization,
         state=state,
-        why=why_it_waits(state, why, time.time()),
+        why=why_it_waits(state, (unhandled, *why), time.time()),
         due_at=score / 1000 if score is not None and score >= keys.DEFERRED_FROM else None,
         ahead=rank if score is not None and score < keys.DEFERRED_FROM else None,
         received_at=received_at / 1000 if received_at else None,
         claim=claim,
         turn=turn,
         throttled=int(throttled) if isinstance(throttled, bytes) else 0,
-        past=past,
-        mark=await _mark(partition, organization, event_id) if event_id else None,
+        past=_past(raw_last, letter),
         event_id=event_id,
         type=kind,
         endpoint=delivery.endpoint if delivery else letter.endpoint if letter else "",
         payload=payload,
         letter=letter,
     )
+
+
+def _with_names(event: FoundEvent, known: Sequence[str]) -> FoundEvent:
+    """The same with the names of workers in place of what is short for them."""
+    holder = _who(known, event.claim.holder, told.sign_of)
+    past = event.past.with_names(lambda sign: _who(known, sign, told.sign_of))
+    return replace(event, claim=replace(event.claim, holder=holder), past=past)
 
 
 async def find_anywhere(reach: Reach, job: str) -> FoundEvent | None:
@@ -283,12 +320,14 @@ async def find_by_mark(partition: Partition, organization: str, event_id: str) -
 async def oldest(reach: Reach) -> list[FoundEvent]:
     """The unfinished events that were accepted first."""
     first = first_accepted(await reach.gather(_first_accepted))
-    found: list[FoundEvent | None] = []
+    here: dict[int, list[str]] = {}
     for partition, job in first:
-        if partition in reach:
-            with reach.noting(partition):
-                found.append(await find(partition, job.decode(errors="surrogateescape")))
-    return [each for each in found if each is not None]
+        here.setdefault(partition.number, []).append(job.decode(errors="surrogateescape"))
+    among = [reach.partitions.all[number] for number in here]
+    told = await reach.gather(lambda each: find_all(each, here[each.number]), among)
+    found = {event.job: event for _, some in told for event in some}
+    jobs = [job.decode(errors="surrogateescape") for _, job in first]
+    return [found[job] for job in jobs if job in found]
 
 
 _Accepted: TypeAlias = list[tuple[float, bytes]]
@@ -319,21 +358,40 @@ async def _marked(partition: Partition, event_id: str, organizations: Sequence[s
 
 
 async def _mark(partition: Partition, organization: str, event_id: str) -> Mark | None:
-    name = _mark_name(partition, organization, event_id)
+    return (await _marks(partition, [(organization, event_id)]))[0]
+
+
+async def _marks(partition: Partition, events: Sequence[tuple[str, str]]) -> list[Mark | None]:
+    """The marks of events, each by its organization and its id."""
+    names = [_mark_name(partition, *each) for each in events]
     async with partition.redis.pipeline(transaction=False) as pipe:
-        pipe.execute_command("GET", name)
-        pipe.execute_command("PEXPIRETIME", name)
-        raw, expires_at = await pipe.execute(raise_on_error=False)
-    if not isinstance(raw, bytes):
-        return None
+        for name in names:
+            pipe.execute_command("GET", name)
+            pipe.execute_command("PEXPIRETIME", name)
+        answers = await pipe.execute(raise_on_error=False)
+    marks = [
+        _read_mark(partition, raw, expires_at) if event_id and isinstance(raw, bytes) else None
+        for (_, event_id), raw, expires_at in zip(events, answers[::2], answers[1::2], strict=True)
+    ]
+    if not any(mark and mark.told for mark in marks):
+        return marks
+    known = await _known(partition)
+    return [mark and _told_by(mark, known) for mark in marks]
+
+
+def _read_mark(partition: Partition, raw: bytes, expires_at: int) -> Mark:
     state, _, rest = raw.decode(errors="surrogateescape").partition(":")
     named, how = told.read(rest) if state == "done" else (rest, None)
     job = partition.names.from_mark(named)
-    mark = Mark(state, job, expires_at / 1000 if expires_at > 0 else None, how)
-    if how is None:
+    return Mark(state, job, expires_at / 1000 if expires_at > 0 else None, how)
+
+
+def _told_by(mark: Mark, known: Sequence[str]) -> Mark:
+    if mark.told is None:
         return mark
-    known = await _known(partition)
-    handler, worker = (_who(known, code, told.code_of) for code in (how.handler, how.worker))
+    handler, worker = (
+        _who(known, each, told.code_of) for each in (mark.told.handler, mark.told.worker)
+    )
     return replace(mark, handler=handler, worker=worker)
 
 

@@ -25,7 +25,7 @@ READ: Final = 8 * 1024
 
 _FIRST: Final = 500  # that were accepted first, of all organizations
 _AT_ONCE: Final = 1000
-_SCANS: Final = 10  # half a millisecond each, with the way there
+_SCANS: Final = 4  # half a millisecond each, with the way there
 
 
 class OfType(NamedTuple):

@@ -29,3 +29,12 @@ async def bury(
     """Bury so many, each so many milliseconds after the one before; their jobs, oldest first."""
     await redis.execute_command("EVAL", _BURY, 0, organization, number, died_at, step, payload)
     return [f"{organization}:{i:032x}" for i in range(1, number + 1)]
+
+
+async def bury_of_many(redis: Redis, organizations: int, number: int) -> None:
+    """Bury so many of each of ``org_0`` and so on."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for each in range(organizations):
+            told = (f"org_{each}", number, 1_700_000_000_000 + each, 1.0, b"a payload")
+            pipe.execute_command("EVAL", _BURY, 0, *told)
+        await pipe.execute()

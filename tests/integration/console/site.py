@@ -91,13 +91,18 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def browsing(
-    redis: Redis, partitions: Partitions | None = None, *, patience: float = 0.3, **environ: str
+    redis: Redis,
+    partitions: Partitions | None = None,
+    *,
+    patience: float = 0.3,
+    interval: float = 0.1,
+    **environ: str,
 ) -> AsyncIterator[Site]:
     """A console with these settings, of the single queue or of several, and a new browser."""
     settings = ConsoleSettings.from_mapping({"CONSOLE_PORT": "0", **environ})
     async with (
         serving(
-            settings, partitions or Partitions.only(redis), interval=0.1, patience=patience
+            settings, partitions or Partitions.only(redis), interval=interval, patience=patience
         ) as port,
         ClientSession(cookie_jar=CookieJar(unsafe=True)) as session,
     ):

@@ -237,8 +237,8 @@ async def test_organizations_are_found_sorted_and_paged(site: Site, redis: Redis
     await redis.hset(keys.WAITING, mapping={f"org_{number:03}": number for number in range(1, 151)})
     text = await looked(site, "org_150", "/organizations")
     assert text.index("org_150") < text.index("org_149")
-    assert "org_050" not in text
-    assert "org_050" in (await site.get("/organizations?page=1")).text
+    assert "org_120" not in text
+    assert "org_120" in (await site.get("/organizations?page=1")).text
     by_name = (await site.get("/organizations?sort=name")).text
     assert by_name.index("org_001") < by_name.index("org_002")
     found = (await site.get("/organizations?q=_149")).text

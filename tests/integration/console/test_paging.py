@@ -13,7 +13,7 @@ from tests.integration.console.letters import bury
 from tests.integration.console.site import Site
 from tests.integration.jobs import reach
 from worker.operate.console import paging
-from worker.operate.console.paging import Place, read_page
+from worker.operate.console.paging import SIZE, Place, read_page
 from worker.operate.dead_lists import Filter, number_of
 
 MANY = 100_000
@@ -69,13 +69,13 @@ async def test_a_page_begins_where_the_last_one_ended_though_that_one_is_gone(
 ) -> None:
     jobs = await bury(redis, "org_a", 120, step=step)
     first = await read_page(reach(redis), Filter(organization="org_a"), None)
-    assert [letter.job for letter in first.letters] == jobs[:-51:-1]
+    assert [letter.job for letter in first.letters] == jobs[: -SIZE - 1 : -1]
     assert first.after is not None
-    for job in (jobs[-50], jobs[-49]):  # the last one shown, and one before
+    for job in (jobs[-SIZE], jobs[-SIZE + 1]):  # the last one shown, and one before
         await redis.zrem(keys.dead("org_a"), job)
         await redis.delete(keys.dead_letter(job))
     second = await read_page(reach(redis), Filter(organization="org_a"), first.after)
-    assert [letter.job for letter in second.letters] == jobs[-51:-101:-1]
+    assert [letter.job for letter in second.letters] == jobs[-SIZE - 1 : -2 * SIZE - 1 : -1]
 
 
 async def test_those_that_died_in_a_time_are_shown(redis: Redis) -> None:

@@ -14,7 +14,7 @@ from worker.operate.console.wording import from_reference, to_reference
 from worker.operate.dead_letters import DeadLetter, raw_name
 from worker.operate.dead_lists import Filter, Source, owner_of, sources
 
-SIZE: Final = 50
+SIZE: Final = 30
 """Dead letters on a page."""
 
 MOST_LOOKED_AT: Final = 1000

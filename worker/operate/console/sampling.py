@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from shared.errors import Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
@@ -48,6 +48,8 @@ class Sampler:
     interval: float = INTERVAL
     history: History = field(default_factory=History)
     outage: Outage | None = None
+    _ranked: dict[object, Sequence[OrganizationOverview]] = field(default_factory=dict)
+    _by_name: dict[str, OrganizationOverview] = field(default_factory=dict)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -67,7 +69,24 @@ class Sampler:
 
     def organization(self, name: str) -> OrganizationOverview | None:
         """What was seen last of one; ``None`` where it did nothing."""
-        return next((each for each in self.organizations if each.organization == name), None)
+        return self._by_name.get(name)
+
+    def ranked(
+        self,
+        name: object,
+        rank: Callable[[OrganizationOverview], Any],
+        is_shown: Callable[[OrganizationOverview], bool] = lambda _: True,
+    ) -> Sequence[OrganizationOverview]:
+        """What was seen last of some, in an order: of ten thousand that is done once a look.
+
+        Args:
+            name: of the order and of which are shown, for whoever asks again.
+            rank: the order.
+            is_shown: which.
+        """
+        if name not in self._ranked:
+            self._ranked[name] = sorted(filter(is_shown, self.organizations), key=rank)
+        return self._ranked[name]
 
     async def look(self) -> None:
         """Look now, such as after somebody has changed something."""
@@ -75,6 +94,8 @@ class Sampler:
         async with self._one_at_a_time:
             try:
                 self.history.add(*await look(await reached(self.partitions)))
+                self._by_name = {each.organization: each for each in self.organizations}
+                self._ranked.clear()
             except (*REDIS_ERRORS, Unavailable) as exc:
                 self.lost(exc)
             except Exception as exc:  # somebody's hand has left what can't be read

@@ -15,7 +15,7 @@ from shared.queue.keys import ORGANIZATION_PATTERN
 from shared.redis.connection import REDIS_ERRORS
 from worker.operate.console.context import console_of, missing_in, session_of
 from worker.operate.console.guard import FORM_TOKEN, Handler, Refused
-from worker.operate.console.wording import age, short, timestamp, to_reference
+from worker.operate.console.wording import age, by_kind, short, timestamp, to_reference
 
 _TEXTS: Final = {
     HTTPStatus.NOT_FOUND: ("Nothing here", "There is no such page, or what it showed is gone."),
@@ -72,6 +72,7 @@ _environment.filters |= {
     "duration": duration,
     "timestamp": timestamp,
     "size": size,
+    "by_kind": by_kind,
     "reference": to_reference,
     "number": lambda value: f"{value:,}",
 }

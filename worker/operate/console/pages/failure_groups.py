@@ -12,7 +12,7 @@ from worker.operate.console.filters import filled_in, filter_of
 from worker.operate.console.views import message, render
 from worker.operate.failure_groups import MINUTES
 
-_MOST: Final = 50
+_MOST: Final = 30
 _MOST_SHOWN: Final = 500
 _FIELDS: Final = ("organization", "reason", "type")
 _SAMPLE: Final = 5

@@ -20,7 +20,7 @@ from worker.operate.dead_lists import Filter
 from worker.operate.overview import OrganizationOverview
 from worker.operate.workers import running
 
-_SIZE: Final = 100
+_SIZE: Final = 25
 _LONGEST_WHY: Final = 200
 _MOST_GROUPS: Final = 10
 _SAMPLE: Final = 5
@@ -50,12 +50,11 @@ _SHOWN: Final[dict[str, Callable[[OrganizationOverview], bool]]] = {
 async def show(request: web.Request) -> web.Response:
     """List them, from what was seen last."""
     text, shown = request.query.get("q", ""), request.query.get("show", "")
-    sort = request.query.get("sort", "waiting")
-    seen = console_of(request).sampler.organizations
-    found = [each for each in seen if text in each.organization]
     shown = shown if shown in _SHOWN else ""
-    found = list(filter(_SHOWN[shown], found))
-    found.sort(key=_SORTS.get(sort, _SORTS["waiting"]))
+    sort = request.query.get("sort", "waiting")
+    sort = sort if sort in _SORTS else "waiting"
+    found = console_of(request).sampler.ranked((sort, shown), _SORTS[sort], _SHOWN[shown])
+    found = [each for each in found if text in each.organization] if text else found
     page = _page(request)
     return render(
         request,
@@ -66,7 +65,7 @@ async def show(request: web.Request) -> web.Response:
         has_more=len(found) > (page + 1) * _SIZE,
         text=text,
         shown=shown,
-        sort=sort if sort in _SORTS else "waiting",
+        sort=sort,
     )
 
 

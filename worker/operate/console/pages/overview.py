@@ -1,6 +1,7 @@
 """What the system does, and people: the first page, the workers alive, the last actions."""
 
 import time
+from itertools import islice
 from typing import Final
 
 from aiohttp import web
@@ -26,7 +27,7 @@ async def show(request: web.Request) -> web.Response:
     console = console_of(request)
     history, latest = console.sampler.history, console.sampler.latest
     minutes = _MINUTES.get(request.query.get("minutes", ""), 5)
-    largest = sorted(console.sampler.organizations, key=lambda each: -each.waiting)
+    largest = console.sampler.ranked("largest", lambda each: -each.waiting)
     return render(
         request,
         "overview.html",
@@ -34,7 +35,7 @@ async def show(request: web.Request) -> web.Response:
         charts=overview_charts(history, minutes * 60),
         minutes=minutes,
         choices=list(_MINUTES.values()),
-        largest=[each for each in largest if each.waiting or each.dead][:_LARGEST],
+        largest=[*islice((each for each in largest if each.waiting or each.dead), _LARGEST)],
         handled_rate=history.rate("handled"),
         accepted_rate=history.rate("accepted"),
         p99=history.quantile(0.99),
