@@ -266,6 +266,17 @@ async def test_a_discard_goes_on_too(
     assert 0 < done.discarded <= 300
 
 
+async def test_nothing_is_meant_that_died_later_where_redis_was_away_when_it_began(
+    redis: Redis,
+) -> None:
+    partitions = over(redis)
+    away = [Missing(number, 4, "redis_timeout", "away") for number in (1, 2, 3)]
+    before = await revival.since(Reach(partitions, away))
+    await asyncio.sleep(0.01)
+    since = await revival.since(Reach(partitions), before)
+    assert since.began == dict.fromkeys(range(4), before.began[0])
+
+
 @pytest.mark.parametrize("verb", ["replay", "discard"])
 async def test_what_has_died_since_it_began_is_left_alone_though_it_had_done_nothing_by_then(
     house: House, redis: Redis, monkeypatch: pytest.MonkeyPatch, verb: str

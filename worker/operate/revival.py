@@ -134,10 +134,16 @@ class Since(msgspec.Struct, frozen=True):
 
 
 async def since(reach: Reach, before: Since | None = None) -> Since:
-    """What is so now, where it isn't known of before: of a partition that was away then, say."""
+    """What is so now, where it isn't known of before.
+
+    Of a partition that was away then, nothing is meant either that has died after it began.
+    """
     moments = await reach.gather(dead_letters.now)
-    began = {partition.number: moment for partition, moment in moments}
     known = before or Since({}, {})
+    began = {
+        partition.number: min([moment, max(known.began.values(), default=moment)])
+        for partition, moment in moments
+    }
     return Since(began | known.began, await fates.discards(reach) | known.discards)
 
 
