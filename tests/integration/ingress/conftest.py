@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         whole = metafunc.definition.get_closest_marker("whole")
         numbers = [1] if whole else [1, 2, MANY]
         metafunc.parametrize("segments", numbers, ids=lambda number: f"in {number}", indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run a test on Python's own loop in as many pieces as there are, and no others.
+
+    The programs run on the other one. How bytes come is told by what is above both.
+    """
+    fewer = [each for each in items if _is_in_fewer_pieces(each)]
+    if fewer:
+        config.hook.pytest_deselected(items=fewer)
+        items[:] = [each for each in items if not _is_in_fewer_pieces(each)]
+
+
+def _is_in_fewer_pieces(item: pytest.Item) -> bool:
+    is_here = item.path.is_relative_to(Path(__file__).parent)
+    if not (is_here and isinstance(item, pytest.Function) and "asyncio-" in item.name):
+        return False
+    return (
+        item.get_closest_marker("whole") is None
+        and "segments" in item.fixturenames
+        and item.callspec.params.get("segments") in (1, 2)
+    )
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
