@@ -22,7 +22,7 @@ from tests.integration.jobs import NOTHING, account, counters, mark_of, record_o
 from tests.integration.workplace import POLICY, Workplace, body, now
 from worker import Event, Handlers, Organization, Reject, Retry
 from worker.operate import revival
-from worker.pipeline.driver import Pipeline
+from worker.pipeline.settling import Settlements
 from worker.pipeline.path import Path
 from worker.pipeline.reports import Report
 from worker.pipeline.transitions import Claim, Marked, MarkRequest, Settled, Settlement
@@ -400,7 +400,7 @@ async def test_an_error_that_not_even_a_failed_attempt_survives_is_told(
     def fails(*_: object) -> Never:
         raise error
 
-    monkeypatch.setattr(Pipeline, "settle", fails)
+    monkeypatch.setattr(Settlements, "of", fails)
     started.start()
     assert await started.ended() is error
     assert len((await account(redis)).running) == 1
