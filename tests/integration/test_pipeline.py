@@ -22,9 +22,9 @@ from tests.integration.jobs import NOTHING, account, counters, mark_of, record_o
 from tests.integration.workplace import POLICY, Workplace, body, now
 from worker import Event, Handlers, Organization, Reject, Retry
 from worker.operate import revival
-from worker.pipeline.settling import Settlements
 from worker.pipeline.path import Path
 from worker.pipeline.reports import Report
+from worker.pipeline.settling import Settlements
 from worker.pipeline.transitions import Claim, Marked, MarkRequest, Settled, Settlement
 from worker.pipeline.work import Work
 
