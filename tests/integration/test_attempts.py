@@ -1,5 +1,6 @@
 """Facts about what is kept of an event's attempts, with its job and with its dead letter."""
 
+import math
 import random
 import string
 from dataclasses import replace
@@ -214,7 +215,14 @@ async def test_an_older_worker_s_long_failure_is_cut_between_two_letters(
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"\x93\x91\x01\x90\xa0", b"\x93\x01\x02\x03", b"\xff", b"\x80"]
+    "raw",
+    [
+        *(b"", b"\x93\x91\x01\x90\xa0", b"\x93\x01\x02\x03", b"\xff", b"\x80"),
+        # No calendar has such a time, and no attempt such a number.
+        msgspec.msgpack.encode([[["f", 1e300, 1, 0, 0, 0, 0]], [], ""]),
+        msgspec.msgpack.encode([[["f", 1, math.inf, 0, 0, 0, 0]], [], ""]),
+        msgspec.msgpack.encode([math.inf, math.inf, "error", ""]),
+    ],
 )
 async def test_where_somebody_s_hand_has_changed_it_the_history_begins_anew(
     redis: Redis, shop: Shop, raw: bytes

@@ -48,7 +48,7 @@ class Paused(NamedTuple):
         """What ``pause.lua`` has of it."""
         why, _, rest = (raw or "").rpartition("\n")
         at, colon, by = rest.partition(":")
-        if raw is None or not (colon and at.isdigit()):
+        if raw is None or not (colon and at.isdecimal()):
             return cls(raw)  # an earlier version's, or a mover's
         return cls(why, by, int(at) / 1000)
 

@@ -1,6 +1,7 @@
 """What is known of an event's attempts, and of what else happened to it, in order."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Self
 
 import msgspec
@@ -12,6 +13,12 @@ from worker.tracebacks import expanded
 _LOST: Final = "l"
 ATTEMPTS: Final = {"f", "a", "b", "x", _LOST}
 """The kinds of what is an attempt, or was to be one; ``prelude/attempts.lua`` tells all kinds."""
+
+_HARMED: Final = (msgspec.DecodeError, TypeError, ValueError, LookupError, ArithmeticError)
+"""What reading raises where somebody's hand has written."""
+
+_BEYOND: Final = 10**14
+"""Milliseconds since the epoch that calendars have a date for, until long after all of this."""
 
 _OUTCOMES: Final = {
     "f": "failed",
@@ -107,12 +114,12 @@ class Past(msgspec.Struct, frozen=True):
             found = msgspec.msgpack.decode(raw)
             if len(found) == len(("number", "at", "error", "traceback")):  # an older version's
                 number, at, error, traceback = found
-                last = Happening("f", at / 1000, int(number), said=str(error))
+                last = Happening("f", _seconds(at), int(number), said=str(error))
                 return cls((last,), str(traceback))
             # Texts stand once each, since ten attempts mostly say the same.
             entries, texts, last = found
-            return cls(tuple(_happening(each, texts) for each in entries), expanded(last))
-        except (msgspec.DecodeError, TypeError, ValueError, IndexError):
+            return cls(tuple(_happenings(entries, texts)), expanded(last))
+        except _HARMED:
             return cls()
 
 
@@ -120,7 +127,19 @@ NOTHING: Final = Past()
 """Where there is none, as of nearly every event."""
 
 
+def _happenings(entries: list[Any], texts: list[str]) -> Iterator[Happening]:
+    for each in entries:
+        with contextlib.suppress(*_HARMED):  # or all others would be unknown with it
+            yield _happening(each, texts)
+
+
 def _happening(entry: list[Any], texts: list[str]) -> Happening:
     kind, at, number, took, *places = entry
     worker, handler, said = (str(texts[each - 1]) if each else "" for each in places)
-    return Happening(str(kind), at / 1000, int(number), took / 1000, worker, handler, said)
+    return Happening(str(kind), _seconds(at), int(number), _seconds(took), worker, handler, said)
+
+
+def _seconds(milliseconds: float) -> float:
+    if not 0 <= milliseconds < _BEYOND:
+        raise ValueError(milliseconds)
+    return milliseconds / 1000
