@@ -257,6 +257,18 @@ async def test_whatever_somebodys_hand_has_left_under_a_name_a_letter_is_buried(
     await is_exact(redis)
 
 
+@pytest.mark.parametrize("label", [b"\xff", b"\x01", b"\x92\x01\x90", b""])
+async def test_whatever_somebodys_hand_has_made_of_a_label_its_letters_are_unlisted(
+    redis: Redis, label: bytes
+) -> None:
+    jobs = await bury(redis, CAUSES[:4])
+    for name in await redis.hkeys(keys.DEAD_LABELS + "org_a"):
+        await redis.execute_command("HSET", keys.DEAD_LABELS + "org_a", name, label)
+    for job in jobs:
+        await revival.discard(Partition.only(redis), job, retention=1.0)
+    assert await redis.keys("sellfern:dead*") == []
+
+
 async def test_a_sample_of_one_organizations_letters_is_taken_without_a_look_at_all(
     redis: Redis,
 ) -> None:

@@ -107,8 +107,10 @@ end
 
 -- As its label says: an earlier version may have given the record another one.
 local function reason_of_group(organization, group, otherwise)
-  local label = redis.call('HGET', key.dead_labels .. organization, group)
-  return label and cmsgpack.unpack(label)[2] or otherwise
+  local raw = redis.call('HGET', key.dead_labels .. organization, group)
+  local is_read, label = pcall(cmsgpack.unpack, raw)
+  local reason = is_read and type(label) == 'table' and label[2]
+  return type(reason) == 'string' and reason or otherwise
 end
 
 local function unlist_letter(organization, job)
