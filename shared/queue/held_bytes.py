@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 
 import msgspec
+from redis.exceptions import NoPermissionError
 
 from shared.queue import hashes, keys
 from shared.queue.partition import Partition
@@ -109,10 +110,7 @@ async def read_shares(partition: Partition, organizations: int) -> Shares:
         await asyncio.sleep(0 if pages < _BRISK_PAGES else _PAUSE)
 
     dead = await hashes.total(redis, names.buried, rest=rest)
-    reasons: Counter[str] = Counter()
-    async for kinds in hashes.pages(redis, names.dead_kinds, rest=rest):
-        for kind, number in kinds.items():
-            reasons[kind.decode(errors="replace").partition(":")[0]] += int(number)
+    reasons = await _reasons(partition, rest)
     holds = 0
     async for page in hashes.members(redis, names.due, f"{keys.HOLD}*", rest):
         holds += len(page)
@@ -125,6 +123,16 @@ async def read_shares(partition: Partition, organizations: int) -> Shares:
         await _busiest(partition, organizations, rest),
         await _largest(partition, organizations, rest),
     )
+
+
+async def _reasons(partition: Partition, rest: hashes.Rest) -> Mapping[str, int]:
+    """How many died of each; of none where Redis's users are those of an earlier version."""
+    reasons: Counter[str] = Counter()
+    with contextlib.suppress(NoPermissionError):
+        async for kinds in hashes.pages(partition.redis, partition.names.dead_kinds, rest=rest):
+            for kind, number in kinds.items():
+                reasons[kind.decode(errors="replace").partition(":")[0]] += int(number)
+    return reasons
 
 
 def shares_together(several: Sequence[Shares], organizations: int) -> Shares:

@@ -156,6 +156,22 @@ async def test_with_the_rights_of_an_earlier_version_the_other_gauges_are_told(
         assert [line["code"] for line in lines.of("gauges_not_read")] == ["redis_permission"]
 
 
+async def test_who_may_not_see_what_letters_died_of_tells_how_many_there_are(
+    fresh_redis_server: StartRedis,
+) -> None:
+    """An ingress of this version, beside the users of an earlier one."""
+    server = fresh_redis_server(appendfsync=None)
+    async with Redis.from_url(server.url) as redis:
+        await redis.hset(keys.BURIED, "org_a", 7)
+        await redis.hset(keys.DEAD_KINDS, "exhausted:t", 7)
+        rights = ("resetkeys", "~sellfern:[^d]*", "~sellfern:du*", f"~{keys.BURIED}")
+        await redis.execute_command("ACL", "SETUSER", "default", *rights)
+        registry = await scraped(redis)
+    assert registry.get_sample_value("sellfern_dead_letters_kept") == 7
+    by_reason = "sellfern_dead_letters_kept_by_reason"
+    assert registry.get_sample_value(by_reason, {"reason": "exhausted"}) is None
+
+
 async def test_ten_thousand_organizations_have_no_more_series_than_twenty(redis: Redis) -> None:
     for start in range(0, 10_000, 1000):
         counts = {f"org_{number}": number + 1 for number in range(start, start + 1000)}
