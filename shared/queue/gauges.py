@@ -20,7 +20,6 @@ from msgspec import structs
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from redis.exceptions import NoPermissionError
 
 from shared.observe import metrics
 from shared.observe.structlog_alone import FilteringBoundLogger
@@ -220,7 +219,7 @@ class Gauges(Collector):
             if monotonic() < self._good_until:
                 return
             said, self._missing = await _ask(self._partitions, self._read, READ_SECONDS)
-            self._reading = self._together(said)
+            self._reading = self._together(await self._with_due(said))
             if said:
                 await self._refresh_shares()
             self._note()
@@ -230,21 +229,28 @@ class Gauges(Collector):
     async def _read(self, partition: Partition) -> Reading:
         """What is in it; of the first one of each Redis also what waits beside all of them."""
         reading = await read(partition)
-        reading = structs.replace(reading, due=await self._due(partition, reading))
         if partition.number not in self._firsts:
             return reading
         return structs.replace(reading, undivided=await undivided(partition))
 
-    async def _due(self, partition: Partition, reading: Reading) -> Due | None:
-        """What is due; ``None`` where Redis's users are those of an earlier version."""
-        look, now = self._looks[partition.number], reading.depths
-        try:
-            found = await look.read(now.at, slots=reading.slots, parked=now.parked)
-        except NoPermissionError as exc:
-            self._due_missing[partition.number] = translate(exc).code
-            return None
-        self._due_missing.pop(partition.number, None)
-        return found
+    async def _with_due(self, said: Mapping[int, Reading]) -> dict[int, Reading]:
+        """These with what is due; without where that fails, as with an earlier version's users.
+
+        A look takes more calls than all else: with many partitions on a slow Redis, those behind
+        would seem to be away.
+        """
+
+        async def look(partition: Partition) -> Due:
+            reading = said[partition.number]
+            slots, now = reading.slots, reading.depths
+            return await self._looks[partition.number].read(now.at, slots=slots, parked=now.parked)
+
+        there = Partitions(tuple(each for each in self._partitions if each.number in said))
+        found, self._due_missing = await _ask(there, look, READ_SECONDS)
+        return {
+            number: structs.replace(reading, due=found.get(number))
+            for number, reading in said.items()
+        }
 
     def _together(self, said: Mapping[int, Reading]) -> Reading | None:
         # One of each server: several partitions of a cluster may be in one.

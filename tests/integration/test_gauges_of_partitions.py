@@ -13,7 +13,7 @@ from ingress.primaries import Primaries
 from ingress.settings import IngressSettings
 from shared.endpoints.endpoint import Endpoints, OrganizationProfile
 from shared.program import awaiting
-from shared.queue import gauges, keys
+from shared.queue import due, gauges, keys
 from shared.queue.gauges import Gauges
 from shared.queue.partition import Partition, home
 from shared.queue.partitions import Partitions, open_partitions, opened
@@ -123,6 +123,24 @@ async def test_what_is_due_is_told_of_each_partition_and_of_none_that_cannot_be_
     place.servers[0].kill()
     assert await place.scraped("redis_up") == 0
     assert await place.scraped("due_events") is None
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+async def test_a_look_at_what_is_due_that_fails_or_lasts_makes_no_partition_seem_away(
+    place: Place, monkeypatch: pytest.MonkeyPatch, *, is_slow: bool
+) -> None:
+    await accept(place.partitions)
+    if is_slow:
+        monkeypatch.setattr(gauges, "READ_SECONDS", 0.5)
+        monkeypatch.setattr(due.Look, "read", lambda *_, **__: asyncio.sleep(30))
+    else:
+        for partition in place.partitions:
+            await partition.redis.set(partition.names.due, "somebody's hand")
+    assert await place.up() == [1.0] * NUMBER
+    assert await place.scraped("queue_depth", state="queued") == sum(range(13))
+    assert await place.scraped("due_events") is None
+    (line,) = place.lines.of("gauges_not_read")
+    assert line["partitions"] == [*range(NUMBER)]
 
 
 async def test_a_full_primary_is_not_hidden_behind_an_empty_one(place: Place) -> None:
