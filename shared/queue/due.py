@@ -102,7 +102,7 @@ class _Rules(NamedTuple):
             or (state == "trying" and rest not in {"", one.name})
             or now < _number(self.hold.partition(":")[0]) <= now + _LONGEST_HOLD
             or now < _number(self.next_start)
-            or (cap.isdigit() and not one.has_slot and _number(self.running) >= int(cap))
+            or (cap.isdecimal() and not one.has_slot and _number(self.running) >= int(cap))
         )
 
 

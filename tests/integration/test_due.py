@@ -267,9 +267,11 @@ async def test_what_somebody_s_hand_has_written_is_no_reason_to_wait(place: Plac
             keys.ORGANIZATIONS, f"{prefix}org_a", "trying:?:x" if not prefix else "x:y"
         )
     await place.redis.hset(keys.RATES, "next:org_a", "soon")
+    await place.redis.hset(keys.ORGANIZATIONS, "org_b", "²:1")
     await place.accept_old(body())
+    await place.accept(body(organization="org_b"), organization="org_b")
     await place.redis.zadd(keys.QUEUE, {"nobody's": 1, "name_taken:x": 1})
-    assert await place.whose() == (1, "org_a")
+    assert await place.whose() == (2, "org_a")
 
 
 async def test_a_partition_is_named_by_its_number(redis: Redis) -> None:
