@@ -138,6 +138,12 @@ async def test_one_that_blocks_its_worker_is_told_while_it_does(redis: Redis) ->
         assert (after.workers[0].loop_delay or 0) > 0.05
 
 
+def test_names_of_any_bytes_are_told() -> None:
+    told = at_work.blocking(None, "task \udcff", 1.0, "\udcff.py:1 in act")
+    assert (told.handler, told.stack) == ("task ?", "?.py:1 in act")
+    assert msgspec.json.decode(msgspec.json.encode(told), type=Doing) == told
+
+
 def beats(redis: Redis, name: str) -> Callable[..., Awaitable[Any]]:
     """Signs of life of a worker of this name."""
     transitions = Transitions(Partition.only(redis))

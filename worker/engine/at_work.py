@@ -56,10 +56,9 @@ def blocking(work: Work | None, task: str, seconds: float, stack: str) -> Doing:
         seconds: for so long.
         stack: where the loop's thread is.
     """
+    named = {"job": "", "handler": _text(task)} if work is None else _naming(work)
     since = round(time.time() - seconds, 3)
-    if work is None:
-        return Doing("", since, handler=task, state="blocking", stack=stack[:_LONGEST])
-    return Doing(**_naming(work), since=since, state="blocking", stack=stack[:_LONGEST])
+    return Doing(**named, since=since, state="blocking", stack=_text(stack)[:_LONGEST])
 
 
 def _long(work: Work) -> Attempt | None:
@@ -73,7 +72,7 @@ def _doing(attempt: Attempt, attempts: Attempts, is_among_the_first: bool) -> Do
     state = "running" if attempt.cause is Cause.NOBODY else "cancelled"
     stack = ""
     if is_among_the_first and seconds > _LONG_ENOUGH:
-        stack = attempts.masks.own.hide(stack_of(attempt.task))[:_LONGEST]
+        stack = _text(attempts.masks.own.hide(stack_of(attempt.task)))[:_LONGEST]
     return Doing(
         **_naming(attempt.work),
         since=round(time.time() - seconds, 3),
@@ -83,6 +82,9 @@ def _doing(attempt: Attempt, attempts: Attempts, is_among_the_first: bool) -> Do
 
 
 def _naming(work: Work) -> dict[str, Any]:
-    named = {name: str(value or "") for name, value in work.naming().items()}
-    # Half a surrogate, as a stock producer's id may have, is no text for Redis.
-    return {name: text.encode(errors="replace").decode() for name, text in named.items()}
+    return {name: _text(value) for name, value in work.naming().items()}
+
+
+def _text(value: object) -> str:
+    """What Redis takes: half a surrogate, as of a stock producer's id or a file's name, is none."""
+    return str(value or "").encode(errors="replace").decode()
