@@ -186,6 +186,24 @@ async def is_gone(console: Runs, run_id: str) -> bool:
     return run_id not in console._here
 
 
+async def test_it_is_stopped_from_another_console_while_redis_is_full(
+    house: House, redis: Redis
+) -> None:
+    going, second = Going(run := replay(), reach(redis), lambda *_: None), house.console()
+    await going.begin()
+    doing = asyncio.create_task(going.to_its_end(asyncio.sleep(600)))
+    await redis.config_set("maxmemory", "1")
+    try:
+        await second.stop(run, "Grace")
+        await becomes(second, run.id, "stopped")
+        await doing
+    finally:
+        await redis.config_set("maxmemory", "0")
+    await redis.delete(keys.RUNS)
+    await second.stop(run, "Grace")
+    assert not await redis.exists(keys.RUNS)
+
+
 async def test_it_is_stopped_from_another_console_and_who_did_it_is_told(
     house: House, redis: Redis
 ) -> None:

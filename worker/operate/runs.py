@@ -53,6 +53,7 @@ _MOST_DRAWN: Final = 100
 
 _BEGIN: Final = scripts.load("begin")
 _KEEP: Final = scripts.load("keep")
+_STOP: Final = scripts.load("stop")
 
 
 class Run(msgspec.Struct, omit_defaults=True):
@@ -223,8 +224,7 @@ async def find(partitions: Partitions, run_id: str) -> Run | None:
 
 async def ask_to_stop(partitions: Partitions, run: Run, who: str) -> None:
     """Ask whoever goes on with it to stop; raises what the client does."""
-    partition = partitions.of(run.id)
-    await partition.redis.execute_command("HSET", partition.names.runs, f"{run.id}:stop", who)
+    await partitions.of(run.id).run(_STOP, run.id, who)
 
 
 async def _read(partition: Partition, only: str = "") -> list[Run]:
