@@ -154,7 +154,8 @@ async def _places(reach: Reach, organization: str) -> list[Partition]:
     with suppress(*REDIS_ERRORS, Unavailable):
         if organization:
             return [await reach.living(organization), *firsts]
-    return firsts
+    # One that was left out since it is full takes this all the same.
+    return firsts or [reach.partitions.all[0]]
 
 
 async def _read(partition: Partition) -> list[Action]:
