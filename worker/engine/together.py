@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from shared.redis.connection import REDIS_ERRORS, server_of
 from worker.engine.claims import Claims, Duty
+from worker.pipeline.attempts import Slots
 from worker.pipeline.transitions import Claim, Claimed, Settled, Settlement, pack
 
 LATE: Final = (0.1, 4)
@@ -42,14 +43,18 @@ class Together:
 
     Attributes:
         all: its claims.
-        changed: set whenever there may be a slot, or something to read.
+        waiting: those that wait until they may claim, who has waited longest first.
+        changed: set whenever there may be a slot, or the worker may hold nothing.
     """
 
     def __init__(self, most: int, duty: Duty) -> None:
         self.duty = duty
         self.all: list[SharedClaims] = []
-        self.changed = asyncio.Event()
+        self.waiting: dict[SharedClaims, None] = {}
+        self.changed: asyncio.Event = _Told(self._note)
         self._most = most
+        self._is_noted = False
+        self._sums: tuple[float, int] | None = None
         self._quiet_for: SharedClaims | None = None
 
     @property
@@ -64,13 +69,39 @@ class Together:
         # Nobody else asks for any before it has said what of its suspect.
         if self._quiet_for is claims:
             return self._free()
-        hungry = sum(each.weight for each in self.all if each is claims or each.is_hungry)
+        hungry, free = self._sums or self._sum()
+        hungry += 0 if claims.is_hungry else claims.weight
         # Rounded up, or slots would be nobody's: who comes first has the last ones.
         share = math.ceil(self._most * claims.weight / hungry)
-        return min(self._free(), share - claims.slots.busy - claims.asked.reserved)
+        return min(free, share - claims.slots.busy - claims.asked.reserved)
 
     def _free(self) -> int:
         return self._most - sum(each.slots.busy + each.asked.reserved for each in self.all)
+
+    def _sum(self) -> tuple[float, int]:
+        """The weight of all that are hungry, and how many slots nobody has."""
+        return sum(each.weight for each in self.all if each.is_hungry), self._free()
+
+    def _note(self) -> None:
+        if self.waiting and not self._is_noted:
+            self._is_noted = True
+            # Once for all that happens in a turn of the loop.
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        """Have those go on for which there are slots, in their order.
+
+        To have all of them look would cost the square of how many there are, at each change.
+        """
+        self._is_noted = False
+        self._sums = self._sum()
+        _, left = self._sums
+
+        for each in list(self.waiting):
+            if left <= 0:
+                break
+            left -= each.go_on()
+        self._sums = None
 
     def room(self, claims: "SharedClaims", claimed: Claimed) -> int:
         """For how many that have come there are slots: others may have those of late ones."""
@@ -135,6 +166,19 @@ class Together:
             await self.changed.wait()
 
 
+class _Told(asyncio.Event):
+    """An event of which somebody else is told as well, each time that it is set."""
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        super().__init__()
+        self._told = told
+
+    def set(self) -> None:
+        """Let those go on that wait for it."""
+        super().set()
+        self._told()
+
+
 class SharedClaims(Claims):
     """What one worker holds of one of several partitions, and the loop that claims more.
 
@@ -146,7 +190,10 @@ class SharedClaims(Claims):
     """
 
     def __init__(self, *arguments: Any, together: Together, **options: Any) -> None:
-        super().__init__(*arguments, duty=together.duty, changed=together.changed, **options)
+        changed = _Told(together.changed.set)
+        super().__init__(*arguments, duty=together.duty, changed=changed, **options)
+        # Whoever has waited longest goes on with a slot, not the one that has had it.
+        self.slots = Slots(together.changed)
         self.weight = 1.0
         self._together = together
         self._waits_for_slots = False
@@ -177,8 +224,21 @@ class SharedClaims(Claims):
 
     async def _until_it_may_ask(self) -> None:
         self._waits_for_slots = not self.asked.on_their_way
-        await super()._until_it_may_ask()
+        self._together.waiting[self] = None
+        try:
+            await super()._until_it_may_ask()
+        finally:
+            self._together.waiting.pop(self, None)
         self._waits_for_slots = False
+
+    def go_on(self) -> int:
+        """Wait no longer where it may claim more; for how many there are slots then."""
+        if not self._may_ask():
+            return 0
+        self._together.waiting.pop(self, None)
+        asyncio.Event.set(self._changed)  # nobody else is to look for that
+        # It claims nothing before Redis has been told what got lost, and that may be away.
+        return 0 if self.asked.lost else min(self.free(), self._at_once)
 
     def _holding(self) -> int:
         return self._together.holding(self)

@@ -106,6 +106,41 @@ def test_nobody_waits_for_a_suspect_of_a_redis_that_does_not_answer() -> None:
     assert shared.room(one, suspects) == 0
 
 
+async def test_a_change_has_as_many_go_on_as_there_are_slots_by_one_look_at_each() -> None:
+    """Each of many that looked at all would cost the square of how many there are."""
+    looks, gone = 0, list[Any]()
+
+    class Waiting(SimpleNamespace):
+        @property
+        def is_hungry(self) -> bool:
+            nonlocal looks
+            looks += 1
+            return True
+
+        def __hash__(self) -> int:  # type: ignore[override]  # by which it waits
+            return id(self)
+
+        def go_on(self) -> int:
+            free = shared.free(cast("Any", self))
+            if free > 0:
+                gone.append(self)
+            return max(0, free)
+
+    several: list[Any] = []
+    for _ in range(64):
+        fields = vars(wanting(busy=1))
+        del fields["is_hungry"]
+        several.append(Waiting(**fields))
+    shared = together(64, *several)
+    shared.waiting |= dict.fromkeys(reversed(several))  # who has waited longest comes first
+    for each in several[:3]:
+        each.slots.busy = 0
+        shared.changed.set()
+    await asyncio.sleep(0)
+    assert gone == several[2::-1]
+    assert looks <= 2 * 64
+
+
 async def test_a_claim_of_a_redis_that_is_far_is_late_by_its_own_round_trips() -> None:
     """What it brings would be given back, and asked for anew, again and again."""
     changed = asyncio.Event()
