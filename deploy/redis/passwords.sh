@@ -6,18 +6,36 @@
 set -eu
 umask 077
 doing=${1:-} folder=${2:-}
+[ "$#" -gt 2 ] || doing=
 case $doing in add | drop) ;; *) echo "usage: passwords.sh add|drop FOLDER USER…" >&2 && exit 2 ;; esac
 shift 2
+
+refuse() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+# All of them first: who types it again has none that is half-way.
 for user in "$@"; do
     file=$folder/$user
-    [ -s "$file" ] || { echo "error: $file: expected a password, got nothing" >&2 && exit 2; }
-    lines=$(grep -c . "$file")
+    [ -s "$file" ] || refuse "$file: expected a password, got nothing"
+    lines=$(grep -c . "$file" || true)
     case $doing-$lines in
-        add-1) text="$(grep . "$file")
-$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" ;;
-        drop-2) text=$(grep . "$file" | tail -n 1) ;;
-        drop-1) continue ;;
-        *) echo "error: $file: expected one password, got $lines: \`drop\` leaves the last one" >&2 && exit 2 ;;
+        add-1 | drop-[12]) ;;
+        *) refuse "$file: expected one password, got $lines: one is being changed, which ends with \`reload\`, the URLs and \`drop\`" ;;
     esac
-    printf '%s\n' "$text" > "$file"
+done
+
+for user in "$@"; do
+    file=$folder/$user
+    if [ "$doing" = add ]; then
+        # Behind the old one, which a full disk doesn't take away then.
+        new=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+        [ -z "$(tail -c 1 "$file")" ] || new="
+$new"
+        printf '%s\n' "$new" >> "$file"
+    elif [ "$(grep -c . "$file")" = 2 ]; then
+        new=$(grep . "$file" | tail -n 1)
+        printf '%s\n' "$new" > "$file"
+    fi
 done

@@ -164,6 +164,9 @@ def test_a_new_password_reaches_those_who_have_the_file_already(tmp_path: Path) 
     ("words", "said"),
     [
         (["swap", "{}", "a"], "usage: passwords.sh"),
+        (["add"], "usage: passwords.sh"),
+        (["add", "{}"], "usage: passwords.sh"),
+        (["add", "{}", "once", "nobody"], "{}/nobody: expected a password, got nothing"),
         (["add", "{}", "nobody"], "{}/nobody: expected a password, got nothing"),
         (["add", "{}", "twice"], "{}/twice: expected one password, got 2"),
     ],
@@ -172,6 +175,7 @@ def test_a_password_that_cannot_be_changed_so_is_left_as_it_is(
     tmp_path: Path, words: list[str], said: str
 ) -> None:
     (tmp_path / "twice").write_text("old\nnew\n")
+    (tmp_path / "once").write_text("old")
     ended = subprocess.run(
         [tool("sh"), DEPLOY / "redis" / "passwords.sh", *(each.format(tmp_path) for each in words)],
         capture_output=True,
@@ -181,6 +185,16 @@ def test_a_password_that_cannot_be_changed_so_is_left_as_it_is(
     assert ended.returncode == 2
     assert said.format(tmp_path) in ended.stderr
     assert (tmp_path / "twice").read_text() == "old\nnew\n"
+    assert (tmp_path / "once").read_text() == "old"
+
+
+def test_a_full_disk_takes_no_password_away(tmp_path: Path) -> None:
+    (tmp_path / "once").write_text("old")
+    script = DEPLOY / "redis" / "passwords.sh"
+    full = 'trap \'\' XFSZ; ulimit -f 0; exec sh "$0" add "$1" once'
+    ended = subprocess.run([tool("sh"), "-c", full, script, tmp_path], check=False)
+    assert ended.returncode != 0
+    assert (tmp_path / "once").read_text() == "old"
 
 
 def test_secrets_are_made_once_and_are_nobody_elses_to_read(site: Site) -> None:
