@@ -65,6 +65,7 @@ class AskedClaims:
         self.reserved = 0
         self.late: tuple[float, int] | None = None
         self._round_trip = 0.0
+        self._late = 0
         self._transitions = transitions
         self._lease = lease
         self._changed = changed
@@ -80,7 +81,7 @@ class AskedClaims:
     @property
     def is_late(self) -> bool:
         """Whether any of them is: Redis may stand still."""
-        return any(asked.is_late for asked in self.on_their_way.values())
+        return self._late > 0
 
     def send(
         self, call: Callable[..., Coroutine[Any, Any, Claimed]], *, most: int, was_idle: bool
@@ -107,6 +108,7 @@ class AskedClaims:
 
     def _give_up_slots(self, asked: _Asked) -> None:
         asked.is_late = True
+        self._late += 1
         self.reserved -= asked.most
         self._changed.set()
 
@@ -123,7 +125,9 @@ class AskedClaims:
         asked = self.on_their_way.pop(task)
         if asked.timer is not None:
             asked.timer.cancel()
-        if not asked.is_late:
+        if asked.is_late:
+            self._late -= 1
+        else:
             self.reserved -= asked.most
         try:
             claimed = task.result()
