@@ -395,26 +395,26 @@ class PartitionedWriter:
         self._writers = writers
         self._before = before
         self._has_left = set[str]()
-        self._moved: dict[str, int] = {}
+        # By their home, each of which is asked by itself.
+        self._moved: list[dict[str, int]] = [{} for _ in writers]
 
     def place_of(self, organization: str) -> int:
         """The number of the partition in which it is thought to live."""
-        return self._moved.get(organization, home(organization, len(self._writers)))
+        number = home(organization, len(self._writers))
+        return self._moved[number].get(organization, number)
 
     def learn(self, partition: int, gone: Mapping[bytes, bytes]) -> None:
         """Take note of where those live that have left their home, for when that is away.
 
         Args:
             partition: the home's number.
-            gone: what stands there under ``Names.moved``; of others it may be out of date.
+            gone: what stands there under ``Names.moved``; of others, whom nobody looks up there, it
+                may be out of date.
         """
-        number = len(self._writers)
         told = ((raw.decode(errors="replace"), to) for raw, to in gone.items() if to.isdigit())
-        found = {name: int(to) for name, to in told if home(name, number) == partition}
-        back = {name for name in self._moved if home(name, number) == partition} - found.keys()
-        for name in back:
-            del self._moved[name]
-        self._moved |= {name: to for name, to in found.items() if to < number}
+        self._moved[partition] = {
+            name: int(to) for name, to in told if int(to) < len(self._writers)
+        }
 
     async def accept(self, delivery: Delivery) -> Accepted:
         """Accept one delivery; returns once it is durable.
@@ -447,6 +447,7 @@ class PartitionedWriter:
     def _note(self, organization: str, partition: int | None) -> None:
         if partition is None or partition >= len(self._writers):
             raise Unavailable(*_UNSETTLED)
-        self._moved[organization] = partition
-        if partition == home(organization, len(self._writers)):
-            del self._moved[organization]
+        number = home(organization, len(self._writers))
+        self._moved[number][organization] = partition
+        if partition == number:
+            del self._moved[number][organization]
