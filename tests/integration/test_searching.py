@@ -108,6 +108,17 @@ async def test_what_was_not_asked_is_not_said(place: Workplace, redis: Redis) ->
     )
 
 
+async def test_who_is_only_paused_counts_and_what_is_said_of_an_organization_is_none(
+    redis: Redis,
+) -> None:
+    said = ("org_a", *(f"{what}:org_a" for what in ("pause", "breaker", "hold", "trouble")))
+    await redis.hset(keys.ORGANIZATIONS, mapping=dict.fromkeys((*said, "pause:org_b"), "1:1"))
+    await redis.hset(keys.BYTES, mapping={"org_a:marks": 7, "org_c:marks": 7})
+    search = await search_everywhere(reach(redis), "evt_1")
+    assert search.organizations == 3
+    assert "no mark of 3 organizations names it" in search.sentence
+
+
 async def test_an_event_is_shown_wherever_it_is(
     place: Workplace, redis: Redis, redis_server: EmbeddedRedis
 ) -> None:

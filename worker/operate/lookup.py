@@ -185,10 +185,11 @@ async def organizations_of(partition: Partition) -> list[str]:
     names = partition.names
     fields = {
         # What one holds is told by kind; of one of which nothing waits, its marks are all there is.
-        field.decode(errors="replace").partition(":")[0]
+        # In front of one stands what is said of it: that it is paused, say.
+        text.partition(":")[0] if name == names.bytes else text.rpartition(":")[2]
         for name in (names.organizations, names.waiting, names.buried, names.bytes)
         async for page in hashes.pages(partition.redis, name)
-        for field in page
+        for text in (field.decode(errors="replace") for field in page)
     }
     return sorted(
         name for name in fields if keys.ORGANIZATION_PATTERN.fullmatch(name) or name == "?"
