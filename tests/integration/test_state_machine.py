@@ -21,7 +21,7 @@ PAGE = (ROOT / "deploy" / "state-machine.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)` \| `(\w+)` \|", re.MULTILINE)
 ROWS = ROW.findall(PAGE)
 
-PEOPLES = {"pause", "note", "begin", "keep", "show"}
+PEOPLES = {"pause", "note", "begin", "keep", "stop", "show"}
 CLOCK = {"forget", "unlist", "renumber"}
 MOVES = {"halt", "open", "depart", "pack", "arrive", "join", "clear", "vacate"}
 
