@@ -186,6 +186,34 @@ async def is_gone(console: Runs, run_id: str) -> bool:
     return run_id not in console._here
 
 
+async def test_what_is_taken_up_where_its_end_is_still_told_goes_on_there(
+    house: House, redis: Redis
+) -> None:
+    await bury(redis, "org_a", 5)
+    console, told = house.console(), asyncio.Event()
+
+    async def changed() -> None:  # a look at a Redis that is slow
+        await told.wait()
+
+    console.changed = changed
+    await console.start(run := replay(rate=NEVER))
+    going, ended = console._here[run.id], console._tasks[run.id]
+    await until(lambda: is_seen(console, run.id))
+    await going.stop("Ada")
+    await becomes(console, run.id, "stopped")
+    found = await console.find(run.id)
+    assert found is not None
+    assert await console.start(found.again("Grace")) == "begun"
+    told.set()
+    await ended
+    again = await console.find(run.id)
+    assert again is not None
+    assert (again.state, [each.id for each in console.going]) == ("running", [run.id])
+    assert console._here[run.id].run is again
+    await console.stop(again, "Grace")
+    assert not console._here
+
+
 async def test_it_is_stopped_from_another_console_while_redis_is_full(
     house: House, redis: Redis
 ) -> None:

@@ -122,4 +122,5 @@ class Runs:
             await self.changed()
             await self.look()
         finally:
-            del self._here[run_id], self._tasks[run_id]
+            if self._here[run_id] is going:  # else it has been taken up here meanwhile
+                del self._here[run_id], self._tasks[run_id]
