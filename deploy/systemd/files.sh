@@ -43,6 +43,11 @@ settings() { # for a program that is a user of Redis
 [ -e ingress.env ] || settings ingress > ingress.env
 [ -e worker.env ] || settings worker > worker.env
 [ -e console.env ] || { settings operator && echo "CONSOLE_TOKEN=$(random)"; } > console.env
+# One by an earlier version has the URL itself: its program would be refused once the old password has gone.
+for each in ingress-ingress worker-worker console-operator; do
+    grep -q "^REDIS_URL_FILE=" "${each%-*}.env" ||
+        echo "warning: $folder/${each%-*}.env: expected REDIS_URL_FILE=$folder/url-${each#*-}, or its program hears of no new password" >&2
+done
 
 chgrp sellfern . endpoints.toml
 chgrp -R sellfern-redis redis passwords

@@ -170,6 +170,23 @@ def machine() -> Iterator[Machine]:
 
 
 @pytest.mark.usefixtures("usual_ports")
+def test_settings_that_would_hear_of_no_new_password_are_told_of(machine: Machine) -> None:
+    """As an earlier version had them: `drop` would have everything refused that connects anew."""
+    folder = machine.folder / "sellfern"
+    folder.mkdir()
+    (folder / "worker.env").write_text("REDIS_URL=redis://worker:old@127.0.0.1:6379/0\n")
+    ended = subprocess.run(
+        [tool("sh"), DEPLOY / "systemd" / "files.sh", folder],
+        env=machine.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = ended.stderr.splitlines()
+    assert f"{folder}/worker.env: expected REDIS_URL_FILE={folder}/url-worker" in line
+    assert ":old@" not in ended.stderr
+
+
 def test_one_machine_gets_from_nothing_to_an_event_and_a_new_password(machine: Machine) -> None:
     # One that knows all the words of the users' rules.
     (machine.folder / "programs" / "redis-server").symlink_to(find_redis_server())
