@@ -306,7 +306,8 @@ async def look_at(page: Page, path: str, folder: Path) -> None:
     for width, scheme in ((390, "dark"), (640, "light"), (1280, "dark")):
         await page.set_viewport_size({"width": width, "height": 800})
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        picture = f"{path.partition('?')[0].strip('/').replace('/', '-')[:40]}-{width}-{scheme}.png"
+        name = path.partition("?")[0].strip("/").replace("/", "-")[-60:]
+        picture = f"{name}-{width}-{scheme}.png"
         await page.screenshot(path=folder / picture, full_page=True)
         await fits(page)
         assert await page.evaluate(_CLIPPED) == [], (path, width)
