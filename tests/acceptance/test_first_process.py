@@ -52,10 +52,26 @@ def first_of(outer: Process) -> int | None:
     return int(found[0]) if any(int(mask, 16) & TERM_BIT for mask in masks) else None
 
 
-async def seconds_to_end(program: str, moment: float, environ: dict[str, str]) -> float:
+def script_of(program: str) -> str:
+    """What a program's name runs."""
+    return str(Path(sys.executable).parent / f"sellfern-{program}")
+
+
+async def seconds_to_import(program: str) -> float:
+    """How long it takes here to import it, once it is compiled: until then no signal is taken."""
+    began = monotonic()
+    for _ in range(2):
+        began = monotonic()
+        process = await asyncio.create_subprocess_exec(script_of(program), "--help", stdout=DEVNULL)
+        assert await process.wait() == 0
+    return monotonic() - began
+
+
+async def seconds_to_end(
+    program: str, moment: float, environ: dict[str, str], most: float
+) -> float:
     """How long it takes to end where SIGTERM comes so many seconds after its beginning."""
-    script = str(Path(sys.executable).parent / f"sellfern-{program}")
-    outer = await contained([*entry_point(), script], environ)
+    outer = await contained([*entry_point(), script_of(program)], environ)
     try:
         async with asyncio.timeout(PATIENCE):
             while (inner := first_of(outer)) is None:
@@ -63,7 +79,7 @@ async def seconds_to_end(program: str, moment: float, environ: dict[str, str]) -
         await asyncio.sleep(moment)  # the time itself is what is tried
         os.kill(inner, signal.SIGTERM)
         sent = monotonic()
-        async with asyncio.timeout(DRAIN + 2):
+        async with asyncio.timeout(most):
             assert await outer.wait() in {0, 128 + signal.SIGTERM}
         return monotonic() - sent
     finally:
@@ -78,11 +94,13 @@ async def test_sigterm_at_any_moment_ends_it_within_its_time(
 ) -> None:
     environ = environment(redis_server.url, tmp_path, DRAIN_SECONDS=f"{DRAIN:g}s")
     at_once = asyncio.Semaphore(2)
+    # Two seconds are four times what it takes where nobody else has the processors.
+    most = DRAIN + max(2.0, 4 * await seconds_to_import(program))
 
     async def seconds(moment: float) -> float:
         async with at_once:
-            return await seconds_to_end(program, moment, environ)
+            return await seconds_to_end(program, moment, environ, most)
 
     moments = [2 * number / MOMENTS for number in range(MOMENTS)]
     taken = await asyncio.gather(*map(seconds, moments))
-    assert max(taken) < DRAIN + 2, dict(zip(moments, taken, strict=True))
+    assert max(taken) < most, dict(zip(moments, taken, strict=True))
