@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from shared.files.plain_text import decoded
-from shared.settings.redis_setting import content_of
+from shared.files.versions import content_of
 from shared.settings.redis_url import split_urls
 from shared.settings.secret import VENDOR_PREFIX, Secret
 

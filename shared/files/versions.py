@@ -85,7 +85,7 @@ class FileVersions:
 
     def stamps(self, paths: Iterable[Path]) -> dict[Path, Stamp]:
         """The stamp of each file as it is now."""
-        answers = self._files.each(_stamp, paths)
+        answers = self._files.each(stamp_of, paths)
         return {
             path: answer if isinstance(answer, tuple) else Failure.of(answer)
             for path, answer in answers.items()
@@ -114,7 +114,7 @@ class FileVersions:
         now = time_ns()
         doubtful = [path for path, stamp in stamps.items() if self._is_doubtful(path, stamp)]
         readable = [path for path in doubtful if not isinstance(stamps[path], Failure)]
-        answers = self._files.each(_content, readable)
+        answers = self._files.each(content_of, readable)
         return {path for path in doubtful if self._take(path, stamps[path], now, answers.get(path))}
 
     def _take(
@@ -149,12 +149,24 @@ class FileVersions:
         return version is None or version.stamp != stamp or not version.is_certain
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+def stamp_of(path: Path | str) -> tuple[int, ...]:
+    """What changes with a file, behind whatever links it lies.
+
+    Raises:
+        OSError: the file system says nothing of it.
+        ValueError: no path can be called so.
+    """
     found = os.stat(path)  # noqa: PTH116  # a third of the time, ten thousand times
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _content(path: Path) -> bytes:
+def content_of(path: Path) -> bytes:
+    """What a file holds.
+
+    Raises:
+        OSError: it can't be read, or is too long.
+        ValueError: no path can be called so.
+    """
     with path.open("rb") as file:
         # One byte more tells that there are more.
         content = file.read(MOST_BYTES + 1)

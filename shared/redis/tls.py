@@ -1,6 +1,5 @@
 """Connections to Redis by TLS, by the certificates that lie on the disk when they are made."""
 
-import os
 import ssl
 from functools import cache
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio import Connection
 
 from shared.errors import SettingsError
+from shared.files.versions import stamp_of
 from shared.redis.rereading import Reread
 from shared.settings.redis_url import Tls
 
@@ -122,8 +122,6 @@ def _stamps(tls: Tls) -> list[_Stamp]:
 
 def _stamp(path: str) -> _Stamp:
     try:
-        found = os.stat(path)  # noqa: PTH116  # at every connection
+        return stamp_of(path)
     except (OSError, ValueError):
         return None
-    # The time of the last change of the inode tells of a new owner or mode, too.
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -5,12 +5,11 @@ from typing import Final
 
 from shared.errors import SettingsError
 from shared.files.plain_text import decoded, no_text
+from shared.files.versions import content_of
 from shared.settings.reader import Reader
 from shared.settings.redis_url import EXPECTED, RedisUrl, UrlFile, split_urls
 
 _FILE: Final = "_FILE"
-_MOST_BYTES: Final = 1024 * 1024
-"""Of such a file: what is named by mistake may have no end."""
 
 
 def read_urls(
@@ -50,17 +49,6 @@ def _in_place_of(reader: Reader, name: str, path: Path, most: int) -> tuple[Redi
 
 def _shown(urls: tuple[RedisUrl, ...]) -> str:
     return " ".join(map(str, urls))
-
-
-def content_of(path: Path) -> bytes:
-    """What a file holds; of a long one its beginning.
-
-    Raises:
-        OSError: it can't be read.
-        ValueError: no path can be called so.
-    """
-    with path.open("rb") as file:
-        return file.read(_MOST_BYTES)
 
 
 def urls_in(content: bytes, path: Path, setting: str, *, most: int) -> tuple[RedisUrl, ...]:

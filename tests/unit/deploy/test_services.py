@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local import services
-from deploy.local.log_view import LogView
-from deploy.local.services import ReloadedWorker, changes, watched
+from deploy.local.services import LogView, ReloadedWorker, changes, watched
 from deploy.local.supervisor import Program
 from shared.errors import SettingsError
 

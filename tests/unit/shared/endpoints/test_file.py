@@ -215,7 +215,7 @@ def test_a_file_that_stays_is_not_read_again(
     monkeypatch.setattr(file_versions, "CERTAIN_AFTER", -(10**18))  # its ctime is of now
     file.load()
     read: list[Path] = []
-    monkeypatch.setattr(file_versions, "_content", read.append)
+    monkeypatch.setattr(file_versions, "content_of", read.append)
     assert [file._look().reading for _ in range(3)] == [None] * 3
     assert read == []
 

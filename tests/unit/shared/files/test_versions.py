@@ -19,7 +19,7 @@ def versions() -> FileVersions:
 
 def stamped(monkeypatch: pytest.MonkeyPatch, changed_at: int) -> None:
     """Let every file bear one stamp, as two writes within one tick of a clock do."""
-    monkeypatch.setattr(file_versions, "_stamp", lambda _: (1, 2, 3, 0, changed_at))
+    monkeypatch.setattr(file_versions, "stamp_of", lambda _: (1, 2, 3, 0, changed_at))
 
 
 def test_a_file_is_read_again_where_its_stamp_differs(

@@ -14,9 +14,8 @@ from worker.operate import dead_letters as records
 from worker.operate import revival
 from worker.operate.console import paging
 from worker.operate.console.context import console_of, doubt_about, reach_of, tell, who
-from worker.operate.console.filters import filled_in, filter_of
 from worker.operate.console.guard import check_may_act
-from worker.operate.console.paging import Place
+from worker.operate.console.paging import Place, filled_in, filter_of
 from worker.operate.console.runs import AT_ONCE
 from worker.operate.console.views import message, render
 from worker.operate.console.wording import from_reference, to_reference

@@ -8,7 +8,7 @@ from aiohttp import web
 from worker.operate import dead_letters as records
 from worker.operate import failure_groups
 from worker.operate.console.context import console_of, doubt_about, reach_of
-from worker.operate.console.filters import filled_in, filter_of
+from worker.operate.console.paging import filled_in, filter_of
 from worker.operate.console.views import message, render
 from worker.operate.failure_groups import MINUTES
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from aiohttp import web
 
-from deploy.local.delivery import Sender
+from deploy.local.demo import Sender
 from deploy.local.plan import Delivery
 from deploy.local.traffic import plan
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import pytest
 
-from deploy.local.log_view import LogView, Tail, readable
+from deploy.local.services import LogView, Tail, readable
 from shared.observe.log_lines import render_json
 
 
