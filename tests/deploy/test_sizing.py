@@ -60,7 +60,9 @@ START: Final = float(re.findall(r"\*\*(\d+) s a GiB\*\*", PAGE)[0])
 @pytest.mark.parametrize("what", COSTS)
 def test_what_is_planned_with_is_at_least_what_was_measured(what: str) -> None:
     planned, measured, _ = COSTS[what]
-    assert number(measured) <= number(planned) <= 2 * number(measured)
+    # Of a processor of half the speed, too: machines that tests run on differ by as much.
+    most = 3 if "processor" in what else 2
+    assert number(measured) <= number(planned) <= most * number(measured)
 
 
 def test_what_was_measured_is_what_the_benchmarks_results_say() -> None:
