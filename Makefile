@@ -47,10 +47,10 @@ sellfern: $(READY) ## start a Sellfern to develop against, on port 8090
 
 # With ARGS it is a part of the tests, and what they cover says nothing of the whole. In their own
 # order the long files come first; by the number of their tests they came last, one beside idle cores.
-# Four processes on two cores: a third of the time tests wait, for leases and limits.
+# Five processes on two cores: a third of the time tests wait, for leases and limits.
 test: $(READY) ## run the tests with their coverage
 	@$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest --numprocesses 4 --dist loadfile \
+	$(BIN)/python -m coverage run -m pytest --numprocesses 5 --dist loadfile \
 		--no-loadscope-reorder $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report $(if $(strip $(ARGS)),--fail-under=0)
