@@ -18,7 +18,7 @@ from tests.integration.workplace import Lines
 from worker.grouping import CAUSE_FIELDS, cause_of
 from worker.operate import relisting, revival
 from worker.operate.dead_letters import REASONS, Selection, select
-from worker.operate.dead_lists import Filter, count_all, kinds, labels, labels_of, number_of
+from worker.operate.dead_lists import Filter, count, kinds, labels, labels_of, number_of
 from worker.operate.meant import oldest
 from worker.operate.relisting import relist
 from worker.pipeline.transitions import Claim, Settlement, Transitions
@@ -62,7 +62,7 @@ async def bury(
     """Bury one letter for each cause; their jobs."""
     jobs = list[str]()
     transitions = Transitions(Partition.only(redis))
-    known = sum((await count_all(reach(redis))).values()) + 1_000_000 * (not is_listed)
+    known = sum((await count(Partition.only(redis))).values()) + 1_000_000 * (not is_listed)
     for start in range(0, len(causes), 200):
         some = causes[start : start + 200]
         claims = await claimed(redis, len(some), known + start)
@@ -247,10 +247,10 @@ async def test_whatever_somebodys_hand_has_left_under_a_name_a_letter_is_buried(
 ) -> None:
     await redis.set(name, "by hand")
     jobs = await bury(redis, CAUSES[:4])
-    assert await count_all(reach(redis)) == {"org_a": 2, "org_b": 2}
+    assert await count(Partition.only(redis)) == {"org_a": 2, "org_b": 2}
     for job in jobs:
         assert await revival.discard(Partition.only(redis), job, retention=1.0) == "discarded"
-    assert await count_all(reach(redis)) == {}
+    assert await count(Partition.only(redis)) == {}
     await redis.delete(name)
     await bury(redis, CAUSES[:4])
     await relist(Partition.only(redis), log=Lines().log)

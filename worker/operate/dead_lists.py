@@ -9,7 +9,6 @@ import msgspec
 from shared.queue import hashes
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
-from worker.operate.merged import sums
 
 if TYPE_CHECKING:  # which is read from the lists that are found here
     from worker.operate.dead_letters import DeadLetter
@@ -136,11 +135,6 @@ async def count(partition: Partition) -> dict[str, int]:
     """How many dead letters each organization has."""
     raw = await hashes.whole(partition.redis, partition.names.buried)
     return {organization.decode(): int(number) for organization, number in sorted(raw.items())}
-
-
-async def count_all(reach: Reach) -> dict[str, int]:
-    """The same, of all partitions."""
-    return sums(numbers for _, numbers in await reach.gather(count))
 
 
 async def by_organization(partition: Partition, wanted: Filter) -> dict[str, list[Source]]:
