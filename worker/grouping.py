@@ -1,7 +1,7 @@
 """Tells which dead letters died of one cause, by what their records say."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -55,6 +55,11 @@ def cause_of(reason: str, event_type: str, error: str, traceback: str) -> Cause:
     # Without the organization: whoever compares two of them sees whether it is one bug.
     digest = sha256(told).hexdigest()
     return Cause(digest[:_KEY_DIGITS], line, place)
+
+
+def cause_in(record: Sequence[bytes | None]) -> Cause:
+    """The same, by what Redis has under each of `CAUSE_FIELDS`."""
+    return cause_of(*((each or b"").decode(errors="replace") for each in record))
 
 
 def _line_of(error: str, traceback: str) -> str:

@@ -15,7 +15,7 @@ from shared.queue.job import organization_of
 from shared.queue.partition import Partition
 from shared.redis.connection import REDIS_ERRORS
 from shared.redis.wire import Argument
-from worker.grouping import CAUSE_FIELDS, Cause, cause_of
+from worker.grouping import CAUSE_FIELDS, Cause, cause_in
 
 _PACK = scripts.load("pack")
 
@@ -413,8 +413,7 @@ def _record(kind: str, *told: Argument | None) -> Record:
 def _cause(record: dict[bytes, bytes]) -> Cause:
     """By which a letter is listed; where there are too many, the other partition decides anew."""
     record.pop(b"group", None)
-    told = [record.get(name.encode(), b"").decode(errors="replace") for name in CAUSE_FIELDS]
-    return cause_of(*told)
+    return cause_in([record.get(name.encode()) for name in CAUSE_FIELDS])
 
 
 def _flat(record: dict[bytes, bytes]) -> list[bytes]:

@@ -7,7 +7,7 @@ from typing import Final
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue import hashes, scripts
 from shared.queue.partition import Partition
-from worker.grouping import CAUSE_FIELDS, Cause, cause_of
+from worker.grouping import CAUSE_FIELDS, cause_in
 from worker.operate.dead_letters import REASONS, now, raw_name
 from worker.operate.dead_lists import count, kinds, listed
 
@@ -87,13 +87,9 @@ async def _list(partition: Partition, jobs: Sequence[str]) -> int:
     async with partition.redis.pipeline(transaction=False) as pipe:
         for job in missing:
             pipe.execute_command("HMGET", record + job, *CAUSE_FIELDS)
-        causes = [_cause(raw) for raw in await pipe.execute()]
+        causes = [cause_in(raw) for raw in await pipe.execute()]
     told = [each for job, cause in zip(missing, causes, strict=True) for each in (job, *cause)]
     return int(await partition.run(_INDEX, "list", *told))
-
-
-def _cause(raw: Sequence[bytes | None]) -> Cause:
-    return cause_of(*((each or b"").decode(errors="replace") for each in raw))
 
 
 async def _sweep(partition: Partition) -> None:
