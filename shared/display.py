@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
@@ -83,6 +83,12 @@ def moment(seconds: float | None) -> str | None:
     if not seconds:
         return None
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds")
+
+
+def labelled(name: str, texts: Iterable[str], width: int) -> None:
+    """Print some texts below each other, behind a name that ends at that column."""
+    for number, text in enumerate(texts):
+        click.echo(f"{'' if number else name:>{width}}  {escape_controls(text)}")
 
 
 def json_line(value: object) -> str:

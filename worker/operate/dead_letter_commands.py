@@ -17,6 +17,9 @@ from worker.operate.dead_letters import DeadLetter, Selection
 from worker.operate.failure_groups import MINUTES, FailureGroup, largest, unlisted
 from worker.operate.meant import filter_of, filtered, say
 
+_NAMES: Final = 12
+"""The column at which the names end of what is shown of one."""
+
 _ACTIONS: Final = {
     "discard": "worker.operate.dead_letter_actions:discard",
     "replay": "worker.operate.dead_letter_actions:replay",
@@ -151,13 +154,15 @@ def show(job: str, *, as_json: bool) -> None:
         click.echo(display.json_line({**row, "traceback": letter.traceback, "history": past}))
         return
     for name, value in row.items():
-        text = "-" if value in {None, ""} else display.escape_controls(str(value))
-        click.echo(f"{name.replace('_', ' '):>12}  {text}")
-    for number, each in enumerate(letter.past.happenings):
-        said = f"{display.moment(each.at)}  {each.outcome} {each.number}: {each.said}"
-        click.echo(f"{'' if number else 'history':>12}  {display.escape_controls(said)}")
-    for number, line in enumerate(letter.traceback.split("\n") if letter.traceback else []):
-        click.echo(f"{'' if number else 'traceback':>12}  {display.escape_controls(line)}")
+        text = "-" if value in {None, ""} else str(value)
+        display.labelled(name.replace("_", " "), [text], _NAMES)
+    history = (
+        f"{display.moment(each.at)}  {each.outcome} {each.number}: {each.said}"
+        for each in letter.past.happenings
+    )
+    display.labelled("history", history, _NAMES)
+    if letter.traceback:
+        display.labelled("traceback", letter.traceback.split("\n"), _NAMES)
 
 
 @dead_letters.command("runs")

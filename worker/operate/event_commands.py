@@ -106,6 +106,9 @@ def _row(event: FoundEvent) -> dict[str, Any]:
     }
 
 
+_NAMES: Final = 15
+"""The column at which the names end of what is shown of one."""
+
 _TOLD_BELOW: Final = {"timeline", "traceback", "last_attempt", "last_attempt_at"}
 
 
@@ -115,11 +118,10 @@ def _print(event: FoundEvent) -> None:
         row["mark_job"] = None
     for name, value in row.items():
         if name not in _TOLD_BELOW and (value not in {None, "", 0} or name == "attempts"):
-            text = "-" if value is None else display.escape_controls(str(value))
-            click.echo(f"{name.replace('_', ' '):>15}  {text}")
-    traceback = row["traceback"]
-    for number, line in enumerate(traceback.split("\n") if traceback else []):
-        click.echo(f"{'' if number else 'traceback':>15}  {display.escape_controls(line)}")
+            text = "-" if value is None else str(value)
+            display.labelled(name.replace("_", " "), [text], _NAMES)
+    if row["traceback"]:
+        display.labelled("traceback", row["traceback"].split("\n"), _NAMES)
     click.echo()
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for line in written(timeline(event, time.time()), width):
