@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -16,8 +15,8 @@ from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach
 from tests.integration.jobs import reach
 from tests.integration.several import over
-from tests.integration.workplace import POLICY, Workplace, body, working
-from worker import Event, Handlers, Organization
+from tests.integration.workplace import body, place_with, stuck_until, working
+from worker import Event, Organization
 from worker.at_work import AtWork, Doing
 from worker.engine import at_work, watchdog
 from worker.operate.merged import look
@@ -32,12 +31,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(at_work, "LONG", 0.02)
     monkeypatch.setattr(at_work, "_LONG_ENOUGH", 0.02)
     monkeypatch.setattr(watchdog, "_FILE_SECONDS", 0.02)
-
-
-def place_with(redis: Redis, handle: Callable[..., Any], **changes: Any) -> Workplace:
-    handlers = Handlers()
-    handlers.on("*")(handle)
-    return Workplace(redis, handlers, replace(POLICY, **changes))
 
 
 async def seen(redis: Redis, fact: Callable[[Overview], bool]) -> Overview:
@@ -80,15 +73,8 @@ async def test_a_handler_that_takes_long_is_told_until_it_ends(redis: Redis) -> 
 
 async def test_one_that_is_stuck_is_told_with_where_it_is(redis: Redis) -> None:
     let_go = asyncio.Event()
-
-    async def swallow(_event: Event[Any], _: Organization) -> None:
-        while not let_go.is_set():
-            try:
-                await let_go.wait()
-            except asyncio.CancelledError:
-                continue
-
-    place = place_with(redis, swallow, handler_timeout=0.1, stuck_after=0.1, max_attempts=1)
+    handle = stuck_until(let_go)
+    place = place_with(redis, handle, handler_timeout=0.1, stuck_after=0.1, max_attempts=1)
     async with working(place.worker()):
         await place.accept(body("evt_1"))
         overview = await seen(redis, shown("stuck"))

@@ -3,8 +3,6 @@
 import math
 import random
 import string
-from dataclasses import replace
-from typing import Any
 
 import msgspec
 import pytest
@@ -16,41 +14,19 @@ from shared.queue.partition import TAGS, Partition
 from tests.integration.books import Books
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import NOTHING, account, delivery, enqueued
-from tests.integration.workplace import POLICY, Workplace, body
-from worker import Event, Handlers, Organization, Reject, Retry
+from tests.integration.shop import HANDLER, EndingShop
+from tests.integration.workplace import body
+from worker import Reject, Retry
 from worker.operate import dead_letters, lookup, revival, upkeep
 from worker.operate.past import Past
-from worker.pipeline.policy import Backoff, Breaker
 from worker.pipeline.transitions import Settled
 
 
-class Shop:
-    """A worker whose handler ends as it is told to."""
-
-    def __init__(self, redis: Redis, attempts: int = 3, names: Names | None = None) -> None:
-        self.redis = redis
-        self.ends: list[object] = []
-        handlers = Handlers()
-        handlers.on("*")(self.handle)
-        soon = Backoff(base=0.001, cap=0.001)
-        policy = replace(POLICY, max_attempts=attempts, backoff=soon, breaker=Breaker(failures=0))
-        self.place = Workplace(redis, handlers, policy, names)
-        self.place.pipeline = replace(self.place.pipeline, worker="web-1-ab12cd")
-
-    async def handle(self, _event: Event[Any], _organization: Organization) -> None:
-        end = self.ends.pop(0) if self.ends else None
-        if isinstance(end, BaseException):
-            raise end
-
-    async def run(self, *ends: object) -> list[Settled]:
-        """As many attempts as there are ends."""
-        self.ends = list(ends)
-        return [await self.place.handle_next() for _ in ends]
+class Shop(EndingShop):
+    """The same, and what is kept of an event of it."""
 
     async def past(self, job: str) -> Past:
-        found = await lookup.find(Partition.only(self.redis), job)
-        assert found is not None
-        return found.past
+        return (await self.found(job)).past
 
 
 @pytest.fixture
@@ -71,7 +47,7 @@ async def test_each_attempt_is_kept_with_who_made_it_and_what_came_of_it(
     assert outcomes(past) == [("failed", 1, "ValueError: one"), ("asked_again", 2, "two")]
     first, second = past.happenings
     assert first.worker == second.worker == "web-1-ab12cd"
-    assert first.handler == second.handler == f"{__name__}.Shop.handle"
+    assert first.handler == second.handler == HANDLER
     assert first.at <= second.at
     # Nobody raised anything the last time.
     assert past.traceback == ""

@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,44 +11,21 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue.partition import Partition
+from tests.integration.shop import HANDLER, WORKER, EndingShop
 from tests.integration.test_told import NOW, live
 from tests.integration.workplace import POLICY, Workplace, body
-from worker import Event, Handlers, Organization, Retry, Throttled
+from worker import Handlers, Retry, Throttled
 from worker.cli import main
 from worker.operate import lookup, organizations, revival
 from worker.operate.timeline import Moment, timeline, written
-from worker.pipeline.policy import Backoff, Breaker
 from worker.pipeline.transitions import Profile, Settled, Transitions
 
-WORKER = "web-1-ab12cd"
-HANDLER = f"{__name__}.Shop.handle"
 
-
-class Shop:
-    """A worker whose handler ends as it is told to, and what is told of an event of it."""
-
-    def __init__(self, redis: Redis) -> None:
-        self.redis, self.ends = redis, list[object]()
-        handlers = Handlers()
-        handlers.on("*")(self.handle)
-        soon = Backoff(base=0.001, cap=0.001)
-        policy = replace(POLICY, max_attempts=2, backoff=soon, breaker=Breaker(failures=0))
-        self.place = Workplace(redis, handlers, policy)
-        self.place.pipeline = replace(self.place.pipeline, worker=WORKER)
-
-    async def handle(self, _event: Event[Any], _organization: Organization) -> None:
-        end = self.ends.pop(0) if self.ends else None
-        if isinstance(end, BaseException):
-            raise end
-
-    async def run(self, *ends: object) -> list[Settled]:
-        self.ends = list(ends)
-        return [await self.place.handle_next() for _ in ends]
+class Shop(EndingShop):
+    """The same, and what is told of an event of it."""
 
     async def told(self, job: str) -> list[Moment]:
-        found = await lookup.find(Partition.only(self.redis), job)
-        assert found is not None
-        return timeline(found, time.time())
+        return timeline(await self.found(job), time.time())
 
     async def words(self, job: str) -> list[str]:
         return [each.happened for each in await self.told(job)]
@@ -59,7 +35,7 @@ class Shop:
 async def shop(redis: Redis) -> Shop:
     await live(redis, WORKER, NOW)
     await Transitions(Partition.only(redis)).note_names([WORKER, HANDLER])
-    return Shop(redis)
+    return Shop(redis, attempts=2)
 
 
 async def test_a_life_with_a_death_and_a_replay_is_told_in_order(shop: Shop) -> None:

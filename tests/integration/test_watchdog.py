@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -12,16 +10,10 @@ from redis.asyncio import Redis
 from shared.queue import keys
 from tests.integration.jobs import NOTHING, account, counters, record_of
 from tests.integration.test_engine import drained
-from tests.integration.workplace import POLICY, Workplace, body, working
-from worker import Event, Handlers, Organization
+from tests.integration.workplace import Workplace, body, place_with, stuck_until, working
+from worker import Event, Organization
 from worker.engine.process import Exit
 from worker.pipeline.pulse import Pulse
-
-
-def place_with(redis: Redis, handle: Callable[..., Any], **changes: Any) -> Workplace:
-    handlers = Handlers()
-    handlers.on("*")(handle)
-    return Workplace(redis, handlers, replace(POLICY, **changes))
 
 
 async def ended(redis: Redis) -> int:
@@ -128,15 +120,8 @@ async def test_the_second_time_it_is_buried_as_blocked(redis: Redis) -> None:
 
 async def test_a_worker_half_of_whose_slots_are_stuck_leaves(redis: Redis) -> None:
     let_go = asyncio.Event()
-
-    async def swallow(_event: Event[Any], _: Organization) -> None:
-        while not let_go.is_set():
-            try:
-                await let_go.wait()
-            except asyncio.CancelledError:
-                continue
-
-    place = place_with(redis, swallow, handler_timeout=0.1, stuck_after=0.1, max_attempts=1)
+    handle = stuck_until(let_go)
+    place = place_with(redis, handle, handler_timeout=0.1, stuck_after=0.1, max_attempts=1)
     worker = place.worker(slots=4)
     await place.accept(body("evt_1"), body("evt_2"))
     async with working(worker):

@@ -25,7 +25,7 @@ from shared.queue.partitions import Partitions
 from shared.queue.writer import Queue
 from shared.redis.durability import Durability, Mode
 from shared.sellfern.reference import load_default
-from worker import Handlers
+from worker import Event, Handlers, Organization
 from worker.engine import arq_functions
 from worker.engine.leases import Profiles
 from worker.engine.process import Exit
@@ -244,3 +244,23 @@ async def working(*workers: Worker) -> AsyncIterator[list["asyncio.Task[None]"]]
         await asyncio.gather(*tasks, return_exceptions=True)
         for worker in workers:
             await worker.close()
+
+
+def place_with(redis: Redis, handle: Callable[..., Any], **changes: Any) -> Workplace:
+    """One whose only handler this is, by another policy."""
+    handlers = Handlers()
+    handlers.on("*")(handle)
+    return Workplace(redis, handlers, replace(POLICY, **changes))
+
+
+def stuck_until(let_go: asyncio.Event) -> Callable[..., Any]:
+    """A handler that goes on however often it is cancelled."""
+
+    async def swallow(_event: Event[Any], _: Organization) -> None:
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                continue
+
+    return swallow
