@@ -19,6 +19,7 @@ from tests.integration.test_transition_properties import take_steps
 
 HELD = "held_claim(ARGV[i], ARGV[i + 1])"
 ANYBODYS = "read_claim(ARGV[i])"
+HELD_BY_WHO_SETTLES = "held_claim(each.job, each.token)"
 
 Race = Callable[[Redis, Hand], Awaitable[None]]
 
@@ -33,7 +34,8 @@ def mutant(name: str, old: str, new: str) -> Script:
 
 def unfenced(verb: str) -> tuple[str, str, str]:
     """``settle``, with one verb for anybody."""
-    return "settle", HELD, f"(ARGV[i + 2] == '{verb}' and {ANYBODYS} or {HELD})"
+    anybodys = f"(each.verb == '{verb}' and read_claim(each.job) or {HELD_BY_WHO_SETTLES})"
+    return "settle", HELD_BY_WHO_SETTLES, anybodys
 
 
 UNFENCED: dict[str, tuple[tuple[str, str, str], Race]] = {

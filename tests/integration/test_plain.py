@@ -252,7 +252,11 @@ def _difference(found: Any) -> Any:
 MUTANTS: Final = {
     "enqueue, of one that comes twice": ("enqueue", "if seen[job] then return false end", ""),
     "enqueue, of what is there": ("enqueue", "if none_is_known() then", "if true then"),
-    "settle, of nobody's": ("settle", "if token == ARGV[i + 1] then", "if token then"),
+    "settle, of nobody's": (
+        "settle",
+        "if id_from and token ~= '' and string.sub(claim, 1, #token) == token then",
+        "if id_from then",
+    ),
     "settle, of one that comes twice": ("settle", "not seen[job] and ARGV", "ARGV"),
     "settle, without a mark": ("settle", "leaving and mark == 'pending:' .. job", "leaving"),
     "settle, of what is written": ("settle", "#details[3] == 0 and details[4]", "details[4]"),
@@ -260,12 +264,17 @@ MUTANTS: Final = {
     "settle, where a breaker counts": ("settle", "if said[i] then by_org", "if false then by_org"),
     "settle, where there are records": (
         "settle",
-        "redis.call('EXISTS', unpack(names)) > 0 then",
-        "false then",
+        "return redis.call('EXISTS', unpack(names)) > 0",
+        "return false",
     ),
-    "mark, of nobody's": ("mark", "token == ARGV[i + 1] and not taken", "token and not taken"),
+    "settle, of what was thrown back": ("settle", "if asked.has_seldom and", "if false and"),
+    "mark, of nobody's": (
+        "mark",
+        "token ~= '' and knows_none and string.sub(claim, 1, #token) == token",
+        "knows_none",
+    ),
     "mark, too late": ("mark", "now <= tonumber(until_when)", "true"),
-    "mark, of one that knows its event": ("mark", "'^(%x+):%d+:%d+:[^:]*:$'", "'^(%x+):.*:$'"),
+    "mark, of one that knows its event": ("mark", "'^:%d+:%d+:[^:]*:$'", "'^:.*:$'"),
     "claim, of what is due": ("claim", "if next_due <= now then", "if false then"),
     "claim, of who waits": ("claim", "and not must_wait(organization)\n    if", "\n    if"),
     "claim, beyond a cap": ("claim", "then_running > cap_of(organization)", "false"),
@@ -336,3 +345,23 @@ async def test_nor_is_it_hidden_where_random_steps_seldom_come(
     monkeypatch.setattr(WHERE[change[0]], mutant(*change))
     with pytest.raises((AssertionError, ValueError)):
         await fact(redis)
+
+
+async def test_who_lives_again_without_its_mark_leaves_no_dead_letter_once_it_is_done(
+    redis: Redis,
+) -> None:
+    hand = Hand(redis)
+    (job,) = await enqueued(redis, delivery(b"1"))
+    claim = await hand.claim_only(job)
+    await hand.mark(claim)
+    burial = ("rejected", "why", "order.updated", "acme", 1, True)
+    assert await hand.transitions.settle([Settlement(claim, "dead", burial)]) == [Settled.DEAD]
+    await redis.delete(*await redis.keys(keys.EVENT + "*"))
+    assert await hand.replay(job) == "queued"
+    claim = await hand.claim_only(job)
+    assert await hand.mark(claim) is Mark.FRESH
+    # Nothing else of what is seldom there would have it looked for.
+    assert not await redis.exists(keys.FAILURES, keys.SUSPECTS, keys.UNHANDLED, keys.THROTTLED)
+    done = Settlement(claim, "done", (RETENTION, (), (), True))
+    assert await hand.transitions.settle([done]) == [Settled.DONE]
+    assert not await redis.exists(keys.DEAD_LETTER + job, keys.DEAD + "org_a", keys.BURIED)

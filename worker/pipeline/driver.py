@@ -120,7 +120,6 @@ class Pipeline:
     path: Path = field(init=False, repr=False)
     job_prefix: str = ""
     worker: str = ""
-    _code: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Make the parts that are its own."""

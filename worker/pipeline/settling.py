@@ -18,6 +18,8 @@ from worker.tracebacks import compressed
 Details: TypeAlias = tuple[Any, ...]
 """Of a settlement, as its verb has them."""
 
+_NotDone: TypeAlias = Busy | Dead | Duplicate | Held | Later | Released | Waiting
+
 _MOST_OF_AN_ERROR: Final = 200
 _MOST_OF_A_NAME: Final = 80
 """Bytes of a text in a job's history, of which there are ten attempts."""
@@ -43,10 +45,23 @@ class Settlements:
     masks: Masks
     random: Callable[[], float]
     code: str = field(init=False)
+    _nothing: Details = field(init=False, repr=False)
+    _packed_nothing: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Find out what is the same for all."""
-        object.__setattr__(self, "code", told.code_of(self.worker))
+        nothing = (self.retention, (), (), True)
+        for name, value in (
+            ("code", told.code_of(self.worker)),
+            ("_nothing", nothing),
+            ("_packed_nothing", pack(nothing)),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def retention(self) -> int:
+        """For how long the mark of a finished event is kept, in milliseconds."""
+        return round(self.policy.limits.dedupe_retention * 1000)
 
     def final(self, work: Work, outcome: Outcome) -> Outcome:
         """The outcome that counts: a last attempt, or a second one that blocked, buries it."""
@@ -74,19 +89,32 @@ class Settlements:
 
     def of(self, work: Work, outcome: Outcome) -> Settlement:
         """What Redis is asked for an outcome that is `final`."""
-        verb, details = verb_of(work, outcome, self.policy, self.worker)
-        settlement = Settlement(work.claim, verb, details)
-        if type(outcome) is Done:
-            took = round(work.seconds * 1000)
-            attempts = work.claim.attempts + 1
-            settlement.told = told.tail(work.handler, self.code, attempts, took)
-        settlement.packed = pack(settlement.details)  # here, since batches are bounded by bytes
-        return settlement
+        if isinstance(outcome, Done):
+            return self._done(work)
+        verb, details = _verb_of(work, outcome, self.policy, self.worker)
+        # Packed here, since batches are bounded by bytes.
+        return Settlement(work.claim, verb, details, pack(details))
+
+    def _done(self, work: Work) -> Settlement:
+        details, packed = self._committed(work.state)
+        took, attempts = round(work.seconds * 1000), work.claim.attempts + 1
+        tail = told.tail(work.handler, self.code, attempts, took)
+        return Settlement(work.claim, "done", details, packed, tail)
+
+    def _committed(self, state: State | None) -> tuple[Details, bytes]:
+        if state is None:
+            details: Details = (self.retention, (), (), False)
+        elif state.reads or state.operations:
+            reads, operations = tuple(state.reads.items()), tuple(state.operations)
+            # What changes nothing needs no received-at, and is mostly as another's of its batch.
+            received_at = state.received_at if operations else 0
+            details = (self.retention, reads, operations, True, received_at)
+        else:
+            return self._nothing, self._packed_nothing  # as most leave their state
+        return details, pack(details)
 
 
-def verb_of(  # noqa: PLR0911  one for each outcome
-    work: Work, outcome: Outcome, policy: Policy, worker: str
-) -> tuple[str, Details]:
+def _verb_of(work: Work, outcome: _NotDone, policy: Policy, worker: str) -> tuple[str, Details]:
     """The verb with its details.
 
     Args:
@@ -96,8 +124,6 @@ def verb_of(  # noqa: PLR0911  one for each outcome
         worker: that has handled it, by its name.
     """
     match outcome:
-        case Done():
-            return "done", _commit(work.state, policy)
         case Later(after=after):
             told = _told(work, outcome, worker)
             milliseconds = round((after or 0.0) * 1000)
@@ -124,16 +150,6 @@ def verb_of(  # noqa: PLR0911  one for each outcome
 def printable(text: str) -> str:
     """A text without what UTF-8 can't say: bytes of a header that were none, for one."""
     return text.encode(errors="backslashreplace").decode()
-
-
-def _commit(state: State | None, policy: Policy) -> Details:
-    retention = round(policy.limits.dedupe_retention * 1000)
-    if state is None:
-        return (retention, (), (), False)
-    # The script unpacks details that are equal once: what changes nothing needs no received-at.
-    received_at = state.received_at if state.operations else 0
-    reads, operations = tuple(state.reads.items()), tuple(state.operations)
-    return (retention, reads, operations, True, received_at)
 
 
 def _given_up(reason: str, outcome: Later) -> Dead:

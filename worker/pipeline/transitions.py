@@ -483,11 +483,18 @@ class Transitions:
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled | Exception]:
         """Make each job what its settlement says, if its claim still holds."""
         arguments: list[str | bytes | int] = []
+        verb, packed, number_at, number = "", b"", 0, 0
         for settlement in settlements:
             claim = settlement.claim
             size = "" if claim.size is None else claim.size
-            packed = settlement.packed or pack(settlement.details)
-            arguments += (_name(claim), claim.token, settlement.verb, size, packed, settlement.told)
+            details = settlement.packed or pack(settlement.details)
+            # What is said of several in a row is said once: most of a batch are done, and no more.
+            if settlement.verb != verb or details != packed:
+                verb, packed, number_at, number = settlement.verb, details, len(arguments) + 2, 0
+                arguments += (verb, packed, number)
+            number += 1
+            arguments[number_at] = number
+            arguments += (_name(claim), claim.token, size, settlement.told)
         return [_read(_ENDS, raw) for raw in await self._settle(self._settlements, *arguments)]
 
     async def read(self, names: Sequence[str]) -> list[bytes | None]:

@@ -1,7 +1,8 @@
 -- settle: what became of a leased job, and of its event's mark, in one step.
 --
--- Arguments: for each job: job, token, verb, bytes of its payload ('' where the worker doesn't know),
---   details (MessagePack), what the mark is to tell of how the event was handled (or '').
+-- Arguments: for each row of jobs of which the same is asked: verb, details (MessagePack), how many they
+--   are; then for each of them: job, token, bytes of its payload ('' where the worker doesn't know), what
+--   the mark is to tell of how the event was handled (or '').
 --   done       {retention ms, {{key, sha1 or ''}…} read, {operation…}, a handler worked,
 --              received-at ms (0, or none: not known)}
 --   retry      {delay ms, breaker, whether the handler blocked its worker's loop (or left out),
@@ -558,23 +559,28 @@ function settle.remove(claim)
   return 'removed'
 end
 
--- Most settlements of a batch say the same.
-local details_known = {}
-
-local function details_of(packed)
-  local details = details_known[packed]
-  if not details then
-    details = cmsgpack.unpack(packed)
-    details_known[packed] = details
+-- What is asked of each job that the plain part hasn't seen to.
+local function left_over()
+  local asked, run, place = {}, 1, 0
+  while run <= #ARGV do
+    local verb, details, number_of_it = ARGV[run], cmsgpack.unpack(ARGV[run + 1]), tonumber(ARGV[run + 2])
+    for i = run + 3, run + 4 * number_of_it, 4 do
+      place = place + 1
+      if not results[place] then
+        asked[#asked + 1] = {
+          place = place, verb = verb, details = details, job = ARGV[i], token = ARGV[i + 1],
+          bytes = tonumber(ARGV[i + 2]), told = ARGV[i + 3],
+        }
+      end
+    end
+    run = run + 3 + 4 * number_of_it
   end
-  return details
+  return asked
 end
 
-local function fetch()
+local function fetch(asked)
   local jobs, marks = {}, {}
-  for i = 1, #ARGV, 6 do
-    if not results[(i + 5) / 6] then jobs[#jobs + 1] = ARGV[i] end
-  end
+  for _, each in ipairs(asked) do jobs[#jobs + 1] = each.job end
   fetch_claims(jobs)
   fetch_records(jobs)
   for _, job in ipairs(jobs) do
@@ -587,16 +593,15 @@ local function fetch()
   fetch_marks(marks)
 end
 
-fetch()
-for i = 1, #ARGV, 6 do
-  local place = (i + 5) / 6
-  local claim = not results[place] and held_claim(ARGV[i], ARGV[i + 1])
+local asked = left_over()
+fetch(asked)
+for _, each in ipairs(asked) do
+  local claim = held_claim(each.job, each.token)
   if claim then
-    claim.bytes = tonumber(ARGV[i + 3])
-    claim.told = ARGV[i + 5]
-    results[place] = protected(settle[ARGV[i + 2]], claim, details_of(ARGV[i + 4]))
+    claim.bytes, claim.told = each.bytes, each.told
+    results[each.place] = protected(settle[each.verb], claim, each.details)
   end
-  results[place] = results[place] or 'lost'
+  results[each.place] = results[each.place] or 'lost'
 end
 write_troubles()
 return finish(results)

@@ -62,16 +62,19 @@ end
 local function give_plainly(page, jobs)
   local given, claims, leases = {}, {}, {}
   for place, claim in ipairs(redis.call('HMGET', key.claims, unpack(jobs))) do
-    local attempts, ended, event_id = '0', '0', ''
-    if claim then
-      attempts, ended, event_id = string.match(claim, '^:(%d+):(%d+):[^:]*:(.*)$')
-      if not attempts or tonumber(ended) >= suspect_from then return nil end
-    end
     local job, token = jobs[place], base .. string.format('%02x', place - 1)
-    given[place] = { job, token, tonumber(attempts), tonumber(ended) }
     claims[#claims + 1] = job
-    claims[#claims + 1] = token .. ':' .. attempts .. ':' .. ended + 1 .. ':' .. page[2 * place] .. ':'
-      .. event_id
+    if claim then
+      local attempts, ended, event_id = string.match(claim, '^:(%d+):(%d+):[^:]*:(.*)$')
+      ended = tonumber(ended)
+      if not attempts or ended >= suspect_from then return nil end
+      given[place] = { job, token, tonumber(attempts), ended }
+      claims[#claims + 1] = token .. ':' .. attempts .. ':' .. ended + 1 .. ':' .. page[2 * place] .. ':'
+        .. event_id
+    else
+      given[place] = { job, token, 0, 0 }
+      claims[#claims + 1] = token .. ':0:1:' .. page[2 * place] .. ':'
+    end
     leases[#leases + 1] = until_when
     leases[#leases + 1] = job
   end

@@ -4,49 +4,73 @@
 -- in a turn, has a rate or a dead letter, and whose organization has a breaker that counts.
 
 local results = {}
-local done_details = {}
 
+-- Whether all of a run are done, and its details.
 local function is_plainly_done(verb, packed)
-  if verb ~= 'done' then return false end
-  local details = done_details[packed]
-  if not details then
-    details = cmsgpack.unpack(packed)
-    local retention = details[1]
-    details.is_plain = #details[2] == 0 and #details[3] == 0 and details[4]
-      and type(retention) == 'number' and retention % 1 == 0
-      and retention >= 1 and retention < 2 ^ 53
-    done_details[packed] = details
-  end
-  return details.is_plain
+  local details = verb == 'done' and cmsgpack.unpack(packed)
+  if not details then return false end
+  local retention = details[1]
+  return #details[2] == 0 and #details[3] == 0 and details[4] and type(retention) == 'number'
+    and retention % 1 == 0 and retention >= 1 and retention < 2 ^ 53, details
 end
 
--- Where each stands among the arguments; a job that comes twice is lost the second time.
-local function plainly_done()
-  local starts, jobs, names, seen = {}, {}, { key.turns, key.rates }, {}
-  for i = 1, #ARGV, 6 do
-    local job = ARGV[i]
-    if not seen[job] and ARGV[i + 3] ~= '' and is_plainly_done(ARGV[i + 2], ARGV[i + 4]) then
-      seen[job] = true
-      starts[#starts + 1] = i
-      jobs[#jobs + 1] = job
-      names[#names + 1] = key.dead_letter .. job
+-- Whether any may be in a turn, has a rate, or a dead letter. Mostly none of their organizations has one.
+local function are_special(asked, jobs)
+  local names, known = { key.turns, key.rates, unpack(asked.seldom) }, {}
+  for _, job in ipairs(jobs) do
+    local organization = organization_of(job)
+    if not known[organization] then
+      known[organization] = true
+      names[#names + 1] = key.dead .. organization
     end
   end
-  if #jobs == 0 or redis.call('EXISTS', unpack(names)) > 0 then return {}, {} end
-  return starts, redis.call('HMGET', key.claims, unpack(jobs))
+  asked.has_seldom = redis.call('EXISTS', unpack(names)) > 0
+  if not asked.has_seldom then return false end
+  names = { key.turns, key.rates }
+  for i, job in ipairs(jobs) do names[i + 2] = key.dead_letter .. job end
+  return redis.call('EXISTS', unpack(names)) > 0
+end
+
+-- Where each stands among the arguments, which result is its, and for how many ms its mark is kept; a job
+-- that comes twice is lost the second time.
+local function plainly_done()
+  local asked, jobs, seen = { starts = {}, places = {}, kept = {} }, {}, {}
+  asked.seldom = { key.suspects, key.unhandled, key.throttled, key.failures }
+  local run, place = 1, 0
+  while run <= #ARGV do
+    local number_of_it = tonumber(ARGV[run + 2])
+    local is_plain, details = is_plainly_done(ARGV[run], ARGV[run + 1])
+    local kept = is_plain and small_number(details[1])
+    run = run + 3
+    for i = run, is_plain and run + 4 * number_of_it - 1 or 0, 4 do
+      local job = ARGV[i]
+      if not seen[job] and ARGV[i + 2] ~= '' then
+        seen[job] = true
+        local at = #jobs + 1
+        asked.starts[at], asked.places[at], asked.kept[at] = i, place + 1 + (i - run) / 4, kept
+        jobs[at] = job
+      end
+    end
+    run, place = run + 4 * number_of_it, place + number_of_it
+  end
+  if #jobs == 0 or are_special(asked, jobs) then return asked, {}, place end
+  return asked, redis.call('HMGET', key.claims, unpack(jobs)), place
 end
 
 -- Whose token it is, and what their marks are called; by organization, whose breaker doesn't count.
-local function plainly_held(starts, claims)
-  local held_starts, marks, fields, by_organization = {}, {}, {}, {}
-  for place, i in ipairs(starts) do
-    local token, event_id = string.match(claims[place] or '', '^(%x+):%d+:%d+:[^:]*:(.+)$')
-    if token == ARGV[i + 1] then
+local function plainly_held(asked, claims)
+  local still_held, marks, fields, by_organization = {}, {}, {}, {}
+  for at, claim in ipairs(claims) do
+    local i = asked.starts[at]
+    local token = ARGV[i + 1]
+    -- From behind the token on: to look at each of its characters costs more than to compare it.
+    local id_from = claim and string.match(claim, '^:%d+:%d+:[^:]*:().', #token + 1)
+    if id_from and token ~= '' and string.sub(claim, 1, #token) == token then
       local organization = organization_of(ARGV[i])
-      held_starts[#held_starts + 1] = i
-      marks[#marks + 1] = mark_name(organization, event_id)
+      still_held[#still_held + 1] = at
+      marks[#marks + 1] = mark_name(organization, string.sub(claim, id_from))
       if not by_organization[organization] then
-        by_organization[organization] = {}
+        by_organization[organization] = { bytes = 0 }
         fields[#fields + 1] = key.breaker .. organization
         fields[#fields + 1] = key.trouble .. organization
       end
@@ -59,39 +83,41 @@ local function plainly_held(starts, claims)
     by_organization[organization].trouble = said[i + 1]
     if said[i] then by_organization[organization] = nil end
   end
-  return held_starts, marks, by_organization
+  return still_held, marks, by_organization
 end
 
-local function end_plainly(starts, marks, by_organization)
+local function end_plainly(asked, still_held, marks, by_organization)
   if #marks == 0 then return {} end
   local jobs, names, ending = {}, {}, end_told()
-  for place, mark in ipairs(redis.call('MGET', unpack(marks))) do
-    local i = starts[place]
+  for nth, mark in ipairs(redis.call('MGET', unpack(marks))) do
+    local at = still_held[nth]
+    local i = asked.starts[at]
     local job = ARGV[i]
     local organization = organization_of(job)
     local leaving = by_organization[organization]
     if leaving and mark == 'pending:' .. key.in_mark(job) then
       -- Without a call of a function for each event, as `done_mark` would be.
-      local tail = ARGV[i + 5]
-      local told = tail ~= '' and ending ~= '' and ending .. tail or ''
-      redis.call('SET', marks[place], 'done:' .. key.in_mark(job) .. told, 'PX', small_number(done_details[ARGV[i + 4]][1]))
-      results[(i + 5) / 6] = 'done'
+      local tail = ARGV[i + 3]
+      local is_told = tail ~= '' and ending ~= ''
+      local done = is_told and 'done:' .. key.in_mark(job) .. ending .. tail or 'done:' .. key.in_mark(job)
+      redis.call('SET', marks[nth], done, 'PX', asked.kept[at])
+      results[asked.places[at]] = 'done'
       jobs[#jobs + 1] = job
       leaving[#leaving + 1] = job
       names[#names + 1] = key.job .. job
       names[#names + 1] = key.arq_retry .. job
-      hold(organization, 'waiting', -ceil(ARGV[i + 3] * 1.3))
+      leaving.bytes = leaving.bytes + ceil(ARGV[i + 2] * 1.3)
     end
   end
   if #jobs == 0 then return jobs end
   redis.call('HDEL', key.claims, unpack(jobs))
   redis.call('DEL', unpack(names))
   leave_line(jobs)
-  if redis.call('EXISTS', key.suspects, key.unhandled, key.throttled, key.failures) > 0 then
+  if asked.has_seldom and redis.call('EXISTS', unpack(asked.seldom)) > 0 then
     for i, raw in ipairs(redis.call('HMGET', key.failures, unpack(jobs))) do
       if raw then hold(organization_of(jobs[i]), 'waiting', -cost_of_history(raw)) end
     end
-    for _, name in ipairs({ key.suspects, key.unhandled, key.throttled, key.failures }) do
+    for _, name in ipairs(asked.seldom) do
       redis.call('HDEL', name, unpack(jobs))
     end
   end
@@ -107,7 +133,7 @@ local function free_plainly(by_organization)
       local gone = redis.call('ZREM', key.accepted, unpack(leaving))
       add(slots, organization, -#leaving)
       add(waiting, organization, -gone)
-      hold(organization, 'waiting', -gone * cost_of_payload(0))
+      hold(organization, 'waiting', -leaving.bytes - gone * cost_of_payload(0))
       freed[organization] = true
       end_row(organization, leaving.trouble)
       parked[#parked + 1] = key.parked .. organization
@@ -117,9 +143,10 @@ local function free_plainly(by_organization)
 end
 
 do
-  local starts, marks, by_organization = plainly_held(plainly_done())
-  local ended = end_plainly(starts, marks, by_organization)
-  if not free_plainly(by_organization) and 6 * #ended == #ARGV then
+  local asked, claims, number_of_them = plainly_done()
+  local still_held, marks, by_organization = plainly_held(asked, claims)
+  local ended = end_plainly(asked, still_held, marks, by_organization)
+  if not free_plainly(by_organization) and #ended == number_of_them then
     write_tallies()
     return results
   end

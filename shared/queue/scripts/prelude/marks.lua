@@ -29,8 +29,6 @@ local function done_by(named)
   return string.match(named, '^(.*) %w%w%w%w%w%w%w%w%w%w%w%w%w%w%w%w%w%w?%.%w%w?%w?%w?$') or named
 end
 
-local base_36 = '0123456789abcdefghijklmnopqrstuvwxyz'
-
 -- A blank, and when it is now (ms) to the base of 36. Nothing while a live worker is of a version that
 -- takes all behind "done:" for the job: `renew` knows.
 local this_end
@@ -39,7 +37,7 @@ local function end_told()
   if this_end then return this_end end
   this_end = ''
   if redis.call('EXISTS', key.told_marks) == 0 then return this_end end
-  local left = now_ms()
+  local left, base_36 = now_ms(), '0123456789abcdefghijklmnopqrstuvwxyz'
   for _ = 1, 8 do
     local digit = left % 36
     this_end = string.sub(base_36, digit + 1, digit + 1) .. this_end
