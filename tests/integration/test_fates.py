@@ -10,13 +10,19 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
 from shared.queue.partition import Partition
+from shared.queue.reach import Reach
 from tests.integration.console.site import browsing
 from tests.integration.console.test_dead_letters import CONFIRM, ended
 from tests.integration.jobs import reach
+from tests.integration.moves import Shop, move
+from tests.integration.several import over
 from tests.integration.test_revival import Ward
+from tests.integration.workplace import body
 from worker.cli import main
-from worker.operate import organizations, revival
-from worker.operate.dead_letters import DeadLetter
+from worker.operate import fates, organizations, revival
+from worker.operate.dead_letters import DeadLetter, select
+from worker.operate.dead_lists import Filter
+from worker.operate.fates import Fate
 from worker.operate.revival import Progress, Replay
 
 LONG = 20.0
@@ -83,14 +89,14 @@ async def test_what_waits_still_is_no_failure_and_said(
 
 async def replayed(ward: Ward, letters: Sequence[DeadLetter]) -> Replay:
     """Queue them, and look no further."""
-
-    async def listed() -> AsyncIterator[DeadLetter]:
-        for letter in letters:
-            yield letter
-
     replaying = Replay(reach(ward.redis), 10_000, progress=Progress())
-    await replaying.run(listed())
+    await replaying.run(listed(letters))
     return replaying
+
+
+async def listed(letters: Sequence[DeadLetter]) -> AsyncIterator[DeadLetter]:
+    for letter in letters:
+        yield letter
 
 
 async def test_what_is_tried_again_later_waits_for_another_attempt(ward: Ward) -> None:
@@ -123,6 +129,80 @@ async def test_nothing_is_called_handled_that_is_not_known_to_be(ward: Ward) -> 
     await replaying.wait(LONG)
     assert replaying.progress.sentence == "3 replayed: 3 gone, nobody knows how"
     assert not await ward.redis.exists(keys.payload(first))
+
+
+async def test_what_others_discard_hides_nothing_of_what_marks_tell(ward: Ward) -> None:
+    await ward.bury(3)
+    letters = [letter async for letter in ward.dead()]
+    replaying = await replayed(ward, letters[:2])
+    await ward.redis.set(keys.TOLD_MARKS, "1")  # as live workers of this version say
+    ward.rejects = lambda _: False
+    for _ in range(2):
+        await ward.place.handle_next()
+    await revival.discard(Partition.only(ward.redis), letters[2].job, retention=60)
+    await replaying.wait(LONG)
+    assert replaying.progress.sentence == "2 replayed: 2 handled"
+
+
+async def test_one_that_goes_on_in_other_bytes_is_followed(ward: Ward) -> None:
+    await ward.bury(1)
+    (letter,) = [letter async for letter in ward.dead()]
+    signed = body("org_a_0000", "org_a", data={"order_id": "in other bytes"})
+    replaying = await replayed(ward, [letter])
+    await ward.redis.zadd(keys.QUEUE, {letter.job: 2**50})
+    await ward.place.accept(signed, organization="org_a")
+
+    def fails(_: str) -> bool:
+        raise KeyError("as told")
+
+    ward.rejects = fails
+    await ward.place.handle_next()  # the other one is tried, and has the event until its next time
+    await ward.redis.zadd(keys.QUEUE, {letter.job: 0})
+    await ward.place.handle_next()  # so it leaves as a duplicate
+    await replaying.wait(1)
+    assert replaying.progress.sentence.endswith("1 waiting still, 1 of them for another attempt")
+    ward.rejects = lambda _: True
+    await ward.place.handle_next()
+    await replaying.wait(LONG)
+    assert replaying.progress.sentence == "1 replayed: 1 dead again (rejected: as told)"
+
+
+async def test_those_whose_organization_moves_meanwhile_are_followed(redis: Redis) -> None:
+    partitions = over(redis)
+    shop = Shop(partitions)
+    for number in range(1, 4):
+        await shop.deliver("a", n=number, bad=True)
+    await shop.work_off(0)
+    letters = [letter async for letter in select(Reach(partitions), Filter())]
+    replaying = Replay(Reach(partitions), 10_000)
+    await replaying.run(listed(letters))
+    await move(partitions, 2)
+    await replaying.wait(0.1)
+    assert replaying.progress.sentence == "3 replayed: 3 waiting still"
+    await shop.work_off(2)
+    await replaying.wait(LONG)
+    assert replaying.progress.sentence == "3 replayed: 3 dead again (rejected: a test)"
+
+
+async def test_who_keeps_it_finds_those_too_that_are_looked_for(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ward.bury(3)
+    replaying = await replayed(ward, [letter async for letter in ward.dead()])
+    asked, forever = asyncio.Event(), asyncio.Event()
+
+    async def look(*_: object) -> list[Fate]:  # of a Redis that is far away, or doesn't answer
+        asked.set()
+        await forever.wait()
+        return []
+
+    monkeypatch.setattr(fates, "look", look)
+    looking = asyncio.create_task(replaying.wait(LONG))
+    await asked.wait()
+    assert len(replaying.out) == 3
+    looking.cancel()
+    await asyncio.wait([looking])
+    assert len(replaying.out) == 3
 
 
 async def test_a_dead_letter_without_an_id_is_known_by_its_body(ward: Ward) -> None:

@@ -1,10 +1,11 @@
 """Finds out what has become of dead letters that were given another life."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Self
 
 from shared.errors import EnvelopeError
+from shared.queue import told
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
 from shared.sellfern import envelope
@@ -15,6 +16,7 @@ PATIENCE: Final = 10.0
 
 _LONGEST: Final = 120  # characters of an error, in a sentence about many
 _DISCARDED: Final = "discarded"
+_ANSWERS: Final = 4  # of Redis, for each
 
 Became = Literal["handled", "died_again", "gone", "waiting"]
 """``gone``: neither of the two before, so nobody knows; it was discarded or has expired, say."""
@@ -50,7 +52,7 @@ class Fate:
     """What became of one.
 
     Attributes:
-        of: which one.
+        of: which one; where it waits, by the job and in the partition in which its story goes on.
         became: what.
         why: it died again: the reason, and its error.
         attempts: that it has had since, where it waits.
@@ -82,7 +84,7 @@ async def look(
         reach: where they are.
         replayed: which.
         discarded: what `discards` said before they were queued. Whoever discards one has it marked
-            as handled: so where that has happened, a mark proves nothing.
+            as handled: so where that has happened, a mark that tells nothing proves nothing.
     """
     by_number: dict[int, list[Replayed]] = {}
     for each in replayed:
@@ -103,30 +105,46 @@ async def look(
             *answers, number = await pipe.execute(raise_on_error=False)
         are_marks_proof = int(number or 0) == discarded.get(partition.number)
         return [
-            _fate(each, *answers[n : n + 4], are_marks_proof=are_marks_proof)
-            for each, n in zip(here, range(0, len(answers), 4), strict=True)
+            _fate(each, partition, answers[n : n + _ANSWERS], are_marks_proof=are_marks_proof)
+            for each, n in zip(here, range(0, len(answers), _ANSWERS), strict=True)
         ]
 
     among = [reach.partitions.all[number] for number in by_number]
-    return [fate for _, found in await reach.gather(look_in, among) for fate in found]
+    told_of = [fate for _, found in await reach.gather(look_in, among) for fate in found]
+    return [await _elsewhere(reach, each) if each.became == "gone" else each for each in told_of]
 
 
-def _fate(  # the answers, in the order of the questions
-    each: Replayed, waits: Any, claim: Any, record: Any, mark: Any, *, are_marks_proof: bool
+async def _elsewhere(reach: Reach, fate: Fate) -> Fate:
+    """Of one that isn't there any more: it is to be looked for where it has moved to."""
+    job = await reach.name_now(fate.of.job)
+    there = None if job == fate.of.job else reach.partitions.bearing(job)
+    if there is None:
+        return fate
+    return Fate(replace(fate.of, job=job, partition=there.number), "waiting")
+
+
+def _fate(
+    each: Replayed, partition: Partition, answers: Sequence[Any], *, are_marks_proof: bool
 ) -> Fate:
+    waits, claim, record, mark = answers  # as they were asked for
     for answer in (waits, claim, record):
         if isinstance(answer, Exception):
             raise answer
-    mark = mark if isinstance(mark, bytes) else b""
-    if waits or mark.startswith(b"pending:"):  # perhaps by other bytes of the same event
+    if waits:
         attempts = (claim or b"").split(b":")[1:2]
         return Fate(each, "waiting", attempts=int(attempts[0]) if attempts else 0)
     died_at, reason, error = ((value or b"").decode(errors="replace") for value in record)
     if died_at and int(float(died_at)) != each.died_at:
         return Fate(each, "died_again", why=": ".join(filter(None, (reason, error[:_LONGEST]))))
-    if died_at or not each.event_id or not are_marks_proof:
-        return Fate(each, "gone")
-    return Fate(each, "handled" if mark.startswith(b"done:") else "gone")
+    text = mark.decode(errors="surrogateescape") if isinstance(mark, bytes) else ""
+    state, _, named = text.partition(":")
+    holder = partition.names.from_mark(named)
+    if state == "pending" or (state == "dead" and holder != each.job):
+        # A redelivery has it now, in other bytes perhaps.
+        return Fate(replace(each, job=holder), "waiting")
+    is_known = state == "done" and each.event_id and not died_at
+    is_proof = are_marks_proof or told.read(named)[1] is not None
+    return Fate(each, "handled" if is_known and is_proof else "gone")
 
 
 def _id_in(body: bytes) -> str:

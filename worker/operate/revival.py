@@ -5,6 +5,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
+from itertools import islice
 from time import monotonic
 from typing import Any, Final
 
@@ -270,8 +271,11 @@ class Replay:
 
     async def _look_back(self) -> None:
         """See what has become of those that are out; who waits still is asked another time."""
-        looked_at = [self.out.popleft() for _ in range(min(len(self.out), _LOOKED_AT_ONCE))]
+        looked_at = list(islice(self.out, _LOOKED_AT_ONCE))
         found = await fates.look(self.reach, looked_at, self.since.discards if self.since else {})
+        # Only now: whoever keeps this run, or ends it, meanwhile, is to find them still.
+        for _ in looked_at:
+            self.out.popleft()
         self.progress.untold += len(looked_at) - len(found)
         for fate in found:
             self._take_note(fate)
