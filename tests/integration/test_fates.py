@@ -24,6 +24,7 @@ from worker.operate.dead_letters import DeadLetter, select
 from worker.operate.dead_lists import Filter
 from worker.operate.fates import Fate
 from worker.operate.revival import Progress, Replay
+from worker.operate.runs import Run, read_all
 
 LONG = 20.0
 """Seconds that nobody waits for where all goes well."""
@@ -85,6 +86,63 @@ async def test_what_waits_still_is_no_failure_and_said(
     assert done.stdout.endswith("\n2 replayed: 2 waiting still\n")
     assert done.stderr.endswith("what waits still: events show ID, status\n")
     assert done.exit_code == 0
+
+
+async def test_what_became_of_those_that_waited_already_is_told_alike(
+    ward: Ward, redis_server: EmbeddedRedis
+) -> None:
+    await ward.bury(2)
+    first = await replay(redis_server, "--all", "--yes", "--wait", "0")
+    assert first.stdout.endswith("\n2 replayed\n")
+    ward.rejects = lambda event_id: event_id.endswith("1")
+    again = asyncio.create_task(replay(redis_server, "--all", "--yes", "--wait", str(LONG)))
+    await told_of_a_run(ward.redis, "0 replayed, 2 waiting already")
+    async with ward.working():
+        done = await again
+    assert done.stdout.endswith(
+        "\n0 replayed, 2 waiting already: 1 handled, 1 dead again (rejected: as told)\n"
+    )
+    assert done.exit_code == 1
+
+
+async def told_of_a_run(redis: Redis, outcome: str) -> None:
+    """Wait until what is kept of one says so."""
+    async with asyncio.timeout(60):
+        while not any(run.outcome.startswith(outcome) for run in await read_all(reach(redis))):
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("progress", "level", "outcome"),
+    [
+        (Progress(queued=2, handled=2), "good", "2 replayed: 2 handled"),
+        (Progress(known=2, handled=2), "good", "0 replayed, 2 waiting already: 2 handled"),
+        (Progress(), "info", "0 replayed"),
+        (Progress(unprovable=2), "info", "0 replayed"),
+        (Progress(absent=1, queued=1, handled=1), "info", "1 replayed: 1 handled"),
+        (
+            Progress(queued=2, handled=1, gone=1),
+            "info",
+            "2 replayed: 1 handled, 1 gone, nobody knows how",
+        ),
+        (Progress(queued=2, unfollowed=2), "info", "2 replayed: 2 that nobody followed"),
+        (Progress(queued=2, died_again=2), "bad", "Replayed 2: all 2 died again"),
+        (
+            Progress(queued=1, known=1, died_again=2),
+            "bad",
+            "1 replayed, 1 waiting already: 2 dead again",
+        ),
+    ],
+)
+def test_only_what_was_handled_is_a_success(progress: Progress, level: str, outcome: str) -> None:
+    run = Run("replay", "all", "Ada", state="finished", progress=progress)
+    assert (run.level, run.outcome) == (level, outcome)
+
+
+def test_a_discard_of_nothing_is_no_success() -> None:
+    discards = [Run("discard", "all", "Ada", state="finished", discarded=n) for n in (0, 1)]
+    discards[1].progress.moved = 1
+    assert [each.level for each in discards] == ["info", "info"]
 
 
 async def replayed(ward: Ward, letters: Sequence[DeadLetter]) -> Replay:

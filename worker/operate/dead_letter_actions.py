@@ -95,7 +95,7 @@ def replay(
             replay = await going.replaying(told)
             await replay.run(going.letters())
         if done.waiting and wait:
-            with _progress("handled or dead", done.queued) as told:
+            with _progress("handled or dead", done.followed) as told:
                 await replay.wait(wait, told)
 
     def so_far() -> str:
@@ -194,7 +194,6 @@ def _and_the_rest(number: int, done: str) -> str:
 
 def _tell(done: revival.Progress) -> None:
     told = [done.sentence]
-    told += [f"{done.known:,} waiting already"] if done.known else []
     told += [f"{done.absent:,} gone meanwhile"] if done.absent else []
     told += [f"{done.unprovable:,} unprovable left alone"] if done.unprovable else []
     told += [f"{done.unusable:,} without the payload that came"] if done.unusable else []

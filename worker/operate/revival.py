@@ -53,20 +53,20 @@ class Progress(msgspec.Struct, omit_defaults=True):
 
     Attributes:
         queued: given another life.
-        known: waiting already, by a redelivery or a replay; they pass as replays.
+        known: waiting already, by a redelivery or a replay; what becomes of them is told alike.
         absent: gone since they were listed.
         unprovable: skipped, since only ``force`` runs them.
         unusable: skipped, since their payload was lost or changed.
         moved: left alone, since their organization is on its way to another partition.
-        died_again: of those queued, as far as is known.
-        handled: of those queued, as a mark proves.
-        gone: of those queued, neither of the two: discarded or expired meanwhile, say.
-        untold: of those queued, in a partition that doesn't answer any more.
-        unfollowed: of those queued, by somebody who has gone before it was known of them.
+        died_again: of those queued or known, as far as is known; so are all below.
+        handled: as a mark proves.
+        gone: neither of the two: discarded or expired meanwhile, say.
+        untold: in a partition that doesn't answer any more.
+        unfollowed: queued by somebody who has gone before it was known of them.
         retried: of those that wait still, how many have had an attempt already.
         deaths: of what they died again.
         stopped: whether it stopped by itself, since replays kept dying.
-        is_awaited: whether somebody has waited for what became of those queued.
+        is_awaited: whether somebody has waited for what became of them.
     """
 
     queued: int = 0
@@ -86,18 +86,23 @@ class Progress(msgspec.Struct, omit_defaults=True):
     is_awaited: bool = False
 
     @property
+    def followed(self) -> int:
+        """How many will be judged anew, whoever has put them in line."""
+        return self.queued + self.known
+
+    @property
     def known_fates(self) -> int:
-        """Of how many of those queued it is known what became of them."""
+        """Of how many it is known what became of them."""
         return self.handled + self.died_again + self.gone
 
     @property
     def waiting(self) -> int:
-        """How many of those queued wait still, as far as is known."""
-        return self.queued - self.known_fates - self.untold - self.unfollowed
+        """How many wait still, as far as is known."""
+        return self.followed - self.known_fates - self.untold - self.unfollowed
 
     @property
     def sentence(self) -> str:
-        """What became of those queued, as far as is known, such as ``5 replayed: 5 handled``."""
+        """What became of them, as far as is known, such as ``5 replayed: 5 handled``."""
         told = [f"{self.handled:,} handled"] if self.handled else []
         if self.died_again:
             ((text, number),) = self.often(1) or [("", 0)]
@@ -109,7 +114,8 @@ class Progress(msgspec.Struct, omit_defaults=True):
         told += [f"{self.gone:,} gone, nobody knows how"] if self.gone else []
         told += [f"{self.untold:,} in a partition that can't be read"] if self.untold else []
         told += [f"{self.unfollowed:,} that nobody followed"] if self.unfollowed else []
-        return f"{self.queued:,} replayed" + (f": {', '.join(told)}" if told else "")
+        known = f", {self.known:,} waiting already" if self.known else ""
+        return f"{self.queued:,} replayed{known}" + (f": {', '.join(told)}" if told else "")
 
     def often(self, most: int) -> list[tuple[str, int]]:
         """Of what most died again, with how many."""
@@ -195,7 +201,7 @@ class Replay:
         progress: how far it has come.
         since: what was so when it began; asked for where nobody says it.
         is_again: whether somebody has begun it before: what waits by a replay is left out then.
-        out: those that are queued, of which it isn't known yet what became of them.
+        out: those that are in line, of which it isn't known yet what became of them.
     """
 
     reach: Reach
@@ -239,9 +245,9 @@ class Replay:
         """Replay a batch; who doesn't get another life doesn't count for the rate."""
 
         def count(letter: DeadLetter, answer: bytes) -> None:
-            if answer == b"queued":
+            if answer in {b"queued", b"known"}:
                 self.out.append(Replayed.of(letter))
-            else:
+            if answer != b"queued":
                 pace.went(-1)
             self._count(answer.decode())
 
@@ -253,7 +259,7 @@ class Replay:
         self.told(self.progress.seen)
 
     async def wait(self, seconds: float, told: Callable[[int], None] = lambda _: None) -> None:
-        """Wait until it is known what has become of each that was queued, for so long at most.
+        """Wait until it is known what has become of each that is in line, for so long at most.
 
         Args:
             seconds: without any, nobody looks.

@@ -127,7 +127,9 @@ class Run(msgspec.Struct, omit_defaults=True):
             return "bad"
         if self.state in {"stopped", "interrupted"} or self.progress.died_again:
             return "warn"
-        is_good = self.state == "finished" and not self.progress.waiting
+        # What was left alone, or has gone nobody knows how, is no success either.
+        done = self.discarded if self.verb == "discard" else self.progress.handled
+        is_good = self.state == "finished" and 0 < done == self.seen + self.progress.moved
         return "good" if is_good else "info"
 
     @property
@@ -142,9 +144,9 @@ class Run(msgspec.Struct, omit_defaults=True):
         """What has come of it, in a sentence without its end."""
         if self.verb == "discard":
             return f"{self.discarded:,} discarded"
-        if self._died_again_all:
-            queued = self.progress.queued
-            return f"Replayed {queued:,}: {'it' if queued == 1 else f'all {queued:,}'} died again"
+        if self._died_again_all and not self.progress.known:
+            number = self.progress.queued
+            return f"Replayed {number:,}: {'it' if number == 1 else f'all {number:,}'} died again"
         return self.progress.sentence
 
     @property
@@ -154,7 +156,7 @@ class Run(msgspec.Struct, omit_defaults=True):
 
     @property
     def _died_again_all(self) -> bool:
-        return 0 < self.progress.died_again == self.progress.queued
+        return 0 < self.progress.died_again == self.progress.followed
 
     def kept(self) -> bytes:
         """What is kept of it."""
@@ -356,7 +358,7 @@ class Going:
         run, selection = self.run, self.run.selection or Selection()
         is_again = run.times > 1
         if run.limit is not None:
-            left = run.limit - run.progress.queued - run.progress.known
+            left = run.limit - run.progress.followed
             jobs = await oldest(self.reach, selection, left, force=run.force, is_again=is_again)
             run.total = run.total if is_again else len(jobs)
             if not jobs:  # a selection of no jobs means all
