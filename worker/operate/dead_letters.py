@@ -140,7 +140,8 @@ class Selection:
 
     async def by_names_of_now(self, reach: Reach) -> Self:
         """The same, with the ids that jobs have now: who has one from before a move may name it."""
-        return replace(self, jobs=tuple([await reach.name_now(job) for job in self.jobs]))
+        named = [await reach.name_now(job) for job in self.jobs]
+        return replace(self, jobs=tuple(dict.fromkeys(named)))
 
     async def letters(self, reach: Reach) -> AsyncGenerator[DeadLetter, None]:
         """Those that are there still."""
@@ -168,6 +169,12 @@ async def now(partition: Partition) -> int:
     """Epoch milliseconds by Redis's clock, which says when each died; ours may be another."""
     seconds, microseconds = await partition.redis.time()
     return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+async def those_of_now(reach: Reach, wanted: Filter) -> Filter:
+    """Those of them that are there by now: what dies while somebody reads isn't meant."""
+    # By the clock that is behind the others.
+    return wanted.until(min(moment for _, moment in await reach.gather(now)) + 1)
 
 
 async def find(partition: Partition, job: str) -> DeadLetter | None:

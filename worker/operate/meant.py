@@ -89,10 +89,8 @@ class Meant:
             limit: no more than so many are meant, the oldest of those that a replay would take.
             force: whether that takes the unprovable ones, too.
         """
-        # By the clock that is behind the others: what dies while somebody reads isn't meant.
-        until = min(moment for _, moment in await reach.gather(records.now)) + 1
         named = await self.selection.by_names_of_now(reach)
-        self.selection = Selection(named.jobs, named.filter.until(until))
+        self.selection = Selection(named.jobs, await records.those_of_now(reach, named.filter))
         found, sample = set[str](), _Oldest(limit or 0)
         async for letter in self.selection.letters(reach):
             found.add(letter.job)

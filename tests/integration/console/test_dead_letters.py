@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -264,6 +265,21 @@ async def test_what_dies_after_a_run_began_is_not_part_of_it(site: Site, redis: 
     done = await ended(site, await site.confirm(f"{CONFIRM}?verb=discard&all=1"))
     assert "finished" in done.text
     assert await redis.hget(keys.BURIED, "org_a") == b"2"
+
+
+async def test_who_says_yes_later_means_what_was_shown_and_no_more(
+    site: Site, redis: Redis
+) -> None:
+    """As whoever has a page open while an incident goes on."""
+    hour_ago = round((time.time() - 3600) * 1000)
+    await bury(redis, "org_a", 4, died_at=hour_ago + 1000, step=100)
+    asked = await site.get(f"{CONFIRM}?verb=discard&all=1&younger=1h")
+    assert "Discard 4 dead letters?" in asked.text
+    await looked(site, "No dead letter matches", "/dead-letters?younger=1h")
+    await bury(redis, "org_b", 3, died_at=round(time.time() * 1000) - 3)
+    done = await ended(site, await site.post(CONFIRM, asked.fields))
+    assert "4 of 4 looked at" in done.text
+    assert await redis.hgetall(keys.BURIED) == {b"org_b": b"3"}
 
 
 @pytest.mark.parametrize("query", ["verb=replay", "verb=discard&organization=org_a"])

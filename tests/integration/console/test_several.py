@@ -22,6 +22,9 @@ from tests.integration.several import FOUR, ORGANIZATIONS, Shop, over
 from worker.operate.console import paging
 from worker.operate.console.paging import Place, read_page
 from worker.operate.dead_lists import Filter
+from worker.operate.moving import Move
+
+CONFIRM = "/dead-letters/confirm"
 
 TIMEOUT = 1.0
 """Seconds until a primary that stands still counts as away."""
@@ -132,6 +135,29 @@ async def test_one_dead_letter_is_replayed_where_it_is(house: House) -> None:
     done = await house.site.confirm(f"/dead-letters/confirm?verb=replay&job={job}")
     assert "did=queued" in done.path
     await house.shop.work(3)
+
+
+@pytest.mark.parametrize("verb", ["replay", "discard"])
+async def test_what_a_page_from_before_a_move_names_is_acted_on_where_it_lives_now(
+    house: House, verb: str
+) -> None:
+    for number in range(4):
+        await house.shop.bury(0, f"dead_{number}")
+    listed = (await house.site.get("/dead-letters")).text
+    one, two, three, _ = re.findall(r'name="job" value="([^"]+)"', listed)
+    asked = await house.site.get(f"{CONFIRM}?verb={verb}&job={one}")
+    partitions = house.shop.partitions
+    await Move(partitions, ORGANIZATIONS[0], partitions.all[2]).run()
+    done = await house.site.post(CONFIRM, asked.fields)
+    assert f"did={'queued' if verb == 'replay' else 'discarded'}" in done.path
+    chosen = f"job={two}&job={three}"
+    asked = await house.site.get(f"{CONFIRM}?verb={verb}&{chosen}")
+    assert f"{verb.capitalize()} 2 dead letters?" in asked.text
+    fields = [*asked.fields.items(), ("job", two), ("job", three)]
+    url, headers = f"{house.site.origin}{CONFIRM}", {"Origin": house.site.origin}
+    async with house.site.session.post(url, data=fields, headers=headers) as response:
+        shown = await looked(house.site, "finished", response.url.path)
+    assert "2 of 2 looked at" in shown
 
 
 async def test_an_organization_is_paused_where_it_lives(house: House) -> None:

@@ -1,8 +1,8 @@
 """Dead letters: finding them, replaying or discarding one or many, and the runs that do so."""
 
 import re
-import time
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, cast
 from urllib.parse import urlencode
@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 from multidict import MultiMapping
 
+from shared.queue.reach import Reach
 from worker.operate import dead_letters as records
 from worker.operate import revival
 from worker.operate.console import paging
@@ -28,6 +29,10 @@ _RUN: Final = re.compile(r"[A-Za-z0-9_-]{8,32}")
 _VERBS: Final = frozenset({"replay", "discard"})
 _RATE: Final = 100.0
 _HIGHEST_RATE: Final = 10_000.0
+_SPAN: Final = ("died_after", "died_before")
+"""Of a filter, as the page that asks has it: who says yes later means no other ones."""
+
+_LONGEST_MOMENT: Final = 15
 
 
 async def show(request: web.Request) -> web.Response:
@@ -67,8 +72,8 @@ async def ask(request: web.Request) -> web.Response:
     """Ask whether these are to be replayed or discarded."""
     check_may_act(request)
     verb = _verb(request.query)
-    selection, given = _selection(request.query)
     reach = reach_of(request)
+    selection, given = await _selection(reach, request.query)
     letters = await records.read_named(reach, selection.jobs, with_payload=False)
     if selection.jobs and not letters:
         return _not_there(request)
@@ -78,6 +83,7 @@ async def ask(request: web.Request) -> web.Response:
         verb=verb,
         jobs=[letter.job for letter in letters],
         given=given,
+        span={name: getattr(selection.filter, name) for name in _SPAN},
         group=await find(reach, given.get("group", "")),
         number=len(letters) or await number_of(reach, selection.filter),
         letters=letters,
@@ -92,7 +98,7 @@ async def act(request: web.Request) -> web.Response:
     """Do it: one at once, several as a run."""
     form = cast("MultiMapping[str]", await request.post())
     verb = _verb(form)
-    selection, given = _selection(form)
+    selection, given = await _selection(reach_of(request), form)
     # One needs no run to be watched: what became of it is shown on its own page.
     if len(selection.jobs) == 1:
         return await _one(request, verb, selection.jobs[0], force="force" in form)
@@ -136,7 +142,7 @@ async def _one(request: web.Request, verb: Verb, job: str, *, force: bool) -> we
     elif verb == "discard":
         retention = console.settings.dedupe_retention
         partition = console.partitions.all[letter.partition]
-        outcome = await revival.discard(partition, job, retention=retention)
+        outcome = await revival.discard(partition, letter.job, retention=retention)
     else:
         partition = console.partitions.all[letter.partition]
         outcome = await revival.revive(partition, letter, force=force, who=who(request))
@@ -162,15 +168,25 @@ def _verb(values: Mapping[str, object]) -> Verb:
     return cast("Verb", verb)
 
 
-def _selection(values: MultiMapping[str]) -> tuple[Selection, dict[str, str]]:
-    """What is meant; never everything by accident."""
+async def _selection(reach: Reach, values: MultiMapping[str]) -> tuple[Selection, dict[str, str]]:
+    """What is meant; never everything by accident, nor more than somebody was shown."""
     jobs = tuple(dict.fromkeys(from_reference(each) for each in values.getall("job", [])))
     if jobs:
-        return Selection(jobs[: paging.SIZE]), {}
+        return await Selection(jobs[: paging.SIZE]).by_names_of_now(reach), {}
     if "all" not in values:
         raise web.HTTPBadRequest(text="Choose at least one dead letter, or all that match.")
     given = filled_in(values)
-    return Selection(filter=filter_of(given).until(round(time.time() * 1000))), given
+    wanted = await records.those_of_now(reach, filter_of(given))
+    after, before = (_moment(values.get(name, "")) for name in _SPAN)
+    if before is not None:  # else nobody has been shown any
+        since = wanted.died_after if after is None else after
+        wanted = replace(wanted, died_after=since, died_before=before)
+    return Selection(filter=wanted), given
+
+
+def _moment(text: str) -> int | None:
+    is_one = text.isascii() and text.isdigit() and len(text) <= _LONGEST_MOMENT
+    return int(text) if is_one else None
 
 
 def _rate(text: str) -> float:
