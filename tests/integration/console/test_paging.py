@@ -1,11 +1,14 @@
 """Facts about pages of dead letters."""
 
+import itertools
 from time import perf_counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
@@ -76,6 +79,40 @@ async def test_a_page_begins_where_the_last_one_ended_though_that_one_is_gone(
         await redis.delete(keys.dead_letter(job))
     second = await read_page(reach(redis), Filter(organization="org_a"), first.after)
     assert [letter.job for letter in second.letters] == jobs[-SIZE - 1 : -2 * SIZE - 1 : -1]
+
+
+async def test_a_page_begins_where_the_last_one_ended_though_that_one_has_died_again(
+    redis: Redis,
+) -> None:
+    jobs = await bury(redis, "org_a", 120)
+    first = await read_page(reach(redis), Filter(), None)
+    await redis.zadd(keys.dead("org_a"), {jobs[-SIZE]: 1_800_000_000_000})
+    second = await read_page(reach(redis), Filter(), first.after)
+    assert [letter.job for letter in second.letters] == jobs[-SIZE - 1 : -2 * SIZE - 1 : -1]
+
+
+async def test_what_dies_and_goes_while_a_page_is_read_neither_repeats_nor_hides_others(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an incident, where some die each moment, and somebody discards others."""
+    jobs = await bury(redis, "org_a", 120)
+    newer, shown = (f"org_a:{number:032x}" for number in itertools.count(1000)), jobs[-SIZE:]
+    execute = Pipeline.execute
+
+    async def meanwhile(pipe: Pipeline, *words: Any, **options: Any) -> Any:
+        for _ in range(2):
+            await redis.zadd(keys.dead("org_a"), {next(newer): 1_800_000_000_000})
+        if shown:
+            await redis.zrem(keys.dead("org_a"), shown.pop())
+        return await execute(pipe, *words, **options)
+
+    for only_deaths in (True, False):
+        shown = [] if only_deaths else jobs[-SIZE:]
+        first = await read_page(reach(redis), Filter(died_before=1_700_000_009_999), None)
+        with monkeypatch.context() as patched:
+            patched.setattr(Pipeline, "execute", meanwhile)
+            second = await read_page(reach(redis), Filter(), first.after)
+        assert [letter.job for letter in second.letters] == jobs[-SIZE - 1 : -2 * SIZE - 1 : -1]
 
 
 async def test_those_that_died_in_a_time_are_shown(redis: Redis) -> None:

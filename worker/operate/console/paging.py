@@ -203,11 +203,14 @@ async def _places(
 
     The next so many can only be in as many lists: those whose own next ones come first.
     """
-    ranks = await _ranks_behind(partition, names, after) if after else {}
+    passed: Mapping[str, int] = {}
+    if after is not None and wanted.is_within(after.died_at):
+        wanted = wanted.until(after.died_at + 1)
+        passed = await _passed(partition, names, after)
     if len(names) > 1:
-        firsts = await _next(partition, names, wanted, ranks, 1)
+        firsts = await _next(partition, names, wanted, passed, 1)
         names = list(dict.fromkeys(name for _, name in firsts[:number]))
-    found = await _next(partition, names, wanted, ranks, number)
+    found = await _next(partition, names, wanted, passed, number)
     return [place for place, _ in found[:number]]
 
 
@@ -215,24 +218,23 @@ async def _next(
     partition: Partition,
     names: Sequence[str],
     wanted: Filter,
-    ranks: Mapping[str, int],
+    passed: Mapping[str, int],
     number: int,
 ) -> list[tuple[Place, str]]:
-    """The next so many of each list, in order, no older than the filter says.
+    """The next so many of each list, in order, of those that the filter says.
 
     Args:
         partition: where they are.
         names: of the lists.
         wanted: says how old they may be.
-        ranks: of the next one of each, where somebody goes on.
+        passed: how many of the youngest of each list were passed before, where somebody goes on.
         number: how many.
     """
     least, greatest = wanted.span
     async with partition.redis.pipeline(transaction=False) as pipe:
         for name in names:
-            span: tuple[str | int, ...] = (greatest, least, "BYSCORE", "REV", "LIMIT", 0, number)
-            if (rank := ranks.get(name)) is not None:
-                span = (rank, rank + number - 1, "REV")
+            # Not by rank: whatever dies or goes between two questions would shift all ranks.
+            span = (greatest, least, "BYSCORE", "REV", "LIMIT", passed.get(name, 0), number)
             pipe.execute_command("ZRANGE", name, *span, "WITHSCORES")
         answers = await pipe.execute()
     places = [
@@ -240,36 +242,30 @@ async def _next(
         for name, answer in zip(names, answers, strict=True)
         for job, died_at in zip(answer[::2], answer[1::2], strict=True)
     ]
-    if wanted.died_after is not None:  # what was read by rank may be older
-        places = [(place, name) for place, name in places if place.died_at >= wanted.died_after]
     return sorted(places, reverse=True)
 
 
-async def _ranks_behind(partition: Partition, names: Sequence[str], after: Place) -> dict[str, int]:
-    """How many of each list come before the next one behind a place, which may stand in none.
+async def _passed(partition: Partition, names: Sequence[str], after: Place) -> dict[str, int]:
+    """How many of each list died in the millisecond of a place, and come before what is behind it.
 
-    Among those that died in the same millisecond it is where its job's id would be.
+    The place may stand in none, or its job may have died again: then it is where that would be.
     """
     async with partition.redis.pipeline(transaction=False) as pipe:
         for name in names:
-            pipe.execute_command("ZREVRANK", name, after.job)
-            pipe.zcount(name, f"({after.died_at}", "+inf")
-            pipe.zcount(name, after.died_at, "+inf")
-        answers = await pipe.execute()
-    told = zip(names, answers[::3], answers[1::3], answers[2::3], strict=True)
-    return {
-        name: rank + 1 if rank is not None else await _rank(partition, name, after.job, low, high)
-        for name, rank, low, high in told
-    }
+            pipe.zcount(name, after.died_at, after.died_at)
+        numbers = await pipe.execute()
+    told = zip(names, numbers, strict=True)
+    return {name: await _passed_in(partition, name, after, most) for name, most in told if most}
 
 
-async def _rank(partition: Partition, name: str, job: bytes, low: int, high: int) -> int:
-    """The rank that a job would have among these ranks, of those that died in one millisecond."""
-    while low < high:
-        middle = (low + high) // 2
-        found = await partition.redis.execute_command("ZRANGE", name, middle, middle, "REV")
-        if found and found[0] > job:
-            low = middle + 1
+async def _passed_in(partition: Partition, name: str, after: Place, most: int) -> int:
+    least = 0
+    while least < most:
+        middle = (least + most) // 2
+        span = (after.died_at, after.died_at, "BYSCORE", "REV", "LIMIT", middle, 1)
+        found = await partition.redis.execute_command("ZRANGE", name, *span)
+        if found and found[0] >= after.job:
+            least = middle + 1
         else:
-            high = middle
-    return low
+            most = middle
+    return least
