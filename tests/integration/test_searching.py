@@ -108,6 +108,22 @@ async def test_what_was_not_asked_is_not_said(place: Workplace, redis: Redis) ->
     )
 
 
+async def test_a_finished_job_is_not_said_to_have_never_come(
+    place: Workplace, redis: Redis, redis_server: EmbeddedRedis
+) -> None:
+    await place.handle(body("evt_1"))
+    (finished,) = (await search_everywhere(reach(redis), "evt_1")).found
+    done = await typed(redis_server, finished.job)
+    assert done.exit_code == 1
+    assert NEVER_CAME not in done.stderr
+    assert "found by the event's own id" in done.stderr
+    async with browsing(redis) as site:
+        shown = (await site.get(f"/events?q={finished.job}")).text
+        assert NEVER_CAME not in shown
+        assert "found by the event&#39;s own id" in shown
+        assert "This job isn't found" in (await site.get(f"/event?job={finished.job}")).text
+
+
 async def test_who_is_only_paused_counts_and_what_is_said_of_an_organization_is_none(
     redis: Redis,
 ) -> None:
@@ -146,11 +162,35 @@ async def test_what_only_mentions_an_id_is_another_event(place: Workplace, redis
 async def test_an_id_is_found_however_its_json_is_written(place: Workplace, redis: Redis) -> None:
     signed = body("evt/ü").decode()
     assert '"evt/ü"' in signed
-    for form in (r"evt/\u00fc", r"evt\/\u00FC", "evt/ü", r"evt\/ü"):
+    for form in (r"evt/\u00fc", r"evt\/\u00FC", "evt/ü", r"evt\/ü", r"\u0065vt\u002f\u00Fc"):
         await redis.flushall()
         await place.accept(signed.replace("evt/ü", form).encode())
         (found,) = (await search_everywhere(reach(redis), "evt/ü")).found
         assert found.event_id == "evt/ü"
+
+
+async def test_an_id_that_is_a_whole_number_is_found(place: Workplace, redis: Redis) -> None:
+    for written, event_id in (("123", "123"), (" \n -7", "-7"), ("9" * 256, "9" * 256)):
+        await redis.flushall()
+        signed = body("evt_1").replace(b'"evt_1"', written.encode())
+        large = body("evt_2", data={"note": "x" * 65_528}).replace(b'"evt_2"', written.encode())
+        await place.accept(signed, body("evt_0", data={"order_id": int(event_id) % 1000}))
+        (found,) = (await search_everywhere(reach(redis), event_id)).found
+        assert found.event_id == event_id
+        assert (await search_everywhere(reach(redis), event_id[:-1] or "1")).found == []
+        await redis.flushall()
+        await place.accept(large)
+        assert (await search_everywhere(reach(redis), event_id)).found
+
+
+async def test_one_that_waits_alone_is_said_to_be_the_only_one(
+    place: Workplace, redis: Redis
+) -> None:
+    await place.accept(body("evt_1"))
+    assert (
+        "looked at the only waiting event in"
+        in (await search_everywhere(reach(redis), "evt_2")).sentence
+    )
 
 
 async def test_large_bodies_are_looked_through_by_parts(place: Workplace, redis: Redis) -> None:

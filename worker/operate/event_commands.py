@@ -67,11 +67,7 @@ def show(
 def _tell_not_found(search: Search, missing: list[Missing]) -> None:
     click.echo(f"not found: {search.sentence}", err=True)
     if search.is_whole and not missing:
-        click.echo(
-            "it may never have come in, or it was handled so long ago that its mark is gone, or it "
-            "is a dead letter whose body gave no id (see: dead-letters list)",
-            err=True,
-        )
+        click.echo(search.meaning, err=True)
     elif not search.is_whole:
         click.echo("it may be among the others: --organization ORG, or more --seconds", err=True)
 

@@ -11,6 +11,7 @@ from shared.queue import hashes, held_bytes
 from shared.queue.job import bears_digest, organization_of
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
+from shared.sellfern import envelope
 from worker.operate import lookup
 from worker.operate.lookup import FoundEvent
 
@@ -19,6 +20,13 @@ _LARGE: Final = 16 * 1024
 
 _PART: Final = 64 * 1024  # of a large payload, at a time: Redis copies what it answers
 _PARTS_AT_ONCE: Final = 64
+_OVERLAP: Final = 12 * envelope.LONGEST + 64
+"""Bytes that an id takes at the most, each character of it as two escapes, with its name."""
+
+_IDS: Final = re.compile(
+    rb'"id"\s*:\s*("(?:[^"\\]|\\.){1,3072}"|-?\d{1,256}(?![\d.eE]))', re.DOTALL
+)
+_WHOLE: Final = re.compile(r"0|-?[1-9][0-9]*")
 
 
 class Limits(NamedTuple):
@@ -85,6 +93,16 @@ class Search:
         return self._looked if self.is_everywhere else f"where Redis can be read, {self._looked}"
 
     @property
+    def meaning(self) -> str:
+        """What it may mean that all there is was looked at, without an end."""
+        if not self.has_looked:
+            return "it is handled or discarded, and is found by the event's own id; or it never was"
+        return (
+            "it may never have come in, or it was handled so long ago that its mark is gone, or it "
+            "is a dead letter whose body gave no id that could be read (see: dead-letters list)"
+        )
+
+    @property
     def _looked(self) -> str:
         number, seconds = f"{self.looked_at:,}", f"{self.seconds:.1f} s"
         whose = "organization" if self.organizations == 1 else "organizations"
@@ -94,7 +112,10 @@ class Search:
         if self.is_whole and not self.looked_at:
             return f"no event waits{' of this one' * bool(self.organization)}, and {marks}"
         if self.is_whole:
-            return f"looked at all {number} waiting events in {seconds}: not among them; {marks}"
+            all_of_them = (
+                "the only waiting event" if number == "1" else f"all {number} waiting events"
+            )
+            return f"looked at {all_of_them} in {seconds}: not among them; {marks}"
         # Some come while it looks.
         of = f"{max(self.waiting, self.looked_at + 1):,}"
         return f"looked at {number} of {of} waiting events in {seconds}: not among them; {marks}"
@@ -154,7 +175,7 @@ async def _look_through(
 
     Most bodies are looked at as they are: only one that has the id somewhere is decoded.
     """
-    names, needles = partition.names, _needles(event_id)
+    names, wanted = partition.names, _Id(event_id)
     large = await _large(partition)
     done.waiting += await _number_waiting(partition, organization)
     pattern = f"{_escaped(names.job_prefix)}{organization}:*" if organization else "*"
@@ -163,7 +184,7 @@ async def _look_through(
             done.is_whole = done.is_whole and bool(done.found)
             return
         jobs = [job for job, _ in page]
-        for job in await _those_with(partition, jobs, needles, large, done):
+        for job in await _those_with(partition, jobs, wanted, large, done):
             found = await lookup.find(partition, job.decode(errors="surrogateescape"))
             if found is not None and found.event_id == event_id:
                 done.found.append(found)
@@ -173,11 +194,11 @@ async def _look_through(
 async def _those_with(
     partition: Partition,
     jobs: Sequence[bytes],
-    needles: Sequence[bytes],
+    wanted: "_Id",
     large: set[str],
     done: Search,
 ) -> list[bytes]:
-    """The jobs whose payload has one of these in it."""
+    """The jobs whose payload may have this id in it."""
     prefix = partition.names.job_prefix
     payload = partition.names.job.encode()
     careful = [job for job in jobs if large and _owner(job, prefix) in large]
@@ -188,22 +209,22 @@ async def _those_with(
         for job, body in zip(others, bodies, strict=True):
             if body is not None:
                 done.bytes += len(body)
-                if any(needle in body for needle in needles):
+                if wanted.may_be_in(body):
                     found.append(job)
     for start in range(0, len(careful), _PARTS_AT_ONCE):
         if done.is_over:
             done.looked_at -= len(careful) - start
             done.is_whole = False
             break
-        found += await _by_parts(partition, careful[start : start + _PARTS_AT_ONCE], needles, done)
+        found += await _by_parts(partition, careful[start : start + _PARTS_AT_ONCE], wanted, done)
     return found
 
 
 async def _by_parts(
-    partition: Partition, jobs: Sequence[bytes], needles: Sequence[bytes], done: Search
+    partition: Partition, jobs: Sequence[bytes], wanted: "_Id", done: Search
 ) -> list[bytes]:
     """The same, of large payloads: no answer has more than a few parts of each."""
-    payload, overlap = partition.names.job.encode(), max(map(len, needles)) - 1
+    payload = partition.names.job.encode()
     found, left, offset = list[bytes](), list(jobs), 0
     while left:
         async with partition.redis.pipeline(transaction=False) as pipe:
@@ -213,14 +234,10 @@ async def _by_parts(
         # A key of another kind under one of our names holds no event.
         parts = [answer if isinstance(answer, bytes) else b"" for answer in answers]
         done.bytes += sum(map(len, parts))
-        found += [
-            job
-            for job, part in zip(left, parts, strict=True)
-            if any(needle in part for needle in needles)
-        ]
+        found += [job for job, part in zip(left, parts, strict=True) if wanted.may_be_in(part)]
         left = [job for job, part in zip(left, parts, strict=True) if len(part) == _PART]
         left = [job for job in left if job not in found]
-        offset += _PART - overlap  # it may stand across the end of a part
+        offset += _PART - _OVERLAP  # it may stand across the end of a part
     return found
 
 
@@ -243,13 +260,29 @@ async def _number_waiting(partition: Partition, organization: str | None) -> int
     return int(await redis.execute_command("HGET", names.waiting, organization) or 0)
 
 
-def _needles(event_id: str) -> list[bytes]:
-    """How an id may stand in JSON: as it is, or with the escapes that writers use."""
-    escaped = json.dumps(event_id)
-    upper = re.sub(r"\\u[0-9a-f]{4}", lambda found: r"\u" + found[0][2:].upper(), escaped)
-    texts = (json.dumps(event_id, ensure_ascii=False), escaped, upper)
-    forms = [form for text in texts for form in (text, text.replace("/", r"\/"))]
-    return [form.encode(errors="replace") for form in dict.fromkeys(forms)]
+class _Id:
+    """An event's id, however a body has it: as it is, as a whole number, or with escapes in it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._plain = f'"{text}"'.encode(errors="replace")
+        self._number = text.encode() if _WHOLE.fullmatch(text) else None
+
+    def may_be_in(self, body: bytes) -> bool:
+        """Whether a body, or a part of one, has it somewhere; perhaps not as the event's own."""
+        if self._plain in body:
+            return True
+        # As hardly any has it, so that it costs next to nothing to look.
+        is_otherwise = b"\\" in body or (self._number is not None and self._number in body)
+        return is_otherwise and any(self._is(found[1]) for found in _IDS.finditer(body))
+
+    def _is(self, raw: bytes) -> bool:
+        if not raw.startswith(b'"'):
+            return raw == self._number
+        try:
+            return bool(json.loads(raw) == self._text)
+        except ValueError:
+            return False
 
 
 def _owner(job: bytes, prefix: str) -> str:
