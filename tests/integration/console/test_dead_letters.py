@@ -349,5 +349,5 @@ async def test_a_dead_letter_of_any_bytes_is_opened_and_discarded(site: Site, re
 
 async def test_a_dead_letter_that_is_gone_is_said(site: Site) -> None:
     assert (await site.get(f"{CONFIRM}?verb=replay&job=org_a:{'0' * 32}")).status == 404
-    assert "finished" in (await site.get(f"/event?job={quote('org_a:x')}")).text
+    assert "isn't found" in (await site.get(f"/event?job={quote('org_a:x')}")).text
     assert (await site.get("/runs/none")).status == 404
