@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from itertools import count
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,6 +13,8 @@ from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
+from tests.conftest import StartRedis
+from tests.integration.console.letters import bury
 from tests.integration.console.site import browsing
 from tests.integration.console.test_dead_letters import CONFIRM, ended
 from tests.integration.jobs import reach
@@ -23,7 +27,7 @@ from worker.operate import fates, organizations, revival
 from worker.operate.dead_letters import DeadLetter, select
 from worker.operate.dead_lists import Filter
 from worker.operate.fates import Fate
-from worker.operate.revival import Progress, Replay
+from worker.operate.revival import Batch, Progress, Replay
 from worker.operate.runs import Run, read_all
 
 LONG = 20.0
@@ -37,8 +41,13 @@ def ward(redis: Redis) -> Ward:
 
 async def replay(server: EmbeddedRedis, *words: str, answers: str = "") -> Result:
     """Type the command while a worker of this loop works."""
+    return await type_in(server, "replay", *words, answers=answers)
+
+
+async def type_in(server: EmbeddedRedis, *words: str, answers: str = "") -> Result:
+    """Type a command for dead letters."""
     env = {"REDIS_URL": server.url}
-    command = ("dead-letters", "replay", *words)
+    command = ("dead-letters", *words)
     return await asyncio.to_thread(CliRunner().invoke, main, command, env=env, input=answers)
 
 
@@ -86,6 +95,31 @@ async def test_what_waits_still_is_no_failure_and_said(
     assert done.stdout.endswith("\n2 replayed: 2 waiting still\n")
     assert done.stderr.endswith("what waits still: events show ID, status\n")
     assert done.exit_code == 0
+
+
+@pytest.mark.parametrize("verb", ["replay", "discard"])
+async def test_where_redis_goes_away_it_is_said_how_far_it_has_come(
+    fresh_redis_server: StartRedis, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(revival, "_AT_ONCE", 1)
+    server = fresh_redis_server()
+    async with Redis.from_url(server.url) as redis:
+        await bury(redis, "org_a", 300)
+    send, sent = Batch.send, count(1)
+
+    async def send_some(*words: Any) -> None:
+        await send(*words)
+        if next(sent) == 7:
+            server.kill()
+
+    monkeypatch.setattr(Batch, "send", send_some)
+    rate = ("--rate", "10000") if verb == "replay" else ()
+    done = await type_in(server, verb, "--all", "--yes", *rate)
+    error, told = done.stderr.splitlines()[-2:]
+    assert error.startswith("error: REDIS_URL: expected a Redis that answers, got redis_unreach")
+    so_far = f"7 {verb}ed so far; nothing is lost, the same command goes on with the rest"
+    assert told == so_far
+    assert done.exit_code == 2
 
 
 async def test_what_became_of_those_that_waited_already_is_told_alike(

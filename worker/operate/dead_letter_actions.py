@@ -101,7 +101,7 @@ def replay(
     def so_far() -> str:
         return done.sentence if done.is_awaited else _and_the_rest(done.queued, "replayed")
 
-    with _interruptible(so_far):
+    with _saying_how_far(so_far):
         missing = ask(lambda reach: _to_its_end(Going(run, reach, on_stderr), replayed))
     _tell(done)
     fail_if_any(missing)
@@ -131,7 +131,7 @@ def discard(
         with _progress("discarding", meant.number) as told:
             await going.discard(going.letters(), told)
 
-    with _interruptible(lambda: _and_the_rest(run.discarded, "discarded")):
+    with _saying_how_far(lambda: _and_the_rest(run.discarded, "discarded")):
         missing = ask(lambda reach: _to_its_end(Going(run, reach, on_stderr), discarded))
     moved = run.progress.moved
     left = f", {moved:,} on their way to another partition" if moved else ""
@@ -179,13 +179,16 @@ def _confirmed(verb: str, meant: Meant, *, dry_run: bool, yes: bool) -> bool:
 
 
 @contextmanager
-def _interruptible(so_far: Callable[[], str]) -> Iterator[None]:
-    """Say on Ctrl-C how far it has come."""
+def _saying_how_far(so_far: Callable[[], str]) -> Iterator[None]:
+    """Say on Ctrl-C how far it has come, and where Redis has gone, which was said then."""
     try:
         yield
     except KeyboardInterrupt:
         click.echo(display.escape_controls(f"interrupted: {so_far()}"), err=True)
         raise SystemExit(_INTERRUPTED) from None
+    except SystemExit:
+        click.echo(display.escape_controls(so_far()), err=True)
+        raise
 
 
 def _and_the_rest(number: int, done: str) -> str:
