@@ -3,13 +3,14 @@
 Behind the job stand a blank, when the event ended, codes of handler and worker, how many attempts
 it took, a full stop, and the milliseconds of the last one: all to the base of 36. When it ended is
 put in front by ``settle.lua``, which alone knows Redis's clock. A code is a digest of a name:
-whoever knows the name knows whose it is.
+whoever knows the name knows whose it is. What no handler has ended took no attempts, and a word
+stands for the worker: ``marks.lua`` has them.
 """
 
 import re
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 VERSION: Final = 2
 """Of marks, as a worker says which it reads; one that says nothing reads those without all this."""
@@ -27,14 +28,19 @@ _FORM: Final = re.compile(
 )
 
 
+End = Literal["handled", "discarded", "superseded"]
+
+_OTHER_ENDS: Final[dict[str, End]] = {"disc": "discarded", "newr": "superseded"}
+
+
 class Told(NamedTuple):
-    """How an event was handled.
+    """How an event has ended.
 
     Attributes:
         at: when it ended, seconds since the epoch.
         handler: the code of its function; that of no name where it was ignored.
         worker: the code of whoever has handled it.
-        attempts: how many it took.
+        attempts: how many it took; 0 where no handler has ended it.
         seconds: that the last one took.
     """
 
@@ -43,6 +49,11 @@ class Told(NamedTuple):
     worker: str
     attempts: int
     seconds: float
+
+    @property
+    def end(self) -> End:
+        """What has ended it: a handler, or somebody's hand, or a newer one that stands for it."""
+        return "handled" if self.attempts else _OTHER_ENDS.get(self.worker, "handled")
 
 
 @lru_cache(4096)  # of a handler, most take the same few milliseconds

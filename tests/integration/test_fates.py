@@ -236,6 +236,19 @@ async def test_what_others_discard_hides_nothing_of_what_marks_tell(ward: Ward) 
     assert replaying.progress.sentence == "2 replayed: 2 handled"
 
 
+async def test_what_is_discarded_after_it_was_replayed_is_said(ward: Ward) -> None:
+    await ward.bury(1)
+    (letter,) = [letter async for letter in ward.dead()]
+    await ward.redis.set(keys.TOLD_MARKS, "1")
+    replaying = await replayed(ward, [letter])
+    await revival.discard(Partition.only(ward.redis), letter.job, retention=60)
+    ward.rejects = lambda _: False
+    await ward.place.handle_next()
+    await replaying.wait(LONG)
+    assert replaying.progress.sentence == "1 replayed: 1 discarded meanwhile"
+    assert ward.calls == {}
+
+
 async def test_one_that_goes_on_in_other_bytes_is_followed(ward: Ward) -> None:
     await ward.bury(1)
     (letter,) = [letter async for letter in ward.dead()]

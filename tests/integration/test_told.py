@@ -12,11 +12,14 @@ from redis.asyncio import Redis
 from shared.queue import keys, told
 from shared.queue.partition import Partition
 from tests.integration.by_hand import Hand
-from tests.integration.jobs import delivery, enqueue, enqueued, mark_of
+from tests.integration.jobs import delivery, enqueue, enqueued, mark_of, reach
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization
-from worker.operate import lookup
+from worker.operate import lookup, revival
+from worker.operate.dead_letters import select
+from worker.operate.dead_lists import Filter
 from worker.operate.lookup import Mark
+from worker.operate.timeline import timeline
 from worker.pipeline.policy import Backoff
 from worker.pipeline.transitions import Mark as Found
 from worker.pipeline.transitions import MarkRequest, Settled, Settlement, Transitions
@@ -102,6 +105,49 @@ async def test_while_a_worker_lives_that_takes_all_for_the_job_it_is_as_it_was(
     await live(redis, "web-0-000000", BEFORE)
     await live(redis, "web-1-ab12cd", NOW)
     assert (await shop.handled("evt_3")).told is None
+
+
+@pytest.mark.parametrize(
+    ("description", "told_of"),
+    [(NOW, ("discarded", "discarded")), (BEFORE, ("handled", "handled"))],
+)
+async def test_what_was_discarded_is_not_called_handled(
+    redis: Redis, description: bytes, told_of: tuple[str, str]
+) -> None:
+    await live(redis, "w1", description)
+    place = Workplace(redis, Handlers())
+    assert await place.handle(body("evt_1", type="order.exploded")) is Settled.DEAD
+    (letter,) = [each async for each in select(reach(redis), Filter())]
+    assert await revival.discard(place.partition, letter.job, retention=60) == "discarded"
+    found = await lookup.find_by_mark(place.partition, "org_a", "evt_1")
+    assert found is not None
+    (end,) = timeline(found, time.time())
+    assert (found.state, end.happened) == told_of
+    assert "handled by" not in end.text
+    again = body("evt_1", type="order.exploded")
+    for signed in (letter.body, again):  # neither brings it back
+        assert await place.handle(signed) is Settled.DUPLICATE
+    assert await revival.discard(place.partition, letter.job, retention=60) == "absent"
+
+
+async def test_what_a_newer_one_stands_for_is_not_called_handled(redis: Redis) -> None:
+    await live(redis, "w1", NOW)
+    handlers = Handlers()
+
+    @handlers.on("order.updated", key="order_id", latest=True, quiet="0.1s")
+    async def only_the_newest(event: Event[dict[str, str]], organization: Organization) -> None:
+        pass
+
+    place = Workplace(redis, handlers)
+    await place.accept(body("evt_old"), body("evt_new"))
+    while await redis.zcard(keys.ACCEPTED):
+        await place.handle_next()
+    states = []
+    for event_id in ("evt_old", "evt_new"):
+        found = await lookup.find_by_mark(place.partition, "org_a", event_id)
+        assert found is not None
+        states.append((found.state, timeline(found, time.time())[-1].happened))
+    assert states == [("superseded", "superseded"), ("handled", "handled")]
 
 
 async def test_one_that_was_killed_counts_until_it_is_taken_for_dead(

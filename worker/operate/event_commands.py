@@ -86,7 +86,7 @@ def _row(event: FoundEvent) -> dict[str, Any]:
         "where": event.whereabouts(now),
         "accepted": display.moment(event.received_at),
         "due": display.moment(event.due_at),
-        "attempts": None if event.state in {"handled", "pending"} else event.attempts,
+        "attempts": event.attempts if event.is_counted else None,
         "throttled": event.throttled,
         "mark": mark and mark.state,
         "mark_job": mark and mark.job,

@@ -18,8 +18,8 @@ _LONGEST: Final = 120  # characters of an error, in a sentence about many
 _DISCARDED: Final = "discarded"
 _ANSWERS: Final = 4  # of Redis, for each
 
-Became = Literal["handled", "died_again", "gone", "waiting"]
-"""``gone``: neither of the two before, so nobody knows; it was discarded or has expired, say."""
+Became = Literal["handled", "died_again", "discarded", "gone", "waiting"]
+"""``gone``: none of those before, so nobody knows; it has expired, say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +142,12 @@ def _fate(
     if state == "pending" or (state == "dead" and holder != each.job):
         # A redelivery has it now, in other bytes perhaps.
         return Fate(replace(each, job=holder), "waiting")
-    is_known = state == "done" and each.event_id and not died_at
-    is_proof = are_marks_proof or told.read(named)[1] is not None
-    return Fate(each, "handled" if is_known and is_proof else "gone")
+    if state != "done" or not each.event_id or died_at:
+        return Fate(each, "gone")
+    _, how = told.read(named)
+    if how is not None:
+        return Fate(each, "discarded" if how.end == "discarded" else "handled")
+    return Fate(each, "handled" if are_marks_proof else "gone")
 
 
 def _id_in(body: bytes) -> str:

@@ -36,6 +36,8 @@ State = Literal[
     "deferred",
     "misplaced",
     "handled",
+    "discarded",
+    "superseded",
     "dead",
     "pending",
     "unknown",
@@ -77,7 +79,7 @@ class Mark:
         state: ``pending``, ``done`` or ``dead``.
         job: that it names.
         expires_at: seconds since the epoch; ``None``: it doesn't.
-        told: how the event was handled; ``None`` where the mark doesn't say.
+        told: how the event has ended; ``None`` where the mark doesn't say.
         handler: the name of the handler that it tells of; empty where nobody knows it.
         worker: the same of the worker.
     """
@@ -144,8 +146,15 @@ class FoundEvent:
             "misplaced": "a payload without a place in line: the same delivery sent again mends it",
             "pending": "marked as pending by a job that is gone: a redelivery takes over",
             "handled": "its job is finished",
+            "discarded": "given up for good by hand",
+            "superseded": "a newer event of its kind stands for it",
         }
         return texts.get(self.state, "none")
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether its attempts are known; what is known by its mark alone may have had any."""
+        return self.state not in {"handled", "discarded", "superseded", "pending"}
 
     @property
     def attempts(self) -> int:
@@ -308,7 +317,8 @@ async def find_by_mark(partition: Partition, organization: str, event_id: str) -
     found = await find(partition, mark.job)
     if found is not None:
         return found
-    states: dict[str, State] = {"done": "handled", "pending": "pending"}
+    end: State = mark.told.end if mark.told else "handled"
+    states: dict[str, State] = {"done": end, "pending": "pending"}
     return FoundEvent(
         job=mark.job,
         organization=organization,

@@ -60,7 +60,9 @@ class Progress(msgspec.Struct, omit_defaults=True):
         moved: left alone, since their organization is on its way to another partition.
         died_again: of those queued or known, as far as is known; so are all below.
         handled: as a mark proves.
-        gone: neither of the two: discarded or expired meanwhile, say.
+        discarded: by somebody, meanwhile.
+        gone: none of these: expired meanwhile, say, or discarded while no live worker was of this
+            version.
         untold: in a partition that doesn't answer any more.
         unfollowed: queued by somebody who has gone before it was known of them.
         retried: of those that wait still, how many have had an attempt already.
@@ -77,6 +79,7 @@ class Progress(msgspec.Struct, omit_defaults=True):
     moved: int = 0
     died_again: int = 0
     handled: int = 0
+    discarded: int = 0
     gone: int = 0
     untold: int = 0
     unfollowed: int = 0
@@ -93,7 +96,7 @@ class Progress(msgspec.Struct, omit_defaults=True):
     @property
     def known_fates(self) -> int:
         """Of how many it is known what became of them."""
-        return self.handled + self.died_again + self.gone
+        return self.handled + self.died_again + self.discarded + self.gone
 
     @property
     def waiting(self) -> int:
@@ -111,6 +114,7 @@ class Progress(msgspec.Struct, omit_defaults=True):
         if self.waiting and self.is_awaited:
             retried = f", {self.retried:,} of them for another attempt" if self.retried else ""
             told.append(f"{self.waiting:,} waiting still{retried}")
+        told += [f"{self.discarded:,} discarded meanwhile"] if self.discarded else []
         told += [f"{self.gone:,} gone, nobody knows how"] if self.gone else []
         told += [f"{self.untold:,} in a partition that can't be read"] if self.untold else []
         told += [f"{self.unfollowed:,} that nobody followed"] if self.unfollowed else []

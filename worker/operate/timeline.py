@@ -177,11 +177,20 @@ def _done(event: FoundEvent) -> Iterator[Moment]:
         yield Moment(None, "handled", "its job is finished", "good")
         return
     told = mark.told
+    if told.end != "handled":
+        yield Moment(told.at, told.end, _ENDS[told.end], "warn" if told.end == "discarded" else "")
+        return
     text = f"handled by attempt {told.attempts}{_took(told.seconds)}"
     by = _by(mark.handler, mark.worker) or _codes(mark)
     yield Moment(
         told.at - told.seconds, "handled", text, "good", "", by, told.seconds, told.attempts
     )
+
+
+_ENDS: Final = {
+    "discarded": "discarded: given up for good by hand",
+    "superseded": "superseded: a newer event of its kind stands for it",
+}
 
 
 def _codes(mark: Mark) -> str:

@@ -10,7 +10,7 @@ if not event_id then return finish('absent') end
 if event_id ~= '' then
   local name = mark_name(organization, event_id)
   if redis.call('GET', name) == 'dead:' .. key.in_mark(job) then
-    redis.call('SET', name, 'done:' .. key.in_mark(job), 'PX', ARGV[2])
+    redis.call('SET', name, done_mark(job, discarded_by_hand), 'PX', ARGV[2])
   end
 end
 remove_record(organization, job)

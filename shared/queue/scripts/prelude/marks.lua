@@ -48,11 +48,15 @@ local function end_told()
 end
 
 -- The mark of an event that is done.
---   tail  what its worker tells of how it was handled, as shared/queue/told.py has it; or ''
+--   tail  what its worker tells of how it was handled, as shared/queue/told.py has it; or '', or one of
+--         those below
 local function done_mark(job, tail)
   local told = tail ~= '' and end_told() or ''
   return 'done:' .. key.in_mark(job) .. (told ~= '' and told .. tail or '')
 end
+
+-- What no handler has ended: a word stands for the worker, and the attempts are none.
+local discarded_by_hand, a_newer_one_stands = '0000disc0.0', '0000newr0.0'
 
 -- The event is this job's from now on.
 local function take_mark(name, job)
