@@ -67,9 +67,15 @@ def _line_of(error: str, traceback: str) -> str:
     if _GROUP.match(error) and (inner := _within(traceback)):
         return inner
     lines = [line.strip() for line in error[: 4 * _LONGEST_READ].splitlines() if line.strip()]
+    if lines[2:] and (found := _OF_FIELDS.fullmatch(lines[0])):  # as pydantic's
+        return f"{found[1]}{found[2]}: {lines[1]}: {lines[2].partition(' [')[0]}"
     if len(lines) > 1 and lines[0].endswith(":"):  # as SQLAlchemy's, whose own text comes below
-        return f"{lines[0]} {lines[1]}"
+        is_status = lines[1].startswith("status = ")  # as gRPC's, whose details say what it was
+        return " ".join(lines[: 3 if is_status else 2])
     return lines[0] if lines else ""
+
+
+_OF_FIELDS: Final = re.compile(r"(.*?)\d+ (validation error)s? for .+")
 
 
 _GROUP: Final = re.compile(r"\w*ExceptionGroup: ")
@@ -104,7 +110,7 @@ def _place_in(traceback: str) -> str:
 _ALL_PHRASES: Final = frozenset(each.phrase for each in HTTPStatus)
 _PHRASES: Final = "|".join(map(re.escape, sorted(_ALL_PHRASES, key=len, reverse=True)))
 _DAYS: Final = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,?"
-_MONTHS: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
+_MONTHS: Final = r"(?:Jan|Feb|Mar|Mär|Apr|May|Mai|Jun|Jul|Aug|Sep|Oct|Okt|Nov|Dec|Dez)[a-z]*"
 _CLOCK: Final = r"\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?(?:[ ]?(?:[AP]M|Z|UTC|GMT|[+-]\d\d:?\d\d))?"
 
 _TOKEN: Final = re.compile(
@@ -119,11 +125,15 @@ _TOKEN: Final = re.compile(
     )
   | (?P<url>(?<!\w)[a-z][a-z0-9+.-]*://[^\s'"<>)\]}}|,;]+)
   | (?P<moving>
-        (?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*
+        (?<![\w.+-])[\w.+-]+(?:'[\w.+-]+)?@[\w-]+(?:\.[\w-]+)*
+      | (?<!\w)ey[\w-]{{8,}}\.[\w-]+(?:\.[\w-]*)?  # a signed token
+      | (?<=/tmp/)[^/\s'"]+
       | (?<!\w)\d{{4}}-\d\d-\d\d(?:[T ]{_CLOCK})?
-      | (?<!\w)(?:{_DAYS}\ )?(?:\d{{1,2}}\ {_MONTHS}|{_MONTHS}\ {{1,2}}\d{{1,2}})
+      | (?<!\w)(?:{_DAYS}\ )?(?:\d{{1,2}}\.?\ {_MONTHS}|{_MONTHS}\ {{1,2}}\d{{1,2}})
         (?:,?\ {_CLOCK})?,?\ \d{{4}}(?:\ {_CLOCK})?
       | (?<!\w)(?:[0-9A-Fa-f]{{1,4}}:){{3,7}}[0-9A-Fa-f]{{1,4}}(?!\w)
+      | (?<![\w:])\[?(?=[0-9A-Fa-f:]*\d)[0-9A-Fa-f:]{{0,35}}::[0-9A-Fa-f:]{{0,35}}(?![\w:])
+        (?:%\w+)?(?:\](?::\d+)?)?
       | (?<![\w)])[-+]?\d+(?:[.,:]\d+)*(?!\w)
     )
   | (?P<word>\w+(?:-\w+)*)
@@ -132,7 +142,16 @@ _TOKEN: Final = re.compile(
 )
 """In a text; the first that matches says what becomes of it."""
 
+_COLOUR: Final = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 _NAMED: Final = re.compile(r"""(?<!\w)(['"“«`])([^'"”»`\n]{3,80})(['"”»`])(?!\w)""")
+_GIVEN: Final = re.compile(
+    r"""(?P<before>\b(?:got|value|data|entry|string|argument\ \$\d+:|string:|float:|base\ \d+:
+          |type\ [\w ]{1,30}:)\ )['"“].*?['"”](?!\w)
+      | ['"“][^'"”]*['"”](?=\ is\ not\ (?:a\ valid|one\ of)\b)""",
+    re.VERBOSE,
+)
+"""What an event has brought, as Python, msgspec and databases quote it where they can't take it."""
+
 _PROPER: Final = re.compile(r"[^\W\d_a-z]\S*(?:\ (?:[^\W\d_a-z]\S*|&|und|and|van|von|de|of))+")
 """Names of people and firms, unlike sentences, have all words begin with a capital."""
 
@@ -140,6 +159,10 @@ _IN_ROW: Final = re.compile(r"\*(?:[\s,.:/+-]*\*)+")
 _LISTED: Final = re.compile(r"""(['"]?)([\w-]*\*)\1(?:,\ *\1\2\1)+""")
 _SHORT_NUMBER: Final = re.compile(r"[a-z]{2,}\d{1,2}")
 _SEGMENT: Final = re.compile(r"[-_]+|[^-_]+")
+_UNSPACED: Final = re.compile(r"[\u0e00-\u0eff\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")
+"""Of scripts that put no blanks between words, so that an id stands in the midst of a sentence."""
+
+_NUMBERED: Final = re.compile(r"[A-Za-z_-]*\d[\dA-Za-z_-]*")
 _LONG_HEX: Final = re.compile(r"[0-9a-f]{12,}", re.IGNORECASE)
 _CAMEL: Final = re.compile(r"(?:[A-Z]*[a-z]{2,}(?![a-z])|[A-Z]{2,}(?![A-Za-z]))+[A-Z]?")
 """Takes each run of letters whole: one that could be cut anywhere would take a minute, of 40."""
@@ -153,14 +176,20 @@ def normalized(line: str) -> str:
     quoted identifiers, and HTTP's status codes. UUIDs, dates, addresses of mail, ``prefix_id``s,
     hexadecimals and numbers go.
     """
-    head, colon, rest = line[:_LONGEST_READ].partition(": ")
+    line = _COLOUR.sub("", line[:_LONGEST_READ])
+    head, colon, rest = line.partition(": ")
     if not (colon and head.isidentifier()):  # an exception's class is nobody's id
-        head, colon, rest = "", "", line[:_LONGEST_READ]
+        head, colon, rest = "", "", line
+    rest = _GIVEN.sub(_without_value, rest)
     # Names first: what is left of one without its digits would be none any more.
     rest = _NAMED.sub(_without_name, rest)
     rest = _TOKEN.sub(_without_ids, rest)
     rest = _LISTED.sub(r"\1\2\1", _IN_ROW.sub(ANY, rest))
     return f"{head}{colon}{' '.join(rest.split())}"[:_LONGEST]
+
+
+def _without_value(found: re.Match[str]) -> str:
+    return f"{found['before'] or ''}'{ANY}'"  # which quotes there are depends on what is in them
 
 
 def _without_name(found: re.Match[str]) -> str:
@@ -193,6 +222,8 @@ def _word(text: str) -> str:
     """A word as it is, or what is left of it without the parts that are ids."""
     if not any(map(str.isdigit, text)) and not _looks_drawn(text):
         return text
+    if _UNSPACED.search(text):
+        return _NUMBERED.sub(ANY, text)
     parts, kept = _SEGMENT.findall(text), list[str]()
     for part in parts:
         kept.append(ANY if _is_id(part, is_first=not kept) else part)

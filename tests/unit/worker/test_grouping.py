@@ -142,9 +142,20 @@ KINDS: dict[str, list[str]] = {
         f"ValidationError: Expected `int`, got `str` - at `$.lines[{n}].quantity`" for n in (0, 31)
     ],
     "pydantic": [
-        "ValidationError: 2 validation errors for Order\nlines.0.sku\n  Field required",
-        "ValidationError: 1 validation error for Order\nlines.3.sku\n  Field required",
-    ][:1],
+        "ValidationError: 2 validation errors for Order\nlines.0.sku\n  Field required [type=m",
+        "ValidationError: 1 validation error for Order\nlines.31.sku\n  Field required [type=m",
+    ],
+    "pydantic, another field": [
+        "ValidationError: 1 validation error for Order\ntotal\n  Field required [type=missing"
+    ],
+    "pydantic, no number": [
+        "ValidationError: 1 validation error for Order\ntotal\n  Input should be a valid number"
+    ],
+    "msgspec, a choice": [
+        f"ValidationError: Invalid enum value '{n}' - at `$.status`"
+        for n in ("paid", "on-hold", "")
+    ],
+    "msgspec, another choice": ["ValidationError: Invalid enum value 'x' - at `$.lines[0].unit`"],
     "ssl, expired": [
         "SSLCertVerificationError: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
         f"certificate has expired (_ssl.c:{n})"
@@ -170,6 +181,68 @@ KINDS: dict[str, list[str]] = {
     "a decimal": [
         "InvalidOperation: [<class 'decimal.ConversionSyntax'>]",
     ],
+    "a number": [
+        f"ValueError: invalid literal for int() with base 10: '{n}'"
+        for n in ("abc", "", "12,5", "1 000", "drei")
+    ],
+    "a float": [
+        f"ValueError: could not convert string to float: {n}" for n in ("'abc'", '"it\'s"', "''")
+    ],
+    "an ISO date": [
+        f"ValueError: Invalid isoformat string: '{n}'" for n in ("heute", "2026-11-29T10:00:00Z")
+    ],
+    "a choice": [
+        f"ValueError: '{n}' is not a valid OrderStatus" for n in ("paid", "on-hold", "paid ", "")
+    ],
+    "another set of choices": ["ValueError: 'paid' is not a valid Currency"],
+    "Django, no number": [
+        f"ValueError: Field 'id' expected a number but got '{n}'." for n in ("abc", "ord_12xyz")
+    ],
+    "Django, no number, of lines": ["ValueError: Field 'line' expected a number but got 'abc'."],
+    "Django, no UUID": [
+        f"ValidationError: ['“{n}” is not a valid UUID.']" for n in ("abc", "17-x", "")
+    ],
+    "an argument that is missing": [
+        "TypeError: save() missing 1 required positional argument: 'order'"
+    ],
+    "another argument that is missing": [
+        "TypeError: save() missing 1 required positional argument: 'customer'"
+    ],
+    "asyncpg, an argument": [
+        "DBAPIError: (sqlalchemy.dialects.postgresql.asyncpg.Error) <class 'asyncpg.exceptions."
+        f"DataError'>: invalid input for query argument $1: '{n}' ('str' object cannot be "
+        "interpreted as an integer)\n[SQL: SELECT …"
+        for n in ("abc", "ORD-88-x")
+    ],
+    "IPv6": [
+        f"ErpError: no route to {n}"
+        for n in ("::1", "2001:db8::8a2e:370:7334", "[2001:db8::1]:443", "fe80::1%eth0", "10.0.0.1")
+    ],
+    "C++": ["ErpError: core dumped in Core::Beef of erp::Api::v2"],
+    "colours": [
+        f"ErpError: \x1b[{n}mrefused\x1b[0m by the warehouse" for n in ("31", "1;31", "38;5;196")
+    ],
+    "a temporary file": [
+        f"FileNotFoundError: [Errno 2] No such file or directory: '/tmp/{n}/order.xml'"
+        for n in ("tmpab12_x9", "tmpqwertyui", "tmpk3j2h1z0")
+    ],
+    "a token": [
+        f"ErpError: token {n} refused"
+        for n in (
+            "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-DEF_123",
+            "eyJ0eXAiOiJKV1Qi.eyJhIjox.Zz",
+        )
+    ],
+    "a German one": [
+        f"ErpError: Beleg {n} vom {day}: Buchungsperiode geschlossen"
+        for n, day in (("RE-2026-17", "29.11.2026"), ("4", "1. März 2026"), ("5", "30. Mai 2026"))
+    ],
+    "another German one": [
+        f"ErpError: Betrag {n} übersteigt das Limit" for n in ("1.234,50 €", "12 €", "1.000.000 €")
+    ],
+    "a Japanese one": [f"ErpError: 注文{n}が見つかりません" for n in ("123", "ORD-98765")],
+    "another Japanese one": [f"ErpError: 注文{n}は取り消されました" for n in ("123", "98765")],
+    "a megabyte": [f"ErpError: dump of {n} " + "y z " * (1 << 18) for n in (1, 22)],
     "a date": [
         f"ValueError: time data '{text}' does not match format '%Y-%m-%d'"
         for text in ("2026-11-29 10:00:00", "29.11.2026")
@@ -197,7 +270,8 @@ KINDS: dict[str, list[str]] = {
     ],
     "a reject, of its lines": [f"order {n} has no lines" for n in (1, 20)],
     "a reject, of a customer": [
-        f"customer {n} is unknown to the ERP" for n in ("ada@shop.example", "b.w+1@mail.example")
+        f"customer {n} is unknown to the ERP"
+        for n in ("ada@shop.example", "b.w+1@mail.example", "o'neil@x.io")
     ],
     "a reject, of a name": [
         f"customer {n} must not be billed"
@@ -219,6 +293,16 @@ KINDS: dict[str, list[str]] = {
         f"ErpError: status 409 for document {n}: period is closed" for n in ("D-1", "D-22/7")
     ],
     "grpc": ["AioRpcError: StatusCode.UNAVAILABLE: failed to connect to all addresses"],
+    "grpc, in full": [
+        "AioRpcError: <AioRpcError of RPC that terminated with:\n\tstatus = StatusCode.NOT_FOUND\n"
+        f'\tdetails = "order {n} is unknown"\n\tdebug_error_string = "…"\n>'
+        for n in (1, 22)
+    ],
+    "grpc, in full, of a customer": [
+        "AioRpcError: <AioRpcError of RPC that terminated with:\n\tstatus = StatusCode.NOT_FOUND\n"
+        f'\tdetails = "customer {n} is unknown"\n\tdebug_error_string = "…"\n>'
+        for n in (1, 22)
+    ],
     "grpc, another": ["AioRpcError: StatusCode.PERMISSION_DENIED: no right to 'orders.write'"],
     "MySQL": [
         f"IntegrityError: (1062, \"Duplicate entry '{n}' for key 'orders.PRIMARY'\")"
