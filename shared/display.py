@@ -16,6 +16,7 @@ USAGE_ERROR: Final = 2
 
 _HUNDRED: Final = 100
 _MINUTE: Final = 60
+_LAST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 _INTEGERS: Final = range(-(2**63), 2**63)
 
 # Terminals obey the C0 and C1 controls; bidi and invisible characters make text look like
@@ -82,7 +83,17 @@ def moment(seconds: float | None) -> str | None:
     """
     if not seconds:
         return None
-    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds")
+    return _date(seconds).isoformat(timespec="milliseconds")
+
+
+def clock(seconds: float) -> str:
+    """A moment in UTC, to the second, for people."""
+    return f"{_date(seconds):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _date(seconds: float) -> datetime:
+    """The moment, or the first or last that calendars have: somebody's hand may write any."""
+    return datetime.fromtimestamp(min(max(seconds, 0.0), _LAST), UTC)
 
 
 def labelled(name: str, texts: Iterable[str], width: int) -> None:

@@ -141,7 +141,7 @@ async def test_an_event_is_shown_wherever_it_is(
     (job,) = await place.accept(body("evt_1"))
     waiting = await typed(redis_server, "evt_1")
     assert f"            job  {job}\n" in waiting.stdout
-    assert "          where  in line, 0 ahead of it\n" in waiting.stdout
+    assert "          where  in line, 0 ahead of it; no worker is alive\n" in waiting.stdout
     assert (await typed(redis_server, job)).stdout == waiting.stdout
     await place.handle_next()
     (handled,) = [json.loads((await typed(redis_server, "evt_1", "--json")).stdout)]

@@ -25,7 +25,7 @@ class Shop(EndingShop):
     """The same, and what is told of an event of it."""
 
     async def told(self, job: str) -> list[Moment]:
-        return timeline(await self.found(job), time.time())
+        return timeline(await self.found(job))
 
     async def words(self, job: str) -> list[str]:
         return [each.happened for each in await self.told(job)]
@@ -67,7 +67,7 @@ async def test_a_finished_event_tells_when_by_whom_and_after_what(shop: Shop) ->
     found = await lookup.find_by_mark(Partition.only(shop.redis), "org_a", "evt_1")
     assert found is not None
     assert found.job == job
-    (handled,) = timeline(found, time.time())
+    (handled,) = timeline(found)
     assert handled.text.startswith("handled by attempt 2 after ")
     assert handled.by == f"{HANDLER} on {WORKER}"
     assert handled.at is not None
@@ -95,7 +95,9 @@ async def test_who_waits_is_told_what_for(shop: Shop) -> None:
     assert running.happened == "running"
     (other,) = await shop.place.accept(body("evt_2"))
     assert await shop.place.claim() == []
-    assert (await shop.told(other))[-1].text == "parked: its organization has no free slot"
+    assert (await shop.told(other))[
+        -1
+    ].text == "parked: its organization has no free slot (1 of 1 taken)"
 
 
 async def test_a_breaker_and_a_missing_handler_are_told(redis: Redis) -> None:
@@ -105,14 +107,14 @@ async def test_a_breaker_and_a_missing_handler_are_told(redis: Redis) -> None:
     assert await place.handle_next() is Settled.WAITING
     found = await lookup.find(Partition.only(redis), job)
     assert found is not None
-    assert ", since no worker could handle it from " in found.whereabouts(time.time())
+    assert ", since no worker could handle it from " in found.place.text
     until = f"{(time.time() + 60) * 1000:.0f}"
     await redis.hset(Partition.only(redis).names.organizations, "breaker:org_b", f"open:{until}")
     (other,) = await place.accept(body("evt_2", "org_b"), organization="org_b")
     assert await place.claim() == []
     found = await lookup.find(Partition.only(redis), other)
     assert found is not None
-    assert "its organization's handlers kept failing: one event is tried in" in found.why
+    assert "its organization's handlers kept failing: one event is tried in" in found.place.text
 
 
 @pytest.mark.parametrize("width", [60, 100])

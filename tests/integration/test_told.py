@@ -121,7 +121,7 @@ async def test_what_was_discarded_is_not_called_handled(
     assert await revival.discard(place.partition, letter.job, retention=60) == "discarded"
     found = await lookup.find_by_mark(place.partition, "org_a", "evt_1")
     assert found is not None
-    (end,) = timeline(found, time.time())
+    (end,) = timeline(found)
     assert (found.state, end.happened) == told_of
     assert "handled by" not in end.text
     again = body("evt_1", type="order.exploded")
@@ -146,7 +146,7 @@ async def test_what_a_newer_one_stands_for_is_not_called_handled(redis: Redis) -
     for event_id in ("evt_old", "evt_new"):
         found = await lookup.find_by_mark(place.partition, "org_a", event_id)
         assert found is not None
-        states.append((found.state, timeline(found, time.time())[-1].happened))
+        states.append((found.state, timeline(found)[-1].happened))
     assert states == [("superseded", "superseded"), ("handled", "handled")]
 
 

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import time
 from typing import Any, Final
 
 import click
@@ -75,7 +74,6 @@ def _tell_not_found(search: Search, missing: list[Missing]) -> None:
 def _row(event: FoundEvent) -> dict[str, Any]:
     """What is known, by names that stay; what isn't known is null."""
     letter, mark, last = event.letter, event.mark, event.past.last
-    now = time.time()
     return {
         "event_id": event.event_id or None,
         "type": event.type or None,
@@ -83,7 +81,7 @@ def _row(event: FoundEvent) -> dict[str, Any]:
         "endpoint": event.endpoint or None,
         "job": event.job,
         "state": event.state,
-        "where": event.whereabouts(now),
+        "where": event.place.text,
         "accepted": display.moment(event.received_at),
         "due": display.moment(event.due_at),
         "attempts": event.attempts if event.is_counted else None,
@@ -98,7 +96,7 @@ def _row(event: FoundEvent) -> dict[str, Any]:
         "reason": letter and letter.reason,
         "held": letter.held if letter else 0,
         "traceback": (letter.traceback if letter else event.past.traceback) or None,
-        "timeline": [each.row() for each in timeline(event, now)],
+        "timeline": [each.row() for each in timeline(event)],
     }
 
 
@@ -120,5 +118,5 @@ def _print(event: FoundEvent) -> None:
         display.labelled("traceback", row["traceback"].split("\n"), _NAMES)
     click.echo()
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    for line in written(timeline(event, time.time()), width):
+    for line in written(timeline(event), width):
         click.echo(line)

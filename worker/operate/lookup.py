@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from operator import itemgetter
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
-import msgspec
-
-from shared.display import roughly
 from shared.errors import EnvelopeError
 from shared.queue import hashes, keys, told
 from shared.queue import job as jobs
@@ -20,55 +17,25 @@ from shared.queue.partition import Partition
 from shared.queue.reach import Reach
 from shared.queue.told import Told
 from shared.sellfern import envelope
-from worker.operate import dead_letters
+from worker.operate import dead_letters, workers
 from worker.operate.dead_letters import DeadLetter
-from worker.operate.organizations import fields_of, why_it_waits
 from worker.operate.past import NOTHING, Past
+from worker.operate.whereabouts import (
+    NO_CLAIM,
+    Around,
+    Claim,
+    JobTold,
+    Place,
+    State,
+    look,
+    number,
+    turns_of,
+)
 
 OLDEST: Final = 15
 """Unfinished events that are listed before anything is searched for."""
 
-State = Literal[
-    "running",
-    "ready",
-    "parked",
-    "in turn",
-    "deferred",
-    "misplaced",
-    "handled",
-    "discarded",
-    "superseded",
-    "dead",
-    "pending",
-    "unknown",
-]
-"""Where an event is; ``misplaced`` is a payload without a place in line, ``pending`` a mark whose
-job is gone."""
-
-
 _MARKS_AT_ONCE: Final = 500
-
-_NOBODYS_TOKEN = 40
-"""Characters of a token that keeps a slot and that nobody holds; a holder's is shorter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What Redis knows of a job's attempts.
-
-    Attributes:
-        is_held: whether a worker has it.
-        attempts: with an outcome.
-        claims: without one since the last outcome.
-        event_id: once known, else empty.
-        holder: the worker that has it, by its name; empty where nobody knows.
-    """
-
-    is_held: bool = False
-    attempts: int = 0
-    claims: int = 0
-    event_id: str = ""
-    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +66,9 @@ class FoundEvent:
     Attributes:
         job: its id.
         organization: whose; ``?`` where none can be told.
-        state: where it is.
-        due_at: seconds since the epoch: the end of its lease, or when it is due.
-        ahead: how many are in line before it; ``None`` where it isn't in line.
+        place: where it is, and what it waits for.
         received_at: seconds since the epoch; ``None`` where that isn't known.
         claim: its attempts.
-        turn: what it waits for, where it waits for its turn: a key or a value, by its name.
-        why: it waits, where its organization is why, or the lack of a handler.
         throttled: how often its handler said so of its organization's own system.
         past: what its attempts came to and, once it is dead, those before its death.
         mark: of the event; ``None`` where there is none, or the event's id isn't known.
@@ -118,13 +81,9 @@ class FoundEvent:
 
     job: str
     organization: str
-    state: State
-    due_at: float | None = None
-    ahead: int | None = None
+    place: Place
     received_at: float | None = None
-    claim: Claim = Claim()
-    turn: str = ""
-    why: str = ""
+    claim: Claim = NO_CLAIM
     throttled: int = 0
     past: Past = NOTHING
     mark: Mark | None = None
@@ -134,22 +93,15 @@ class FoundEvent:
     payload: bytes | None = None
     letter: DeadLetter | None = None
 
-    def whereabouts(self, now: float) -> str:
-        """Where it is, for people; ``now``: seconds since the epoch."""
-        left = roughly(max(0.0, (self.due_at or now) - now))
-        texts: dict[State, str] = {
-            "running": f"held by a worker, whose lease lasts {left} more",
-            "deferred": f"due in {left}" + f", {self.why}" * bool(self.why),
-            "ready": f"in line, {self.ahead or 0:,} ahead of it",
-            "parked": f"parked: {self.why}",
-            "in turn": f"waits for its turn of {self.turn}",
-            "misplaced": "a payload without a place in line: the same delivery sent again mends it",
-            "pending": "marked as pending by a job that is gone: a redelivery takes over",
-            "handled": "its job is finished",
-            "discarded": "given up for good by hand",
-            "superseded": "a newer event of its kind stands for it",
-        }
-        return texts.get(self.state, "none")
+    @property
+    def state(self) -> State:
+        """Where it is, in a word that stays."""
+        return self.place.state
+
+    @property
+    def due_at(self) -> float | None:
+        """Seconds since the epoch: the end of its lease, or when it is due."""
+        return self.place.due_at
 
     @property
     def is_counted(self) -> bool:
@@ -213,81 +165,91 @@ async def find(partition: Partition, job: str) -> FoundEvent | None:
 async def find_all(partition: Partition, jobs: Sequence[str]) -> list[FoundEvent]:
     """The same of several jobs, in as many calls as of one; those that are there."""
     letters = {each.job: each for each in await dead_letters.read(partition, jobs)}
-    found = []
-    for job, answers in zip(jobs, await _answers(partition, jobs), strict=True):
-        event = _found(partition.names, job, answers, letters.get(job))
-        if event is not None:
-            found.append(event)
+    found = [
+        event
+        for job, said in zip(jobs, await look(partition, jobs), strict=True)
+        if (event := _found(partition.names, job, said, letters.get(job))) is not None
+    ]
     if any(each.claim.is_held or each.past.has_lost for each in found):
         known = await _known(partition)
         found = [_with_names(each, known) for each in found]
+    found = await _with_doing(partition, await _with_turns(partition, found))
     marks = await _marks(partition, [(each.organization, each.event_id) for each in found])
     return [replace(each, mark=mark) for each, mark in zip(found, marks, strict=True)]
 
 
-async def _answers(partition: Partition, jobs: Sequence[str]) -> list[tuple[Any, ...]]:
-    """What Redis says of each job, as `_found` reads it."""
-    names, owners = (
-        partition.names,
-        [organization_of(job, partition.names.job_prefix) or "?" for job in jobs],
-    )
-    raw = [job.encode(errors="surrogateescape") for job in jobs]
-    async with partition.redis.pipeline(transaction=False) as pipe:
-        pipe.mget([names.job.encode() + each for each in raw])
-        for name in (names.claims, names.throttled, names.turns, names.failures, names.unhandled):
-            pipe.hmget(name, raw)
-        for name in (names.queue, names.accepted):
-            pipe.execute_command("ZMSCORE", name, *raw)
-        for each, owner in zip(raw, owners, strict=True):
-            pipe.zrank(names.queue, each)
-            pipe.zscore(names.parked(owner), each)
-        of_owners = [*dict.fromkeys(owners)]
-        for owner in of_owners:
-            pipe.hmget(names.organizations, fields_of(owner))
-            pipe.execute_command("HGET", names.rates, owner)
-        # A key of another kind under one of our names is that question's error, not the page's.
-        answers = await pipe.execute(raise_on_error=False)
-    number, first = len(jobs), 8
-    own = answers[first : first + 2 * number]
-    its = answers[first + 2 * number :]
-    why = dict(zip(of_owners, zip(its[::2], its[1::2], strict=True), strict=True))
-    # One that can't be read says nothing of any of them.
-    columns = [each if isinstance(each, list) else [None] * number for each in answers[:first]]
-    rows = zip(*columns, own[::2], own[1::2], owners, strict=True)
-    return [(*row[:-1], *why[row[-1]]) for row in rows]
-
-
-def _found(
-    names: Names, job: str, answers: tuple[Any, ...], letter: DeadLetter | None
-) -> FoundEvent | None:
+def _found(names: Names, job: str, said: JobTold, letter: DeadLetter | None) -> FoundEvent | None:
     organization = organization_of(job, names.job_prefix) or "?"
-    payload, raw_claim, throttled, raw_turn, raw_last, unhandled, *rest = answers
-    score, accepted, rank, parked, *why = rest
-    if payload is None and letter is None and accepted is None:
+    payload = said.payload
+    if payload is None and letter is None and said.accepted is None:
         return None
-    claim, turn = _claim(raw_claim), _turn(raw_turn, f"{names.turn}{organization}:")
+    claim, past = Claim.read(said.claim), _past(said.past, letter)
     delivery = None if payload is None else _delivery(payload)
     event_id, kind = _names(delivery, letter, claim)
-    received_at = accepted or (letter.received_at if letter else None)
-    state = _state(payload, score, parked, claim, letter, turn)
     return FoundEvent(
         job=job,
         organization=organization,
-        state=state,
-        why=why_it_waits(state, (unhandled, *why), time.time()),
-        due_at=score / 1000 if score is not None and score >= keys.DEFERRED_FROM else None,
-        ahead=rank if score is not None and score < keys.DEFERRED_FROM else None,
-        received_at=received_at / 1000 if received_at else None,
+        place=said.place(
+            names, organization, is_dead=letter is not None, has_failed=past.last is not None
+        ),
+        received_at=_received_at(said.accepted, delivery, letter),
         claim=claim,
-        turn=turn,
-        throttled=int(throttled) if isinstance(throttled, bytes) else 0,
-        past=_past(raw_last, letter),
+        throttled=number(said.throttled) or 0,
+        past=past,
         event_id=event_id,
         type=kind,
         endpoint=delivery.endpoint if delivery else letter.endpoint if letter else "",
         payload=payload,
         letter=letter,
     )
+
+
+def _received_at(
+    accepted: float | None, delivery: Delivery | None, letter: DeadLetter | None
+) -> float | None:
+    """When it came in, seconds since the epoch, as far as that is known."""
+    said = delivery.received_at if delivery else letter.received_at if letter else 0
+    # The books keep an order: where another ingress's clock was ahead, it is later than that.
+    at = said if 0 < said <= (accepted or said) else accepted or 0
+    return at / 1000 or None
+
+
+async def _with_turns(partition: Partition, found: list[FoundEvent]) -> list[FoundEvent]:
+    """The same, with who has the turn that each waits for."""
+    waiting = [(each.job, each.place) for each in found if each.state == "in turn"]
+    if not waiting:
+        return found
+    places = await turns_of(partition, waiting)
+    told_of = dict(zip((job for job, _ in waiting), places, strict=True))
+    return [replace(each, place=told_of.get(each.job, each.place)) for each in found]
+
+
+async def _with_doing(partition: Partition, found: list[FoundEvent]) -> list[FoundEvent]:
+    """The same, with what the worker of each tells of its handler."""
+    whose = [_worker_of(each) for each in found]
+    if not (names := sorted({each for each in whose if each})):
+        return found
+    async with partition.redis.pipeline(transaction=False) as pipe:
+        pipe.hmget(partition.names.workers_now, names)
+        (raw,) = await pipe.execute(raise_on_error=False)
+    if isinstance(raw, Exception):  # an earlier file of users lets nobody read it
+        return found
+    doing = {
+        (its.worker, its.job): its
+        for name, text in zip(names, raw, strict=True)
+        for its in workers.what_runs_in(text or b"", name.encode()).doing
+    }
+    return [
+        replace(event, place=event.place._replace(doing=doing.get((worker, event.job))))
+        for event, worker in zip(found, whose, strict=True)
+    ]
+
+
+def _worker_of(event: FoundEvent) -> str:
+    """The worker that has it or, as its handler may go on there, had it last."""
+    if event.claim.is_held:
+        return event.claim.holder
+    return event.past.last.worker if event.past.last else ""
 
 
 def _with_names(event: FoundEvent, known: Sequence[str]) -> FoundEvent:
@@ -322,7 +284,7 @@ async def find_by_mark(partition: Partition, organization: str, event_id: str) -
     return FoundEvent(
         job=mark.job,
         organization=organization,
-        state=states.get(mark.state, "unknown"),
+        place=Place(states.get(mark.state, "unknown"), Around(time.time())),
         mark=mark,
         event_id=event_id,
     )
@@ -421,52 +383,10 @@ def _mark_name(partition: Partition, organization: str, event_id: str) -> bytes:
     return partition.names.event(organization, event_id).encode(errors="replace")
 
 
-def _claim(raw: bytes | None) -> Claim:
-    """What a claim's field says; ``prelude/claims.lua`` tells its form."""
-    if raw is None:
-        return Claim()
-    token, attempts, claims, _, event_id = raw.decode(errors="replace").split(":", 4)
-    # A retry in order keeps its organization's slot by a token that nobody holds. Its claims may be
-    # more than none, where its handler has blocked a worker.
-    is_held = 0 < len(token) < _NOBODYS_TOKEN
-    sign = token[: told.SIGN_DIGITS] if is_held else ""
-    return Claim(is_held, int(attempts), int(claims), event_id, sign)
-
-
-def _turn(raw: Any, begin: str) -> str:
-    """The turn that a job waits for; ``prelude/turns.lua`` tells the form of what is read."""
-    try:
-        key, state, _kind, waits, _since, _starts = msgspec.msgpack.decode(raw)
-    except (msgspec.DecodeError, TypeError, ValueError):
-        return ""  # in no turn, or somebody's hand wrote it
-    # It has its key's turn already where it waits for a value's.
-    name = (state or key) if waits else ""
-    return str(name).removeprefix(begin)
-
-
 def _past(raw: Any, letter: DeadLetter | None) -> Past:
     past = Past.read(raw)
     # One that is given another life has all of it with its letter, until it is judged.
     return letter.past if letter is not None and not past.happenings else past
-
-
-def _state(  # noqa: PLR0917  # what is known of a job, in no order
-    payload: Any,
-    score: float | None,
-    parked: float | None,
-    claim: Claim,
-    letter: DeadLetter | None,
-    turn: str,
-) -> State:
-    if payload is None:
-        return "dead" if letter else "unknown"
-    if score is not None and score >= keys.DEFERRED_FROM:
-        return "running" if claim.is_held else "deferred"
-    if score is not None:
-        return "ready"
-    if parked is not None:
-        return "parked"
-    return "in turn" if turn else "misplaced"
 
 
 def _names(delivery: Delivery | None, letter: DeadLetter | None, claim: Claim) -> tuple[str, str]:

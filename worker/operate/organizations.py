@@ -1,7 +1,6 @@
 """What operators do with one organization: stop its events, see why they wait, read its state."""
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
@@ -199,28 +198,15 @@ def fields_of(organization: str) -> list[str]:
     return [prefix + organization for prefix in (keys.PAUSE, keys.HOLD, keys.BREAKER)]
 
 
-def why_it_waits(state: str, told: Sequence[Any], now: float) -> str:
-    """Why it waits, for people; empty where that has to do with neither.
+def why_held(told: Sequence[bytes | None], now: float) -> str:
+    """Why all of its events wait, for people; empty where they don't.
 
     Args:
-        state: where the event is.
-        told: since when no worker could handle it, as ``settle.lua`` has it; what the fields of
-            its organization say; and its rate, if there is one.
+        told: what these fields say.
         now: seconds since the epoch.
     """
-    unhandled, said, rate = told
-    if state == "deferred" and isinstance(unhandled, bytes):
-        return f"since no worker could handle it from {_clock(unhandled)} on"
-    if state != "parked":
-        return ""
-    texts = said if isinstance(said, list) else [None] * 3
-    pause, hold, breaker = map(_text, texts)
-    return (
-        _paused(pause, now)
-        or _held(hold, now)
-        or _broken(breaker, now)
-        or ("its organization's rate, or cap" if rate else "its organization has no free slot")
-    )
+    pause, hold, breaker = map(_text, told)
+    return _paused(pause, now) or _held(hold, now) or _broken(breaker, now)
 
 
 def _paused(raw: str | None, now: float) -> str:
@@ -248,8 +234,3 @@ def _broken(breaker: str | None, now: float) -> str:
 
 def _text(raw: bytes | None) -> str | None:
     return None if raw is None else raw.decode(errors="replace")
-
-
-def _clock(raw: bytes) -> str:
-    at = int(raw) / 1000 if raw.isdigit() else 0.0
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"

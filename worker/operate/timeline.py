@@ -9,6 +9,7 @@ import msgspec
 from shared.display import duration, escape_controls, moment
 from worker.operate.lookup import FoundEvent, Mark
 from worker.operate.past import Happening
+from worker.operate.whereabouts import Place
 
 _MOST_COLUMNS: Final = 10_000  # of what is no terminal
 _FEWEST_COLUMNS: Final = 20
@@ -43,7 +44,7 @@ class Moment(msgspec.Struct, frozen=True):
     @property
     def is_now(self) -> bool:
         """Whether it goes on, rather than happened when nobody knows."""
-        return self.happened in {"running", "waits"}
+        return self.happened in {"running", "waits", "goes_on"}
 
     def lines(self) -> list[str]:
         """What there is to say of it, for people."""
@@ -64,15 +65,10 @@ class Moment(msgspec.Struct, frozen=True):
         }
 
 
-def timeline(event: FoundEvent, now: float) -> list[Moment]:
-    """What is known of it, the first first; what isn't known isn't said.
-
-    Args:
-        event: which.
-        now: seconds since the epoch.
-    """
+def timeline(event: FoundEvent) -> list[Moment]:
+    """What is known of it, the first first; what isn't known isn't said."""
     return [*_accepted(event), *map(_happened, event.past.happenings), *_dead(event),
-            *_now(event, now), *_done(event)]  # fmt: skip
+            *_now(event), *_done(event)]  # fmt: skip
 
 
 def written(moments: Iterable[Moment], width: int) -> Iterator[str]:
@@ -155,17 +151,24 @@ def _dead(event: FoundEvent) -> Iterator[Moment]:
         yield Moment(None, "redelivered", "redelivered, and to be judged", "info")
 
 
-def _now(event: FoundEvent, now: float) -> Iterator[Moment]:
+def _now(event: FoundEvent) -> Iterator[Moment]:
     """What it waits for, or who has it."""
     if event.payload is None:
+        yield from _goes_on(event.place)
         return
     if event.throttled:
         times = "once" if event.throttled == 1 else f"{event.throttled:,} times"
         yield Moment(None, "throttled", f"throttled {times} by its organization's own system")
     if event.state == "running":
-        yield Moment(None, "running", event.whereabouts(now), "info", by=event.claim.holder)
+        yield Moment(None, "running", event.place.text, "info", by=event.claim.holder)
     else:
-        yield Moment(None, "waits", event.whereabouts(now), "warn" if event.due_at else "")
+        yield Moment(None, "waits", event.place.text, "warn" if event.due_at else "")
+
+
+def _goes_on(place: Place) -> Iterator[Moment]:
+    """That its handler does, though it is over for the event."""
+    if place.goes_on:
+        yield Moment(None, "goes_on", place.goes_on.removeprefix("; "), "warn")
 
 
 def _done(event: FoundEvent) -> Iterator[Moment]:

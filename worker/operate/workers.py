@@ -108,7 +108,7 @@ def alive(
         slots, _, text = told.get(name, b"").partition(b":")
         if until / 1000 < now or not slots.isdigit():
             continue
-        worker, its = _text(name), _at_work(at_work.get(name, b""), name)
+        worker, its = _text(name), what_runs_in(at_work.get(name, b""), name)
         found.append(
             structs.replace(
                 _described(text),
@@ -164,7 +164,7 @@ def _lost(name: bytes, until: float, told: bytes, at_work: bytes) -> LostWorker:
         slots=int(slots) if slots.isdigit() else 0,
         running=its.running,
         at=until / 1000,
-        doing=_at_work(at_work, name).doing,
+        doing=what_runs_in(at_work, name).doing,
     )
 
 
@@ -175,7 +175,8 @@ def _described(text: bytes) -> WorkerOverview:
         return WorkerOverview()
 
 
-def _at_work(text: bytes, worker: bytes) -> AtWork:
+def what_runs_in(text: bytes, worker: bytes) -> AtWork:
+    """What a worker of this name has said that takes long in it."""
     try:
         its = msgspec.json.decode(text, type=AtWork) if text else AtWork()
     except (msgspec.DecodeError, UnicodeDecodeError):

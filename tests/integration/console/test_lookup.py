@@ -1,5 +1,7 @@
 """Facts about finding an event."""
 
+from dataclasses import replace
+
 import pytest
 from redis.asyncio import Redis
 
@@ -24,7 +26,7 @@ async def test_a_waiting_event_is_found_by_its_job(place: Workplace, redis: Redi
     found = await lookup.find(Partition.only(redis), second)
     assert found is not None
     assert found.state == "ready"
-    assert found.ahead == 1
+    assert found.place.ahead == 1
     assert found.event_id == "evt_2"
     assert found.type == "order.updated"
     assert found.endpoint == "acme"
@@ -94,7 +96,7 @@ async def test_a_dead_event_is_found_by_either_id(place: Workplace, redis: Redis
     await place.handle(body("evt_1", type="order.exploded"))
     (by_id,) = await lookup.search(Partition.only(redis), "evt_1", ["org_a"])
     (by_job,) = await lookup.search(Partition.only(redis), by_id.job, [])
-    assert by_id == by_job
+    assert replace(by_id, place=by_job.place) == by_job  # at another moment
     assert by_id.state == "dead"
     assert by_id.letter is not None
     assert by_id.letter.reason == "unavailable_event"

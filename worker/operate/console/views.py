@@ -10,12 +10,12 @@ from urllib.parse import urlencode
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from shared.display import duration, escape_controls, size
+from shared.display import clock, duration, escape_controls, size
 from shared.queue.keys import ORGANIZATION_PATTERN
 from shared.redis.connection import REDIS_ERRORS
 from worker.operate.console.context import console_of, missing_in, session_of
 from worker.operate.console.guard import FORM_TOKEN, Handler, Refused
-from worker.operate.console.wording import age, by_kind, short, timestamp, to_reference
+from worker.operate.console.wording import age, by_kind, short, to_reference
 
 _TEXTS: Final = {
     HTTPStatus.NOT_FOUND: ("Nothing here", "There is no such page, or what it showed is gone."),
@@ -70,7 +70,7 @@ _environment.filters |= {
     "age": age,
     "short": short,
     "duration": duration,
-    "timestamp": timestamp,
+    "timestamp": clock,
     "size": size,
     "by_kind": by_kind,
     "reference": to_reference,

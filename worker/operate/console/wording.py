@@ -4,7 +4,6 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 from shared.display import digits, duration, size
@@ -29,11 +28,6 @@ def age(seconds: float) -> str:
 def by_kind(kinds: Mapping[str, int]) -> str:
     """What one holds in Redis: ``dead 1.2 MiB, waiting 30 KiB``."""
     return ", ".join(f"{kind} {size(its)}" for kind, its in sorted(kinds.items()))
-
-
-def timestamp(seconds: float) -> str:
-    """A moment in UTC, to the second."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def to_reference(job: str) -> str:

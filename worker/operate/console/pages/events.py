@@ -1,6 +1,5 @@
 """Events: where one is, found by its id or its job, and those that have waited longest."""
 
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -83,7 +82,7 @@ async def _shown(request: web.Request, found: FoundEvent) -> web.Response:
         "event.html",
         event=found,
         group=await find(reach_of(request), found.letter.group_id) if found.letter else None,
-        timeline=timeline(found, time.time()),
+        timeline=timeline(found),
         organization=console.sampler.organization(found.organization),
         size=None if found.body is None else len(found.body),
         body=None if body is None else body[:_SHOWN_BYTES].decode(errors="backslashreplace"),

@@ -4,12 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.display import duration, size
+from shared.display import clock, duration, moment, size
 from worker.operate.console.wording import (
     age,
     from_reference,
     short,
-    timestamp,
     to_reference,
 )
 
@@ -48,7 +47,10 @@ def test_an_age_is_to_the_second() -> None:
 def test_a_size_and_a_moment() -> None:
     told = ["12 B", "2.0 KiB", "3.0 MiB", "1.5 GiB"]
     assert [size(each) for each in (12, 2048, 3 << 20, 3 << 29)] == told
-    assert timestamp(0) == "1970-01-01 00:00:00 UTC"
+    assert clock(0) == "1970-01-01 00:00:00 UTC"
+    # Whatever somebody's hand has written, as long as calendars have it.
+    assert (clock(9e15), clock(float("-inf"))) == ("9999-12-31 23:59:59 UTC", clock(0))
+    assert moment(float("inf")) == "9999-12-31T23:59:59.000+00:00"
 
 
 @given(st.binary())
