@@ -252,11 +252,6 @@ def _difference(found: Any) -> Any:
 MUTANTS: Final = {
     "enqueue, of one that comes twice": ("enqueue", "if seen[job] then return false end", ""),
     "enqueue, of what is there": ("enqueue", "if none_is_known() then", "if true then"),
-    "settle, of nobody's": (
-        "settle",
-        "if id_from and token ~= '' and string.sub(claim, 1, #token) == token then",
-        "if id_from then",
-    ),
     "settle, of one that comes twice": ("settle", "not seen[job] and ARGV", "ARGV"),
     "settle, without a mark": ("settle", "leaving and mark == 'pending:' .. job", "leaving"),
     "settle, of what is written": ("settle", "#details[3] == 0 and details[4]", "details[4]"),
@@ -267,7 +262,6 @@ MUTANTS: Final = {
         "return redis.call('EXISTS', unpack(names)) > 0",
         "return false",
     ),
-    "settle, of what was thrown back": ("settle", "if asked.has_seldom and", "if false and"),
     "mark, of nobody's": (
         "mark",
         "token ~= '' and knows_none and string.sub(claim, 1, #token) == token",
@@ -321,7 +315,37 @@ async def test_while_a_breaker_tries_one_no_other_is_given(redis: Redis) -> None
     assert len(await hand.claim()) == 1
 
 
+async def test_who_has_given_one_back_ends_it_no_more(redis: Redis) -> None:
+    hand = Hand(redis)
+    (job,) = await enqueued(redis, delivery(b"1"))
+    before = await hand.claim_only(job)
+    await hand.mark(before)
+    await hand.release(before)
+    await hand.claim_only(job)
+    done = Settlement(before, "done", (RETENTION, (), (), True, 0))
+    assert await hand.transitions.settle([done]) == [Settled.LOST]
+
+
+async def test_of_who_was_thrown_back_nothing_is_left(redis: Redis) -> None:
+    hand = Hand(redis)
+    (job,) = await enqueued(redis, delivery(b"1"))
+    claim = await hand.claim_only(job)
+    await hand.mark(claim)
+    await redis.hset(keys.THROTTLED, job, "1")
+    done = Settlement(claim, "done", (RETENTION, (), (), True, 0))
+    assert await hand.transitions.settle([done]) == [Settled.DONE]
+    assert not await redis.exists(keys.THROTTLED)
+
+
 DIRECT: Final = {
+    "settle, of what was thrown back": (
+        ("settle", "if asked.has_seldom and", "if false and"),
+        test_of_who_was_thrown_back_nothing_is_left,
+    ),
+    "settle, of nobody's": (
+        ("settle", "id_from and token ~= '' and string.sub(claim, 1, #token) == token", "id_from"),
+        test_who_has_given_one_back_ends_it_no_more,
+    ),
     "settle, where somebody is parked": (
         ("settle", "redis.call('EXISTS', unpack(parked)) > 0", "false"),
         test_what_is_parked_is_in_line_once_a_slot_is_free,

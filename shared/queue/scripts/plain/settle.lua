@@ -1,7 +1,7 @@
 -- settle, of events that are done and have neither read nor written a value, as most are.
 --
 -- What isn't as plain is left to the rest of the script, as if it had come in a second call: whatever is
--- in a turn, has a rate or a dead letter, and whose organization has a breaker that counts.
+-- in a turn, has a rate, a history or a dead letter, and whose organization has a breaker that counts.
 
 local results = {}
 
@@ -54,6 +54,7 @@ local function plainly_done()
     run, place = run + 4 * number_of_it, place + number_of_it
   end
   if #jobs == 0 or are_special(asked, jobs) then return asked, {}, place end
+  asked.histories = asked.has_seldom and redis.pcall('HMGET', key.failures, unpack(jobs)) or {}
   return asked, redis.call('HMGET', key.claims, unpack(jobs)), place
 end
 
@@ -65,7 +66,8 @@ local function plainly_held(asked, claims)
     local token = ARGV[i + 1]
     -- From behind the token on: to look at each of its characters costs more than to compare it.
     local id_from = claim and string.match(claim, '^:%d+:%d+:[^:]*:().', #token + 1)
-    if id_from and token ~= '' and string.sub(claim, 1, #token) == token then
+    local is_its = id_from and token ~= '' and string.sub(claim, 1, #token) == token
+    if is_its and not asked.histories[at] then
       local organization = organization_of(ARGV[i])
       still_held[#still_held + 1] = at
       marks[#marks + 1] = mark_name(organization, string.sub(claim, id_from))
@@ -114,10 +116,7 @@ local function end_plainly(asked, still_held, marks, by_organization)
   redis.call('DEL', unpack(names))
   leave_line(jobs)
   if asked.has_seldom and redis.call('EXISTS', unpack(asked.seldom)) > 0 then
-    for i, raw in ipairs(redis.call('HMGET', key.failures, unpack(jobs))) do
-      if raw then hold(organization_of(jobs[i]), 'waiting', -cost_of_history(raw)) end
-    end
-    for _, name in ipairs(asked.seldom) do
+    for _, name in ipairs({ key.suspects, key.unhandled, key.throttled }) do
       redis.call('HDEL', name, unpack(jobs))
     end
   end
