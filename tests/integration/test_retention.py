@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 
 from shared.queue import keys
@@ -11,6 +12,7 @@ from tests.integration.jobs import counters, mark_of
 from tests.integration.kept_up import keep_up
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Reject
+from worker.operate import revival
 from worker.operate.revival import replay_one
 from worker.operate.upkeep import expire
 
@@ -75,6 +77,25 @@ async def test_one_that_is_being_replayed_stays_until_it_has_ended(redis: Redis)
     await expire(Partition.only(redis), retention=59, log=place.lines.log)
     assert place.lines.of("dead_letters_expired") == []
     assert await mark_of(redis, "evt_1") == f"dead:{job.decode()}"
+
+
+async def test_those_that_wait_keep_none_of_the_others(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of an organization that is paused, and that somebody has replayed before."""
+    monkeypatch.setattr(revival, "_EXPIRED_AT_ONCE", 3)
+    place, partition = rejecting(redis), Partition.only(redis)
+    for number in range(12):
+        await place.handle(body(f"evt_{number}"))
+    jobs = [job.decode() for job in await redis.zrange(keys.dead("org_a"), 0, -1)]
+    await redis.zadd(keys.dead("org_a"), {job: n + 1 for n, job in enumerate(jobs)})
+    waiting = [*jobs[:4], jobs[7]]
+    for job in waiting:
+        assert await replay_one(partition, job) == "queued"
+    await expire(partition, retention=59, log=place.lines.log)
+    assert place.lines.of("dead_letters_expired")[0]["number"] == 7
+    left = [job.decode() for job in await redis.zrange(keys.dead("org_a"), 0, -1)]
+    assert left == waiting
 
 
 async def test_a_worker_looks_by_itself_as_an_arq_cron_job(redis: Redis) -> None:

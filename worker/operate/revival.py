@@ -455,9 +455,10 @@ async def expire(partition: Partition, organization: str, *, died_before: int) -
         organization: whose.
         died_before: epoch milliseconds.
     """
-    gone = 0
+    gone = stays = 0
     while True:
-        removed = int(await partition.run(_EXPIRE, organization, died_before, _EXPIRED_AT_ONCE))
-        gone += removed
-        if removed < _EXPIRED_AT_ONCE:
+        told = (organization, died_before, stays, _EXPIRED_AT_ONCE)
+        looked_at, went = map(int, await partition.run(_EXPIRE, *told))
+        gone, stays = gone + went, stays + looked_at - went
+        if looked_at < _EXPIRED_AT_ONCE:
             return gone

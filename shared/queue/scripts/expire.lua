@@ -1,13 +1,14 @@
 -- expire: dead letters that nobody acted on in time go, with their marks.
 --
--- Arguments: organization, died before (ms), how many at the most.
--- Result: how many went. One that waits for its replay stays.
+-- Arguments: organization, died before (ms), how many of these to pass over, how many to look at at the
+--   most.
+-- Result: {how many were looked at, how many went}. One that waits for its replay stays.
 -- Transition: dead → gone, after the retention that the operator has set. A redelivery after that
 --   is judged by its age.
 
 local organization = ARGV[1]
 local jobs = redis.call('ZRANGE', key.dead .. organization, '-inf', '(' .. ARGV[2], 'BYSCORE',
-  'LIMIT', 0, ARGV[3])
+  'LIMIT', ARGV[3], ARGV[4])
 local gone = 0
 
 local function expire(job)
@@ -29,4 +30,4 @@ end
 for _, job in ipairs(jobs) do
   if redis.call('EXISTS', key.job .. job) == 0 then expire(job) end
 end
-return finish(gone)
+return finish({ #jobs, gone })
