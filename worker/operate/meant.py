@@ -40,11 +40,15 @@ def _group(_context: click.Context, _option: click.Parameter, group: str | None)
     return group
 
 
+def _age_option(name: str, field_: str, text: str) -> Callable[[Command], Command]:
+    return click.option(name, field_, type=_ago, metavar="AGE", help=text)
+
+
 def filtered(command: Command) -> Command:
     """The options that say which dead letters are meant."""
     for option in (
-        click.option("--younger-than", "died_after", type=_ago, help="Died within, as 2h."),
-        click.option("--older-than", "died_before", type=_ago, help="Died before, as 7d."),
+        _age_option("--younger-than", "died_after", "Died within, as 2h."),
+        _age_option("--older-than", "died_before", "Died before, as 7d."),
         click.option("--type", help="Only this event type."),
         click.option("--reason", type=click.Choice(records.REASONS), help="Only this reason."),
         click.option(
