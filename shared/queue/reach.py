@@ -85,7 +85,7 @@ class Reach:
         """
         if organization not in self._places:
             home = self.partitions.of(organization)
-            self._places[organization] = await self._followed(organization, home)
+            self._places[organization] = await self.followed(organization, home)
         return self._places[organization]
 
     async def having(self, organization: str | None) -> tuple[Partition, ...]:
@@ -104,11 +104,14 @@ class Reach:
         there = self.partitions.bearing(job)
         if there is None or not (owner := organization_of(job, there.names.job_prefix)):
             return job
-        here = await self._followed(owner, there)
+        here = await self.followed(owner, there)
         return job if here is there else here.names.from_mark(there.names.in_mark(job))
 
-    async def _followed(self, organization: str, here: Partition) -> Partition:
-        """Where one lives now that has lived here."""
+    async def followed(self, organization: str, here: Partition) -> Partition:
+        """Where one lives now that has lived here.
+
+        Raises: as above.
+        """
         for _ in range(MOST_HOPS):
             found: dict[str, Partition] = {}
             if here in self:

@@ -25,12 +25,15 @@ from shared.redis.connection import REDIS_ERRORS
 from shared.redis.durability import Durability, Mode
 from tests.conftest import StartRedis
 from tests.integration.jobs import delivery
-from tests.integration.several import ORGANIZATIONS, Shop, over
+from tests.integration.several import ORGANIZATIONS, Shop, at_home, over
 from tests.integration.workplace import Lines
 from worker.opened import Known
-from worker.operate import dead_letters, lookup, organizations, revival, upkeep
+from worker.operate import dead_letters, dead_lists, lookup, organizations, revival, upkeep
+from worker.operate.console.runs import Runs
 from worker.operate.dead_letters import Selection
 from worker.operate.dead_lists import Filter
+from worker.operate.moving import Move
+from worker.operate.runs import Run
 from worker.operate.searching import search_everywhere
 
 GONE, STAYS = ORGANIZATIONS[0], "org_stays"
@@ -233,6 +236,66 @@ async def test_rows_of_an_inbox_are_judged_by_the_marks_where_the_organization_i
     await here.redis.hset(here.names.moving, GONE, "in:2:1")
     await upkeep.prune(partitions, [Database()], retention=1, log=Lines().log)
     assert told == [False, False, False, False]
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("read_before", [1, 4])
+async def test_who_lists_dead_letters_goes_after_an_organization_that_moves_meanwhile(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, read_before: int, *, newest_first: bool
+) -> None:
+    monkeypatch.setattr(dead_lists, "_ASKED_AT_ONCE", 2)
+    shop, first = Shop(over(redis)), at_home(0)
+    second = max(ORGANIZATIONS)  # which is listed behind it
+    await shop.bury(0, "evt_0")
+    number = ORGANIZATIONS.index(second)
+    await shop.bury(number, *(f"evt_{n}" for n in range(1, 9)))
+    assert first < second
+    # All at once, as those of one batch may.
+    there = shop.partitions.all[number].names
+    jobs = [job.decode() for job in await redis.zrange(there.dead(second), 0, -1)]
+    for n, job in enumerate(jobs):
+        await redis.zadd(there.dead(second), {job: 1000 + n // 4})
+        await redis.hset(there.dead_letter(job), "died_at", f"{1000 + n // 4}")
+    found = list[str]()
+    async for letter in dead_letters.select(
+        Reach(shop.partitions), Filter(), newest_first=newest_first
+    ):
+        found.append(letter.event_id)
+        if len(found) == read_before:
+            target = shop.partitions.all[(number + 1) % 4]
+            await Move(shop.partitions, second, target).run()
+    assert sorted(found) == [f"evt_{n}" for n in range(9)]
+
+
+async def test_a_run_over_those_that_are_on_their_way_is_not_finished_and_can_be_taken_up(
+    redis: Redis,
+) -> None:
+    shop, organization = Shop(over(redis)), at_home(0)
+    await shop.bury(0, "evt_1", "evt_2")
+    here = shop.partitions.all[0]
+    await redis.hset(here.names.moving, organization, "out:1:0")
+    console = Runs(shop.partitions, Lines().log, 60.0, _nothing, patience=0)
+    for verb in ("discard", "replay"):
+        run = Run(verb, organization, "Ada", total=2)
+        ended = await _ended(console, run)
+        assert (ended.state, ended.can_be_taken_up) == ("stopped", True)
+        assert ended.note == "2 were on their way to another partition"
+    await redis.hdel(here.names.moving, organization)
+    ended = await _ended(console, ended.again("Ada"))
+    assert (ended.state, ended.progress.queued, ended.progress.moved) == ("finished", 2, 0)
+    await console.close()
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def _ended(console: Runs, run: Run) -> Run:
+    assert await console.start(run) == "begun"
+    await console._tasks[run.id]
+    found = await console.find(run.id)
+    assert found is not None
+    return found
 
 
 async def test_a_stock_arq_worker_takes_nothing_of_who_is_on_its_way(redis: Redis) -> None:

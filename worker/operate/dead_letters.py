@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, M
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from operator import attrgetter, itemgetter
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -265,14 +265,47 @@ async def _read_pages(
     """An organization is in one partition, so a page is all that is held of all of them."""
     among = await reach.having(owner_of(wanted))
     found = await reach.gather(lambda partition: by_organization(partition, wanted), among)
-    for _, places in _by_name(found):
+    for name, places in _by_name(found):
+        async for page in _pages_of(reach, name, places, wanted, newest_first=newest_first):
+            yield page
+
+
+_Places: TypeAlias = Sequence[tuple[Partition, Sequence[Source]]]
+"""Partitions, each with where those are in it that are meant."""
+
+
+async def _pages_of(
+    reach: Reach, name: str, places: _Places, wanted: Filter, *, newest_first: bool
+) -> AsyncIterator[list[DeadLetter]]:
+    """Those of an organization, wherever it moves meanwhile."""
+    last, known = 0, set[str]()
+    while places:
         pages = [
             _pages_in(reach, partition, sources, wanted, newest_first=newest_first)
             for partition, sources in places
         ]
         # More than one only of the jobs that belong to no organization.
         async for page in _in_one_order(pages, attrgetter("died_at"), newest_first=newest_first):
-            yield page
+            names = [reach.partitions.all[each.partition].names.in_mark(each.job) for each in page]
+            fresh = [each for each, its in zip(page, names, strict=True) if its not in known]
+            if page and name != "?":
+                known = known if page[-1].died_at == last else set()
+                last = page[-1].died_at
+                known |= {n for n, each in zip(names, page, strict=True) if each.died_at == last}
+            yield fresh
+        # Where it lives now it goes on with the millisecond in which this has ended.
+        wanted = wanted.from_on(last, newest_first=newest_first) if known else wanted
+        places = await _moved_to(reach, name, places[0][0], wanted)
+
+
+async def _moved_to(reach: Reach, name: str, here: Partition, wanted: Filter) -> _Places:
+    """Where the rest of an organization's is that has moved; nothing where it hasn't."""
+    if name == "?" or (there := await reach.followed(name, here)) is here or there not in reach:
+        return []
+    found: Mapping[str, Sequence[Source]] = {}
+    with reach.noting(there):
+        found = await by_organization(there, replace(wanted, organization=name))
+    return [(there, found[name])] if name in found else []
 
 
 def _by_name(

@@ -64,6 +64,12 @@ class Filter:
         before = moment if self.died_before is None else min(moment, self.died_before)
         return replace(self, died_before=before)
 
+    def from_on(self, died_at: int, *, newest_first: bool) -> Self:
+        """Those only that died in this moment, or come behind it."""
+        if newest_first:
+            return self.until(died_at + 1)
+        return replace(self, died_after=max(died_at, self.died_after or 0))
+
     @property
     def span(self) -> tuple[str | int, str]:
         """From the least to the greatest time of their deaths, as Redis has it."""

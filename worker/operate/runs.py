@@ -470,6 +470,8 @@ class Going:
         if self.run.progress.stopped:
             row = revival.FAILURES_IN_A_ROW
             return "stopped", f"the last {row} replays died again; the rest is left alone"
+        if moved := self.run.progress.moved:
+            return "stopped", f"{moved:,} were on their way to another partition"
         if missing := self.reach.missing:
             return "failed", "; ".join(sentences(missing))
         return "finished", ""
