@@ -19,6 +19,7 @@ from worker.grouping import CAUSE_FIELDS, cause_of
 from worker.operate import relisting, revival
 from worker.operate.dead_letters import REASONS, Selection, select
 from worker.operate.dead_lists import Filter, count, kinds, labels, labels_of, number_of
+from worker.operate.failure_groups import largest
 from worker.operate.meant import oldest
 from worker.operate.relisting import relist
 from worker.pipeline.transitions import Claim, Settlement, Transitions
@@ -158,6 +159,19 @@ async def test_an_organization_has_two_hundred_groups_and_then_one_for_each_reas
         assert await redis.zcard(keys.UNTAGGED.dead_group(organization, "other-rejected")) == (
             len(names) - 200
         )
+    # Of what type those are of nobody can tell without their records; to hide them would be worse.
+    for wanted in (
+        Filter("org_a", type="a"),
+        Filter(type="a"),
+        Filter(type="a", reason="rejected"),
+    ):
+        found, _ = await largest(reach(redis), wanted, 500)
+        others = [each.id for each in found if each.is_of_others]
+        owners = {"org_a"} if wanted.organization else set(ORGANIZATIONS)
+        reasons = {wanted.reason or "stale", "rejected"}
+        assert set(others) == {f"{name}:other-{why}" for name in owners for why in reasons}
+    none, _ = await largest(reach(redis), Filter("org_a", type="c", reason="crashed"), 500)
+    assert none == []
     assert sum((await listed(redis)).values()) == len(causes)
     # Whatever filters them is exact still.
     await redis.set(keys.DEAD_LISTED, 1)

@@ -9,6 +9,7 @@ import msgspec
 
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
+from worker.grouping import HARMED
 from worker.operate.dead_letters import REASONS
 from worker.operate.dead_lists import Filter, Label, are_listed, count, kinds, labels, owner_of
 
@@ -54,7 +55,7 @@ class FailureGroup(msgspec.Struct, frozen=True):
     @property
     def is_of_others(self) -> bool:
         """Whether it has what is in no group of its own, since there are too many."""
-        return ":other-" in self.id
+        return _is_of_others(self.id)
 
     @property
     def title(self) -> str:
@@ -129,7 +130,7 @@ async def _by_number(partition: Partition, wanted: Filter, most: int) -> AsyncIt
     names = partition.names
     if wanted.organization is not None:
         its = await labels(partition, wanted.organization)
-        keys = [key for key, it in its.items() if _matches(it, wanted)]
+        keys = [key for key, it in its.items() if _matches(key, it, wanted)]
         async with partition.redis.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.zcard(names.dead_group(wanted.organization, key))
@@ -152,7 +153,7 @@ async def _by_number(partition: Partition, wanted: Filter, most: int) -> AsyncIt
                     owner, _, key = each.partition(":")
                     pipe.hget(names.dead_labels(owner), key)
                 told = zip(new, await pipe.execute(), strict=True)
-            yield [each for each, raw in told if raw and _matches(Label.read(raw), wanted)]
+            yield [each for each, raw in told if raw and _matches(each, Label.read(raw), wanted)]
         if len(ids) < last:
             return
         last *= 2
@@ -179,8 +180,17 @@ def _counted_in(partition: Partition, wanted: Filter) -> list[str]:
     return [partition.names.dead_groups(reason) for reason in reasons]
 
 
-def _matches(label: Label, wanted: Filter) -> bool:
-    return wanted.reason in {None, label.reason} and wanted.type in {None, label.type}
+def _matches(name: str, label: Label, wanted: Filter) -> bool:
+    """Whether it may hold what is meant, by its name within its organization or anywhere."""
+    if wanted.reason not in {None, label.reason}:
+        return False
+    # Of these, only the records tell; to leave them out would hide what may be most of them.
+    is_of_any = _is_of_others(name) or label.reason in HARMED
+    return is_of_any or wanted.type in {None, label.type}
+
+
+def _is_of_others(name: str) -> bool:
+    return name.rpartition(":")[2].startswith("other-")
 
 
 async def _read(partition: Partition, ids: Sequence[str]) -> list[FailureGroup]:
