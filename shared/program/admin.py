@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from socket import socket
@@ -10,6 +11,7 @@ from typing import Final
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from shared.errors import Problem, SellfernError
 from shared.observe import metrics
@@ -89,6 +91,15 @@ async def admin_site(
             _log.info("admin_port_taken", taken=address.port, instead=port)
         _log.info("admin_listening", host=hosts_of(sockets), port=port)
         yield port
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether aiohttp has failed, or we; not whoever sends what is no request, and is told so."""
+    exc = record.exc_info[1] if record.exc_info else None
+    return not isinstance(exc, (HttpProcessingError, web.RequestPayloadError))
+
+
+logging.getLogger("aiohttp.server").addFilter(_is_ours)
 
 
 @contextlib.asynccontextmanager

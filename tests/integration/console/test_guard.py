@@ -1,5 +1,6 @@
 """Facts about who may ask the console what."""
 
+import asyncio
 import re
 from urllib.parse import quote
 
@@ -18,6 +19,11 @@ from worker.operate.console.guesses import AT_ONCE
 PAUSE = "/organizations/org_a/pause"
 RUN = ("/runs/12345678/stop", "/runs/12345678/go-on")
 READ_TOKEN = "a token to look around"
+GARBLED = (
+    b"POST /login HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\nContent-Encoding: gzip\r\n"
+    b"Content-Length: 3\r\n\r\nabc"
+)
 
 
 async def is_paused(redis: Redis) -> bool:
@@ -394,3 +400,26 @@ async def test_a_form_that_no_page_sends_is_refused_and_no_failure(
             url = f"{site.origin}{path}"
             async with site.session.post(url, data=sent, headers=headers) as response:
                 assert response.status == status
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / it HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000, 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400),
+        (b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 403),
+        (GARBLED, 400),
+    ],
+)
+async def test_what_is_no_request_is_refused_and_no_failure(
+    site: Site, sent: bytes, status: int
+) -> None:
+    with captured_log("warning") as log:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(sent)
+        assert int((await reader.readline()).split()[1]) == status
+        writer.close()
+        await site.get("/livez")  # whatever is said of it has been said by then
+    assert "Traceback" not in log.text

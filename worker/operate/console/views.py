@@ -96,7 +96,7 @@ def render(
         outage=console.sampler.outage,
         missing=missing_in(request),
         overview=console.sampler.latest,
-        path=request.path,
+        path=request.path or "/",  # that of a CONNECT is none
         here=request.path_qs,
         is_live=request.query.get("live") != "off",
         may_act=session is not None and session.may_act,
