@@ -1,9 +1,12 @@
 """What came from outside, as text that nothing obeys: in terminals, in JSON lines, in errors."""
 
+import codecs
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from typing import Any, Final, NoReturn
 
 import click
@@ -35,6 +38,26 @@ def escape_controls(text: str) -> str:
     characters stay, whatever their script.
     """
     return _UNSAFE.sub(_as_escape, text)
+
+
+def print_in_any_encoding() -> None:
+    """Have no text fail to be printed to stdout since its encoding lacks a character.
+
+    On a terminal that is a question mark, since lines are as wide as was reckoned; elsewhere JSON's
+    escape, so that nothing is lost and JSON stays JSON.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace" if sys.stdout.isatty() else _ESCAPED)
+
+
+def _escaped(exc: UnicodeError) -> tuple[str, int]:
+    if not isinstance(exc, UnicodeEncodeError):
+        raise exc
+    return json.dumps(exc.object[exc.start : exc.end])[1:-1], exc.end
+
+
+_ESCAPED: Final = "sellfern-escaped"
+codecs.register_error(_ESCAPED, _escaped)
 
 
 def size(number: int) -> str:

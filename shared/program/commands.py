@@ -31,6 +31,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the one that is asked for."""
+        display.print_in_any_encoding()
         try:
             return super().invoke(ctx)
         except SettingsError as exc:

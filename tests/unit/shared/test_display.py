@@ -14,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from shared.display import escape_controls, escape_json, fail, json_line
+from shared.display import (
+    escape_controls,
+    escape_json,
+    fail,
+    json_line,
+    print_in_any_encoding,
+)
 from shared.program.tables import emit, truncate
 
 ATTACK = "\x1b[2J\x1b]0;owned\x07\u202eevil\u2066\r\n[bold red]x[/] :boom: \x9b31m\ud800"
@@ -194,9 +200,9 @@ def test_a_line_of_a_table_is_not_broken_where_no_terminal_is(
 class Terminal(io.TextIOWrapper):
     """A stream that says it is a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str = "utf-8") -> None:
         self.bytes = io.BytesIO()
-        super().__init__(self.bytes, encoding="utf-8")
+        super().__init__(self.bytes, encoding=encoding)
 
     def isatty(self) -> bool:
         return True
@@ -222,6 +228,32 @@ def test_in_a_terminal_an_attack_is_folded_text_between_our_own_styles(
     assert max(map(cell_len, lines)) <= 30
     folded = "".join(line.strip() for line in lines)
     assert SHOWN.replace(" ", "") in folded.replace(" ", "")
+
+
+def test_a_terminal_shows_a_question_mark_for_what_its_encoding_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Terminal("cp1252")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    print_in_any_encoding()
+    emit([{"id": "東京 🚀 é"}], ["id"], as_json=False)
+    terminal.flush()
+    assert b"?? ? \xe9" in terminal.bytes.getvalue()
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_a_file_has_what_its_encoding_lacks_as_jsons_escapes(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    print_in_any_encoding()
+    sys.stdout.write(json_line("東京 🚀 é"))
+    sys.stdout.flush()
+    assert json.loads(written.getvalue().decode(encoding)) == "東京 🚀 é"
+    assert (b"\\u6771" in written.getvalue()) is (encoding != "utf-8")
+    monkeypatch.undo()
 
 
 def test_a_failure_is_one_line_on_stderr_and_exit_code_2(
