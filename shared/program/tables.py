@@ -18,6 +18,10 @@ from rich.text import Text
 from shared.display import escape_controls, json_line
 
 _PIPE_WIDTH: Final = 10_000  # no terminal: no line is broken, so grep and cut work
+_LONGEST_WORD: Final = 30
+"""Longer ones may be broken where a terminal is narrow; numbers and moments are shorter."""
+_LEAST: Final = 12
+"""Columns that a text of many words has at the least."""
 
 
 def truncate(text: str, width: int) -> str:
@@ -59,22 +63,64 @@ def stdout_console() -> Console:
 
 
 def draw(rows: Iterable[Mapping[str, object]], columns: Sequence[str], title: str | None) -> None:
-    """Print rows to stdout as a table.
+    """Print rows to stdout as a table; as a list of what each has where that has no room.
 
     Args:
         rows: what to list.
         columns: the keys to show, in this order; a row may lack some.
         title: the table's title.
     """
-    table = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD, title_justify="left")
-    for column in columns:
-        table.add_column(Text(column.replace("_", " ")), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
-    if not table.row_count:
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    if not cells:
         click.echo(f"{title or 'rows'}: none")
         return
-    stdout_console().print(table)
+    names = [column.replace("_", " ") for column in columns]
+    console = stdout_console()
+    widths = _widths([names, *cells], console.width)
+    table = _records(names, cells) if widths is None else _table(names, widths, cells)
+    table.title, table.title_justify = Text(title) if title else None, "left"
+    console.print(table)
+
+
+def _widths(lines: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """How wide each column is, so that nothing of up to `_LONGEST_WORD` is broken; if it can be."""
+    columns = [*zip(*lines, strict=True)]
+    widths = [min(room, max(map(cell_len, column))) for column in columns]
+    least = [min(width, _least(column)) for width, column in zip(widths, columns, strict=True)]
+    room -= 3 * len(columns) + 1  # what is between them
+    if sum(least) > room:
+        return None
+    while sum(widths) > room:
+        able = [each for each, width in enumerate(widths) if width > least[each]]
+        widths[max(able, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _least(column: Iterable[str]) -> int:
+    longest = max(cell_len(word) for text in column for word in text.split() or [""])
+    return max(_LEAST, min(longest, _LONGEST_WORD))
+
+
+def _table(names: Sequence[str], widths: Sequence[int], cells: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name, width in zip(names, widths, strict=True):
+        table.add_column(Text(name), overflow="fold", width=width)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _records(names: Sequence[str], cells: Iterable[Sequence[str]]) -> Table:
+    """A line or more for each thing that a row has, and an empty one behind each row."""
+    width = max(map(len, names))
+    table = Table(box=None, show_header=False)
+    table.add_column(overflow="fold")
+    for row in cells:
+        for name, cell in zip(names, row, strict=True):
+            if cell:
+                table.add_row(Text.assemble((f"{name:<{width}}", "bold"), "  ", cell))
+        table.add_row()
+    return table
 
 
 def _cell(value: object) -> str:
