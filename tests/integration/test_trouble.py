@@ -9,10 +9,12 @@ from redis.asyncio import Redis
 
 from shared.queue import keys
 from shared.queue.partition import Partition
+from shared.queue.partitions import Partitions
+from shared.queue.reach import Reach
 from tests.integration.by_hand import Hand
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization, Reject, Retry
-from worker.operate import organizations
+from worker.operate import lookup, organizations
 from worker.operate.console.attention import Finding, findings
 from worker.operate.history import History
 from worker.operate.organizations import Trouble
@@ -95,6 +97,57 @@ async def test_events_put_off_for_an_hour_are_not_called_flowing(shop: Shop) -> 
     assert "next try in 29m" in (await shop.trouble()).sentence(time.time())
 
 
+async def test_the_next_try_is_the_breaker_s_while_that_is_open(shop: Shop) -> None:
+    """Whenever the events that have failed are due."""
+    shop.place.pipeline = replace(
+        shop.place.pipeline,
+        policy=replace(
+            shop.place.pipeline.policy,
+            backoff=Backoff(base=10, cap=10),
+            breaker=Breaker(failures=3, cool_off=600),
+        ),
+    )
+    await shop.place.accept(*(body() for _ in range(3)))
+    await shop.run(*[KeyError("x")] * 3)
+    each, overview = await shop.organization(), await shop.overview()
+    assert each.breaker == "open"
+    (finding,) = told(overview)
+    assert "3 attempts since" in finding.what
+    assert "next try" not in finding.what
+    assert each.next_try(overview.at).startswith("one event in 9m 5")
+    assert "next try" not in each.failing(overview.at)
+
+
+async def test_what_no_worker_can_handle_has_had_no_attempt(shop: Shop) -> None:
+    await shop.place.accept(*(body(type="order.created") for _ in range(5)))
+    assert await shop.run(*[None] * 5) == [Settled.WAITING] * 5
+    overview = await shop.overview()
+    (finding,) = told(overview)
+    assert "put off. Since 0s ago: no handler is registered for order.created; next try" in (
+        finding.what
+    )
+    assert "attempt" not in finding.what + finding.advice
+
+
+async def test_what_is_due_behind_the_first_is_not_called_the_next_try(shop: Shop) -> None:
+    await shop.place.accept(body(), body())
+    await shop.run(Retry(after=60), Retry(after=3600))
+    trouble = await shop.trouble()
+    now = trouble.last + 61
+    assert trouble.sentence(now).endswith("; the last of them is due in 58m 59s")
+
+
+async def test_an_organization_that_moves_is_not_said_to_be_throttled(shop: Shop) -> None:
+    await shop.place.accept(body())
+    until = round((time.time() + 300) * 1000)
+    hold = {f"{keys.HOLD}org_a": f"{until}:it moves to another partition"}
+    await shop.redis.hset(keys.ORGANIZATIONS, mapping=hold)
+    (finding,) = told(await shop.overview())
+    assert finding.what == "org_a moves to another partition. 1 event waits."
+    found = await lookup.oldest(Reach(Partitions.only(shop.redis)))
+    assert "its organization moves to another partition, 4m 59s still" in found[0].place.text
+
+
 async def test_since_when_is_the_first_of_failures_that_follow_each_other(shop: Shop) -> None:
     await shop.place.accept(body(), body(), body())
     await shop.run(KeyError("one"))
@@ -141,7 +194,7 @@ async def test_who_rejects_them_all_fails_as_well_and_who_has_no_handler(shop: S
     await shop.place.accept(body(type="order.created"))
     assert await shop.run(None) == [Settled.WAITING]
     assert ((await shop.trouble()).word, (await shop.trouble()).error) == (
-        *("no handler", "no_handler"),
+        *("no handler", "no handler is registered for order.created"),
     )
 
 

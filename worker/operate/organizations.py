@@ -15,6 +15,9 @@ _PAGE = 500
 _QUIET: Final = 900.0
 """Seconds without a failure after which a trouble is over, as the scripts have it."""
 
+MOVES: Final = "it moves to another partition"
+"""Why an organization is held, or paused, by whoever moves it: as ``halt.lua`` has it."""
+
 _LONGEST_NAME: Final = 60  # of whoever pauses something
 _GLOB = str.maketrans({character: f"\\{character}" for character in "\\*?[]^-"})
 
@@ -181,13 +184,29 @@ class Trouble(msgspec.Struct, frozen=True):
             return "some fail"
         return "put off" if self.kind == "a" else "failing"
 
-    def sentence(self, now: float) -> str:
-        """It, for people, without its `word`; ``now``: seconds since the epoch."""
+    def next_try(self, now: float) -> str:
+        """When it is, as far as that is known; ``now``: seconds since the epoch."""
+        if self.next_at and self.next_at > now:
+            return f"next try in {roughly(self.next_at - now)}"
+        if self.latest_at and self.latest_at > now:
+            return f"the last of them is due in {roughly(self.latest_at - now)}"
+        return ""
+
+    def sentence(self, now: float, *, is_held: bool = False) -> str:
+        """It, for people, without its `word`.
+
+        Args:
+            now: seconds since the epoch.
+            is_held: whether something else has all of these events wait, whenever they are due.
+        """
+        since, last = (roughly(max(0.0, now - each)) for each in (self.since, self.last))
         many = "1 attempt" if self.failed == 1 else f"{self.failed:,} attempts"
-        told = f"{many} since {roughly(max(0.0, now - self.since))} ago, the last"
-        told += f" {roughly(max(0.0, now - self.last))} ago: {self.error or 'nothing was said'}"
-        due = [each for each in (self.next_at, self.latest_at) if each and each > now]
-        return told + (f"; next try in {roughly(min(due) - now)}" if due else "")
+        error = self.error or "nothing was said"
+        # To have asked a worker that can't handle one is no attempt.
+        looks = self.kind == "w"
+        told = f"since {since} ago" if looks else f"{many} since {since} ago, the last {last} ago"
+        then = "" if is_held else self.next_try(now)
+        return f"{told}: {error}{'; ' * bool(then)}{then}"
 
 
 # Why its events wait
@@ -219,6 +238,8 @@ def _held(hold: str | None, now: float) -> str:
     if not until.isdigit() or int(until) / 1000 <= now:
         return ""
     left = roughly(int(until) / 1000 - now)
+    if reason == MOVES:
+        return f"its organization moves to another partition, {left} still at the most"
     return f"its organization's own system asks for fewer calls, {left} still ({reason})"
 
 

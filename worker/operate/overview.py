@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 from msgspec import structs
 
+from shared.display import roughly
 from shared.queue import depths, hashes, held_bytes, keys
 from shared.queue.held_bytes import HeldBytes, RedisMemory
 from shared.queue.marker import SHOWN_SECONDS, Incident, incident, unwatched
@@ -70,6 +71,26 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
     def pause_told(self, now: float) -> str:
         """Why it is paused, by whom and since when; ``now``: seconds since the epoch."""
         return Paused(self.paused, self.paused_by, self.paused_since).sentence(now)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its events wait as a whole, whenever they are due."""
+        return self.paused is not None or self.throttled is not None or bool(self.breaker)
+
+    def failing(self, now: float) -> str:
+        """How its handlers fail, if they do, for people; ``now``: seconds since the epoch."""
+        return self.trouble.sentence(now, is_held=self.is_held) if self.trouble else ""
+
+    def next_try(self, now: float) -> str:
+        """When one of its events is tried again, for people; ``now``: the same."""
+        if self.paused is not None:
+            return "none while it is paused"
+        if self.throttled_seconds is not None:
+            return f"in {roughly(self.throttled_seconds)}, once its own system takes calls"
+        if self.breaker:
+            return f"one event in {roughly(self.breaker_seconds or 0.0)}"
+        told = self.trouble.next_try(now) if self.trouble else ""
+        return told.removeprefix("next try ") or "as soon as a slot is free"
 
     @property
     def bytes_held(self) -> int:

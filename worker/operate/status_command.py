@@ -382,7 +382,7 @@ def _condition(each: OrganizationOverview) -> str:
 def _failing(each: OrganizationOverview, breaker: str | None) -> str:
     row = f"{each.failures:,} failures in a row" if each.failures else ""
     what = breaker or row or (each.trouble.word if each.trouble else "")
-    why = escape_controls(each.trouble.sentence(time.time())) if each.trouble else ""
+    why = escape_controls(each.failing(time.time()))
     return f"{what}{': ' * bool(why)}{why}"
 
 

@@ -135,9 +135,8 @@ class Around(NamedTuple):
     @property
     def obstacle(self) -> str:
         """What would keep it from running though it were due, behind what is said of it."""
-        if not self.is_manned:
-            return "; no worker is alive"
-        return f"; {self.held}" if self.held else ""
+        nobody = "" if self.is_manned else "; no worker is alive"
+        return f"{'; ' * bool(self.held)}{self.held}{nobody}"
 
 
 _QUESTIONS: Final = 6
@@ -205,8 +204,7 @@ class Place(NamedTuple):
                 ahead = f"in line, {self.ahead or 0:,} ahead of it"
                 return f"{ahead}{self.around.obstacle}{self._suspected}"
             case "parked":
-                nobody = "" if self.around.is_manned else self.around.obstacle
-                return f"parked: {self.around.parked}{nobody}"
+                return f"parked: {self.around.parked}{self.around._replace(held='').obstacle}"
             case "in turn":
                 return f"{self.turn.text}{self.around.obstacle}"
         return _TEXTS.get(self.state, "none")

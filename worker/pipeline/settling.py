@@ -139,8 +139,8 @@ def _verb_of(work: Work, outcome: _NotDone, policy: Policy, worker: str) -> tupl
             details = (math.ceil(after * 1000), printable(error))
             # What a stock arq worker has is its by adoption, without a look at the payload.
             return "throttle", (*details, True) if work.claim.size is None else details
-        case Waiting(reason=reason, patience=patience):
-            return "wait", (reason, None if patience is None else round(patience * 1000))
+        case Waiting(error=error, patience=patience):
+            return "wait", (printable(error), None if patience is None else round(patience * 1000))
         case Duplicate() | Held():
             return ("hold" if type(outcome) is Held else "duplicate"), _begun(work)
         case Released(in_doubt=in_doubt):

@@ -10,6 +10,7 @@ from shared.display import roughly, size
 from shared.queue.marker import unwatched_since
 from shared.queue.reach import sentences
 from worker.operate.history import History
+from worker.operate.organizations import MOVES
 from worker.operate.overview import OrganizationOverview, Overview
 from worker.operate.workers import sentence, troubles
 
@@ -240,9 +241,12 @@ def _organization(each: OrganizationOverview, at: float) -> Finding | None:
     level: Level = "warn"
     if each.paused is not None:
         return None
-    if each.throttled is not None:
+    if each.throttled == MOVES:
+        what, advice = f"{name} moves to another partition", "Its events go on there, or here."
+        level, verb = "info", ""
+    elif each.throttled is not None:
         level, what = "info", f"{name}'s own system asks for fewer calls ({each.throttled})"
-        advice = "They go on by themselves."
+        advice = f"They go on by themselves: {each.next_try(at)}."
     elif each.breaker is not None:
         what = f"{name}: its handlers kept failing, so its breaker is {each.breaker}"
         advice = (
@@ -253,14 +257,18 @@ def _organization(each: OrganizationOverview, at: float) -> Finding | None:
         advice = "The log says why; pause it to spend no more attempts."
     elif _is_put_off(each):
         what, verb = f"{name}: its events are put off", "pause"
-        advice = "Their handler, or the lack of one, has it so; pause it to spend no more attempts."
+        advice = "Their handler has it so; pause it to spend no more attempts."
+        if each.trouble and each.trouble.kind == "w":
+            advice = "Nothing is spent meanwhile; start workers that have a handler for them."
     else:
         return None
     if each.trouble is not None and each.throttled is None:
-        what = f"{what}. {each.trouble.sentence(at)}"
+        told = each.failing(at)
+        what = f"{what}. {told[:1].upper()}{told[1:]}"
     other = ("Pause", _address(each, "pause")) if each.breaker else ("", "")
     what = f"{what}. {_waiting(each.waiting)}."
-    return Finding(level, what, advice, _address(each, verb), verb.capitalize(), name, *other)
+    address = _address(each, verb) if verb else ""
+    return Finding(level, what, advice, address, verb.capitalize(), name, *other)
 
 
 def _is_put_off(each: OrganizationOverview) -> bool:
