@@ -100,6 +100,8 @@ async def test_both_programs_and_every_command_work_as_their_users(place: Place)
     await settled(operator)
     ended = await run("worker", "dead-letters", "discard", "--all", "--yes", environ=operator)
     assert ended.code == 0, ended.stderr
+    (found,) = (await run("worker", "events", "show", "evt_bad", "--json", environ=operator)).json
+    assert found["state"] == "discarded"
     (run_,) = (await run("worker", "dead-letters", "runs", "--json", environ=operator)).json[:1]
     assert (run_["action"], run_["state"]) == ("discard", "finished")
     metrics = (await place.receiver.admin("/metrics")).body.decode()

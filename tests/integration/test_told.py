@@ -130,6 +130,26 @@ async def test_what_was_discarded_is_not_called_handled(
     assert await revival.discard(place.partition, letter.job, retention=60) == "absent"
 
 
+async def test_an_operator_who_may_not_ask_what_marks_tell_discards_all_the_same(
+    redis: Redis,
+) -> None:
+    """Its rights are of an earlier version."""
+    await live(redis, "w1", NOW)
+    place = Workplace(redis, Handlers())
+    assert await place.handle(body("evt_1", type="order.exploded")) is Settled.DEAD
+    (letter,) = [each async for each in select(reach(redis), Filter())]
+    rights = (f"~{each}*" for each in (keys.EVENT, keys.DEAD.removesuffix(":"), keys.BYTES,
+                                       keys.COUNTERS, keys.QUEUE))  # fmt: skip
+    await redis.execute_command("ACL", "SETUSER", "earlier", "on", "nopass", "+@all", *rights)
+    where = redis.connection_pool.connection_kwargs
+    try:
+        async with Redis(host=where["host"], port=where["port"], username="earlier") as earlier:
+            here = Partition.only(earlier)
+            assert await revival.discard(here, letter.job, retention=60) == "discarded"
+    finally:
+        await redis.execute_command("ACL", "DELUSER", "earlier")
+
+
 async def test_what_a_newer_one_stands_for_is_not_called_handled(redis: Redis) -> None:
     await live(redis, "w1", NOW)
     handlers = Handlers()
