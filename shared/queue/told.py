@@ -19,6 +19,9 @@ SIGN_DIGITS: Final = 6
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _BASE: Final = len(_DIGITS)
 _CODE_DIGITS: Final = 4
+_NOBODY: Final = _CODE_DIGITS * "0"
+"""The code of no name."""
+
 _MOST_MILLISECONDS: Final = _BASE**4 - 1  # 28 minutes: longer is as long
 _MOST_ATTEMPTS: Final = _BASE**2 - 1
 _FORM: Final = re.compile(
@@ -28,7 +31,7 @@ _FORM: Final = re.compile(
 )
 
 
-End = Literal["handled", "discarded", "superseded"]
+End = Literal["handled", "ignored", "discarded", "superseded"]
 
 _OTHER_ENDS: Final[dict[str, End]] = {"disc": "discarded", "newr": "superseded"}
 
@@ -52,8 +55,10 @@ class Told(NamedTuple):
 
     @property
     def end(self) -> End:
-        """What has ended it: a handler, or somebody's hand, or a newer one that stands for it."""
-        return "handled" if self.attempts else _OTHER_ENDS.get(self.worker, "handled")
+        """What has ended it: a handler, or that there is to be none, or what else may."""
+        if not self.attempts:
+            return _OTHER_ENDS.get(self.worker, "handled")
+        return "ignored" if self.handler == _NOBODY else "handled"
 
 
 @lru_cache(4096)  # of a handler, most take the same few milliseconds

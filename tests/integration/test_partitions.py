@@ -74,7 +74,7 @@ async def look(partition: Partition) -> None:
     """See what an operator sees."""
     done = await lookup.find_by_mark(partition, "org_a", "evt_1")
     assert done is not None
-    assert (done.state, organization_of(done.job)) == ("handled", "org_a")
+    assert (done.state, organization_of(done.job)) == ("finished", "org_a")
     (dead,) = await lookup.search(partition, "evt_2", await lookup.organizations_of(partition))
     (letter,) = (await paging.read_page(Reach(Partitions((partition,))), Filter(), None)).letters
     assert dead.state == "dead"
@@ -136,7 +136,7 @@ async def work(place: Workplace) -> None:
     await worker.close()
     mark = await lookup.find_by_mark(place.partition, "org_a", "evt_3")
     assert mark is not None
-    assert mark.state == "handled"
+    assert mark.state == "finished"
 
 
 async def touched(redis: Redis, step: Awaitable[None]) -> set[str]:

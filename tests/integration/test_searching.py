@@ -145,7 +145,7 @@ async def test_an_event_is_shown_wherever_it_is(
     assert (await typed(redis_server, job)).stdout == waiting.stdout
     await place.handle_next()
     (handled,) = [json.loads((await typed(redis_server, "evt_1", "--json")).stdout)]
-    assert (handled["state"], handled["mark"], handled["mark_job"]) == ("handled", "done", job)
+    assert (handled["state"], handled["mark"], handled["mark_job"]) == ("finished", "done", job)
     await place.handle(body("evt_2", type="order.exploded"))
     dead = await typed(redis_server, "evt_2", "--organization", "org_a", "--yes")
     assert "         reason  unavailable_event\n" in dead.stdout

@@ -109,7 +109,7 @@ async def test_while_a_worker_lives_that_takes_all_for_the_job_it_is_as_it_was(
 
 @pytest.mark.parametrize(
     ("description", "told_of"),
-    [(NOW, ("discarded", "discarded")), (BEFORE, ("handled", "handled"))],
+    [(NOW, ("discarded", "discarded")), (BEFORE, ("finished", "finished"))],
 )
 async def test_what_was_discarded_is_not_called_handled(
     redis: Redis, description: bytes, told_of: tuple[str, str]
@@ -128,6 +128,21 @@ async def test_what_was_discarded_is_not_called_handled(
     for signed in (letter.body, again):  # neither brings it back
         assert await place.handle(signed) is Settled.DUPLICATE
     assert await revival.discard(place.partition, letter.job, retention=60) == "absent"
+
+
+async def test_what_is_ignored_on_purpose_is_not_called_handled(redis: Redis) -> None:
+    await live(redis, "w1", NOW)
+    await Transitions(Partition.only(redis)).note_names(["w1"])
+    handlers = Handlers()
+    handlers.ignore("order.created")
+    place = Workplace(redis, handlers)
+    place.pipeline = replace(place.pipeline, worker="w1")
+    assert await place.handle(body("evt_1", type="order.created")) is Settled.DONE
+    found = await lookup.find_by_mark(place.partition, "org_a", "evt_1")
+    assert found is not None
+    (end,) = timeline(found)
+    assert (found.state, end.happened, end.attempt, end.by) == ("ignored", "ignored", None, "w1")
+    assert end.lines() == ["ignored: no handler is to have its type", "by w1"]
 
 
 async def test_an_operator_who_may_not_ask_what_marks_tell_discards_all_the_same(

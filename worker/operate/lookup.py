@@ -106,7 +106,7 @@ class FoundEvent:
     @property
     def is_counted(self) -> bool:
         """Whether its attempts are known; what is known by its mark alone may have had any."""
-        return self.state not in {"handled", "discarded", "superseded", "pending"}
+        return not (self.mark and self.payload is None and self.letter is None)
 
     @property
     def attempts(self) -> int:
@@ -279,7 +279,7 @@ async def find_by_mark(partition: Partition, organization: str, event_id: str) -
     found = await find(partition, mark.job)
     if found is not None:
         return found
-    end: State = mark.told.end if mark.told else "handled"
+    end: State = mark.told.end if mark.told else "finished"
     states: dict[str, State] = {"done": end, "pending": "pending"}
     return FoundEvent(
         job=mark.job,

@@ -177,11 +177,12 @@ def _done(event: FoundEvent) -> Iterator[Moment]:
     if mark is None or mark.state != "done" or event.letter or event.payload is not None:
         return
     if mark.told is None:
-        yield Moment(None, "handled", "its job is finished", "good")
+        yield Moment(None, "finished", event.place.text)
         return
     told = mark.told
     if told.end != "handled":
-        yield Moment(told.at, told.end, _ENDS[told.end], "warn" if told.end == "discarded" else "")
+        level: Level = "warn" if told.end == "discarded" else ""
+        yield Moment(told.at, told.end, _ENDS[told.end], level, by=mark.worker)
         return
     text = f"handled by attempt {told.attempts}{_took(told.seconds)}"
     by = _by(mark.handler, mark.worker) or _codes(mark)
@@ -192,6 +193,7 @@ def _done(event: FoundEvent) -> Iterator[Moment]:
 
 _ENDS: Final = {
     "discarded": "discarded: given up for good by hand",
+    "ignored": "ignored: no handler is to have its type",
     "superseded": "superseded: a newer event of its kind stands for it",
 }
 

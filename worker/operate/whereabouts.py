@@ -25,14 +25,16 @@ State: TypeAlias = Literal[
     "deferred",
     "misplaced",
     "handled",
+    "ignored",
+    "finished",
     "discarded",
     "superseded",
     "dead",
     "pending",
     "unknown",
 ]
-"""Where an event is; ``misplaced`` is a payload without a place in line, ``pending`` a mark whose
-job is gone."""
+"""Where an event is; ``finished`` is one whose mark doesn't tell how, ``misplaced`` a payload
+without a place in line, ``pending`` a mark whose job is gone."""
 
 _DIGITS: Final = 17
 """Fewer has any number that a script writes, milliseconds since the epoch among them."""
@@ -262,6 +264,8 @@ _WORDS: Final[dict[State, str]] = {
     "parked": "parked",
     "in turn": "waits for its turn",
     "handled": "handled",
+    "ignored": "ignored",
+    "finished": "finished",
     "discarded": "discarded",
     "superseded": "superseded",
     "dead": "dead letter",
@@ -274,6 +278,8 @@ _TEXTS: Final[dict[State, str]] = {
     "misplaced": "a payload without a place in line: the same delivery sent again mends it",
     "pending": "marked as pending by a job that is gone: a redelivery takes over",
     "handled": "its job is finished",
+    "ignored": "its job is finished: no handler is to have its type",
+    "finished": "its job is finished, and its mark doesn't tell how: handled, most likely",
     "discarded": "given up for good by hand",
     "superseded": "a newer event of its kind stands for it",
 }

@@ -87,7 +87,7 @@ async def test_a_handled_event_is_found_by_its_id_while_its_mark_is_kept(
         "evt_1",
         await lookup.organizations_of(Partition.only(redis)) or ["org_a"],
     )
-    assert found.state == "handled"
+    assert found.state == "finished"
     assert found.mark is not None
     assert found.mark.expires_at is not None
 
