@@ -336,7 +336,7 @@ class Books:
         """What is kept of attempts, which counts as waiting."""
         for job, history in self.values.get(keys.FAILURES, {}).items():
             if history.startswith("\udc93"):
-                yield f"{organization_of(job)}:waiting", cost(_size(history), 0) + 100
+                yield f"{organization_of(job)}:waiting", _history_cost(history[1:])
 
     def _numbers(self, name: str) -> dict[str, int]:
         return {key: int(value) for key, value in self.values.get(name, {}).items()}
@@ -404,6 +404,16 @@ def _size(text: str) -> int:
     return len(text.encode(errors="surrogateescape"))
 
 
+def _mark_cost(rest: str, mark: str) -> int:
+    _, is_there, history = mark.partition("\n\udc93")
+    return cost(len(rest.partition(":")[2]), 1) + (_history_cost(history) if is_there else 0)
+
+
+def _history_cost(text: str) -> int:
+    """Without its first byte."""
+    return cost(_size(text) + 1, 0) + 100
+
+
 def _record_cost(_: str, record: Any) -> int:
     large = ("payload", "error", "traceback", "history")
     texts = (record.get(each, "") for each in large)
@@ -414,7 +424,7 @@ def _kinds() -> Iterator[tuple[str, str, Callable[[str, Any], int]]]:
     """What counts as bytes held, by what the names of its keys begin with."""
     yield "waiting", keys.UNTAGGED.payloads, lambda _, payload: cost(_size(payload), 2)
     yield "dead", keys.DEAD_LETTER + keys.UNTAGGED.job_prefix, _record_cost
-    yield "marks", keys.EVENT, lambda rest, _: cost(len(rest.partition(":")[2]), 1)
+    yield "marks", keys.EVENT, _mark_cost
     yield "state", keys.STATE, lambda rest, value: cost(len(keys.STATE + rest + value), 1)
 
 

@@ -131,7 +131,7 @@ async def counters(redis: Redis) -> dict[str, int]:
 async def mark_of(redis: Redis, event_id: str, organization: str = "org_a") -> str | None:
     """The dedupe mark of an event."""
     raw = await redis.get(keys.event(organization, event_id))
-    return full_mark(raw.decode()) if raw else None
+    return full_mark(raw.partition(b"\n\x93")[0].decode()) if raw else None
 
 
 def full_mark(text: str) -> str:

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
-from shared.queue import keys
+from shared.queue import keys, told
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
 from tests.conftest import StartRedis
@@ -227,7 +227,7 @@ async def test_what_others_discard_hides_nothing_of_what_marks_tell(ward: Ward) 
     await ward.bury(3)
     letters = [letter async for letter in ward.dead()]
     replaying = await replayed(ward, letters[:2])
-    await ward.redis.set(keys.TOLD_MARKS, "1")  # as live workers of this version say
+    await ward.redis.set(keys.TOLD_MARKS, told.VERSION)  # as live workers of this version say
     ward.rejects = lambda _: False
     for _ in range(2):
         await ward.place.handle_next()
@@ -239,7 +239,7 @@ async def test_what_others_discard_hides_nothing_of_what_marks_tell(ward: Ward) 
 async def test_what_is_discarded_after_it_was_replayed_is_said(ward: Ward) -> None:
     await ward.bury(1)
     (letter,) = [letter async for letter in ward.dead()]
-    await ward.redis.set(keys.TOLD_MARKS, "1")
+    await ward.redis.set(keys.TOLD_MARKS, told.VERSION)
     replaying = await replayed(ward, [letter])
     await revival.discard(Partition.only(ward.redis), letter.job, retention=60)
     ward.rejects = lambda _: False

@@ -67,11 +67,16 @@ async def test_a_finished_event_tells_when_by_whom_and_after_what(shop: Shop) ->
     found = await lookup.find_by_mark(Partition.only(shop.redis), "org_a", "evt_1")
     assert found is not None
     assert found.job == job
-    (handled,) = timeline(found)
+    accepted, failed, handled = timeline(found)
     assert handled.text.startswith("handled by attempt 2 after ")
     assert handled.by == f"{HANDLER} on {WORKER}"
+    assert failed.text.startswith("attempt 1 failed after ")
+    assert (failed.said, failed.by) == ("ValueError: one", handled.by)
+    assert accepted.text == "accepted"
+    assert accepted.at is not None
+    assert failed.at is not None
     assert handled.at is not None
-    assert abs(handled.at - time.time()) < 60
+    assert time.time() - 60 < accepted.at <= failed.at <= handled.at <= time.time()
 
 
 async def test_who_waits_is_told_what_for(shop: Shop) -> None:

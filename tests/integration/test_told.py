@@ -15,7 +15,7 @@ from tests.integration.by_hand import Hand
 from tests.integration.jobs import delivery, enqueue, enqueued, mark_of, reach
 from tests.integration.workplace import POLICY, Workplace, body
 from worker import Event, Handlers, Organization
-from worker.operate import lookup, revival
+from worker.operate import lookup, revival, upkeep
 from worker.operate.dead_letters import select
 from worker.operate.dead_lists import Filter
 from worker.operate.lookup import Mark
@@ -25,8 +25,9 @@ from worker.pipeline.transitions import Mark as Found
 from worker.pipeline.transitions import MarkRequest, Settled, Settlement, Transitions
 
 NOW: Final = msgspec.json.encode({"host": "web-1", "marks": told.VERSION})
+BEFORE_3: Final = msgspec.json.encode({"host": "web-0", "marks": 2})
 BEFORE: Final = msgspec.json.encode({"host": "web-0"})
-"""What a worker of this version says of itself, and what one of an earlier version does."""
+"""What a worker of this version says of itself, and what ones of earlier versions do."""
 
 
 async def live(redis: Redis, worker: str, description: bytes) -> None:
@@ -48,7 +49,7 @@ class Shop:
 
     async def handle(self, event: Event[object], _organization: Organization) -> None:
         if event.attempt == 1:
-            raise ValueError
+            raise ValueError("refused")
 
     async def handled(self, event_id: str) -> Mark:
         """Its mark, once it is handled."""
@@ -77,9 +78,17 @@ async def test_it_tells_when_by_which_handler_and_worker_and_after_how_many_atte
     assert abs(mark.told.at - time.time()) < 60
     assert (mark.told.attempts, mark.told.seconds < 1) == (2, True)
     assert (mark.handler, mark.worker) == (handler, "web-1-ab12cd")
-    raw = await mark_of(redis, "evt_1")
-    assert raw is not None
-    assert len(raw.removeprefix(f"done:{mark.job}")) <= 24
+    raw = await redis.get(keys.event("org_a", "evt_1"))
+    named, _, history = raw.partition(b"\n")
+    assert len(named.removeprefix(f"done:{mark.job}".encode())) <= 24
+    # All that was known of what failed, but for what was said at length.
+    assert msgspec.msgpack.decode(history)[2] == ""
+    (failed,) = mark.past.happenings
+    assert (failed.number, failed.said, failed.handler) == (1, "ValueError: refused", handler)
+    assert failed.worker == mark.worker
+    said = await redis.hgetall(keys.BYTES)
+    await upkeep.recount(shop.place.partition, retention=60)
+    assert await redis.hgetall(keys.BYTES) == said
     # Who knows no names says none.
     await redis.delete(keys.KNOWN)
     found = await lookup.find_by_mark(Partition.only(redis), "org_a", "evt_1")
@@ -88,12 +97,13 @@ async def test_it_tells_when_by_which_handler_and_worker_and_after_how_many_atte
     assert (found.mark.handler, found.mark.worker) == ("", "")
 
 
-async def test_while_a_worker_lives_that_takes_all_for_the_job_it_is_as_it_was(
-    redis: Redis, shop: Shop
+@pytest.mark.parametrize("before", [BEFORE, BEFORE_3])
+async def test_while_a_worker_lives_that_reads_less_it_is_as_it_was(
+    redis: Redis, shop: Shop, before: bytes
 ) -> None:
     assert (await shop.handled("evt_0")).told is None  # nobody has said what he reads
     await live(redis, "web-1-ab12cd", NOW)
-    await live(redis, "web-0-000000", BEFORE)
+    await live(redis, "web-0-000000", before)
     await live(redis, "web-1-ab12cd", NOW)
     mark = await shop.handled("evt_1")
     assert mark.told is None
@@ -102,9 +112,12 @@ async def test_while_a_worker_lives_that_takes_all_for_the_job_it_is_as_it_was(
     await live(redis, "web-1-ab12cd", NOW)
     assert (await shop.handled("evt_2")).told is not None
     # One that comes back, as after a deploy that is undone, is heard of with the next sign of life.
-    await live(redis, "web-0-000000", BEFORE)
+    await live(redis, "web-0-000000", before)
     await live(redis, "web-1-ab12cd", NOW)
     assert (await shop.handled("evt_3")).told is None
+    # What earlier ones have said among themselves is no leave for this one.
+    await redis.set(keys.TOLD_MARKS, "1")
+    assert (await shop.handled("evt_4")).told is None
 
 
 @pytest.mark.parametrize(
@@ -121,8 +134,9 @@ async def test_what_was_discarded_is_not_called_handled(
     assert await revival.discard(place.partition, letter.job, retention=60) == "discarded"
     found = await lookup.find_by_mark(place.partition, "org_a", "evt_1")
     assert found is not None
-    (end,) = timeline(found)
+    *past, end = timeline(found)
     assert (found.state, end.happened) == told_of
+    assert [each.happened for each in past] == ["died"] * (description == NOW)
     assert "handled by" not in end.text
     again = body("evt_1", type="order.exploded")
     for signed in (letter.body, again):  # neither brings it back
@@ -140,7 +154,7 @@ async def test_what_is_ignored_on_purpose_is_not_called_handled(redis: Redis) ->
     assert await place.handle(body("evt_1", type="order.created")) is Settled.DONE
     found = await lookup.find_by_mark(place.partition, "org_a", "evt_1")
     assert found is not None
-    (end,) = timeline(found)
+    *_, end = timeline(found)
     assert (found.state, end.happened, end.attempt, end.by) == ("ignored", "ignored", None, "w1")
     assert end.lines() == ["ignored: no handler is to have its type", "by w1"]
 
@@ -196,7 +210,7 @@ async def test_one_that_was_killed_counts_until_it_is_taken_for_dead(
     assert (await shop.handled("evt_2")).told is not None
 
 
-@pytest.mark.parametrize("description", [NOW, BEFORE])
+@pytest.mark.parametrize("description", [NOW, BEFORE_3])
 async def test_a_redelivery_is_told_from_other_bytes_of_the_event(
     redis: Redis, description: bytes
 ) -> None:
@@ -221,23 +235,44 @@ async def test_it_costs_26_bytes_more_on_average_over_ids_of_all_lengths(redis: 
         name = keys.event("o" * length, f"evt_{'x' * (length % 22)}")
         sizes = []
         before = f"done:{'o' * length}:{'0' * 32}"
-        took = drawn.choice((0.002, 0.05, 0.8, 12.0))
-        tail = told.tail("shop.hooks.order_updated", told.code_of("web-1"), 1, round(took * 1000))
-        for mark in (before, f"{before} m0000000{tail}"):
+        took, age = drawn.choice((2, 50, 800, 12_000)), drawn.choice((0, 0, 90, 7200, 90_000))
+        tail = told.tail("shop.hooks.order_updated", told.code_of("web-1"), 1, took, age)
+        for mark in (before, f"{before} 3m0000{tail}"):
             await redis.set(name, mark, px=3_600_000)
             sizes.append(await redis.memory_usage(name) or 0)
         grown.append(sizes[1] - sizes[0])
     assert sum(grown) / len(grown) <= 26
 
 
-def test_it_takes_no_more_than_24_characters_whatever_it_tells() -> None:
-    for attempts, seconds in [(1, 0.0), (12, 30.0), (10**6, 10**6)]:
-        tail = told.tail("a.b.c", told.code_of("w"), attempts, round(seconds * 1000))
-        job, read = told.read(f"org_1:{'0' * 32} mi1x2y3z{tail}")
-        assert job == f"org_1:{'0' * 32}"
-        assert read is not None
-        assert read.attempts == min(attempts, 36**2 - 1)
-        assert read.seconds == min(seconds, (36**4 - 1) / 1000)
-        assert len(f" mi1x2y3z{tail}") <= 24
-    for none in (f"org_1:{'0' * 32}", "some job 1.2", "", "x y"):
-        assert told.read(none) == (none, None)
+JOB: Final = f"org_1:{'0' * 32}".encode()
+
+
+@pytest.mark.parametrize(
+    ("attempts", "took", "age", "within"),
+    [(1, 0, 0, 1), (12, 46_655, 46_655, 1), (10**6, 10**9, 29 * 86_400, 60), (1, 5, 10**9, None)],
+)
+def test_it_takes_no_more_than_24_characters_whatever_it_tells(
+    attempts: int, took: int, age: int, within: int | None
+) -> None:
+    tail = told.tail("a.b.c", told.code_of("w"), attempts, took, age)
+    job, read, _ = told.read(JOB + f" 3m0000{tail}".encode())
+    assert job == JOB
+    assert read is not None
+    assert read.attempts == min(attempts, told.MOST_ATTEMPTS)
+    assert read.seconds == min(took / 1000, 46_655)
+    assert len(f" 3m0000{tail}") <= 24
+    if within is None:  # longer ago than there is room to tell
+        assert read.received_at is None
+    else:
+        assert read.received_at is not None
+        assert 0 <= read.received_at - (read.at - age) < within
+        assert read.received_within == within
+
+
+def test_an_earlier_mark_is_read_and_what_is_none_tells_nothing() -> None:
+    earlier = JOB + b" mi1x2y3zab12cd3412.2s"
+    at = int("mi1x2y3z", 36) / 1000
+    assert told.read(earlier) == (JOB, told.Told(at, "ab12", "cd34", 38, 0.1), b"")
+    assert told.read(JOB + b"\n\x93\x90\x90\xa0") == (JOB, None, b"\x93\x90\x90\xa0")
+    for none in (JOB, b"some job 1.2", b"", b"x y", b"\xff\nx"):
+        assert told.read(none) == (none, None, b"")

@@ -129,7 +129,7 @@ MUTANTS: dict[str, tuple[tuple[str, str, str], Race]] = {
         kept.test_an_event_that_gets_a_key_while_it_waits_for_a_value_gives_that_up,
     ),
     "what is superseded isn't done": (
-        ("mark", "    redis.call('SET', mark, 'done:' .. job, 'PX', retention)\n", ""),
+        ("mark", "redis.call('SET', mark, done_mark(", "tostring(mark, done_mark("),
         latest.test_t18_who_waits_ends_when_a_newer_one_gets_in_line,
     ),
     "a newer one that has the turn supersedes nobody": (

@@ -136,15 +136,14 @@ def _fate(
     died_at, reason, error = ((value or b"").decode(errors="replace") for value in record)
     if died_at and int(float(died_at)) != each.died_at:
         return Fate(each, "died_again", why=": ".join(filter(None, (reason, error[:_LONGEST]))))
-    text = mark.decode(errors="surrogateescape") if isinstance(mark, bytes) else ""
-    state, _, named = text.partition(":")
-    holder = partition.names.from_mark(named)
-    if state == "pending" or (state == "dead" and holder != each.job):
+    state, _, named = (mark if isinstance(mark, bytes) else b"").partition(b":")
+    holder = partition.names.from_mark(named.decode(errors="surrogateescape"))
+    if state == b"pending" or (state == b"dead" and holder != each.job):
         # A redelivery has it now, in other bytes perhaps.
         return Fate(replace(each, job=holder), "waiting")
-    if state != "done" or not each.event_id or died_at:
+    if state != b"done" or not each.event_id or died_at:
         return Fate(each, "gone")
-    _, how = told.read(named)
+    _, how, _ = told.read(named)
     if how is not None:
         return Fate(each, "discarded" if how.end == "discarded" else "handled")
     return Fate(each, "handled" if are_marks_proof else "gone")

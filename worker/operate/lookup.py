@@ -49,6 +49,7 @@ class Mark:
         told: how the event has ended; ``None`` where the mark doesn't say.
         handler: the name of the handler that it tells of; empty where nobody knows it.
         worker: the same of the worker.
+        past: what came before that, where it tells it.
     """
 
     state: str
@@ -57,6 +58,15 @@ class Mark:
     told: Told | None = None
     handler: str = ""
     worker: str = ""
+    past: Past = NOTHING
+
+    @property
+    def received_at(self) -> float | None:
+        """When the event was accepted, seconds since the epoch; ``None``: not known."""
+        if self.told is None or self.told.received_at is None:
+            return None
+        # That is known to a second, or a minute, and what came after it better.
+        return min([self.told.received_at, *(each.began for each in self.past.happenings)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +80,7 @@ class FoundEvent:
         received_at: seconds since the epoch; ``None`` where that isn't known.
         claim: its attempts.
         throttled: how often its handler said so of its organization's own system.
-        past: what its attempts came to and, once it is dead, those before its death.
+        past: what its attempts came to and, once it is dead or done, those before that.
         mark: of the event; ``None`` where there is none, or the event's id isn't known.
         event_id: Sellfern's; empty where it isn't known.
         type: the same.
@@ -255,8 +265,12 @@ def _worker_of(event: FoundEvent) -> str:
 def _with_names(event: FoundEvent, known: Sequence[str]) -> FoundEvent:
     """The same with the names of workers in place of what is short for them."""
     holder = _who(known, event.claim.holder, told.sign_of)
-    past = event.past.with_names(lambda sign: _who(known, sign, told.sign_of))
+    past = _with_signers(event.past, known)
     return replace(event, claim=replace(event.claim, holder=holder), past=past)
+
+
+def _with_signers(past: Past, known: Sequence[str]) -> Past:
+    return past.with_names(lambda sign: _who(known, sign, told.sign_of))
 
 
 async def find_anywhere(reach: Reach, job: str) -> FoundEvent | None:
@@ -285,6 +299,8 @@ async def find_by_mark(partition: Partition, organization: str, event_id: str) -
         job=mark.job,
         organization=organization,
         place=Place(states.get(mark.state, "unknown"), Around(time.time())),
+        received_at=mark.received_at,
+        past=mark.past,
         mark=mark,
         event_id=event_id,
     )
@@ -346,20 +362,22 @@ async def _marks(partition: Partition, events: Sequence[tuple[str, str]]) -> lis
         _read_mark(partition, raw, expires_at) if event_id and isinstance(raw, bytes) else None
         for (_, event_id), raw, expires_at in zip(events, answers[::2], answers[1::2], strict=True)
     ]
-    if not any(mark and mark.told for mark in marks):
+    if not any(mark and (mark.told or mark.past.has_lost) for mark in marks):
         return marks
     known = await _known(partition)
     return [mark and _told_by(mark, known) for mark in marks]
 
 
 def _read_mark(partition: Partition, raw: bytes, expires_at: int) -> Mark:
-    state, _, rest = raw.decode(errors="surrogateescape").partition(":")
-    named, how = told.read(rest) if state == "done" else (rest, None)
-    job = partition.names.from_mark(named)
-    return Mark(state, job, expires_at / 1000 if expires_at > 0 else None, how)
+    state, _, rest = raw.partition(b":")
+    named, how, history = told.read(rest) if state == b"done" else (rest, None, b"")
+    job = partition.names.from_mark(named.decode(errors="surrogateescape"))
+    until = expires_at / 1000 if expires_at > 0 else None
+    return Mark(state.decode(errors="replace"), job, until, how, past=Past.read(history))
 
 
 def _told_by(mark: Mark, known: Sequence[str]) -> Mark:
+    mark = replace(mark, past=_with_signers(mark.past, known))
     if mark.told is None:
         return mark
     handler, worker = (

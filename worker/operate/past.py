@@ -71,6 +71,11 @@ class Happening(msgspec.Struct, frozen=True):
         }
 
     @property
+    def began(self) -> float:
+        """What is kept is when it ended, by Redis's clock: that all workers have in common."""
+        return self.at - self.seconds
+
+    @property
     def is_attempt(self) -> bool:
         """Whether it is an attempt, or was to be one."""
         return self.kind in ATTEMPTS

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from shared.display import duration, escape_controls, moment
+from shared.queue.told import MOST_ATTEMPTS
 from worker.operate.lookup import FoundEvent, Mark
 from worker.operate.past import Happening
 from worker.operate.whereabouts import Place
@@ -67,8 +68,12 @@ class Moment(msgspec.Struct, frozen=True):
 
 def timeline(event: FoundEvent) -> list[Moment]:
     """What is known of it, the first first; what isn't known isn't said."""
-    return [*_accepted(event), *map(_happened, event.past.happenings), *_dead(event),
-            *_now(event), *_done(event)]  # fmt: skip
+    done = list(_done(event))
+    if done and event.payload is None:
+        return [*done, *_now(event)]
+    accepted = _accepted(event, again=bool(done))
+    return [*done, *accepted, *map(_happened, event.past.happenings), *_dead(event),
+            *_now(event)]  # fmt: skip
 
 
 def written(moments: Iterable[Moment], width: int) -> Iterator[str]:
@@ -89,10 +94,10 @@ def written(moments: Iterable[Moment], width: int) -> Iterator[str]:
             )
 
 
-def _accepted(event: FoundEvent) -> Iterator[Moment]:
+def _accepted(event: FoundEvent, *, again: bool) -> Iterator[Moment]:
     if event.received_at:
         through = f" through endpoint {event.endpoint}" if event.endpoint else ""
-        yield Moment(event.received_at, "accepted", f"accepted{through}")
+        yield Moment(event.received_at, "accepted", f"accepted{' again' * again}{through}")
 
 
 _TEXTS: dict[str, tuple[str, Level]] = {
@@ -125,9 +130,7 @@ def _attempt(each: Happening) -> Moment:
     text = f"attempt {each.number} {what}{_took(each.seconds) if each.handler else ''}"
     by = _by(each.handler, each.worker)
     seconds = each.seconds if each.handler else None
-    # What is kept is when it ended, by Redis's clock: that all workers have in common.
-    began = each.at - each.seconds
-    return Moment(began, each.outcome, text, level, each.said, by, seconds, each.number)
+    return Moment(each.began, each.outcome, text, level, each.said, by, seconds, each.number)
 
 
 def _dead(event: FoundEvent) -> Iterator[Moment]:
@@ -172,23 +175,32 @@ def _goes_on(place: Place) -> Iterator[Moment]:
 
 
 def _done(event: FoundEvent) -> Iterator[Moment]:
+    """All that its mark tells of it, where it is done."""
     mark = event.mark
     # While it waits, or lies dead, another job may have finished the same event.
-    if mark is None or mark.state != "done" or event.letter or event.payload is not None:
+    if mark is None or mark.state != "done" or mark.job != event.job or event.letter:
         return
-    if mark.told is None:
-        yield Moment(None, "finished", event.place.text)
-        return
+    if mark.told and mark.received_at:
+        roughly = ", to the minute" * (mark.told.received_within > 1)
+        yield Moment(mark.received_at, "accepted", f"accepted{roughly}")
+    yield from map(_happened, mark.past.happenings)
+    yield _end(mark, event.place)
+
+
+def _end(mark: Mark, place: Place) -> Moment:
     told = mark.told
+    if told is None:
+        return Moment(None, "finished", place._replace(state="finished").text)
+    # It is known to the second, and what came before it better.
+    last = max((each.at for each in mark.past.happenings), default=0.0)
     if told.end != "handled":
         level: Level = "warn" if told.end == "discarded" else ""
-        yield Moment(told.at, told.end, _ENDS[told.end], level, by=mark.worker)
-        return
-    text = f"handled by attempt {told.attempts}{_took(told.seconds)}"
+        return Moment(max(told.at, last), told.end, _ENDS[told.end], level, by=mark.worker)
+    later = " or a later one" * (told.attempts == MOST_ATTEMPTS)
+    text = f"handled by attempt {told.attempts}{later}{_took(told.seconds)}"
     by = _by(mark.handler, mark.worker) or _codes(mark)
-    yield Moment(
-        told.at - told.seconds, "handled", text, "good", "", by, told.seconds, told.attempts
-    )
+    began = max(told.at - told.seconds, last)
+    return Moment(began, "handled", text, "good", "", by, told.seconds, told.attempts)
 
 
 _ENDS: Final = {

@@ -1,6 +1,7 @@
 """What Redis is asked of an outcome: a verb of ``settle.lua``, with its details."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
@@ -98,7 +99,7 @@ class Settlements:
     def _done(self, work: Work) -> Settlement:
         details, packed = self._committed(work.state)
         took, attempts = round(work.seconds * 1000), work.claim.attempts + 1
-        tail = told.tail(work.handler, self.code, attempts, took)
+        tail = told.tail(work.handler, self.code, attempts, took, _age(work))
         return Settlement(work.claim, "done", details, packed, tail)
 
     def _committed(self, state: State | None) -> tuple[Details, bytes]:
@@ -177,6 +178,13 @@ def _burial(work: Work, dead: Dead) -> Details:
         delivery.received_at if delivery else 0,
         dead.attempted,
     )
+
+
+def _age(work: Work) -> int | None:
+    """Whole seconds since its acceptance; ``None`` where nobody knows when that was."""
+    received_at = work.delivery.received_at if work.delivery else 0
+    # Of two whole numbers: so the end, told without its fraction, gives the acceptance's second.
+    return int(time.time()) - received_at // 1000 if received_at > 0 else None
 
 
 def _told(work: Work, outcome: Later | Dead, worker: str) -> Details:

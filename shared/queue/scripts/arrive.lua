@@ -78,7 +78,7 @@ function take.job(record)
   if payload ~= '' then redis.call('SET', key.job .. job, payload) end
   if record[5] ~= '' then take_claim(job, record[5]) end
   if record[6] ~= '' then redis.call('SET', key.arq_retry .. job, record[6], 'EX', 88400) end
-  hold(organization, 'waiting', cost_of_history(record[8]) - bytes_of_history(job))
+  hold(organization, 'waiting', cost_of_history(record[8]) - cost_of_history(raw_history(job)))
   for i, name in ipairs({ key.throttled, key.failures, key.unhandled, key.suspects }) do
     if record[6 + i] ~= '' then redis.call('HSET', name, job, record[6 + i]) end
   end
@@ -95,6 +95,7 @@ function take.letter(record)
   local job = key.from_mark(marked)
   local name = key.dead_letter .. job
   if redis.call('EXISTS', name) == 0 then
+    with_seldom()
     redis.call('HSET', name, unpack(record, 6))
     hold(organization, 'dead', cost_of_record(bytes_of_record(name)))
     pcall(list_letter, organization, job, { record[3], record[4], record[5] })

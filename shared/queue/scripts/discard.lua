@@ -10,7 +10,9 @@ if not event_id then return finish('absent') end
 if event_id ~= '' then
   local name = mark_name(organization, event_id)
   if redis.call('GET', name) == 'dead:' .. key.in_mark(job) then
-    redis.call('SET', name, done_mark(job, discarded_by_hand), 'PX', ARGV[2])
+    with_seldom()
+    local mark = done_mark(job, discarded_by_hand, cmsgpack.pack(history_of_letter(job)))
+    redis.call('SET', name, mark, 'PX', ARGV[2])
   end
 end
 remove_record(organization, job)

@@ -16,6 +16,7 @@ local function is_listed(job, group, died_at)
   return listed_at and tonumber(listed_at) == tonumber(died_at)
 end
 
+with_seldom()
 local doing = {}
 
 function doing.look()

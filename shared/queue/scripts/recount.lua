@@ -63,15 +63,16 @@ local kinds = {
   [key.payloads] = function(name)
     local job = string.sub(name, #key.job + 1) -- with the partition's tag, which stands before it
     add_found(organization_of(job), 'waiting', cost_of_payload(length_of('STRLEN', name))
-      + bytes_of_history(job))
+      + cost_of_history(raw_history(job)))
   end,
   [key.dead_letter] = function(name, job)
     local lists = redis.call('HEXISTS', name, 'group') * cost_of_lists
     add_found(organization_of(job), 'dead', cost_of_record(bytes_of_record(name)) + lists)
   end,
-  [key.event] = function(_, rest)
+  [key.event] = function(name, rest)
     local organization, event_id = string.match(rest, '^([%w_-]+):(.*)$')
-    if organization then add_found(organization, 'marks', cost_of_mark(event_id)) end
+    local history = history_in(redis.call('GET', name) or '')
+    add_found(organization, 'marks', cost_of_mark(event_id or '') + cost_of_history(history))
   end,
   [key.state] = function(name, rest)
     add_found(string.match(rest, '^([%w_-]+):'), 'state', cost_of_state(name, length_of('STRLEN', name)))

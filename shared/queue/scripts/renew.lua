@@ -48,11 +48,11 @@ if is_new == 1 then redis.pcall('HDEL', key.workers_lost, worker) end
 local all, reads_told_marks = 0, true
 for _, raw in ipairs(redis.call('HVALS', key.workers)) do
   all = all + (tonumber(string.match(raw, '^(%d+):')) or 0)
-  reads_told_marks = reads_told_marks and string.find(raw, '"marks":2', 1, true)
+  reads_told_marks = reads_told_marks and string.find(raw, '"marks":3', 1, true)
 end
 -- Judged here, since whoever joins or goes is known here: `settle` looks whether the name is there.
 if reads_told_marks then
-  redis.call('SET', key.told_marks, '1', 'PX', lease)
+  redis.call('SET', key.told_marks, '3', 'PX', lease)
 else
   redis.call('DEL', key.told_marks)
 end
@@ -79,7 +79,7 @@ for _, name in ipairs({ key.suspects, key.throttled, key.failures }) do
     for i, accepted in ipairs(redis.call('ZMSCORE', key.accepted, unpack(some))) do
       if not accepted then
         if name == key.failures then
-          hold(organization_of(some[i]), 'waiting', -bytes_of_history(some[i]))
+          hold(organization_of(some[i]), 'waiting', -cost_of_history(raw_history(some[i])))
         end
         redis.call('HDEL', name, some[i])
       end

@@ -330,7 +330,7 @@ function settle.done(claim, details)
     local why = commit(claim.organization, prefix, details[3], event)
     if why then return 'refused:' .. why end
   end
-  end_mark(name, done_mark(claim.job, claim.told), retention)
+  end_mark(name, done_mark(claim.job, claim.told, raw_history(claim.job)), retention)
   remove_record(claim.organization, claim.job)
   if details[4] then handler_worked(claim) else give_back_start(claim.organization) end
   remove_job(claim)
@@ -394,6 +394,7 @@ local function history_of(claim, told, has_letter)
 end
 
 local function write_record(claim, details)
+  with_seldom()
   local now = now_ms()
   local record = key.dead_letter .. claim.job
   local before = 0

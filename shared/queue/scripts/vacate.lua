@@ -26,6 +26,7 @@ redis.call('SREM', key.held_back, organization)
 redis.call('DEL', key.parked .. organization, key.undecided .. organization, key.dead .. organization,
   key.recount)
 -- Letters that an earlier version has removed may be listed still.
+with_seldom()
 for _, group in ipairs(redis.call('HKEYS', key.dead_labels .. organization)) do
   local reason = reason_of_group(organization, group, '')
   redis.call('ZREM', key.dead_groups .. reason, organization .. ':' .. group)

@@ -1,5 +1,30 @@
 -- Attempts: what is known of those that a job has had, for whoever looks at its event.
 
+-- Most jobs have had none that came to nothing.
+local any_histories
+
+-- As it is kept; '' without one.
+local function raw_history(job)
+  if any_histories == nil then any_histories = redis.call('EXISTS', key.failures) == 1 end
+  local raw = any_histories and redis.pcall('HGET', key.failures, job)
+  return type(raw) == 'string' and raw or ''
+end
+
+-- The mark of an event that is done.
+--   tail  what its worker tells of how it was handled, as shared/queue/told.py has it; or '', or one of
+--         those in `marks.lua`
+--   raw   what came before that, or ''
+local function done_mark(job, tail, raw)
+  local mark, ending = 'done:' .. key.in_mark(job), end_told()
+  if ending == '' then return mark end
+  if tail ~= '' then mark = mark .. ending .. tail end
+  if raw == '' then return mark end
+  with_seldom()
+  local history = short_history(raw)
+  hold(organization_of(job), 'marks', cost_of_history(history))
+  return history == '' and mark or mark .. '\n' .. history
+end
+
 -- Seldom: made only where an attempt has come to nothing, or a dead event lives again.
 
 -- A job's history, its field of the hash `failures` and the `history` of its dead letter, is MessagePack:
@@ -103,13 +128,17 @@ local function with_one_more(raw, ...)
   return is_whole and history or with_entry(no_history(), ...)
 end
 
-local function raw_history(job)
-  local raw = redis.pcall('HGET', key.failures, job)
-  return type(raw) == 'string' and raw or ''
+-- The same without what the last attempt said at length; '' of what somebody's hand has made.
+local function short_history(raw)
+  local history = read_history(raw)
+  history[3] = ''
+  local short = cmsgpack.pack(history)
+  return cost_of_history(short) > 0 and short or ''
 end
 
 local function write_history(job, before, history)
   local raw = cmsgpack.pack(history)
+  any_histories = true
   if type(redis.pcall('HSET', key.failures, job, raw)) ~= 'number' then return end -- somebody's hand
   hold(organization_of(job), 'waiting', cost_of_history(raw) - cost_of_history(before))
 end

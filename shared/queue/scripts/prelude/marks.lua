@@ -24,36 +24,39 @@ local function read_mark(name)
   return raw
 end
 
--- The job in what a mark of a finished event has behind "done:"; what else it tells is made below.
-local function done_by(named)
-  return string.match(named, '^(.*) %w%w%w%w%w%w%w%w%w%w%w%w%w%w%w%w%w%w?%.%w%w?%w?%w?$') or named
+-- The history that the mark of a finished event has behind all else, and what stands in front of it.
+-- A history begins as what it is, a list of three, so that a line break in a foreign job's id is none.
+local function history_in(mark)
+  local at = string.find(mark, '\n\147', 1, true)
+  if not at then return '', mark end
+  return string.sub(mark, at + 1), string.sub(mark, 1, at - 1)
 end
 
--- A blank, and when it is now (ms) to the base of 36. Nothing while a live worker is of a version that
--- takes all behind "done:" for the job: `renew` knows.
+-- The job in what a mark of a finished event has behind "done:"; shared/queue/told.py has the form of what
+-- else it tells, and the earlier one of two digits more.
+local function done_by(named)
+  local _, told = history_in(named)
+  return string.match(told, '^(.*) %w%w%w%w%w%w%w%w%w%w%w%w%w%w%w%w?%w?%w?[.:]%w+[.:]?%w*$') or told
+end
+
+-- A blank, and when it is now, in seconds since 2020 to the base of 36. Nothing while a live worker is of
+-- a version that reads less than is written here: `renew` knows.
 local this_end
 
 local function end_told()
   if this_end then return this_end end
   this_end = ''
   -- An operator's rights of an earlier version don't reach to it.
-  if redis.pcall('EXISTS', key.told_marks) ~= 1 then return this_end end
-  local left, base_36 = now_ms(), '0123456789abcdefghijklmnopqrstuvwxyz'
-  for _ = 1, 8 do
+  if redis.pcall('GET', key.told_marks) ~= '3' then return this_end end
+  local base_36, since = '0123456789abcdefghijklmnopqrstuvwxyz', 1577836800
+  local left = math.max(0, math.floor(now_ms() / 1000) - since)
+  for _ = 1, 6 do
     local digit = left % 36
     this_end = string.sub(base_36, digit + 1, digit + 1) .. this_end
     left = (left - digit) / 36
   end
   this_end = ' ' .. this_end
   return this_end
-end
-
--- The mark of an event that is done.
---   tail  what its worker tells of how it was handled, as shared/queue/told.py has it; or '', or one of
---         those below
-local function done_mark(job, tail)
-  local told = tail ~= '' and end_told() or ''
-  return 'done:' .. key.in_mark(job) .. (told ~= '' and told .. tail or '')
 end
 
 -- What no handler has ended: a word stands for the worker, and the attempts are none.

@@ -46,6 +46,23 @@ local function bytes_of_record(record)
     + length_of('HSTRLEN', record, 'traceback') + length_of('HSTRLEN', record, 'history')
 end
 
+local function remove_record(organization, job)
+  if no_records then return false end
+  local record = key.dead_letter .. job
+  with_seldom()
+  pcall(unlist_letter, organization, job) -- whatever somebody's hand has left of lists
+  local bytes = bytes_of_record(record)
+  if redis.call('DEL', record) == 1 then
+    redis.call('ZREM', key.dead .. organization, job)
+    add(buried, organization, -1)
+    hold(organization, 'dead', -cost_of_record(bytes))
+    return true
+  end
+  return false
+end
+
+-- Seldom: made only where a dead letter comes or goes.
+
 local most_groups, most_kinds = 200, 500
 
 local function tally_group(organization, group, reason)
@@ -124,18 +141,4 @@ local function unlist_letter(organization, job)
   for _, kind in ipairs({ (reason or '') .. ':' .. (type_of_it or ''), (reason or '') .. ':*' }) do
     if redis.call('ZREM', key.dead_kind .. kind, job) == 1 then return tally_kind(kind) end
   end
-end
-
-local function remove_record(organization, job)
-  if no_records then return false end
-  local record = key.dead_letter .. job
-  pcall(unlist_letter, organization, job) -- whatever somebody's hand has left of lists
-  local bytes = bytes_of_record(record)
-  if redis.call('DEL', record) == 1 then
-    redis.call('ZREM', key.dead .. organization, job)
-    add(buried, organization, -1)
-    hold(organization, 'dead', -cost_of_record(bytes))
-    return true
-  end
-  return false
 end

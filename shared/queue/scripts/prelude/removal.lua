@@ -2,15 +2,6 @@
 
 local names_to_delete, leaving, freed_bytes = {}, {}, {}
 
--- Most jobs have had no attempt that came to nothing.
-local histories_there
-
-local function bytes_of_history(job)
-  if histories_there == nil then histories_there = redis.call('EXISTS', key.failures) == 1 end
-  local raw = histories_there and redis.pcall('HGET', key.failures, job)
-  return type(raw) == 'string' and cost_of_history(raw) or 0
-end
-
 -- All of it: payload, place, claim, slot, and its part in every count. Whoever holds it has said how
 -- long the payload is, for to ask Redis costs more than that.
 local function remove_job(claim)
@@ -18,7 +9,7 @@ local function remove_job(claim)
   if claims_changed[job] ~= false then
     local bytes = claim.bytes or length_of('STRLEN', key.job .. job)
     freed_bytes[organization] = (freed_bytes[organization] or 0) + ceil(bytes * 1.3)
-      + bytes_of_history(job)
+      + cost_of_history(raw_history(job))
   end
   names_to_delete[#names_to_delete + 1] = key.job .. job
   names_to_delete[#names_to_delete + 1] = key.arq_retry .. job
