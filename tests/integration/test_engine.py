@@ -17,6 +17,7 @@ from shared.queue.partition import Partition
 from tests.integration.jobs import NOTHING, account, counters
 from tests.integration.workplace import Workplace, body, working
 from worker import Event, Handlers, Organization
+from worker.engine import claims
 from worker.engine.leases import Leases
 from worker.engine.worker import Worker
 from worker.operate import organizations
@@ -82,20 +83,23 @@ async def drained(redis: Redis) -> None:
         await asyncio.sleep(0.002)
 
 
-async def test_an_idle_worker_starts_an_event_within_milliseconds(
+@pytest.fixture
+def sleeps_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no worker look by itself: what it starts all the same, it has been told of."""
+    monkeypatch.setattr(claims, "_LONGEST_SLEEP", 3600.0)
+
+
+@pytest.mark.usefixtures("sleeps_long")
+async def test_an_idle_worker_starts_an_event_once_it_is_accepted(
     redis: Redis, stage: Stage
 ) -> None:
     stage.go.set()
     async with working(stage.place.worker()):
-        delays = []
-        for _ in range(20):
+        for _ in range(3):
             await asleep(redis)
-            accepted = perf_counter()
             await stage.place.accept(body())
             await stage.start()
-            delays.append(perf_counter() - accepted)
             await drained(redis)
-    assert sorted(delays)[10] < 0.05  # half a second is what arq's poll takes
 
 
 async def test_one_event_wakes_one_worker(redis: Redis, stage: Stage) -> None:
@@ -129,6 +133,7 @@ async def test_an_idle_worker_looks_by_itself_once_a_second_at_most(
         assert perf_counter() - started > 0.9
 
 
+@pytest.mark.usefixtures("sleeps_long")
 async def test_a_deferred_event_runs_when_it_is_due_not_at_the_next_poll(
     redis: Redis, stage: Stage
 ) -> None:
@@ -140,7 +145,7 @@ async def test_a_deferred_event_runs_when_it_is_due_not_at_the_next_poll(
     async with working(stage.place.worker()):
         await stage.start()
         seconds, microseconds = await redis.time()
-        assert 0 <= seconds * 1000 + microseconds / 1000 - due < 400
+        assert seconds * 1000 + microseconds / 1000 >= due
 
 
 async def test_a_worker_runs_as_many_at_once_as_it_has_slots(redis: Redis, stage: Stage) -> None:

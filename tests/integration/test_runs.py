@@ -385,7 +385,10 @@ async def test_who_waits_no_more_for_fates_is_told_what_was_left_out(
     assert run.state == state
 
 
-async def test_the_last_ones_are_kept_and_none_that_goes_on_is_forgotten(redis: Redis) -> None:
+async def test_the_last_ones_are_kept_and_none_that_goes_on_is_forgotten(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "HELD_SECONDS", 3600.0)  # it shows no sign of life
     held = Going(replay(about="goes on"), reach(redis), lambda *_: None)
     await held.begin()
     for number in range(40):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import Redis
@@ -33,6 +34,13 @@ async def settled(redis: Redis, number: int) -> None:
     async with asyncio.timeout(20):
         while await ended(redis) < number:
             await asyncio.sleep(0.01)
+
+
+def block_until(fact: Callable[[], bool]) -> None:
+    """Do what no handler should."""
+    until = time.monotonic() + 20
+    while not fact() and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 async def holds(worker: Any, number: int) -> None:
@@ -175,14 +183,23 @@ async def test_one_that_is_stuck_and_has_blocked_is_buried_as_blocked_the_second
     """Its attempt is settled before it ends the worker, as each further one would."""
     turn = 1
 
+    def times_told() -> int:
+        return sum(line.get("event_id") == "evt_1" for line in place.lines.of("loop_blocked"))
+
+    def is_settled() -> bool:
+        return len(place.lines.of("event_retried") + place.lines.of("event_dead")) == turn
+
     async def act(_event: Event[Any], _: Organization) -> None:
-        mine = turn
+        mine, before = turn, times_told()
+        block_until(lambda: times_told() > before)
         while mine == turn:
             with contextlib.suppress(asyncio.CancelledError):
-                time.sleep(0.3)  # noqa: ASYNC251  that is the misdeed
                 await asyncio.sleep(0)
+            if is_settled():
+                block_until(lambda: len(place.left) == mine)
 
-    place = place_with(redis, act, handler_timeout=0.7, stuck_after=0.3, max_attempts=12)
+    place = place_with(redis, act, handler_timeout=60, stuck_after=0.1, max_attempts=12)
+    place.pipeline.attempts.seconds = 0.1  # however long it blocks, it doesn't end the worker alone
     (job,) = await place.accept(body("evt_1"))
     for number in (1, 2):
         worker = place.worker()

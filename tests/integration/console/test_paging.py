@@ -1,7 +1,6 @@
 """Facts about pages of dead letters."""
 
 import itertools
-from time import perf_counter
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from redis.asyncio.client import Pipeline
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
 from tests.integration.console.letters import bury
-from tests.integration.console.site import Site
+from tests.integration.console.site import Site, least
 from tests.integration.jobs import reach
 from worker.operate.console import paging
 from worker.operate.console.paging import SIZE, Place, read_page
@@ -168,11 +167,5 @@ async def test_a_hundred_thousand_dead_letters_page_within_200_ms(redis: Redis, 
     ]
     (older,) = (await site.get("/dead-letters")).links("/dead-letters?after=")
     for path in [*paths, older]:
-        seconds = []
-        for _ in range(3):  # the best of three: others use this machine, too
-            started = perf_counter()
-            answer = await site.get(path)
-            seconds.append(perf_counter() - started)
-            assert answer.status == 200
-        assert min(seconds) < 0.2, path
+        assert await least(site, redis, path) < 0.2, path
     assert "org_0" in (await site.get(paths[1])).text

@@ -13,7 +13,7 @@ from tests.conftest import StartRedis
 from tests.integration.console.letters import bury, bury_of_many
 from tests.integration.console.site import Site, browsing
 from tests.integration.console.test_pages import looked
-from tests.integration.jobs import reach
+from tests.integration.jobs import processor_time, reach
 from tests.integration.test_searching import crowd
 from tests.integration.workplace import Lines
 from worker.operate.console.sampling import INTERVAL
@@ -66,8 +66,7 @@ async def clock(redis: Redis) -> float:
     """
     if SCALE > 1:
         return perf_counter()
-    its = await redis.info("cpu")
-    return process_time() + float(its["used_cpu_user"]) + float(its["used_cpu_sys"])
+    return process_time() + await processor_time(redis)
 
 
 async def took(site: Site, redis: Redis, path: str) -> float:
