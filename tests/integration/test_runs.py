@@ -22,7 +22,7 @@ from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization, Reject
 from worker.operate import revival, runs
 from worker.operate.console.runs import Runs
-from worker.operate.dead_letters import Selection
+from worker.operate.dead_letters import DeadLetter, Selection
 from worker.operate.dead_lists import Filter
 from worker.operate.runs import Going, Run, find, new_id, read_all
 
@@ -318,6 +318,15 @@ async def test_nothing_is_meant_that_died_later_where_redis_was_away_when_it_beg
     partitions = over(redis)
     away = [Missing(number, 4, "redis_timeout", "away") for number in (1, 2, 3)]
     before = await revival.since(Reach(partitions, away))
+
+    async def letters() -> AsyncIterator[DeadLetter]:
+        for later in (0, 1):
+            died_at = before.began[0] + later
+            yield DeadLetter("job", "org_a", "", "", "", "", "", 1, 0, died_at, b"", partition=3)
+
+    assert [
+        each.died_at - before.began[0] async for each in revival.died_before(before, letters())
+    ] == [0]
     await asyncio.sleep(0.01)
     since = await revival.since(Reach(partitions), before)
     assert since.began == dict.fromkeys(range(4), before.began[0])

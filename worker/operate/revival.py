@@ -162,8 +162,9 @@ async def died_before(
     since: Since, letters: AsyncIterator[DeadLetter]
 ) -> AsyncIterator[DeadLetter]:
     """Those that haven't died since: what has died again comes by once more."""
+    latest = max(since.began.values(), default=0)  # of a partition that was away then
     async for letter in letters:
-        if letter.died_at <= since.began[letter.partition]:
+        if letter.died_at <= since.began.get(letter.partition, latest):
             yield letter
 
 

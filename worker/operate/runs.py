@@ -376,7 +376,6 @@ class Going:
             told: called with how many have been looked at.
         """
         run = self.run
-        run.since = await revival.since(self.reach, run.since)
         self.replay = revival.Replay(
             self.reach,
             run.rate,
@@ -400,7 +399,7 @@ class Going:
             told: called with how many have been.
         """
         run = self.run
-        run.since = await revival.since(self.reach, run.since)
+        began = run.since or await revival.since(self.reach)
 
         def one_more() -> None:
             run.discarded += 1
@@ -411,7 +410,7 @@ class Going:
 
         await revival.discard_all(
             self.reach,
-            revival.died_before(run.since, letters),
+            revival.died_before(began, letters),
             retention=self.retention,
             told=one_more,
             left=one_left,
