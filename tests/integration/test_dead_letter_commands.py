@@ -29,6 +29,7 @@ from tests.integration.workplace import Lines, Workplace, body, now
 from worker import Event, Handlers, Organization, Reject
 from worker.cli import main
 from worker.operate import upkeep
+from worker.operate.actions import whoami
 from worker.operate.asking import ask
 from worker.operate.dead_letters import REASONS, Selection
 from worker.operate.dead_lists import Filter
@@ -489,6 +490,10 @@ def test_replay_may_be_repeated_while_they_wait(desk: Desk) -> None:
     desk.bury("evt_1", "evt_2")
     replay = ("replay", "--all", "--yes", "--rate", "1000")
     assert desk.run(*replay).stdout.endswith("2 replayed\n")
+    told = lines(desk.run("list", "--json"))
+    assert [(each["replayed_by"], each["replayed"] > each["died"]) for each in told] == [
+        (whoami()[0], True)
+    ] * 2
     before = desk.books()
     assert desk.run(*replay).stdout.endswith("0 replayed, 2 waiting already\n")
     assert desk.books() == before

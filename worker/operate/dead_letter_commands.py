@@ -71,7 +71,8 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
         for line in (
             f"{letter.reason}  died {display.moment(letter.died_at / 1000)}  "
             f"attempts: {letter.attempts}"
-            + (f"  held redeliveries: {letter.held}" if letter.held else ""),
+            + (f"  held redeliveries: {letter.held}" if letter.held else "")
+            + "  replayed, waits" * letter.by_hand,
             f"{letter.type or '-'}  {letter.event_id or '-'}",
             letter.error,
         ):
@@ -227,4 +228,6 @@ def _summary(letter: DeadLetter) -> dict[str, object]:
         "died": display.moment(letter.died_at / 1000),
         "held": letter.held,
         "held_at": display.moment(letter.held_at / 1000),
+        "replayed": display.moment(letter.replayed_at / 1000),
+        "replayed_by": letter.replayed_by or None,
     }

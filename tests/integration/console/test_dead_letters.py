@@ -104,11 +104,13 @@ async def test_a_dead_letter_is_replayed_once_somebody_has_said_yes(
     assert line["who"] == "local"
     assert line["job"] == job
     assert line["outcome"] == "queued"
+    assert "replayed, waits" in (await site.get("/dead-letters")).text
     again = await site.post(CONFIRM, asked.fields)
     assert "It waits already" in again.text
     await place.handle_next()
     for page in (answer.path, again.path):  # a page that somebody has open
         assert "Replayed, and it died again" in (await site.get(page)).text
+    assert "replayed, waits" not in (await site.get("/dead-letters")).text
 
 
 async def test_a_dead_letter_is_discarded_for_good(site: Site, place: Workplace) -> None:
