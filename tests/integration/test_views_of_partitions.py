@@ -23,11 +23,14 @@ from shared.queue.reach import Reach
 from shared.redis.connection import SOCKET_TIMEOUT
 from tests.conftest import StartRedis
 from tests.integration.several import FOUR, ORGANIZATIONS, Shop, over
+from tests.integration.workplace import Lines
 from worker.cli import main
 from worker.operate import upkeep
 from worker.operate.dead_letters import DeadLetter, Selection, select
-from worker.operate.dead_lists import Filter
+from worker.operate.dead_lists import Filter, number_of
+from worker.operate.failure_groups import find, largest
 from worker.operate.merged import look
+from worker.operate.relisting import relist
 from worker.operate.revival import Replay, discard_all
 
 Answer = TypeVar("Answer")
@@ -364,6 +367,24 @@ async def test_retention_is_of_each_by_itself(redis: Redis) -> None:
         await upkeep.expire(partition, retention=59, log=shop.places[0].lines.log)
     left = [letter.event_id async for letter in select(Reach(shop.partitions), Filter())]
     assert sorted(left) == ["dead_1", "dead_2", "dead_3"]
+
+
+async def test_a_group_of_no_organization_is_one_of_all_partitions(redis: Redis) -> None:
+    partitions = over(redis)
+    for number, moments in enumerate(([1, 5, 6], [2], [], [3, 7])):
+        names = partitions.all[number].names
+        await redis.hset(names.buried, "?", str(len(moments)))
+        for moment in moments:
+            await redis.zadd(names.dead("?"), {f"foreign_{moment}": moment})
+            record = {"organization": "?", "reason": "undecodable", "died_at": str(moment)}
+            await redis.hset(names.dead_letter(f"foreign_{moment}"), mapping=record)
+        await relist(partitions.all[number], log=Lines().log)
+    reach = Reach(partitions)
+    for wanted in (Filter(), Filter("?")):
+        (group,), _ = await largest(reach, wanted, 9)
+        assert (group.number, group.first_at, group.last_at, group.sample) == (6, 1, 7, "foreign_7")
+        assert await find(reach, group.id) == group
+        assert await number_of(reach, Filter(group=group.id)) == 6
 
 
 async def test_jobs_of_no_organization_are_in_one_order_over_all(redis: Redis) -> None:

@@ -1,7 +1,7 @@
 """Reads failure groups: how many dead letters died of each cause, and since when."""
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from heapq import nlargest
 from typing import Final
 
@@ -88,7 +88,7 @@ async def largest(reach: Reach, wanted: Filter, most: int) -> tuple[list[Failure
 
     told = await reach.gather(largest_in, await reach.having(owner_of(wanted)))
     together = sorted(
-        (group for _, (found, _) in told for group in found),
+        _as_one(group for _, (found, _) in told for group in found),
         key=lambda each: (-each.number, -each.last_at, each.id),
     )
     numbers = [number for _, (_, number) in told]
@@ -104,13 +104,28 @@ async def find(reach: Reach, group_id: str) -> FailureGroup | None:
     async def find_in(partition: Partition) -> list[FailureGroup]:
         return await _read(partition, [group_id])
 
-    found = [
-        group
-        for _, groups in await reach.gather(find_in, await reach.having(owner))
-        for group in groups
-    ]
-    # Those of no organization may be in several partitions.
-    return max(found, key=lambda each: each.number, default=None)
+    found = await reach.gather(find_in, await reach.having(owner))
+    return next(iter(_as_one(group for _, groups in found for group in groups)), None)
+
+
+def _as_one(groups: Iterable[FailureGroup]) -> list[FailureGroup]:
+    """The same, each id once."""
+    found: dict[str, FailureGroup] = {}
+    for each in groups:
+        known = found.get(each.id)
+        found[each.id] = each if known is None else _both(known, each)
+    return list(found.values())
+
+
+def _both(one: FailureGroup, other: FailureGroup) -> FailureGroup:
+    """One that is in two partitions."""
+    if one.organization != "?":  # it is on its way, and half of what is there is a copy
+        return max(one, other, key=lambda each: each.number)
+    return msgspec.structs.replace(
+        max(one, other, key=lambda each: each.last_at),
+        number=one.number + other.number,
+        first_at=min(one.first_at, other.first_at),
+    )
 
 
 async def unlisted(reach: Reach) -> int:
