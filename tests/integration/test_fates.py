@@ -21,7 +21,8 @@ from tests.integration.jobs import reach
 from tests.integration.moves import Shop, move
 from tests.integration.several import over
 from tests.integration.test_revival import Ward
-from tests.integration.workplace import body
+from tests.integration.workplace import body, place_with
+from worker import Event, Organization
 from worker.cli import main
 from worker.operate import fates, organizations, revival
 from worker.operate.dead_letters import DeadLetter, select
@@ -234,6 +235,25 @@ async def test_what_others_discard_hides_nothing_of_what_marks_tell(ward: Ward) 
     await revival.discard(Partition.only(ward.redis), letters[2].job, retention=60)
     await replaying.wait(LONG)
     assert replaying.progress.sentence == "2 replayed: 2 handled"
+
+
+async def test_those_that_died_again_of_one_cause_are_counted_together(redis: Redis) -> None:
+    async def fails(event: Event[Any], _: Organization) -> None:
+        raise ValueError(f"order {event.id} has no total")
+
+    place = place_with(redis, fails, max_attempts=1)
+    for number in range(12):
+        await place.handle(body(f"evt_{number}"))
+    letters = [letter async for letter in select(reach(redis), Filter())]
+    replaying = Replay(reach(redis), 10_000)
+    await replaying.run(listed(letters))
+    for _ in letters:
+        await place.handle_next()
+    await replaying.wait(LONG)
+    assert replaying.progress.sentence == (
+        "12 replayed: 12 dead again (exhausted: ValueError: order evt_* has no total)"
+    )
+    assert replaying.progress.often(3) == [("exhausted: ValueError: order evt_* has no total", 12)]
 
 
 async def test_what_is_discarded_after_it_was_replayed_is_said(ward: Ward) -> None:

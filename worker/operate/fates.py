@@ -9,6 +9,7 @@ from shared.queue import told
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
 from shared.sellfern import envelope
+from worker.grouping import cause_of
 from worker.operate.dead_letters import DeadLetter, raw_name
 
 PATIENCE: Final = 10.0
@@ -54,7 +55,7 @@ class Fate:
     Attributes:
         of: which one; where it waits, by the job and in the partition in which its story goes on.
         became: what.
-        why: it died again: the reason, and its error.
+        why: it died again: the reason, and its error without what differs from one to another.
         attempts: that it has had since, where it waits.
     """
 
@@ -135,7 +136,8 @@ def _fate(
         return Fate(each, "waiting", attempts=int(attempts[0]) if attempts else 0)
     died_at, reason, error = ((value or b"").decode(errors="replace") for value in record)
     if died_at and int(float(died_at)) != each.died_at:
-        return Fate(each, "died_again", why=": ".join(filter(None, (reason, error[:_LONGEST]))))
+        cause = cause_of(reason, "", error, "").error[:_LONGEST]
+        return Fate(each, "died_again", why=": ".join(filter(None, (reason, cause))))
     state, _, named = (mark if isinstance(mark, bytes) else b"").partition(b":")
     holder = partition.names.from_mark(named.decode(errors="surrogateescape"))
     if state == b"pending" or (state == b"dead" and holder != each.job):
