@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 import threading
+from io import TextIOWrapper
 from types import TracebackType
 from typing import Final
 
@@ -113,10 +114,21 @@ def _become(words: list[str], folder: str, environ: dict[str, str]) -> None:
     sys.argv[:] = [words[1], *words[3:]]
     sys.path[0] = folder
     sys.excepthook = _show
+    _open_streams()
     if MEASURED_BY in environ:
         importlib.import_module("coverage").process_startup()
     # What Python itself calls for -m.
     runpy._run_module_as_main(words[2])  # type: ignore[attr-defined]
+
+
+def _open_streams() -> None:
+    """Open those anew that are written to: their first file may have had places to seek."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream: TextIOWrapper = getattr(sys, name)
+        is_unbuffered = stream.write_through
+        file = open(number, "wb", 0 if is_unbuffered else -1, closefd=False)  # noqa: SIM115  # it is kept
+        how = (stream.encoding, stream.errors, None, stream.line_buffering or os.isatty(number))
+        setattr(sys, name, TextIOWrapper(file, *how, is_unbuffered))
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -96,6 +96,7 @@ async def ended(start: Start, folder: Path, code: str) -> Ended:
         ("unflushed()", 0),
         ("sys.exit(3)", 3),
         ("sys.exit('said')", 1),
+        ("sys.stdout.reconfigure(errors='replace'); print('\\xe9')", 0),
         ("unflushed(); os._exit(4)", 4),
         ("failed()", 1),
         ("raise KeyboardInterrupt", -signal.SIGINT),
