@@ -69,7 +69,7 @@ async def test_what_is_due_and_whose_lease_is_over_is_not_said_to_run_or_to_be_d
     assert (await text(redis, job)).startswith("held by a worker, whose lease lasts ")
     await redis.zadd(keys.QUEUE, {job: time.time() * 1000 - 90_000})
     lost = (await found(redis, job)).place
-    assert lost.word == "its worker is lost"
+    assert (lost.state, lost.word) == ("lost", "its worker is lost")
     assert lost.text == (
         "its worker was not heard of any more, its lease is over; another one takes it"
     )
@@ -189,14 +189,18 @@ async def test_which_handler_has_it_since_when_is_told_while_it_takes_long(
     ):
         await at_work(state)
         event = await found(redis, job)
-        assert event.place.text.startswith(f"shop.book for 1m 5s{how} lasts ")
+        told = event.place.text
+        assert told.startswith(f"its handler shop.book has run for 1m 5s{how} lasts ")
         (running,) = [each for each in timeline(event) if each.happened == "running"]
         assert running.by == "w1"
     attempt = ("f", 5, "w1", "shop.book", "it took too long", "")
     await here.settle([Settlement(claim, "retry", (LATER, None, False, attempt))])
     await at_work("stuck")
-    goes_on = "; shop.book goes on in w1 for 1m 5s, though it was cancelled"
+    goes_on = "; its handler shop.book goes on in w1 for 1m 5s, though it was cancelled"
     assert (await text(redis, job)).endswith(goes_on)
+    await redis.zadd(keys.WORKERS_SEEN, {"w1": 1})  # it went without a word, and is not at it
+    assert (await text(redis, job)).endswith(f"; {NOBODY}")
+    await live(redis, "w1", NOW)
     # Who may not read what workers are at, by an earlier file of users, is told all else.
     await redis.delete(keys.WORKERS_NOW)
     await redis.set(keys.WORKERS_NOW, "x")

@@ -131,9 +131,17 @@ def test_what_runs_is_shown_and_what_is_stuck_or_lost_is_told_by_status(
 
     seeded(redis_server, seed)
     shown = run(redis_server, "running").stdout
-    for text in ("1m", "stuck", "shop.act", "shop.other", "w1", "5 for longer than a second"):
+    for text in (
+        "1m",
+        "stuck",
+        "shop.act",
+        "shop.other",
+        "w1",
+        "4 for longer than a second, 1 stuck",
+    ):
         assert text in shown
     assert "  w1: /srv/run.py:1 in main\n  /srv/shop.py:12 in act\\x1b[2J\n" in shown
+    assert "went without a word" in shown
     listed = lines(run(redis_server, "running", "--json"))
     assert [(each["job"], each["state"]) for each in listed] == [
         ("org_a:1", "stuck"),

@@ -241,9 +241,16 @@ async def _with_doing(partition: Partition, found: list[FoundEvent]) -> list[Fou
         return found
     async with partition.redis.pipeline(transaction=False) as pipe:
         pipe.hmget(partition.names.workers_now, names)
-        (raw,) = await pipe.execute(raise_on_error=False)
-    if isinstance(raw, Exception):  # an earlier file of users lets nobody read it
-        return found
+        pipe.execute_command("ZMSCORE", partition.names.workers_seen, *names)
+        raw, seen = await pipe.execute(raise_on_error=False)
+    if isinstance(raw, Exception) or isinstance(seen, Exception):
+        return found  # an earlier file of users lets nobody read it
+    # What a lost one was at stands there still.
+    at = max(each.place.around.at for each in found)
+    raw = [
+        told_of if (until or 0) / 1000 >= at else None
+        for told_of, until in zip(raw, seen, strict=True)
+    ]
     doing = {
         (its.worker, its.job): its
         for name, text in zip(names, raw, strict=True)
@@ -265,8 +272,8 @@ def _worker_of(event: FoundEvent) -> str:
 def _with_names(event: FoundEvent, known: Sequence[str]) -> FoundEvent:
     """The same with the names of workers in place of what is short for them."""
     holder = _who(known, event.claim.holder, told.sign_of)
-    past = _with_signers(event.past, known)
-    return replace(event, claim=replace(event.claim, holder=holder), past=past)
+    past, place = _with_signers(event.past, known), event.place._replace(holder=holder)
+    return replace(event, claim=replace(event.claim, holder=holder), past=past, place=place)
 
 
 def _with_signers(past: Past, known: Sequence[str]) -> Past:

@@ -23,7 +23,8 @@ _COLUMNS = ("for", "state", "handler", "event_id", "type", "organization", "work
 def running(*, as_json: bool) -> None:
     """Show handlers that have run for longer than a second, what is stuck, what blocks a worker.
 
-    Each worker says so every two seconds. Where the code of one is stands in --json.
+    Each worker says so every two seconds. Where the code of one is stands in --json. Workers that
+    went without a word within the last hour are told below.
     """
     overview = ask(look).overview
     tables.emit(
@@ -33,6 +34,8 @@ def running(*, as_json: bool) -> None:
         return
     for each in troubles(overview.workers):
         display.show_below(f"{each.worker}: {each.stack.replace(' > ', chr(10))}")
+    for lost in overview.lost or ():
+        click.echo(display.escape_controls(lost.sentence))
     click.echo(summary(overview.workers, overview.running))
 
 

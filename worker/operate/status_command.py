@@ -33,7 +33,7 @@ from worker.operate.asking import ask
 from worker.operate.history import History
 from worker.operate.merged import look
 from worker.operate.overview import OrganizationOverview, Overview, worst_first
-from worker.operate.workers import WorkerOverview, sentence, troubles
+from worker.operate.workers import WorkerOverview, sentence, slots_told, troubles
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _SPARK: Final = 40
@@ -310,11 +310,10 @@ def _workers(overview: Overview) -> Text:
     workers = overview.workers
     if not workers:
         return Text("No worker is alive.", style="bold red" if overview.waiting else "dim")
-    slots = sum(worker.slots for worker in workers)
     # What workers say of themselves comes from Redis, and must not move the cursor.
     versions = ", ".join(sorted({escape_controls(worker.version) for worker in workers}))
     return Text(
-        f"{len(workers):,} alive, {overview.running:,} of {slots:,} slots busy, version {versions}"
+        f"{len(workers):,} alive, {slots_told(workers, overview.running)}, version {versions}"
     )
 
 

@@ -19,6 +19,7 @@ from worker.operate.organizations import fields_of, why_held
 
 State: TypeAlias = Literal[
     "running",
+    "lost",
     "ready",
     "parked",
     "in turn",
@@ -33,8 +34,9 @@ State: TypeAlias = Literal[
     "pending",
     "unknown",
 ]
-"""Where an event is; ``finished`` is one whose mark doesn't tell how, ``misplaced`` a payload
-without a place in line, ``pending`` a mark whose job is gone."""
+"""Where an event is; ``lost`` is one whose worker's lease is over, ``finished`` one whose mark
+doesn't tell how, ``misplaced`` a payload without a place in line, ``pending`` a mark whose job is
+gone."""
 
 _DIGITS: Final = 17
 """Fewer has any number that a script writes, milliseconds since the epoch among them."""
@@ -137,8 +139,12 @@ class Around(NamedTuple):
     @property
     def obstacle(self) -> str:
         """What would keep it from running though it were due, behind what is said of it."""
-        nobody = "" if self.is_manned else "; no worker is alive"
-        return f"{'; ' * bool(self.held)}{self.held}{nobody}"
+        return f"{'; ' * bool(self.held)}{self.held}{self.nobody}"
+
+    @property
+    def nobody(self) -> str:
+        """That no worker is there to run it, the same."""
+        return "" if self.is_manned else "; no worker is alive"
 
 
 _QUESTIONS: Final = 6
@@ -157,6 +163,7 @@ class Place(NamedTuple):
         unhandled_since: seconds since the epoch: when the first worker had no handler for it.
         has_failed: whether it has had an attempt.
         doing: its handler, as its worker tells of it; ``None`` where that doesn't.
+        holder: the worker that has it, by its name; empty where nobody knows.
     """
 
     state: State
@@ -168,6 +175,7 @@ class Place(NamedTuple):
     unhandled_since: float | None = None
     has_failed: bool = False
     doing: Doing | None = None
+    holder: str = ""
 
     @property
     def left(self) -> float:
@@ -177,12 +185,7 @@ class Place(NamedTuple):
     @property
     def word(self) -> str:
         """It in few words."""
-        match self.state:
-            case "running":
-                return "running" if self.left > 0 else "its worker is lost"
-            case "deferred":
-                return self._put_off
-        return _WORDS[self.state]
+        return self._put_off if self.state == "deferred" else _WORDS[self.state]
 
     @property
     def _put_off(self) -> str:
@@ -197,29 +200,33 @@ class Place(NamedTuple):
     @property
     def text(self) -> str:
         """It, for people, with all that keeps it there."""
-        match self.state:
-            case "running":
-                return self._running
-            case "deferred":
-                return f"{self._due}{self.around.obstacle}{self.goes_on}"
-            case "ready":
-                ahead = f"in line, {self.ahead or 0:,} ahead of it"
-                return f"{ahead}{self.around.obstacle}{self._suspected}"
-            case "parked":
-                return f"parked: {self.around.parked}{self.around._replace(held='').obstacle}"
-            case "in turn":
-                return f"{self.turn.text}{self.around.obstacle}"
-        return _TEXTS.get(self.state, "none")
+        texts = {
+            "running": lambda: self._running,
+            "lost": lambda: self._lost,
+            "deferred": lambda: f"{self._due}{self.around.obstacle}{self.goes_on}",
+            "ready": lambda: f"{self._in_line}{self.around.obstacle}{self._suspected}",
+            "parked": lambda: f"parked: {self.around.parked}{self.around.nobody}",
+            "in turn": lambda: f"{self.turn.text}{self.around.obstacle}",
+        }
+        text = texts.get(self.state)
+        return text() if text else _TEXTS.get(self.state, "none")
+
+    @property
+    def _in_line(self) -> str:
+        return f"in line, {self.ahead or 0:,} ahead of it"
+
+    @property
+    def _lost(self) -> str:
+        then = "another one takes it" if self.around.is_manned else "no worker is alive"
+        whose = f"its worker {self.holder}".rstrip()
+        return f"{whose} was not heard of any more, its lease is over; {then}"
 
     @property
     def _running(self) -> str:
-        if self.left <= 0:
-            then = "another one takes it" if self.around.is_manned else "no worker is alive"
-            return f"its worker was not heard of any more, its lease is over; {then}"
         lease = f"lease lasts {roughly(self.left)} more"
         if self.doing is None:
             return f"held by a worker, whose {lease}"
-        return f"{self._handler} {self._for}{self._how}; its {lease}"
+        return f"its handler {self._handler} has run {self._for}{self._how}; its {lease}"
 
     @property
     def _due(self) -> str:
@@ -241,11 +248,13 @@ class Place(NamedTuple):
         """That its handler does, though its attempt is over."""
         if self.doing is None or self.state == "running":
             return ""
-        return f"; {self._handler} goes on in {self.doing.worker} {self._for}{self._how}"
+        return (
+            f"; its handler {self._handler} goes on in {self.doing.worker} {self._for}{self._how}"
+        )
 
     @property
     def _handler(self) -> str:
-        return (self.doing and self.doing.handler) or "its handler"
+        return self.doing.handler if self.doing else ""
 
     @property
     def _for(self) -> str:
@@ -260,6 +269,8 @@ class Place(NamedTuple):
 
 
 _WORDS: Final[dict[State, str]] = {
+    "running": "running",
+    "lost": "its worker is lost",
     "ready": "in line",
     "parked": "parked",
     "in turn": "waits for its turn",
@@ -378,7 +389,9 @@ class JobTold(NamedTuple):
         if self.payload is None:
             return "dead" if is_dead else "unknown"
         if self.score is not None and self.score >= keys.DEFERRED_FROM:
-            return "running" if claim.is_held else "deferred"
+            if not claim.is_held:
+                return "deferred"
+            return "running" if self.score / 1000 > self.around.at else "lost"
         if self.score is not None:
             return "ready"
         if self.parked is not None:

@@ -238,16 +238,30 @@ def running(workers: Iterable[WorkerOverview]) -> list[Doing]:
     return sorted((each for worker in workers for each in worker.doing), key=_worst)
 
 
-def summary(workers: Sequence[WorkerOverview], busy: int) -> str:
+def slots_told(workers: Sequence[WorkerOverview], leased: int) -> str:
+    """How many of their slots are taken, by so many events."""
+    if not workers:
+        events = "1 event of a lost one waits" if leased == 1 else f"{leased:,} of lost ones wait"
+        return f"no worker is alive{', ' * bool(leased)}{events * bool(leased)}"
+    return f"{leased:,} of {sum(each.slots for each in workers):,} slots busy"
+
+
+def summary(workers: Sequence[WorkerOverview], leased: int) -> str:
     """How many handlers run in all, of which those that take long are told.
 
     Args:
         workers: those alive.
-        busy: how many events they hold.
+        leased: how many events they hold.
     """
-    long = len(running(workers)) + sum(each.more_doing for each in workers)
-    slots = sum(each.slots for each in workers)
-    return f"{busy:,} of {slots:,} slots busy, {long:,} for longer than a second"
+    busy = slots_told(workers, leased)
+    if not workers:
+        return busy
+    are_stuck = [sum(its.state == "stuck" for its in each.doing) for each in workers]
+    long = sum(len(each.doing) + each.more_doing for each in workers) - sum(are_stuck)
+    # Some of them may be among those that are only counted.
+    stuck = sum(max(each.stuck, told) for each, told in zip(workers, are_stuck, strict=True))
+    goes_on = f", {stuck:,} stuck and no longer waited for" if stuck else ""
+    return f"{busy}, {long:,} for longer than a second{goes_on}"
 
 
 def _worst(doing: Doing) -> tuple[Any, ...]:

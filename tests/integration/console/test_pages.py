@@ -283,7 +283,7 @@ async def test_what_is_stuck_or_blocks_a_worker_is_told_first_with_where_and_who
     assert shown.index("blocks the worker") < shown.index(">stuck<") < shown.index(">running<")
     assert "/srv/run.py:1 in main\n/srv/shop.py:12 in act" in shown
     assert "7 others take long" in shown
-    assert "10 for longer than a second" in shown
+    assert "9 for longer than a second, 2 stuck and no longer waited for" in shown
     assert shown.count("/event?job=") == 3
 
 
@@ -298,7 +298,10 @@ async def test_a_lost_worker_is_told_with_what_it_had(site: Site, place: Workpla
     shown = (await site.get("/workers")).text
     for each in ("Lost within the last hour", "w-lost", "evt_1", "shop.act"):
         assert each in shown
-    assert "No handler has run for longer than a second" in (await site.get("/running")).text
+    running = (await site.get("/running")).text
+    assert "So nothing runs." in running
+    assert "slots busy" not in running
+    assert "none is alive" in (await site.get("/")).text
 
 
 async def test_a_worker_that_says_little_is_shown_as_well(site: Site, place: Workplace) -> None:

@@ -10,7 +10,7 @@ from shared.display import roughly, size
 from shared.queue.marker import unwatched_since
 from shared.queue.reach import sentences
 from worker.operate.history import History
-from worker.operate.organizations import MOVES
+from worker.operate.organizations import MOVES, Trouble
 from worker.operate.overview import OrganizationOverview, Overview
 from worker.operate.workers import sentence, troubles
 
@@ -255,11 +255,13 @@ def _organization(each: OrganizationOverview, at: float) -> Finding | None:
     elif each.failures >= _FAILURES_IN_A_ROW:
         what, verb = f"{name}: {each.failures:,} handlers failed in a row", "pause"
         advice = "The log says why; pause it to spend no more attempts."
-    elif _is_put_off(each):
-        what, verb = f"{name}: its events are put off", "pause"
-        advice = "Their handler has it so; pause it to spend no more attempts."
-        if each.trouble and each.trouble.kind == "w":
-            advice = "Nothing is spent meanwhile; start workers that have a handler for them."
+    elif (trouble := _unbroken(each)) is not None:
+        verb = "pause"
+        what, advice = {
+            "a": (f"{name}: its events are put off", "Their handler has it so."),
+            "w": (f"{name}: its events are put off", "Start workers that have a handler for them."),
+        }.get(trouble.kind, (f"{name}: none of its handlers has worked", "The log says why."))
+        advice += "" if trouble.kind == "w" else " Pause it to spend no more attempts."
     else:
         return None
     if each.trouble is not None and each.throttled is None:
@@ -271,12 +273,12 @@ def _organization(each: OrganizationOverview, at: float) -> Finding | None:
     return Finding(level, what, advice, address, verb.capitalize(), name, *other)
 
 
-def _is_put_off(each: OrganizationOverview) -> bool:
-    """Whether many have failed, or asked for another attempt, and none has worked since."""
+def _unbroken(each: OrganizationOverview) -> Trouble | None:
+    """Where many have failed, or asked for another attempt, and none has worked since: of what."""
     trouble = each.trouble
     if trouble is None or trouble.worked or not each.waiting:
-        return False
-    return trouble.failed >= _FAILURES_IN_A_ROW
+        return None
+    return trouble if trouble.failed >= _FAILURES_IN_A_ROW else None
 
 
 def _address(each: OrganizationOverview, verb: str) -> str:
