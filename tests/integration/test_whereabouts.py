@@ -207,6 +207,22 @@ async def test_which_handler_has_it_since_when_is_told_while_it_takes_long(
     assert (await text(redis, job)).startswith("due in 59m")
 
 
+async def test_what_has_lost_its_payload_or_its_letter_is_told_so(redis: Redis) -> None:
+    (job,) = await enqueued(redis, delivery(body("evt_1")))
+    await redis.delete(keys.payload(job))
+    lost = await found(redis, job)
+    assert (lost.state, timeline(lost)[-1].happened) == ("harmed", "waits")
+    assert lost.place.text.startswith("its payload is gone: ")
+    await redis.set(keys.event("org_a", "evt_2"), "dead:org_a:gone")
+    (dead,) = await lookup.search(Partition.only(redis), "evt_2", ["org_a"])
+    assert dead.place.text.startswith("marked as dead, and its dead letter is gone")
+    async with browsing(redis) as site:
+        for path in (f"/event?job={job}", "/events?q=evt_2"):
+            shown = (await site.get(path)).text
+            assert "<dt>Body</dt><dd>gone" in shown
+            assert "finished" not in shown
+
+
 async def seen(site: Site, redis: Redis, job: str) -> None:
     """Look at it everywhere."""
     for path in (f"/event?job={job}", "/events", f"/events?q={job}", "/organizations/org_a"):

@@ -156,7 +156,7 @@ def _dead(event: FoundEvent) -> Iterator[Moment]:
 
 def _now(event: FoundEvent) -> Iterator[Moment]:
     """What it waits for, or who has it."""
-    if event.payload is None:
+    if event.payload is None and event.state != "harmed":
         yield from _goes_on(event.place)
         return
     if event.throttled:

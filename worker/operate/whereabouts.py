@@ -25,6 +25,7 @@ State: TypeAlias = Literal[
     "in turn",
     "deferred",
     "misplaced",
+    "harmed",
     "handled",
     "ignored",
     "finished",
@@ -35,8 +36,8 @@ State: TypeAlias = Literal[
     "unknown",
 ]
 """Where an event is; ``lost`` is one whose worker's lease is over, ``finished`` one whose mark
-doesn't tell how, ``misplaced`` a payload without a place in line, ``pending`` a mark whose job is
-gone."""
+doesn't tell how, ``misplaced`` a payload without a place in line, ``harmed`` a place
+without a payload, ``pending`` a mark whose job is gone."""
 
 _DIGITS: Final = 17
 """Fewer has any number that a script writes, milliseconds since the epoch among them."""
@@ -209,7 +210,7 @@ class Place(NamedTuple):
             "in turn": lambda: f"{self.turn.text}{self.around.obstacle}",
         }
         text = texts.get(self.state)
-        return text() if text else _TEXTS.get(self.state, "none")
+        return text() if text else _TEXTS[self.state]
 
     @property
     def _in_line(self) -> str:
@@ -281,11 +282,15 @@ _WORDS: Final[dict[State, str]] = {
     "superseded": "superseded",
     "dead": "dead letter",
     "misplaced": "has lost its place",
+    "harmed": "has lost its payload",
     "pending": "its job is gone",
     "unknown": "unknown",
 }
 
 _TEXTS: Final[dict[State, str]] = {
+    "dead": "a dead letter, until it is replayed or discarded, or expires",
+    "unknown": "marked as dead, and its dead letter is gone: a redelivery is judged anew",
+    "harmed": "its payload is gone: the worker that claims it makes a dead letter of it",
     "misplaced": "a payload without a place in line: the same delivery sent again mends it",
     "pending": "marked as pending by a job that is gone: a redelivery takes over",
     "handled": "its job is finished",
@@ -387,7 +392,7 @@ class JobTold(NamedTuple):
 
     def _state(self, claim: Claim, turn: Turn, *, is_dead: bool) -> State:
         if self.payload is None:
-            return "dead" if is_dead else "unknown"
+            return "dead" if is_dead else "harmed"
         if self.score is not None and self.score >= keys.DEFERRED_FROM:
             if not claim.is_held:
                 return "deferred"
