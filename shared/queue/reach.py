@@ -5,6 +5,7 @@ no partition answers.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -21,6 +22,10 @@ Answer = TypeVar("Answer")
 
 _AWAY: Final = frozenset({"redis_no_primary", "redis_timeout", "redis_unreachable"})
 """What another partition of the same server would be told as well, after as long."""
+
+
+_COMES_FROM: Final = re.compile(rb"in:(\d{1,9}):")
+"""Of an organization that is expected, as ``open.lua`` has it."""
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -95,6 +100,21 @@ class Reach:
         """
         is_any = organization in {None, "?"}
         return self.partitions.all if is_any else (await self.living(str(organization)),)
+
+    async def holding(self, organization: str) -> tuple[Partition, ...]:
+        """Where it lives now and, while that is still copied, what it comes from.
+
+        Raises: as above.
+        """
+        there = await self.living(organization)
+        if len(self.partitions) > 1 and there in self:
+            with self.noting(there):
+                command = ("HGET", there.names.moving, organization)
+                raw = await there.redis.execute_command(*command)
+                found = _COMES_FROM.match(raw or b"")
+                if found and int(found[1]) < len(self.partitions):
+                    return there, self.partitions.all[int(found[1])]
+        return (there,)
 
     async def name_now(self, job: str) -> str:
         """What a job is called by now: with its organization's move its id has another tag.

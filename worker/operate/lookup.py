@@ -287,7 +287,14 @@ async def find_anywhere(reach: Reach, job: str) -> FoundEvent | None:
     """
     job = await reach.name_now(job)
     if (bearing := reach.partitions.bearing(job)) is not None:
-        return await find(bearing, job)
+        bare = job.removeprefix(bearing.names.job_prefix)
+        owner = organization_of(bare) if len(reach.partitions) > 1 else ""
+        # While it moves, it may still be where it comes from.
+        for each in (bearing, *((await reach.holding(owner)) if owner else ())):
+            found_there = await find(each, each.names.job_prefix + bare)
+            if found_there is not None:
+                return found_there
+        return None
     found = await reach.gather(lambda partition: find(partition, job))
     return next((each for _, each in found if each is not None), None)
 

@@ -134,6 +134,8 @@ async def search_everywhere(
     """
     done, partitions = Search(limits, organization), reach.partitions
     text = await reach.name_now(text)
+    if (bearing := partitions.bearing(text)) is not None and len(partitions) > 1:
+        text = text.removeprefix(bearing.names.job_prefix)  # where it comes from, it has another
     owner = organization_of(text)
 
     async def search_in(partition: Partition) -> list[FoundEvent]:
@@ -141,54 +143,86 @@ async def search_everywhere(
         done.organizations += len(names)
         return await lookup.search(partition, text, names)
 
-    async def look_in(partition: Partition) -> list[FoundEvent]:
-        await _look_through(partition, text, organization, done)
-        return done.found
-
-    among = await reach.having(organization)
-    if (bearing := partitions.bearing(text)) is not None and len(partitions) > 1:
-        done.found = await search_in(bearing)
-        return done
-    if owner and len(partitions) > 1:
-        done.found = _gathered(await reach.gather(search_in, [await reach.living(owner)]))
-    if not done.found:
+    async def search_among(among: Iterable[Partition]) -> list[FoundEvent]:
         done.organizations = 0
-        done.found = _gathered(await reach.gather(search_in, among))
+        return await _once(reach, await reach.gather(search_in, among))
+
+    async def look_in(partition: Partition) -> list[FoundEvent]:
+        return await _look_through(partition, text, organization, done)
+
+    its = await reach.holding(owner) if owner and len(partitions) > 1 else ()
+    if bearing is not None and len(partitions) > 1:
+        done.found = await search_among(its or (bearing,))
+        reach.check_some(its or (bearing,))
+        return done
+    done.found = await search_among(its)
+    among = await _among(reach, organization)
+    if not done.found:
+        done.found = await search_among(among)
     if not done.found and not bears_digest(text):
         done.has_looked = True
-        await reach.gather(look_in, among)
+        done.found = await _once(reach, await reach.gather(look_in, among))
         if not done.found:  # perhaps a worker has taken it since its mark was asked for
-            done.organizations = 0
-            done.found = _gathered(await reach.gather(search_in, among))
+            done.found = await search_among(among)
     done.is_everywhere = not reach.missing
     return done
 
 
-def _gathered(found: Iterable[tuple[Partition, list[FoundEvent]]]) -> list[FoundEvent]:
-    return sorted((each for _, some in found for each in some), key=lambda each: each.organization)
+async def _among(reach: Reach, organization: str | None) -> Sequence[Partition]:
+    """Where events of an organization may be; of any, and of jobs that belong to none, all."""
+    if organization is None or organization == "?":
+        return reach.partitions.all
+    return await reach.holding(organization)
+
+
+async def _once(
+    reach: Reach, found: Iterable[tuple[Partition, list[FoundEvent]]]
+) -> list[FoundEvent]:
+    """Each once: while an organization moves, two partitions have what is its own."""
+    copies: dict[tuple[object, ...], list[tuple[Partition, FoundEvent]]] = {}
+    for partition, some in found:
+        for each in some:
+            # Jobs that belong to none are others in each.
+            of = (each.organization, partition.number if each.organization == "?" else None)
+            name = partition.names.in_mark(each.job)
+            copies.setdefault((*of, name), []).append((partition, each))
+    once = [await _fullest(reach, each) for each in copies.values()]
+    return sorted(once, key=lambda each: each.organization)
+
+
+async def _fullest(reach: Reach, copies: Sequence[tuple[Partition, FoundEvent]]) -> FoundEvent:
+    """The one that still is, or is already, the whole event."""
+    (_, first), *others = copies
+    if not others:
+        return first
+    there = await reach.living(first.organization)
+    whole = [(each.body is not None, partition is there) for partition, each in copies]
+    return copies[whole.index(max(whole))][1]
 
 
 async def _look_through(
     partition: Partition, event_id: str, organization: str | None, done: Search
-) -> None:
+) -> list[FoundEvent]:
     """Look for an id in the bodies of what waits in a partition, until one is found.
 
     Most bodies are looked at as they are: only one that has the id somewhere is decoded.
     """
-    names, wanted = partition.names, _Id(event_id)
+    names, wanted, here = partition.names, _Id(event_id), list[FoundEvent]()
     large = await _large(partition)
     done.waiting += await _number_waiting(partition, organization)
     pattern = f"{_escaped(names.job_prefix)}{organization}:*" if organization else "*"
     async for page in hashes.members(partition.redis, names.accepted, pattern):
         if done.is_over:
             done.is_whole = done.is_whole and bool(done.found)
-            return
+            break
         jobs = [job for job, _ in page]
         for job in await _those_with(partition, jobs, wanted, large, done):
             found = await lookup.find(partition, job.decode(errors="surrogateescape"))
             if found is not None and found.event_id == event_id:
-                done.found.append(found)
+                done.found.append(found)  # so that the others end
+                here.append(found)
         done.looked_at += len(jobs)
+    return here
 
 
 async def _those_with(
