@@ -57,7 +57,7 @@ class History:
     _counted: dict[int, Overview] = field(default_factory=dict)
 
     def add(self, overview: Overview, parts: Mapping[int, Overview] | None = None) -> None:
-        """Take note of a look; one that is no later than the last is left out.
+        """Take note of a look; a second one of the same moment is left out.
 
         Args:
             overview: of the whole system.
@@ -65,8 +65,12 @@ class History:
         """
         before = self.latest
         # Rates are by the time between two looks, which must not be none.
-        if before is not None and overview.at <= before.at:
+        if before is not None and overview.at == before.at:
             return
+        # By a clock that was set back, or that of the replica which has taken over, these are still
+        # to come: until then all that is new would be left out.
+        while self.samples and self.samples[-1].at > overview.at:
+            self.samples.pop()
         self.samples.append(
             Sample(
                 at=overview.at,
@@ -107,7 +111,7 @@ class History:
             for number, part in parts.items()
             if number in self._counted and part.at > self._counted[number].at
         ]
-        return {name: sum(rates[name] for rates in each) for name in COUNTED}
+        return {name: sum(rates[name] for rates in each) for name in COUNTED} if each else {}
 
     def _latency_since(self, overview: Overview, before: float) -> dict[float, int]:
         """What workers have handled since each was seen last.

@@ -54,6 +54,16 @@ def test_a_look_that_comes_late_is_left_out() -> None:
     assert history.latest.ready == 0
 
 
+def test_a_clock_that_was_set_back_hides_nothing_of_what_is_new() -> None:
+    history = History()
+    for at, handled in ((1000, 0), (1002, 20), (1500, 40), (1001, 50), (1003, 60)):
+        history.add(overview(at, handled=handled, ready=handled))
+    assert history.latest is not None
+    assert history.latest.ready == 60
+    assert [each.at for each in history.samples] == [1000, 1001, 1003]
+    assert history.rate("handled", 2) == 5
+
+
 def test_nothing_older_than_an_hour_is_kept() -> None:
     history = History()
     for minute in range(200):
