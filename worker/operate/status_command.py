@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared import display
-from shared.display import escape_controls, roughly, size
+from shared.display import duration, escape_controls, roughly, size
 from shared.errors import Unavailable
 from shared.program import tables
 from shared.program.commands import json_option
@@ -48,6 +48,7 @@ _NARROW: Final = 80
 """Columns below which there is no room for reasons beside the numbers."""
 _MOST_TROUBLES: Final = 3
 _GAP: Final = 3  # columns between two of a table
+_SHORTEST_NAME: Final = 8  # of an organization, with what tells that it was cut
 _MOST: Final = 20
 """Organizations that are shown where nobody asks for all: with the rest of it, a screen full."""
 
@@ -96,6 +97,9 @@ def _watch(interval: float, most: int, *, as_json: bool) -> None:
     # What is drawn again and again makes no sense in a file.
     if not as_json and not sys.stdout.isatty():
         display.fail("--watch: expected a terminal, or --json for one line a look, got neither")
+    if not as_json and tables.stdout_console().is_dumb_terminal:
+        expected = "a terminal that can be drawn on, or --json for one line a look"
+        display.fail(f"--watch: expected {expected}, got TERM={os.environ.get('TERM', '')}")
     settings = CommonSettings.from_environ(os.environ)
     showing = nullcontext(partial(_print_line, most)) if as_json else _draw()
     asyncio.run(_go_on(settings, interval, showing))
@@ -164,25 +168,16 @@ def print_tables(overview: Overview, most: int) -> None:
     )
     organizations = worst_first(overview.organizations)
     shown, left_out = organizations[:most], organizations[most:]
-    is_any_throttled = any(each.throttled is not None for each in shown)
-    is_any_limited = any(each.rate is not None for each in shown)
     tables.draw(
         [
             {
                 **msgspec.to_builtins(organization),
-                "breaker": _breaker(organization),
-                "throttled": _throttled(organization),
-                "rate": None if organization.rate is None else f"{organization.rate:g}/s",
                 "redis": size(organization.bytes_held),
+                "condition": _condition(organization),
             }
             for organization in shown
         ],
-        [
-            *("organization", "waiting", "running", "dead", "redis", "paused", "breaker"),
-            # Seldom, and a terminal is narrow.
-            *(["throttled"] if is_any_throttled else []),
-            *(["rate"] if is_any_limited else []),
-        ],
+        ["organization", "waiting", "running", "dead", "redis", "condition"],
         "Organizations",
     )
     if left_out:
@@ -217,16 +212,18 @@ def screen(history: History, problem: str, height: int, width: int) -> Renderabl
         height: lines of the terminal.
         width: its columns.
     """
-    told: list[RenderableType] = [Text(problem, style="bold red")] if problem else []
     overview = history.latest
+    if problem and overview is not None:
+        known = time.strftime("%H:%M:%S", time.gmtime(overview.at))
+        problem = f"{problem}; what follows was known at {known} UTC"
+    told: list[RenderableType] = [Text(problem, style="bold red")] if problem else []
     if overview is None:
         return Group(*told, Text("Nothing is known yet.", style="dim"))
     left_out = sentences(overview.left_out)
     troubled = [*_of_workers(overview)]
     figures = list(_figures(overview, history, width))
-    taken = (
-        _FRAME_LINES + len(left_out) + _lines(troubled, width) + _TABLE_LINES * (len(figures) - 1)
-    )
+    taken = _FRAME_LINES + len(left_out) + _TABLE_LINES * (len(figures) - 1)
+    taken += _lines(troubled, width) + 2 * (len(problem) // max(1, width))
     return Group(
         *told,
         *(Text(each, style="bold red") for each in _of_redis(overview)),
@@ -284,7 +281,7 @@ def _figures(overview: Overview, history: History, width: int) -> Iterator[Table
     p99 = history.quantile(0.99)
     shown = _now(overview)
     del shown["no handler"]
-    shown |= {"p99": "-" if p99 is None else f"{p99:.3g}s", "redis": _memory(overview)}
+    shown |= {"p99": "-" if p99 is None else duration(p99), "redis": _memory(overview)}
     row: dict[str, str] = {}
     for name, value in shown.items():
         text = value if isinstance(value, str) else f"{value:,}"
@@ -333,6 +330,8 @@ def _organizations(overview: Overview, most: int, width: int) -> Iterator[Render
         ]
         for each in shown
     ]
+    if is_narrow:
+        names, *rows = _with_room_for_names([names, *rows], width)
     yield _table(names if is_narrow else [*names, "condition"], rows)
     for each in shown if is_narrow else []:
         what, _, why = _condition(each).partition(": ")
@@ -341,6 +340,17 @@ def _organizations(overview: Overview, most: int, width: int) -> Iterator[Render
             yield Text(told, no_wrap=True, overflow="ellipsis")
     if len(largest) > len(shown):
         yield Text(_more(largest[len(shown) :]), no_wrap=True, overflow="ellipsis")
+
+
+def _with_room_for_names(lines: list[list[str]], width: int) -> list[list[str]]:
+    """The lines without what says least, until there is room for whose numbers they are."""
+    columns = [*zip(*lines, strict=True)]
+    for name in ("redis", "running"):
+        taken = sum(max(map(len, column)) + _GAP for column in columns[1:])
+        if width - taken - _GAP >= _SHORTEST_NAME:
+            break
+        columns = [column for column in columns if column[0] != name]
+    return [[*line] for line in zip(*columns, strict=True)]
 
 
 def _more(left_out: Sequence[OrganizationOverview]) -> str:
@@ -367,6 +377,7 @@ def _memory(overview: Overview) -> str:
 def _condition(each: OrganizationOverview) -> str:
     if each.paused is not None:
         held = f", breaker {each.breaker}" if each.breaker else ""
+        held += ", throttled" if each.throttled is not None else ""
         return f"paused{held}: {escape_controls(each.pause_told(time.time()))}"
     if (throttled := _throttled(each)) is not None:
         return f"throttled: {escape_controls(throttled)}"
