@@ -364,6 +364,32 @@ def test_text_from_outside_is_shown_as_text(
         assert "[bold]" in shown
 
 
+@pytest.mark.parametrize(
+    ("why", "who"),
+    [("", "ada"), ("  ", "ada"), ("\udcff", "\udcff"), ("x" * 9000, "ada"), ("a\nb\x1b[2J", "ada")],
+)
+def test_a_pause_is_told_with_who_and_why_whatever_was_typed(
+    redis_server: EmbeddedRedis, why: str, who: str
+) -> None:
+    seeded(redis_server, some_of_everything)
+    paused = run(redis_server, "pause", "org_a", "--why", why, LOGNAME=who)
+    assert (paused.exit_code, paused.stdout) == (0, "org_a is paused; its events wait\n")
+    shown = run(redis_server, "status").stdout
+    (told,) = re.findall(r" paused: (.*?), \d+s ago ", shown)
+    assert len(told) < 280
+    assert told.startswith(why.strip()[:1].replace("\udcff", "\\udcff") or "by ")
+    assert who.replace("\udcff", "\\udcff") in told
+    again = run(redis_server, "pause", "org_a", "--why", "other")
+    assert again.exit_code == 0
+    assert f"was paused already ({told}, " in again.stdout
+    assert run(redis_server, "actions").exit_code == 0
+
+
+def test_bytes_that_are_no_text_find_no_value_and_no_failure(redis_server: EmbeddedRedis) -> None:
+    seeded(redis_server, some_of_everything)
+    assert lines(run(redis_server, "state", "org_a", "\udcff")) == []
+
+
 def test_a_redis_that_is_not_there_is_one_line(redis_server: EmbeddedRedis) -> None:
     result = run(redis_server, "status", REDIS_URL="redis://:secret@127.0.0.1:1")
     assert result.exit_code == 2

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import click
 import msgspec
 
-from shared.display import escape_controls, json_line, moment
+from shared.display import encodable, escape_controls, json_line, moment
 from shared.errors import Unavailable
 from shared.observe.log_lines import render_json
 from shared.observe.structlog_alone import FilteringBoundLogger
@@ -182,7 +182,7 @@ def whoami() -> tuple[str, str]:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's, which has no name
         user = f"uid {os.getuid()}"
-    return user, socket.gethostname()
+    return encodable(user), socket.gethostname()  # any bytes may be in the environment
 
 
 def on_stderr(event: str, fields: dict[str, object]) -> None:

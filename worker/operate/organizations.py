@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from shared.display import roughly
+from shared.display import encodable, roughly
 from shared.errors import StateError, Unavailable
 from shared.queue import keys, scripts
 from shared.queue.partition import Partition
@@ -19,6 +19,9 @@ MOVES: Final = "it moves to another partition"
 """Why an organization is held, or paused, by whoever moves it: as ``halt.lua`` has it."""
 
 _LONGEST_NAME: Final = 60  # of whoever pauses something
+LONGEST_WHY: Final = 200
+"""Characters of the reason for a pause."""
+_NOBODY: Final = "nobody said why"  # an empty one would be shown as if there were no pause
 _GLOB = str.maketrans({character: f"\\{character}" for character in "\\*?[]^-"})
 
 
@@ -41,9 +44,10 @@ class Paused(NamedTuple):
 
     def sentence(self, now: float) -> str:
         """Why, by whom and since when, as far as that is known; ``now``: epoch seconds."""
-        by = f", by {self.by}" if self.by and f"by {self.by}" not in (self.why or "") else ""
-        since = f", {roughly(max(0.0, now - self.since))} ago" if self.since else ""
-        return f"{self.why}{by}{since}"
+        why = self.why or ""
+        by = f"by {self.by}" if self.by and f"by {self.by}" not in why else ""
+        since = f"{roughly(max(0.0, now - self.since))} ago" if self.since else ""
+        return ", ".join(filter(None, (why, by, since)))
 
     @classmethod
     def read(cls, raw: str | None) -> Self:
@@ -61,12 +65,13 @@ async def pause(partition: Partition, organization: str, why: str, who: str = ""
     Args:
         partition: where they are.
         organization: whose.
-        why: for people.
+        why: for people; as much of it as is kept.
         who: has it paused, where somebody says so.
 
     Raises:
         Unavailable: it is on its way to another partition (``organization_moving``).
     """
+    why = encodable(why.strip()[:LONGEST_WHY]) or (f"by {who}" if who else _NOBODY)
     return _is_changed(await partition.run(_PAUSE, organization, why, who[:_LONGEST_NAME]))
 
 
@@ -110,7 +115,8 @@ async def stored_values(
     """
     start = partition.names.state(organization, "")
     pattern = partition.names.state(organization, prefix).translate(_GLOB) + "*"
-    found = {name async for name in partition.redis.scan_iter(match=pattern, count=1000)}
+    raw = pattern.encode(errors="surrogateescape")  # whatever bytes were typed
+    found = {name async for name in partition.redis.scan_iter(match=raw, count=1000)}
     # A scan may give a name twice, and gives them in no order.
     names = sorted(found)
     for first in range(0, len(names), _PAGE):

@@ -21,7 +21,6 @@ from worker.operate.overview import OrganizationOverview
 from worker.operate.workers import running
 
 _SIZE: Final = 25
-_LONGEST_WHY: Final = 200
 _MOST_GROUPS: Final = 10
 _SAMPLE: Final = 5
 _SORTS: Final[dict[str, Callable[[OrganizationOverview], Any]]] = {
@@ -111,7 +110,7 @@ async def _asked(request: web.Request, problem: str = "", rate: str = "") -> web
         found=console_of(request).sampler.organization(organization),
         doubt=doubt,
         problem=problem,
-        why=request.query.get("why", "")[:_LONGEST_WHY],
+        why=request.query.get("why", "")[: organizations.LONGEST_WHY],
         rate=rate,
     )
 
@@ -123,7 +122,8 @@ async def act(request: web.Request) -> web.Response:
     form = await request.post()
     if "anyway" not in form and (doubt := await doubt_about(request, organization)):
         return message(request, HTTPStatus.CONFLICT, "Nothing has changed", doubt)
-    about = str(form.get("why" if verb == "pause" else "rate", "")).strip()[:_LONGEST_WHY]
+    about = str(form.get("why" if verb == "pause" else "rate", "")).strip()
+    about = about[: organizations.LONGEST_WHY]
     try:
         starts = 1000 / Rate.parse(about).interval if verb == "resume" and about else None
     except ValueError as exc:
