@@ -223,5 +223,6 @@ class CurrentEndpoints(Protocol):
 
 def nearest(name: str, known: Collection[str]) -> str:
     """A hint such as ``"; did you mean 'secrets'?"``, or nothing where no name is near."""
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    by_letters = {each.lower(): each for each in known}  # whatever their case
+    close = get_close_matches(name.lower(), by_letters, n=1)
+    return f"; did you mean {by_letters[close[0]]!r}?" if close else ""

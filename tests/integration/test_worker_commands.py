@@ -385,6 +385,17 @@ def test_a_pause_is_told_with_who_and_why_whatever_was_typed(
     assert run(redis_server, "actions").exit_code == 0
 
 
+@pytest.mark.parametrize("typed", ["ORG_A", "Org_a", "org_A", "orga"])
+def test_a_mistyped_name_is_refused_with_the_one_that_was_meant(
+    redis_server: EmbeddedRedis, typed: str, endpoints_file: Callable[[str], Path]
+) -> None:
+    seeded(redis_server, nothing)
+    file = endpoints_file('[[endpoint]]\nid = "acme"\norganization_id = "org_a"\nsecrets = []\n')
+    refused = run(redis_server, "pause", typed, ENDPOINTS_FILE=str(file))
+    assert refused.exit_code == 2
+    assert refused.stderr.endswith("did you mean 'org_a'?\n")
+
+
 def test_bytes_that_are_no_text_find_no_value_and_no_failure(redis_server: EmbeddedRedis) -> None:
     seeded(redis_server, some_of_everything)
     assert lines(run(redis_server, "state", "org_a", "\udcff")) == []
