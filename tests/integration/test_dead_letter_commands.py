@@ -5,9 +5,11 @@ import base64
 import json
 import re
 import signal
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from io import BytesIO, TextIOWrapper
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -231,6 +233,40 @@ def test_groups_tell_how_many_died_of_what_and_are_acted_on(desk: Desk) -> None:
     assert desk.run("discard", *group, "--yes").stdout.endswith("2 discarded\n")
     assert lines(desk.run("groups", "--json")) == [other]
     assert desk.run("replay", *group).exit_code == 2
+
+
+@pytest.mark.parametrize("verb", ["replay", "discard", "export", "list", "groups"])
+def test_a_type_that_is_no_text_matches_nothing_and_is_no_failure(desk: Desk, verb: str) -> None:
+    desk.bury("evt_1")
+    result = desk.run(verb, "--type", "\udcff")
+    assert result.exit_code == (2 if verb in {"replay", "discard"} else 0)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert desk.listed() == ["evt_1"]
+
+
+class _Terminal(TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_no_number_is_cut_on_a_narrow_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.bury("evt_1", "evt_2")
+    (group,) = lines(desk.run("groups", "--json"))
+    letter, _ = lines(desk.run("list", "--json"))
+    written = BytesIO()
+    monkeypatch.setenv("REDIS_URL", desk.server.url)
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr(sys, "stdout", _Terminal(written, encoding="utf-8"))
+    for command in ("groups", "list"):
+        main(["dead-letters", command], standalone_mode=False)
+    sys.stdout.flush()
+    shown = written.getvalue().decode()
+    monkeypatch.undo()
+    for whole in (
+        *(group["first"], group["last"], group["group"], letter["died"]),
+        f"attempts: {letter['attempts']}",
+    ):
+        assert whole in shown, shown
 
 
 def test_letters_of_an_earlier_version_are_told_of_until_they_are_in_groups(desk: Desk) -> None:

@@ -74,9 +74,9 @@ def _print(letters: list[DeadLetter], *, as_json: bool) -> None:
             + (f"  held redeliveries: {letter.held}" if letter.held else "")
             + "  replayed, waits" * letter.by_hand,
             f"{letter.type or '-'}  {letter.event_id or '-'}",
-            letter.error,
         ):
-            say(f"  {line}")
+            click.echo(f"  {display.escape_controls(line)}")
+        say(f"  {letter.error}")
 
 
 @dead_letters.command()
@@ -123,7 +123,7 @@ def _print_groups(found: list[FailureGroup], *, as_json: bool) -> None:
             f"first {first}  last {last}",
             f"--group {group.id}",
         ):
-            say(f"  {line}")
+            click.echo(f"  {display.escape_controls(line)}")
 
 
 def _group_summary(group: FailureGroup) -> dict[str, object]:
