@@ -192,6 +192,10 @@ async def test_whoever_signs_in_again_finds_what_was_typed(redis: Redis) -> None
         assert 'value="the ERP&#39;s &lt;b&gt;down&lt;/b&gt;"' in opened.text
         await site.session.get(f"{site.origin}/")  # nothing was done by any of that
         site.session.cookie_jar.clear()
+        asked = await site.post("/organizations/org_a/resume", {"rate": "7/s"})
+        opened = await site.post(asked.path, {"name": "Ada", "token": TOKEN})
+        assert 'name="rate" maxlength="20" value="7/s"' in opened.text
+        site.session.cookie_jar.clear()
         chosen = {"verb": "replay", "all": "1", "reason": "rejected", "rate": "7", "force": "1"}
         asked = await site.post("/dead-letters/confirm", chosen)
         opened = await site.post(asked.path, {"name": "Ada", "token": TOKEN})

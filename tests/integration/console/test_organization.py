@@ -110,6 +110,21 @@ async def test_one_is_resumed_at_a_rate_and_told_where_that_is_none(
     assert await redis.hget(keys.RATES, "ramp:org_a") is not None
 
 
+async def test_what_somebody_has_done_is_said_while_it_is_so(
+    site: Site, place: Workplace, redis: Redis
+) -> None:
+    await place.accept(body("evt_1"))
+    await looked(site, "flowing", ORG_A)
+    paused = await site.confirm(f"{ORG_A}/pause", why="maintenance")
+    assert "org_a is paused: its events wait" in paused.text
+    await organizations.resume(place.partition, "org_a")
+    text = await looked(site, "flowing", paused.path)  # the page that refreshes itself
+    assert "org_a is paused" not in text
+    assert "org_a goes on" in (await site.get(f"{ORG_A}?did=resume")).text
+    await organizations.pause(place.partition, "org_a", "again")
+    assert "org_a goes on" not in await looked(site, "again", f"{ORG_A}?did=resume")
+
+
 async def test_each_page_leads_to_that_of_the_organization(
     site: Site, place: Workplace, redis: Redis
 ) -> None:

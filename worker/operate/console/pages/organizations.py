@@ -21,6 +21,7 @@ from worker.operate.overview import OrganizationOverview
 from worker.operate.workers import running
 
 _SIZE: Final = 25
+_LONGEST_RATE: Final = 20
 _MOST_GROUPS: Final = 10
 _SAMPLE: Final = 5
 _SORTS: Final[dict[str, Callable[[OrganizationOverview], Any]]] = {
@@ -110,8 +111,9 @@ async def _asked(request: web.Request, problem: str = "", rate: str = "") -> web
         found=console_of(request).sampler.organization(organization),
         doubt=doubt,
         problem=problem,
+        # Of a form that was sent once the session was over, too.
         why=request.query.get("why", "")[: organizations.LONGEST_WHY],
-        rate=rate,
+        rate=rate or request.query.get("rate", "")[:_LONGEST_RATE],
     )
 
 
