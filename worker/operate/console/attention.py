@@ -205,7 +205,7 @@ def _organizations(overview: Overview) -> Iterator[Finding]:
             f"{len(told) - _MOST_ORGANIZATIONS:,} more organizations are held or failing.",
             "",
             "/organizations?show=held",
-            "Show them",
+            "Show all that are held",
         )
     # By themselves: somebody wanted it so, and they are to hide none that fails.
     yield from _paused([each for each in worst if each.paused is not None], overview.at)
@@ -219,7 +219,7 @@ def _paused(paused: Sequence[OrganizationOverview], at: float) -> Iterator[Findi
             f"{_waiting(sum(each.waiting for each in paused))}.",
             "Nothing of them is handled until they are resumed.",
             "/organizations?show=paused",
-            "Show them",
+            "Show all that are paused",
         )
         return
     for each in paused:
