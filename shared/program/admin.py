@@ -27,6 +27,9 @@ CACHE_SECONDS: Final = 1.0
 CHECK_SECONDS: Final = 5.0
 """How long a check may take until the program counts as not ready."""
 
+IDLE_SECONDS: Final = 60.0
+"""How long a connection is kept over which no request comes, or none to its end."""
+
 _log = get_logger()
 
 
@@ -111,7 +114,9 @@ async def served(app: web.Application, address: Address) -> AsyncIterator[list[s
     """
     # No access log: scrapes and pages ask again every few seconds. What is under way at the end may
     # end; nobody's exit waits longer for it.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=IDLE_SECONDS
+    )
     await runner.setup()
     try:
         sockets = open_sockets(address)

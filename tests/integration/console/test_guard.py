@@ -8,12 +8,13 @@ import pytest
 from aiohttp import ClientSession, CookieJar
 from redis.asyncio import Redis
 
+from shared.program import admin
 from shared.queue import keys
 from tests.integration.console.site import TOKEN, Site, browsing, told
 from tests.integration.console.test_pages import looked
 from tests.integration.workplace import Workplace, body
 from tests.log_support import captured_log
-from worker.operate.console import guesses
+from worker.operate.console import guard, guesses
 from worker.operate.console.guesses import AT_ONCE
 
 PAUSE = "/organizations/org_a/pause"
@@ -404,6 +405,26 @@ async def test_a_form_that_no_page_sends_is_refused_and_no_failure(
             url = f"{site.origin}{path}"
             async with site.session.post(url, data=sent, headers=headers) as response:
                 assert response.status == status
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"", b""),
+        (b"GET / HTTP/1.1\r\nHost: local", b""),
+        (GARBLED.replace(b"gzip", b"identity")[:-1], b"HTTP/1.1 408 Request Timeout\r\n"),
+    ],
+)
+async def test_who_says_nothing_or_never_ends_is_left(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, sent: bytes, answer: bytes
+) -> None:
+    monkeypatch.setattr(admin, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(guard, "_FORM_SECONDS", 0.2)
+    async with browsing(redis) as site, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(sent)
+        assert (await reader.readline()) == answer  # nothing where it was closed
+        writer.close()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Who may ask what: the checks in front of every page, and the headers behind it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
@@ -27,6 +28,7 @@ BROWSER_SECONDS: Final = 90 * 86_400
 """How long a browser is known in which somebody has signed in."""
 
 _LONGEST_NEXT: Final = 4096
+_FORM_SECONDS: Final = 10.0  # from its head to its end
 
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _HEADERS: Final = {
@@ -215,7 +217,10 @@ async def _read_form(request: web.Request) -> None:
     if not is_ours or (request.charset or "utf-8").lower() != "utf-8":
         raise web.HTTPUnsupportedMediaType(text="This isn't how the console's forms are sent.")
     try:
-        await request.post()
+        async with asyncio.timeout(_FORM_SECONDS):
+            await request.post()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text="The form didn't come in time.") from None
     except (ValueError, web.RequestPayloadError):
         raise web.HTTPBadRequest(text="The form can't be read.") from None
 
