@@ -275,6 +275,24 @@ async def test_who_guesses_is_slowed_and_logged_and_keeps_no_known_browser_out(
         assert again.path == "/"
 
 
+async def test_a_restart_makes_no_known_browser_a_strange_one(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guesses, "SECONDS", 3600.0)  # however busy this machine is
+    form = {"name": "Ada", "token": TOKEN}
+    async with browsing(redis, CONSOLE_TOKEN=TOKEN) as site:
+        await site.post("/login", form)
+        names = {each.key: each.value for each in site.session.cookie_jar}
+        known = names[f"sellfern_console_{site.port}_browser"]
+    for token, status in ((TOKEN, 200), (f"another {TOKEN}", 429)):
+        async with browsing(redis, CONSOLE_TOKEN=token) as site:
+            for _ in range(AT_ONCE):
+                await site.post("/login", {**form, "token": "a guess"})
+            assert (await site.post("/login", {**form, "token": token})).status == 429
+            site.session.cookie_jar.update_cookies({f"sellfern_console_{site.port}_browser": known})
+            assert (await site.post("/login", {**form, "token": token})).status == status
+
+
 async def test_who_may_only_look_guesses_no_faster_and_is_kept_out_by_nobody(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

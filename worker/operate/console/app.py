@@ -32,7 +32,7 @@ from worker.operate.console.pages import (
 )
 from worker.operate.console.runs import Runs
 from worker.operate.console.sampling import INTERVAL, Sampler
-from worker.operate.console.sessions import Sessions
+from worker.operate.console.sessions import Sessions, browser_key
 from worker.operate.console.settings import ConsoleSettings
 from worker.operate.console.views import answer_errors, static_file
 from worker.operate.fates import PATIENCE
@@ -116,7 +116,13 @@ def _console(
         settings=settings,
         partitions=partitions,
         sampler=sampler,
-        sessions=Sessions(),
+        sessions=Sessions(
+            # Else whoever guesses keeps everybody out that a restart has signed out.
+            browsers={
+                True: browser_key(settings.token.reveal()),
+                False: browser_key(settings.read_token.reveal()),
+            }
+        ),
         guesses=Guesses(),
         runs=Runs(partitions, log, settings.dedupe_retention, sampler.look, patience),
         log=log,

@@ -1,10 +1,11 @@
 """Who uses the console: sessions in signed cookies, and the tokens of their forms."""
 
+import hashlib
 import hmac
 import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,7 +15,6 @@ SECONDS: Final = 12 * 3600
 """How long a session lasts."""
 
 _MOST_ENDED: Final = 10_000
-_KINDS: Final = {True: "acting browser", False: "looking browser"}
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -41,9 +41,14 @@ class Sessions:
 
     Attributes:
         now: the clock.
+        browsers: keys by which browsers are known again, in which a token to act (``True``) or one
+            to look was given: these outlive the process.
     """
 
     now: Callable[[], float] = time.time
+    browsers: Mapping[bool, bytes] = field(
+        default_factory=lambda: {may_act: browser_key("") for may_act in (True, False)}, repr=False
+    )
     _key: list[bytes] = field(default_factory=lambda: [secrets.token_bytes(32)], repr=False)
     _ended: dict[str, float] = field(default_factory=dict, repr=False)
 
@@ -81,12 +86,12 @@ class Sessions:
     def seal_browser(self, *, may_act: bool) -> str:
         """A value for a browser in which somebody has known a token, perhaps one to look."""
         name = secrets.token_urlsafe(16)
-        return f"{name}.{self._sign(_KINDS[may_act], name)}"
+        return f"{name}.{_signed(name, self.browsers[may_act])}"
 
     def known_browser(self, sealed: str, *, may_act: bool) -> str | None:
         """The browser's name in such a value, if it was sealed here for a token as good as that."""
         name, _, signature = sealed.partition(".")
-        signs = [self._sign(_KINDS[each], name) for each in {True, may_act}]
+        signs = [_signed(name, self.browsers[each]) for each in {True, may_act}]
         return name if any(same_secret(signature, sign) for sign in signs) else None
 
     def form_token(self, session: Session) -> str:
@@ -99,8 +104,22 @@ class Sessions:
 
     def _sign(self, purpose: str, text: str) -> str:
         # With its purpose, so that the token of a form is no session.
-        message = f"{purpose}\n{text}".encode(errors="surrogateescape")
-        return hmac.digest(self._key[0], message, "sha256").hex()
+        return _signed(f"{purpose}\n{text}", self._key[0])
+
+
+def browser_key(token: str) -> bytes:
+    """By which browsers are known again in which this token was given, as long as it is the token.
+
+    It costs a twentieth of a second, since whoever has what is signed by it could else try by that
+    what the token is. Without a token it is drawn at random.
+    """
+    if not token:
+        return secrets.token_bytes(32)
+    return hashlib.scrypt(token.encode(), salt=b"browsers of a console", n=1 << 14, r=8, p=1)
+
+
+def _signed(text: str, key: bytes) -> str:
+    return hmac.digest(key, text.encode(errors="surrogateescape"), "sha256").hex()
 
 
 def same_secret(given: str, expected: str) -> bool:
