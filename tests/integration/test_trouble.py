@@ -97,6 +97,14 @@ async def test_events_put_off_for_an_hour_are_not_called_flowing(shop: Shop) -> 
     assert "next try in 29m" in (await shop.trouble()).sentence(time.time())
 
 
+async def test_an_error_ends_with_a_whole_character(shop: Shop) -> None:
+    await shop.place.accept(body())
+    await shop.run(KeyError("東" * 100))
+    error = (await shop.trouble()).error
+    assert error == "KeyError: '" + "東" * (len(error) - len("KeyError: '"))
+    assert len(error) > 50
+
+
 async def test_the_next_try_is_the_breaker_s_while_that_is_open(shop: Shop) -> None:
     """Whenever the events that have failed are due."""
     shop.place.pipeline = replace(

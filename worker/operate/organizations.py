@@ -171,7 +171,7 @@ class Trouble(msgspec.Struct, frozen=True):
             worked, since, last, soon, latest, failed, kind, handler = numbers.split(":")
             return cls(
                 *(int(since) / 1000, int(last) / 1000, int(failed)),
-                *(kind, handler, error),
+                *(kind, handler, error.rstrip("\ufffd")),  # what was left of a character
                 *(int(each) / 1000 or None for each in (soon, latest, worked)),
             )
         except ValueError:
