@@ -485,8 +485,18 @@ OTHERS_TOLD: Final = [
         {
             **{s("queue_depth", each, state="queued"): flat(400_000, 20) for each in (A, C)},
             s("queue_depth", A, state="parked"): flats((300_000, 10), (400_000, 10)),
+            **{
+                s("organization_events", each, organization="org_a", state="waiting"): (
+                    flat(500_000, 20)
+                )
+                for each in (A, C)
+            },
+            s("organization_events", A, organization="org_b", state="running"): flat(10, 20),
         },
-        [*silent(9, "BacklogFills"), fires(18, "BacklogFills", "800k events wait")],
+        [
+            *silent(9, "BacklogFills"),
+            fires(18, "BacklogFills", "800k events wait; org_a has most, 500k"),
+        ],
     ),
     Scenario(
         "the worst organization is named before Redis is full, when it is, and at its own limit",
@@ -539,10 +549,17 @@ OTHERS_TOLD: Final = [
             s("queue_depth", A, state="leased"): flat(98, 40),
             s("worker_slots", A): flat(100, 40),
             s("queue_depth", A, state="queued"): flats((10, 20), (5000, 20)),
+            s("organization_events", A, organization="org_a", state="waiting"): flat(4000, 40),
+            s("organization_events", A, organization="org_a", state="running"): flat(18, 40),
+            s("organization_events", A, organization="org_b", state="running"): flat(80, 40),
         },
         [
             *silent(19, "SlotsTaken"),
-            fires(32, "SlotsTaken", "98% of all workers' slots are taken, and more waits"),
+            fires(
+                32,
+                "SlotsTaken",
+                "98% of all workers' slots are taken, and more waits; org_b has most, 80",
+            ),
         ],
     ),
     Scenario(
