@@ -16,6 +16,7 @@ import msgspec
 from shared.queue import hashes, keys
 from shared.queue.job import organization_of
 from shared.queue.partition import Partition
+from shared.queue.rules import Breaker, Hold, Profile, number
 
 LOOKED_AT: Final = 500
 """Events in line that are looked at, and as many that have become due. The next one of every
@@ -23,9 +24,6 @@ organization is among the first in line, where no more than so many have any the
 
 _ASKED_AT_ONCE: Final = 64
 _ENDS: Final = 64
-_LONGEST_HOLD: Final = 3_600_000
-"""Milliseconds: what seems to last longer is by the clock of another Redis, as the scripts say."""
-
 _SHARE: Final = 0.8
 """Of all slots, what one organization may have: as `cap_of` in ``prelude/organizations.lua``."""
 
@@ -76,33 +74,32 @@ class _Rules(NamedTuple):
     """What makes an organization's events wait, as Redis has it.
 
     Attributes:
-        profile: its cap and weight.
         is_paused: by an operator.
-        breaker: its state.
-        hold: until when (ms) it is held, and why.
+        cap: on its handlers at once; ``None`` for the default one.
+        breaker: what its handlers' ends have come to.
+        hold: what its own system has asked for.
         running: how many of its events run.
-        next_start: when (ms) its rate lets the next one start.
+        next_start: when its rate lets the next one start, epoch seconds.
     """
 
-    profile: str
     is_paused: bool
-    breaker: str
-    hold: str
-    running: str
-    next_start: str
+    cap: int | None
+    breaker: Breaker
+    hold: Hold
+    running: float
+    next_start: float
 
     def keep(self, one: _Waiting, now: float) -> bool:
-        """Whether one of its events waits for something else than a worker, at a moment (ms)."""
+        """Whether one of its events waits for something else than a worker, at a moment (s)."""
         # As `must_wait` has it. An open breaker whose time is over lets the next claim try one.
-        state, _, rest = self.breaker.partition(":")
-        cap = self.profile.partition(":")[0]
+        breaker = self.breaker
         return bool(
             self.is_paused
-            or (state == "open" and _number(rest) > now)
-            or (state == "trying" and rest not in {"", one.name})
-            or now < _number(self.hold.partition(":")[0]) <= now + _LONGEST_HOLD
-            or now < _number(self.next_start)
-            or (cap.isdecimal() and not one.has_slot and _number(self.running) >= int(cap))
+            or (breaker.state == "open" and breaker.until > now)
+            or (breaker.state == "trying" and breaker.tried not in {"", one.name})
+            or self.hold.is_on(now)
+            or now < self.next_start
+            or (self.cap is not None and not one.has_slot and self.running >= self.cap)
         )
 
 
@@ -153,7 +150,7 @@ class Look:
         found = [*await self._in_line(first.line), *self._back(first.back)]
         if parked:
             found += await self._parked(await self._large(slots), first.ended)
-        waiting = await self._free(found, now * 1000)
+        waiting = await self._free(found, now)
         unseen = first.in_line - len(first.line) + first.are_back - len(first.back)
         self._since = {each.name: each.since for each in waiting}
         # Of what is new to the next look, one that hasn't seen all can't say that it wasn't there.
@@ -167,7 +164,7 @@ class Look:
         return Due(unseen + sum(each.events for each in waiting), {number: longest})
 
     async def _free(self, found: list[_Waiting], now: float) -> list[_Waiting]:
-        """Those of them that nothing keeps, at a moment (ms).
+        """Those of them that nothing keeps, at a moment (s).
 
         Of a thousand organizations only those are asked about whose events have waited longest,
         until one is known to be free: the younger ones count as if nothing kept them.
@@ -226,7 +223,7 @@ class Look:
             _text(name)
             async for page in pages
             for name, runs in page.items()
-            if _number(_text(runs)) >= most
+            if number(_text(runs)) >= most
         ]
 
     async def _parked(self, large: Collection[str], ended: Mapping[str, float]) -> list[_Waiting]:
@@ -279,9 +276,17 @@ class Look:
             pipe.hmget(names.running, organizations)
             pipe.hmget(names.rates, [f"next:{each}" for each in organizations])
             answers = await pipe.execute()
+        told = zip(organizations, *answers, strict=True)
         return {
-            each: _Rules(_text(profile), pause is not None, *map(_text, others))
-            for each, profile, pause, *others in zip(organizations, *answers, strict=True)
+            each: _Rules(
+                pause is not None,
+                Profile.read(_text(profile)).cap,
+                Breaker.read(_text(breaker)),
+                Hold.read(_text(hold)),
+                number(_text(running)),
+                number(_text(next_start)) / 1000,
+            )
+            for each, profile, pause, breaker, hold, running, next_start in told
         }
 
     def _owner(self, job: bytes) -> str:
@@ -296,11 +301,3 @@ def together(several: Sequence[Due]) -> Due:
 
 def _text(raw: bytes | None) -> str:
     return (raw or b"").decode(errors="replace")
-
-
-def _number(text: str) -> float:
-    """0 for what is no number: somebody's hand wrote it."""
-    try:
-        return float(text or 0)
-    except ValueError:
-        return 0.0

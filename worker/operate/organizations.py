@@ -9,6 +9,7 @@ from shared.display import encodable, roughly
 from shared.errors import StateError, Unavailable
 from shared.queue import keys, scripts
 from shared.queue.partition import Partition
+from shared.queue.rules import Breaker, Hold
 from worker.value import Value
 
 _PAGE = 500
@@ -231,7 +232,7 @@ def why_held(told: Sequence[bytes | None], now: float) -> str:
         now: seconds since the epoch.
     """
     pause, hold, breaker = map(_text, told)
-    return _paused(pause, now) or _held(hold, now) or _broken(breaker, now)
+    return _paused(pause, now) or _held(Hold.read(hold), now) or _broken(Breaker.read(breaker), now)
 
 
 def _paused(raw: str | None, now: float) -> str:
@@ -239,24 +240,20 @@ def _paused(raw: str | None, now: float) -> str:
     return "" if paused.why is None else f"its organization is paused ({paused.sentence(now)})"
 
 
-def _held(hold: str | None, now: float) -> str:
-    until, _, reason = (hold or "").partition(":")
-    if not until.isdigit() or int(until) / 1000 <= now:
+def _held(hold: Hold, now: float) -> str:
+    if not hold.is_on(now):
         return ""
-    left = roughly(int(until) / 1000 - now)
-    if reason == MOVES:
+    left = roughly(hold.until - now)
+    if hold.why == MOVES:
         return f"its organization moves to another partition, {left} still at the most"
-    return f"its organization's own system asks for fewer calls, {left} still ({reason})"
+    return f"its organization's own system asks for fewer calls, {left} still ({hold.why})"
 
 
-def _broken(breaker: str | None, now: float) -> str:
-    state, _, rest = (breaker or "").partition(":")
-    if state == "open" and rest.isdigit():
-        left = roughly(max(0.0, int(rest) / 1000 - now))
-        return f"its organization's handlers kept failing: one event is tried in {left}"
-    if state == "trying":
-        return "its organization's handlers kept failing: one event is tried"
-    return ""
+def _broken(breaker: Breaker, now: float) -> str:
+    if breaker.state == "closed":
+        return ""
+    when = f" in {roughly(max(0.0, breaker.until - now))}" if breaker.state == "open" else ""
+    return f"its organization's handlers kept failing: one event is tried{when}"
 
 
 def _text(raw: bytes | None) -> str | None:

@@ -12,6 +12,7 @@ from shared.queue.held_bytes import HeldBytes, RedisMemory
 from shared.queue.marker import SHOWN_SECONDS, Incident, incident, unwatched
 from shared.queue.partition import Partition
 from shared.queue.reach import Missing
+from shared.queue.rules import Breaker, Hold, Profile, number
 from worker.operate import workers
 from worker.operate.organizations import Paused, Trouble
 from worker.operate.workers import LostWorker, WorkerOverview
@@ -237,8 +238,8 @@ def _readable(answers: list[Any]) -> Iterator[Any]:
 
     Raises: what another one was.
     """
-    for number, answer in enumerate(answers, 1 - len(answers)):
-        if isinstance(answer, Exception) and number < -1:
+    for place, answer in enumerate(answers, 1 - len(answers)):
+        if isinstance(answer, Exception) and place < -1:
             raise answer
         yield {} if isinstance(answer, Exception) else answer
 
@@ -279,63 +280,52 @@ def _organizations(
     }
     found = []
     most = held_bytes.largest(held, _HOLDING_MOST)
-    for name in sorted({*events.waiting, *events.running, *events.dead, *_held(known), *most}):
-        breaker = _Breaker.read(known.get(keys.BREAKER + name, ""), now)
-        until, _, why = known.get(keys.HOLD + name, "").partition(":")
-        cap, _, weight = known.get(name, "").partition(":")
-        interval = known.get(f"{_SAID_RATE}{name}", "").partition(":")[0]
+    for name in sorted({*events.waiting, *events.running, *events.dead, *_held(known, now), *most}):
+        breaker = Breaker.read(known.get(keys.BREAKER + name))
+        hold = Hold.read(known.get(keys.HOLD + name))
+        profile = Profile.read(known.get(name))
+        interval = number(known.get(f"{_SAID_RATE}{name}", "").partition(":")[0])
         paused = Paused.read(known.get(keys.PAUSE + name))
         trouble = Trouble.read(known.get(keys.TROUBLE + name, ""))
+        is_held = hold.is_on(now)
         found.append(
             OrganizationOverview(
                 organization=name,
                 waiting=events.waiting.get(name, 0),
                 running=events.running.get(name, 0),
                 in_turn=events.in_turn.get(name, 0),
-                rate=round(1000 / float(interval), 3) if interval else None,
+                rate=round(1000 / interval, 3) if interval else None,
                 is_slow=f"ramp:{name}" in known,
                 dead=events.dead.get(name, 0),
                 paused=paused.why,
                 paused_by=paused.by,
                 paused_since=paused.since,
                 trouble=trouble if trouble and trouble.is_told(now) else None,
-                breaker=breaker.state,
-                breaker_seconds=breaker.seconds,
+                breaker=None if breaker.state == "closed" else breaker.state,
+                breaker_seconds=max(0.0, breaker.until - now) if breaker.state == "open" else None,
                 failures=breaker.failures,
-                cap=int(cap) if cap else None,
-                weight=float(weight or 1),
+                cap=profile.cap,
+                weight=profile.weight,
                 held=held.get(name, {}),
-                throttled=why if until else None,
-                throttled_seconds=max(0.0, float(until) / 1000 - now) if until else None,
+                throttled=hold.why if is_held else None,
+                throttled_seconds=hold.until - now if is_held else None,
             )
         )
     return found
 
 
-def _held(known: Mapping[str, str]) -> Iterator[str]:
+def _held(known: Mapping[str, str], now: float) -> Iterator[str]:
     """The organizations that are paused or throttled, or whose breaker isn't closed."""
     for field, text in known.items():
-        for prefix in (keys.HOLD, keys.PAUSE, keys.BREAKER):
-            is_closed = prefix == keys.BREAKER and text.startswith("closed")
-            if field.startswith(prefix) and not is_closed:
-                yield field.removeprefix(prefix)
-
-
-class _Breaker(NamedTuple):
-    """What a breaker's field says; ``prelude/organizations.lua`` tells its forms."""
-
-    state: str | None = None
-    seconds: float | None = None
-    failures: int = 0
-
-    @classmethod
-    def read(cls, text: str, now: float) -> Self:
-        state, _, rest = text.partition(":")
-        match state:
-            case "open":
-                return cls(state, seconds=max(0.0, float(rest) / 1000 - now))
-            case "trying":
-                return cls(state)
-            case "closed":
-                return cls(failures=int(rest.partition(":")[0] or 0))
-        return cls()
+        prefix, colon, name = field.partition(":")
+        match f"{prefix}{colon}":
+            case keys.PAUSE:
+                waits = True
+            case keys.HOLD:
+                waits = Hold.read(text).is_on(now)
+            case keys.BREAKER:
+                waits = Breaker.read(text).state != "closed"
+            case _:
+                waits = False
+        if waits:
+            yield name

@@ -141,6 +141,20 @@ async def test_each_page_leads_to_that_of_the_organization(
         assert ORG_A in (await site.get(path)).links(ORG_A), path
 
 
+async def test_what_somebodys_hand_has_left_of_one_is_shown_as_far_as_it_can_be_read(
+    site: Site, place: Workplace, redis: Redis
+) -> None:
+    await place.accept(body("evt_1"))
+    said = {"org_a": "many:heavy", "breaker:org_a": "open:soon", "hold:org_a": "soon:429"}
+    await redis.hset(keys.ORGANIZATIONS, mapping=said | {"trouble:org_a": "x"})
+    await redis.hset(keys.RATES, "org_a", "fast:1")
+    text = await looked(site, "tries one in 0 ms", ORG_A)
+    assert "<dd>default</dd>" in text  # its cap
+    assert "<dt>Rate</dt><dd>none" in text
+    (job,) = await redis.zrange(keys.ACCEPTED, 0, -1)
+    assert "evt_1" in (await site.get(f"/event?job={job.decode()}")).text
+
+
 async def test_of_a_name_that_nobody_knows_the_page_says_so(site: Site, redis: Redis) -> None:
     await looked(site, "All is well")
     text = (await site.get("/organizations/org_nobody")).text
