@@ -1,8 +1,8 @@
 """What waits of one organization, by type and age, as far as a look goes that has an end.
 
 No list has one organization's events alone, and a type stands in the body only. So it takes what is
-parked of it, which has a list; what was accepted first of all, so that its oldest event is hardly
-ever missed; and of a hash as many as chance has it.
+parked of it, which has a list; of what was accepted first of all, its own; and of a hash as many as
+chance has it. Where much waits of others, its oldest event may be among none of these: it says so.
 """
 
 from bisect import bisect_right
@@ -53,18 +53,21 @@ class Waiting(NamedTuple):
         number: how many wait in all.
         looked_at: of how many the body was looked at.
         types: these, the most first.
+        has_oldest: whether the one is among these that was accepted first.
     """
 
     number: int
     looked_at: int
     types: Sequence[OfType]
+    has_oldest: bool
 
     @property
     def sentence(self) -> str:
         """How many were looked at, without an end."""
         if self.looked_at >= self.number:
             return f"all {self.looked_at:,}" if self.looked_at > 1 else "the only one"
-        return f"{self.looked_at:,} of {self.number:,} were looked at, the oldest among them"
+        oldest = "the oldest among them" if self.has_oldest else "and an older one may wait"
+        return f"{self.looked_at:,} of {self.number:,} were looked at, {oldest}"
 
 
 async def look(partition: Partition, organization: str, now: float) -> Waiting:
@@ -75,7 +78,7 @@ async def look(partition: Partition, organization: str, now: float) -> Waiting:
         organization: its id.
         now: seconds since the epoch.
     """
-    number, found = await _some(partition, organization)
+    number, found, oldest = await _some(partition, organization)
     names = partition.names
     async with partition.redis.pipeline(transaction=False) as pipe:
         for job in found:
@@ -89,11 +92,13 @@ async def look(partition: Partition, organization: str, now: float) -> Waiting:
         for job, at, payload in told
         if isinstance(at, float) and isinstance(payload, bytes) and payload
     ]
-    return Waiting(max(number, len(rows)), len(rows), _by_type(rows, now))
+    seen = {job for _, _, job in rows}
+    has_oldest = len(rows) >= number or oldest.decode(errors="surrogateescape") in seen
+    return Waiting(max(number, len(rows)), len(rows), _by_type(rows, now), has_oldest)
 
 
-async def _some(partition: Partition, organization: str) -> tuple[int, list[bytes]]:
-    """How many wait, and some of them."""
+async def _some(partition: Partition, organization: str) -> tuple[int, list[bytes], bytes]:
+    """How many wait, some of them, and the oldest one; empty where that isn't known."""
     redis, names = partition.redis, partition.names
     begin = f"{names.job_prefix}{organization}:".encode()
     async with redis.pipeline(transaction=False) as pipe:
@@ -102,7 +107,7 @@ async def _some(partition: Partition, organization: str) -> tuple[int, list[byte
         pipe.zrange(names.parked(organization), 0, MOST - 1)
         raw, first, parked = await pipe.execute()
     number = int(raw or 0)
-    of_it = (job for job in first if job.startswith(begin))
+    of_it = [job for job in first if job.startswith(begin)]
     found = dict.fromkeys([*of_it, *parked])
     cursor, pattern = 0, begin + b"*"  # neither tag nor id means anything in a pattern
     for _ in range(_SCANS):
@@ -112,7 +117,8 @@ async def _some(partition: Partition, organization: str) -> tuple[int, list[byte
         found |= dict.fromkeys(job for job, _ in page)
         if not cursor:
             break
-    return number, [*found][:MOST]
+    # Whoever is the first among all that were accepted is so among its own.
+    return number, [*found][:MOST], next(iter(of_it), b"")
 
 
 def _by_type(rows: Iterable[tuple[str, float, str]], now: float) -> list[OfType]:

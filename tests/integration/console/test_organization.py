@@ -65,6 +65,14 @@ async def test_of_very_many_that_wait_some_are_looked_at_and_the_page_says_of_ho
     found = await waiting.look(partition, "org_b", time.time())
     assert (found.number, found.looked_at) == (200, 0)
     assert (await waiting.look(partition, "org_c", time.time())).number == 0
+    # Behind a crowd of others there may be an older one, among what isn't looked at.
+    monkeypatch.setattr(waiting, "_SCANS", 4)
+    first, *every = await redis.zrange(keys.ACCEPTED, 0, -1)
+    await back_date(redis, 60, *(job for job in every if job.startswith(b"org_b:")))
+    found = await waiting.look(partition, "org_a", time.time())
+    assert found.sentence == "30 of 40 were looked at, and an older one may wait"
+    await back_date(redis, 120, first)
+    assert (await waiting.look(partition, "org_a", time.time())).has_oldest
 
 
 async def test_one_shows_why_its_events_wait_since_when_and_what_it_died_of(
