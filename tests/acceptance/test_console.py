@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
+from shared.queue.actions import Action, record
 from tests.acceptance import warm
 from tests.acceptance.process import ROOT, Program, environment, run
 from tests.acceptance.worker_process import running
@@ -27,7 +28,6 @@ from tests.tools import missing
 from worker import Event, Handlers, Organization, Reject
 from worker.at_work import AtWork, Doing
 from worker.operate import organizations
-from worker.operate.actions import Action, record
 from worker.operate.revival import Progress
 from worker.operate.runs import Going, Run
 
@@ -338,8 +338,7 @@ async def test_a_bad_deploys_letters_are_one_group_whose_sample_is_replayed_firs
         letters = page.locator(".box h2").first
         await expect(letters).to_have_text("13 dead letters of this")
         group = page.url
-        await click("Replay a sample of 5")
-        await page.get_by_role("button", name="Replay").click()
+        await page.get_by_role("button", name="Replay a sample of 5").click()
         await expect(page.locator(".notice")).to_contain_text("5 handled", timeout=PATIENCE)
         await page.goto(group)
         await expect(letters).to_have_text("8 dead letters of this")

@@ -60,7 +60,7 @@ async def test_what_died_again_is_said_with_its_reason_and_by_the_exit_code(
     async with ward.working():
         done = await replay(redis_server, "--all", "--yes", "--wait", str(LONG))
         assert done.stdout.endswith(
-            "\n5 replayed: 2 handled, 3 dead again (rejected: as told)\n"
+            "\n5 replayed: 2 handled, 3 dead again of the same cause (rejected: as told)\n"
         ), done.output
         assert done.stderr.endswith("error: 3 died again (see: dead-letters list)\n")
         assert done.exit_code == 1
@@ -135,7 +135,8 @@ async def test_what_became_of_those_that_waited_already_is_told_alike(
     async with ward.working():
         done = await again
     assert done.stdout.endswith(
-        "\n0 replayed, 2 waiting already: 1 handled, 1 dead again (rejected: as told)\n"
+        "\n0 replayed, 2 waiting already: 1 handled, 1 dead again of the same cause "
+        "(rejected: as told)\n"
     )
     assert done.exit_code == 1
 
@@ -289,7 +290,10 @@ async def test_one_that_goes_on_in_other_bytes_is_followed(ward: Ward) -> None:
     ward.rejects = lambda _: True
     await ward.place.handle_next()
     await replaying.wait(LONG)
-    assert replaying.progress.sentence == "1 replayed: 1 dead again (rejected: as told)"
+    assert (
+        replaying.progress.sentence
+        == "1 replayed: 1 dead again of the same cause (rejected: as told)"
+    )
 
 
 async def test_those_whose_organization_moves_meanwhile_are_followed(redis: Redis) -> None:
@@ -306,7 +310,10 @@ async def test_those_whose_organization_moves_meanwhile_are_followed(redis: Redi
     assert replaying.progress.sentence == "3 replayed: 3 waiting still"
     await shop.work_off(2)
     await replaying.wait(LONG)
-    assert replaying.progress.sentence == "3 replayed: 3 dead again (rejected: a test)"
+    assert (
+        replaying.progress.sentence
+        == "3 replayed: 3 dead again of the same cause (rejected: a test)"
+    )
 
 
 async def test_who_keeps_it_finds_those_too_that_are_looked_for(
@@ -346,11 +353,14 @@ async def test_the_console_says_that_all_have_died_again(ward: Ward) -> None:
     async with ward.working(), browsing(ward.redis, patience=LONG) as site:
         run = await ended(site, await site.confirm(f"{CONFIRM}?verb=replay&all=1"))
         assert '<span class="tag bad">died again</span>' in run.text
-        assert "Replayed 5: all 5 died again." in run.text
+        assert "Replayed 5: all 5 died again of the same cause." in run.text
         assert "5 of rejected: as told" in run.text
-        assert "Replayed 5: all 5 died again." in (await site.get("/dead-letters")).text
+        assert (
+            "Replayed 5: all 5 died again of the same cause."
+            in (await site.get("/dead-letters")).text
+        )
         sample = await ended(site, await site.confirm(f"{CONFIRM}?verb=replay&all=1", limit="2"))
-        assert "Replayed 2: all 2 died again." in sample.text
+        assert "Replayed 2: all 2 died again of the same cause." in sample.text
         assert "2 of 2 looked at" in sample.text
         none = f"{CONFIRM}?verb=replay&all=1&type=order.none"
         assert "<p>0 looked at" in (await ended(site, await site.confirm(none, limit="2"))).text

@@ -20,6 +20,9 @@ from worker.operate.meant import filter_of, filtered, say
 _NAMES: Final = 12
 """The column at which the names end of what is shown of one."""
 
+_SAMPLE: Final = 5
+"""Of a larger group so many are to be tried first."""
+
 _ACTIONS: Final = {
     "discard": "worker.operate.dead_letter_actions:discard",
     "replay": "worker.operate.dead_letter_actions:replay",
@@ -117,11 +120,12 @@ def _print_groups(found: list[FailureGroup], *, as_json: bool) -> None:
         return
     for group in found:
         click.secho(f"{group.number:,}  {display.escape_controls(group.title)}", bold=True)
+        sample = f" --limit {_SAMPLE}" if group.number > _SAMPLE else ""
         first, last = (display.moment(at / 1000) for at in (group.first_at, group.last_at))
         for line in (
             f"{group.reason}  {group.type or '-'}  {group.organization}  {group.place}",
             f"first {first}  last {last}",
-            f"--group {group.id}",
+            f"dead-letters replay --group {group.id}{sample}",
         ):
             click.echo(f"  {display.escape_controls(line)}")
 

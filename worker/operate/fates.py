@@ -33,6 +33,7 @@ class Replayed:
         event_id: Sellfern's; empty where the body gives none.
         died_at: before, epoch milliseconds.
         partition: the number of that in which it is.
+        group: of what it had died, as `DeadLetter` has it; empty where nobody knows.
     """
 
     job: str
@@ -40,12 +41,16 @@ class Replayed:
     event_id: str
     died_at: int
     partition: int
+    group: str = ""
 
     @classmethod
     def of(cls, letter: DeadLetter) -> Self:
         """One that has just been queued; its payload isn't kept."""
         event_id = letter.event_id or _id_in(letter.body)
-        return cls(letter.job, letter.organization, event_id, letter.died_at, letter.partition)
+        return cls(
+            *(letter.job, letter.organization, event_id),
+            *(letter.died_at, letter.partition, letter.group),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +62,14 @@ class Fate:
         became: what.
         why: it died again: the reason, and its error without what differs from one to another.
         attempts: that it has had since, where it waits.
+        is_same: whether it died again of what it had died of.
     """
 
     of: Replayed
     became: Became
     why: str = ""
     attempts: int = 0
+    is_same: bool = False
 
 
 async def discards(reach: Reach) -> dict[int, int]:
@@ -99,7 +106,7 @@ async def look(
                 pipe.exists(names.job.encode() + job)
                 pipe.execute_command("HGET", names.claims, job)
                 record = names.dead_letter_prefix.encode() + job
-                pipe.execute_command("HMGET", record, "died_at", "reason", "error")
+                pipe.execute_command("HMGET", record, "died_at", "reason", "error", "group")
                 mark = names.event(each.organization, each.event_id)
                 pipe.execute_command("GET", mark.encode(errors="replace"))
             pipe.hget(names.counters, _DISCARDED)
@@ -134,10 +141,11 @@ def _fate(
     if waits:
         attempts = (claim or b"").split(b":")[1:2]
         return Fate(each, "waiting", attempts=int(attempts[0]) if attempts else 0)
-    died_at, reason, error = ((value or b"").decode(errors="replace") for value in record)
+    died_at, reason, error, group = ((value or b"").decode(errors="replace") for value in record)
     if died_at and int(float(died_at)) != each.died_at:
         cause = cause_of(reason, "", error, "").error[:_LONGEST]
-        return Fate(each, "died_again", why=": ".join(filter(None, (reason, cause))))
+        why = ": ".join(filter(None, (reason, cause)))
+        return Fate(each, "died_again", why=why, is_same=each.group == group != "")
     state, _, named = (mark if isinstance(mark, bytes) else b"").partition(b":")
     holder = partition.names.from_mark(named.decode(errors="surrogateescape"))
     if state == b"pending" or (state == b"dead" and holder != each.job):

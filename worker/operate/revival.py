@@ -66,6 +66,7 @@ class Progress(msgspec.Struct, omit_defaults=True):
         untold: in a partition that doesn't answer any more.
         unfollowed: queued by somebody who has gone before it was known of them.
         retried: of those that wait still, how many have had an attempt already.
+        same: of those that died again, how many of what they had died of before.
         deaths: of what they died again.
         stopped: whether it stopped by itself, since replays kept dying.
         is_awaited: whether somebody has waited for what became of them.
@@ -84,6 +85,7 @@ class Progress(msgspec.Struct, omit_defaults=True):
     untold: int = 0
     unfollowed: int = 0
     retried: int = 0
+    same: int = 0
     deaths: dict[str, int] = {}
     stopped: bool = False
     is_awaited: bool = False
@@ -110,7 +112,9 @@ class Progress(msgspec.Struct, omit_defaults=True):
         if self.died_again:
             ((text, number),) = self.often(1) or [("", 0)]
             such_as = "such as " if number < self.died_again else ""
-            told.append(f"{self.died_again:,} dead again" + f" ({such_as}{text})" * bool(text))
+            told.append(
+                f"{self.died_again:,} dead again{self.cause}" + f" ({such_as}{text})" * bool(text)
+            )
         if self.waiting and self.is_awaited:
             retried = f", {self.retried:,} of them for another attempt" if self.retried else ""
             told.append(f"{self.waiting:,} waiting still{retried}")
@@ -120,6 +124,13 @@ class Progress(msgspec.Struct, omit_defaults=True):
         told += [f"{self.unfollowed:,} that nobody followed"] if self.unfollowed else []
         known = f", {self.known:,} waiting already" if self.known else ""
         return f"{self.queued:,} replayed{known}" + (f": {', '.join(told)}" if told else "")
+
+    @property
+    def cause(self) -> str:
+        """Whether those that died again have died of what they had died of before."""
+        if self.same and self.same == self.died_again:
+            return " of the same cause"
+        return f", {self.same:,} of them of the same cause" if self.same else ""
 
     def often(self, most: int) -> list[tuple[str, int]]:
         """Of what most died again, with how many."""
@@ -300,6 +311,7 @@ class Replay:
             progress.retried += fate.attempts > 0 and progress.is_awaited
             return
         setattr(progress, fate.became, getattr(progress, fate.became) + 1)
+        progress.same += fate.is_same
         self._row = self._row + 1 if fate.became == "died_again" else 0
         if fate.why and (fate.why in progress.deaths or len(progress.deaths) < _MOST_DEATHS):
             progress.deaths[fate.why] = progress.deaths.get(fate.why, 0) + 1

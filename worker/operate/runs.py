@@ -5,6 +5,7 @@ those that it has replayed are gone, or wait, or have died since it began.
 """
 
 import asyncio
+import re
 import secrets
 import time
 from collections import deque
@@ -27,6 +28,7 @@ from shared.redis.connection import REDIS_ERRORS, end, translate
 from worker.operate import revival
 from worker.operate.actions import Action, By, Told, record
 from worker.operate.dead_letters import DeadLetter, Selection
+from worker.operate.failure_groups import ID_PATTERN
 from worker.operate.fates import PATIENCE, Replayed
 from worker.operate.meant import oldest
 from worker.operate.revival import Progress, Since
@@ -50,6 +52,7 @@ _MOST_OUT: Final = 100
 """Of those of which nobody knows yet what became of them, that are kept with it."""
 _MOST_DEATHS: Final = 10
 _MOST_DRAWN: Final = 100
+_GROUP: Final = re.compile(rf"\bgroup ({ID_PATTERN.pattern})")
 
 _BEGIN: Final = scripts.load("begin")
 _KEEP: Final = scripts.load("keep")
@@ -146,8 +149,15 @@ class Run(msgspec.Struct, omit_defaults=True):
             return f"{self.discarded:,} discarded"
         if self._died_again_all and not self.progress.known:
             number = self.progress.queued
-            return f"Replayed {number:,}: {'it' if number == 1 else f'all {number:,}'} died again"
+            who = "it" if number == 1 else f"all {number:,}"
+            return f"Replayed {number:,}: {who} died again{self.progress.cause}"
         return self.progress.sentence
+
+    @property
+    def group(self) -> str:
+        """The failure group that it is about; empty where it is about none, or about several."""
+        found = _GROUP.search(self.about)
+        return found[1] if found else ""
 
     @property
     def can_be_taken_up(self) -> bool:

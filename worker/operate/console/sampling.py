@@ -3,19 +3,23 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shared.errors import Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.queue.partitions import Partitions
-from shared.queue.reach import Missing, reached
+from shared.queue.reach import Missing, Reach, reached
 from shared.redis.connection import REDIS_ERRORS, translate
+from worker.operate.dead_lists import Filter
+from worker.operate.failure_groups import FailureGroup, largest
 from worker.operate.history import History
 from worker.operate.merged import look
 from worker.operate.overview import OrganizationOverview, Overview
 
 INTERVAL: Final = 2.0
+_GROUPS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Sampler:
         interval: seconds between two looks.
         history: what has been seen.
         outage: why nothing is seen now.
+        groups: the largest failure groups.
     """
 
     partitions: Partitions
@@ -48,6 +53,7 @@ class Sampler:
     interval: float = INTERVAL
     history: History = field(default_factory=History)
     outage: Outage | None = None
+    groups: Sequence[FailureGroup] = ()
     _ranked: dict[object, Sequence[OrganizationOverview]] = field(default_factory=dict)
     _by_name: dict[str, OrganizationOverview] = field(default_factory=dict)
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -93,7 +99,8 @@ class Sampler:
         # Pages ask for a look after an action, beside the timer.
         async with self._one_at_a_time:
             try:
-                self.history.add(*await look(await reached(self.partitions)))
+                self.history.add(*await look(reach := await reached(self.partitions)))
+                self.groups = await self._groups(reach)
                 self._by_name = {each.organization: each for each in self.organizations}
                 self._ranked.clear()
             except (*REDIS_ERRORS, Unavailable) as exc:
@@ -104,6 +111,14 @@ class Sampler:
                 self.lost(Unavailable("redis_unreadable", f"it holds what can't be read ({exc})"))
             else:
                 self._back()
+
+    async def _groups(self, reach: Reach) -> Sequence[FailureGroup]:
+        if not (self.latest and self.latest.dead):
+            return []
+        # Of an earlier user's rights, say: that is no reason to show nothing else.
+        with suppress(*REDIS_ERRORS, Unavailable):
+            return (await largest(reach, Filter(), _GROUPS))[0]
+        return []
 
     async def look_forever(self) -> None:
         """Look every so often, whatever Redis does."""

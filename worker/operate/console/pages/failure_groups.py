@@ -11,6 +11,7 @@ from worker.operate.console.context import console_of, doubt_about, reach_of
 from worker.operate.console.paging import filled_in, filter_of
 from worker.operate.console.views import message, render
 from worker.operate.failure_groups import MINUTES
+from worker.operate.runs import new_id
 
 _MOST: Final = 30
 _MOST_SHOWN: Final = 500
@@ -66,6 +67,7 @@ async def show_one(request: web.Request) -> web.Response:
         letter=letters[0] if letters else None,
         runs=[run for run in console_of(request).runs.known if about in run.about][:_RUNS],
         sample_size=_SAMPLE,
+        run_id=new_id(reach),
         given=filled_in(request.query, _FIELDS),
     )
 

@@ -18,6 +18,7 @@ from worker.operate.console.guard import check_may_act
 from worker.operate.console.views import message, render
 from worker.operate.dead_lists import Filter
 from worker.operate.overview import OrganizationOverview
+from worker.operate.runs import new_id
 from worker.operate.workers import running
 
 _SIZE: Final = 25
@@ -87,6 +88,7 @@ async def show_one(request: web.Request) -> web.Response:
         groups=groups,
         group_number=number or 0,
         sample_size=_SAMPLE,
+        run_id=new_id(reach),
         did=request.query.get("did", ""),
     )
 

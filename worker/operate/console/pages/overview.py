@@ -40,6 +40,7 @@ async def show(request: web.Request) -> web.Response:
         accepted_rate=history.rate("accepted"),
         p99=history.quantile(0.99),
         is_new=len(history.samples) < 2,  # noqa: PLR2004  # a rate needs two looks
+        groups=console.sampler.groups,
         runs=[run for run in console.runs.known if _is_told(run)][:_MOST_RUNS],
     )
 
