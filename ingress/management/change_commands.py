@@ -53,7 +53,8 @@ async def disable(target: Target, *, yes: bool, as_json: bool) -> None:
 
 
 async def _switch(target: Target, verb: str, *, yes: bool, as_json: bool) -> None:
-    async with writing(target.organization, needs=[LIST, CHANGE], yes=yes) as context:
+    doing = {"action": f"{verb} endpoint", "about": target.endpoint}
+    async with writing(target.organization, needs=[LIST, CHANGE], yes=yes, **doing) as context:
         remote = await registration_of(context, target)
         context.confirm([f"{verb} {remote.id} ({remote.url}) at Sellfern"])
         # Nothing of the answer has to be kept.
@@ -72,7 +73,8 @@ async def _switch(target: Target, verb: str, *, yes: bool, as_json: bool) -> Non
 async def remove(target: Target, *, keep_local: bool, yes: bool, as_json: bool) -> None:
     """Remove an endpoint at Sellfern and from the endpoints file."""
     endpoint, note = target.endpoint, f"removal/{target.endpoint}"
-    async with writing(target.organization, needs=[LIST, REMOVE], yes=yes) as context:
+    doing = {"action": "remove endpoint", "about": endpoint}
+    async with writing(target.organization, needs=[LIST, REMOVE], yes=yes, **doing) as context:
         remote = context.journal.noted(note, RemoteEndpoint)
         if remote is None or not context.client.has_begun_removing(remote.id):
             remote = await registration_of(context, target)
@@ -107,7 +109,8 @@ def _removal(
 @json_option
 async def send_test(target: Target, *, yes: bool, as_json: bool) -> None:
     """Have Sellfern send a test delivery; handlers will see it."""
-    async with writing(target.organization, needs=[LIST, TEST], yes=yes) as context:
+    doing = {"action": "test endpoint", "about": target.endpoint}
+    async with writing(target.organization, needs=[LIST, TEST], yes=yes, **doing) as context:
         remote = await registration_of(context, target)
         context.confirm([f"have a test delivery sent to {remote.url}; handlers will see it"])
         async with context.client.testing(remote.id) as answer:
@@ -152,7 +155,8 @@ async def register_endpoint(
     as_json: bool,
 ) -> None:
     """Register an endpoint at Sellfern and add it with its secret to the endpoints file."""
-    async with writing(organization, needs=[CREATE], yes=yes) as context:
+    doing = {"action": "register endpoint", "about": endpoint}
+    async with writing(organization, needs=[CREATE], yes=yes, **doing) as context:
         wanted = Wanted(
             endpoint,
             _url(endpoint, url, context.settings),
@@ -224,7 +228,8 @@ async def rotate(
     """Replace an endpoint's secret without refusing a delivery; run it again to go on."""
     endpoint = target.endpoint
     chosen = Options(target.remote_id, test, wait, grace, lambda: copied_secret(secret_file))
-    async with writing(target.organization, needs=NEEDED, yes=yes) as context:
+    doing = {"action": "abort rotation" if abort else "rotate secret", "about": endpoint}
+    async with writing(target.organization, needs=NEEDED, yes=yes, **doing) as context:
         context.mine(endpoint)
         # The admin sites are asked with no API key: the session has none of its own.
         known = Ingresses(context.session, _admin_urls(ingresses, context.settings))

@@ -9,6 +9,7 @@ from functools import partial
 import click
 from aiohttp import ClientSession
 
+from ingress.management.acting import Confirm, telling
 from ingress.management.api_errors import OperationUnavailable
 from ingress.management.client import Access, Client, client_session
 from ingress.management.editing import EndpointsEditor, read_endpoints
@@ -78,7 +79,7 @@ class Writing(Reading):
     """
 
     editor: EndpointsEditor
-    confirm: Callable[[Sequence[str]], None]
+    confirm: Confirm
 
 
 @contextlib.asynccontextmanager
@@ -104,14 +105,18 @@ async def reading(organization: str | None, *, needs: Sequence[str]) -> AsyncIte
 
 @contextlib.asynccontextmanager
 async def writing(
-    organization: str | None, *, needs: Sequence[str], yes: bool
+    organization: str | None, *, needs: Sequence[str], yes: bool, action: str, about: str
 ) -> AsyncIterator[Writing]:
     """Open what is needed to change something; waits for other commands that do.
+
+    What came of it is told as an action of an operator.
 
     Args:
         organization: the one that the API key belongs to, if it is said.
         needs: the operations that will be asked for.
         yes: don't ask.
+        action: what is done, such as ``enable endpoint``.
+        about: to which endpoint.
 
     Raises:
         OperationUnavailable: the API Reference doesn't list one of them.
@@ -124,8 +129,13 @@ async def writing(
     with Journal.locked(settings.journal) as journal:
         # Within the lock: another command may just have changed the file.
         editor = EndpointsEditor(settings.common.endpoints_file, os.environ)
-        async with _asking(settings, reference, editor.endpoints, organization, journal) as opened:
-            yield Writing(**vars(opened), editor=editor, confirm=partial(confirm, yes=yes))
+        async with (
+            _asking(settings, reference, editor.endpoints, organization, journal) as opened,
+            telling(
+                action, partial(confirm, yes=yes), organization=opened.organization, about=about
+            ) as ask,
+        ):
+            yield Writing(**vars(opened), editor=editor, confirm=ask)
 
 
 def confirm(lines: Sequence[str], *, yes: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 import click
 import msgspec
 
+from ingress.management.acting import tell_action
 from ingress.management.api_errors import OperationUnavailable
 from ingress.management.change_commands import (
     disable,
@@ -117,7 +118,7 @@ async def pending(*, forget: str | None, yes: bool, as_json: bool) -> None:
     """List the requests whose outcome isn't known; the same command again finds out."""
     settings = ManagementSettings.from_environ(os.environ)
     if forget is not None:
-        _forget(settings, forget, yes=yes)
+        await _forget(settings, forget, yes=yes)
         return
     tables.emit(
         map(msgspec.to_builtins, Journal(settings.journal).pending),
@@ -127,11 +128,13 @@ async def pending(*, forget: str | None, yes: bool, as_json: bool) -> None:
     )
 
 
-def _forget(settings: ManagementSettings, key: str, *, yes: bool) -> None:
+async def _forget(settings: ManagementSettings, key: str, *, yes: bool) -> None:
     with Journal.locked(settings.journal) as journal:
         for entry in journal.pending:
             if entry.key == key:
                 confirm([f"forget {entry.summary}: its outcome stays unknown"], yes=yes)
                 journal.settle(entry)
+                about = {"organization": entry.organization, "about": entry.summary}
+                await tell_action("forget request", **about)
                 return
     raise SettingsError("--forget", "a key of endpoints pending", repr(key)[:80])

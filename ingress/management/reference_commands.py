@@ -1,5 +1,6 @@
 """The commands that show what is known of Sellfern's API Reference, or import it."""
 
+import asyncio
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ import click
 import msgspec
 import tomlkit
 
+from ingress.management.acting import tell_action
 from ingress.management.context import confirm
 from ingress.management.openapi import LARGEST, DocumentError, Listing, read_document
 from shared import display
@@ -194,6 +196,8 @@ def import_it(file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
             return
         confirm([f"{target} will say so; restart the workers then"], yes=yes)
         write_reference(target, after, _origin(file, content, listing))
+        about = f"{len(found)} changes of {target}"
+        asyncio.run(tell_action("import reference", about=about))
     except SettingsError as exc:
         display.refuse(exc)
     click.echo(f"{display.escape_controls(str(target))} is written", err=True)

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
+from shared.queue.actions import KEPT, Action, record
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Missing, Reach
 from tests.integration.console.letters import bury
@@ -19,7 +20,7 @@ from tests.integration.jobs import reach
 from tests.integration.several import ORGANIZATIONS, over
 from tests.log_support import captured_log
 from worker.cli import main
-from worker.operate.actions import KEPT, Action, last, record
+from worker.operate.actions import last
 
 EVIL = "\x1b[2J<b>\u202e"
 

@@ -20,10 +20,11 @@ from rich.progress import (
 from shared import display
 from shared.errors import Unavailable
 from shared.program.commands import yes_option
+from shared.queue.actions import on_stderr, whoami
 from shared.queue.reach import Missing
 from shared.redis.connection import REDIS_ERRORS
 from worker.operate import revival
-from worker.operate.actions import on_stderr, record_command, whoami
+from worker.operate.actions import record_command
 from worker.operate.asking import ask, fail_if_any
 from worker.operate.fates import PATIENCE
 from worker.operate.meant import (

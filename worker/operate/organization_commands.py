@@ -8,9 +8,10 @@ from shared import display
 from shared.endpoints.endpoint import Rate
 from shared.endpoints.place import shown
 from shared.program.commands import json_option
+from shared.queue.actions import whoami
 from shared.queue.reach import Reach
 from worker.operate import organizations
-from worker.operate.actions import record_command, whoami
+from worker.operate.actions import record_command
 from worker.operate.asking import anyway_option, ask, known_organization
 from worker.operate.organizations import Paused
 

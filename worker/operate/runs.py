@@ -21,12 +21,12 @@ import msgspec
 from shared.display import json_line
 from shared.errors import Unavailable
 from shared.queue import scripts
+from shared.queue.actions import Action, By, Told, record
 from shared.queue.partition import Partition
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach, sentences
 from shared.redis.connection import REDIS_ERRORS, end, translate
 from worker.operate import revival
-from worker.operate.actions import Action, By, Told, record
 from worker.operate.dead_letters import DeadLetter, Selection
 from worker.operate.failure_groups import ID_PATTERN
 from worker.operate.fates import PATIENCE, Replayed

@@ -12,6 +12,7 @@ from msgspec import structs
 from redis.asyncio import Redis
 
 from shared.queue import keys
+from shared.queue.actions import Action, record
 from shared.queue.partition import Partition
 from tests.conftest import StartRedis
 from tests.integration.console.site import Site, browsing, told
@@ -20,7 +21,6 @@ from tests.integration.workplace import Workplace, body
 from tests.log_support import captured_log
 from worker.at_work import AtWork, Doing
 from worker.operate import organizations
-from worker.operate.actions import Action, record
 from worker.operate.console import context
 from worker.operate.organizations import Paused
 from worker.operate.revival import Progress

@@ -9,9 +9,9 @@ from aiohttp import web
 from shared.endpoints.endpoint import nearest
 from shared.endpoints.text import endpoint_names
 from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.queue.actions import Action, log_to, record
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Reach, sentences
-from worker.operate.actions import Action, log_to, record
 from worker.operate.asking import has_footprint
 from worker.operate.console.guesses import Guesses
 from worker.operate.console.runs import Runs

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from shared.errors import Unavailable
 from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.queue.actions import log_to
 from shared.queue.partitions import Partitions
 from shared.queue.reach import Missing, Reach
 from shared.redis.connection import REDIS_ERRORS, end
 from worker.operate import runs
-from worker.operate.actions import log_to
 from worker.operate.fates import PATIENCE
 from worker.operate.runs import Begun, Going, Run
 

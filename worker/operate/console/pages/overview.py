@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from worker.operate import actions
+from worker.operate.actions import last
 from worker.operate.console.attention import findings
 from worker.operate.console.charts import overview_charts
 from worker.operate.console.context import console_of, reach_of
@@ -76,7 +76,7 @@ async def show_running(request: web.Request) -> web.Response:
 
 async def show_actions(request: web.Request) -> web.Response:
     """List what operators have done last, in any console and by commands."""
-    return render(request, "actions.html", actions=await actions.last(reach_of(request)))
+    return render(request, "actions.html", actions=await last(reach_of(request)))
 
 
 def _p99(worker: WorkerOverview) -> float | None:

@@ -1,0 +1,76 @@
+"""Tells what a command has done at Sellfern, or here, as all commands of operators are told.
+
+None of these needs Redis for what it does. Where ``REDIS_URL`` is set, the last actions have it.
+"""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+import click
+
+from ingress.management.api_errors import EventUnavailable, OperationUnavailable
+from shared.errors import SellfernError, SettingsError
+from shared.queue.actions import Action, on_stderr, record_within, whoami
+from shared.settings.config import CommonSettings
+from shared.settings.reader import Reader
+
+Confirm = Callable[[Sequence[str]], None]
+"""Shows what is going to happen, and asks."""
+
+_SECONDS: Final = 1.0
+"""For which Redis is waited for: what was done is done."""
+
+_NOT_BEGUN: Final = (SettingsError, OperationUnavailable, EventUnavailable)
+"""What ends a command before anything is asked for, unless somebody has agreed to that."""
+
+
+async def tell_action(action: str, **about: Any) -> None:
+    """Tell what was done; a Redis that isn't there takes nothing back.
+
+    Args:
+        action: what.
+        about: on what, and what came of it, by the names of `Action`.
+    """
+    done = Action(action, "command", *whoami(), **about)
+    reader = Reader(os.environ)
+    if reader.is_set("REDIS_URL") or reader.is_set("REDIS_URL_FILE"):
+        await record_within(CommonSettings.from_environ(os.environ), _SECONDS, done)
+    else:
+        on_stderr("operator_action", done.fields)
+
+
+@contextlib.asynccontextmanager
+async def telling(action: str, confirm: Confirm, **about: str) -> AsyncIterator[Confirm]:
+    """Tell what is done in the block, at its end: nothing where nobody has agreed to it.
+
+    Args:
+        action: what.
+        confirm: asks whether it may be done.
+        about: on what, by the names of `Action`.
+
+    Returns:
+        what asks in the block.
+    """
+    outcome, agreed = "interrupted", list[bool]()
+
+    def ask(lines: Sequence[str]) -> None:
+        confirm(lines)
+        agreed.append(True)
+
+    try:
+        yield ask
+        outcome = "done"
+    except click.Abort:
+        outcome = ""
+        raise
+    except SellfernError as exc:
+        outcome = f"failed: {exc}" if agreed or not isinstance(exc, _NOT_BEGUN) else ""
+        raise
+    except Exception:
+        outcome = "failed"
+        raise
+    finally:
+        if outcome:
+            await tell_action(action, **about, outcome=outcome)

@@ -1,0 +1,100 @@
+"""Facts about what is told of commands that change an endpoint, or what is known of Sellfern."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from deploy.local.embedded_redis import EmbeddedRedis
+from tests.integration.jobs import reach
+from tests.management_support import Desk, desk
+from worker.operate.actions import last
+
+URL = "https://hooks.example.com"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Desk]:
+    with desk(tmp_path) as opened:
+        opened.learn()
+        yield opened
+
+
+def logged(stderr: str, event: str = "operator_action") -> list[dict[str, Any]]:
+    """The log lines of an event among what a command says."""
+    lines = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+def kept(server: EmbeddedRedis) -> list[tuple[str, str, str, str]]:
+    """What the last actions say, the oldest first."""
+
+    async def read() -> list[tuple[str, str, str, str]]:
+        async with Redis.from_url(server.url) as redis:
+            found = await last(reach(redis))
+        return [(each.action, each.organization, each.about, each.outcome) for each in found][::-1]
+
+    return asyncio.run(read())
+
+
+def test_what_changes_an_endpoint_is_logged_and_kept_and_what_nobody_agrees_to_is_not(
+    here: Desk, redis_server: EmbeddedRedis
+) -> None:
+    asyncio.run(emptied(redis_server))
+    told = {"REDIS_URL": redis_server.url, "LOGNAME": "ada"}
+    here.register(URL, name="bolt")
+    here.ok("register", "acme", "--yes", **told)
+    done = here.ok("disable", "acme", "--yes", **told)
+    (line,) = logged(done.stderr)
+    assert (line["by"], line["who"], line["address"]) == ("command", "ada", socket.gethostname())
+    assert (line["about"], line["organization"], line["outcome"]) == ("acme", "org_a", "done")
+    assert "secret" not in done.stderr
+    assert here.endpoints("enable", "acme", text="n\n", **told).exit_code == 1
+    assert here.endpoints("enable", "axme", "--yes", **told).exit_code == 2
+    here.ok("list", **told)
+    refused = here.endpoints("enable", "acme", "--yes", **{**told, "SELLFERN_API_KEY": "sk_wrong_"})
+    assert refused.exit_code == 1
+    here.ok("remove", "acme", "--yes", **told)
+    known = here.file.with_name("openapi.json")
+    imported = here.run("reference", "import", str(known), "--yes", **told)
+    assert imported.exit_code == 0
+    *first, failed, removed = kept(redis_server)
+    assert first == [
+        ("register endpoint", "org_a", "acme", "done"),
+        ("disable endpoint", "org_a", "acme", "done"),
+    ]
+    assert failed[:3] == ("enable endpoint", "org_a", "acme")
+    assert failed[3].startswith("failed: ")
+    assert removed == ("remove endpoint", "org_a", "acme", "done")
+
+
+async def emptied(server: EmbeddedRedis) -> None:
+    async with Redis.from_url(server.url) as redis:
+        await redis.flushall()
+
+
+def test_a_redis_that_is_away_takes_nothing_back_and_is_not_waited_for(here: Desk) -> None:
+    here.register(URL)
+    assert logged(here.ok("disable", "acme", "--yes").stderr, "operator_action_not_kept") == []
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        refused = here.ok("enable", "acme", "--yes", REDIS_URL=f"redis://127.0.0.1:{port}")
+        assert len(logged(refused.stderr)) == 1
+        assert len(logged(refused.stderr, "operator_action_not_kept")) == 1
+        silent.listen()
+        began = monotonic()
+        mute = here.ok("disable", "acme", "--yes", REDIS_URL=f"redis://127.0.0.1:{port}")
+        took = monotonic() - began
+        assert len(logged(mute.stderr)) == 1
+        (line,) = logged(mute.stderr, "operator_action_not_kept")
+        assert line["action"] == "disable endpoint"
+        before = monotonic()
+        here.ok("enable", "acme", "--yes")
+        assert took < 1.5 + 3 * (monotonic() - before)
