@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import job as jobs
 from shared.queue import keys
+from shared.queue.actions import whoami
 from shared.queue.job import job_id
 from shared.queue.partition import Partition
 from shared.queue.reach import Reach
@@ -31,7 +32,6 @@ from tests.integration.workplace import Lines, Workplace, body, now
 from worker import Event, Handlers, Organization, Reject
 from worker.cli import main
 from worker.operate import upkeep
-from worker.operate.actions import whoami
 from worker.operate.asking import ask
 from worker.operate.dead_letters import REASONS, Selection
 from worker.operate.dead_lists import Filter

@@ -252,7 +252,8 @@ async def test_those_that_died_again_of_one_cause_are_counted_together(redis: Re
         await place.handle_next()
     await replaying.wait(LONG)
     assert replaying.progress.sentence == (
-        "12 replayed: 12 dead again (exhausted: ValueError: order evt_* has no total)"
+        "12 replayed: 12 dead again of the same cause "
+        "(exhausted: ValueError: order evt_* has no total)"
     )
     assert replaying.progress.often(3) == [("exhausted: ValueError: order evt_* has no total", 12)]
 

@@ -68,7 +68,7 @@ async def test_the_console_tells_of_them_and_offers_a_replay(redis: Redis) -> No
         assert "held 2" in listed.text
         (link,) = listed.links("/event?")
         opened = await site.get(link)
-        assert "2 redeliveries that were too many" in opened.text
+        assert "2 redeliveries that came too often, or too soon" in opened.text
         assert "It was redelivered" in opened.text
         await replayed(site, opened.links("/dead-letters/confirm?"))
         again = await site.get(link)
