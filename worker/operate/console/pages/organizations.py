@@ -75,7 +75,7 @@ async def show_one(request: web.Request) -> web.Response:
     name, console, reach = _named(request), console_of(request), reach_of(request)
     found, latest = console.sampler.organization(name), console.sampler.latest
     groups, number = await failure_groups.largest(reach, Filter(organization=name), _MOST_GROUPS)
-    its = await waiting.look(await reach.living(name), name, time.time())
+    looks = [await waiting.look(each, name, time.time()) for each in await reach.holding(name)]
     long = running(latest.workers if latest else [])
     return render(
         request,
@@ -83,7 +83,8 @@ async def show_one(request: web.Request) -> web.Response:
         name=name,
         found=found,
         doubt="" if found else await doubt_about(request, name),
-        waiting=its,
+        # While it moves it may be in both: then it is the same.
+        waiting=max(looks, key=lambda each: each.number),
         running=[each for each in long if each.organization == name],
         groups=groups,
         group_number=number or 0,
