@@ -81,6 +81,17 @@ def roughly(seconds: float) -> str:
     return " ".join(parts[:2]) or "0s"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number of things: ``1 event waits``, ``1,200 events wait``.
+
+    Args:
+        number: how many.
+        one: what one is, and does.
+        many: what more of them are; with an s behind it, unless somebody says otherwise.
+    """
+    return f"1 {one}" if number == 1 else f"{number:,} {many or f'{one}s'}"
+
+
 def duration(seconds: float) -> str:
     """A time of any length: ``0 ms``, ``35 ms``, ``1.4 s``, ``4m 10s``, ``2d 3h``."""
     if seconds < 1:

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from shared.display import encodable, roughly
+from shared.display import counted, encodable, roughly
 from shared.errors import StateError, Unavailable
 from shared.queue import keys, scripts
 from shared.queue.partition import Partition
@@ -207,7 +207,7 @@ class Trouble(msgspec.Struct, frozen=True):
             is_held: whether something else has all of these events wait, whenever they are due.
         """
         since, last = (roughly(max(0.0, now - each)) for each in (self.since, self.last))
-        many = "1 attempt" if self.failed == 1 else f"{self.failed:,} attempts"
+        many = counted(self.failed, "attempt")
         error = self.error or "nothing was said"
         # To have asked a worker that can't handle one is no attempt.
         looks = self.kind == "w"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import click
 
 from shared import display
-from shared.display import roughly
+from shared.display import counted, roughly
 from shared.program import tables
 from shared.program.commands import json_option
 from shared.queue import hashes, keys
@@ -163,7 +163,8 @@ def migrate(*, drain: float, patience: float, as_json: bool) -> None:
     with _going_on():
         ask(migrated, connections=_CONNECTIONS)
     if not as_json:
-        click.echo(f"{number:,} organizations have moved, and no other is accepted there any more")
+        have = counted(number, "organization has", "organizations have")
+        click.echo(f"{have} moved, and no other is accepted there any more")
 
 
 async def migrate_all(

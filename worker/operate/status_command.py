@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared import display
-from shared.display import duration, escape_controls, roughly, size
+from shared.display import counted, duration, escape_controls, roughly, size
 from shared.errors import Unavailable
 from shared.program import tables
 from shared.program.commands import json_option
@@ -357,7 +357,7 @@ def _more(left_out: Sequence[OrganizationOverview]) -> str:
     """What there is to say of those that aren't shown: who is held mustn't go unseen."""
     conditions = _conditions(left_out)
     of_these = f", of these {conditions}" if conditions else ""
-    return f"… and {len(left_out):,} more organizations{of_these}"
+    return f"… and {counted(len(left_out), 'more organization')}{of_these}"
 
 
 def _conditions(organizations: Sequence[OrganizationOverview]) -> str:
@@ -390,7 +390,7 @@ def _condition(each: OrganizationOverview) -> str:
 
 
 def _failing(each: OrganizationOverview, breaker: str | None) -> str:
-    row = f"{each.failures:,} failures in a row" if each.failures else ""
+    row = f"{counted(each.failures, 'failure')} in a row" if each.failures else ""
     what = breaker or row or (each.trouble.word if each.trouble else "")
     why = escape_controls(each.failing(time.time()))
     return f"{what}{': ' * bool(why)}{why}"

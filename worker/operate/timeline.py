@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from shared.display import duration, escape_controls, moment
+from shared.display import counted, duration, escape_controls, moment
 from shared.queue.told import MOST_ATTEMPTS
 from worker.operate.lookup import FoundEvent, Mark
 from worker.operate.past import Happening
@@ -224,5 +224,4 @@ def _took(seconds: float) -> str:
 
 
 def _after(attempts: int) -> str:
-    many = "1 attempt" if attempts == 1 else f"{attempts:,} attempts"
-    return f" after {many}" if attempts else ""
+    return f" after {counted(attempts, 'attempt')}" if attempts else ""

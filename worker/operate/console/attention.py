@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Final, Literal
 from urllib.parse import quote
 
-from shared.display import roughly, size
+from shared.display import counted, roughly, size
 from shared.queue.marker import unwatched_since
 from shared.queue.reach import sentences
 from worker.operate.history import History
@@ -21,6 +21,8 @@ _MOST_PAUSED: Final = 3
 _MOST_TROUBLES: Final = 3
 _LATELY: Final = 900.0
 _NEARLY_FULL: Final = 0.7
+_MORE: Final = ("more organization is", "more organizations are")
+_DIED: Final = ("event became a dead letter", "events became dead letters")
 
 Level = Literal["bad", "warn", "info"]
 
@@ -98,9 +100,10 @@ def _workers(overview: Overview) -> Iterator[Finding]:
             "Start one: python -m worker",
         )
     elif overview.ready > slots and overview.running >= slots:
+        busy = "The only slot is busy" if slots == 1 else f"All {slots:,} slots are busy"
         yield Finding(
             "warn",
-            f"All {slots:,} slots are busy, and {overview.ready:,} events are in line.",
+            f"{busy}, and {counted(overview.ready, 'event is', 'events are')} in line.",
             "Start more workers, or give them more slots.",
             "/workers",
             "Workers",
@@ -109,13 +112,13 @@ def _workers(overview: Overview) -> Iterator[Finding]:
     if overview.unhandled:
         yield Finding(
             "warn",
-            f"{overview.unhandled:,} events wait for a worker that can handle them.",
+            f"{_waiting(overview.unhandled)} for a worker that has a handler.",
             "Their type has no handler, or a newer version wrote them: start workers that know.",
         )
     if overview.undivided:
         yield Finding(
             "bad",
-            f"{overview.undivided:,} events wait undivided, where no worker of partitions looks.",
+            f"{_waiting(overview.undivided)} undivided, where no worker of partitions looks.",
             "An ingress with PARTITIONS=1 has accepted them; python -m worker check says where.",
         )
     versions = sorted({worker.version for worker in overview.workers})
@@ -169,7 +172,7 @@ def _lost(overview: Overview) -> Iterator[Finding]:
         what = f"{_sentence(each.sentence)} It counts as gone for {ago}."
         yield Finding(level, what, advice, "/workers", "Workers")
     if more := len(lost[_MOST_TROUBLES:]):
-        what = f"{more:,} more workers went without a word within the last hour."
+        what = f"{counted(more, 'more worker')} went without a word within the last hour."
         yield Finding("warn", what, "", "/workers", "Workers")
 
 
@@ -202,7 +205,7 @@ def _organizations(overview: Overview) -> Iterator[Finding]:
     if len(told) > _MOST_ORGANIZATIONS:
         yield Finding(
             "warn",
-            f"{len(told) - _MOST_ORGANIZATIONS:,} more organizations are held or failing.",
+            f"{counted(len(told) - _MOST_ORGANIZATIONS, *_MORE)} held or failing.",
             "",
             "/organizations?show=held",
             "Show all that are held",
@@ -286,7 +289,7 @@ def _address(each: OrganizationOverview, verb: str) -> str:
 
 
 def _waiting(number: int) -> str:
-    return "1 event waits" if number == 1 else f"{number:,} events wait"
+    return counted(number, "event waits", "events wait")
 
 
 def _dead(history: History) -> Iterator[Finding]:
@@ -302,7 +305,7 @@ def _dead(history: History) -> Iterator[Finding]:
         if number:
             yield Finding(
                 "warn",
-                f"{number:,} events became dead letters within the last 15 minutes.",
+                f"{counted(number, *_DIED)} within the last 15 minutes.",
                 "See of what, fix the cause, and replay a sample before all of them.",
                 "/dead-letters/groups",
                 "Failure groups",

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from shared.display import clock, duration, escape_controls, size
+from shared.display import clock, counted, duration, escape_controls, size
 from shared.queue.keys import ORGANIZATION_PATTERN
 from shared.redis.connection import REDIS_ERRORS
 from worker.operate.console.context import console_of, missing_in, session_of
@@ -75,6 +75,7 @@ _environment.filters |= {
     "by_kind": by_kind,
     "reference": to_reference,
     "number": lambda value: f"{value:,}",
+    "counted": counted,
 }
 
 

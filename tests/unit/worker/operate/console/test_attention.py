@@ -59,7 +59,21 @@ def test_stuck_handlers_and_events_that_nobody_can_handle_are_told() -> None:
     (told,) = found(workers=[stuck])
     assert told.what.startswith("2 handlers go on")
     (told,) = found(unhandled=3)
-    assert told.what == "3 events wait for a worker that can handle them."
+    assert told.what == "3 events wait for a worker that has a handler."
+
+
+def test_one_of_anything_is_told_as_one() -> None:
+    (told,) = found(unhandled=1)
+    assert told.what == "1 event waits for a worker that has a handler."
+    (told,) = found(undivided=1)
+    assert told.what.startswith("1 event waits undivided")
+    one = WorkerOverview("w", "h", 1, "1", 1, 0, 0, None, {}, 10)
+    (told,) = found(workers=[one], waiting=3, ready=2, running=1)
+    assert told.what == "The only slot is busy, and 2 events are in line."
+    many = [organization(f"o{number}", failures=9, waiting=1) for number in range(6)]
+    assert "1 more organization is held or failing." in [
+        each.what for each in found(organizations=many)
+    ]
 
 
 def test_two_versions_are_told() -> None:
