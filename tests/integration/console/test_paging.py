@@ -121,6 +121,16 @@ async def test_those_that_died_in_a_time_are_shown(redis: Redis) -> None:
     assert await number_of(reach(redis), wanted) == 80
 
 
+async def test_who_goes_on_where_all_have_become_too_old_does_not_begin_anew(redis: Redis) -> None:
+    """As by the link of a page of those that died within the last hour, a while later."""
+    await bury(redis, "org_a", 100)
+    wanted = Filter(died_after=1_700_000_000_050)
+    first = await read_page(reach(redis), wanted, None)
+    assert len(first.letters) == SIZE
+    behind = await read_page(reach(redis), wanted, Place(1_700_000_000_049, b"org_a:0"))
+    assert (behind.letters, behind.after) == ([], None)
+
+
 async def test_few_that_match_are_found_a_page_at_a_time(redis: Redis) -> None:
     await bury(redis, "org_a", 3500)
     page = await read_page(reach(redis), Filter(reason="crashed"), None)

@@ -204,9 +204,10 @@ async def _places(
     The next so many can only be in as many lists: those whose own next ones come first.
     """
     passed: Mapping[str, int] = {}
-    if after is not None and wanted.is_within(after.died_at):
+    if after is not None:
+        if wanted.is_within(after.died_at):
+            passed = await _passed(partition, names, after)
         wanted = wanted.until(after.died_at + 1)
-        passed = await _passed(partition, names, after)
     if len(names) > 1:
         firsts = await _next(partition, names, wanted, passed, 1)
         names = list(dict.fromkeys(name for _, name in firsts[:number]))
