@@ -124,6 +124,9 @@ async def test_the_next_try_is_the_breaker_s_while_that_is_open(shop: Shop) -> N
     assert "next try" not in finding.what
     assert each.next_try(overview.at).startswith("one event in 9m 5")
     assert "next try" not in each.failing(overview.at)
+    await shop.redis.hset(keys.ORGANIZATIONS, f"{keys.BREAKER}org_a", "trying:")
+    trying = await shop.organization()
+    assert (trying.breaker, trying.next_try(overview.at)) == ("trying", "one event is tried now")
 
 
 async def test_what_no_worker_can_handle_has_had_no_attempt(shop: Shop) -> None:

@@ -88,8 +88,10 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
             return "none while it is paused"
         if self.throttled_seconds is not None:
             return f"in {roughly(self.throttled_seconds)}, once its own system takes calls"
-        if self.breaker:
-            return f"one event in {roughly(self.breaker_seconds or 0.0)}"
+        if self.breaker_seconds is not None:
+            return f"one event in {roughly(self.breaker_seconds)}"
+        if self.breaker:  # it has let one through
+            return "one event is tried now"
         told = self.trouble.next_try(now) if self.trouble else ""
         return told.removeprefix("next try ") or "as soon as a slot is free"
 
