@@ -21,8 +21,8 @@ from tests.integration.jobs import reach
 from tests.integration.moves import Shop, move
 from tests.integration.several import over
 from tests.integration.test_revival import Ward
-from tests.integration.workplace import body, place_with
-from worker import Event, Organization
+from tests.integration.workplace import Workplace, body, place_with
+from worker import Event, Handlers, Organization
 from worker.cli import main
 from worker.operate import fates, organizations, revival
 from worker.operate.dead_letters import DeadLetter, select
@@ -269,6 +269,32 @@ async def test_what_is_discarded_after_it_was_replayed_is_said(ward: Ward) -> No
     await replaying.wait(LONG)
     assert replaying.progress.sentence == "1 replayed: 1 discarded meanwhile"
     assert ward.calls == {}
+
+
+async def test_what_no_handler_has_ended_is_not_called_handled(ward: Ward) -> None:
+    """As once a deploy has handlers ignore the type of what died, or take only the newest."""
+    ignoring, of_the_newest = Handlers(), Handlers()
+    ignoring.ignore("*")
+
+    @of_the_newest.on("*", key="order_id", latest=True, quiet="0.1s")
+    async def take(_event: Event[dict[str, str]], _organization: Organization) -> None:
+        pass
+
+    for handlers, became in (
+        (ignoring, "2 ignored on purpose"),
+        (of_the_newest, "1 handled, 1 superseded by newer ones"),
+    ):
+        await ward.redis.flushall()
+        await ward.bury(2)
+        await ward.redis.set(keys.TOLD_MARKS, "1")
+        replaying = await replayed(ward, [letter async for letter in ward.dead()])
+        place = Workplace(ward.redis, handlers)
+        while await ward.redis.zcard(keys.ACCEPTED):
+            await place.handle_next()
+        await replaying.wait(LONG)
+        assert replaying.progress.sentence == f"2 replayed: {became}"
+        run = Run("replay", "all", "Ada", state="finished", progress=replaying.progress)
+        assert (run.level, run.progress.waiting) == ("info", 0)
 
 
 async def test_one_that_goes_on_in_other_bytes_is_followed(ward: Ward) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeAlias
 
 from shared.errors import EnvelopeError
 from shared.queue import told
@@ -19,8 +19,8 @@ _LONGEST: Final = 120  # characters of an error, in a sentence about many
 _DISCARDED: Final = "discarded"
 _ANSWERS: Final = 4  # of Redis, for each
 
-Became = Literal["handled", "died_again", "discarded", "gone", "waiting"]
-"""``gone``: none of those before, so nobody knows; it has expired, say."""
+Became: TypeAlias = told.End | Literal["died_again", "gone", "waiting"]
+"""``gone``: none of these, so nobody knows; it has expired, say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def _fate(
         return Fate(each, "gone")
     _, how, _ = told.read(named)
     if how is not None:
-        return Fate(each, "discarded" if how.end == "discarded" else "handled")
+        return Fate(each, how.end)
     return Fate(each, "handled" if are_marks_proof else "gone")
 
 

@@ -60,6 +60,8 @@ class Progress(msgspec.Struct, omit_defaults=True):
         moved: left alone, since their organization is on its way to another partition.
         died_again: of those queued or known, as far as is known; so are all below.
         handled: as a mark proves.
+        ignored: since no handler is to have its type.
+        superseded: a newer event of its kind stands for it.
         discarded: by somebody, meanwhile.
         gone: none of these: expired meanwhile, say, or discarded while no live worker was of this
             version.
@@ -80,6 +82,8 @@ class Progress(msgspec.Struct, omit_defaults=True):
     moved: int = 0
     died_again: int = 0
     handled: int = 0
+    ignored: int = 0
+    superseded: int = 0
     discarded: int = 0
     gone: int = 0
     untold: int = 0
@@ -98,7 +102,8 @@ class Progress(msgspec.Struct, omit_defaults=True):
     @property
     def known_fates(self) -> int:
         """Of how many it is known what became of them."""
-        return self.handled + self.died_again + self.discarded + self.gone
+        left_aside = self.ignored + self.superseded + self.discarded
+        return self.handled + self.died_again + left_aside + self.gone
 
     @property
     def waiting(self) -> int:
@@ -118,6 +123,8 @@ class Progress(msgspec.Struct, omit_defaults=True):
         if self.waiting and self.is_awaited:
             retried = f", {self.retried:,} of them for another attempt" if self.retried else ""
             told.append(f"{self.waiting:,} waiting still{retried}")
+        told += [f"{self.ignored:,} ignored on purpose"] if self.ignored else []
+        told += [f"{self.superseded:,} superseded by newer ones"] if self.superseded else []
         told += [f"{self.discarded:,} discarded meanwhile"] if self.discarded else []
         told += [f"{self.gone:,} gone, nobody knows how"] if self.gone else []
         told += [f"{self.untold:,} in a partition that can't be read"] if self.untold else []
