@@ -313,6 +313,9 @@ class _Id:
     def _is(self, raw: bytes) -> bool:
         if not raw.startswith(b'"'):
             return raw == self._number
+        # Most can't be it: of a body that has many, each was decoded while nobody else is answered.
+        if b"\\" not in raw or len(raw) < len(self._text) + 2:
+            return False
         try:
             return bool(json.loads(raw) == self._text)
         except ValueError:
