@@ -262,6 +262,7 @@ MUTANTS: Final = {
         "return redis.call('EXISTS', unpack(names)) > 0",
         "return false",
     ),
+    "settle, of one with a history": ("settle", "is_its and not asked.histories[at]", "is_its"),
     "mark, of nobody's": (
         "mark",
         "token ~= '' and knows_none and string.sub(claim, 1, #token) == token",
