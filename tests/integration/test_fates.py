@@ -286,7 +286,7 @@ async def test_what_no_handler_has_ended_is_not_called_handled(ward: Ward) -> No
     ):
         await ward.redis.flushall()
         await ward.bury(2)
-        await ward.redis.set(keys.TOLD_MARKS, "1")
+        await ward.redis.set(keys.TOLD_MARKS, told.VERSION)
         replaying = await replayed(ward, [letter async for letter in ward.dead()])
         place = Workplace(ward.redis, handlers)
         while await ward.redis.zcard(keys.ACCEPTED):
