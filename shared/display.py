@@ -46,8 +46,10 @@ def print_in_any_encoding() -> None:
     On a terminal that is a question mark, since lines are as wide as was reckoned; elsewhere JSON's
     escape, so that nothing is lost and JSON stays JSON.
     """
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace" if sys.stdout.isatty() else _ESCAPED)
+    out = sys.stdout
+    # Mostly it lacks none; and one that was a file and is a pipe by now can't be changed.
+    if isinstance(out, TextIOWrapper) and codecs.lookup(out.encoding).name != "utf-8":
+        out.reconfigure(errors="replace" if out.isatty() else _ESCAPED)
 
 
 def _escaped(exc: UnicodeError) -> tuple[str, int]:
