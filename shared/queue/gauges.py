@@ -328,7 +328,11 @@ def _families(reading: Reading) -> Iterator[GaugeMetricFamily]:
     oldest = reading.depths.oldest_seconds or 0.0
     for name, about, value in (
         ("oldest_waiting_seconds", "Age of the oldest unfinished event", oldest),
-        ("breakers_open", "Organizations whose events wait since they fail", reading.breakers),
+        (
+            "breakers_open",
+            "Organizations whose breaker is open; none while an event is tried",
+            reading.breakers,
+        ),
         ("workers", "Workers alive", reading.workers),
         ("worker_slots", "Events that all live workers can handle at once", reading.slots),
         ("redis_memory_bytes", "Memory of Redis that counts", reading.memory.used),

@@ -536,12 +536,26 @@ OTHERS_TOLD: Final = [
         },
         silent(15, "RedisFills", "OrganizationFills"),
     ),
-    _above(
-        "BreakersOpen",
-        s("breakers_open", A),
-        0,
-        2,
-        "2 organizations' events wait since their handlers kept failing",
+    Scenario(
+        "a system that hangs is told, though one event is tried for two of three half minutes",
+        {s("breakers_open", A): flats((0, 20), *[(2, 0.5), (0, 1)] * 15, (0, 10))},
+        [
+            *silent(24, "BreakersOpen"),
+            *(
+                fires(
+                    minute,
+                    "BreakersOpen",
+                    "Events of 2 organizations wait since their handlers kept failing",
+                )
+                for minute in (27, 33, 40)
+            ),
+            *silent(46, "BreakersOpen"),
+        ],
+    ),
+    Scenario(
+        "a breaker that opens once is no alert",
+        {s("breakers_open", A): flats((0, 20), (1, 0.5), (0, 20))},
+        silent(26, "BreakersOpen"),
     ),
     Scenario(
         "all slots are taken and more waits; or nothing does",
