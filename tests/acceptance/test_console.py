@@ -348,6 +348,23 @@ async def test_a_bad_deploys_letters_are_one_group_whose_sample_is_replayed_firs
         await expect(page.locator("h1")).to_have_text("Discard 8 dead letters?")
 
 
+async def test_a_page_that_refreshes_itself_asks_for_one_run_however_often_it_is_pressed(
+    redis: Redis, redis_server: EmbeddedRedis, browser: str, tmp_path: Path
+) -> None:
+    await some_dead(redis, 6)
+    environ = environment(redis_server.url, tmp_path, CONSOLE_PORT="0")
+    async with console(environ) as (_, address), opened(browser, tmp_path) as page:
+        await page.goto(f"{address}/organizations/org_a")
+        run = page.locator("input[name=run]")
+        asked_for = await run.input_value()
+        await organizations.pause(Workplace(redis).partition, "org_a", "what the page shows next")
+        shown = page.locator("main")
+        await expect(shown).to_contain_text("what the page shows next", timeout=PATIENCE)
+        assert await run.input_value() == asked_for
+        await page.reload()
+        assert await run.input_value() != asked_for
+
+
 async def test_everything_works_with_scripts_off(
     redis: Redis, redis_server: EmbeddedRedis, browser: str, tmp_path: Path
 ) -> None:
