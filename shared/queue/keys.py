@@ -37,6 +37,8 @@ THROTTLED = "sellfern:throttled"
 """Jobs whose handlers have asked that their organization waits, with how often."""
 FAILURES = "sellfern:failures"
 """What is known of the last attempt of jobs that come back: ``settle.lua`` tells the form."""
+REDELIVERED = "sellfern:redelivered"
+"""Jobs that were delivered again while they waited: ``attempts.lua`` tells the form."""
 UNHANDLED = "sellfern:unhandled"
 """Jobs that no worker could handle yet, with the moment of the first look (epoch milliseconds)."""
 SUSPECTS = "sellfern:suspects"
@@ -206,6 +208,7 @@ class Names:
     due: str = _named(DUE, "[hold:org] [rate:org]")
     throttled: str = _named(THROTTLED, "[job]")
     failures: str = _named(FAILURES, "[job]")
+    redelivered: str = _named(REDELIVERED, "[job]")
     unhandled: str = _named(UNHANDLED, "[job]")
     suspects: str = _named(SUSPECTS, "[job]")
     bytes: str = _named(BYTES, "[org:*]")

@@ -294,7 +294,7 @@ class Books:
         for name, state in profiles.items():
             if name.startswith(keys.BREAKER) and state.startswith(("trying:org", "trying:{")):
                 assert self.tokens[state.removeprefix("trying:")]
-        for name in (keys.THROTTLED, keys.FAILURES):
+        for name in (keys.THROTTLED, keys.FAILURES, keys.REDELIVERED):
             assert self.values.get(name, {}).keys() <= self.accepted
 
     def _check_counts(self) -> None:
@@ -337,6 +337,8 @@ class Books:
         for job, history in self.values.get(keys.FAILURES, {}).items():
             if history.startswith("\udc93"):
                 yield f"{organization_of(job)}:waiting", _history_cost(history[1:])
+        for job in self.values.get(keys.REDELIVERED, ()):
+            yield f"{organization_of(job)}:waiting", 200
 
     def _numbers(self, name: str) -> dict[str, int]:
         return {key: int(value) for key, value in self.values.get(name, {}).items()}
@@ -461,6 +463,7 @@ def _singles() -> tuple[str, ...]:
         keys.HELD_BACK,
         keys.THROTTLED,
         keys.FAILURES,
+        keys.REDELIVERED,
         keys.BREAKERS,
         keys.SUSPECTS,
         keys.UNREAD,

@@ -161,6 +161,8 @@ async def test_whatever_is_of_an_organization_is_moved_as_it_stands(redis: Redis
     now = round(time.time() * 1000)
     things = everything(here, now, 0)
     await write(redis, things)
+    twos = [jobs_of(each)[2] for each in (here, there)]
+    await redis.hset(here.names.redelivered, twos[0], "2:100:400")
     await redis.hset(here.names.flows, mapping={"*": 6, ORG: 9.5, f"retry:{ORG}": 8})
     await redis.hset(here.names.flows, f"order:{ORG}", "1007")
     await redis.hset(here.names.bytes, mapping={f"{ORG}:marks": 30, f"{ORG}:state": 40})
@@ -183,6 +185,9 @@ async def test_whatever_is_of_an_organization_is_moved_as_it_stands(redis: Redis
     assert (progress.events, progress.letters) == (6, 1)
     assert await traces(here) == {}
     expected = as_read(everything(there, now, 40 + 1 - 5))
+    # But for what came again: that becomes a part of what else has happened.
+    again = msgspec.msgpack.encode([[["e", 400, 2, 300, 0, 0, 0]], [], ""])
+    expected[there.names.failures][twos[1]] = again
     assert await read(redis, expected) == expected
     held = await redis.hgetall(there.names.bytes)
     assert held[f"{ORG}:marks".encode()] == b"30"

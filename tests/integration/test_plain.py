@@ -257,12 +257,7 @@ MUTANTS: Final = {
     "settle, of what is written": ("settle", "#details[3] == 0 and details[4]", "details[4]"),
     "settle, of who hasn't worked": ("settle", "#details[3] == 0 and details[4]", "true"),
     "settle, where a breaker counts": ("settle", "if said[i] then by_org", "if false then by_org"),
-    "settle, where there are records": (
-        "settle",
-        "return redis.call('EXISTS', unpack(names)) > 0",
-        "return false",
-    ),
-    "settle, of one with a history": ("settle", "is_its and not asked.histories[at]", "is_its"),
+    "settle, of one with a past": ("settle", "is_its and not asked.has_past[at]", "is_its"),
     "mark, of nobody's": (
         "mark",
         "token ~= '' and knows_none and string.sub(claim, 1, #token) == token",
@@ -338,7 +333,31 @@ async def test_of_who_was_thrown_back_nothing_is_left(redis: Redis) -> None:
     assert not await redis.exists(keys.THROTTLED)
 
 
+async def test_who_lives_again_without_its_mark_leaves_no_dead_letter_once_it_is_done(
+    redis: Redis,
+) -> None:
+    hand = Hand(redis)
+    (job,) = await enqueued(redis, delivery(b"1"))
+    claim = await hand.claim_only(job)
+    await hand.mark(claim)
+    burial = ("rejected", "why", "order.updated", "acme", 1, True)
+    assert await hand.transitions.settle([Settlement(claim, "dead", burial)]) == [Settled.DEAD]
+    await redis.delete(*await redis.keys(keys.EVENT + "*"))
+    assert await hand.replay(job) == "queued"
+    claim = await hand.claim_only(job)
+    assert await hand.mark(claim) is Mark.FRESH
+    # Nothing else of what is seldom there would have it looked for.
+    assert not await redis.exists(keys.FAILURES, keys.SUSPECTS, keys.UNHANDLED, keys.THROTTLED)
+    done = Settlement(claim, "done", (RETENTION, (), (), True))
+    assert await hand.transitions.settle([done]) == [Settled.DONE]
+    assert not await redis.exists(keys.DEAD_LETTER + job, keys.DEAD + "org_a", keys.BURIED)
+
+
 DIRECT: Final = {
+    "settle, where there are records": (
+        ("settle", "return redis.call('EXISTS', unpack(names)) > 0", "return false"),
+        test_who_lives_again_without_its_mark_leaves_no_dead_letter_once_it_is_done,
+    ),
     "settle, of what was thrown back": (
         ("settle", "if asked.has_seldom and", "if false and"),
         test_of_who_was_thrown_back_nothing_is_left,
@@ -370,23 +389,3 @@ async def test_nor_is_it_hidden_where_random_steps_seldom_come(
     monkeypatch.setattr(WHERE[change[0]], mutant(*change))
     with pytest.raises((AssertionError, ValueError)):
         await fact(redis)
-
-
-async def test_who_lives_again_without_its_mark_leaves_no_dead_letter_once_it_is_done(
-    redis: Redis,
-) -> None:
-    hand = Hand(redis)
-    (job,) = await enqueued(redis, delivery(b"1"))
-    claim = await hand.claim_only(job)
-    await hand.mark(claim)
-    burial = ("rejected", "why", "order.updated", "acme", 1, True)
-    assert await hand.transitions.settle([Settlement(claim, "dead", burial)]) == [Settled.DEAD]
-    await redis.delete(*await redis.keys(keys.EVENT + "*"))
-    assert await hand.replay(job) == "queued"
-    claim = await hand.claim_only(job)
-    assert await hand.mark(claim) is Mark.FRESH
-    # Nothing else of what is seldom there would have it looked for.
-    assert not await redis.exists(keys.FAILURES, keys.SUSPECTS, keys.UNHANDLED, keys.THROTTLED)
-    done = Settlement(claim, "done", (RETENTION, (), (), True))
-    assert await hand.transitions.settle([done]) == [Settled.DONE]
-    assert not await redis.exists(keys.DEAD_LETTER + job, keys.DEAD + "org_a", keys.BURIED)

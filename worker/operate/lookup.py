@@ -193,7 +193,8 @@ def _found(names: Names, job: str, said: JobTold, letter: DeadLetter | None) -> 
     payload = said.payload
     if payload is None and letter is None and said.accepted is None:
         return None
-    claim, past = Claim.read(said.claim), _past(said.past, letter)
+    past = _past(said.past, letter).with_redeliveries(said.redelivered)
+    claim = Claim.read(said.claim)
     delivery = None if payload is None else _delivery(payload)
     event_id, kind = _names(delivery, letter, claim)
     return FoundEvent(

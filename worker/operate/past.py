@@ -11,6 +11,8 @@ from shared.display import moment
 from worker.tracebacks import expanded
 
 _LOST: Final = "l"
+_AGAIN: Final = "e"
+_OTHERWISE: Final = "c"
 ATTEMPTS: Final = {"f", "a", "b", "x", _LOST}
 """The kinds of what is an attempt, or was to be one; ``prelude/attempts.lua`` tells all kinds."""
 
@@ -29,6 +31,8 @@ _OUTCOMES: Final = {
     "d": "died",
     "r": "replayed",
     "s": "redelivered",
+    _AGAIN: "delivered_again",
+    _OTHERWISE: "delivered_otherwise",
 }
 
 
@@ -38,8 +42,9 @@ class Happening(msgspec.Struct, frozen=True):
     Attributes:
         kind: of it, a letter.
         at: when it ended, seconds since the epoch.
-        number: of the attempt, from 1; of a death how many there were. 0: not known.
-        seconds: that the handler took.
+        number: of the attempt, from 1; of a death how many there were; of deliveries how many these
+            are. 0: not known.
+        seconds: that the handler took; of deliveries, between the first and the last of them.
         worker: that made it, by name; or whoever replayed it. Empty where nobody knows.
         handler: the function; empty where there was none.
         said: the error; of a death its reason.
@@ -63,7 +68,8 @@ class Happening(msgspec.Struct, frozen=True):
         return {
             "at": moment(self.at),
             "happened": self.outcome,
-            "attempt": self.number or None,
+            "attempt": None if self.is_delivery else self.number or None,
+            "times": self.number if self.is_delivery else None,
             "seconds": self.seconds if self.handler else None,
             "worker": self.worker or None,
             "handler": self.handler or None,
@@ -73,7 +79,12 @@ class Happening(msgspec.Struct, frozen=True):
     @property
     def began(self) -> float:
         """What is kept is when it ended, by Redis's clock: that all workers have in common."""
-        return self.at - self.seconds
+        return self.at - (0.0 if self.is_delivery else self.seconds)
+
+    @property
+    def is_delivery(self) -> bool:
+        """Whether it stands for deliveries of what was known already."""
+        return self.kind in {_AGAIN, _OTHERWISE}
 
     @property
     def is_attempt(self) -> bool:
@@ -111,6 +122,16 @@ class Past(msgspec.Struct, frozen=True):
             for each in self.happenings
         )
         return replace(self, happenings=tuple(named))
+
+    def with_redeliveries(self, raw: Any) -> Self:
+        """The same, with what came again meanwhile; ``prelude/attempts.lua`` tells its form."""
+        try:
+            number, first, last = map(int, raw.split(b":"))
+            again = Happening(_AGAIN, _seconds(last), number, _seconds(max(0, last - first)))
+        except (*_HARMED, AttributeError):
+            return self
+        happenings = sorted([*self.happenings, again], key=lambda each: each.at)
+        return replace(self, happenings=tuple(happenings))
 
     @classmethod
     def read(cls, raw: Any) -> Self:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import Any, Final, Literal
 
 import msgspec
@@ -117,6 +118,8 @@ def _happened(each: Happening) -> Moment:
         "d": (f"became a dead letter{_after(each.number)}: {each.said}", "bad"),
         "r": (f"replayed{' by ' * bool(each.worker)}{each.worker}", "info"),
         "s": ("redelivered, which gave it another life", "info"),
+        "e": (f"delivered again{_times(each)}", ""),
+        "c": (f"other bytes under its id came{_times(each)}, and were left alone", "warn"),
     }
     text, level = texts.get(each.kind, ("something that this version doesn't know", ""))
     is_lost = each.kind == "l"
@@ -183,8 +186,9 @@ def _done(event: FoundEvent) -> Iterator[Moment]:
     if mark.told and mark.received_at:
         roughly = ", to the minute" * (mark.told.received_within > 1)
         yield Moment(mark.received_at, "accepted", f"accepted{roughly}")
-    yield from map(_happened, mark.past.happenings)
-    yield _end(mark, event.place)
+    # What came again may have done so before the end, or since.
+    story = [*map(_happened, mark.past.happenings), _end(mark, event.place)]
+    yield from sorted(story, key=lambda each: inf if each.at is None else each.at)
 
 
 def _end(mark: Mark, place: Place) -> Moment:
@@ -192,7 +196,8 @@ def _end(mark: Mark, place: Place) -> Moment:
     if told is None:
         return Moment(None, "finished", place._replace(state="finished").text)
     # It is known to the second, and what came before it better.
-    last = max((each.at for each in mark.past.happenings), default=0.0)
+    before = (each.at for each in mark.past.happenings if not each.is_delivery)
+    last = max(before, default=0.0)
     if told.end != "handled":
         level: Level = "warn" if told.end == "discarded" else ""
         return Moment(max(told.at, last), told.end, _ENDS[told.end], level, by=mark.worker)
@@ -221,6 +226,12 @@ def _by(handler: str, worker: str) -> str:
 
 def _took(seconds: float) -> str:
     return f" after {duration(seconds)}"
+
+
+def _times(each: Happening) -> str:
+    if each.number <= 1:
+        return ""
+    return f" {each.number:,} times: the last then, the first {duration(each.seconds)} before"
 
 
 def _after(attempts: int) -> str:

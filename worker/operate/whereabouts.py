@@ -360,6 +360,7 @@ class JobTold(NamedTuple):
     throttled: Any
     turn: Any
     past: Any
+    redelivered: Any
     unhandled: Any
     suspicion: Any
     score: float | None
@@ -428,8 +429,8 @@ async def look(partition: Partition, jobs: Sequence[str]) -> list[JobTold]:
     owners = [organization_of(job, names.job_prefix) or "?" for job in jobs]
     raw = [job.encode(errors="surrogateescape") for job in jobs]
     hashes = (
-        *(names.claims, names.throttled, names.turns, names.failures, names.unhandled),
-        names.suspects,
+        *(names.claims, names.throttled, names.turns, names.failures, names.redelivered),
+        *(names.unhandled, names.suspects),
     )
     async with partition.redis.pipeline(transaction=False) as pipe:
         pipe.mget([names.job.encode() + each for each in raw])

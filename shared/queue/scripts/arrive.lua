@@ -78,7 +78,7 @@ function take.job(record)
   if payload ~= '' then redis.call('SET', key.job .. job, payload) end
   if record[5] ~= '' then take_claim(job, record[5]) end
   if record[6] ~= '' then redis.call('SET', key.arq_retry .. job, record[6], 'EX', 88400) end
-  hold(organization, 'waiting', cost_of_history(record[8]) - cost_of_history(raw_history(job)))
+  hold(organization, 'waiting', cost_of_history(record[8]) - cost_of_history(known_in(key.failures, job)))
   for i, name in ipairs({ key.throttled, key.failures, key.unhandled, key.suspects }) do
     if record[6 + i] ~= '' then redis.call('HSET', name, job, record[6 + i]) end
   end

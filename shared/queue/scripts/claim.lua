@@ -29,39 +29,43 @@ local group_shrinks = 8
 -- Redis has it only now, from a connection that its worker has given up.
 if redis.call('EXISTS', key.unread .. base) == 1 then return finish({ now, '', -1, 0 }) end
 
--- Whose claim nobody has read, nobody can have harmed.
-local unread = {}
-
-local function is_unread(token)
-  local of = string.sub(token, 1, -3)
-  if unread[of] == nil then unread[of] = redis.call('EXISTS', key.unread .. of) == 1 end
-  return unread[of]
-end
-
--- Crash recovery is no mechanism of its own: an expired lease is a job that is due.
-local function promote(job)
-  local claim, first = read_claim(job)
-  if first then adopt_foreign(job, now) else redis.call('PERSIST', key.job .. job) end
-  if claim.token ~= '' then
-    if not keeps_slot(claim) then
-      count('lease_expired')
-      if is_unread(claim.token) then
-        uncount(claim)
-      else
-        with_seldom()
-        note_lost(claim)
-      end
-    end
-    clear_token(claim)
-    write_claim(claim)
-  end
-  put_back_in_line(claim)
-end
-
 local due = redis.call('ZRANGE', key.queue, key.deferred_from, now, 'BYSCORE', 'LIMIT', 0,
   most_promoted)
-fetch_claims(due)
-for _, job in ipairs(due) do promote(job) end
+
+-- A script may have no more than 200 local variables at a time: so those of this step end with it.
+do
+  -- Whose claim nobody has read, nobody can have harmed.
+  local unread = {}
+
+  local function is_unread(token)
+    local of = string.sub(token, 1, -3)
+    if unread[of] == nil then unread[of] = redis.call('EXISTS', key.unread .. of) == 1 end
+    return unread[of]
+  end
+
+  -- Crash recovery is no mechanism of its own: an expired lease is a job that is due.
+  local function promote(job)
+    local claim, first = read_claim(job)
+    if first then adopt_foreign(job, now) else redis.call('PERSIST', key.job .. job) end
+    if claim.token ~= '' then
+      if not keeps_slot(claim) then
+        count('lease_expired')
+        if is_unread(claim.token) then
+          uncount(claim)
+        else
+          with_seldom()
+          note_lost(claim)
+        end
+      end
+      clear_token(claim)
+      write_claim(claim)
+    end
+    put_back_in_line(claim)
+  end
+
+  fetch_claims(due)
+  for _, job in ipairs(due) do promote(job) end
+end
 write_places()
 
 -- A breaker whose time is over lets one event through.

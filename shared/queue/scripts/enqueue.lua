@@ -18,6 +18,16 @@ local function let_a_worker_judge(job)
   return 'name_taken'
 end
 
+-- By a name of its own, since who may only enqueue needn't read what handlers have said. An earlier
+-- ingress's rights don't reach to it.
+local function note_redelivery(job)
+  local said, now = redis.pcall('HGET', key.redelivered, job), number(now_ms())
+  local number_of, first = string.match(type(said) == 'string' and said or '', '^(%d+):(%d+):%d+$')
+  said = (number_of or 0) + 1 .. ':' .. (first or now) .. ':' .. now
+  local is_new = redis.pcall('HSET', key.redelivered, job, said)
+  if is_new == 1 then hold(organization_of(job), 'waiting', cost_of_history(said)) end
+end
+
 local function accept(job, payload, received_at, cost)
   local organization = organization_of(job)
   local is_there = redis.call('EXISTS', key.job .. job) == 1
@@ -28,6 +38,7 @@ local function accept(job, payload, received_at, cost)
   if is_there and has_place(job) then
     -- A write: WAIT and WAITAOF after a script that wrote nothing answer at once.
     count('known')
+    note_redelivery(job)
     return 'known'
   end
   local more_bytes = cost_of_payload(#payload)

@@ -28,6 +28,7 @@ local function packed(job)
   for i, name in ipairs({ key.throttled, key.failures, key.unhandled, key.suspects, key.turns }) do
     record[6 + i] = redis.call('HGET', name, job)
   end
+  record[8] = with_redeliveries(job, known_in(key.failures, job))
   record[12], record[13], record[14], record[15] = in_turns(job)
   return record
 end

@@ -63,7 +63,7 @@ local kinds = {
   [key.payloads] = function(name)
     local job = string.sub(name, #key.job + 1) -- with the partition's tag, which stands before it
     add_found(organization_of(job), 'waiting', cost_of_payload(length_of('STRLEN', name))
-      + cost_of_history(raw_history(job)))
+      + bytes_of_history(job))
   end,
   [key.dead_letter] = function(name, job)
     local lists = redis.call('HEXISTS', name, 'group') * cost_of_lists

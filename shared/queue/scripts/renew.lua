@@ -73,15 +73,14 @@ end
 if duty() == worker then redis.call('PEXPIRE', key.duty, lease) end
 
 -- The scripts of an older version end a job and leave here what was known of it beside its claim.
-for _, name in ipairs({ key.suspects, key.throttled, key.failures }) do
+for _, name in ipairs({ key.suspects, key.throttled, key.failures, key.redelivered }) do
   local some = redis.call('HRANDFIELD', name, 10)
   if #some > 0 then
     for i, accepted in ipairs(redis.call('ZMSCORE', key.accepted, unpack(some))) do
       if not accepted then
-        if name == key.failures then
-          hold(organization_of(some[i]), 'waiting', -cost_of_history(raw_history(some[i])))
-        end
+        local bytes = bytes_of_history(some[i])
         redis.call('HDEL', name, some[i])
+        hold(organization_of(some[i]), 'waiting', bytes_of_history(some[i]) - bytes)
       end
     end
   end

@@ -239,9 +239,6 @@ local function is_own(claim, raw)
   return raw == 'pending:' .. key.in_mark(claim.job) or raw == 'dead:' .. key.in_mark(claim.job)
 end
 
--- Once failures are few among what was handled, they are forgotten.
-local forgotten_among = 100
-
 local function breaker_counts(profile)
   local row, handled, failed = string.match(profile.breaker_rest, '^(%d+):(%d+):(%d+)$')
   return tonumber(row) or 0, tonumber(handled) or 0, tonumber(failed) or 0
@@ -260,7 +257,7 @@ local function handler_worked(claim)
     count('breaker_closed')
   elseif profile.breaker == 'closed' and profile.breaker_rest ~= '' then
     local _, handled, failed = breaker_counts(profile)
-    if handled + 1 >= forgotten_among * failed then
+    if handled + 1 >= 100 * failed then -- so few among what was handled are forgotten
       close_breaker(organization)
     else
       set_breaker(organization, 'closed', '0:' .. handled + 1 .. ':' .. failed)
@@ -330,7 +327,7 @@ function settle.done(claim, details)
     local why = commit(claim.organization, prefix, details[3], event)
     if why then return 'refused:' .. why end
   end
-  end_mark(name, done_mark(claim.job, claim.told, raw_history(claim.job)), retention)
+  end_mark(name, done_mark(claim.job, claim.told), retention)
   remove_record(claim.organization, claim.job)
   if details[4] then handler_worked(claim) else give_back_start(claim.organization) end
   remove_job(claim)
@@ -382,12 +379,10 @@ end
 
 -- What is known of its attempts, with the last one; where its dead letter stands, of those before, too.
 local function history_of(claim, told, has_letter)
-  local raw = redis.pcall('HGET', key.failures, claim.job)
-  if type(raw) ~= 'string' then raw = '' end
-  if raw == '' and not has_letter and not told then return nil end
-  with_seldom()
+  local raw = known_in(key.failures, claim.job)
   if raw == '' and has_letter then raw = cmsgpack.pack(history_of_letter(claim.job)) end
-  if not told then return raw end
+  raw = with_redeliveries(claim.job, raw)
+  if not told then return raw ~= '' and raw end
   local history = with_attempt(raw, claim.attempts, told)
   history[3] = '' -- the letter says that itself
   return cmsgpack.pack(history)
@@ -425,7 +420,27 @@ local function write_record(claim, details)
   if details[10] then pcall(list_letter, claim.organization, claim.job, details[10]) end
 end
 
-local function leave_as_duplicate(claim, has_begun)
+-- The mark of its event, or whoever carries that, tells that it came again.
+local function note_again(claim, name, mark)
+  local kind, named = string.match(mark, '^(%a+):(.*)$')
+  local is_done = kind == 'done'
+  if kind ~= 'pending' and not (is_done and end_told() ~= '') then return end
+  with_seldom()
+  local raw, rest = history_in(mark)
+  if not is_done then raw = known_in(key.failures, key.from_mark(named)) end
+  local more, first = redeliveries_of(claim.job)
+  local now = now_ms()
+  local what = is_done and done_by(named) == key.in_mark(claim.job) and 'e' or 'c'
+  local history = with_one_more(raw, what, now, 1 + more, math.max(0, now - (first or now)), '', '', '')
+  if not is_done then return write_history(key.from_mark(named), raw, history) end
+  local after = cmsgpack.pack(history)
+  hold(claim.organization, 'marks', cost_of_history(after) - cost_of_history(raw))
+  marks_known[name] = rest .. '\n' .. after
+  redis.call('SET', name, marks_known[name], 'KEEPTTL')
+end
+
+local function leave_as_duplicate(claim, has_begun, name, mark)
+  note_again(claim, name, mark)
   if not has_begun then give_back_start(claim.organization) end
   remove_record(claim.organization, claim.job)
   remove_job(claim)
@@ -445,7 +460,9 @@ function settle.dead(claim, details)
     local name = mark_name(claim.organization, claim.event_id)
     local raw = read_mark(name)
     local lost = raw and lost_carrier(raw)
-    if raw and not lost and not is_own(claim, raw) then return leave_as_duplicate(claim, details[6]) end
+    if raw and not lost and not is_own(claim, raw) then
+      return leave_as_duplicate(claim, details[6], name, raw)
+    end
     if lost and lost ~= claim.job then gone = lost end
     mark = name
   end
@@ -470,11 +487,12 @@ function settle.dead(claim, details)
 end
 
 function settle.duplicate(claim, details)
-  local raw = read_mark(mark_name(claim.organization, claim.event_id))
+  local name = mark_name(claim.organization, claim.event_id)
+  local raw = read_mark(name)
   if not raw or is_own(claim, raw) or string.sub(raw, 1, 5) == 'dead:' or lost_carrier(raw) then
     return 'again'
   end
-  return leave_as_duplicate(claim, details[1])
+  return leave_as_duplicate(claim, details[1], name, raw)
 end
 
 -- Unlike a duplicate it leaves the record, which may stand under the very same job.
@@ -483,7 +501,7 @@ function settle.hold(claim, details)
   local record = standing_letter(claim, mark)
   if not record then return 'again' end
   if not details[1] then give_back_start(claim.organization) end
-  redis.call('HINCRBY', record, 'held', 1)
+  redis.call('HINCRBY', record, 'held', 1 + redeliveries_of(claim.job))
   redis.call('HSET', record, 'held_at', number(now_ms()))
   remove_job(claim)
   count('held')
@@ -515,9 +533,8 @@ end
 -- In a rolling deploy old and new workers run side by side, and only some of them know what to do
 -- with an event. It costs neither an attempt nor a claim to have asked the wrong one, and in order
 -- nobody waits for it. The longer it takes, the less often it is tried.
-local shortest_wait, longest_wait = 1000, 30000
-
 function settle.wait(claim, details)
+  local shortest_wait, longest_wait = 1000, 30000
   local patience, now = details[2], now_ms()
   local first = tonumber(redis.call('HGET', key.unhandled, claim.job)) or now
   local delay = math.min(math.max((now - first) / 2, shortest_wait), longest_wait)
@@ -537,13 +554,12 @@ function settle.wait(claim, details)
   return 'waiting'
 end
 
--- Nothing is spent, so that nothing else would end a row of holds that last no time.
-local shortest_hold = 1000
-
 -- The customer's system is busy: nothing of this event's own. So nothing is spent or counted, and it
 -- keeps its place ahead of those that came after it, which wait with it. A stock arq worker asks for
 -- nobody's hold before it takes a job: from it the event is kept by its place.
 function settle.throttle(claim, details)
+  -- Nothing is spent, so that nothing else would end a row of holds that last no time.
+  local shortest_hold = 1000
   local delay = math.ceil(math.min(math.max(details[1], shortest_hold), longest_hold))
   local due = now_ms() + delay
   redis.call('HINCRBY', key.throttled, claim.job, 1)

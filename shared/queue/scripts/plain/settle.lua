@@ -1,7 +1,7 @@
 -- settle, of events that are done and have neither read nor written a value, as most are.
 --
 -- What isn't as plain is left to the rest of the script, as if it had come in a second call: whatever is
--- in a turn, has a rate, a history or a dead letter, and whose organization has a breaker that counts.
+-- in a turn, has a rate, a past to tell or a dead letter, and whose organization has a breaker that counts.
 
 local results = {}
 
@@ -35,7 +35,7 @@ end
 -- that comes twice is lost the second time.
 local function plainly_done()
   local asked, jobs, seen = { starts = {}, places = {}, kept = {} }, {}, {}
-  asked.seldom = { key.suspects, key.unhandled, key.throttled, key.failures }
+  asked.seldom = { key.suspects, key.unhandled, key.throttled, key.failures, key.redelivered }
   local run, place = 1, 0
   while run <= #ARGV do
     local number_of_it = tonumber(ARGV[run + 2])
@@ -54,7 +54,12 @@ local function plainly_done()
     run, place = run + 4 * number_of_it, place + number_of_it
   end
   if #jobs == 0 or are_special(asked, jobs) then return asked, {}, place end
-  asked.histories = asked.has_seldom and redis.pcall('HMGET', key.failures, unpack(jobs)) or {}
+  asked.has_past = {}
+  for _, name in ipairs(asked.has_seldom and { key.failures, key.redelivered } or {}) do
+    for at, raw in ipairs(redis.pcall('HMGET', name, unpack(jobs))) do
+      asked.has_past[at] = asked.has_past[at] or raw
+    end
+  end
   return asked, redis.call('HMGET', key.claims, unpack(jobs)), place
 end
 
@@ -67,7 +72,7 @@ local function plainly_held(asked, claims)
     -- From behind the token on: to look at each of its characters costs more than to compare it.
     local id_from = claim and string.match(claim, '^:%d+:%d+:[^:]*:().', #token + 1)
     local is_its = id_from and token ~= '' and string.sub(claim, 1, #token) == token
-    if is_its and not asked.histories[at] then
+    if is_its and not asked.has_past[at] then
       local organization = organization_of(ARGV[i])
       still_held[#still_held + 1] = at
       marks[#marks + 1] = mark_name(organization, string.sub(claim, id_from))

@@ -89,7 +89,7 @@ local function supersede(job, newer, retention)
   -- Somebody's hand may have deleted it: then another job may carry the event by now.
   if read_mark(mark) == 'pending:' .. key.in_mark(job) then
     marks_taken[mark], marks_known[mark] = nil, nil
-    redis.call('SET', mark, done_mark(job, a_newer_one_stands, raw_history(job)), 'PX', retention)
+    redis.call('SET', mark, done_mark(job, a_newer_one_stands), 'PX', retention)
   end
   local ids = superseded_by(job)
   ids[#ids + 1] = claim.event_id

@@ -1,23 +1,44 @@
 -- Attempts: what is known of those that a job has had, for whoever looks at its event.
 
--- Most jobs have had none that came to nothing.
+-- Most jobs have had none that came to nothing, and were delivered once.
 local any_histories
 
--- As it is kept; '' without one.
-local function raw_history(job)
-  if any_histories == nil then any_histories = redis.call('EXISTS', key.failures) == 1 end
-  local raw = any_histories and redis.pcall('HGET', key.failures, job)
+-- What such a hash says of a job; '' where nothing.
+local function known_in(name, job)
+  if any_histories == nil then
+    any_histories = redis.call('EXISTS', key.failures, key.redelivered) > 0
+  end
+  local raw = any_histories and redis.pcall('HGET', name, job)
   return type(raw) == 'string' and raw or ''
+end
+
+-- How often the same bytes came again while it waited, when the first time, and when the last (ms).
+local function redeliveries_of(job)
+  local number_of, first, last = string.match(known_in(key.redelivered, job), '^(%d+):(%d+):(%d+)$')
+  return tonumber(number_of) or 0, tonumber(first), tonumber(last)
+end
+
+-- A history of it, or '', with these, as its end keeps it.
+local function with_redeliveries(job, raw)
+  local number_of, first, last = redeliveries_of(job)
+  if number_of == 0 then return raw end
+  with_seldom()
+  return cmsgpack.pack(with_one_more(raw, 'e', last, number_of, math.max(0, last - first), '', '', ''))
+end
+
+local function bytes_of_history(job)
+  return cost_of_history(known_in(key.failures, job)) + cost_of_history(known_in(key.redelivered, job))
 end
 
 -- The mark of an event that is done.
 --   tail  what its worker tells of how it was handled, as shared/queue/told.py has it; or '', or one of
 --         those in `marks.lua`
---   raw   what came before that, or ''
+--   raw   what came before that, where it isn't the job's own history
 local function done_mark(job, tail, raw)
   local mark, ending = 'done:' .. key.in_mark(job), end_told()
   if ending == '' then return mark end
   if tail ~= '' then mark = mark .. ending .. tail end
+  raw = raw or with_redeliveries(job, known_in(key.failures, job))
   if raw == '' then return mark end
   with_seldom()
   local history = short_history(raw)
@@ -37,7 +58,11 @@ end
 --   l  a claim whose worker was not heard of any more: of that there is the beginning of a token
 --   d  the event died, for the reason that stands as its error
 --   r  it was replayed, by the worker that is named; or s revived by a redelivery
--- Nothing is decided by any of it. An older version writes, and reads, {number, when, error, traceback}.
+--   e  the same bytes were delivered again, or c others under its id: one entry, whose number says how often,
+--   when the last time, and how long (ms) after the first
+-- Nothing is decided by any of it. What comes again while a job waits is counted in the hash `redelivered`,
+-- as "number:first:last" (ms), and is an entry from its end on. An older version writes, and reads, {number,
+-- when, error, traceback}.
 local most_attempts, most_others, most_bytes_of_texts = 10, 5, 560
 
 local function no_history()
@@ -60,7 +85,8 @@ local function read_history(raw)
   return history
 end
 
-local is_other = { d = true, r = true, s = true }
+local is_again = { e = true, c = true }
+local is_other = { d = true, r = true, s = true, e = true, c = true }
 
 -- Of attempts, and of what else happened, the newest; mostly there are attempts alone.
 local function newest_of(entries)
@@ -111,6 +137,13 @@ end
 
 local function with_entry(history, kind, when, number_of_it, took, ...)
   local entries, texts = history[1], history[2]
+  for i, before in ipairs(is_again[kind] and entries or {}) do
+    if before[1] == kind then
+      number_of_it, took = number_of_it + before[3], math.max(0, when - before[2] + before[4])
+      table.remove(entries, i)
+      break
+    end
+  end
   local known, last = #texts, entries[#entries]
   if last and #last ~= 7 then error('expected an entry of seven fields, got ' .. #last) end
   local entry = { kind, when, number_of_it, took }
@@ -151,12 +184,12 @@ local function with_attempt(raw, attempts, told)
 end
 
 local function note_attempt(claim, told)
-  local before = raw_history(claim.job)
+  local before = known_in(key.failures, claim.job)
   write_history(claim.job, before, with_attempt(before, claim.attempts, told))
 end
 
 local function note_lost(claim)
-  local before = raw_history(claim.job)
+  local before = known_in(key.failures, claim.job)
   write_history(claim.job, before,
     with_one_more(before, 'l', now_ms(), claim.attempts + 1, 0, string.sub(claim.token, 1, 6), '', ''))
 end
@@ -179,5 +212,5 @@ local function take_history(job, from)
   if redis.call('HEXISTS', key.dead_letter .. from, 'by_hand') == 0 then
     history = with_entry(history, 's', now_ms(), 0, 0, '', '', '')
   end
-  write_history(job, raw_history(job), history)
+  write_history(job, known_in(key.failures, job), history)
 end

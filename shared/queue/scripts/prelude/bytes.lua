@@ -18,9 +18,11 @@ end
 
 local function cost_of_payload(bytes) return cost(bytes, 2) end -- its key; queue and lists of jobs
 
--- A job's history in the hash `failures`; by its first byte not that of an older version, which counts none.
+-- A job's history in the hash `failures`, or its field of `redelivered`, which is of digits and colons; by
+-- its first byte not the history of an older version, which counts none.
 local function cost_of_history(raw)
-  return raw and string.byte(raw) == 0x93 and cost(#raw, 0) + 100 or 0
+  if raw and string.byte(raw) == 0x93 then return cost(#raw, 0) + 100 end
+  return raw and string.find(raw, '^%d') and 200 or 0
 end
 
 local function cost_of_record(bytes) return cost(bytes, 5) end -- a dozen fields; its mark is apart

@@ -9,7 +9,7 @@ local function remove_job(claim)
   if claims_changed[job] ~= false then
     local bytes = claim.bytes or length_of('STRLEN', key.job .. job)
     freed_bytes[organization] = (freed_bytes[organization] or 0) + ceil(bytes * 1.3)
-      + cost_of_history(raw_history(job))
+      + bytes_of_history(job)
   end
   names_to_delete[#names_to_delete + 1] = key.job .. job
   names_to_delete[#names_to_delete + 1] = key.arq_retry .. job
@@ -27,8 +27,8 @@ local function write_removals()
   if #names_to_delete == 0 then return end
   redis.call('DEL', unpack(names_to_delete))
   -- Most jobs stand in none of these.
-  if redis.call('EXISTS', key.unhandled, key.throttled, key.failures) > 0 then
-    for _, name in ipairs({ key.unhandled, key.throttled, key.failures }) do
+  if redis.call('EXISTS', key.unhandled, key.throttled, key.failures, key.redelivered) > 0 then
+    for _, name in ipairs({ key.unhandled, key.throttled, key.failures, key.redelivered }) do
       if redis.call('EXISTS', name) == 1 then
         for _, jobs in pairs(leaving) do call_for_all('HDEL', name, jobs) end
       end
