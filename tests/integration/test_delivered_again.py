@@ -12,6 +12,7 @@ from tests.integration.workplace import body
 from worker import Reject, Retry
 from worker.operate import dead_letters, lookup, upkeep
 from worker.operate.past import Happening
+from worker.operate.timeline import timeline
 from worker.pipeline.transitions import Settled
 
 
@@ -118,3 +119,28 @@ async def test_a_thousand_cost_what_one_does(shop: Shop) -> None:
         assert await shop.run(None) == [Settled.DUPLICATE]
     assert await shop.redis.strlen(keys.event("org_a", "evt_1")) <= before + 4
     assert await shop.again() == [("e", 1020)]
+
+
+async def test_its_story_tells_when_it_came_again(shop: Shop) -> None:
+    signed = body("evt_1")
+    (job,) = await shop.place.accept(signed)
+    await shop.place.accept(signed)
+    assert await shop.run(ValueError("one"), None) == [Settled.RETRIED, Settled.DONE]
+    await shop.place.accept(body("evt_1", data={"order_id": "2"}))
+    assert await shop.run(None) == [Settled.DUPLICATE]
+    await shop.place.accept(signed)
+    found = await shop.found(job)  # once more: it waits to be told from the others
+    story = [each.text for each in timeline(found)]
+    assert story[:2] == ["accepted", "delivered again"]
+    assert [each.split(" after ")[0] for each in story[2:]] == [
+        "attempt 1 failed",
+        "handled by attempt 2",
+        "other bytes under its id came, and were left alone",
+        "accepted again through endpoint acme",
+        "in line, 0 ahead of it",
+    ]
+    assert await shop.run(None) == [Settled.DUPLICATE]
+    handled = await lookup.find_by_mark(Partition.only(shop.redis), "org_a", "evt_1")
+    assert handled is not None
+    *_, last = timeline(handled)
+    assert last.text.startswith("delivered again 2 times, the last time here, the first ")

@@ -231,7 +231,7 @@ def _took(seconds: float) -> str:
 def _times(each: Happening) -> str:
     if each.number <= 1:
         return ""
-    return f" {each.number:,} times: the last then, the first {duration(each.seconds)} before"
+    return f" {each.number:,} times, the last time here, the first {duration(each.seconds)} before"
 
 
 def _after(attempts: int) -> str:
