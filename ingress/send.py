@@ -19,7 +19,6 @@ from shared.endpoints.endpoint import Endpoint, Endpoints, nearest
 from shared.endpoints.file import EndpointsFile
 from shared.endpoints.secret_doubts import TINY, doubts
 from shared.errors import SellfernError, SettingsError
-from shared.queue.actions import Action, on_stderr, whoami
 from shared.sellfern import signature
 from shared.sellfern.reference_file import load_reference
 from shared.sellfern.scheme import write_timestamp
@@ -208,14 +207,6 @@ def send(
         refuse(exc)
     except SendError as exc:
         fail(str(exc))
-    # Not among the last actions: whoever tries something out sends hundreds.
-    sent = Action(
-        *("send", "command", *whoami()),
-        organization=target.organization_id,
-        about=f"{event_type} to {target.id}",
-        outcome=f"answered {answer.status}",
-    )
-    on_stderr("operator_action", sent.fields)
     if answer.is_success and not reference.is_available(event_type):
         # The ingress doesn't read the body, so its 202 says nothing of that.
         hint = nearest(event_type, reference.near_events(event_type))

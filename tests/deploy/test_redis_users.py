@@ -11,6 +11,8 @@ import pytest_asyncio
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
+from deploy.sellfern.openapi import document
+from deploy.sellfern.vendor import EVENTS
 from shared.queue import due, gauges, held_bytes, keys
 from shared.queue.job import job_id
 from shared.queue.partition import Partition
@@ -119,6 +121,21 @@ async def test_check_holds_without_reading_the_configuration(place: Place) -> No
     ]
     for program in (place.receiver, place.worker):
         assert (await program.admin("/readyz")).status == 200
+
+
+async def test_what_a_command_of_the_ingress_changes_is_kept_as_its_user(
+    place: Place, tmp_path: Path
+) -> None:
+    """A command that needs no Redis for what it does."""
+    file = tmp_path / "openapi.json"
+    file.write_bytes(msgspec.json.encode(document("https://api.example.com", EVENTS[:2])))
+    words = ("reference", "import", str(file), "--yes")
+    environ = place.environ["ingress"] | {"REFERENCE_FILE": str(tmp_path / "known.toml")}
+    done = await run("ingress", *words, environ=environ)
+    assert done.code == 0, done.stderr
+    assert "not_kept" not in done.stderr
+    (last, *_) = (await run("worker", "actions", "--json", environ=place.environ["operator"])).json
+    assert last["action"] == "import reference"
 
 
 async def test_a_paused_organizations_events_wait_and_go_on(place: Place) -> None:
