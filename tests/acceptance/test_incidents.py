@@ -140,7 +140,7 @@ async def the_erp_is_down(clicks: Clicks) -> None:
 async def the_age_of_the_queue_rises(clicks: Clicks) -> None:
     """Which organization, and which type; and why."""
     await clicks.begin()
-    await clicks.sees("The oldest unfinished event was accepted 25 minutes ago", at=".findings")
+    await clicks.sees("The oldest unfinished event was accepted 25m", at=".findings")
     await clicks.on("Oldest events")
     await clicks.sees("evt_slow_0", "org_slow", "order.fulfillment.shipped", at="tbody tr")
     await clicks.on("org_slow")

@@ -317,7 +317,7 @@ def _age(overview: Overview) -> Iterator[Finding]:
     if oldest is not None and oldest > _OLD_SECONDS and overview.workers:
         yield Finding(
             "info",
-            f"The oldest unfinished event was accepted {oldest / 60:,.0f} minutes ago.",
+            f"The oldest unfinished event was accepted {roughly(oldest)} ago.",
             "It may wait for its next attempt, for a resume, or for a slot.",
             "/events",
             "Oldest events",
