@@ -40,24 +40,26 @@ def main(context: click.Context) -> None:
 def run() -> None:
     """Take deliveries in until told to stop (SIGTERM)."""
     try:
-        with Reader(os.environ) as reader:
-            settings = IngressSettings.from_reader(reader)
-            # Before the endpoints are read, which may be waited for: somebody has to be told.
-            logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
-            file = EndpointsFile(settings.common.endpoints_file, os.environ)
-            # A file system that hangs is waited for, and the loop that would take SIGTERM isn't
-            # there.
-            with ending_at_once():
-                reader.note(lambda: file.load(is_told=True))
-        log_warnings([*shadows(), *near_misses(os.environ)])
-        try:
-            uvloop.run(serve(settings, file))
-        finally:
-            # Lines are written by a thread that ends with the process; the last ones say why it
-            # does.
-            logs.flush(logs.LAST_SECONDS)
+        # A file system that hangs is waited for, and the loop that would take SIGTERM isn't there.
+        with ending_at_once():
+            _serve()
     except SettingsError as exc:
         refuse(exc)
+
+
+def _serve() -> None:
+    with Reader(os.environ) as reader:
+        settings = IngressSettings.from_reader(reader)
+        # Before the endpoints are read, which may be waited for: somebody has to be told.
+        logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
+        file = EndpointsFile(settings.common.endpoints_file, os.environ)
+        reader.note(lambda: file.load(is_told=True))
+    log_warnings([*shadows(), *near_misses(os.environ)])
+    try:
+        uvloop.run(serve(settings, file))
+    finally:
+        # Lines are written by a thread that ends with the process; the last ones say why it does.
+        logs.flush(logs.LAST_SECONDS)
 
 
 offer_env_file(main)

@@ -260,6 +260,7 @@ class _Program:
         self._loop = asyncio.get_running_loop()
         signals = Signals(self._on_signal, self._hurry, self.log)
         stack.callback(signals.stop)
+        stack.callback(self._hurry)  # for no signal ends it from then on
         self._listen = signals.listen
         signals.listen()
 

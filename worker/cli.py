@@ -58,22 +58,22 @@ def run(*, burst: bool = False) -> None:
     and doesn't wait for a Redis that is away at the start (exit code 2). The line burst_ended tells
     how many events were handled, retried, dead, and how many are left.
     """
-    with Reader(os.environ) as reader:
-        settings = WorkerSettings.from_reader(reader)
-        logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
-        endpoints = EndpointsFile(settings.common.endpoints_file, os.environ, verifies=False)
-        # Either may hang, and the first process of a container ends on no SIGTERM by itself.
-        with ending_at_once():
+    # What is loaded may hang, and the first process of a container ends on no SIGTERM by itself.
+    with ending_at_once():
+        with Reader(os.environ) as reader:
+            settings = WorkerSettings.from_reader(reader)
+            logs.configure(level=settings.common.log_level, fmt=settings.common.log_format)
+            endpoints = EndpointsFile(settings.common.endpoints_file, os.environ, verifies=False)
             reader.note(lambda: endpoints.load(is_told=True))
             reader.note(lambda: load_reference(settings.common))
             handlers = load_handlers(settings.handlers)
-    parts = Parts(handlers, load_reference(settings.common), endpoints.current)
-    log_warnings([*shadows(), *near_misses(os.environ), *doubts(parts)])
-    try:
-        code = run_worker(settings, endpoints, handlers, is_burst=burst)
-    finally:
-        # A thread writes the lines, and would be gone with the last ones.
-        logs.flush(logs.LAST_SECONDS)
+        parts = Parts(handlers, load_reference(settings.common), endpoints.current)
+        log_warnings([*shadows(), *near_misses(os.environ), *doubts(parts)])
+        try:
+            code = run_worker(settings, endpoints, handlers, is_burst=burst)
+        finally:
+            # A thread writes the lines, and would be gone with the last ones.
+            logs.flush(logs.LAST_SECONDS)
     sys.exit(code)
 
 

@@ -18,7 +18,7 @@ class Stopped(SystemExit):
 
 @contextlib.contextmanager
 def ending_at_once() -> Iterator[None]:
-    """End the process on SIGTERM while the block runs.
+    """End the process on SIGTERM while the block runs, until somebody else takes the signal.
 
     That is what the system does by itself, but not for the first process of a container.
     """
@@ -33,7 +33,8 @@ def ending_at_once() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, before)
 
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)

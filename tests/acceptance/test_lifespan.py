@@ -220,3 +220,28 @@ async def test_sigterm_ends_a_worker_whose_handlers_hang_as_they_are_imported(
     await until(is_begun)
     program.send(signal.SIGTERM)
     assert await program.ended() == 128 + signal.SIGTERM
+
+
+TOLD = """\
+import atexit, os, signal
+from worker import Handlers, cli
+
+handlers = Handlers()
+tell = os.kill, os.getpid(), signal.SIGTERM
+
+@handlers.on("order.updated")
+async def act(event, organization): ...
+
+"""
+AT_THE_START = "cli.doubts = lambda _: tell[0](*tell[1:])\n"
+AT_THE_END = "atexit.register(*tell)\n"
+
+
+@pytest.mark.parametrize(("text", "code"), [(AT_THE_START, 128 + signal.SIGTERM), (AT_THE_END, 0)])
+async def test_sigterm_before_a_worker_listens_or_once_it_has_stopped_leaves_it_its_own_code(
+    environ: dict[str, str], tmp_path: Path, text: str, code: int
+) -> None:
+    """As the first process of a container it would not hear the one, and the other says nothing."""
+    (tmp_path / "told.py").write_text(TOLD + text)
+    environ |= {"WORKER_HANDLERS": "told:handlers", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    assert (await run("worker", "run", "--burst", environ=environ)).code == code

@@ -148,9 +148,7 @@ class Stage(ABC):
         """Ask a program to stop, and say so where it doesn't as it should."""
         program.signal(signal.SIGTERM)
         code = await self.do(lambda: program.wait(_PATIENCE))
-        # Or it had given back all that it held before it was told, and was about to be gone.
-        is_over = code == -signal.SIGTERM and program.lines()[-1]["event"] == "worker_stopped"
-        if code in LEFT or is_over:  # it had just left
+        if code in LEFT:  # it had just left
             self.left += 1
         elif code:
             self.say(f"{program.name} ended with code {code} on SIGTERM")

@@ -16,6 +16,7 @@ import uvloop
 
 from shared.observe import logs
 from shared.observe.structlog_alone import FilteringBoundLogger
+from shared.program.stopping import Stopped
 from worker.pipeline.attempts import make_task, own_context, raised_by
 from worker.pipeline.work import Work
 
@@ -59,7 +60,8 @@ def run(
         try:
             loop.run_until_complete(task)
         except (SystemExit, KeyboardInterrupt) as exc:
-            if task.done():
+            # A signal, before the program listens, finds nothing that is to be given back.
+            if task.done() or isinstance(exc, Stopped):
                 raise
             broken(exc, raised_by(exc))
         # What `run_until_complete` raises where somebody has called the loop's `stop`.
@@ -107,7 +109,7 @@ class Signals:
         self._overhear = overhear
         self._loop = asyncio.get_running_loop()
         self._times = 0
-        self._before: dict[signal.Signals, Any] = {}
+        self._were_ours: set[signal.Signals] = set()
         self._ear, self._bell = socket.socketpair()
         self._bell.setblocking(False)  # noqa: FBT003  # the standard library's own
         threading.Thread(target=self._hear, name="signals", daemon=True).start()
@@ -115,20 +117,23 @@ class Signals:
     def listen(self) -> None:
         """Be told from now on; to be called again and again, since a handler may change that."""
         for number in STOPPING:
-            there = signal.getsignal(number)
-            if there != self._heard:
-                if number in self._before:  # a moment ago it was ours
+            if signal.getsignal(number) != self._heard:
+                if number in self._were_ours:  # a moment ago
                     self._log.warning("signal_taken_back", signal=number.name)
-                self._before.setdefault(number, there)
+                self._were_ours.add(number)
                 self._loop.remove_signal_handler(number)  # which would be called beside this one
                 signal.signal(number, self._heard)
         # A bell that is full has been rung: no warning is due.
         signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
 
     def stop(self) -> None:
-        """Be told no more."""
-        for number, before in self._before.items():
-            signal.signal(number, before)
+        """Be told no more, since the process is about to end: it does so with a code of its own.
+
+        One that comes in its last moments, of which freeing all memory is one, would end it with
+        another, as if something had been left.
+        """
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         self._bell.close()
 
