@@ -164,6 +164,11 @@ async def told_of_a_run(redis: Redis, outcome: str) -> None:
         (Progress(queued=2, unfollowed=2), "info", "2 replayed: 2 that nobody followed"),
         (Progress(queued=2, died_again=2), "bad", "Replayed 2: all 2 died again"),
         (
+            Progress(queued=3, handled=1, died_again=2, same=2, deaths={"a": 1, "b": 1}),
+            "warn",
+            "3 replayed: 1 handled, 2 dead again of the same causes (such as a)",
+        ),
+        (
             Progress(queued=1, known=1, died_again=2),
             "bad",
             "1 replayed, 1 waiting already: 2 dead again",

@@ -135,9 +135,10 @@ class Progress(msgspec.Struct, omit_defaults=True):
     @property
     def cause(self) -> str:
         """Whether those that died again have died of what they had died of before."""
+        causes = "causes" if len(self.deaths) > 1 else "cause"
         if self.same and self.same == self.died_again:
-            return " of the same cause"
-        return f", {self.same:,} of them of the same cause" if self.same else ""
+            return f" of the same {causes}"
+        return f", {self.same:,} of them of the same {causes}" if self.same else ""
 
     def often(self, most: int) -> list[tuple[str, int]]:
         """Of what most died again, with how many."""
