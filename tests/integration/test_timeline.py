@@ -27,6 +27,11 @@ class Shop(EndingShop):
     async def told(self, job: str) -> list[Moment]:
         return timeline(await self.found(job))
 
+    async def told_by_mark(self, event_id: str) -> list[Moment]:
+        found = await lookup.find_by_mark(Partition.only(self.redis), "org_a", event_id)
+        assert found is not None
+        return timeline(found)
+
     async def words(self, job: str) -> list[str]:
         return [each.happened for each in await self.told(job)]
 
@@ -59,6 +64,35 @@ async def test_a_life_with_a_death_and_a_replay_is_told_in_order(shop: Shop) -> 
     assert waits.text.startswith("due in 59m")
     moments = [each.at for each in told if each.at]
     assert moments == sorted(moments)
+
+
+async def test_a_redelivery_of_a_dead_event_is_accepted_where_it_came_in(shop: Shop) -> None:
+    """Not in front of all that happened before it."""
+    signed = body("evt_1")
+    (job,) = await shop.place.accept(signed)
+    await shop.run(ValueError("one"), ValueError("two"))
+    await asyncio.sleep(0.002)  # the ingress tells milliseconds
+    await shop.place.accept(signed)
+    unjudged = await shop.told(job)
+    assert [each.happened for each in unjudged] == [
+        *("accepted", "failed", "failed", "died", "redelivered", "waits"),
+    ]
+    assert unjudged[0].at != unjudged[4].at
+    await shop.run(ValueError("three"))
+    told = await shop.told(job)
+    assert [each.happened for each in told] == [
+        *("failed", "failed", "died", "accepted", "redelivered", "failed", "waits"),
+    ]
+    assert told[3].text == "accepted again through endpoint acme"
+    await shop.run(None)
+    handled = await shop.told_by_mark("evt_1")
+    assert [each.happened for each in handled] == [
+        *("failed", "failed", "died", "accepted", "redelivered", "failed", "handled"),
+    ]
+    assert handled[3].text == "accepted again"
+    for story in (unjudged, told, handled):
+        moments = [each.at for each in story if each.at and each.happened != "accepted"]
+        assert moments == sorted(moments)
 
 
 async def test_a_finished_event_tells_when_by_whom_and_after_what(shop: Shop) -> None:

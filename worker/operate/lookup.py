@@ -66,7 +66,8 @@ class Mark:
         if self.told is None or self.told.received_at is None:
             return None
         # That is known to a second, or a minute, and what came after it better.
-        return min([self.told.received_at, *(each.began for each in self.past.happenings)])
+        since = self.past.lives[1]
+        return min([self.told.received_at, *(each.began for each in since)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from worker.tracebacks import expanded
 _LOST: Final = "l"
 _AGAIN: Final = "e"
 _OTHERWISE: Final = "c"
+_REDELIVERED: Final = "s"
 ATTEMPTS: Final = {"f", "a", "b", "x", _LOST}
 """The kinds of what is an attempt, or was to be one; ``prelude/attempts.lua`` tells all kinds."""
 
@@ -30,7 +31,7 @@ _OUTCOMES: Final = {
     _LOST: "lost",
     "d": "died",
     "r": "replayed",
-    "s": "redelivered",
+    _REDELIVERED: "redelivered",
     _AGAIN: "delivered_again",
     _OTHERWISE: "delivered_otherwise",
 }
@@ -108,6 +109,13 @@ class Past(msgspec.Struct, frozen=True):
         """The last attempt that had an outcome."""
         had = (each for each in reversed(self.happenings) if each.is_attempt and each.kind != _LOST)
         return next(had, None)
+
+    @property
+    def lives(self) -> tuple[tuple[Happening, ...], tuple[Happening, ...]]:
+        """What happened before the delivery by which the event is known now came in, and since."""
+        places = [at for at, each in enumerate(self.happenings) if each.kind == _REDELIVERED]
+        last = places[-1] if places else 0
+        return self.happenings[:last], self.happenings[last:]
 
     @property
     def has_lost(self) -> bool:

@@ -6,11 +6,12 @@ from math import inf
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import structs
 
 from shared.display import counted, duration, escape_controls, moment
 from shared.queue.told import MOST_ATTEMPTS
 from worker.operate.lookup import FoundEvent, Mark
-from worker.operate.past import Happening
+from worker.operate.past import Happening, Past
 from worker.operate.whereabouts import Place
 
 _MOST_COLUMNS: Final = 10_000  # of what is no terminal
@@ -73,8 +74,18 @@ def timeline(event: FoundEvent) -> list[Moment]:
     if done and event.payload is None:
         return [*done, *_now(event)]
     accepted = _accepted(event, again=bool(done))
-    return [*done, *accepted, *map(_happened, event.past.happenings), *_dead(event),
-            *_now(event)]  # fmt: skip
+    return [*done, *_story(event.past, accepted), *_dead(event), *_now(event)]
+
+
+def _story(past: Past, accepted: Iterable[Moment]) -> Iterator[Moment]:
+    """What has happened, with the acceptance in its place: a redelivery's is no more the first."""
+    before, since = past.lives
+    yield from map(_happened, before)
+    for each in accepted:
+        is_first = not before or " again" in each.text
+        again = each.text if is_first else each.text.replace("accepted", "accepted again", 1)
+        yield structs.replace(each, text=again)
+    yield from map(_happened, since)
 
 
 def written(moments: Iterable[Moment], width: int) -> Iterator[str]:
@@ -96,9 +107,12 @@ def written(moments: Iterable[Moment], width: int) -> Iterator[str]:
 
 
 def _accepted(event: FoundEvent, *, again: bool) -> Iterator[Moment]:
-    if event.received_at:
+    letter, at = event.letter, event.received_at
+    if letter is not None and not letter.by_hand:  # a redelivery of it is told behind its death
+        at = letter.received_at / 1000
+    if at:
         through = f" through endpoint {event.endpoint}" if event.endpoint else ""
-        yield Moment(event.received_at, "accepted", f"accepted{' again' * again}{through}")
+        yield Moment(at, "accepted", f"accepted{' again' * again}{through}")
 
 
 _TEXTS: dict[str, tuple[str, Level]] = {
@@ -154,7 +168,8 @@ def _dead(event: FoundEvent) -> Iterator[Moment]:
         at = letter.replayed_at / 1000 or None
         yield Moment(at, "replayed", f"replayed{who}", "info", by=letter.replayed_by)
     elif event.payload is not None:
-        yield Moment(None, "redelivered", "redelivered, and to be judged", "info")
+        text = "redelivered, and to be judged"
+        yield Moment(event.received_at, "redelivered", text, "info")
 
 
 def _now(event: FoundEvent) -> Iterator[Moment]:
@@ -183,12 +198,17 @@ def _done(event: FoundEvent) -> Iterator[Moment]:
     # While it waits, or lies dead, another job may have finished the same event.
     if mark is None or mark.state != "done" or mark.job != event.job or event.letter:
         return
+    accepted = []
     if mark.told and mark.received_at:
         roughly = ", to the minute" * (mark.told.received_within > 1)
-        yield Moment(mark.received_at, "accepted", f"accepted{roughly}")
-    # What came again may have done so before the end, or since.
-    story = [*map(_happened, mark.past.happenings), _end(mark, event.place)]
-    yield from sorted(story, key=lambda each: inf if each.at is None else each.at)
+        accepted = [Moment(mark.received_at, "accepted", f"accepted{roughly}")]
+    # What came again may have done so before the end, which is told to a second, or since.
+    told_of, ended = mark.past.happenings, mark.told.at if mark.told else inf
+    later = [each for each in told_of if each.is_delivery and each.at > ended]
+    happened = tuple(each for each in told_of if each not in later)
+    yield from _story(structs.replace(mark.past, happenings=happened), accepted)
+    yield _end(mark, event.place)
+    yield from map(_happened, later)
 
 
 def _end(mark: Mark, place: Place) -> Moment:
