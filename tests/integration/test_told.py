@@ -185,18 +185,27 @@ async def test_what_a_newer_one_stands_for_is_not_called_handled(redis: Redis) -
 
     @handlers.on("order.updated", key="order_id", latest=True, quiet="0.1s")
     async def only_the_newest(event: Event[dict[str, str]], organization: Organization) -> None:
-        pass
+        if event.id == "evt_failed":
+            raise ValueError
 
-    place = Workplace(redis, handlers)
+    place = Workplace(redis, handlers, replace(POLICY, backoff=Backoff(base=0.1, cap=0.1)))
+    await place.accept(body("evt_failed"))
+    while not await redis.exists(keys.FAILURES):
+        await place.handle_next()
     await place.accept(body("evt_old"), body("evt_new"))
     while await redis.zcard(keys.ACCEPTED):
         await place.handle_next()
-    states = []
-    for event_id in ("evt_old", "evt_new"):
+    stories = []
+    for event_id in ("evt_failed", "evt_old", "evt_new"):
         found = await lookup.find_by_mark(place.partition, "org_a", event_id)
         assert found is not None
-        states.append((found.state, timeline(found)[-1].happened))
-    assert states == [("superseded", "superseded"), ("handled", "handled")]
+        happened = [each.happened for each in timeline(found) if each.happened != "accepted"]
+        stories.append((found.state, happened))
+    failed, *others = stories
+    assert others == [("superseded", ["superseded"]), ("handled", ["handled"])]
+    assert failed[0] == "superseded"
+    assert set(failed[1][:-1]) == {"failed"}
+    assert failed[1][-1] == "superseded"
 
 
 async def test_one_that_was_killed_counts_until_it_is_taken_for_dead(

@@ -126,10 +126,21 @@ def _needed(used: set[str], definitions: list["_Definition"]) -> list["_Definiti
 def _made_later(definitions: list["_Definition"], asked_for: list[str]) -> str:
     """The function that makes them, and gives those to the script that it asks for."""
     text = "\n\n".join(each.text for each in definitions)
-    for name in asked_for:
+    early = sorted(_named_early(definitions) - {*asked_for})
+    for name in (*asked_for, *early):
         text = re.sub(rf"^local (function )?(?={name}\b)", r"\1", text, flags=re.MULTILINE)
     once = "  if has_seldom then return end\n  has_seldom = true\n"
-    return f"local has_seldom\nfunction with_seldom()\n{once}\n{text}\nend"
+    first = f"  local {', '.join(early)}\n" if early else ""
+    return f"local has_seldom\nfunction with_seldom()\n{once}{first}\n{text}\nend"
+
+
+def _named_early(definitions: list["_Definition"]) -> set[str]:
+    """What some of them name that is defined behind them: to Lua that would be a global."""
+    found, later = set[str](), set[str]()
+    for each in reversed(definitions):
+        found |= each.words & later
+        later |= each.names
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,6 +37,17 @@ def test_a_script_has_the_functions_that_it_calls_and_no_others(name: str) -> No
         assert (defined, named > defined) in {(0, False), (1, True)}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_a_script_calls_is_made_in_front_of_what_calls_it(name: str) -> None:
+    """Or it would be a global, which no script may read: it would end there in the midst."""
+    for follows in (False, True):
+        text = re.sub(r"--.*|'[^'\n]*'", "", scripts.load(name, follows=follows).text)
+        for function in set(PRELUDE):
+            if found := re.search(rf"(?<![.\w]){function}\b", text):
+                line = text[: found.end()].rpartition("\n")[2]
+                assert re.fullmatch(r"\s*local (?:function |(?:\w+, )*)\w+", line), line
+
+
 def test_what_adds_deliveries_knows_nothing_of_claims() -> None:
     assert "write_places" in functions("enqueue")
     assert not functions("enqueue") & {"held_claim", "remove_job", "take_mark", "ask"}
