@@ -1,18 +1,25 @@
 #!/bin/sh
-# Makes what compose.yaml and compose.cluster.yaml keep secret, each once: files in deploy/secrets, and deploy/.env.
+# Makes what compose.yaml and compose.cluster.yaml keep secret, each once: files in deploy/secrets. deploy/.env has the rest.
 #
 # By hand go into deploy/secrets: into acme what Sellfern signs acme's deliveries with, into alerts_url where alerts are sent.
 # Each run writes the URLs of Redis anew, with the last line of each password's file.
 set -eu
-cd "${1:-$(dirname "$0")}"
+here=$(cd "$(dirname "$0")" && pwd)
+cd "${1:-$here}"
 umask 077
 mkdir -p secrets
+touch .env
+
+# An earlier version had these two in .env. Grafana keeps the password that it was given first.
+for each in CONSOLE_TOKEN:console GRAFANA_PASSWORD:grafana; do
+    file=secrets/${each#*:}
+    [ -s "$file" ] || sed -n "s/^${each%:*}=//p" .env > "$file"
+    sed -i "/^${each%:*}=/d" .env
+done
 
 # Readable by the users in the containers; the folder is not readable by others on this machine. They are written in place,
 # since a container has this very file.
-for name in ingress worker operator replica cluster; do
-    [ -s "secrets/$name" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "secrets/$name"
-done
+sh "$here/redis/passwords.sh" make secrets ingress worker operator replica cluster console grafana
 for name in ingress worker operator; do
     password=$(tail -n 1 "secrets/$name")
     printf 'redis://%s:%s@redis:6379/0\n' "$name" "$password" > "secrets/url_$name"
@@ -22,10 +29,7 @@ done
 [ -e secrets/alerts_url ] || echo https://chat.example.com/hooks/to_be_replaced > secrets/alerts_url
 chmod 644 secrets/*
 
-grep -q ^CONSOLE_TOKEN= .env 2> /dev/null || cat >> .env <<END
-CONSOLE_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
-GRAFANA_PASSWORD=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-
+grep -q ^ENDPOINTS_DIR= .env || cat >> .env <<END
 # The folder of endpoints.toml, and that of your own handlers (below /srv in the workers).
 ENDPOINTS_DIR=./example
 HANDLERS_DIR=./example

@@ -1,14 +1,25 @@
 #!/bin/sh
-# A new password for users of Redis, in the files that start.sh reads: `add` writes it below the old one, `drop` leaves it
-# alone. In place, since a container may have this very file. What is done in between: README.md, "A new password".
+# A new password for users of Redis, in the files that start.sh reads: `make` writes one where there is none, `add` one below the
+# old one, `drop` leaves it alone. In place, since a container may have this very file. What is done between `add` and `drop`:
+# README.md, "A new password".
 #
-#   passwords.sh add|drop FOLDER USER…
+#   passwords.sh make|add|drop FOLDER USER…
 set -eu
-umask 077
 doing=${1:-} folder=${2:-}
 [ "$#" -gt 2 ] || doing=
-case $doing in add | drop) ;; *) echo "usage: passwords.sh add|drop FOLDER USER…" >&2 && exit 2 ;; esac
+case $doing in make | add | drop) ;; *) echo "usage: passwords.sh make|add|drop FOLDER USER…" >&2 && exit 2 ;; esac
 shift 2
+
+random() {
+    od -An -N32 -tx1 /dev/urandom | tr -d ' \n'
+}
+
+if [ "$doing" = make ]; then
+    for user in "$@"; do
+        [ -s "$folder/$user" ] || random > "$folder/$user"
+    done
+    exit
+fi
 
 refuse() {
     echo "error: $1" >&2
@@ -30,7 +41,7 @@ for user in "$@"; do
     file=$folder/$user
     if [ "$doing" = add ]; then
         # Behind the old one, which a full disk doesn't take away then.
-        new=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+        new=$(random)
         [ -z "$(tail -c 1 "$file")" ] || new="
 $new"
         printf '%s\n' "$new" >> "$file"

@@ -13,16 +13,12 @@ umask 027
 mkdir -p "$folder/redis" "$folder/passwords"
 cd "$folder"
 
-random() {
-    od -An -N32 -tx1 /dev/urandom | tr -d ' \n'
-}
-
 [ -e redis/redis.conf ] || cp "$here/redis/redis.conf" redis
 for file in users.acl start.sh passwords.sh backup.sh; do
     cp "$here/redis/$file" redis
 done
+sh redis/passwords.sh make passwords ingress worker operator
 for user in ingress worker operator; do
-    [ -s "passwords/$user" ] || random > "passwords/$user"
     printf 'redis://%s:%s@127.0.0.1:6379/0\n' "$user" "$(tail -n 1 "passwords/$user")" > "url-$user"
 done
 
@@ -42,7 +38,10 @@ settings() { # for a program that is a user of Redis
 # INGRESS_HOST=0.0.0.0 lets others in than a proxy on this machine.
 [ -e ingress.env ] || settings ingress > ingress.env
 [ -e worker.env ] || settings worker > worker.env
-[ -e console.env ] || { settings operator && echo "CONSOLE_TOKEN=$(random)"; } > console.env
+[ -e console.env ] || {
+    sh redis/passwords.sh make . console-token
+    settings operator && echo "CONSOLE_TOKEN_FILE=$folder/console-token"
+} > console.env
 # One by an earlier version has the URL itself: its program would be refused once the old password has gone.
 for each in ingress-ingress worker-worker console-operator; do
     grep -q "^REDIS_URL_FILE=" "${each%-*}.env" ||
@@ -53,5 +52,5 @@ chgrp sellfern . endpoints.toml
 chgrp -R sellfern-redis redis passwords
 chgrp sellfern-ingress acme url-ingress ingress.env
 chgrp sellfern-worker url-worker worker.env
-chgrp sellfern-console url-operator console.env
+chgrp sellfern-console url-operator console*
 echo "$folder is there; put Sellfern's secret into $folder/acme"

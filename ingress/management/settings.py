@@ -9,12 +9,12 @@ from typing import Final, Self
 from urllib.parse import SplitResult, urlsplit
 
 from ingress.management.client import Persistence
-from shared.errors import SecretDefect, SettingsError
-from shared.files.plain_text import UNWRAPPED, decoded, no_text, split_wrapping
+from shared.errors import SettingsError
+from shared.files.plain_text import UNWRAPPED, split_wrapping
 from shared.program.listening import read_address
 from shared.settings.config import CommonSettings
 from shared.settings.reader import NOTHING, Reader, Settings
-from shared.settings.secret import Secret, secret_in
+from shared.settings.secret import Secret
 
 API_URL: Final = "https://api.sellfern.com"
 """Where the management API is."""
@@ -73,7 +73,6 @@ def read_all(reader: Reader) -> None:
     """Read all settings of the commands in the reader's block, even those that few ask for."""
     ManagementSettings.from_reader(reader)
     reader.secret("SELLFERN_API_KEY", "")
-    reader.text("SELLFERN_API_KEY_FILE", "")
     reader.text("SELLFERN_ORGANIZATION", "")
 
 
@@ -84,15 +83,13 @@ def api_key(environ: Mapping[str, str]) -> Secret:
         SettingsError: there is none, or both, or it can't be one. No message holds it.
     """
     reader = Reader(environ)
-    key, file = reader.secret("SELLFERN_API_KEY", ""), reader.text("SELLFERN_API_KEY_FILE", "")
-    if bool(key) == bool(file):
+    if not (key := reader.secret("SELLFERN_API_KEY", "")):
         expected = "an API key of the organization, here or in the file SELLFERN_API_KEY_FILE"
-        raise SettingsError("SELLFERN_API_KEY", expected, "both" if key else NOTHING)
-    name = "SELLFERN_API_KEY_FILE" if file else "SELLFERN_API_KEY"
-    text = _file(Path(file)) if file else key.reveal()
-    if not _KEY.fullmatch(text):
+        raise SettingsError("SELLFERN_API_KEY", expected, NOTHING)
+    if not _KEY.fullmatch(key.reveal()):
+        name = reader.name_of("SELLFERN_API_KEY")
         raise SettingsError(name, "8 to 256 printable characters, no spaces", "something else")
-    return Secret(text)
+    return key
 
 
 def base_url(setting: str, text: str) -> str:
@@ -131,15 +128,3 @@ def _is_near(parts: SplitResult) -> bool:
 
 def _url(reader: Reader, name: str, default: str) -> str:
     return reader.parsed(name, default, lambda text: base_url(name, text), _BASE)
-
-
-def _file(path: Path) -> str:
-    name, expected = "SELLFERN_API_KEY_FILE", "a readable file with an API key"
-    try:
-        return secret_in(decoded(path.read_bytes()), is_free=True)
-    except OSError as exc:
-        raise SettingsError(name, expected, f"{path} ({exc.strerror})") from exc
-    except UnicodeDecodeError as exc:
-        raise SettingsError(name, expected, f"{path} ({no_text(exc)})") from exc
-    except SecretDefect as exc:
-        raise SettingsError(name, exc.expected, f"{exc.got} in {path}") from exc

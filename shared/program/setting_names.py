@@ -79,8 +79,10 @@ NAMES: Final = frozenset(
         "CONSOLE_HOST",
         "CONSOLE_PORT",
         "CONSOLE_READ_TOKEN",
+        "CONSOLE_READ_TOKEN_FILE",
         "CONSOLE_SHOW_PAYLOADS",
         "CONSOLE_TOKEN",
+        "CONSOLE_TOKEN_FILE",
     }
 )
 """All of them; one environment is often given to several programs."""

@@ -12,7 +12,8 @@ from shared.files.background import in_daemon_thread
 from shared.files.patient import PatientFiles
 from shared.files.versions import content_of
 from shared.redis.rereading import Reread
-from shared.settings.redis_setting import unreadable, urls_in
+from shared.settings.reader import unreadable
+from shared.settings.redis_setting import urls_in
 from shared.settings.redis_url import RedisUrl, UrlFile
 
 _PATIENCE: Final = 1.0

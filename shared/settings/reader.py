@@ -3,16 +3,19 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from shared.errors import SecretDefect, SettingsError, SettingsErrors
-from shared.files.plain_text import trimmed
+from shared.files.plain_text import decoded, no_text, trimmed
+from shared.files.versions import content_of
 from shared.settings.durations import format_duration, parse_duration
 from shared.settings.secret import Secret, secret_in
 
 NOTHING: Final = "nothing"
 """What a `SettingsError` says it got where a setting is missing."""
 
+_FILE: Final = "_FILE"
 _GOT_LENGTH: Final = 80
 _LAST_PORT: Final = 65_535
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -77,7 +80,8 @@ class Reader:
 
     def are_good(self, *names: str) -> bool:
         """Whether none of these was refused, so that they can be held against each other."""
-        return not any(error.setting in names for error in self._errors)
+        refused = {error.setting for error in self._errors}
+        return refused.isdisjoint([*names, *(name + _FILE for name in names)])
 
     def is_set(self, name: str) -> bool:
         """Whether somebody has set it, to whatever."""
@@ -139,9 +143,47 @@ class Reader:
 
         return self.parsed(name, default, parse, expected)
 
+    def name_of(self, name: str) -> str:
+        """The setting that somebody has set: this one, or that which names a file in its place."""
+        return name + _FILE if self.is_set(name + _FILE) else name
+
+    def file_of(self, name: str) -> tuple[Path, bytes] | None:
+        """The file that holds a setting in place of a text, with its content; if any is named.
+
+        Args:
+            name: the setting; the one that names the file ends in ``_FILE``.
+
+        Raises:
+            SettingsError: it can't be read, or the text is set as well.
+        """
+        if not (named := self.text(name + _FILE, "")):
+            return None
+        # To prefer one would let whoever changes the other one wonder.
+        if self.is_set(name):
+            raise SettingsError(name, f"either {name} or {name}{_FILE}", "both")
+        path = Path(named)
+        try:
+            return path, content_of(path)
+        except (OSError, ValueError) as exc:
+            raise unreadable(path, name + _FILE, exc) from None
+
     def secret(self, name: str, default: str | None = None) -> Secret:
-        """Give a secret; one whose default is the empty text is optional, and false if unset."""
+        """Give a secret, or that of the file which the setting ``{name}_FILE`` names.
+
+        One whose default is the empty text is optional, and false if unset.
+        """
         unset = None if default is None else Secret(default)
+        try:
+            found = self._secret_in_file(name)
+        except SettingsError as exc:
+            self.shown[name] = None
+            if unset is None:
+                raise
+            self.refuse(exc)
+            return unset
+        if found is not None:
+            self.shown[name] = str(found)
+            return found
 
         def parse(text: str) -> Secret:
             if not trimmed(text) and unset is not None:
@@ -154,6 +196,17 @@ class Reader:
         return self.parsed(
             name, unset, parse, "a secret", show=lambda secret: str(secret) if secret else ""
         )
+
+    def _secret_in_file(self, name: str) -> Secret | None:
+        if (found := self.file_of(name)) is None:
+            return None
+        path, content = found
+        try:
+            return Secret(secret_in(decoded(content), is_free=True))
+        except UnicodeDecodeError as exc:
+            raise SettingsError(name + _FILE, "a secret", f"{path} ({no_text(exc)})") from None
+        except SecretDefect as exc:
+            raise SettingsError(name + _FILE, exc.expected, f"{exc.got} in {path}") from None
 
     def integer(
         self,
@@ -255,6 +308,12 @@ class Settings:
     def from_reader(cls, reader: Reader) -> Self:
         """Read them in its block."""
         raise NotImplementedError
+
+
+def unreadable(path: Path, setting: str, error: object) -> SettingsError:
+    """What to say of a file that can't be read."""
+    why = getattr(error, "strerror", None) or "not a path"
+    return SettingsError(setting, "a readable file", f"{path} ({why})")
 
 
 def _wrong(name: str, expected: str, text: str) -> SettingsError:

@@ -5,7 +5,6 @@ from typing import Final
 
 from shared.errors import SettingsError
 from shared.files.plain_text import decoded, no_text
-from shared.files.versions import content_of
 from shared.settings.reader import Reader
 from shared.settings.redis_url import EXPECTED, RedisUrl, UrlFile, split_urls
 
@@ -23,28 +22,19 @@ def read_urls(
         default: what holds where neither is set.
         most: how many URLs there may be.
     """
-    if not (path := reader.text(name + _FILE, "")):
-        return reader.parsed(
-            *(name, default, lambda text: _urls(text, name, most), EXPECTED), show=_shown
-        )
     try:
-        found = _in_place_of(reader, name, Path(path), most)
+        file = reader.file_of(name)
+        if file is None:
+            return reader.parsed(
+                *(name, default, lambda text: _urls(text, name, most), EXPECTED), show=_shown
+            )
+        path, content = file
+        found = urls_in(content, path, name + _FILE, most=most)
     except SettingsError as exc:
         reader.refuse(exc)
         return default
     reader.shown[name] = _shown(found)
     return found
-
-
-def _in_place_of(reader: Reader, name: str, path: Path, most: int) -> tuple[RedisUrl, ...]:
-    # To prefer one would let whoever changes the other one wonder.
-    if reader.is_set(name):
-        raise SettingsError(name, f"either {name} or {name}{_FILE}", "both")
-    try:
-        content = content_of(path)
-    except (OSError, ValueError) as exc:
-        raise unreadable(path, name + _FILE, exc) from None
-    return urls_in(content, path, name + _FILE, most=most)
 
 
 def _shown(urls: tuple[RedisUrl, ...]) -> str:
@@ -74,12 +64,6 @@ def urls_in(content: bytes, path: Path, setting: str, *, most: int) -> tuple[Red
         RedisUrl(url.reveal(), file=UrlFile(path, setting, number, len(urls)))
         for number, url in enumerate(urls)
     )
-
-
-def unreadable(path: Path, setting: str, error: object) -> SettingsError:
-    """What to say of a file that can't be read."""
-    why = getattr(error, "strerror", None) or "not a path"
-    return SettingsError(setting, "a readable file", f"{path} ({why})")
 
 
 def _urls(text: str, setting: str, most: int) -> tuple[RedisUrl, ...]:

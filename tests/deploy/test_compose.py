@@ -18,11 +18,13 @@ from shared.settings.redis_url import RedisUrl
 from tests.deploy.kubernetes_objects import DEPLOY, copied
 from tests.deploy.test_monitoring import RULES
 from tests.tools import missing, tool
+from worker.operate.console.settings import ConsoleSettings
 from worker.settings import WorkerSettings
 
 OWN: Final = ("ingress", "worker", "console")
 USERS: Final = {"ingress": "ingress", "worker": "worker", "console": "operator"}
 FILES: Final = {"one": ("compose.yaml",), "cluster": ("compose.yaml", "compose.cluster.yaml")}
+RUN: Final = "/run/secrets/"
 NODES: Final = ("redis", *(f"redis-{number}" for number in range(2, 10)))
 
 
@@ -116,17 +118,45 @@ def test_no_program_knows_another_ones_password(site: Site) -> None:
     for name, user in USERS.items():
         service = site.compose["services"][name]
         assert service["environment"]["REDIS_URL_FILE"] == f"/run/secrets/url_{user}"
-        assert sources(service) - {"acme"} == {f"url_{user}"}
+        assert sources(service) - {"acme", "console"} == {f"url_{user}"}
         url = RedisUrl(Path(site.compose["secrets"][f"url_{user}"]["file"]).read_text().strip())
         password = (site.folder / "secrets" / user).read_text()
         assert url.login == (user, password)
-        assert password not in json.dumps(site.compose)
         assert (url.nodes is not None) == (site.kind == "cluster")
 
 
 def test_the_ingress_alone_has_what_sellfern_signs_with(compose: Any) -> None:
     known = {name: "acme" in sources(compose["services"][name]) for name in OWN}
     assert known == {name: name == "ingress" for name in OWN}
+
+
+def test_no_secret_stands_in_a_variable_but_in_a_file_that_its_program_has(site: Site) -> None:
+    """What `docker inspect` shows, and all that a program starts has."""
+    told = json.dumps(site.compose) + (site.folder / ".env").read_text()
+    for path in (site.folder / "secrets").iterdir():
+        assert path.read_text().strip() not in told, path.name
+    for name, service in site.compose["services"].items():
+        values = map(str, (service.get("environment") or {}).values())
+        named = {each.removeprefix(RUN) for each in values if each.startswith(RUN)}
+        assert named <= sources(service), name
+    console, grafana = (site.compose["services"][name] for name in ("console", "grafana"))
+    assert grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"] == f"{RUN}grafana"
+    path = site.folder / "secrets" / console["environment"]["CONSOLE_TOKEN_FILE"].removeprefix(RUN)
+    settings = ConsoleSettings.from_mapping(_environ(console) | {"CONSOLE_TOKEN_FILE": str(path)})
+    assert settings.token.reveal() == path.read_text()
+
+
+def test_what_an_earlier_version_had_in_variables_goes_into_the_files(tmp_path: Path) -> None:
+    """Grafana keeps what it has been given first."""
+    (tmp_path / ".env").write_text("CONSOLE_TOKEN=one\nGRAFANA_PASSWORD=two\n\nPUBLIC_ADDRESS=\n")
+    for _ in range(2):
+        words = [tool("sh"), DEPLOY / "make-secrets.sh", tmp_path]
+        subprocess.run(words, check=True, capture_output=True)
+    made = tmp_path / "secrets"
+    assert ((made / "console").read_text(), (made / "grafana").read_text()) == ("one\n", "two\n")
+    left = (tmp_path / ".env").read_text()
+    assert left.startswith("\nPUBLIC_ADDRESS=\n")
+    assert left.count("ENDPOINTS_DIR=") == 1
 
 
 def sources(service: Any) -> set[str]:

@@ -3,12 +3,10 @@
 #
 # The secret that Sellfern signs acme's deliveries with goes into secrets/acme by hand.
 set -eu
-cd "${1:-$(dirname "$0")}"
+cd "$(dirname "$0")"
 umask 077
 mkdir -p secrets
-for name in ingress worker operator; do
-    [ -s "secrets/$name" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "secrets/$name"
-done
+sh ../../redis/passwords.sh make secrets ingress worker operator console
 [ -e secrets/acme ] || printf whsec_to_be_replaced > secrets/acme
 cat > secrets/redis.env <<END
 REDIS_URL_INGRESS=redis://ingress:$(tail -n 1 secrets/ingress)@sellfern-redis:6379/0
@@ -16,5 +14,5 @@ REDIS_URL_WORKER=redis://worker:$(tail -n 1 secrets/worker)@sellfern-redis:6379/
 REDIS_URL_OPERATOR=redis://operator:$(tail -n 1 secrets/operator)@sellfern-redis:6379/0
 END
 [ -s secrets/console.env ] ||
-    printf 'CONSOLE_TOKEN=%s\n' "$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" > secrets/console.env
+    printf 'CONSOLE_TOKEN=%s\n' "$(cat secrets/console)" > secrets/console.env
 echo "secrets/ is there; put Sellfern's secret into secrets/acme"

@@ -2,12 +2,10 @@
 # Makes the passwords that servers with Sentinels need beside those of ../example, each once, in secrets/ beside this file, and
 # the URLs: run ../example/example.sh first.
 set -eu
-cd "${1:-$(dirname "$0")}"
+cd "$(dirname "$0")"
 umask 077
 mkdir -p secrets
-for name in replica sentinel; do
-    [ -s "secrets/$name" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "secrets/$name"
-done
+sh ../../redis/passwords.sh make secrets replica sentinel
 hosts=$(for n in 0 1 2; do printf ',sellfern-sentinel-%s.sellfern-sentinel:26379' "$n"; done)
 for user in ingress worker operator; do
     password=$(tail -n 1 "../example/secrets/$user")

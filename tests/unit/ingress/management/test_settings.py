@@ -118,9 +118,9 @@ def test_the_key_is_in_the_environment_or_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "No such file"),
+        (None, "SELLFERN_API_KEY_FILE: expected a readable file.*No such file"),
         (b"\xff\xff\xff\xff\xff\xff\xff\xff", "not UTF-8"),
-        (b"short", "8 to 256 printable"),
+        (b"short", "SELLFERN_API_KEY_FILE: expected 8 to 256 printable"),
         (f"{KEY} {KEY}".encode(), "8 to 256 printable"),
         (f'{KEY}"'.encode(), "8 to 256 printable"),
     ],

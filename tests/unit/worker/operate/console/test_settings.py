@@ -1,9 +1,12 @@
 """Facts about the console's settings."""
 
+from pathlib import Path
+
 import pytest
 
 from shared.errors import SettingsError
 from shared.program.listening import Address
+from shared.settings.reader import Reader
 from worker.operate.console.settings import ConsoleSettings, is_loopback
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # what the token is for
@@ -57,6 +60,47 @@ def test_a_token_that_is_none_is_not_called_missing_as_well() -> None:
     assert str(caught.value) == (
         "CONSOLE_TOKEN: expected a secret, got a template that nobody has filled in"
     )
+
+
+def test_a_token_is_in_a_file_as_well(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    (tmp_path / "other").write_text(f"{TOKEN}-to-read")
+    names = {"CONSOLE_TOKEN_FILE": "token", "CONSOLE_READ_TOKEN_FILE": "other"}
+    reader = Reader({name: str(tmp_path / file) for name, file in names.items()})
+    settings = ConsoleSettings.from_reader(reader)
+    assert settings.token.reveal() == TOKEN
+    assert settings.read_token.reveal() == f"{TOKEN}-to-read"
+    assert reader.shown["CONSOLE_TOKEN"] == "***"
+
+
+@pytest.mark.parametrize(
+    ("content", "beside", "said"),
+    [
+        (
+            None,
+            {},
+            "CONSOLE_TOKEN_FILE: expected a readable file, got {} (No such file or directory)",
+        ),
+        ("", {}, "CONSOLE_TOKEN_FILE: expected a secret that isn't empty, got nothing in {}"),
+        ("a\nb", {}, "CONSOLE_TOKEN_FILE: expected the secret alone, got several lines in {}"),
+        ("\udcff", {}, "CONSOLE_TOKEN_FILE: expected a secret, got {} (not UTF-8)"),
+        (
+            TOKEN,
+            {"CONSOLE_TOKEN": TOKEN},
+            "CONSOLE_TOKEN: expected either CONSOLE_TOKEN or CONSOLE_TOKEN_FILE, got both",
+        ),
+    ],
+)
+def test_a_file_without_a_token_lets_nobody_in(
+    tmp_path: Path, content: str | None, beside: dict[str, str], said: str
+) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content, errors="surrogateescape")
+    environ = {"CONSOLE_HOST": "10.0.0.1", "CONSOLE_TOKEN_FILE": str(file), **beside}
+    with pytest.raises(SettingsError) as caught:
+        ConsoleSettings.from_mapping(environ)
+    assert str(caught.value) == said.format(file)
 
 
 def test_what_stands_around_a_token_is_no_part_of_it() -> None:
