@@ -9,6 +9,8 @@ from shared.queue import keys
 from shared.queue.partition import Partition
 from tests.integration.console.site import Site
 from tests.integration.jobs import reach
+from tests.integration.shop import WORKER, EndingShop
+from tests.integration.test_told import NOW, live
 from tests.integration.workplace import Workplace, body
 from worker.operate import lookup, organizations
 from worker.pipeline.transitions import Profile, Settlement
@@ -154,3 +156,21 @@ async def test_the_list_of_what_waits_says_of_what_the_last_attempt_failed(
     shown = (await site.get("/events")).text
     assert "KeyError: &#39;as told&#39;" in shown
     assert "attempt 1, " in shown
+
+
+async def test_the_page_of_a_handled_event_tells_its_failures_and_when_it_was_accepted(
+    redis: Redis, site: Site
+) -> None:
+    await live(redis, WORKER, NOW)
+    shop = EndingShop(redis)
+    (job,) = await shop.place.accept(body("evt_1"))
+    await shop.run(ConnectionError("503 <busy>"), None)
+    page = (await site.get(f"/event?job={job}&id=evt_1")).text
+    for text in (
+        "Attempt 1 failed after",
+        "ConnectionError: 503 &lt;busy&gt;",
+        "Handled by attempt 2 after",
+        "<dt>Accepted</dt>",
+        "only the errors are kept once an event is finished",
+    ):
+        assert text in page
