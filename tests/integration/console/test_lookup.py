@@ -143,6 +143,14 @@ async def test_what_is_not_known_is_said(site: Site, text: str) -> None:
     assert "Nothing is known of" in answer.text
 
 
+async def test_an_id_is_found_with_blanks_of_its_own_and_with_those_of_a_copy(
+    site: Site, place: Workplace
+) -> None:
+    await place.accept(body(" evt_1 "), body("evt_2"))
+    for typed in ("%20evt_1%20", "%20evt_2%0A"):
+        assert "in line, " in (await site.get(f"/events?q={typed}")).text
+
+
 async def test_a_single_hit_opens_the_event(site: Site, place: Workplace) -> None:
     (job,) = await place.accept(body("evt_1"))
     answer = await site.get(f"/events?q={job}")

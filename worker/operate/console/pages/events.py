@@ -23,7 +23,8 @@ _SHOWN_BYTES: Final = 64 * 1024
 async def search(request: web.Request) -> web.Response:
     """Find events, or list the oldest unfinished ones."""
     reach = reach_of(request)
-    text = request.query.get("q", "").strip()[:_LONGEST]
+    typed = request.query.get("q", "")[:_LONGEST]
+    text = typed.strip()  # as it comes with what is copied
     organization = request.query.get("organization", "").strip()[:_LONGEST]
     if organization and not keys.ORGANIZATION_PATTERN.fullmatch(organization):
         problem = "Organization: expected up to 64 letters, digits, _ or -."
@@ -31,6 +32,8 @@ async def search(request: web.Request) -> web.Response:
     if not text:
         return _listed(request, text, organization, oldest=await lookup.oldest(reach))
     search = await search_everywhere(reach, text, organization or None)
+    if not search.found and typed != text:  # an id may begin or end with blanks
+        search = await search_everywhere(reach, typed, organization or None)
     if len(search.found) == 1:
         return await _shown(request, search.found[0])
     problem = "" if search.found or not organization else await doubt_about(request, organization)
