@@ -80,8 +80,7 @@ class Reader:
 
     def are_good(self, *names: str) -> bool:
         """Whether none of these was refused, so that they can be held against each other."""
-        refused = {error.setting for error in self._errors}
-        return refused.isdisjoint([*names, *(name + _FILE for name in names)])
+        return not any(error.setting.removesuffix(_FILE) in names for error in self._errors)
 
     def is_set(self, name: str) -> bool:
         """Whether somebody has set it, to whatever."""
@@ -147,21 +146,19 @@ class Reader:
         """The setting that somebody has set: this one, or that which names a file in its place."""
         return name + _FILE if self.is_set(name + _FILE) else name
 
-    def file_of(self, name: str) -> tuple[Path, bytes] | None:
-        """The file that holds a setting in place of a text, with its content; if any is named.
+    def file_of(self, name: str) -> tuple[Path, bytes]:
+        """The file that holds a setting in place of a text, with its content.
 
         Args:
-            name: the setting; the one that names the file ends in ``_FILE``.
+            name: the setting; the one that names the file ends in ``_FILE``, and is set.
 
         Raises:
             SettingsError: it can't be read, or the text is set as well.
         """
-        if not (named := self.text(name + _FILE, "")):
-            return None
         # To prefer one would let whoever changes the other one wonder.
         if self.is_set(name):
             raise SettingsError(name, f"either {name} or {name}{_FILE}", "both")
-        path = Path(named)
+        path = Path(self.text(name + _FILE))
         try:
             return path, content_of(path)
         except (OSError, ValueError) as exc:
@@ -173,17 +170,11 @@ class Reader:
         One whose default is the empty text is optional, and false if unset.
         """
         unset = None if default is None else Secret(default)
-        try:
-            found = self._secret_in_file(name)
-        except SettingsError as exc:
-            self.shown[name] = None
-            if unset is None:
-                raise
-            self.refuse(exc)
-            return unset
-        if found is not None:
-            self.shown[name] = str(found)
-            return found
+        if path := self.text(name + _FILE, ""):
+            return self.parsed(
+                *(name + _FILE, unset, lambda _: self._secret_in_file(name), "a secret"),
+                show=lambda _: path,
+            )
 
         def parse(text: str) -> Secret:
             if not trimmed(text) and unset is not None:
@@ -197,10 +188,8 @@ class Reader:
             name, unset, parse, "a secret", show=lambda secret: str(secret) if secret else ""
         )
 
-    def _secret_in_file(self, name: str) -> Secret | None:
-        if (found := self.file_of(name)) is None:
-            return None
-        path, content = found
+    def _secret_in_file(self, name: str) -> Secret:
+        path, content = self.file_of(name)
         try:
             return Secret(secret_in(decoded(content), is_free=True))
         except UnicodeDecodeError as exc:

@@ -22,13 +22,12 @@ def read_urls(
         default: what holds where neither is set.
         most: how many URLs there may be.
     """
+    if not reader.text(name + _FILE, ""):
+        return reader.parsed(
+            *(name, default, lambda text: _urls(text, name, most), EXPECTED), show=_shown
+        )
     try:
-        file = reader.file_of(name)
-        if file is None:
-            return reader.parsed(
-                *(name, default, lambda text: _urls(text, name, most), EXPECTED), show=_shown
-            )
-        path, content = file
+        path, content = reader.file_of(name)
         found = urls_in(content, path, name + _FILE, most=most)
     except SettingsError as exc:
         reader.refuse(exc)

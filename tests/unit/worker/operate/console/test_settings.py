@@ -70,7 +70,7 @@ def test_a_token_is_in_a_file_as_well(tmp_path: Path) -> None:
     settings = ConsoleSettings.from_reader(reader)
     assert settings.token.reveal() == TOKEN
     assert settings.read_token.reveal() == f"{TOKEN}-to-read"
-    assert reader.shown["CONSOLE_TOKEN"] == "***"
+    assert reader.shown["CONSOLE_TOKEN_FILE"] == str(tmp_path / "token")
 
 
 @pytest.mark.parametrize(
