@@ -11,8 +11,9 @@ from aiohttp import ClientSession
 
 from ingress.management.acting import Confirm, telling
 from ingress.management.api_errors import OperationUnavailable
-from ingress.management.client import Access, Client, client_session
+from ingress.management.client import Client
 from ingress.management.editing import EndpointsEditor, read_endpoints
+from ingress.management.exchange import Access, client_session
 from ingress.management.journal import Journal
 from ingress.management.settings import ManagementSettings, api_key
 from shared.display import escape_controls

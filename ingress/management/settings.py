@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import SplitResult, urlsplit
 
-from ingress.management.client import Persistence
+from ingress.management.exchange import Persistence
 from shared.errors import SettingsError
 from shared.files.plain_text import UNWRAPPED, split_wrapping
 from shared.program.listening import read_address

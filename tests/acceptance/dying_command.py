@@ -5,7 +5,7 @@ import signal
 import sys
 
 from ingress.cli import main
-from ingress.management.client import Client
+from ingress.management.exchange import Exchange
 from shared.files import atomic as atomic_file
 from tests.management_support import Death
 
@@ -21,7 +21,7 @@ class Kill(Death):
 def _arm(death: Death) -> None:
     for name in ("_write", "_sync_folder"):
         setattr(atomic_file, name, death.after(getattr(atomic_file, name)))
-    Client._attempt = death.around(Client._attempt)  # type: ignore[method-assign]
+    Exchange._attempt = death.around(Exchange._attempt)  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.sellfern import Fault
-from ingress.management.client import Client
+from ingress.management.exchange import Exchange
 from shared.endpoints.endpoint import EndpointSecret
 from shared.files import atomic as atomic_file
 from tests.management_support import KEY_A, KEY_B, KEY_WITHOUT_SCOPE, Death, Desk, Died, desk
@@ -444,7 +444,7 @@ def dies(here: Desk, patch: pytest.MonkeyPatch, at: int, *command: str) -> bool:
     with patch.context() as within:
         within.setattr(atomic_file, "_write", death.after(atomic_file._write))
         within.setattr(atomic_file, "_sync_folder", death.after(atomic_file._sync_folder))
-        within.setattr(Client, "_attempt", death.around(Client._attempt))
+        within.setattr(Exchange, "_attempt", death.around(Exchange._attempt))
         try:
             here.ok(*command)
         except Died:

@@ -15,7 +15,7 @@ from aiohttp import ClientSession
 from deploy.sellfern import Fault
 from ingress.http.secret_use import proof
 from ingress.management import rotation as rotating
-from ingress.management.client import Client
+from ingress.management.exchange import Exchange
 from shared.files import atomic as atomic_file
 from shared.settings.secret import Secret
 from tests.management_support import PATIENCE, Death, Desk, Died, Ingress, desk, ingress
@@ -402,7 +402,7 @@ def dies(place: Place, patch: pytest.MonkeyPatch, at: int, command: tuple[str, .
     with patch.context() as within:
         within.setattr(atomic_file, "_write", death.after(atomic_file._write))
         within.setattr(atomic_file, "_sync_folder", death.after(atomic_file._sync_folder))
-        within.setattr(Client, "_attempt", death.around(Client._attempt))
+        within.setattr(Exchange, "_attempt", death.around(Exchange._attempt))
         try:
             result = place.here.endpoints(*command)
         except Died:

@@ -37,7 +37,8 @@ from ingress.management.api_errors import (
     ValidationFailed,
     error_class,
 )
-from ingress.management.client import Access, Client, Persistence, client_session
+from ingress.management.client import Client
+from ingress.management.exchange import Access, Persistence, client_session
 from ingress.management.journal import Journal, OutcomeTooOld
 from ingress.management.openapi import Listing
 from ingress.management.reference_commands import imported
@@ -514,7 +515,8 @@ class UntrustedSession:
 
 async def test_a_certificate_that_isn_t_trusted_is_not_tried_again(journal: Journal) -> None:
     session: Any = UntrustedSession()
-    asking = Client(session, Access("https://h", Secret(KEY), "org_a"), everything(), journal)
+    access = Access("https://h", Secret(KEY), "org_a")
+    asking = Client(session, access, everything(), journal, persistence=QUICK)
     with pytest.raises(NoAnswer, match="no connection that can be trusted"):
         await create(asking)
     assert session.requests == 1
