@@ -32,7 +32,7 @@ from worker.operate.whereabouts import (
     turns_of,
 )
 
-OLDEST: Final = 15
+OLDEST: Final = 10
 """Unfinished events that are listed before anything is searched for."""
 
 _MARKS_AT_ONCE: Final = 500
