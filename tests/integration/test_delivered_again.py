@@ -142,9 +142,9 @@ async def test_its_story_tells_when_it_came_again(shop: Shop) -> None:
         "in line, 0 ahead of it",
     ]
     assert await shop.run(None) == [Settled.DUPLICATE]
-    handled = await lookup.find_by_mark(Partition.only(shop.redis), "org_a", "evt_1")
-    assert handled is not None
-    *_, last = timeline(handled)
+    finished = await lookup.find_by_mark(Partition.only(shop.redis), "org_a", "evt_1")
+    assert finished is not None
+    *_, last = timeline(finished)
     assert last.text.startswith("delivered again 2 times, the last time here, the first ")
 
 
