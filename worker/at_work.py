@@ -37,8 +37,10 @@ class AtWork(msgspec.Struct, frozen=True, omit_defaults=True):
         at: when it said so, seconds since the epoch.
         doing: what takes long, the longest first.
         more: how many others take long.
+        seen: the same as ``at``, by Redis's clock; 0 where it wasn't told.
     """
 
     at: float = 0.0
     doing: list[Doing] = []
     more: int = 0
+    seen: float = 0.0

@@ -274,7 +274,7 @@ async def _at_work(place: Workplace) -> None:
     described = msgspec.json.encode({"host": LONG, "version": "1.2.3", "running": 3, "pid": 99})
     for name, lease in ((f"w1-{LONG}", 300), (f"w2-{LONG}", 300), (f"w2-{LONG}", 0.001)):
         await place.transitions.renew(name, [], description=described, slots=4, lease=lease)
-        await place.transitions.show(name, msgspec.json.encode(AtWork(1.0, doing)))
+        await place.transitions.show(name, msgspec.json.encode(AtWork(time.time(), doing)))
     await place.transitions.renew(f"w2-{LONG}", [], description=described, slots=4, lease=0.001)
 
 

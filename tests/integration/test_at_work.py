@@ -152,7 +152,7 @@ async def test_a_worker_that_goes_without_a_word_stays_known_with_what_it_was_at
     transitions = Transitions(Partition.only(redis))
     await beats(redis, "gone")(0.05)
     doing = Doing("org_a:1", 1.0, "shop.act", "org_a", "evt_1", "order.updated")
-    await transitions.show("gone", msgspec.json.encode(AtWork(1.0, [doing])))
+    await transitions.show("gone", msgspec.json.encode(AtWork(time.time(), [doing])))
     await asyncio.sleep(0.1)
     expected = [("gone", "node-7", 9, "1.2", 4, 3, "evt_1")]
 
@@ -179,6 +179,20 @@ async def test_a_worker_that_goes_without_a_word_stays_known_with_what_it_was_at
     odd = {"x": "rubbish", "y": b"\x93\xff", "z": b"\x93\x01\xa1\xff\xa0"}
     await redis.hset(keys.WORKERS_LOST, mapping=odd)
     assert await lost() == []
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 600.0])
+async def test_how_long_one_runs_is_told_though_its_worker_has_another_clock(
+    redis: Redis, ahead: float
+) -> None:
+    transitions = Transitions(Partition.only(redis))
+    await transitions.renew("w1", [], description=b"{}", slots=4, lease=30)
+    its = time.time() + ahead
+    told = AtWork(its, [Doing("org_a:1", its - 30)])
+    await transitions.show("w1", msgspec.json.encode(told))
+    overview = (await look(reach(redis))).overview
+    (doing,) = running(overview.workers)
+    assert 29 < overview.at - doing.since < 90
 
 
 async def test_one_that_leaves_is_not_lost_and_says_no_more(redis: Redis) -> None:
@@ -236,7 +250,7 @@ async def test_a_change_of_the_endpoints_file_is_told_though_no_work_can_be(redi
 
     worker = place_with(redis, act).worker(lease=300, profiles=lambda: [*profiles])
     (leases,) = worker._leases
-    leases.at_work = lambda: AtWork(1.0, [Doing("org_a:1", 1.0)])
+    leases.at_work = lambda: AtWork(time.time(), [Doing("org_a:1", 1.0)])
     await redis.set(keys.WORKERS_NOW, "not a hash")
     async with working(worker):
         await seen(redis, lambda overview: bool(overview.workers))
@@ -279,7 +293,7 @@ async def test_a_worker_of_several_partitions_is_one_and_lost_in_none_while_it_l
     for number in range(2):
         there = Transitions(partitions.all[number])
         await there.renew("w1", [], description=b"{}", slots=4, lease=30)
-        told = AtWork(1.0, [blocks, long[number]], 1)
+        told = AtWork(time.time(), [blocks, long[number]], 1)
         await there.show("w1", msgspec.json.encode(told))
     cut_off = Transitions(partitions.all[2])
     for name in ("w1", "w2"):

@@ -126,7 +126,7 @@ def test_what_runs_is_shown_and_what_is_stuck_or_lost_is_told_by_status(
             Doing("org_a:1", began, "shop.act", "org_a", EVIL, "order.paid", "stuck", stack),
             Doing("org_a:2", began + 60, "shop.other", "org_a", "evt_2", "order.paid"),
         ]
-        await show("w1", msgspec.json.encode(AtWork(1.0, doing, 3)))
+        await show("w1", msgspec.json.encode(AtWork(time.time(), doing, 3)))
         await place.transitions.renew("w2", [], description=told, slots=5, lease=0.001)
 
     seeded(redis_server, seed)

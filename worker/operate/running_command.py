@@ -1,7 +1,5 @@
 """``python -m worker running``: what takes long now, and in which worker."""
 
-import time
-
 import click
 from msgspec import structs
 
@@ -28,7 +26,10 @@ def running(*, as_json: bool) -> None:
     """
     overview = ask(look).overview
     tables.emit(
-        map(_row, all_running(overview.workers)), _COLUMNS, as_json=as_json, title="Running"
+        [_row(each, overview.at) for each in all_running(overview.workers)],
+        _COLUMNS,
+        as_json=as_json,
+        title="Running",
     )
     if as_json:
         return
@@ -39,8 +40,8 @@ def running(*, as_json: bool) -> None:
     click.echo(summary(overview.workers, overview.running))
 
 
-def _row(doing: Doing) -> dict[str, object]:
-    seconds = max(0.0, time.time() - doing.since)
+def _row(doing: Doing, now: float) -> dict[str, object]:
+    seconds = max(0.0, now - doing.since)
     return {
         **structs.asdict(doing),
         "for": roughly(seconds),

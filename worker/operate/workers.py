@@ -181,7 +181,11 @@ def what_runs_in(text: bytes, worker: bytes) -> AtWork:
         its = msgspec.json.decode(text, type=AtWork) if text else AtWork()
     except (msgspec.DecodeError, UnicodeDecodeError):
         return AtWork()
-    doing = [structs.replace(each, worker=_text(worker)) for each in its.doing]
+    # By how much its clock is behind ours; less than the way there takes is nothing.
+    behind = its.seen - its.at if its.seen and abs(its.seen - its.at) >= 1 else 0.0
+    doing = [
+        structs.replace(each, worker=_text(worker), since=each.since + behind) for each in its.doing
+    ]
     return structs.replace(its, doing=doing)
 
 

@@ -7,6 +7,8 @@
 local worker, told = ARGV[1], ARGV[2]
 local is_here = redis.call('HEXISTS', key.workers, worker)
 if is_here == 1 and told ~= '' then
+  -- Its own clock may be another than that of whoever reads it.
+  if #told > 2 then told = string.format('{"seen":%.3f,', now_ms() / 1000) .. string.sub(told, 2) end
   redis.call('HSET', key.workers_now, worker, told)
 else
   redis.call('HDEL', key.workers_now, worker)

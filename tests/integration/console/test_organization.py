@@ -84,7 +84,7 @@ async def test_one_shows_why_its_events_wait_since_when_and_what_it_died_of(
     named = ("org_a:1", time.time() - 90, "shop.act", "org_a", "evt_now", "order.paid")
     doing = [Doing(*named), Doing(*named[:3], "org_b", "evt_of_b")]
     await place.transitions.renew("w-42", [], description=b"{}", slots=8, lease=30)
-    await place.transitions.show("w-42", msgspec.json.encode(AtWork(1.0, doing)))
+    await place.transitions.show("w-42", msgspec.json.encode(AtWork(time.time(), doing)))
     await organizations.pause(place.partition, "org_a", "the ERP is down", "Ada")
     await looked(site, "w-42", "/workers")
     text = await looked(site, "the ERP is down, by Ada", ORG_A)

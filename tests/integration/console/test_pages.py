@@ -61,7 +61,7 @@ async def test_an_injected_script_is_shown_as_text(
     )
     named = (SCRIPT, 1.0, SCRIPT, SCRIPT, SCRIPT, SCRIPT)
     doing = [Doing(*named, state, SCRIPT) for state in ("blocking", "running")]
-    await place.transitions.show("w1", msgspec.json.encode(AtWork(1.0, doing)))
+    await place.transitions.show("w1", msgspec.json.encode(AtWork(time.time(), doing)))
     await place.transitions.renew(f"w{SCRIPT}", [], description=b"{}", slots=1, lease=0.001)
     done = Action(SCRIPT, "console", SCRIPT, SCRIPT, organization=SCRIPT, job=SCRIPT, run=SCRIPT)
     await record(reach(redis), done, lambda *_: None)
@@ -272,7 +272,7 @@ async def test_what_is_stuck_or_blocks_a_worker_is_told_first_with_where_and_who
     doing = [Doing(*named, state, stack) for state in ("blocking", "stuck")]
     doing[1] = structs.replace(doing[1], job="org_a:2", event_id="evt_2")
     slow = structs.replace(doing[0], job="org_b:1", state="running", organization="org_b")
-    told = AtWork(1.0, [*doing, slow], 7)
+    told = AtWork(time.time(), [*doing, slow], 7)
     await place.transitions.show("w-42", msgspec.json.encode(told))
     text = await looked(site, "Worker w-42 has stood still for 1m 3")
     assert "shop.act keeps its loop, with evt_1, order.paid of org_a" in text
@@ -291,7 +291,7 @@ async def test_a_lost_worker_is_told_with_what_it_had(site: Site, place: Workpla
     told = b'{"host": "node-7", "running": 1}'
     await place.transitions.renew("w-lost", [], description=told, slots=8, lease=30)
     doing = Doing("org_a:1", 1.0, "shop.act", "org_a", "evt_1", "order.paid")
-    await place.transitions.show("w-lost", msgspec.json.encode(AtWork(1.0, [doing])))
+    await place.transitions.show("w-lost", msgspec.json.encode(AtWork(time.time(), [doing])))
     await place.transitions.renew("w-lost", [], description=told, slots=8, lease=0.001)
     text = await looked(site, "Worker w-lost on node-7 went without a word")
     assert "its 1 event is another" in text
