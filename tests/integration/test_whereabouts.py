@@ -215,7 +215,7 @@ async def test_what_has_lost_its_payload_or_its_letter_is_told_so(redis: Redis) 
     assert lost.place.text.startswith("its payload is gone: ")
     await redis.set(keys.event("org_a", "evt_2"), "dead:org_a:gone")
     (dead,) = await lookup.search(Partition.only(redis), "evt_2", ["org_a"])
-    assert dead.place.text.startswith("marked as dead, and its dead letter is gone")
+    assert dead.place.text.startswith("its mark names what is gone: ")
     async with browsing(redis) as site:
         for path in (f"/event?job={job}", "/events?q=evt_2"):
             shown = (await site.get(path)).text

@@ -289,7 +289,7 @@ _WORDS: Final[dict[State, str]] = {
 
 _TEXTS: Final[dict[State, str]] = {
     "dead": "a dead letter, until it is replayed or discarded, or expires",
-    "unknown": "marked as dead, and its dead letter is gone: a redelivery is judged anew",
+    "unknown": "its mark names what is gone: a redelivery is judged anew",
     "harmed": "its payload is gone: the worker that claims it makes a dead letter of it",
     "misplaced": "a payload without a place in line: the same delivery sent again mends it",
     "pending": "marked as pending by a job that is gone: a redelivery takes over",
