@@ -1,7 +1,7 @@
 """What is known of an event's attempts, and of what else happened to it, in order."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Self
 
 import msgspec
@@ -138,8 +138,7 @@ class Past(msgspec.Struct, frozen=True):
             again = Happening(_AGAIN, _seconds(last), number, _seconds(max(0, last - first)))
         except (*_HARMED, AttributeError):
             return self
-        happenings = sorted([*self.happenings, again], key=lambda each: each.at)
-        return replace(self, happenings=tuple(happenings))
+        return replace(self, happenings=_in_order([*self.happenings, again]))
 
     @classmethod
     def read(cls, raw: Any) -> Self:
@@ -152,13 +151,18 @@ class Past(msgspec.Struct, frozen=True):
                 return cls((last,), str(traceback))
             # Texts stand once each, since ten attempts mostly say the same.
             entries, texts, last = found
-            return cls(tuple(_happenings(entries, texts)), expanded(last))
+            return cls(_in_order(_happenings(entries, texts)), expanded(last))
         except _HARMED:
             return cls()
 
 
 NOTHING: Final = Past()
 """Where there is none, as of nearly every event."""
+
+
+def _in_order(happenings: Iterable[Happening]) -> tuple[Happening, ...]:
+    """By when they happened: what came again while a job waited is noted with its end."""
+    return tuple(sorted(happenings, key=lambda each: each.at))
 
 
 def _happenings(entries: list[Any], texts: list[str]) -> Iterator[Happening]:

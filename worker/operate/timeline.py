@@ -202,12 +202,12 @@ def _done(event: FoundEvent) -> Iterator[Moment]:
     if mark.told and mark.received_at:
         roughly = ", to the minute" * (mark.told.received_within > 1)
         accepted = [Moment(mark.received_at, "accepted", f"accepted{roughly}")]
-    # What came again may have done so before the end, which is told to a second, or since.
-    told_of, ended = mark.past.happenings, mark.told.at if mark.told else inf
-    later = [each for each in told_of if each.is_delivery and each.at > ended]
+    # What came again may have done so before the end, or since.
+    told_of, end = mark.past.happenings, _end(mark, event.place)
+    later = [each for each in told_of if each.is_delivery and each.at > (end.at or inf)]
     happened = tuple(each for each in told_of if each not in later)
     yield from _story(structs.replace(mark.past, happenings=happened), accepted)
-    yield _end(mark, event.place)
+    yield end
     yield from map(_happened, later)
 
 
