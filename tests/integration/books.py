@@ -131,7 +131,7 @@ class Books:
 
     def _file_event(self, name: str, value: Any) -> None:
         if name.startswith(keys.EVENT):
-            self.marks[_event(name, keys.EVENT)] = full_mark(value)
+            self.marks[_event(name, keys.EVENT)] = full_mark(value.partition("\n\udc93")[0])
         elif name.startswith(keys.STATE):
             if "applied/" in name:
                 self.applied[_event(name.replace("applied/", ""), keys.STATE)] = int(value)
