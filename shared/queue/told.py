@@ -73,7 +73,9 @@ class Told(NamedTuple):
         return "ignored" if self.handler == _NOBODY else "handled"
 
 
-def tail(handler: str, worker: str, attempts: int, took: int, age: int | None = None) -> str:
+# Apart from what stands behind it: in a backlog few events have both in common.
+@lru_cache(4096)  # of a handler, most take the same few milliseconds
+def handled(handler: str, worker: str, attempts: int, took: int) -> str:
     """What a worker says of an event that it has handled.
 
     Args:
@@ -81,14 +83,7 @@ def tail(handler: str, worker: str, attempts: int, took: int, age: int | None = 
         worker: its own code.
         attempts: how many it took.
         took: milliseconds of the last one.
-        age: seconds since it was accepted; ``None``: not known.
     """
-    return _handled(handler, worker, attempts, took) + ("" if age is None else _aged(age))
-
-
-# Apart from each other: in a backlog few events have both in common.
-@lru_cache(4096)  # of a handler, most take the same few milliseconds
-def _handled(handler: str, worker: str, attempts: int, took: int) -> str:
     times = _written(min(attempts, MOST_ATTEMPTS))
     last = (
         f".{_written(took)}" if took < _BEYOND else f":{_written(min(took // 1000, _BEYOND - 1))}"
@@ -97,8 +92,13 @@ def _handled(handler: str, worker: str, attempts: int, took: int) -> str:
 
 
 @lru_cache(4096)
-def _aged(seconds: int) -> str:
-    """Nothing where it is more than a month."""
+def aged(seconds: int | None) -> str:
+    """What it says behind that of how long before the end the event was accepted.
+
+    Nothing where that isn't known, or is more than a month.
+    """
+    if seconds is None:
+        return ""
     if seconds < _BEYOND:
         return f".{_written(max(0, seconds))}"  # the clock of an ingress may be ahead
     return f":{_written(seconds // 60)}" if seconds // 60 < _BEYOND else ""

@@ -39,7 +39,7 @@ _ID_CHARACTERS: Final = 30
 _DONE: Final = (round(RETENTION * 1000), (), (), True)
 """What is said of an event that a handler has handled which touched no state."""
 
-_TOLD: Final = told.tail("do_nothing", told.code_of(_WORKER), 1, 0)
+_TOLD: Final = told.handled("do_nothing", told.code_of(_WORKER), 1, 0)
 
 
 class Driver:

@@ -245,7 +245,9 @@ async def test_it_costs_26_bytes_more_on_average_over_ids_of_all_lengths(redis: 
         sizes = []
         before = f"done:{'o' * length}:{'0' * 32}"
         took, age = drawn.choice((2, 50, 800, 12_000)), drawn.choice((0, 0, 90, 7200, 90_000))
-        tail = told.tail("shop.hooks.order_updated", told.code_of("web-1"), 1, took, age)
+        tail = told.handled("shop.hooks.order_updated", told.code_of("web-1"), 1, took) + told.aged(
+            age
+        )
         for mark in (before, f"{before} 3m0000{tail}"):
             await redis.set(name, mark, px=3_600_000)
             sizes.append(await redis.memory_usage(name) or 0)
@@ -263,7 +265,7 @@ JOB: Final = f"org_1:{'0' * 32}".encode()
 def test_it_takes_no_more_than_24_characters_whatever_it_tells(
     attempts: int, took: int, age: int, within: int | None
 ) -> None:
-    tail = told.tail("a.b.c", told.code_of("w"), attempts, took, age)
+    tail = told.handled("a.b.c", told.code_of("w"), attempts, took) + told.aged(age)
     job, read, _ = told.read(JOB + f" 3m0000{tail}".encode())
     assert job == JOB
     assert read is not None

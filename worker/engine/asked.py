@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from shared.queue import told
 from shared.redis.connection import REDIS_ERRORS
 from worker.pipeline.attempts import Task
-from worker.pipeline.transitions import Claimed, Settlement, Transitions, fresh_base
+from worker.pipeline.transitions import FRESH_BYTES, Claimed, Settlement, Transitions
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +93,7 @@ class AskedClaims:
             most: jobs that it may bring.
             was_idle: whether the worker holds nothing.
         """
-        asked = _Asked(fresh_base(self._sign), most, was_idle, monotonic())
+        asked = _Asked(self._sign + secrets.token_hex(FRESH_BYTES), most, was_idle, monotonic())
         self._bases[asked.base] = None
         self.reserved += most
         # Not by the factory: it would have to find out what is known here.

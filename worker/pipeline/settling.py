@@ -99,7 +99,7 @@ class Settlements:
     def _done(self, work: Work) -> Settlement:
         details, packed = self._committed(work.state)
         took, attempts = round(work.seconds * 1000), work.claim.attempts + 1
-        tail = told.tail(work.handler, self.code, attempts, took, _age(work))
+        tail = told.handled(work.handler, self.code, attempts, took) + told.aged(_age(work))
         return Settlement(work.claim, "done", details, packed, tail)
 
     def _committed(self, state: State | None) -> tuple[Details, bytes]:

@@ -75,17 +75,9 @@ Answer = TypeVar("Answer", bound=enum.Enum)
 pack: Final = msgspec.msgpack.Encoder().encode
 """What a settlement says, as ``settle.lua`` unpacks it."""
 
-_FRESH_BYTES: Final = 5
+
+FRESH_BYTES: Final = 5
 """Of what the tokens of one call of ``claim`` begin with: the digits behind the worker's sign."""
-
-
-def fresh_base(sign: str) -> str:
-    """What the tokens of one claim begin with: 16 hexadecimal digits, never used before.
-
-    Args:
-        sign: of the worker: the first of these.
-    """
-    return sign + secrets.token_hex(_FRESH_BYTES)
 
 
 def claimed_at_once(slots: int) -> int:
@@ -355,14 +347,15 @@ class Transitions:
             waits_for_none: no suspect may ask the worker to be quiet; where it is the one that
                 should be, another may become it.
             no_more_alone: a suspect that it was given alone, and beside which it takes others now.
-            base: of the claims' tokens; without one, a fresh one.
+            base: of the claims' tokens: 16 hexadecimal digits, never used before; without one, a
+                fresh one.
         """
         answer = await self._claim(
             self._claims,
             worker,
             most,
             round(lease * 1000),
-            base or fresh_base(told.sign_of(worker)),
+            base or told.sign_of(worker) + secrets.token_hex(FRESH_BYTES),
             holding,
             most_bytes,
             slots,
