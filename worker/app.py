@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, cycle
+from itertools import cycle
 from typing import Any, Final
 
 import msgspec
@@ -21,19 +21,16 @@ from redis.asyncio import ConnectionPool
 
 from shared.endpoints.endpoint import Endpoints
 from shared.endpoints.file import EndpointsFile
-from shared.errors import Problem
 from shared.observe import logs, metrics
 from shared.observe.logs import get_logger
 from shared.observe.structlog_alone import FilteringBoundLogger
 from shared.observe.tracing import Tracing, open_tracing
 from shared.program import forking, garbage
-from shared.program.admin import admin_site, cached
-from shared.program.awaiting import MENDS_ITSELF, AwaitedRedis
+from shared.program.awaiting import AwaitedRedis
 from shared.queue import marker, told
 from shared.queue.partition import Partition
-from shared.queue.partitions import Partitions, check_layout, open_partitions, places
-from shared.redis.connection import close, connection_pool, end
-from shared.redis.durability import check_server
+from shared.queue.partitions import Partitions, open_partitions, places
+from shared.redis.connection import close, connection_pool
 from shared.sellfern.reference_file import load_reference
 from worker.engine import arq_functions, burst, process
 from worker.engine.aside import Aside
@@ -54,6 +51,7 @@ from worker.pipeline.reports import Report
 from worker.pipeline.traced import Tracer
 from worker.pipeline.transitions import Profile, Transitions
 from worker.pipeline.work import Work
+from worker.probes import Probes
 from worker.registry import Handlers
 from worker.settings import WorkerSettings
 
@@ -119,15 +117,13 @@ class _Program:
     log: FilteringBoundLogger
     is_burst: bool = False
     tracing: Tracing | None = None
-    stopping: bool = False
     has_stopped: bool = False
     exit: Exit = Exit.DRAINED
     name: str = field(default_factory=lambda: f"{socket.gethostname()}-{secrets.token_hex(3)}")
     pulse: Pulse = field(init=False)
     deadline: Deadline = field(init=False)
+    probes: Probes = field(init=False)
     masks: Masks = field(default_factory=Masks)
-    _worker: Worker | None = None
-    _awaited: AwaitedRedis | None = None
     _profiled: tuple[Endpoints, Profiles] | None = None
     _rostered: tuple[Endpoints, upkeep.Listed] | None = None
     _lifespans: Lifespans = field(init=False)
@@ -141,6 +137,8 @@ class _Program:
         self.deadline = Deadline(self._last_words)
         settings, lifespans = Settings(os.environ), tuple(self.handlers.lifespans())
         self._lifespans = Lifespans(lifespans, settings, self.log, is_patient=not self.is_burst)
+        parts = (self.settings, self.endpoints, self._lifespans, self.pulse)
+        self.probes = Probes(*parts, is_burst=self.is_burst)
 
     async def main(self) -> None:
         """Run until stopped."""
@@ -165,19 +163,21 @@ class _Program:
             aside = await enter(Aside())
             looking = await enter(aside.within(opened_aside()))
             if not self.is_burst:
-                await enter(aside.within(self._admin_site(looking)))
+                await enter(aside.within(self.probes.site(looking)))
                 # There, since what happens to Redis is told whatever handlers do to the loop.
-                await enter(aside.within(marker.watching(looking, self.log, self._is_heard_by)))
+                await enter(
+                    aside.within(marker.watching(looking, self.log, self.probes.is_heard_by))
+                )
             connections = _CONNECTIONS * common.partitions_each
             partitions = await enter(open_partitions(common, connections=connections))
             await enter(self.endpoints.watching())
-            self._awaited = AwaitedRedis(
-                partial(self._startable, partitions),
+            awaited = self.probes.awaited = AwaitedRedis(
+                partial(self.probes.startable, partitions),
                 url=" ".join(map(str, common.redis_urls)),
                 expected="a Redis that can be worked with",
                 is_patient=not self.is_burst,
             )
-            if not await self._awaited.found(self._stopped):
+            if not await awaited.found(self._stopped):
                 return
             # Before anything is claimed; and left once the worker has settled all that it could.
             stack.push_async_callback(self._end_lifespans)
@@ -219,7 +219,7 @@ class _Program:
                 self._contexts(partitions), partitions, cycle(pools), strict=False
             )
         ]
-        worker = self._worker = Worker(
+        worker = self.probes.worker = Worker(
             first.context,
             first.partition,
             open_partitions=opened_aside,
@@ -281,11 +281,11 @@ class _Program:
 
     def _stop(self, seconds: float) -> None:
         """Stop the worker; the process ends soon after so many seconds, come what may."""
-        self.stopping = True
+        self.probes.stopping = True
         self.deadline.set(seconds + _CLOSING_SECONDS)
         self._stopped.set()
-        if self._worker is not None:
-            self._worker.stop()
+        if self.probes.worker is not None:
+            self.probes.worker.stop()
 
     def leave(self, code: Exit, *, at_once: bool) -> None:
         """End the process for a reason of the worker's own; at once in any thread."""
@@ -303,11 +303,11 @@ class _Program:
         named = work.naming() if work is not None else {"handler": None}
         said = self.masks.own.hide(text_of(error))
         self.log.error("worker_broken", error=said, **named)
-        self.stopping = True
+        self.probes.stopping = True
         self.deadline.set(_CLOSING_SECONDS)
         self._stopped.set()
-        if self._worker is not None:
-            self._worker.break_off(error, work)
+        if self.probes.worker is not None:
+            self.probes.worker.break_off(error, work)
 
     def _note_cancelled(self) -> None:
         """A task group or a time limit around a lifespan's ``yield`` has ended what began it."""
@@ -321,7 +321,7 @@ class _Program:
         self.log.error("loop_stopped", error="a handler called the event loop's stop()")
 
     def _last_words(self) -> Exit:
-        held = [] if self._worker is None else self._worker.held()
+        held = [] if self.probes.worker is None else self.probes.worker.held()
         if held:
             self._note_left(held)
         elif not self.has_stopped:
@@ -338,94 +338,6 @@ class _Program:
         # A reason that the worker had before says more than that time ran out.
         if self.exit is Exit.DRAINED:
             self.exit = Exit.LEFT
-
-    # Probes, asked in the thread of the watchdog
-
-    def _admin_site(self, partitions: Partitions) -> contextlib.AbstractAsyncContextManager[int]:
-        async def ready() -> list[Problem]:
-            return self._unready() or await self._check_servers(partitions)
-
-        def notes() -> list[Problem]:
-            misplaced = [] if self._worker is None else self._worker.misplaced()
-            return self.endpoints.notes + misplaced + self._unheard()
-
-        return admin_site(self.settings.admin, cached(ready), alive=self._dead, notes=notes)
-
-    async def _startable(self, partitions: Partitions) -> list[Problem]:
-        """What keeps this worker from its start.
-
-        One primary that works is enough, but for what somebody has to mend. All have to agree on
-        how many partitions there are.
-        """
-        looks = (check_server(there[0].redis) for there in partitions.by_primary())
-        found = await asyncio.gather(*looks)
-        problems = list(dict.fromkeys(chain.from_iterable(found)))
-        # All are told, though one of them would do for the end. A burst waits for none.
-        lasts = self.is_burst or any(not MENDS_ITSELF.get(each.code, False) for each in problems)
-        if problems and (lasts or all(found)):
-            return problems
-        return await check_layout(partitions, drains=True)
-
-    async def _check_servers(self, partitions: Partitions) -> list[Problem]:
-        """What is wrong with all primaries; nothing, where one can be worked with."""
-        looks = [
-            asyncio.ensure_future(check_server(there[0].redis)) for there in partitions.by_primary()
-        ]
-        found: list[Problem] = []
-        try:
-            for look in asyncio.as_completed(looks):
-                if not (problems := await look):
-                    return []
-                found += problems
-        finally:
-            await end(looks)
-        return found
-
-    def _unready(self) -> list[Problem]:
-        """What keeps this worker from being ready, as far as it knows without asking Redis."""
-        if self.stopping:
-            return [Problem("draining", "the worker is stopping")]
-        if self._worker is None:
-            awaited = [] if self._awaited is None else self._awaited.problems
-            awaited = awaited or self._lifespans.problems
-            return awaited or [Problem("starting", "the worker has not started yet")]
-        missing = self._missing()
-        unheard = self._worker.unheard(self.settings.lease)
-        if len(unheard) == self.settings.common.partitions:
-            message = "Redis has not heard of this worker for longer than a lease"
-            missing.append(Problem("no_sign_of_life", message))
-        return missing
-
-    def _heard(self) -> set[int]:
-        """The partitions that know of this worker."""
-        unheard = [] if self._worker is None else self._worker.unheard(self.settings.lease)
-        return set(range(self.settings.common.partitions)).difference(unheard)
-
-    def _is_heard_by(self, partition: Partition) -> bool:
-        return self._worker is not None and partition.number in self._heard()
-
-    def _unheard(self) -> list[Problem]:
-        """The partitions that have not heard of this worker, where others have: it works there."""
-        number = self.settings.common.partitions
-        unheard = [] if self._worker is None else self._worker.unheard(self.settings.lease)
-        if not 0 < len(unheard) < number:
-            return []
-        named = ", ".join(map(str, unheard))
-        message = f"of {number} partitions, {named} have not heard of this worker for a lease"
-        return [Problem("no_sign_of_life", message)]
-
-    async def _dead(self) -> list[Problem]:
-        """What only a restart mends."""
-        limit = self.settings.policy.handler_timeout
-        still = self.pulse.still() if self._worker is not None else 0.0
-        if still > limit:
-            message = f"the worker's loop has stood still for {still:.0f} s"
-            return [Problem("loop_blocked", message)]
-        return [] if self.stopping else self._missing()
-
-    def _missing(self) -> list[Problem]:
-        missing = [] if self._worker is None else self._worker.missing()
-        return [Problem("loop_missing", f"its {name} loop has failed") for name in missing]
 
     # Parts
 
@@ -517,7 +429,7 @@ class _Program:
         ]
         # Inboxes know no partitions: one does it for all.
         prune = partial(upkeep.prune, partitions, opened, retention=retention, log=log)
-        tasks += [upkeep.in_first(partition, self._heard, prune)]
+        tasks += [upkeep.in_first(partition, self.probes.heard, prune)]
         tasks += [partial(relisting.relist, partition, log=log)]  # last: many take it long
         return upkeep.cron_job(
             *tasks,

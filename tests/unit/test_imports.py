@@ -39,7 +39,7 @@ KNOWS = {
 }
 """What each room may import beside itself; of the other package than its own, all of its rooms."""
 
-PROGRAM = {"app", "check", "cli", "send", "settings", "doubts", "listing", "__main__"}
+PROGRAM = {"app", "check", "cli", "send", "settings", "doubts", "listing", "probes", "__main__"}
 """Modules of a program's own, which put the rooms together: they may know all of them."""
 
 
