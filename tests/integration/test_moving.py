@@ -17,6 +17,7 @@ from tests.integration.several import over
 from tests.integration.workplace import Workplace, body
 from worker import Event, Handlers, Organization
 from worker.grouping import CAUSE_FIELDS, cause_of
+from worker.operate.belongings import Belongings, Copies
 from worker.operate.moving import Move, Patience, Progress
 from worker.operate.upkeep import recount
 from worker.operate.ways import MoveError
@@ -284,3 +285,20 @@ async def test_what_is_delivered_there_before_it_has_come_counts_with_its_attemp
     await recount(there.partition, retention=60)
     assert await redis.hgetall(there.partition.names.bytes) == said
     assert await redis.hlen(there.partition.names.failures) == 1
+
+
+async def test_what_a_mark_tells_anew_while_others_are_copied_is_there_at_the_end(
+    redis: Redis,
+) -> None:
+    """As of an event that is delivered again once it is done."""
+    source, target = over(redis).all[:2]
+    name = source.names.event(ORG, "evt_1")
+    copies = Copies(Belongings(source, ORG), Belongings(target, ORG))
+    await copies.watch()
+    for told in ("done:job", "done:job\n\x93 again", "done:job\n\x93 once more"):
+        await redis.set(name, told, px=HOUR)
+        assert [number async for number in copies.add()] == [1]
+    assert [some async for some in copies.left() if some] == []
+    await copies.close()
+    assert await redis.get(target.names.event(ORG, "evt_1")) == told.encode()
+    assert copies.number == 1

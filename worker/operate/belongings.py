@@ -187,7 +187,7 @@ class Belongings:
         return None
 
     def done(self, raw: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-        """The marks of events that are done, which change no more."""
+        """The marks of events that are done, which change no more but for what they tell."""
         start = self._starts()["event"]
         is_done = ((name, it) for name, it in raw.items() if it.startswith(b"done:"))
         return {name: it for name, it in is_done if name.startswith(start)}
@@ -358,18 +358,21 @@ class Copies:
         if await self.note_changes() and self._has_looked:
             changed, self._changed = self._changed, set()
             for names in chunks(changed, _LOOKED_AT_ONCE):
-                yield await self._add(names)
+                yield await self._add(names, again=True)
             return
         async for found in self._here.value_names():
             yield await self._add([each for each in found if each not in self._copied])
 
-    async def _add(self, names: Sequence[bytes]) -> int:
+    async def _add(self, names: Sequence[bytes], *, again: bool = False) -> int:
+        """Copy those that are done: what has changed again in place of an earlier copy."""
         done = self._here.done(await self._here.raw(names))
         async with self._there.partition.redis.pipeline(transaction=False) as pipe:
             for each in await self._here.values(done):
                 name = self._there.name_of(each.kind, each.rest)
-                pipe.set(name, each.raw, nx=True, px=max(1, each.kept) if each.kept >= 0 else None)
-            self.number += sum(map(bool, await pipe.execute())) if done else 0
+                kept = max(1, each.kept) if each.kept >= 0 else None
+                pipe.set(name, each.raw, nx=not again, get=again, px=kept)
+            answers = await pipe.execute() if done else []
+        self.number += sum((answer is None) is again for answer in answers)
         self._has_looked = True
         if self._changes is None or not self._changes.is_told:
             self._copied.difference_update(names)
