@@ -131,13 +131,20 @@ async def test_what_is_deferred_is_said_to_wait_for_what_it_waits_for(
     gathered = (await found(redis, job)).place
     assert gathered.word == "waits for others of its kind"
     assert ", with the newest of its kind" in gathered.text
+    # Once it has run, it waits for that no more.
+    told = ("f", 5, "w1", "shop.book", "KeyError: 'sku'", "")
+    await redis.zadd(keys.QUEUE, {job: 1})
+    claim = await hand.claim_only(job)
+    await ask(hand, claim, latest=True, quiet=60_000)
+    await hand.transitions.settle([Settlement(claim, "retry", (LATER, None, False, told))])
+    assert (await found(redis, job)).place.word == "waits for its next attempt"
+    assert "of its kind" not in await text(redis, job)
     (other,) = await enqueued(redis, delivery(b"2"))
     (claim,) = await hand.claim(1)
     await hand.transitions.settle([Settlement(claim, "wait", ("no handler", None))])
     assert (await found(redis, other)).place.word == "waits for a handler"
     (third,) = await enqueued(redis, delivery(b"3"))
     (claim,) = await hand.claim(1)
-    told = ("f", 5, "w1", "shop.book", "KeyError: 'sku'", "")
     await hand.transitions.settle([Settlement(claim, "retry", (LATER, None, False, told))])
     assert (await found(redis, third)).place.word == "waits for its next attempt"
 

@@ -379,6 +379,8 @@ class JobTold(NamedTuple):
             has_failed: whether it has had an attempt.
         """
         claim, turn = Claim.read(self.claim), self._turn(f"{names.turn}{organization}:")
+        if claim.attempts:  # it has gathered, and keeps its turn until its next attempt
+            turn = turn._replace(gathers=False)
         is_in_line = self.score is not None and self.score < keys.DEFERRED_FROM
         return Place(
             self._state(claim, turn, is_dead=is_dead),
