@@ -1,5 +1,6 @@
 """Facts about how it is told that an organization's handlers fail: since when, and of what."""
 
+import re
 import time
 from dataclasses import replace
 from typing import Any
@@ -155,6 +156,11 @@ async def test_an_organization_that_moves_is_not_said_to_be_throttled(shop: Shop
     await shop.redis.hset(keys.ORGANIZATIONS, mapping=hold)
     (finding,) = told(await shop.overview())
     assert finding.what == "org_a moves to another partition. 1 event waits."
+    each = await shop.organization()
+    assert each.hold_word == "moving"
+    assert re.fullmatch(r"to another partition, for 4m \d+s at the most", each.hold_told)
+    then = r"in 4m \d+s at the most, once it has moved"
+    assert re.fullmatch(then, each.next_try(time.time()))
     found = await lookup.oldest(Reach(Partitions.only(shop.redis)))
     assert "its organization moves to another partition, 4m 59s still" in found[0].place.text
 

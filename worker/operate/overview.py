@@ -14,7 +14,7 @@ from shared.queue.partition import Partition
 from shared.queue.reach import Missing
 from shared.queue.rules import Breaker, Hold, Profile, number
 from worker.operate import workers
-from worker.operate.organizations import Paused, Trouble
+from worker.operate.organizations import MOVES, Paused, Trouble
 from worker.operate.workers import LostWorker, WorkerOverview
 
 _DEAD_PREFIX = "dead:"
@@ -78,6 +78,19 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
         """Whether its events wait as a whole, whenever they are due."""
         return self.paused is not None or self.throttled is not None or bool(self.breaker)
 
+    @property
+    def hold_word(self) -> str:
+        """What it is that they wait for a while: ``throttled``, or ``moving`` with all of it."""
+        return "moving" if self.throttled == MOVES else "throttled"
+
+    @property
+    def hold_told(self) -> str:
+        """Why, and for how long, for people."""
+        left = f"for {roughly(self.throttled_seconds or 0.0)}"
+        if self.throttled == MOVES:
+            return f"to another partition, {left} at the most"
+        return f"{self.throttled}, {left} still"
+
     def failing(self, now: float) -> str:
         """How its handlers fail, if they do, for people; ``now``: seconds since the epoch."""
         return self.trouble.sentence(now, is_held=self.is_held) if self.trouble else ""
@@ -87,7 +100,9 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
         if self.paused is not None:
             return "none while it is paused"
         if self.throttled_seconds is not None:
-            return f"in {roughly(self.throttled_seconds)}, once its own system takes calls"
+            moves = self.throttled == MOVES
+            then = "at the most, once it has moved" if moves else "once its own system takes calls"
+            return f"in {roughly(self.throttled_seconds)}{' ' if moves else ', '}{then}"
         if self.breaker_seconds is not None:
             return f"one event in {roughly(self.breaker_seconds)}"
         if self.breaker:  # it has let one through

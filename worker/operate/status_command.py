@@ -361,9 +361,11 @@ def _more(left_out: Sequence[OrganizationOverview]) -> str:
 
 
 def _conditions(organizations: Sequence[OrganizationOverview]) -> str:
+    on_hold = [each.hold_word for each in organizations if each.throttled is not None]
     numbers = {
         "paused": sum(each.paused is not None for each in organizations),
-        "throttled": sum(each.throttled is not None for each in organizations),
+        "throttled": on_hold.count("throttled"),
+        "moving": on_hold.count("moving"),
         "held by a breaker": sum(bool(each.breaker) for each in organizations),
     }
     return ", ".join(f"{number:,} {what}" for what, number in numbers.items() if number)
@@ -377,10 +379,10 @@ def _memory(overview: Overview) -> str:
 def _condition(each: OrganizationOverview) -> str:
     if each.paused is not None:
         held = f", breaker {each.breaker}" if each.breaker else ""
-        held += ", throttled" if each.throttled is not None else ""
+        held += f", {each.hold_word}" if each.throttled is not None else ""
         return f"paused{held}: {escape_controls(each.pause_told(time.time()))}"
-    if (throttled := _throttled(each)) is not None:
-        return f"throttled: {escape_controls(throttled)}"
+    if each.throttled is not None:
+        return f"{each.hold_word}: {escape_controls(each.hold_told)}"
     breaker = _breaker(each)
     if breaker or each.failures or each.trouble:
         return _failing(each, breaker and f"breaker {breaker}")
@@ -394,12 +396,6 @@ def _failing(each: OrganizationOverview, breaker: str | None) -> str:
     what = breaker or row or (each.trouble.word if each.trouble else "")
     why = escape_controls(each.failing(time.time()))
     return f"{what}{': ' * bool(why)}{why}"
-
-
-def _throttled(organization: OrganizationOverview) -> str | None:
-    if organization.throttled is None or organization.throttled_seconds is None:
-        return None
-    return f"{organization.throttled}, for {roughly(organization.throttled_seconds)} still"
 
 
 def _breaker(organization: OrganizationOverview) -> str | None:
