@@ -187,7 +187,8 @@ def bodies(count: int) -> Sequence[bytes]:
 
 def organization_of(job: str) -> str:
     """Whose a job is, in whichever partition."""
-    return jobs.organization_of(job, job[: job.find("}") + 1])
+    # A mark's history, which may be behind it, is of any bytes.
+    return jobs.organization_of(job, job[: job.partition(":")[0].find("}") + 1])
 
 
 @asynccontextmanager
