@@ -181,3 +181,4 @@ async def a_worker_is_stuck(clicks: Clicks) -> None:
     row = clicks.page.locator("tbody tr").first
     for text in ("evt_endless", "order.updated", "reckon", "org_heavy", "blocks the worker"):
         await expect(row).to_contain_text(text, timeout=PATIENCE)
+    await expect(row).not_to_contain_text("click")  # which has begun the program

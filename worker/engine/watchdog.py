@@ -36,6 +36,8 @@ from worker.tracebacks import place
 _BATCH: Final = 40
 _STILL_HELD: Final = (Settled.AGAIN, Settled.CONFLICT, Settled.OVERDUE)
 _MOST_FRAMES: Final = 12
+_LOOPS: Final = "worker.engine.process"
+"""The module that runs the loop."""
 
 _FILE_SECONDS: Final = 2.0
 """How soon Redis hears of caps, weights and rates that the endpoints file has changed, and of what
@@ -262,10 +264,13 @@ class Watchdog:
         return self.watched[0].pipeline.attempts.masks.own.hide(text)
 
     def _stack(self) -> str:
-        """Where the worker's thread is, the innermost call last."""
+        """Where the worker's thread is in what its loop does, the innermost call last."""
         places: list[str] = []
         frame: FrameType | None = sys._current_frames().get(self.thread)  # noqa: SLF001  public but in name
-        while frame is not None and len(places) < _MOST_FRAMES:
+        # How the program came to its loop says nothing of what stands still in it.
+        while frame is not None and frame.f_globals.get("__name__") != _LOOPS:
+            if len(places) == _MOST_FRAMES:
+                break
             places.append(place(frame.f_code, frame.f_lineno))
             frame = frame.f_back
         return " > ".join(reversed(places))
