@@ -57,7 +57,8 @@ async def _read(redis: Redis, names: Sequence[str], kept: Kept) -> None:
             pipe.get(name)
         for name, _ in letters:
             pipe.hget(name, "reason")
-        answers = iter([each.decode() for each in await pipe.execute()])
+        # Behind what a mark tells may stand a history, which is no text.
+        answers = iter([each.decode(errors="replace") for each in await pipe.execute()])
     for name, match in values:
         organization, _, key = match["rest"].partition(":")
         kept.places[organization].add(match["tag"] or "")
