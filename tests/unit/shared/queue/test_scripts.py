@@ -48,6 +48,18 @@ def test_whatever_a_script_calls_is_made_in_front_of_what_calls_it(name: str) ->
                 assert re.fullmatch(r"\s*local (?:function |(?:\w+, )*)\w+", line), line
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_made_known_before_it_is_made_is_made_once(name: str) -> None:
+    """A second ``local`` would be another one, and the first stay nothing."""
+    text = re.sub("--.*", "", scripts.load(name).text)
+    _, first, *_ = text.split("\n")
+    later = re.search(r"has_seldom = true\n  local (.*)", text)
+    early = first.removeprefix("local ").split(", ") + (later[1].split(", ") if later else [])
+    for each in early:
+        again = rf"^local (?:function |(?:\w+, )*){each}\b"
+        assert not re.search(again, text.partition(first)[2], re.MULTILINE), each
+
+
 def test_what_adds_deliveries_knows_nothing_of_claims() -> None:
     assert "write_places" in functions("enqueue")
     assert not functions("enqueue") & {"held_claim", "remove_job", "take_mark", "ask"}
