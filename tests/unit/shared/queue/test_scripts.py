@@ -42,10 +42,12 @@ def test_whatever_a_script_calls_is_made_in_front_of_what_calls_it(name: str) ->
     """Or it would be a global, which no script may read: it would end there in the midst."""
     for follows in (False, True):
         text = re.sub(r"--.*|'[^'\n]*'", "", scripts.load(name, follows=follows).text)
-        for function in set(PRELUDE):
-            if found := re.search(rf"(?<![.\w]){function}\b", text):
-                line = text[: found.end()].rpartition("\n")[2]
-                assert re.fullmatch(r"\s*local (?:function |(?:\w+, )*)\w+", line), line
+        firsts = dict[str, str]()
+        for line in text.split("\n"):
+            for found in re.finditer(r"(?<![.\w])\w+", line):
+                firsts.setdefault(found[0], line[: found.end()])
+        for line in (firsts[each] for each in PRELUDE if each in firsts):
+            assert re.fullmatch(r"\s*local (?:function |(?:\w+, )*)\w+", line), line
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,9 +57,8 @@ def test_what_is_made_known_before_it_is_made_is_made_once(name: str) -> None:
     _, first, *_ = text.split("\n")
     later = re.search(r"has_seldom = true\n  local (.*)", text)
     early = first.removeprefix("local ").split(", ") + (later[1].split(", ") if later else [])
-    for each in early:
-        again = rf"^local (?:function |(?:\w+, )*){each}\b"
-        assert not re.search(again, text.partition(first)[2], re.MULTILINE), each
+    made = re.findall(r"^local (?:function )?([\w, ]+)", text.partition(first)[2], re.MULTILINE)
+    assert {*early}.isdisjoint(", ".join(made).split(", "))
 
 
 def test_what_adds_deliveries_knows_nothing_of_claims() -> None:
