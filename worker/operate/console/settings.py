@@ -59,7 +59,7 @@ class ConsoleSettings:
             dedupe_retention=worker.policy.limits.dedupe_retention,
         )
         if reader.are_good("CONSOLE_TOKEN", "CONSOLE_READ_TOKEN"):  # else called missing as well
-            reader.note(settings._check_tokens)
+            reader.note(lambda: settings._check_tokens(reader))
         return settings
 
     @property
@@ -72,18 +72,16 @@ class ConsoleSettings:
         """Whether only programs of this machine can reach it."""
         return all(map(is_loopback, self.address.hosts))
 
-    def _check_tokens(self) -> None:
+    def _check_tokens(self, reader: Reader) -> None:
         tokens = {"CONSOLE_TOKEN": self.token, "CONSOLE_READ_TOKEN": self.read_token}
         for name, token in tokens.items():
             length = len(token.reveal())
             if 0 < length < _SHORTEST_TOKEN:
-                raise SettingsError(
-                    name, f"at least {_SHORTEST_TOKEN} characters", f"{length} of them"
-                )
+                expected = f"at least {_SHORTEST_TOKEN} characters"
+                raise SettingsError(reader.name_of(name), expected, f"{length} of them")
         if self.asks and self.token.reveal() == self.read_token.reveal():
-            raise SettingsError(
-                "CONSOLE_READ_TOKEN", "another token than CONSOLE_TOKEN's", "the same"
-            )
+            name = reader.name_of("CONSOLE_READ_TOKEN")
+            raise SettingsError(name, "another token than CONSOLE_TOKEN's", "the same")
         if not self.asks and not self.is_loopback:
             raise SettingsError(
                 "CONSOLE_TOKEN",

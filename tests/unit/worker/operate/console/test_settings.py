@@ -83,6 +83,7 @@ def test_a_token_is_in_a_file_as_well(tmp_path: Path) -> None:
         ),
         ("", {}, "CONSOLE_TOKEN_FILE: expected a secret that isn't empty, got nothing in {}"),
         ("a\nb", {}, "CONSOLE_TOKEN_FILE: expected the secret alone, got several lines in {}"),
+        ("short", {}, "CONSOLE_TOKEN_FILE: expected at least 16 characters, got 5 of them"),
         ("\udcff", {}, "CONSOLE_TOKEN_FILE: expected a secret, got {} (not UTF-8)"),
         (
             TOKEN,
