@@ -5,6 +5,7 @@
 #
 #   passwords.sh make|add|drop FOLDER USER…
 set -eu
+umask o=
 doing=${1:-} folder=${2:-}
 [ "$#" -gt 2 ] || doing=
 case $doing in make | add | drop) ;; *) echo "usage: passwords.sh make|add|drop FOLDER USER…" >&2 && exit 2 ;; esac
