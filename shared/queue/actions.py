@@ -25,7 +25,7 @@ from shared.queue import scripts
 from shared.queue.partition import Partition
 from shared.queue.partitions import open_partitions
 from shared.queue.reach import Reach
-from shared.redis.connection import REDIS_ERRORS, translate
+from shared.redis.connection import REDIS_ERRORS, look_up, translate
 from shared.settings.config import CommonSettings
 
 KEPT: Final = 100
@@ -117,11 +117,10 @@ async def record_within(common: CommonSettings, seconds: float, action: Action) 
 
     told_already: list[str] = []
     try:
-        async with (
-            asyncio.timeout(seconds),
-            open_partitions(common, connections=1, socket_timeout=seconds) as partitions,
-        ):
-            await record(Reach(partitions), action, told)
+        async with asyncio.timeout(seconds):
+            await look_up(common.redis_urls)
+            async with open_partitions(common, connections=1, socket_timeout=seconds) as partitions:
+                await record(Reach(partitions), action, told)
     except (TimeoutError, SettingsError, *REDIS_ERRORS) as exc:
         if not told_already:
             told("operator_action", action.fields)

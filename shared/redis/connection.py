@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.crc import key_slot
 
 from shared.errors import Unavailable
+from shared.files.background import in_daemon_thread
 from shared.redis.cluster import Slot, SlotPool, Slots
 from shared.redis.login import login
 from shared.redis.primary_pool import UNBLOCKED, PrimaryPool, address
@@ -153,6 +154,22 @@ async def close(pool: ConnectionPool) -> None:
     with suppress(*REDIS_ERRORS):
         async with asyncio.timeout(_GOODBYE):
             await pool.aclose()
+
+
+async def look_up(urls: Iterable[RedisUrl]) -> None:
+    """Ask where these are, for whoever is about to end, however long a name server takes.
+
+    A client's own look-up would keep the process from that; what has an answer has it soon again.
+
+    Raises:
+        OSError: some aren't known.
+    """
+
+    def ask() -> None:
+        for host in {host for url in urls for host in url.hosts}:
+            socket.getaddrinfo(host, None)
+
+    await in_daemon_thread(ask)
 
 
 def connection_pool(

@@ -176,6 +176,11 @@ class RedisUrl:
         )
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """Whom the URL names; nobody where it is a Unix socket's."""
+        return () if self.is_unix_socket else tuple(host for host, _ in _places(self._parts, _PORT))
+
+    @property
     def nodes(self) -> tuple[tuple[str, int], ...] | None:
         """Host and port of some nodes of a cluster, which know the others; None: it is none."""
         return _places(self._parts, _PORT) if _has_nodes(self._parts) else None

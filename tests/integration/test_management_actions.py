@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -98,3 +101,22 @@ def test_a_redis_that_is_away_takes_nothing_back_and_is_not_waited_for(here: Des
         before = monotonic()
         here.ok("enable", "acme", "--yes")
         assert took < 1.5 + 3 * (monotonic() - before)
+
+
+def test_nor_is_a_name_server_that_is_away(tmp_path: Path) -> None:
+    """The process doesn't end before a look-up that asyncio has begun."""
+    environ = {**os.environ, "REDIS_URL": "redis://far.example", "ENDPOINTS_FILE": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", _NO_NAMES], env=environ, capture_output=True, timeout=60, check=True
+    )
+    assert len(logged(ended.stderr.decode())) == 1
+    (line,) = logged(ended.stderr.decode(), "operator_action_not_kept")
+    assert line["why"] == "Redis did not answer in time"
+
+
+_NO_NAMES = """
+import asyncio, socket, time
+from ingress.management.acting import tell_action
+socket.getaddrinfo = lambda *_, **__: time.sleep(600)
+asyncio.run(tell_action("import reference"))
+"""
