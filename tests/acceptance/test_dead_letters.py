@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from deploy.local.embedded_redis import EmbeddedRedis
 from shared.queue import keys
 from tests.acceptance import warm
-from tests.acceptance.process import ROOT, Ended, end_of, environment, until
+from tests.acceptance.process import ROOT, Ended, end_of, environment, run, until
 from tests.acceptance.terminal import seen
 from tests.acceptance.worker_process import running
 from tests.integration.jobs import NOTHING, account, counters
@@ -112,3 +112,17 @@ async def test_what_is_meant_fits_a_narrow_terminal(redis: Redis, environ: dict[
     assert len(screen) == 12
     assert max(map(len, screen)) == 50
     assert screen[-2:] == ["  … and 2 more", "would discard 12"]
+
+
+async def test_a_group_comes_with_what_replays_a_sample_of_it(
+    redis: Redis, environ: dict[str, str]
+) -> None:
+    """The command, for who sits before a terminal; typed, it tells what became of each."""
+    await bury(redis, 7)
+    screen = STYLES.sub(
+        "", await seen("worker", "dead-letters", "groups", environ=environ, columns=99)
+    )
+    (words,) = re.findall(r"^ +(dead-letters replay --group \S+ --limit 5)$", screen, re.MULTILINE)
+    async with running(environ):
+        done = await run("worker", *words.split(), "--yes", environ=environ)
+    assert done.stdout.endswith("5 replayed: 5 handled\n"), done.stdout + done.stderr
