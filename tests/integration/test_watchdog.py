@@ -266,4 +266,4 @@ async def test_one_that_is_stuck_is_not_blamed_for_a_neighbour_that_blocks(redis
         await settled(redis, 2)
         goes_on = False
     assert place.left == []
-    assert "evt_block" in {line["event_id"] for line in place.lines.of("loop_blocked")}
+    assert "evt_block" in {line.get("event_id") for line in place.lines.of("loop_blocked")}
