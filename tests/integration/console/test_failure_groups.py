@@ -13,6 +13,7 @@ from tests.integration.console.test_dead_letters import CONFIRM, ended
 from tests.integration.console.test_pages import looked
 from tests.integration.jobs import reach
 from tests.integration.workplace import Lines, Workplace, body
+from worker.operate.console import runs
 from worker.operate.dead_lists import Filter
 from worker.operate.failure_groups import largest
 from worker.operate.relisting import relist
@@ -80,6 +81,19 @@ async def test_a_sample_is_replayed_and_its_fate_is_shown_before_all_are(
     assert gone.status == 404
     assert "None left" in gone.text
     assert await redis.zcard(UNAVAILABLE) == 1
+
+
+async def test_a_second_press_leads_to_its_run_where_no_more_may_begin(
+    site: Site, place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "AT_ONCE", 1)
+    group = await several_dead(place, 8)
+    fields = (await site.get(f"{GROUP}?id={group}")).fields | {"rate": "1"}
+    begun = await site.post(CONFIRM, fields)
+    assert (await site.post(CONFIRM, fields)).path == begun.path
+    another = await site.post(CONFIRM, fields | {"run": "another_one"})
+    assert (another.status, "runs go on already" in another.text) == (409, True)
+    await site.post(f"{begun.path}/stop", begun.fields)
 
 
 async def test_filters_are_kept_from_page_to_page(site: Site, place: Workplace) -> None:

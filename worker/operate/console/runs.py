@@ -81,6 +81,10 @@ class Runs:
         """Whether too many go on here already."""
         return len(self._here) >= AT_ONCE
 
+    def goes_on(self, run_id: str) -> bool:
+        """Whether it goes on here."""
+        return run_id in self._here
+
     async def start(self, run: Run) -> Begun:
         """Begin it here, or take it up; by ``begun`` alone it was that.
 

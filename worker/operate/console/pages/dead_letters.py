@@ -122,7 +122,7 @@ async def act(request: web.Request) -> web.Response:
 async def _start(request: web.Request, run: Run, action: str, outcome: str) -> web.Response:
     """Begin it, or take it up, unless somebody has: a second press comes to the same page."""
     runs = console_of(request).runs
-    if runs.is_full:
+    if runs.is_full and not runs.goes_on(run.id):
         text = f"{AT_ONCE} runs go on already. Wait for one, or stop it."
         return message(request, HTTPStatus.CONFLICT, "Not now", text)
     if await runs.start(run) == "begun":
