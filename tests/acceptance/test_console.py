@@ -353,6 +353,9 @@ async def test_a_bad_deploys_letters_are_one_group_whose_sample_is_replayed_firs
         await page.evaluate("document.querySelector('h1').textContent = 'before'")
         await expect(page.locator("h1")).not_to_have_text("before", timeout=PATIENCE)
         assert await run.input_value() == begun
+        # But for who has gone back to it, as a browser tells a page that it has kept meanwhile.
+        await page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+        await expect(run).not_to_have_value(begun, timeout=PATIENCE)
 
 
 async def test_a_page_that_refreshes_itself_asks_for_one_run_however_often_it_is_pressed(

@@ -39,6 +39,11 @@ for (const form of document.querySelectorAll("form[data-choose]")) {
   tellChosen(form);
 }
 
+// Who comes back to a page that the browser has kept means another sample, not the fate of the last one.
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted && document.getElementById("sample-run")) location.reload();
+});
+
 // "/" goes to the page's search, as elsewhere on the web.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
