@@ -157,17 +157,17 @@ async def close(pool: ConnectionPool) -> None:
 
 
 async def look_up(urls: Iterable[RedisUrl]) -> None:
-    """Ask where these are, for whoever is about to end, however long a name server takes.
+    """Wait until it is known where these are, for whoever is about to end.
 
-    A client's own look-up would keep the process from that; what has an answer has it soon again.
-
-    Raises:
-        OSError: some aren't known.
+    A client's own look-up would keep the process from that, however long a name server takes; what
+    has an answer has it soon again. That some aren't known is for the client to tell, which may
+    need only one of them.
     """
 
     def ask() -> None:
         for host in {host for url in urls for host in url.hosts}:
-            socket.getaddrinfo(host, None)
+            with suppress(OSError):
+                socket.getaddrinfo(host, None)
 
     await in_daemon_thread(ask)
 

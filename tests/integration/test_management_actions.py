@@ -103,20 +103,32 @@ def test_a_redis_that_is_away_takes_nothing_back_and_is_not_waited_for(here: Des
         assert took < 1.5 + 3 * (monotonic() - before)
 
 
-def test_nor_is_a_name_server_that_is_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("url", "names", "why"),
+    [
+        ("redis://far.example", "lambda *_, **__: sleep(600)", "Redis did not answer in time"),
+        # Of Sentinels one that is known will do: a pod that is down has no name.
+        (
+            *("redis+sentinel://gone.invalid,127.0.0.1:1/main", "socket.getaddrinfo"),
+            "no Sentinel in reach names a primary",
+        ),
+    ],
+)
+def test_nor_is_a_name_server_that_is_away(tmp_path: Path, url: str, names: str, why: str) -> None:
     """The process doesn't end before a look-up that asyncio has begun."""
-    environ = {**os.environ, "REDIS_URL": "redis://far.example", "ENDPOINTS_FILE": str(tmp_path)}
+    environ = {**os.environ, "REDIS_URL": url, "ENDPOINTS_FILE": str(tmp_path), "NAMES": names}
     ended = subprocess.run(
-        [sys.executable, "-c", _NO_NAMES], env=environ, capture_output=True, timeout=60, check=True
+        [sys.executable, "-c", _TELL], env=environ, capture_output=True, timeout=60, check=True
     )
     assert len(logged(ended.stderr.decode())) == 1
     (line,) = logged(ended.stderr.decode(), "operator_action_not_kept")
-    assert line["why"] == "Redis did not answer in time"
+    assert line["why"] == why
 
 
-_NO_NAMES = """
-import asyncio, socket, time
+_TELL = """
+import asyncio, os, socket
+from time import sleep
 from ingress.management.acting import tell_action
-socket.getaddrinfo = lambda *_, **__: time.sleep(600)
+socket.getaddrinfo = eval(os.environ["NAMES"])
 asyncio.run(tell_action("import reference"))
 """
