@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import click
 
-from ingress.management.api_errors import EventUnavailable, OperationUnavailable
+from ingress.management.api_errors import EventUnavailable, OperationUnavailable, OutcomeUnknown
+from ingress.management.journal import OutcomeTooOld
 from shared.errors import SellfernError, SettingsError
 from shared.queue.actions import Action, on_stderr, record_within, whoami
 from shared.settings.config import CommonSettings
@@ -21,6 +22,14 @@ Confirm = Callable[[Sequence[str]], None]
 
 _SECONDS: Final = 1.0
 """For which Redis is waited for: what was done is done."""
+
+
+class Unfinished(SellfernError):
+    """A command has come as far as it can for now; the same command again goes on."""
+
+
+COME_AGAIN: Final = (OutcomeUnknown, OutcomeTooOld, Unfinished)
+"""What ends a command that has perhaps done something, or some of it: so it is to be run again."""
 
 _NOT_BEGUN: Final = (SettingsError, OperationUnavailable, EventUnavailable)
 """What ends a command before anything is asked for, unless somebody has agreed to that."""
@@ -64,6 +73,9 @@ async def telling(action: str, confirm: Confirm, **about: str) -> AsyncIterator[
         outcome = "done"
     except click.Abort:
         outcome = ""
+        raise
+    except COME_AGAIN as exc:
+        outcome = f"unfinished: {exc}"
         raise
     except SellfernError as exc:
         outcome = f"failed: {exc}" if agreed or not isinstance(exc, _NOT_BEGUN) else ""

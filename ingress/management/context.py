@@ -18,7 +18,7 @@ from ingress.management.journal import Journal
 from ingress.management.settings import ManagementSettings, api_key
 from shared.display import escape_controls
 from shared.endpoints.endpoint import Endpoint, Endpoints, nearest
-from shared.errors import SellfernError, SettingsError
+from shared.errors import SettingsError
 from shared.queue.keys import ORGANIZATION_PATTERN
 from shared.sellfern.reference import Reference
 from shared.sellfern.reference_file import load_reference
@@ -26,10 +26,6 @@ from shared.settings.reader import NOTHING
 
 Told = Callable[[str], None]
 """Is told on a line how things go."""
-
-
-class Unfinished(SellfernError):
-    """A command has come as far as it can for now; the same command again goes on."""
 
 
 @dataclass(frozen=True)  # no slots: `writing` takes over all that there is

@@ -6,8 +6,9 @@ from typing import Final
 
 import msgspec
 
+from ingress.management.acting import Unfinished
 from ingress.management.client import CREATE, LIST
-from ingress.management.context import Unfinished, Writing, tell
+from ingress.management.context import Writing, tell
 from ingress.management.matching import registrations
 from shared.errors import SettingsError
 from shared.settings.secret import Secret

@@ -23,6 +23,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from ingress.management.acting import Unfinished
 from ingress.management.client import (
     CHANGE,
     CREATE,
@@ -32,7 +33,7 @@ from ingress.management.client import (
     CreatedEndpoint,
     RemoteDelivery,
 )
-from ingress.management.context import Unfinished, Writing, tell
+from ingress.management.context import Writing, tell
 from ingress.management.editing import expired, fingerprints, named
 from ingress.management.matching import next_rotation, the_one
 from ingress.management.observation import Ingresses

@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple, TextIO, TypeAlias
 import click
 
 from ingress.http.receive import ROUTE
-from ingress.management.api_errors import EventUnavailable, OperationUnavailable, OutcomeUnknown
-from ingress.management.context import Unfinished, Writing, tell
-from ingress.management.journal import OutcomeTooOld
+from ingress.management.acting import COME_AGAIN
+from ingress.management.api_errors import EventUnavailable, OperationUnavailable
+from ingress.management.context import Writing, tell
 from shared import display
 from shared.errors import SecretDefect, SellfernError, SettingsError
 from shared.files.plain_text import no_text, trimmed
@@ -176,7 +176,7 @@ def _run(work: _Work, command: str, endpoint_id: str | None) -> None:
         _fail(exc, UNAVAILABLE, manual_step(command, endpoint_id, _endpoints_file()))
     except EventUnavailable as exc:
         _fail(exc, UNAVAILABLE)
-    except (OutcomeUnknown, OutcomeTooOld, Unfinished) as exc:
+    except COME_AGAIN as exc:
         _fail(exc, UNFINISHED)
     except SellfernError as exc:
         _fail(exc, REFUSED)

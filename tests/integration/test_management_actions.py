@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
+from deploy.sellfern import Fault
 from tests.integration.jobs import reach
 from tests.management_support import Desk, desk
 from worker.operate.actions import last
@@ -75,6 +76,15 @@ def test_what_changes_an_endpoint_is_logged_and_kept_and_what_nobody_agrees_to_i
     assert failed[:3] == ("enable endpoint", "org_a", "acme")
     assert failed[3].startswith("failed: ")
     assert removed == ("remove endpoint", "org_a", "acme", "done")
+
+
+def test_what_has_perhaps_taken_effect_has_not_failed(here: Desk) -> None:
+    here.vendor.faults.add(Fault("cut", when="after", operation="POST /webhooks", times=0))
+    words = ("register", "acme", "--organization", "org_a", "--yes")
+    ended = here.endpoints(*words, SELLFERN_DEADLINE="200ms")
+    assert ended.exit_code == 4
+    (line,) = logged(ended.stderr)
+    assert line["outcome"].startswith("unfinished: POST /webhooks")
 
 
 async def emptied(server: EmbeddedRedis) -> None:
