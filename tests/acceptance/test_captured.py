@@ -84,4 +84,6 @@ async def test_thousands_of_a_dead_events_delivery_run_it_once_more_and_hold_nob
     assert await counted(redis, "breaker_opened") == 0
     (letter,) = shown.json
     assert letter["event_id"] == "evt_captured"
-    assert letter["held"] == len(worker.events("event_held")) == await counted(redis, "held") > 100
+    assert len(worker.events("event_held")) == await counted(redis, "held") > 100
+    # With those that came while one of them waited.
+    assert await counted(redis, "held") < letter["held"] <= NUMBER

@@ -267,9 +267,10 @@ class Watchdog:
         """Where the worker's thread is in what its loop does, the innermost call last."""
         places: list[str] = []
         frame: FrameType | None = sys._current_frames().get(self.thread)  # noqa: SLF001  public but in name
-        # How the program came to its loop says nothing of what stands still in it.
-        while frame is not None and frame.f_globals.get("__name__") != _LOOPS:
-            if len(places) == _MOST_FRAMES:
+        while frame is not None and len(places) < _MOST_FRAMES:
+            # How the program came to its loop says nothing of what stands still in it. But that has
+            # no frame of its own where the loop calls what is written in C.
+            if places and frame.f_globals.get("__name__") == _LOOPS:
                 break
             places.append(place(frame.f_code, frame.f_lineno))
             frame = frame.f_back
