@@ -66,7 +66,8 @@ def show(
 def _tell_not_found(search: Search, missing: list[Missing]) -> None:
     click.echo(f"not found: {search.sentence}", err=True)
     if search.is_whole and not missing:
-        click.echo(search.meaning, err=True)
+        see = " (see: dead-letters list)" * search.has_looked
+        click.echo(f"{search.meaning}{see}", err=True)
     elif not search.is_whole:
         click.echo("it may be among the others: --organization ORG, or more --seconds", err=True)
 

@@ -60,7 +60,10 @@ class FailureGroup(msgspec.Struct, frozen=True):
     @property
     def title(self) -> str:
         """What they died of, in a line."""
-        return f"other errors of {self.reason}" if self.is_of_others else self.error or self.reason
+        if self.is_of_others:
+            return f"other errors of {self.reason}"
+        # Of an exception that says nothing there is its class alone, with a colon behind it.
+        return self.error.rstrip(": ") or self.reason
 
 
 async def largest(reach: Reach, wanted: Filter, most: int) -> tuple[list[FailureGroup], int | None]:

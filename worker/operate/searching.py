@@ -99,7 +99,7 @@ class Search:
             return "it is handled or discarded, and is found by the event's own id; or it never was"
         return (
             "it may never have come in, or it was handled so long ago that its mark is gone, or it "
-            "is a dead letter whose body gave no id that could be read (see: dead-letters list)"
+            "is a dead letter whose body gave no id that could be read"
         )
 
     @property

@@ -213,6 +213,11 @@ class Place(NamedTuple):
         return text() if text else _TEXTS[self.state]
 
     @property
+    def details(self) -> str:
+        """The same beside its word, without saying that again."""
+        return self.text.removeprefix(self.word).lstrip(",: ")
+
+    @property
     def _in_line(self) -> str:
         return f"in line, {self.ahead or 0:,} ahead of it"
 

@@ -141,6 +141,7 @@ async def test_what_is_not_known_is_said(site: Site, text: str) -> None:
     answer = await site.get(f"/events?q={text}")
     assert answer.status == 200
     assert "Nothing is known of" in answer.text
+    assert "(see:" not in answer.text  # which is a command's word
 
 
 async def test_an_id_is_found_with_blanks_of_its_own_and_with_those_of_a_copy(
@@ -155,6 +156,13 @@ async def test_a_single_hit_opens_the_event(site: Site, place: Workplace) -> Non
     (job,) = await place.accept(body("evt_1"))
     answer = await site.get(f"/events?q={job}")
     assert "in line, 0 ahead of it" in answer.text
+
+
+async def test_the_list_of_what_waits_says_where_that_is_once(site: Site, place: Workplace) -> None:
+    await place.accept(body("evt_1"))
+    shown = (await site.get("/events")).text
+    assert ">in line</span>" in shown
+    assert '<span class="sub wrap">0 ahead of it' in shown
 
 
 async def test_the_list_of_what_waits_says_of_what_the_last_attempt_failed(
