@@ -3,6 +3,7 @@
 None of these needs Redis for what it does. Where ``REDIS_URL`` is set, the last actions have it.
 """
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,7 +19,7 @@ from shared.settings.config import CommonSettings
 from shared.settings.reader import Reader
 
 Confirm = Callable[[Sequence[str]], None]
-"""Shows what is going to happen, and asks."""
+"""Shows what is going to happen, and asks; of no lines: somebody has agreed to it before."""
 
 _SECONDS: Final = 1.0
 """For which Redis is waited for: what was done is done."""
@@ -62,17 +63,20 @@ async def telling(action: str, confirm: Confirm, **about: str) -> AsyncIterator[
     Returns:
         what asks in the block.
     """
-    outcome, agreed = "interrupted", list[bool]()
+    outcome, agreed = "", list[bool]()
 
     def ask(lines: Sequence[str]) -> None:
-        confirm(lines)
+        if lines:
+            confirm(lines)
         agreed.append(True)
 
     try:
         yield ask
         outcome = "done"
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        outcome = "interrupted" if agreed else ""
+        raise
     except click.Abort:
-        outcome = ""
         raise
     except COME_AGAIN as exc:
         outcome = f"unfinished: {exc}"

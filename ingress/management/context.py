@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -143,9 +144,15 @@ def confirm(lines: Sequence[str], *, yes: bool) -> None:
     """
     for line in lines:
         tell(line)
-    if not yes:
+    if yes:
+        return
+    # The loop's handler would let the first Ctrl-C wait for an answer.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
         # On stderr: stdout has the result alone, which a script may read.
         click.confirm("go on?", abort=True, err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def tell(line: str) -> None:

@@ -70,6 +70,8 @@ async def register(
         done, secret = await _create(context, wanted, note)
         if secret is not None:
             return done, secret
+    else:
+        context.confirm([])
     secret = _copied(context, wanted.id, done, read_secret)
     context.editor.add(wanted.id, done.organization, secret)
     context.journal.note(note, None)

@@ -136,6 +136,8 @@ class Rotating:
         rotation = self._known()
         if rotation is not None and rotation.aborting:
             raise RotationError(f"{self._id}: its rotation is going back; run rotate --abort again")
+        if rotation is not None:
+            self._context.confirm([])
         current = rotation or await self._begin()
         while True:
             # A step may wait for minutes, and somebody may edit the file meanwhile.
@@ -160,8 +162,8 @@ class Rotating:
             raise RotationError(
                 f"{self._id}: the first registration may be gone already; run rotate to go on"
             )
+        self._context.confirm([] if rotation.aborting else _going_back(rotation))
         if not rotation.aborting:
-            self._context.confirm(_going_back(rotation))
             rotation = self._keep(msgspec.structs.replace(rotation, aborting=True))
         # It may have been created though nobody has read the answer: asked again with the same key,
         # Sellfern says which one it is.

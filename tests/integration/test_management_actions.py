@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
 from deploy.sellfern import Fault
+from ingress.management.acting import telling
 from tests.integration.jobs import reach
 from tests.management_support import Desk, desk
 from worker.operate.actions import last
@@ -87,6 +89,59 @@ def test_what_has_perhaps_taken_effect_has_not_failed(here: Desk) -> None:
     assert line["outcome"].startswith("unfinished: POST /webhooks")
 
 
+def test_a_ctrl_c_ends_the_question_and_who_has_not_answered_has_done_nothing(here: Desk) -> None:
+    here.register(URL)
+    with subprocess.Popen(
+        [sys.executable, "-m", "ingress", "endpoints", "disable", "acme"],
+        env=without_redis() | here.environ,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as asking:
+        assert asking.stderr is not None
+        said = b""
+        while not said.endswith(b"go on? [y/N]: "):
+            said += (got := asking.stderr.read(1))
+            assert got, said
+        # Python hears of a signal that comes just before it waits only once it waits no more.
+        while Path(f"/proc/{asking.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            pass
+        asking.send_signal(signal.SIGINT)
+        assert asking.wait(timeout=60) == 1
+        said += asking.stderr.read()
+    assert said.endswith(b"Aborted!\n")
+    assert logged(said.decode()) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"), [(None, []), (["remove it"], ["interrupted"]), ([], ["interrupted"])]
+)
+async def test_what_is_interrupted_is_told_of_once_somebody_has_agreed(
+    asked: list[str] | None,
+    told: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where that was another time, and the command goes on with it."""
+    for name in ("REDIS_URL", "REDIS_URL_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    questions = list[Any]()
+
+    async def interrupted() -> None:
+        async with telling("remove endpoint", questions.append) as ask:
+            if asked is not None:
+                ask(asked)
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await interrupted()
+    assert questions == ([asked] if asked else [])
+    assert [line["outcome"] for line in logged(capsys.readouterr().err)] == told
+
+
+def without_redis() -> dict[str, str]:
+    return {name: text for name, text in os.environ.items() if not name.startswith("REDIS_URL")}
+
+
 async def emptied(server: EmbeddedRedis) -> None:
     async with Redis.from_url(server.url) as redis:
         await redis.flushall()
@@ -128,7 +183,7 @@ def test_nor_is_a_name_server_that_is_away(tmp_path: Path, url: str, names: str,
     """The process doesn't end before a look-up that asyncio has begun."""
     environ = {**os.environ, "REDIS_URL": url, "ENDPOINTS_FILE": str(tmp_path), "NAMES": names}
     ended = subprocess.run(
-        [sys.executable, "-c", _TELL], env=environ, capture_output=True, timeout=60, check=True
+        [sys.executable, "-c", _TELL], env=environ, capture_output=True, timeout=6, check=True
     )
     assert len(logged(ended.stderr.decode())) == 1
     (line,) = logged(ended.stderr.decode(), "operator_action_not_kept")
