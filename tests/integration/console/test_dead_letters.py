@@ -239,6 +239,9 @@ async def test_a_run_outlives_its_console_and_goes_on_in_the_next(
         assert "Taken up by local" in again.text
         twice = await site.post(f"{run.path}/go-on", left.fields)  # an old page's button
         assert twice.path == run.path
+        kept_on = await site.post(f"{run.path}/stop", left.fields)  # the same of another one
+        assert "Not stopped: local has taken it up since" in kept_on.text
+        assert "running" in (await site.get(run.path)).text
         (overview,) = (await looked(site, run.path)).split('aria-label="Look at')[1:]
         assert "replay of all" in overview
         await site.post(f"{run.path}/stop", again.fields)

@@ -14,6 +14,7 @@ from tests.integration.console.test_pages import looked
 from tests.integration.jobs import reach
 from tests.integration.workplace import Lines, Workplace, body
 from worker.operate.console import runs
+from worker.operate.console.pages import dead_letters
 from worker.operate.dead_lists import Filter
 from worker.operate.failure_groups import largest
 from worker.operate.relisting import relist
@@ -81,6 +82,22 @@ async def test_a_sample_is_replayed_and_its_fate_is_shown_before_all_are(
     assert gone.status == 404
     assert "None left" in gone.text
     assert await redis.zcard(UNAVAILABLE) == 1
+
+
+async def test_an_old_page_s_button_means_what_is_there_now(
+    site: Site, place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a tab that stays open while its form went into another one, and a bug is mended."""
+    group = await several_dead(place, 20)
+    opened = await site.get(f"{GROUP}?id={group}")
+    begun = await ended(site, await site.post(CONFIRM, opened.fields))
+    assert (await site.post(CONFIRM, opened.fields)).path == begun.path
+    monkeypatch.setattr(dead_letters, "_PRESSED_TWICE", 0.0)
+    another = await site.post(CONFIRM, opened.fields)
+    assert another.path == f"{begun.path}-2"
+    assert (await site.post(CONFIRM, opened.fields)).path == another.path
+    await ended(site, another)
+    assert (await site.post(CONFIRM, opened.fields)).path == f"{begun.path}-3"
 
 
 async def test_a_second_press_leads_to_its_run_where_no_more_may_begin(

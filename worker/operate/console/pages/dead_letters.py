@@ -1,6 +1,7 @@
 """Dead letters: finding them, replaying or discarding one or many, and the runs that do so."""
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
@@ -33,6 +34,13 @@ _SPAN: Final = ("died_after", "died_before")
 """Of a filter, as the page that asks has it: who says yes later means no other ones."""
 
 _LONGEST_MOMENT: Final = 15
+
+_PRESSED_TWICE: Final = 10.0
+"""Seconds within which the same page's button means the run that it has begun, though that is over.
+
+Its page may stay open in a tab for hours: then whoever presses it means what is there by then."""
+
+_MOST_PRESSED: Final = 100
 
 
 async def show(request: web.Request) -> web.Response:
@@ -114,9 +122,23 @@ async def act(request: web.Request) -> web.Response:
         force="force" in form,
         limit=limit,
         selection=selection,
-        id=_run_id(form.get("run", "")) or new_id(reach_of(request)),
+        id=await _id_of(request, form.get("run", "")),
     )
     return await _start(request, run, verb, "begun")
+
+
+async def _id_of(request: web.Request, drawn: str) -> str:
+    """What a run is called: as its page has drawn, unless that one was over long ago.
+
+    Then by its number behind that, so that a second press means the same one again.
+    """
+    run_id = _run_id(drawn)
+    for again in range(2, _MOST_PRESSED):
+        run = await console_of(request).runs.find(run_id) if run_id else None
+        if run is None or run.state == "running" or time.time() - run.started < _PRESSED_TWICE:
+            break
+        run_id = _run_id(f"{drawn}-{again}")
+    return run_id or new_id(reach_of(request))
 
 
 async def _start(request: web.Request, run: Run, action: str, outcome: str) -> web.Response:
@@ -216,12 +238,15 @@ def _about(selection: Selection, given: Mapping[str, str]) -> str:
 
 async def show_run(request: web.Request) -> web.Response:
     """Show how far a run is, and how far it was where nobody goes on with it."""
-    return render(request, "run.html", run=await _run(request))
+    did = request.query.get("did", "")
+    return render(request, "run.html", run=await _run(request), did=did)
 
 
 async def stop_run(request: web.Request) -> web.Response:
-    """End it where it is."""
-    run = await _run(request)
+    """End it where it is, unless somebody has taken it up since that page was shown."""
+    run, form = await _run(request), await request.post()
+    if run.state == "running" and form.get("times", str(run.times)) != str(run.times):
+        raise web.HTTPSeeOther(f"/runs/{run.id}?did=nothing")
     if run.state == "running":
         await console_of(request).runs.stop(run, who(request))
         await tell(request, "stop", run=run.id, about=run.about)
