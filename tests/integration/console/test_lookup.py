@@ -1,5 +1,6 @@
 """Facts about finding an event."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from tests.integration.shop import WORKER, EndingShop
 from tests.integration.test_told import NOW, live
 from tests.integration.workplace import Workplace, body
 from worker.operate import lookup, organizations
+from worker.operate.console import views
 from worker.pipeline.transitions import Profile, Settlement
 
 
@@ -163,6 +165,19 @@ async def test_the_list_of_what_waits_says_where_that_is_once(site: Site, place:
     shown = (await site.get("/events")).text
     assert ">in line</span>" in shown
     assert '<span class="sub wrap">0 ahead of it' in shown
+
+
+async def test_ages_of_an_event_are_by_redis_s_clock(
+    site: Site, place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a console's that is ahead each event would have come hours ago."""
+    (job,) = await place.accept(body("evt_1"))
+    ahead = time.time() + 7200
+    monkeypatch.setitem(views._environment.globals, "now", lambda: ahead)
+    for path in ("/events", f"/events?q={job}"):
+        shown = (await site.get(path)).text
+        assert "evt_1" in shown
+        assert "2h ago" not in shown
 
 
 async def test_the_list_of_what_waits_says_of_what_the_last_attempt_failed(
