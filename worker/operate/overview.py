@@ -29,7 +29,8 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
     Attributes:
         organization: its id; ``?`` gathers jobs that belong to none.
         waiting: accepted events that are not finished.
-        running: of these, leased by a worker.
+        running: of these, those that have a slot: leased by a worker or, in order, the one that
+            keeps it until its next attempt.
         dead: dead letters.
         paused: why its events wait; ``None`` while they don't.
         breaker: ``open`` while its events wait since its handlers kept failing, ``trying`` while
@@ -91,9 +92,21 @@ class OrganizationOverview(msgspec.Struct, frozen=True):
             return f"to another partition, {left} at the most"
         return f"{self.throttled}, {left} still"
 
+    def keeps_slot(self, now: float) -> bool:
+        """Whether, in order, an event has its only slot until its next attempt; ``now``: the same.
+
+        Then no handler runs.
+        """
+        trouble, is_taken = self.trouble, self.cap == 1 == self.running
+        if not is_taken or trouble is None or trouble.kind == "w":
+            return False
+        return (trouble.next_at or 0.0) > now
+
     def failing(self, now: float) -> str:
         """How its handlers fail, if they do, for people; ``now``: seconds since the epoch."""
-        return self.trouble.sentence(now, is_held=self.is_held) if self.trouble else ""
+        told = self.trouble.sentence(now, is_held=self.is_held) if self.trouble else ""
+        keeps = self.keeps_slot(now) and not self.is_held
+        return f"{told}, and keeps the only slot until then" if keeps else told
 
     def next_try(self, now: float) -> str:
         """When one of its events is tried again, for people; ``now``: the same."""

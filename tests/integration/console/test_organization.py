@@ -1,6 +1,8 @@
 """Facts about the page of one organization."""
 
 import time
+from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -11,9 +13,12 @@ from shared.queue import keys
 from shared.queue.partition import Partition
 from tests.integration.console.site import Site
 from tests.integration.console.test_pages import looked
-from tests.integration.workplace import Workplace, body
+from tests.integration.workplace import DAY, POLICY, Workplace, body
+from worker import Event, Handlers, Organization
 from worker.at_work import AtWork, Doing
 from worker.operate import organizations, waiting
+from worker.pipeline.policy import Backoff
+from worker.pipeline.transitions import Profile
 
 ORG_A = "/organizations/org_a"
 
@@ -41,6 +46,27 @@ async def test_what_waits_of_one_is_told_by_type_and_age(
     assert "order.paid" in text
     assert "order.of_b" not in text
     assert '"Events">2<' in text.partition("not known: larger than 8 KiB, or no event")[2]
+
+
+async def test_a_slot_that_is_kept_for_a_retry_in_order_is_told_so(
+    site: Site, redis: Redis
+) -> None:
+    handlers = Handlers()
+
+    @handlers.on("order.*")
+    async def act(event: Event[Any], organization: Organization) -> None:
+        raise KeyError("as told")
+
+    later = replace(POLICY, backoff=Backoff(base=DAY, cap=DAY))
+    place = Workplace(redis, handlers, later)
+    await place.transitions.publish([Profile("org_a", 1, 1.0)])
+    await place.handle(body("evt_1"))
+    text = await looked(site, "failing", ORG_A)
+    running = text.partition("<dt>Running</dt>")[2].partition("</dd>")[0]
+    assert "1 <span" in running
+    assert "no handler: an event keeps the only slot until its next attempt" in running
+    await place.transitions.publish([Profile("org_a", 2, 1.0)])
+    assert "no handler" not in await looked(site, "2 at once", ORG_A)
 
 
 async def test_of_very_many_that_wait_some_are_looked_at_and_the_page_says_of_how_many(

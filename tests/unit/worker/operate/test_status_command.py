@@ -1,5 +1,7 @@
 """Facts about the status that a terminal shows."""
 
+import time
+
 import pytest
 from msgspec import structs
 from rich.console import Console
@@ -266,3 +268,18 @@ def test_a_percentile_is_told_as_anywhere_else(seconds: str, told: str) -> None:
         worker = structs.replace(now.workers[0], latency={seconds: number}, started=99.0)
         history.add(structs.replace(now, workers=[worker]))
     assert f" {told} " in shown(history)
+
+
+def test_who_keeps_the_only_slot_until_its_next_attempt_is_told_so() -> None:
+    now = time.time()
+    fails = Trouble(now, now, 1, "f", "act", "KeyError", next_at=now + 60)
+    one = organization("org_a", 1, running=1, cap=1, trouble=fails)
+    assert one.failing(now).endswith("next try in 1m 0s, and keeps the only slot until then")
+    for other in (
+        structs.replace(one, cap=None),
+        structs.replace(one, running=0),
+        structs.replace(one, paused="by ada"),
+        structs.replace(one, trouble=structs.replace(fails, kind="w")),  # which keeps none
+        structs.replace(one, trouble=structs.replace(fails, next_at=now - 1)),
+    ):
+        assert "slot" not in other.failing(now)
