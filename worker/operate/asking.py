@@ -46,7 +46,9 @@ def ask(question: Callable[[Reach], Awaitable[Answer]], *, connections: int = 1)
         return asyncio.run(asked())
     except (*REDIS_ERRORS, Unavailable) as exc:
         cause = translate(exc)
-        if cause.code in {"redis_layout", "organization_moving"}:
+        if cause.code == "organization_moving":
+            display.fail(f"{cause.message} (see: partitions move)")
+        if cause.code == "redis_layout":
             display.fail(cause.message)
         display.fail(f"REDIS_URL: expected a Redis that answers, got {cause}")
 

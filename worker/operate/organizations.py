@@ -100,9 +100,7 @@ async def resume(partition: Partition, organization: str, starts: float | None =
 
 def _is_changed(answer: int | bytes) -> bool:
     if answer == b"moved":
-        raise Unavailable(
-            "organization_moving", "it is on its way to another partition: see partitions move"
-        )
+        raise Unavailable("organization_moving", "it is on its way to another partition")
     return bool(answer)
 
 

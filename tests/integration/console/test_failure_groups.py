@@ -16,7 +16,7 @@ from tests.integration.workplace import Lines, Workplace, body
 from worker.operate.console import runs
 from worker.operate.console.pages import dead_letters
 from worker.operate.dead_lists import Filter
-from worker.operate.failure_groups import largest
+from worker.operate.failure_groups import FailureGroup, largest
 from worker.operate.relisting import relist
 
 GROUPS = "/dead-letters/groups"
@@ -111,6 +111,17 @@ async def test_a_second_press_leads_to_its_run_where_no_more_may_begin(
     another = await site.post(CONFIRM, fields | {"run": "another_one"})
     assert (another.status, "runs go on already" in another.text) == (409, True)
     await site.post(f"{begun.path}/stop", begun.fields)
+
+
+@pytest.mark.parametrize(
+    ("error", "title"),
+    [("TimeoutError:", "TimeoutError"), ("ValueError: no: ", "ValueError: no"), ("", "rejected")],
+)
+def test_a_group_of_an_error_that_says_nothing_is_named_by_its_class(
+    error: str, title: str
+) -> None:
+    group = FailureGroup("org_a:0", "org_a", "rejected", "", error, "", 1, 0, 0, "org_a:x")
+    assert group.title == title
 
 
 async def test_filters_are_kept_from_page_to_page(site: Site, place: Workplace) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 import pytest
+from click.testing import CliRunner
 from redis.asyncio import Redis
 
 from deploy.local.embedded_redis import EmbeddedRedis
@@ -19,6 +20,7 @@ from tests.conftest import StartRedis
 from tests.integration.console.site import Site, browsing
 from tests.integration.console.test_pages import looked
 from tests.integration.several import FOUR, ORGANIZATIONS, Shop, over
+from worker.cli import main
 from worker.operate.console import paging
 from worker.operate.console.paging import Place, read_page
 from worker.operate.dead_lists import Filter
@@ -62,6 +64,23 @@ async def test_pages_show_what_is_in_all_of_them(house: House) -> None:
         shown = (await house.site.get(path)).text
         assert all(name in shown for name in ORGANIZATIONS), path
         assert "can't be read" not in shown.replace("&#39;", "'")
+
+
+async def test_one_that_is_on_its_way_is_told_so_and_a_command_names_what_ends_that(
+    redis: Redis, redis_server: EmbeddedRedis
+) -> None:
+    partitions = over(redis)
+    for each in partitions:  # from each to the next, and round again
+        await redis.hset(each.names.moved, ORGANIZATIONS[0], str((each.number + 1) % FOUR))
+    async with browsing(redis, partitions) as site:
+        answer = await site.confirm(f"/organizations/{ORGANIZATIONS[0]}/pause", anyway="1")
+    assert answer.status == 409
+    assert "it is on its way to another partition.<" in answer.text
+    env = {"REDIS_URL": redis_server.url, "PARTITIONS": str(FOUR)}
+    words = ["pause", ORGANIZATIONS[0], "--yes"]
+    paused = await asyncio.to_thread(CliRunner().invoke, main, words, env=env)
+    assert paused.exit_code == 2
+    assert "it is on its way to another partition (see: partitions move)\n" in paused.stderr
 
 
 async def test_an_event_is_found_in_whichever_it_is(house: House) -> None:
