@@ -538,7 +538,10 @@ OTHERS_TOLD: Final = [
     ),
     Scenario(
         "a system that hangs is told, though one event is tried for two of three half minutes",
-        {s("breakers_open", A): flats((0, 20), *[(2, 0.5), (0, 1)] * 15, (0, 10))},
+        {
+            s("breakers_open", A): flats((0, 20), *[(2, 0.5), (0, 1)] * 15, (0, 10)),
+            s("queue_depth", A, state="parked"): flats((0, 20), (50, 22.5), (0, 10)),
+        },
         [
             *silent(24, "BreakersOpen"),
             *(
@@ -549,13 +552,46 @@ OTHERS_TOLD: Final = [
                 )
                 for minute in (27, 33, 40)
             ),
-            *silent(46, "BreakersOpen"),
+            *silent(43, "BreakersOpen"),
         ],
     ),
     Scenario(
         "a breaker that opens once is no alert",
         {s("breakers_open", A): flats((0, 20), (1, 0.5), (0, 20))},
         silent(26, "BreakersOpen"),
+    ),
+    Scenario(
+        "nor is one that is closed after four minutes, though others' events wait",
+        {
+            s("breakers_open", A): flats((0, 20), (1, 4), (0, 20)),
+            s("queue_depth", A, state="parked"): flat(50, 44),
+        },
+        [*silent(24, "BreakersOpen"), *silent(25.5, "BreakersOpen"), *silent(27, "BreakersOpen")],
+    ),
+    Scenario(
+        "a breaker that stays open is told after five minutes, also where nothing waits",
+        {s("breakers_open", A): flats((0, 20), (1, 10), (0, 10))},
+        [
+            *silent(24, "BreakersOpen"),
+            fires(
+                26,
+                "BreakersOpen",
+                "Events of one organization wait since their handlers kept failing",
+            ),
+            *silent(31, "BreakersOpen"),
+        ],
+    ),
+    Scenario(
+        "a Prometheus that has just begun knows of no five minutes",
+        {s("breakers_open", A): flat(1, 20)},
+        [
+            *silent(4, "BreakersOpen"),
+            fires(
+                8,
+                "BreakersOpen",
+                "Events of one organization wait since their handlers kept failing",
+            ),
+        ],
     ),
     Scenario(
         "all slots are taken and more waits; or nothing does",

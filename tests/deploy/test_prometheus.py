@@ -41,7 +41,7 @@ def faster(text: str) -> str:
     def shorter(found: re.Match[str]) -> str:
         return f"{round(int(found[1]) * _MILLISECONDS[found[2]] / SPEED)}ms"
 
-    return re.sub(r"(?<=[\[: ])(\d+)([smhd])(?=[\]:\n ])", shorter, text)
+    return re.sub(r"(?<=[\[: ])(\d+)([smhd])(?=[\]):\n ])", shorter, text)
 
 
 @dataclass
