@@ -10,11 +10,27 @@ umask 077
 mkdir -p secrets
 touch .env
 
-# An earlier version had these two in .env. Grafana keeps the password that it was given first.
+# An earlier version had these two in .env. Grafana keeps the password that it was given first, which is what Compose read there.
+blank='[[:space:]]'
 for each in CONSOLE_TOKEN:console GRAFANA_PASSWORD:grafana; do
-    file=secrets/${each#*:}
-    [ -s "$file" ] || sed -n "s/^${each%:*}=//p" .env > "$file"
-    sed -i "/^${each%:*}=/d" .env
+    name=${each%:*} file=secrets/${each#*:}
+    line="^$blank*(export$blank+)?$name$blank*="
+    raw=$(sed -n -E "s/$line$blank*//p" .env | tail -n 1 | tr -d '\r')
+    if [ ! -s "$file" ]; then
+        case $raw in
+            \'*) ;;
+            *\$* | \"*\\[nrt]*)
+                echo "error: .env: expected a $name without \$ and \\n, or one in single quotes: write what it stands for into $file" >&2
+                exit 2
+                ;;
+        esac
+        value=$(printf '%s\n' "$raw" | sed -E \
+            -e "/^'/{ s/^'([^']*)'.*/\1/; b" -e '}' \
+            -e '/^"/{ s/^"(([^"\\]|\\.)*)".*/\1/; s/\\(.)/\1/g; b' -e '}' \
+            -e "s/(^|$blank)#.*//; s/$blank+\$//")
+        [ -z "$value" ] || printf '%s\n' "$value" > "$file"
+    fi
+    sed -i -E "/$line/d" .env
 done
 
 # Readable by the users in the containers; the folder is not readable by others on this machine. They are written in place,

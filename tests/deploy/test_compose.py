@@ -159,6 +159,42 @@ def test_what_an_earlier_version_had_in_variables_goes_into_the_files(tmp_path: 
     assert left.count("ENDPOINTS_DIR=") == 1
 
 
+@pytest.mark.parametrize(
+    ("lines", "token"),
+    [
+        ("CONSOLE_TOKEN='o n#e$1'  # it", "o n#e$1"),
+        ('CONSOLE_TOKEN="a\\"b\\\\c #d" # it', 'a"b\\c #d'),
+        ("CONSOLE_TOKEN=one#1 # it", "one#1"),
+        ("CONSOLE_TOKEN=old\n export CONSOLE_TOKEN = new \r", "new"),
+        ("CONSOLE_TOKEN=", None),
+        ("CONSOLE_TOKEN=''", None),
+        ("CONSOLE_TOKEN= # none", None),
+    ],
+)
+def test_what_an_earlier_version_had_is_taken_as_compose_read_it(
+    tmp_path: Path, lines: str, token: str | None
+) -> None:
+    (tmp_path / ".env").write_text(f"{lines}\n")
+    words = [tool("sh"), DEPLOY / "make-secrets.sh", tmp_path]
+    subprocess.run(words, check=True, capture_output=True)
+    made = (tmp_path / "secrets" / "console").read_text()
+    assert made == f"{token}\n" if token else len(made) == 64
+    assert "CONSOLE_TOKEN" not in (tmp_path / ".env").read_text()
+
+
+@pytest.mark.parametrize("value", ["a$B", '"${B}"', r'"a\nb"'])
+def test_what_compose_would_fill_in_is_nobodys_to_guess(tmp_path: Path, value: str) -> None:
+    (tmp_path / ".env").write_text(f"CONSOLE_TOKEN={value}\n")
+    words = [tool("sh"), DEPLOY / "make-secrets.sh", tmp_path]
+    ended = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert (ended.returncode, value in ended.stderr) == (2, False)
+    assert "expected a CONSOLE_TOKEN without $" in ended.stderr
+    assert (tmp_path / ".env").read_text() == f"CONSOLE_TOKEN={value}\n"
+    (tmp_path / "secrets" / "console").write_text("by hand")
+    subprocess.run(words, check=True, capture_output=True)
+    assert "CONSOLE_TOKEN" not in (tmp_path / ".env").read_text()
+
+
 def sources(service: Any) -> set[str]:
     """The secrets that a service has."""
     return {each["source"] for each in service.get("secrets", [])}
