@@ -134,6 +134,7 @@ _TOKEN: Final = re.compile(
       | (?<!\w)(?:[0-9A-Fa-f]{{1,4}}:){{3,7}}[0-9A-Fa-f]{{1,4}}(?!\w)
       | (?<![\w:])\[?(?=[0-9A-Fa-f:]*\d)[0-9A-Fa-f:]{{0,35}}::[0-9A-Fa-f:]{{0,35}}(?![\w:])
         (?:%\w+)?(?:\](?::\d+)?)?
+      | (?<!\w)(?:\+?\d{{1,4}}\ ?)?\(\d{{1,5}}\)[ /-]?\d[\d /.-]{{3,20}}\d(?!\w)  # to ring
       | (?<![\w)])[-+]?\d+(?:[.,:]\d+)*(?!\w)
     )
   | (?P<word>\w+(?:-\w+)*)
@@ -155,6 +156,9 @@ _GIVEN: Final = re.compile(
 _PROPER: Final = re.compile(r"[^\W\d_a-z]\S*(?:\ (?:[^\W\d_a-z]\S*|&|und|and|van|von|de|of))+")
 """Names of people and firms, unlike sentences, have all words begin with a capital."""
 
+_UNIT: Final = re.compile(r"(?<=\*) (?=[%‰€$£](?!\w))|(?<=[€$£]) (?=\*)")
+"""The blank between a number and its unit, which some write, and some don't."""
+
 _IN_ROW: Final = re.compile(r"\*(?:[\s,.:/+-]*\*)+")
 _LISTED: Final = re.compile(r"""(['"]?)([\w-]*\*)\1(?:,\ *\1\2\1)+""")
 _SHORT_NUMBER: Final = re.compile(r"[a-z]{2,}\d{1,2}")
@@ -174,7 +178,7 @@ def normalized(line: str) -> str:
 
     The hosts of URLs stay, with the steps of their path up to the first that is no word; so do
     quoted identifiers, and HTTP's status codes. UUIDs, dates, addresses of mail, ``prefix_id``s,
-    hexadecimals and numbers go.
+    hexadecimals, telephones' and other numbers go.
     """
     line = _COLOUR.sub("", line[:_LONGEST_READ])
     head, colon, rest = line.partition(": ")
@@ -185,7 +189,8 @@ def normalized(line: str) -> str:
     rest = _NAMED.sub(_without_name, rest)
     rest = _TOKEN.sub(_without_ids, rest)
     rest = _LISTED.sub(r"\1\2\1", _IN_ROW.sub(ANY, rest))
-    return f"{head}{colon}{' '.join(rest.split())}"[:_LONGEST]
+    rest = _UNIT.sub("", " ".join(rest.split()))
+    return f"{head}{colon}{rest}"[:_LONGEST]
 
 
 def _without_value(found: re.Match[str]) -> str:

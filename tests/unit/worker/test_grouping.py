@@ -240,6 +240,19 @@ KINDS: dict[str, list[str]] = {
     "another German one": [
         f"ErpError: Betrag {n} übersteigt das Limit" for n in ("1.234,50 €", "12 €", "1.000.000 €")
     ],
+    "a share": [f"ErpError: discount of {n} is too much" for n in ("5%", "5 %", "12.5\u00a0%")],
+    "a price": [f"ErpError: price {n} is too low" for n in ("5€", "5,00 €", "1.000,00\u00a0€")],
+    "a price, the unit first": [f"ErpError: price {n} is too low" for n in ("$5", "$ 5.00")],
+    "a telephone": [
+        f"ErpError: can't ring {n}, which is busy"
+        for n in (
+            "030 123456",
+            "(030) 123456",
+            "+49 (0)30 123-456",
+            "(555) 123-4567",
+            "+49(0)30/12345",
+        )
+    ],
     "a Japanese one": [f"ErpError: 注文{n}が見つかりません" for n in ("123", "ORD-98765")],
     "another Japanese one": [f"ErpError: 注文{n}は取り消されました" for n in ("123", "98765")],
     "a megabyte": [f"ErpError: dump of {n} " + "y z " * (1 << 18) for n in (1, 22)],
@@ -428,6 +441,7 @@ def test_what_was_harmed_by_hand_is_told_apart_by_its_reason_alone() -> None:
         ("said 'Card Was Declined'", "said '*'"),
         ("said 'card was declined'", "said 'card was declined'"),
         ("***", "*"),
+        ("f(3) of 2, items (3), (1) 2 of %s 5 %d", "f(*) of *, items (*), (*) * of %s * %d"),
         ("x" * 5000, "x" * 200),
     ],
 )
