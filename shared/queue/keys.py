@@ -188,7 +188,7 @@ class Names:
     payloads: str = field(init=False, repr=False, compare=False)
     queue: str = _named(QUEUE, "[job]")
     claims: str = _named(CLAIMS, "[job]")
-    flows: str = _named(FLOWS, "[org] [retry:org] [order:org]")
+    flows: str = _named(FLOWS, "[org] [retry:org] [order:org] [order:full:org]")
     running: str = _named(RUNNING, "[org]")
     organizations: str = _named(
         ORGANIZATIONS, "[org] [pause:org] [breaker:org] [hold:org] [trouble:org]"

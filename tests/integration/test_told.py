@@ -9,8 +9,12 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from shared.errors import Unavailable
 from shared.queue import keys, told
 from shared.queue.partition import Partition
+from shared.queue.writer import Accepted, BytesLimits, Queue
+from shared.redis.durability import Durability, Mode
+from tests.integration.books import cost
 from tests.integration.by_hand import Hand
 from tests.integration.jobs import delivery, enqueue, enqueued, mark_of, reach
 from tests.integration.workplace import POLICY, Workplace, body
@@ -95,6 +99,39 @@ async def test_it_tells_when_by_which_handler_and_worker_and_after_how_many_atte
     assert found is not None
     assert found.mark is not None
     assert (found.mark.handler, found.mark.worker) == ("", "")
+
+
+async def test_who_holds_nearly_all_that_it_may_keeps_no_histories_of_what_is_done(
+    redis: Redis, shop: Shop
+) -> None:
+    """Nothing trims them: they would keep new events out for as long as marks are kept."""
+    await live(redis, "web-1-ab12cd", NOW)
+    durability = Durability(Mode.MEMORY)
+    full = Queue(shop.place.partition, durability, bytes_limits=BytesLimits(1000, None))
+    (refused,) = await full.enqueue([delivery(b"x" * 1000)])
+    assert isinstance(refused, Unavailable)
+    mark = await shop.handled("evt_1")
+    assert mark.told is not None
+    assert (mark.told.attempts, mark.past.happenings) == (2, ())
+    said = await redis.hgetall(keys.BYTES)
+    assert said == {b"org_a:marks": str(cost(len("evt_1"), 1)).encode()}
+    await upkeep.recount(shop.place.partition, retention=60)
+    assert await redis.hgetall(keys.BYTES) == said
+    # A day later there may be room again.
+    at = float(await redis.hget(keys.FLOWS, "order:full:org_a"))
+    await redis.hset(keys.FLOWS, "order:full:org_a", str(at - 86_401_000))
+    assert len((await shop.handled("evt_2")).past.happenings) == 1
+
+
+@pytest.mark.parametrize("less", [0, 1])
+async def test_nearly_all_is_more_than_nine_tenths_of_it(redis: Redis, less: int) -> None:
+    await redis.hset(keys.BYTES, "org_a:marks", "9000")
+    await enqueued(redis, delivery(b"1"))
+    held = 9000 + 2 * int(await redis.hget(keys.BYTES, "org_a:waiting"))
+    limits = BytesLimits(-(-held * 10 // 9) - less, None)
+    queue = Queue(Partition.only(redis), Durability(Mode.MEMORY), bytes_limits=limits)
+    assert await queue.enqueue([delivery(b"2")]) == [Accepted.NEW]
+    assert await redis.hexists(keys.FLOWS, "order:full:org_a") is (less > 0)
 
 
 @pytest.mark.parametrize("before", [BEFORE, BEFORE_3])

@@ -14,7 +14,8 @@ if redis.call('HEXISTS', key.waiting, organization) == 1
 end
 redis.call('HDEL', key.organizations, organization, key.pause .. organization,
   key.breaker .. organization, key.hold .. organization, key.trouble .. organization)
-redis.call('HDEL', key.flows, organization, 'retry:' .. organization, 'order:' .. organization)
+redis.call('HDEL', key.flows, organization, 'retry:' .. organization, 'order:' .. organization,
+  nearly_full(organization))
 redis.call('HDEL', key.rates, organization, 'next:' .. organization, 'ramp:' .. organization)
 redis.call('HDEL', key.bytes, organization .. ':waiting', organization .. ':dead',
   organization .. ':marks', organization .. ':state')

@@ -33,6 +33,10 @@ local function cost_of_mark(event_id) return cost(#event_id, 1) end
 
 local function cost_of_state(name, bytes) return cost(#name + bytes, 1) end
 
+-- When an organization last held nearly as much as it may (ms): by a name that is kept and forgotten as
+-- its order is, also by earlier versions.
+local function nearly_full(organization) return 'order:full:' .. organization end
+
 local function hold(organization, kind, by)
   local tally = held[kind]
   tally[organization] = (tally[organization] or 0) + by

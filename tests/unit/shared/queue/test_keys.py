@@ -99,7 +99,7 @@ def test_all_names_of_a_partition_hash_to_its_tag_s_slot() -> None:
 
 def test_each_name_says_what_under_it_is_of_one_organization() -> None:
     """In words that whoever moves one knows."""
-    within = r"\[(job|turn\*|(\w+:)?org(:\*)?)\]"
+    within = r"\[(job|turn\*|(\w+:)*org(:\*)?)\]"
     for each in fields(Names):
         if each.metadata:
             said = each.metadata["of"]
