@@ -64,16 +64,21 @@ class Hold(NamedTuple):
     Attributes:
         until: when its events go on, seconds since the epoch.
         why: for people.
+        since: when that was asked for, the same; ``None`` where nobody said.
     """
 
     until: float = 0.0
     why: str = ""
+    since: float | None = None
 
     @classmethod
     def read(cls, raw: str | None) -> Self:
         """What the scripts have of it."""
-        until, _, why = (raw or "").partition(":")
-        return cls(number(until) / 1000, why)
+        until, _, rest = (raw or "").partition(":")
+        why, is_said, since = rest.rpartition("\n")
+        if not (is_said and since.isdecimal()):
+            return cls(number(until) / 1000, rest)  # an earlier version's, or a mover's
+        return cls(number(until) / 1000, why, number(since) / 1000)
 
     def is_on(self, now: float) -> bool:
         """Whether it lasts still; ``now``: seconds since the epoch."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
@@ -125,7 +127,13 @@ async def test_who_waits_is_told_what_for(shop: Shop) -> None:
     assert await shop.place.claim() == []
     *_, throttled, waits = await shop.told(job)
     assert throttled.text == "throttled once by its organization's own system"
-    assert waits.text.startswith("parked: its organization's own system asks for fewer calls, 29m")
+    asked = re.fullmatch(
+        r"parked: its organization's own system asks for fewer calls since (.*) UTC, 29m .*",
+        waits.text,
+    )
+    assert asked is not None
+    since = datetime.fromisoformat(f"{asked[1]}+00:00")
+    assert abs(datetime.now(UTC) - since) < timedelta(minutes=1)
     await organizations.resume(here, "org_a", 1000)
     await shop.place.transitions.publish([Profile("org_a", 1)])
     ((claim, _),) = await shop.place.claim()

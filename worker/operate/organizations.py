@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from shared.display import counted, encodable, roughly
+from shared.display import clock, counted, encodable, roughly
 from shared.errors import StateError, Unavailable
 from shared.queue import keys, scripts
 from shared.queue.partition import Partition
@@ -244,7 +244,8 @@ def _held(hold: Hold, now: float) -> str:
     left = roughly(hold.until - now)
     if hold.why == MOVES:
         return f"its organization moves to another partition, {left} still at the most"
-    return f"its organization's own system asks for fewer calls, {left} still ({hold.why})"
+    since = f" since {clock(hold.since)}" if hold.since else ""
+    return f"its organization's own system asks for fewer calls{since}, {left} still ({hold.why})"
 
 
 def _broken(breaker: Breaker, now: float) -> str:

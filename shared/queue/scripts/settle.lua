@@ -563,7 +563,8 @@ function settle.throttle(claim, details)
   local delay = math.ceil(math.min(math.max(details[1], shortest_hold), longest_hold))
   local due = now_ms() + delay
   redis.call('HINCRBY', key.throttled, claim.job, 1)
-  hold_back(claim.organization, due, details[2])
+  -- When it was asked for comes behind it, since an earlier version shows all that there is.
+  hold_back(claim.organization, due, details[2] .. '\n' .. number(now_ms()))
   uncount(claim)
   put_back(claim)
   if details[3] then places[claim.job] = number(due) end

@@ -6,7 +6,8 @@
 --   closed:consecutive failures:handled:failed   events go on, and are counted
 --   open:until (ms)                              events wait
 --   trying:job                                   one event is let through; no job: the next one
--- "hold:{organization}", "until (ms):why", is there while its handlers have asked to be left alone.
+-- "hold:{organization}" is there while its handlers have asked to be left alone: "until (ms):why", and
+-- where one of them has asked, rather than a mover, a line break and when (ms).
 -- "trouble:{organization}" is there once its handlers have failed, or asked for another attempt. It is for
 -- whoever looks at it, and nothing is decided by it:
 --   worked:since:last:next:latest:number:kind:handler, a line break, and the beginning of the error

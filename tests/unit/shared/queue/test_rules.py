@@ -64,3 +64,18 @@ def test_a_cap_and_a_weight_are_the_default_ones_where_none_can_be_read(
     raw: str | None, profile: Profile
 ) -> None:
     assert Profile.read(raw) == profile
+
+
+@pytest.mark.parametrize(
+    ("raw", "hold"),
+    [
+        ("20000:429\n5000", Hold(20, "429", 5)),
+        ("20000:\n5000", Hold(20, "", 5)),
+        ("20000:busy\nuntil 9\n5000", Hold(20, "busy\nuntil 9", 5)),
+        ("20000:busy", Hold(20, "busy")),  # an earlier version's
+        ("20000:busy\n", Hold(20, "busy\n")),
+        (None, Hold()),
+    ],
+)
+def test_a_hold_says_since_when_where_that_is_known(raw: str | None, hold: Hold) -> None:
+    assert Hold.read(raw) == hold
