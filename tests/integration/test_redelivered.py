@@ -232,7 +232,7 @@ async def test_what_is_discarded_meanwhile_ends_as_a_duplicate(
     assert await hand.hold(claim) is Settled.AGAIN
     assert await hand.mark(claim) in (Mark.DUPLICATE, Mark.CONFLICTING)
     assert await hand.duplicate(claim) is Settled.DUPLICATE
-    assert await mark_of(redis, "evt_1") == f"done:{job}"
+    assert (await mark_of(redis, "evt_1") or "").startswith(f"done:{job} ")
     assert await dead_letters(redis) == set()
     assert await account(redis) == NOTHING
 

@@ -55,7 +55,7 @@ class Scene:
                 return "in_turn"
         if await self.redis.exists(keys.dead_letter(self.job)):
             return "dead"
-        is_done = await mark_of(self.redis, "evt_1") == f"done:{self.job}"
+        is_done = (await mark_of(self.redis, "evt_1") or "").startswith(f"done:{self.job}")
         return "done" if is_done else "absent"
 
     async def deliver(self, body: bytes = b"J") -> None:

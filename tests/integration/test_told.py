@@ -159,12 +159,18 @@ async def test_while_a_worker_lives_that_reads_less_it_is_as_it_was(
 
 @pytest.mark.parametrize(
     ("description", "told_of"),
-    [(NOW, ("discarded", "discarded")), (BEFORE, ("finished", "finished"))],
+    [
+        (NOW, ("discarded", "discarded")),
+        (None, ("discarded", "discarded")),
+        (BEFORE, ("finished", "finished")),
+    ],
+    ids=["this version", "nobody", "an earlier one"],
 )
 async def test_what_was_discarded_is_not_called_handled(
-    redis: Redis, description: bytes, told_of: tuple[str, str]
+    redis: Redis, description: bytes | None, told_of: tuple[str, str]
 ) -> None:
-    await live(redis, "w1", description)
+    if description:
+        await live(redis, "w1", description)
     place = Workplace(redis, Handlers())
     assert await place.handle(body("evt_1", type="order.exploded")) is Settled.DEAD
     (letter,) = [each async for each in select(reach(redis), Filter())]
@@ -173,7 +179,7 @@ async def test_what_was_discarded_is_not_called_handled(
     assert found is not None
     *past, end = timeline(found)
     assert (found.state, end.happened) == told_of
-    assert [each.happened for each in past] == ["died"] * (description == NOW)
+    assert [each.happened for each in past] == ["died"] * (description != BEFORE)
     assert "handled by" not in end.text
     again = body("evt_1", type="order.exploded")
     for signed in (letter.body, again):  # neither brings it back

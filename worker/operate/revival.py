@@ -63,8 +63,8 @@ class Progress(msgspec.Struct, omit_defaults=True):
         ignored: since no handler is to have its type.
         superseded: a newer event of its kind stands for it.
         discarded: by somebody, meanwhile.
-        gone: none of these: expired meanwhile, say, or discarded while no live worker was of this
-            version.
+        gone: none of these: expired meanwhile, say, or discarded while a live worker was of an
+            earlier version.
         untold: in a partition that doesn't answer any more.
         unfollowed: queued by somebody who has gone before it was known of them.
         retried: of those that wait still, how many have had an attempt already.

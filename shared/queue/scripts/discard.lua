@@ -11,6 +11,9 @@ if event_id ~= '' then
   local name = mark_name(organization, event_id)
   if redis.call('GET', name) == 'dead:' .. key.in_mark(job) then
     with_seldom()
+    -- Of which version the next worker is nobody knows. To an earlier one a redelivery is `conflicting`, as is
+    -- that of any event where somebody goes back to it.
+    end_told(redis.pcall('ZCOUNT', key.workers_seen, number(now_ms()), '+inf') == 0)
     local mark = done_mark(job, discarded_by_hand, cmsgpack.pack(history_of_letter(job)))
     redis.call('SET', name, mark, 'PX', ARGV[2])
   end

@@ -30,13 +30,11 @@ local function bytes_of_history(job)
   return cost_of_history(known_in(key.failures, job)) + cost_of_history(known_in(key.redelivered, job))
 end
 
-local day = 86400000
-
 -- Marks stay for long: with histories an organization whose events all fail once would be refused by those
 -- of events that are done.
 local function has_room_for_histories(organization)
   local full_at = redis.pcall('HGET', key.flows, nearly_full(organization))
-  return type(full_at) ~= 'string' or now_ms() > (tonumber(full_at) or 0) + day
+  return type(full_at) ~= 'string' or now_ms() > (tonumber(full_at) or 0) + 86400000
 end
 
 -- The mark of an event that is done.
