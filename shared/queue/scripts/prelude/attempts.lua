@@ -30,13 +30,6 @@ local function bytes_of_history(job)
   return cost_of_history(known_in(key.failures, job)) + cost_of_history(known_in(key.redelivered, job))
 end
 
--- Marks stay for long: with histories an organization whose events all fail once would be refused by those
--- of events that are done.
-local function has_room_for_histories(organization)
-  local full_at = redis.pcall('HGET', key.flows, nearly_full(organization))
-  return type(full_at) ~= 'string' or now_ms() > (tonumber(full_at) or 0) + 86400000
-end
-
 -- The mark of an event that is done.
 --   tail  what its worker tells of how it was handled, as shared/queue/told.py has it; or '', or one of
 --         those in `marks.lua`
@@ -46,7 +39,11 @@ local function done_mark(job, tail, raw)
   if ending == '' then return mark end
   if tail ~= '' then mark = mark .. ending .. tail end
   raw = raw or with_redeliveries(job, known_in(key.failures, job))
-  if raw == '' or not has_room_for_histories(organization_of(job)) then return mark end
+  if raw == '' then return mark end
+  -- Marks stay for long: with histories an organization whose events all fail once would be refused by those
+  -- of events that are done. So there are none for a day.
+  local full_at = redis.pcall('HGET', key.flows, nearly_full(organization_of(job)))
+  if type(full_at) == 'string' and now_ms() <= (tonumber(full_at) or 0) + 86400000 then return mark end
   with_seldom()
   local history = short_history(raw)
   hold(organization_of(job), 'marks', cost_of_history(history))
