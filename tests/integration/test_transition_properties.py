@@ -561,7 +561,8 @@ class Machine(RuleBasedStateMachine):
         )
         self.given_up.add(self.event(job))
         if self.books.records[job]:  # a late redelivery must not bring it back
-            assert self.look().marks[self.event(job)].startswith(f"done:{job} ")
+            # What else it tells depends on whether a worker lives that reads no more.
+            assert self.look().marks[self.event(job)].split()[0] == f"done:{job}"
 
     @precondition(lambda self: self.books.records)
     @rule(organization=organizations)
