@@ -16,7 +16,7 @@ import msgspec
 from shared.queue import hashes, keys
 from shared.queue.job import organization_of
 from shared.queue.partition import Partition
-from shared.queue.rules import Breaker, Hold, Profile, number
+from shared.queue.rules import Breaker, Hold, Profile, default_cap, number
 
 LOOKED_AT: Final = 500
 """Events in line that are looked at, and as many that have become due. The next one of every
@@ -24,8 +24,6 @@ organization is among the first in line, where no more than so many have any the
 
 _ASKED_AT_ONCE: Final = 64
 _ENDS: Final = 64
-_SHARE: Final = 0.8
-"""Of all slots, what one organization may have: as `cap_of` in ``prelude/organizations.lua``."""
 
 
 class Longest(NamedTuple):
@@ -217,7 +215,7 @@ class Look:
 
     async def _large(self, slots: int) -> list[str]:
         """Who has as many slots as one may have: with more workers it would have more."""
-        most = max(1, int(slots * _SHARE)) if slots else math.inf
+        most = default_cap(slots) if slots else math.inf
         pages = hashes.pages(self._partition.redis, self._partition.names.running)
         return [
             _text(name)

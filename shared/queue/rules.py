@@ -10,6 +10,9 @@ from typing import Final, Literal, NamedTuple, Self
 LONGEST_HOLD: Final = 3600.0
 """Seconds: what seems to last longer is by the clock of another Redis, as the scripts say."""
 
+_SHARE_OF_SLOTS: Final = 0.8
+"""As `cap_of` in ``prelude/organizations.lua`` has it."""
+
 _MOST: Final = 1e15
 """Milliseconds or whatever else: no clock of ours comes to that."""
 
@@ -30,6 +33,11 @@ class Profile(NamedTuple):
         """What the file said of it."""
         cap, _, weight = (raw or "").partition(":")
         return cls(int(number(cap)) if cap.isdecimal() else None, number(weight) or 1.0)
+
+
+def default_cap(slots: int) -> int:
+    """Of so many slots in all, how many one organization may have that has no cap of its own."""
+    return max(1, int(slots * _SHARE_OF_SLOTS))
 
 
 class Breaker(NamedTuple):

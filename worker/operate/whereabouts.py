@@ -14,6 +14,7 @@ from shared.queue import keys, told
 from shared.queue.job import organization_of
 from shared.queue.keys import Names
 from shared.queue.partition import Partition
+from shared.queue.rules import Profile, default_cap
 from worker.at_work import Doing
 from worker.operate.organizations import fields_of, why_held
 
@@ -49,9 +50,6 @@ _NOBODYS_TOKEN: Final = 40
 
 _SUSPECT_FROM: Final = 2
 """Claims without an outcome from which on a job may be what ends its workers."""
-
-_SHARE_OF_SLOTS: Final = 0.8
-"""That one organization may hold, without a cap of its own."""
 
 
 class Turn(NamedTuple):
@@ -115,9 +113,9 @@ class Around(NamedTuple):
         )
         at = now[0] + now[1] / 1e6 if now else time.time()
         *holding, profile = said or [None] * 4
-        cap = number((profile or b"").partition(b":")[0])
+        cap = Profile.read((profile or b"").decode(errors="replace")).cap
         if cap is None and (all_slots := number(slots)):
-            cap = max(1, int(all_slots * _SHARE_OF_SLOTS))
+            cap = default_cap(all_slots)
         return cls(
             at=at,
             # What can't be read says nothing, and so not that nobody is there.
