@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import structs
 
-from shared.display import roughly
+from shared.display import counted, roughly
 from worker.at_work import AtWork, Doing
 
 _LOST_SECONDS: Final = 3600.0
@@ -245,7 +245,7 @@ def running(workers: Iterable[WorkerOverview]) -> list[Doing]:
 def slots_told(workers: Sequence[WorkerOverview], leased: int) -> str:
     """How many of their slots are taken, by so many events."""
     if not workers:
-        events = "1 event of a lost one waits" if leased == 1 else f"{leased:,} of lost ones wait"
+        events = counted(leased, "event of a lost one waits", "of lost ones wait")
         return f"no worker is alive{', ' * bool(leased)}{events * bool(leased)}"
     return f"{leased:,} of {sum(each.slots for each in workers):,} slots busy"
 
