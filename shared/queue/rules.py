@@ -10,6 +10,9 @@ from typing import Final, Literal, NamedTuple, Self
 LONGEST_HOLD: Final = 3600.0
 """Seconds: what seems to last longer is by the clock of another Redis, as the scripts say."""
 
+SUSPECT_FROM: Final = 2
+"""Claims without an outcome from which on a job may be what ends its workers."""
+
 _SHARE_OF_SLOTS: Final = 0.8
 """As `cap_of` in ``prelude/organizations.lua`` has it."""
 

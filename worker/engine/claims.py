@@ -14,6 +14,7 @@ from shared.observe import metrics
 from shared.program import garbage
 from shared.queue import job as jobs
 from shared.queue.partition import Partition
+from shared.queue.rules import SUSPECT_FROM
 from shared.redis.connection import REDIS_ERRORS
 from shared.redis.wire import Wire
 from worker.engine import burst
@@ -28,7 +29,6 @@ from worker.pipeline.pulse import Pulse
 from worker.pipeline.transitions import (
     LANES,
     MOST_BYTES,
-    SUSPECT_FROM,
     Claim,
     Claimed,
     Settled,

@@ -14,7 +14,7 @@ from shared.queue import keys, told
 from shared.queue.job import organization_of
 from shared.queue.keys import Names
 from shared.queue.partition import Partition
-from shared.queue.rules import Profile, default_cap
+from shared.queue.rules import SUSPECT_FROM, Profile, default_cap
 from worker.at_work import Doing
 from worker.operate.organizations import fields_of, why_held
 
@@ -47,9 +47,6 @@ _CLAIM: Final = re.compile(rb"([0-9a-f]*):(\d{1,15}):(\d{1,15}):[^:]*:(.*)", re.
 
 _NOBODYS_TOKEN: Final = 40
 """Characters of a token that keeps a slot and that nobody holds; a holder's is shorter."""
-
-_SUSPECT_FROM: Final = 2
-"""Claims without an outcome from which on a job may be what ends its workers."""
 
 
 class Turn(NamedTuple):
@@ -243,7 +240,7 @@ class Place(NamedTuple):
 
     @property
     def _suspected(self) -> str:
-        if self.claims < _SUSPECT_FROM:
+        if self.claims < SUSPECT_FROM:
             return ""
         return f"; for a worker that holds nothing else, since {self.claims} claims of it were lost"
 

@@ -16,6 +16,7 @@ from shared.observe import metrics
 from shared.queue import scripts, told
 from shared.queue.keys import Names
 from shared.queue.partition import Partition
+from shared.queue.rules import SUSPECT_FROM
 from shared.redis.wire import Wire
 from worker.turns import Turn
 
@@ -28,9 +29,6 @@ _PROFILE = scripts.load("profile")
 _RENEW = scripts.load("renew")
 _SETTLE = scripts.load("settle")
 _SHOW = scripts.load("show")
-
-SUSPECT_FROM: Final = 2
-"""Claims without an outcome from which on a job may be what ends its workers."""
 
 _REMEMBERED: Final = 10
 """Leases for which Redis knows that nobody reads the answer to a claim. It may come late itself."""
