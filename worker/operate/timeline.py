@@ -73,18 +73,27 @@ def timeline(event: FoundEvent) -> list[Moment]:
     done = list(_done(event))
     if done and event.payload is None:
         return [*done, *_now(event)]
-    accepted = _accepted(event, again=bool(done))
-    return [*done, *_story(event.past, accepted), *_dead(event), *_now(event)]
+    through = f" through endpoint {event.endpoint}" if event.endpoint else ""
+    story = _story(event.past, _accepted_at(event), through, again=bool(done))
+    return [*done, *story, *_dead(event), *_now(event)]
 
 
-def _story(past: Past, accepted: Iterable[Moment]) -> Iterator[Moment]:
-    """What has happened, with the acceptance in its place: a redelivery's is no more the first."""
+def _story(
+    past: Past, accepted_at: float | None, how: str, *, again: bool = False
+) -> Iterator[Moment]:
+    """What has happened, with the acceptance in its place: a redelivery's is no more the first.
+
+    Args:
+        past: what is known of it.
+        accepted_at: seconds since the epoch; ``None`` where that isn't known.
+        how: it was accepted, behind that.
+        again: whether it has come to an end before all that.
+    """
     before, since = past.lives
     yield from map(_happened, before)
-    for each in accepted:
-        is_first = not before or " again" in each.text
-        again = each.text if is_first else each.text.replace("accepted", "accepted again", 1)
-        yield structs.replace(each, text=again)
+    if accepted_at:
+        text = f"accepted{' again' * (again or bool(before))}{how}"
+        yield Moment(accepted_at, "accepted", text)
     yield from map(_happened, since)
 
 
@@ -106,13 +115,11 @@ def written(moments: Iterable[Moment], width: int) -> Iterator[str]:
             )
 
 
-def _accepted(event: FoundEvent, *, again: bool) -> Iterator[Moment]:
-    letter, at = event.letter, event.received_at
+def _accepted_at(event: FoundEvent) -> float | None:
+    letter = event.letter
     if letter is not None and not letter.by_hand:  # a redelivery of it is told behind its death
-        at = letter.received_at / 1000
-    if at:
-        through = f" through endpoint {event.endpoint}" if event.endpoint else ""
-        yield Moment(at, "accepted", f"accepted{' again' * again}{through}")
+        return letter.received_at / 1000
+    return event.received_at
 
 
 _TEXTS: dict[str, tuple[str, Level]] = {
@@ -198,15 +205,13 @@ def _done(event: FoundEvent) -> Iterator[Moment]:
     # While it waits, or lies dead, another job may have finished the same event.
     if mark is None or mark.state != "done" or mark.job != event.job or event.letter:
         return
-    accepted = []
-    if mark.told and mark.received_at:
-        roughly = ", to the minute" * (mark.told.received_within > 1)
-        accepted = [Moment(mark.received_at, "accepted", f"accepted{roughly}")]
+    roughly = ", to the minute" * bool(mark.told and mark.told.received_within > 1)
     # What came again may have done so before the end, or since.
     told_of, end = mark.past.happenings, _end(mark, event.place)
     later = [each for each in told_of if each.is_delivery and each.at > (end.at or inf)]
     happened = tuple(each for each in told_of if each not in later)
-    yield from _story(structs.replace(mark.past, happenings=happened), accepted)
+    past = structs.replace(mark.past, happenings=happened)
+    yield from _story(past, mark.received_at, roughly)
     yield end
     yield from map(_happened, later)
 
