@@ -1,13 +1,12 @@
 """Asks Sellfern's management API, retrying what may be retried with one idempotency key."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Final
 from urllib.parse import quote
 
 import msgspec
-from aiohttp import ClientSession
 
 from ingress.management.api_errors import (
     Answered,
@@ -18,7 +17,7 @@ from ingress.management.api_errors import (
     OperationUnavailable,
     ValidationFailed,
 )
-from ingress.management.exchange import Access, Course, Exchange, Form, Persistence, Request
+from ingress.management.exchange import Course, Exchange, Form, Request
 from ingress.management.journal import Journal
 from shared.sellfern.identifier import Id
 from shared.sellfern.reference import Reference
@@ -92,26 +91,14 @@ class Client:
     anywhere the same request gets the same answer again.
 
     Args:
-        session: makes the requests; see `exchange.client_session`.
-        access: where, and as whom.
+        exchange: sends the requests.
         reference: what there is to ask for.
         journal: of the requests whose outcome isn't known.
-        persistence: how long to go on.
-        told: is told on a line what is waited for.
     """
 
-    def __init__(
-        self,
-        session: ClientSession,
-        access: Access,
-        reference: Reference,
-        journal: Journal,
-        *,
-        persistence: Persistence,
-        told: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self._exchange = Exchange(session, access, persistence, told)
-        self._access = access
+    def __init__(self, exchange: Exchange, reference: Reference, journal: Journal) -> None:
+        self._exchange = exchange
+        self._access = exchange.access
         self._reference = reference
         self._journal = journal
 

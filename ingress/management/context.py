@@ -14,7 +14,7 @@ from ingress.management.acting import Confirm, telling
 from ingress.management.api_errors import OperationUnavailable
 from ingress.management.client import Client
 from ingress.management.editing import EndpointsEditor, read_endpoints
-from ingress.management.exchange import Access, client_session
+from ingress.management.exchange import Access, Exchange, client_session
 from ingress.management.journal import Journal
 from ingress.management.settings import ManagementSettings, api_key
 from shared.display import escape_controls
@@ -171,9 +171,8 @@ async def _asking(
     name = key_organization(organization, endpoints, settings)
     access = Access(settings.api_url, api_key(os.environ), name)
     async with client_session() as session:
-        client = Client(
-            session, access, reference, journal, persistence=settings.persistence, told=tell
-        )
+        exchange = Exchange(session, access, settings.persistence, tell)
+        client = Client(exchange, reference, journal)
         yield Reading(settings, reference, name, endpoints, client, journal, session)
 
 

@@ -170,6 +170,9 @@ class Exchange:
         access: where, and as whom.
         persistence: how long to go on.
         told: is told on a line what is waited for.
+
+    Attributes:
+        access: the same.
     """
 
     def __init__(
@@ -180,7 +183,7 @@ class Exchange:
         told: Callable[[str], None],
     ) -> None:
         self._session = session
-        self._access = access
+        self.access = access
         self._persistence = persistence
         self._told = told
         # Should an answer repeat the key, then no message is to.
@@ -221,7 +224,7 @@ class Exchange:
     async def _attempt(
         self, request: Request, entry: Pending | None, deadline: float
     ) -> Reply | _Silence:
-        headers = {"x-api-key": self._access.key.reveal(), "Accept": "application/json"}
+        headers = {"x-api-key": self.access.key.reveal(), "Accept": "application/json"}
         if entry is not None:
             headers["Idempotency-Key"] = entry.key
         # Never 0, which aiohttp takes for no limit at all.

@@ -38,7 +38,7 @@ from ingress.management.api_errors import (
     error_class,
 )
 from ingress.management.client import Client
-from ingress.management.exchange import Access, Persistence, client_session
+from ingress.management.exchange import Access, Exchange, Persistence, client_session
 from ingress.management.journal import Journal, OutcomeTooOld
 from ingress.management.openapi import Listing
 from ingress.management.reference_commands import imported
@@ -88,14 +88,9 @@ async def client(
     **persistence: float,
 ) -> AsyncIterator[Client]:
     async with client_session() as session:
-        yield Client(
-            session,
-            Access(url, Secret(key), organization),
-            reference or everything(),
-            journal,
-            persistence=replace(QUICK, **persistence),
-            told=told,
-        )
+        access = Access(url, Secret(key), organization)
+        exchange = Exchange(session, access, replace(QUICK, **persistence), told)
+        yield Client(exchange, reference or everything(), journal)
 
 
 @asynccontextmanager
@@ -516,7 +511,8 @@ class UntrustedSession:
 async def test_a_certificate_that_isn_t_trusted_is_not_tried_again(journal: Journal) -> None:
     session: Any = UntrustedSession()
     access = Access("https://h", Secret(KEY), "org_a")
-    asking = Client(session, access, everything(), journal, persistence=QUICK)
+    exchange = Exchange(session, access, QUICK, lambda _: None)
+    asking = Client(exchange, everything(), journal)
     with pytest.raises(NoAnswer, match="no connection that can be trusted"):
         await create(asking)
     assert session.requests == 1
